@@ -1,0 +1,1 @@
+"""Suites as data, the prompt language of the avatars, and the builders of both."""

@@ -1,0 +1,75 @@
+"""Random avatar scenes for training sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from idbench.prompts.avatars.scene import (
+    BACKGROUNDS,
+    EXPRESSIONS,
+    GARMENT_COLOURS,
+    GARMENT_EMBLEMS,
+    GARMENT_PATTERNS,
+    LIGHTS,
+    MOTIONS,
+    TRAINING_IDENTITIES,
+    Garment,
+    Person,
+    Scene,
+)
+
+_TOGETHER: tuple[tuple[str, str, str], ...] = (
+    ("motion", "turn right", "turn left"), ("motion", "turn left", "turn right"),
+    ("expression", "speaking", "speaking"), ("expression", "laugh", "laugh"),
+    ("expression", "smile", "smile"), ("motion", "nod", "nod"),
+)
+"""What people do together: attribute, its value for the first and for the others."""
+
+
+def random_garment(
+    rng: np.random.Generator, plain: float = 0.4, no_emblem: float = 0.6
+) -> Garment:
+    """A garment of any colour; `plain` and `no_emblem` are the chances of the plain kinds."""
+    pattern = "plain" if rng.random() < plain else _choose(rng, GARMENT_PATTERNS[1:])
+    emblem = "none" if rng.random() < no_emblem else _choose(rng, GARMENT_EMBLEMS[1:])
+    return Garment(_choose(rng, GARMENT_COLOURS), pattern, emblem)
+
+
+def random_scene(
+    rng: np.random.Generator,
+    people: int = 1,
+    identities: Sequence[int] = TRAINING_IDENTITIES,
+    together: float = 0.25,
+) -> Scene:
+    """A scene of uniformly drawn attributes.
+
+    Args:
+        rng: the source of chance; the same state gives the same scene.
+        people: 1 to 3, of different identities.
+        identities: identity seeds to draw from; at least `people` of them.
+        together: for more than one person, the chance that they do one thing together.
+    """
+    chosen: list[int] = []
+    while len(chosen) < people:
+        seed = int(identities[int(rng.integers(len(identities)))])
+        if seed not in chosen:
+            chosen.append(seed)
+    rows = [{"expression": _choose(rng, EXPRESSIONS), "motion": _choose(rng, MOTIONS)}
+            for _ in chosen]
+    if people > 1 and rng.random() < together:
+        # The first two kinds need exactly two people: they turn to or from each other.
+        options = _TOGETHER if people == 2 else _TOGETHER[2:]
+        attribute, first, others = options[int(rng.integers(len(options)))]
+        for index, row in enumerate(rows):
+            row[attribute] = others if index else first
+    persons = tuple(
+        Person(seed, row["expression"], row["motion"], random_garment(rng))
+        for seed, row in zip(chosen, rows, strict=True)
+    )
+    return Scene(persons, _choose(rng, BACKGROUNDS), _choose(rng, LIGHTS),
+                 seed=int(rng.integers(2**31)))
+
+
+def _choose(rng: np.random.Generator, options: Sequence[str]) -> str:
+    return options[int(rng.integers(len(options)))]
