@@ -1,0 +1,168 @@
+"""The embedded weights: found by name, checked by sha256, written with their origin.
+
+`weights/manifest.json` is {"version": 1, "files": {NAME: {file, sha256, recipe, seed, steps,
+data_version, licence, parameters, config, measured}}}.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from idbench.errors import UserError
+from idbench.files import atomic_path, read_json, sha256_file, write_json
+from idbench.names import nearest
+
+if TYPE_CHECKING:
+    import torch
+
+MANIFEST_VERSION = 1
+
+
+def weights_folder() -> Path:
+    """The folder of the embedded weights: `$IDBENCH_WEIGHTS`, else the installed package."""
+    override = os.environ.get("IDBENCH_WEIGHTS")
+    if override:
+        return Path(override)
+    import idbench.weights
+
+    return Path(idbench.weights.__file__).parent
+
+
+def entries() -> dict[str, dict[str, Any]]:
+    """All entries of the manifest by name; empty when there is no manifest yet."""
+    path = weights_folder() / "manifest.json"
+    if not path.exists():
+        return {}
+    manifest = read_json(path)
+    if manifest.get("version") != MANIFEST_VERSION:
+        raise UserError(
+            f"{path} has version {manifest.get('version')!r}, this idbench reads "
+            f"{MANIFEST_VERSION}; install the idbench that wrote it."
+        )
+    return manifest["files"]
+
+
+def entry(name: str) -> dict[str, Any]:
+    """The manifest's entry of `name`: file, sha256, recipe, config, measured values, ...
+
+    Raises:
+        UserError: no such entry.
+    """
+    known = entries()
+    if name not in known:
+        match = nearest(name, known)
+        hint = f"did you mean {match!r}?" if match else "train it with its recipe"
+        raise UserError(
+            f"There are no embedded weights named {name!r}: {hint} (`idbench list weights`)."
+        )
+    return known[name]
+
+
+def weight_path(name: str) -> Path:
+    """The file of the embedded weights `name`, its sha256 checked once a process.
+
+    Raises:
+        UserError: no such entry, the file is missing, or its sha256 is not the manifest's.
+    """
+    found = entry(name)
+    path = weights_folder() / found["file"]
+    if not path.is_file():
+        raise UserError(
+            f"The weight file {path} is missing; reinstall idbench or run `idbench train "
+            f"{found['recipe']}`."
+        )
+    actual = _sha256(path, path.stat().st_mtime_ns, path.stat().st_size)
+    if actual != found["sha256"]:
+        raise UserError(
+            f"The weight file {path} is damaged or swapped: its sha256 is {actual}, the manifest "
+            f"says {found['sha256']}; reinstall idbench or restore the file."
+        )
+    return path
+
+
+def load_state(name: str) -> dict[str, torch.Tensor]:
+    """The tensors of the embedded weights `name` on the CPU, floating ones as float32.
+
+    Raises:
+        UserError: as `weight_path`.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    state = load_file(weight_path(name))
+    return {k: v.to(torch.float32) if v.is_floating_point() else v for k, v in state.items()}
+
+
+def save_entry(
+    name: str,
+    weights: Mapping[str, torch.Tensor] | bytes,
+    *,
+    recipe: str,
+    seed: int,
+    steps: int,
+    config: Mapping[str, Any],
+    measured: Mapping[str, Any],
+    half: bool = True,
+    data_version: str = "avatars-1",
+    file: str | None = None,
+) -> None:
+    """Write embedded weights and their entry in the manifest, each atomically.
+
+    Args:
+        weights: a state dict (written as NAME.safetensors) or the bytes of a file.
+        half: store floating tensors as float16.
+        file: the file's name; by default NAME.safetensors, or NAME for bytes.
+    """
+    folder = weights_folder()
+    raw = isinstance(weights, bytes)
+    path = folder / (file or (name if raw else f"{name}.safetensors"))
+    parameters = 0
+    with atomic_path(path) as temporary:
+        if isinstance(weights, bytes):
+            temporary.write_bytes(weights)
+        else:
+            parameters = _write_state(temporary, weights, half)
+    new = {
+        "file": path.name,
+        "sha256": sha256_file(path),
+        "recipe": recipe,
+        "seed": seed,
+        "steps": steps,
+        "data_version": data_version,
+        "licence": "Apache-2.0",
+        "parameters": parameters,
+        "config": dict(config),
+        "measured": dict(measured),
+    }
+    # Two trainings may end at the same time.
+    with FileLock(folder / "manifest.lock"):
+        files = {**entries(), name: new}
+        manifest = {"version": MANIFEST_VERSION, "files": dict(sorted(files.items()))}
+        write_json(folder / "manifest.json", manifest)
+
+
+def _write_state(path: Path, state: Mapping[str, torch.Tensor], half: bool) -> int:
+    import torch
+    from safetensors.torch import save_file
+
+    def prepared(tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.detach().cpu()
+        if tensor.is_floating_point():
+            tensor = tensor.to(torch.float16 if half else torch.float32)
+        return tensor.contiguous().clone()
+
+    ready = {key: prepared(value) for key, value in state.items()}
+    save_file(ready, path)
+    return sum(value.numel() for value in ready.values())
+
+
+@cache
+def _sha256(path: Path, changed_ns: int, size: int) -> str:
+    """Hash of a file, once a process for each state of the file."""
+    return sha256_file(path)

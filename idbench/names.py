@@ -1,0 +1,24 @@
+"""Names a user typed: the nearest known one, and one sentence when there is none."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from idbench.errors import UserError
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like `name` (case ignored), or None when none is alike."""
+    by_lower = {k.lower(): k for k in known}
+    matches = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[matches[0]] if matches else None
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for an unknown name: names the nearest, and else lists what is known."""
+    known = sorted(known)
+    match = nearest(name, known)
+    hint = f"did you mean {match!r}? " if match else ""
+    listed = ", ".join(known) if known else "none"
+    return UserError(f"Unknown {what} {name!r}: {hint}Known: {listed}.")

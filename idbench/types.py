@@ -1,0 +1,104 @@
+"""The data that travels between suite, model, metrics and report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One reference image of a sample.
+
+    Attributes:
+        kind: `face`, `garment` or `background`.
+        name: the identity's name in the suite (for a face), else the item's name.
+        image: path of an RGB image file.
+    """
+
+    kind: str
+    name: str
+    image: Path
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One unit of work: what to generate. Order of `references` is left to right.
+
+    `seed` derives from the suite's part of the sample (suite version, identities, prompt,
+    repetition), never from batch position, rank or worker count.
+    """
+
+    id: str
+    split: str
+    prompt_id: str
+    prompt: str
+    category: str
+    references: tuple[Reference, ...]
+    seed: int
+    truth: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        return tuple(r.name for r in self.references if r.kind == "face")
+
+
+@dataclass(frozen=True)
+class Video:
+    """Frames of one video: uint8 RGB of shape (frames, height, width, 3), and its rate."""
+
+    frames: np.ndarray
+    fps: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """One value of one metric, or the reason why there is none.
+
+    `identity` is the reference the value speaks of (None: of the whole video); `frame` is
+    the index of the frame (None: of the whole video). `value` is None exactly when `reason`
+    is not.
+    """
+
+    sample: str
+    metric: str
+    identity: str | None
+    frame: int | None
+    value: float | None
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.value is None) == (self.reason is None):
+            raise ValueError("a score has a value or a reason, never both or neither")
+
+    @property
+    def status(self) -> str:
+        return "scored" if self.reason is None else "unscored"
+
+
+class Model(Protocol):
+    """A system that makes videos. Registered lazily by name as "module:attr".
+
+    The registered attribute is called with `variant` (after `@` on the command line, or
+    None) and keyword settings, and returns an object like this one.
+    """
+
+    name: str
+    revision: str
+    maximum_references: int
+
+    def settings(self) -> Mapping[str, Any]:
+        """Everything that changes what is generated (steps, guidance, size, ...)."""
+        ...
+
+    def weight_hashes(self) -> Mapping[str, str]:
+        """sha256 of every weight file read, by file name."""
+        ...
+
+    def generate(self, samples: Sequence[Sample]) -> Iterator[Video]:
+        """One video a sample, in order. Each depends on its own sample alone."""
+        ...

@@ -1,0 +1,151 @@
+"""Video files: H.264 encoding that gives the same bytes again, and decoding to RGB frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+
+from idbench.errors import UserError
+from idbench.files import atomic_path
+from idbench.types import Video
+
+CRF = 8
+"""x264's constant rate factor: 8 is visually lossless, small faces stay readable."""
+
+_REPEATABLE = {"bf": "0", "mbtree": "0"}
+"""x264's look-ahead for B-frames reads unset memory at small sizes: other bytes every time."""
+
+_SIZE_KEY = "idbench size "
+"""Prefix of the mp4 comment that holds the true size of a video with an odd side."""
+
+
+class UnreadableVideo(UserError):
+    """A video file that is missing, empty, damaged, or no video."""
+
+
+def write_video(path: Path, video: Video) -> None:
+    """Encode `video` as H.264 (yuv420p, mp4), atomically; equal frames give equal bytes.
+
+    Frames are uint8 RGB (frames, height, width, 3). yuv420p needs even sides: an odd side is
+    padded by its last row or column, and `read_video` crops it again.
+
+    Raises:
+        ValueError: frames of another type or shape, or no frames.
+        DiskFull: the disk is full.
+    """
+    frames = np.asarray(video.frames)
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
+        raise ValueError(
+            f"frames must be uint8 of shape (T, H, W, 3), not {frames.dtype} {frames.shape}"
+        )
+    height, width = frames.shape[1:3]
+    odd = height % 2, width % 2
+    if any(odd):
+        frames = np.pad(frames, ((0, 0), (0, odd[0]), (0, odd[1]), (0, 0)), mode="edge")
+    rate = Fraction(video.fps).limit_denominator(1001)
+    with atomic_path(Path(path)) as temporary:
+        # One thread and the bit-exact flags: no times, versions or thread counts in the file.
+        with av.open(
+            str(temporary), "w", format="mp4",
+            options={"movflags": "+faststart", "fflags": "+bitexact"},
+        ) as container:
+            if any(odd):
+                container.metadata["comment"] = f"{_SIZE_KEY}{height}x{width}"
+            stream = container.add_stream("libx264", rate=rate)
+            stream.height, stream.width = frames.shape[1:3]
+            stream.pix_fmt = "yuv420p"
+            stream.options = {"crf": str(CRF), "preset": "medium", **_REPEATABLE}
+            stream.thread_count = 1
+            for index, array in enumerate(frames):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
+                # Set by hand: left out, the frame's time is unset memory to the encoder.
+                frame.pts, frame.time_base = index, 1 / rate
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+
+
+def read_video(path: Path, indices: Sequence[int] | None = None) -> Video:
+    """Decode all frames, or those of `indices` (in that order, repeats allowed), to RGB.
+
+    Rotation stored by phones is applied. Only the frames asked for are converted and kept.
+
+    Raises:
+        UnreadableVideo: missing, empty, damaged, or no video.
+        IndexError: an index outside 0..frames - 1.
+    """
+    path = Path(path)
+    wanted = None if indices is None else {int(i) for i in indices}
+    if wanted is not None and (not wanted or min(wanted) < 0):
+        raise IndexError(f"frame indices must be 0 or more, and at least one: {indices}")
+    kept: dict[int, np.ndarray] = {}
+    count = 0
+    fps = 0.0
+    crop: tuple[int, int] | None = None
+    for frame, fps, crop in _frames(path):
+        if wanted is None or count in wanted:
+            array = frame.to_ndarray(format="rgb24")
+            if crop:
+                array = array[: crop[0], : crop[1]]
+            turns = round(getattr(frame, "rotation", 0) / 90) % 4
+            kept[count] = np.rot90(array, turns) if turns else array
+        count += 1
+        if wanted is not None and len(kept) == len(wanted):
+            break
+    if indices is None:
+        order: Sequence[int] = range(count)
+    elif len(kept) < len(set(indices)):
+        raise IndexError(f"{path} has {count} frames, asked for {max(indices)}")
+    else:
+        order = [int(i) for i in indices]
+    if len({a.shape for a in kept.values()}) > 1:
+        raise UnreadableVideo(f"{path} changes its picture size; convert it to one size.")
+    return Video(np.stack([kept[i] for i in order]), fps)
+
+
+def count_frames(path: Path) -> int:
+    """The number of frames that can be decoded (the number in the header may be wrong).
+
+    Raises:
+        UnreadableVideo: missing, empty, damaged, or no video.
+    """
+    return sum(1 for _ in _frames(Path(path)))
+
+
+def _frames(path: Path) -> Iterator[tuple[av.VideoFrame, float, tuple[int, int] | None]]:
+    """Each decoded frame with the video's rate and the size to crop it to, if any."""
+    if not path.is_file():
+        raise UnreadableVideo(f"The video {path} is missing; check the path.")
+    count = 0
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise UnreadableVideo(f"{path} holds no video; give a video file.")
+            stream = container.streams.video[0]
+            fps = float(stream.average_rate or stream.guessed_rate or 0) or 8.0
+            crop = _true_size(container.metadata.get("comment", ""))
+            for frame in container.decode(stream):
+                yield frame, fps, crop
+                count += 1
+    except (av.error.FFmpegError, ValueError, EOFError) as error:
+        where = f"after frame {count - 1}" if count else "at its start"
+        raise UnreadableVideo(
+            f"The video {path} cannot be read {where} ({_short(error)}); make or copy it again."
+        ) from error
+    if not count:
+        raise UnreadableVideo(f"The video {path} has no frames; make or copy it again.")
+
+
+def _true_size(comment: str) -> tuple[int, int] | None:
+    if not comment.startswith(_SIZE_KEY):
+        return None
+    height, _, width = comment[len(_SIZE_KEY):].partition("x")
+    return int(height), int(width)
+
+
+def _short(error: Exception) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__

@@ -1,0 +1,1 @@
+"""The metrics: faces, protocols, the networks they use, and one file for each metric."""

@@ -1,0 +1,1 @@
+"""Concat-ID: references concatenated with the video latents along the sequence."""

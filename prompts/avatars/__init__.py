@@ -1,0 +1,1 @@
+"""The avatars: a procedural world of synthetic people."""
