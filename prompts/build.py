@@ -1,0 +1,226 @@
+"""Builds the suite `avatars` from what people wrote of it (`suites/avatars/source.yaml`).
+
+    python -m idbench.prompts.build [--folder DIR] [--texts-only]
+
+Identities get references, prompts get ids, and each split pairs them in a fixed rotation, so
+that every prompt is said of several people and every person hears every category. The same
+source gives the same files, byte for byte for texts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from idbench.prompts.avatars.scene import EVALUATION_IDENTITIES
+from idbench.prompts.language import MAXIMUM_TOKENS, tokens, vocabulary
+from idbench.prompts.truth import check_truth
+
+SUITE = Path(__file__).parent / "suites" / "avatars"
+SPLITS = ("single", "multi", "multi3", "tryon", "background")
+PORTRAIT_SIZE = 192
+BACKGROUND_SIZE = (128, 192)
+
+Row = dict[str, Any]
+
+
+def identity_name(seed: int) -> str:
+    """Name of an evaluation identity: `a007` is seed 7.
+
+    Raises:
+        ValueError: the seed is not one kept for evaluation.
+    """
+    if seed not in EVALUATION_IDENTITIES:
+        raise ValueError(f"identity seed {seed} is not kept for evaluation")
+    return f"a{seed:03d}"
+
+
+def prompt_rows(source: Mapping[str, Any]) -> list[Row]:
+    """Every prompt with its id (`multi-garment-03`), category, text and truth.
+
+    Raises:
+        ValueError: a prompt is too long, uses a word the language does not know, occurs
+            twice, or has a truth outside the vocabulary of scenes.
+    """
+    rows: list[Row] = []
+    known = set(vocabulary())
+    for split in SPLITS:
+        for category, prompts in source["prompts"][split].items():
+            for number, (text, truth) in enumerate(prompts, start=1):
+                words = tokens(text)
+                if len(words) > MAXIMUM_TOKENS:
+                    raise ValueError(f"{len(words)} tokens, more than {MAXIMUM_TOKENS}: {text!r}")
+                if not known.issuperset(words):
+                    raise ValueError(f"unknown words {sorted(set(words) - known)}: {text!r}")
+                check_truth(truth)
+                name = f"{split}-{category.replace(' ', '-')}-{number:02d}"
+                rows.append({"prompt_id": name, "category": category, "prompt": text,
+                             "truth": truth})
+    texts = [row["prompt"] for row in rows]
+    if len(set(texts)) != len(texts):
+        raise ValueError("a prompt occurs twice")
+    return rows
+
+
+def split_rows(source: Mapping[str, Any]) -> dict[str, list[Row]]:
+    """The rows of each split: prompt id, references left to right, truth with identities."""
+    of_split = {split: [r for r in prompt_rows(source) if r["prompt_id"].startswith(f"{split}-")]
+                for split in SPLITS}
+    singles = [[seed] for seed in source["identities"]]
+    garments, backgrounds = list(source["garments"]), list(source["backgrounds"])
+
+    rows: dict[str, list[Row]] = {}
+    for split, groups in (("single", singles), ("multi", source["pairs"]),
+                          ("multi3", source["triples"])):
+        rows[split] = [_row(prompt, group) for group, prompt, _ in _rotate(groups, of_split[split])]
+    rows["tryon"] = [
+        _row(prompt, group, garment=(name, source["garments"][name]))
+        for group, prompt, number in _rotate([[s] for s in source["tryon_identities"]],
+                                             of_split["tryon"])
+        for name in [garments[number % len(garments)]]
+    ]
+    rows["background"] = [
+        _row(prompt, group, background=(name, source["backgrounds"][name]))
+        for group, prompt, number in _rotate([[s] for s in source["background_identities"]],
+                                             of_split["background"])
+        for name in [backgrounds[number % len(backgrounds)]]
+    ]
+    return rows
+
+
+def _rotate(
+    groups: Sequence[Sequence[int]], prompts: Sequence[Row]
+) -> Iterator[tuple[Sequence[int], Row, int]]:
+    """Each group with one prompt of each category, and a number that turns with both."""
+    categories = list(dict.fromkeys(row["category"] for row in prompts))
+    for index, group in enumerate(groups):
+        for offset, category in enumerate(categories):
+            of_category = [row for row in prompts if row["category"] == category]
+            # The offset keeps two people from sharing all their prompts.
+            turn = index + offset * (1 + index // len(of_category))
+            yield group, of_category[turn % len(of_category)], index + 3 * offset
+
+
+def _row(
+    prompt: Row, group: Sequence[int], garment: tuple[str, Row] | None = None,
+    background: tuple[str, Sequence[Any]] | None = None,
+) -> Row:
+    if len(set(group)) != len(group):
+        raise ValueError(f"a person occurs twice in {group}")
+    names = [identity_name(seed) for seed in group]
+    references = [{"kind": "face", "name": n, "file": f"references/{n}.png"} for n in names]
+    stated = prompt["truth"].get("people") or [{}] * len(names)
+    people = [{"identity": n, **said} for n, said in zip(names, stated, strict=True)]
+    truth: Row = {**prompt["truth"], "people": people}
+    if garment:
+        references.append({"kind": "garment", "name": garment[0],
+                           "file": f"references/garment_{garment[0]}.png"})
+        people[0]["garment"] = dict(garment[1])
+    if background:
+        references.append({"kind": "background", "name": background[0],
+                           "file": f"references/background_{background[0]}.png"})
+        truth["background"], truth["background_seed"] = background[1]
+    return {"prompt_id": prompt["prompt_id"], "references": references, "truth": truth}
+
+
+def write_texts(source: Mapping[str, Any], folder: Path) -> None:
+    """Writes prompts.jsonl and splits/*.jsonl.
+
+    Raises:
+        ValueError: a split has another number of samples than suite.yaml says.
+    """
+    expected = yaml.safe_load((folder / "suite.yaml").read_text(encoding="utf-8"))["splits"]
+    splits = split_rows(source)
+    found = {split: len(rows) for split, rows in splits.items()}
+    if found != expected:
+        raise ValueError(f"suite.yaml says {expected}, the source gives {found}")
+    _write_lines(folder / "prompts.jsonl", prompt_rows(source))
+    (folder / "splits").mkdir(exist_ok=True)
+    for split, rows in splits.items():
+        _write_lines(folder / "splits" / f"{split}.jsonl", rows)
+
+
+def write_references(source: Mapping[str, Any], folder: Path) -> None:
+    """Renders references/*.png and writes identities.json with the face MTCNN finds in each.
+
+    Raises:
+        ValueError: MTCNN finds no face, or several, on a portrait.
+    """
+    from idbench.prompts.avatars.render import render_background, render_garment, render_portrait
+    from idbench.prompts.avatars.scene import Garment
+    from PIL import Image
+
+    target = folder / "references"
+    target.mkdir(exist_ok=True)
+    for old in target.glob("*.png"):
+        old.unlink()
+    identities = []
+    for seed in source["identities"]:
+        pixels = render_portrait(seed, size=PORTRAIT_SIZE).frames[0]
+        probability, box = _detect(pixels, identity_name(seed))
+        identities.append({
+            "name": identity_name(seed), "seed": seed,
+            "file": f"references/{identity_name(seed)}.png",
+            "detected_by": "facenet-pytorch MTCNN", "probability": probability, "box": box,
+        })
+        Image.fromarray(pixels).save(target / f"{identity_name(seed)}.png", optimize=True)
+    for name, garment in source["garments"].items():
+        image = Image.fromarray(render_garment(Garment(**garment), size=PORTRAIT_SIZE))
+        image.save(target / f"garment_{name}.png", optimize=True)
+    for name, (background, seed) in source["backgrounds"].items():
+        image = Image.fromarray(render_background(background, seed, *BACKGROUND_SIZE))
+        image.save(target / f"background_{name}.png", optimize=True)
+    text = ",\n ".join(json.dumps(row) for row in identities)
+    (folder / "identities.json").write_text(f"[{text}]\n", encoding="utf-8")
+
+
+def write_checksums(folder: Path) -> None:
+    """Writes CHECKSUMS: sha256 of every other file, as `sha256sum --check` reads it."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "CHECKSUMS")
+    lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder).as_posix()}\n"
+             for p in files]
+    (folder / "CHECKSUMS").write_text("".join(lines), encoding="utf-8")
+
+
+def build(folder: Path = SUITE, texts_only: bool = False) -> None:
+    """Rebuilds the suite in `folder` from its source.yaml and suite.yaml."""
+    source = yaml.safe_load((folder / "source.yaml").read_text(encoding="utf-8"))
+    write_texts(source, folder)
+    if not texts_only:
+        write_references(source, folder)
+    write_checksums(folder)
+
+
+def _detect(pixels: Any, name: str) -> tuple[float, list[float]]:
+    """Probability and box of the one face of a portrait."""
+    from idbench.prompts.detection import detect_faces
+
+    boxes, probabilities = detect_faces(pixels)
+    if len(boxes) != 1:
+        raise ValueError(f"MTCNN finds {len(boxes)} faces on the portrait of {name}; "
+                         "take another identity in source.yaml")
+    return round(float(probabilities[0]), 4), [round(float(x), 1) for x in boxes[0]]
+
+
+def _write_lines(path: Path, rows: Sequence[Row]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="idbench.prompts.build", description="Builds the suite avatars from its source.yaml.")
+    parser.add_argument("--folder", type=Path, default=SUITE)
+    parser.add_argument("--texts-only", action="store_true",
+                        help="leave references and identities.json as they are")
+    arguments = parser.parse_args()
+    build(arguments.folder, arguments.texts_only)
+    print(f"built {arguments.folder}")
+
+
+if __name__ == "__main__":
+    main()
