@@ -1,0 +1,1 @@
+"""Faces: detect them, align them, and match them to references."""

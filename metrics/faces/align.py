@@ -1,0 +1,64 @@
+"""Aligned face crops: five points onto ArcFace's template by a similarity."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+TEMPLATE = np.array(
+    [
+        [38.2946, 51.6963],
+        [73.5318, 51.5014],
+        [56.0252, 71.7366],
+        [41.5493, 92.3655],
+        [70.7299, 92.2041],
+    ],
+    dtype=np.float64,
+)
+"""Eye left, eye right, nose tip, mouth left, mouth right, in a crop of 112 x 112 pixels.
+
+Source: insightface's `arcface_dst` (Deng et al., arXiv 1801.07698)."""
+
+
+def similarity_transforms(points: np.ndarray, size: int = 112) -> np.ndarray:
+    """Least-squares similarities that take points (n, 5, 2) onto the template of side `size`.
+
+    A similarity of the plane is w = a z + b in complex numbers; least squares has the closed
+    form a = sum(conj(z - mean z) (w - mean w)) / sum(|z - mean z|^2), which is Umeyama's
+    solution without reflection.
+
+    Returns:
+        float64 (n, 2, 3) matrices: template point = matrix @ (x, y, 1).
+    """
+    points = np.asarray(points, np.float64)
+    target = TEMPLATE * (size / 112.0)
+    z = points[..., 0] + 1j * points[..., 1]
+    w = target[:, 0] + 1j * target[:, 1]
+    z_mean = z.mean(-1, keepdims=True)
+    centred = z - z_mean
+    spread = (np.abs(centred) ** 2).sum(-1)
+    # Five equal points have no scale; the crop is then one pixel, never a division by zero.
+    a = (np.conj(centred) * (w - w.mean())).sum(-1) / np.maximum(spread, 1e-12)
+    b = w.mean() - a * z_mean[..., 0]
+    return np.stack(
+        [np.stack([a.real, -a.imag, b.real], -1), np.stack([a.imag, a.real, b.imag], -1)], -2
+    )
+
+
+def align_crops(image: np.ndarray, landmarks: np.ndarray, size: int = 112) -> np.ndarray:
+    """Aligned crops of the faces of one image.
+
+    Args:
+        image: uint8 RGB (h, w, 3).
+        landmarks: (n, 5, 2) in its pixels.
+        size: side of a crop.
+
+    Returns:
+        uint8 RGB (n, size, size, 3); outside of the image is black, as insightface does it.
+    """
+    matrices = similarity_transforms(landmarks, size)
+    crops = np.zeros((len(matrices), size, size, 3), np.uint8)
+    image = np.ascontiguousarray(image)
+    for crop, matrix in zip(crops, matrices, strict=True):
+        crop[:] = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
+    return crops

@@ -1,0 +1,217 @@
+"""Face detectors behind one interface, and the search that a protocol describes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Protocol as Interface
+
+import cv2
+import numpy as np
+
+from idbench.errors import UserError
+from idbench.files import sha256_file
+from idbench.metrics.protocols import Detection
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The faces of one frame, largest box first.
+
+    Attributes:
+        boxes: float32 (n, 4), x0 y0 x1 y1 in pixels of the frame; may reach over its border.
+        landmarks: float32 (n, 5, 2), x y: eye left, eye right (as seen by the viewer), nose
+            tip, mouth corner left, mouth corner right.
+        scores: float32 (n,), the detector's confidence, 0..1.
+        retried: whether they were found only in the padded frame.
+    """
+
+    boxes: np.ndarray
+    landmarks: np.ndarray
+    scores: np.ndarray
+    retried: bool = False
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @staticmethod
+    def none() -> Faces:
+        """No face."""
+        return Faces(
+            np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, np.float32)
+        )
+
+
+class Detector(Interface):
+    """Finds faces in frames of one size."""
+
+    name: str
+
+    def weight_hashes(self) -> dict[str, str]:
+        """sha256 of every weight file, by file name."""
+        ...
+
+    def detect(self, frames: np.ndarray) -> list[Faces]:
+        """Faces of uint8 RGB frames (t, h, w, 3), in their pixels; one entry a frame."""
+        ...
+
+
+class Mtcnn:
+    """MTCNN of facenet-pytorch, with the weights inside that package.
+
+    Source: Zhang et al., Joint Face Detection and Alignment (arXiv 1604.02878).
+    """
+
+    name = "mtcnn"
+
+    def __init__(
+        self,
+        minimum_face: int = 40,
+        thresholds: Sequence[float] = (0.6, 0.7, 0.7),
+        device: str = "cpu",
+    ) -> None:
+        from facenet_pytorch import MTCNN
+
+        self.minimum_face = minimum_face
+        self._network = MTCNN(
+            keep_all=True,
+            min_face_size=minimum_face,
+            thresholds=list(thresholds),
+            post_process=False,
+            device=device,
+        ).eval()
+
+    def weight_hashes(self) -> dict[str, str]:
+        return dict(_mtcnn_hashes())
+
+    def detect(self, frames: np.ndarray) -> list[Faces]:
+        frames = np.asarray(frames)
+        if not len(frames):
+            return []
+        if min(frames.shape[1:3]) < self.minimum_face:
+            # The network's image pyramid would be empty, on which facenet-pytorch fails.
+            return [Faces.none() for _ in frames]
+        found = self._network.detect(frames, landmarks=True)
+        return [_faces(*of_frame) for of_frame in zip(*found, strict=True)]
+
+
+class Scrfd:
+    """SCRFD detection model of an insightface pack folder (det_*.onnx), through insightface.
+
+    Source: Guo et al., Sample and Computation Redistribution (arXiv 2105.04714).
+    """
+
+    def __init__(self, folder: Path, size: int = 320, threshold: float = 0.5) -> None:
+        from insightface.model_zoo import get_model
+
+        files = sorted(Path(folder).glob("det_*.onnx")) + sorted(Path(folder).glob("scrfd_*.onnx"))
+        if not files:
+            raise UserError(
+                f"There is no detection model (det_*.onnx) in {folder}; give the folder of an "
+                "insightface pack such as buffalo_l."
+            )
+        self.name = f"scrfd:{folder}"
+        self._file = files[0]
+        self._network = get_model(str(self._file), providers=["CPUExecutionProvider"])
+        self._network.prepare(ctx_id=-1, input_size=(size, size), det_thresh=threshold)
+
+    def weight_hashes(self) -> dict[str, str]:
+        return {self._file.name: sha256_file(self._file)}
+
+    def detect(self, frames: np.ndarray) -> list[Faces]:
+        found = []
+        for frame in frames:
+            # insightface's detectors are trained on BGR and swap the channels themselves.
+            boxes, points = self._network.detect(np.ascontiguousarray(frame[..., ::-1]))
+            found.append(_faces(boxes[:, :4], boxes[:, 4], points))
+        return found
+
+
+@cache
+def _mtcnn_hashes() -> tuple[tuple[str, str], ...]:
+    import facenet_pytorch
+
+    folder = Path(facenet_pytorch.__file__).parent / "data"
+    names = ("pnet.pt", "rnet.pt", "onet.pt")
+    return tuple((f"mtcnn/{name}", sha256_file(folder / name)) for name in names)
+
+
+def make_detector(settings: Detection, device: str = "cpu") -> Detector:
+    """The detector a protocol names.
+
+    Raises:
+        UserError: an unknown detector, or a pack folder without a detection model.
+    """
+    kind, _, folder = settings.detector.partition(":")
+    if kind == "mtcnn":
+        return Mtcnn(settings.minimum_face, settings.thresholds, device)
+    if kind == "scrfd" and folder:
+        return Scrfd(Path(folder), threshold=settings.thresholds[-1])
+    raise UserError(f"Unknown detector {settings.detector!r}; use mtcnn or scrfd:FOLDER.")
+
+
+def find_faces(
+    detector: Detector, frames: np.ndarray, settings: Detection, batch: int = 16
+) -> list[Faces]:
+    """Faces of uint8 RGB frames (t, h, w, 3), in pixels of those frames; one entry a frame.
+
+    Small frames are enlarged first, frames without a face are searched once more with grey
+    around them (a face that fills the picture is cut by its border), as `settings` says.
+    """
+    frames = np.asarray(frames)
+    found = _search(detector, frames, settings.height, batch)
+    missing = [i for i, faces in enumerate(found) if not len(faces)]
+    if missing and settings.retry_padding > 0:
+        height, width = frames.shape[1:3]
+        y, x = round(height * settings.retry_padding), round(width * settings.retry_padding)
+        padded = np.pad(
+            frames[missing], ((0, 0), (y, y), (x, x), (0, 0)),
+            constant_values=settings.retry_grey,
+        )
+        shift = np.array([x, y], np.float32)
+        again = _search(detector, padded, settings.height, batch)
+        for i, faces in zip(missing, again, strict=True):
+            found[i] = Faces(
+                faces.boxes - np.tile(shift, 2), faces.landmarks - shift, faces.scores,
+                retried=len(faces) > 0,
+            )
+    return found
+
+
+def _search(detector: Detector, frames: np.ndarray, height: int, batch: int) -> list[Faces]:
+    scale = max(1.0, height / frames.shape[1])
+    size = round(frames.shape[2] * scale), round(frames.shape[1] * scale)
+    found: list[Faces] = []
+    for start in range(0, len(frames), batch):
+        part = frames[start : start + batch]
+        if scale > 1.0:
+            part = np.stack(
+                [cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC) for frame in part]
+            )
+        found += detector.detect(part)
+    # Resizing maps pixel centres: x_small + 0.5 = (x_large + 0.5) / scale.
+    ratio = np.array([size[0] / frames.shape[2], size[1] / frames.shape[1]], np.float32)
+    return [
+        Faces(
+            (f.boxes + 0.5) / np.tile(ratio, 2) - 0.5, (f.landmarks + 0.5) / ratio - 0.5, f.scores
+        )
+        for f in found
+    ]
+
+
+def _faces(
+    boxes: np.ndarray | None, scores: np.ndarray | None, landmarks: np.ndarray | None
+) -> Faces:
+    """A `Faces` of what a detector returns (None or empty: no face), largest box first."""
+    if boxes is None or scores is None or landmarks is None or not len(boxes):
+        return Faces.none()
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    landmarks = np.asarray(landmarks, np.float32).reshape(-1, 5, 2)
+    scores = np.asarray(scores, np.float32).reshape(-1)
+    good = np.isfinite(boxes).all(1) & np.isfinite(landmarks).all((1, 2))
+    boxes, landmarks, scores = boxes[good], landmarks[good], scores[good]
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    order = np.argsort(-area, kind="stable")
+    return Faces(boxes[order], landmarks[order], scores[order])

@@ -1,0 +1,90 @@
+"""IR, the backbone of CurricularFace, in the key layout of its published weights.
+
+Source: Huang et al., CurricularFace (arXiv 2004.00288).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+DEPTHS = {50: (3, 4, 14, 3), 101: (3, 13, 30, 3), 152: (3, 8, 36, 3)}
+
+
+class BottleneckIR(nn.Module):
+    """Norm, conv, PReLU, conv (with the stride), norm; added to the shortcut."""
+
+    def __init__(self, channels: int, out: int, stride: int) -> None:
+        super().__init__()
+        if channels == out:
+            self.shortcut_layer: nn.Module = nn.MaxPool2d(1, stride)
+        else:
+            self.shortcut_layer = nn.Sequential(
+                nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out)
+            )
+        self.res_layer = nn.Sequential(
+            nn.BatchNorm2d(channels),
+            nn.Conv2d(channels, out, 3, 1, 1, bias=False),
+            nn.PReLU(out),
+            nn.Conv2d(out, out, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(out),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.res_layer(x) + self.shortcut_layer(x)
+
+
+class IR(nn.Module):
+    """Faces (n, 3, size, size), RGB in -1..1, to embeddings (n, embedding), not normalised.
+
+    Args:
+        layers: blocks of each of the four stages; 101 is (3, 13, 30, 3), see `DEPTHS`.
+        widths: channels of the four stages; the published networks have 64, 128, 256, 512.
+        size: side of the input in pixels; the published networks have 112.
+        embedding: length of the embedding.
+        dropout: before the last linear layer (0.4 in the published training).
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[int] = DEPTHS[101],
+        widths: Sequence[int] = (64, 128, 256, 512),
+        size: int = 112,
+        embedding: int = 512,
+        dropout: float = 0.4,
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.input_layer = nn.Sequential(
+            nn.Conv2d(3, widths[0], 3, 1, 1, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.PReLU(widths[0]),
+        )
+        blocks, channels = [], widths[0]
+        for count, width in zip(layers, widths, strict=True):
+            blocks.append(BottleneckIR(channels, width, 2))
+            blocks += [BottleneckIR(width, width, 1) for _ in range(count - 1)]
+            channels = width
+        self.body = nn.Sequential(*blocks)
+        side = -(-size // 16)
+        self.output_layer = nn.Sequential(
+            nn.BatchNorm2d(channels),
+            nn.Dropout(dropout),
+            nn.Flatten(),
+            nn.Linear(channels * side * side, embedding),
+            nn.BatchNorm1d(embedding, affine=False),
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> IR:
+        """A network of {layers, widths, size, embedding}."""
+        return cls(**{k: config[k] for k in ("layers", "widths", "size", "embedding")})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.output_layer(self.body(self.input_layer(x)))

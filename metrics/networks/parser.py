@@ -1,0 +1,90 @@
+"""The face parser: which pixels of a crop belong to the head (face, hair, beard, glasses).
+
+transformers' SegFormer, the class of the parser that Concat-ID removes backgrounds with, in a
+small configuration and with four classes. Source: Xie et al., SegFormer (arXiv 2105.15203).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from idbench import embedded
+
+if TYPE_CHECKING:
+    from transformers import SegformerForSemanticSegmentation
+
+CLASSES = ("background", "head", "body", "garment")
+"""Head: skin, eyes, brows, lips, hair, beard, glasses. Body: neck and what else is bare."""
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+def build_parser(config: dict[str, Any]) -> SegformerForSemanticSegmentation:
+    """A SegFormer of {size, hidden_sizes, depths, num_attention_heads, sr_ratios, ...}."""
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+    settings = {k: v for k, v in config.items() if k != "size"}
+    labels = dict(enumerate(CLASSES))
+    return SegformerForSemanticSegmentation(
+        SegformerConfig(id2label=labels, hidden_dropout_prob=0.0,
+                        classifier_dropout_prob=0.0, **settings)
+    )
+
+
+def crops_to_parser(crops: np.ndarray | torch.Tensor, size: int) -> torch.Tensor:
+    """uint8 RGB (n, h, w, 3) to normalised (n, 3, size, size), shape not kept."""
+    x = torch.as_tensor(crops).permute(0, 3, 1, 2).float() / 255.0
+    if x.shape[-2:] != (size, size):
+        x = F.interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+    return (x - mean) / std
+
+
+class FaceParser:
+    """The embedded face parser.
+
+    Raises:
+        UserError: its weights are missing or damaged.
+    """
+
+    def __init__(self, name: str = "face_parser", device: str = "cpu") -> None:
+        config = embedded.entry(name)["config"]
+        self.network = build_parser(config)
+        self.network.load_state_dict(embedded.load_state(name))
+        self.network.eval().to(device)
+        self.device, self.size = device, config["size"]
+
+    @torch.inference_mode()
+    def probabilities(self, crops: np.ndarray) -> np.ndarray:
+        """uint8 RGB crops (n, h, w, 3) to float32 (n, classes, h, w), summing to 1 each pixel."""
+        x = crops_to_parser(crops, self.size).to(self.device)
+        logits = self.network(pixel_values=x).logits
+        logits = F.interpolate(logits, crops.shape[1:3], mode="bilinear", align_corners=False)
+        return logits.softmax(1).cpu().numpy()
+
+
+@cache
+def _parser() -> FaceParser:
+    return FaceParser()
+
+
+def face_foreground(crop: np.ndarray, parser: FaceParser | None = None) -> np.ndarray:
+    """The head in a face crop: what background removal keeps.
+
+    Args:
+        crop: uint8 RGB (h, w, 3), any size; the head should fill most of it.
+        parser: the network; by default the embedded one, loaded once a process.
+
+    Returns:
+        float32 (h, w) in 0..1: the probability that the pixel belongs to the head.
+
+    Raises:
+        UserError: the embedded weights are missing or damaged.
+    """
+    parser = parser or _parser()
+    return parser.probabilities(np.ascontiguousarray(crop)[None])[0, CLASSES.index("head")]

@@ -1,0 +1,60 @@
+"""Face recognisers by name: aligned crops to embeddings of length 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from idbench import embedded
+from idbench.metrics.networks.ir import IR
+from idbench.metrics.networks.iresnet import IResNet
+
+BACKBONES: dict[str, type[IResNet] | type[IR]] = {"iresnet": IResNet, "ir": IR}
+EMBEDDED_NOTE = (
+    "The embedded recognisers are trained on synthetic avatars: their scores rank avatars, and "
+    "mean little on photographs of real people."
+)
+
+
+def crops_to_input(crops: np.ndarray | torch.Tensor, size: int) -> torch.Tensor:
+    """uint8 RGB crops (n, s, s, 3) to (n, 3, size, size) in -1..1, (x - 127.5) / 127.5."""
+    x = torch.as_tensor(crops).permute(0, 3, 1, 2).float()
+    if x.shape[-1] != size:
+        x = F.interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return (x - 127.5) / 127.5
+
+
+def build_recogniser(config: dict[str, Any]) -> IResNet | IR:
+    """A network of {backbone: iresnet|ir, layers, widths, size, embedding}."""
+    return BACKBONES[config["backbone"]].from_config(config)
+
+
+class Recogniser:
+    """The embedded recogniser `name` (`arcface` or `curricularface`), ready to embed crops.
+
+    Raises:
+        UserError: its weights are missing or damaged.
+    """
+
+    def __init__(self, name: str, device: str = "cpu", network: nn.Module | None = None) -> None:
+        self.name, self.device = name, device
+        if network is None:
+            network = build_recogniser(embedded.entry(name)["config"])
+            network.load_state_dict(embedded.load_state(name))
+        self.network = network.eval().to(device)
+
+    @torch.inference_mode()
+    def embed(self, crops: np.ndarray, batch: int = 64) -> np.ndarray:
+        """uint8 RGB aligned crops (n, 112, 112, 3) to float32 (n, d) of length 1."""
+        size = int(self.network.size)  # type: ignore[arg-type]
+        parts = []
+        for start in range(0, len(crops), batch):
+            x = crops_to_input(crops[start : start + batch], size).to(self.device)
+            parts.append(F.normalize(self.network(x)).cpu().numpy())
+        if parts:
+            return np.concatenate(parts).astype(np.float32)
+        return np.zeros((0, 0), np.float32)

@@ -1,0 +1,163 @@
+"""ViCLIP: a video-text model with joint space-time attention, in its published key layout.
+
+The vision tower is CLIP's ViT with a 3D patch convolution of temporal depth 1, one class token,
+spatial positions shared by all frames, and one temporal position a frame; every token attends
+to every token of every frame. The text tower is CLIP's with a context of 32 tokens.
+
+Source: Wang et al., InternVid (arXiv 2307.06942).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), CLIP's approximation of GELU."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class ResidualAttentionBlock(nn.Module):
+    """Pre-norm attention and MLP, each added to its input."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.ln_1 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            OrderedDict(
+                c_fc=nn.Linear(width, width * 4),
+                gelu=QuickGELU(),
+                c_proj=nn.Linear(width * 4, width),
+            )
+        )
+        self.ln_2 = nn.LayerNorm(width)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        y = self.ln_1(x)
+        x = x + self.attn(y, y, y, need_weights=False, attn_mask=mask)[0]
+        return x + self.mlp(self.ln_2(x))
+
+
+class Transformer(nn.Module):
+    """A stack of blocks on (n, tokens, width)."""
+
+    def __init__(self, width: int, layers: int, heads: int) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(
+            ResidualAttentionBlock(width, heads) for _ in range(layers)
+        )
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        for block in self.resblocks:
+            x = block(x, mask)
+        return x
+
+
+class VideoTransformer(nn.Module):
+    """Videos (n, 3, frames, size, size) to embeddings (n, output), not normalised."""
+
+    def __init__(
+        self, size: int, patch: int, width: int, layers: int, heads: int, output: int,
+        frames: int = 8,
+    ) -> None:
+        super().__init__()
+        kernel = (1, patch, patch)
+        self.conv1 = nn.Conv3d(3, width, kernel, kernel, bias=False)
+        scale = width**-0.5
+        self.class_embedding = nn.Parameter(scale * torch.randn(width))
+        tokens = (size // patch) ** 2
+        self.positional_embedding = nn.Parameter(scale * torch.randn(tokens + 1, width))
+        self.temporal_positional_embedding = nn.Parameter(torch.zeros(1, frames, width))
+        self.ln_pre = nn.LayerNorm(width)
+        self.transformer = Transformer(width, layers, heads)
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Parameter(scale * torch.randn(width, output))
+
+    def forward(self, video: torch.Tensor) -> torch.Tensor:
+        x = self.conv1(video).flatten(3).permute(0, 2, 3, 1)  # (n, frames, tokens, width)
+        x = x + self.positional_embedding[1:]
+        temporal: torch.Tensor = self.temporal_positional_embedding
+        if x.shape[1] == 1:  # a single picture stands at no time: the mean position
+            temporal = temporal.mean(1, keepdim=True)
+        x = x + temporal[:, :, None]
+        # Tokens are ordered place by place, each with its frames, as in the published code; the
+        # order does not change the class token's output.
+        x = x.transpose(1, 2).flatten(1, 2)
+        first = (self.class_embedding + self.positional_embedding[0]).expand(len(x), 1, -1)
+        x = self.transformer(self.ln_pre(torch.cat([first, x], dim=1)))
+        return self.ln_post(x[:, 0]) @ self.proj
+
+
+class TextTransformer(nn.Module):
+    """Token ids (n, context), zero-padded, end-of-text the largest id, to (n, output)."""
+
+    mask: torch.Tensor
+
+    def __init__(
+        self, vocabulary: int, context: int, width: int, layers: int, heads: int, output: int
+    ) -> None:
+        super().__init__()
+        self.context = context
+        self.transformer = Transformer(width, layers, heads)
+        self.token_embedding = nn.Embedding(vocabulary, width)
+        self.positional_embedding = nn.Parameter(torch.randn(context, width) * 0.01)
+        self.ln_final = nn.LayerNorm(width)
+        self.text_projection = nn.Parameter(torch.randn(width, output) * width**-0.5)
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        mask = torch.full((context, context), float("-inf")).triu_(1)
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.token_embedding(tokens) + self.positional_embedding
+        x = self.ln_final(self.transformer(x, self.mask.to(x.dtype)))
+        return x[torch.arange(len(x)), tokens.argmax(-1)] @ self.text_projection
+
+
+class ViCLIP(nn.Module):
+    """The two towers. `temp` is the temperature of the contrastive loss (cosines / temp)."""
+
+    def __init__(self, vision: Mapping[str, int], text: Mapping[str, int], output: int) -> None:
+        super().__init__()
+        self.vision_encoder = VideoTransformer(**vision, output=output)
+        self.text_encoder = TextTransformer(**text, output=output)
+        self.temp = nn.Parameter(torch.tensor(0.07))
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ViCLIP:
+        """A network of {vision: {size, patch, width, layers, heads, frames},
+        text: {vocabulary, context, width, layers, heads}, output}."""
+        return cls(config["vision"], config["text"], config["output"])
+
+    def encode_video(self, video: torch.Tensor) -> torch.Tensor:
+        """(n, 3, frames, size, size) to (n, output)."""
+        return self.vision_encoder(video)
+
+    def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(n, context) to (n, output)."""
+        return self.text_encoder(tokens)
+
+
+def from_clip(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state of a CLIP (open_clip's layout) as a start for a ViCLIP of the same sizes.
+
+    As ViCLIP itself was trained from CLIP: the patch convolution gets a temporal depth of 1, the
+    temporal positions start at zero (they are missing here), the text context is cut to fit.
+    """
+    started: dict[str, torch.Tensor] = {}
+    text = ("transformer.", "token_embedding.", "positional_embedding", "ln_final.",
+            "text_projection")
+    for key, value in state.items():
+        if key.startswith("visual."):
+            inflated = value[:, :, None] if key == "visual.conv1.weight" else value
+            started[key.replace("visual.", "vision_encoder.", 1)] = inflated
+        elif key.startswith(text):
+            started[f"text_encoder.{key}"] = value
+    return started

@@ -1,0 +1,170 @@
+"""Scores of finished videos: every network loaded once, every frame and face read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from idbench.metrics import arcsim, clipdist, cursim, people, viclip
+from idbench.metrics.base import Embeddings, Metric, make_score
+from idbench.metrics.cache import EmbeddingCache
+from idbench.metrics.embed import Embedder
+from idbench.metrics.faces.match import FrameMatch, match_faces
+from idbench.metrics.networks.recogniser import EMBEDDED_NOTE
+from idbench.metrics.protocols import (
+    DEFAULT_PROTOCOL,
+    Protocol,
+    get_protocol,
+    sample_frames,
+    sample_video_frames,
+)
+from idbench.types import Sample, Score, Video
+
+METRICS: tuple[Metric, ...] = (
+    arcsim.METRIC,
+    cursim.METRIC,
+    viclip.METRIC,
+    clipdist.METRIC,
+    people.FACE_COVERAGE,
+    people.OWN_MINUS_OTHER,
+    people.ORDER,
+    people.SWAP_RATE,
+)
+"""The built-in metrics: the four of the tables, then what says how far to trust them."""
+
+
+class Scorer:
+    """Scores videos under one protocol.
+
+    Args:
+        protocol: name or object.
+        cache_dir: folder of the embedding cache; None keeps nothing between processes.
+        metrics: which to compute, `Metric` objects, also of other packages.
+        device: of torch.
+
+    Attributes:
+        timings: seconds spent so far: load, detect, align, embed faces, embed frames,
+            embed video, embed text, score.
+        notes: sentences that belong beside the scores of every run.
+    """
+
+    def __init__(
+        self,
+        protocol: str | Protocol = DEFAULT_PROTOCOL,
+        cache_dir: Path | None = None,
+        metrics: Sequence[Metric] = METRICS,
+        device: str = "cpu",
+    ) -> None:
+        self.protocol = get_protocol(protocol)
+        self.metrics = tuple(metrics)
+        networks = {name for metric in self.metrics for name in metric.networks}
+        if "curricularface" in networks:
+            networks.add("arcface")  # Faces are matched to references by ArcFace.
+        self.embedder = Embedder(
+            self.protocol, sorted(networks), EmbeddingCache(cache_dir), device
+        )
+        self.notes: tuple[str, ...] = (EMBEDDED_NOTE,) if "arcface" in networks else ()
+        self._faces: dict[str, list[dict[str, Any]]] = {}
+
+    @property
+    def timings(self) -> dict[str, float]:
+        return dict(self.embedder.timings)
+
+    def weight_hashes(self) -> dict[str, str]:
+        """sha256 of every weight file read for these metrics, by file name."""
+        return self.embedder.weight_hashes()
+
+    def faces(self, sample: Sample) -> list[dict[str, Any]]:
+        """Of a sample scored by this object: for each sampled frame a dict of JSON values.
+
+        Keys: `frame`, `boxes` (n, 4) and `landmarks` (n, 5, 2) in pixels of the frame,
+        `assignment` (identity name -> index of its face), `retried`.
+        """
+        return self._faces.get(sample.id, [])
+
+    def score(self, sample: Sample, video: Video, video_sha256: str) -> list[Score]:
+        """All metrics of one video, long form: rows a frame, an identity, and the video.
+
+        `video_sha256` is the hash of the video file, which is part of the cache's key.
+        """
+        frames = np.asarray(video.frames)
+        if not len(frames):
+            return [
+                make_score(sample, metric.name, None, None, None, "the video has no frames")
+                for metric in self.metrics
+            ]
+        embeddings = self.embed(sample, frames, video_sha256)
+        with self.embedder.timed("score"):
+            rows = [row for metric in self.metrics for row in metric.scores(embeddings)]
+        self._faces[sample.id] = _describe(embeddings)
+        return rows
+
+    def embed(self, sample: Sample, frames: np.ndarray, video_sha256: str) -> Embeddings:
+        """Everything the metrics need of one video of uint8 RGB frames (t, h, w, 3)."""
+        embedder = self.embedder
+        indices = sample_frames(self.protocol, len(frames))
+        sampled = frames[list(indices)]
+        references = [
+            embedder.reference(r.image) for r in sample.references if r.kind == "face"
+        ]
+        faces, matches, face_vectors = (), (), {}
+        if embedder.recognisers:
+            found = embedder.faces(sampled, video_sha256, indices)
+            face_vectors = embedder.face_vectors(sampled, found, video_sha256, indices)
+            faces, matches = tuple(found), self._match(face_vectors["arcface"], references)
+        video_indices = sample_video_frames(self.protocol, len(frames))
+        text_vector, share_read = embedder.text_vectors(sample.prompt)
+        return Embeddings(
+            sample=sample,
+            protocol=self.protocol,
+            frames=indices,
+            faces=faces,
+            matches=matches,
+            face_vectors=face_vectors,
+            reference_vectors={
+                name: [r.faces[name] for r in references] for name in embedder.recognisers
+            },
+            reference_reasons=tuple(r.face_reason for r in references),
+            frame_vectors=embedder.frame_vectors(sampled, video_sha256, indices),
+            image_vectors={
+                "clip": [r.image.get("clip") for r in references]
+            } if embedder.reads_clip else {},
+            image_reasons=tuple(r.image_reason for r in references),
+            video_vector=embedder.video_vector(
+                frames[list(video_indices)], video_sha256, video_indices
+            ),
+            text_vector=text_vector,
+            share_read=share_read,
+        )
+
+    def _match(
+        self, vectors: Sequence[np.ndarray], references: Sequence[Any]
+    ) -> tuple[FrameMatch, ...]:
+        if self.protocol.matching != "one-to-one":
+            raise ValueError(f"unknown matching {self.protocol.matching!r}")
+        wanted = [r.faces["arcface"] for r in references]
+        return tuple(match_faces(of_frame, wanted) for of_frame in vectors)
+
+
+def _describe(embeddings: Embeddings) -> list[dict[str, Any]]:
+    described: list[dict[str, Any]] = []
+    if not embeddings.faces:
+        return described
+    names = embeddings.sample.identities
+    for frame, faces, match in zip(
+        embeddings.frames, embeddings.faces, embeddings.matches, strict=True
+    ):
+        assigned = zip(names, match.face_of_reference, strict=True)
+        described.append(
+            {
+                "frame": frame,
+                "boxes": faces.boxes.round(2).tolist(),
+                "landmarks": faces.landmarks.round(2).tolist(),
+                "assignment": {name: face for name, face in assigned if face is not None},
+                "retried": faces.retried,
+            }
+        )
+    return described

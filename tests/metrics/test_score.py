@@ -1,0 +1,162 @@
+"""The scorer: networks once, cache, references, timings; with tiny random networks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from idbench.errors import UserError
+from idbench.metrics.cache import EmbeddingCache, cache_key
+from idbench.metrics.networks.recogniser import Recogniser
+from idbench.metrics.score import METRICS, Scorer
+from idbench.types import Reference, Sample, Video
+
+
+@pytest.fixture
+def sample(tmp_path, one_face):
+    Image.fromarray(one_face).save(tmp_path / "ann.png")
+    references = (Reference("face", "ann", tmp_path / "ann.png"),)
+    return Sample("s1", "single", "p1", "A woman smiles in the park.", "test", references, 0)
+
+
+@pytest.fixture
+def video(one_face):
+    frames = np.stack([np.roll(one_face, k, axis=1) for k in range(3)])
+    frames[2] = 0
+    return Video(frames, 8.0)
+
+
+def _by(rows, metric, identity=None, frame=None):
+    found = [r for r in rows if (r.metric, r.identity, r.frame) == (metric, identity, frame)]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_all_metrics_of_a_real_face(tiny_weights, sample, video, tmp_path):
+    scorer = Scorer("strict-v1", tmp_path / "cache")
+    rows = scorer.score(sample, video, "0" * 64)
+    assert {r.metric for r in rows} == {"arcsim", "cursim", "viclip", "clipdist", "face_coverage"}
+    assert _by(rows, "arcsim", "ann", 0).value > 0.8  # the reference is that very picture
+    assert _by(rows, "arcsim", "ann", 2).reason == "no face in the frame"
+    assert _by(rows, "face_coverage").value == pytest.approx(2 / 3)
+    assert _by(rows, "clipdist", "ann", 0).value == pytest.approx(0, abs=1e-5)
+    assert -1 <= _by(rows, "viclip").value <= 1
+    assert {"load", "detect", "align", "embed faces", "embed frames", "score"} <= set(
+        scorer.timings
+    )
+    described = scorer.faces(sample)
+    assert json.loads(json.dumps(described)) == described
+    assert described[0]["assignment"] == {"ann": 0} and described[2]["boxes"] == []
+    hashes = scorer.weight_hashes()
+    assert {"arcface.safetensors", "viclip.safetensors", "mtcnn/pnet.pt"} <= set(hashes)
+    assert any("avatars" in note for note in scorer.notes)
+
+
+def test_scoring_again_runs_no_network_and_gives_the_same(
+    tiny_weights, sample, video, tmp_path, monkeypatch
+):
+    first = Scorer("strict-v1", tmp_path / "cache").score(sample, video, "0" * 64)
+    again = Scorer("strict-v1", tmp_path / "cache")
+
+    def forbidden(*_):
+        raise AssertionError("a network ran")
+
+    monkeypatch.setattr(Recogniser, "embed", forbidden)
+    monkeypatch.setattr("idbench.metrics.embed.find_faces", forbidden)
+    monkeypatch.setattr("idbench.metrics.embed.ClipEmbedder", forbidden)
+    monkeypatch.setattr("idbench.metrics.embed.ViclipEmbedder", forbidden)
+    assert again.score(sample, video, "0" * 64) == first
+    with pytest.raises(AssertionError, match="a network ran"):
+        again.score(sample, video, "1" * 64)
+
+
+def test_other_weights_are_not_read_from_the_cache(tiny_weights, sample, video, tmp_path):
+    from idbench import embedded
+
+    first = Scorer("strict-v1", tmp_path / "cache").score(sample, video, "0" * 64)
+    state = {k: v * 1.5 + 0.1 if v.is_floating_point() else v
+             for k, v in embedded.load_state("clip").items()}
+    entry = embedded.entry("clip")
+    embedded.save_entry("clip", state, recipe="test", seed=0, steps=0,
+                        config=entry["config"], measured={}, half=False)
+    second = Scorer("strict-v1", tmp_path / "cache").score(sample, video, "0" * 64)
+    assert _by(first, "arcsim") == _by(second, "arcsim")
+    assert _by(first, "viclip") == _by(second, "viclip")
+    assert _by(first, "clipdist", "ann", 2) != _by(second, "clipdist", "ann", 2)
+
+
+def test_networks_are_loaded_once_and_only_those_needed(tiny_weights, sample, video):
+    clipdist = next(m for m in METRICS if m.name == "clipdist")
+    scorer = Scorer("strict-v1", None, metrics=[clipdist])
+    scorer.score(sample, video, "0" * 64)
+    network = scorer.embedder.clip()
+    scorer.score(sample, video, "1" * 64)
+    assert scorer.embedder.clip() is network
+    assert set(scorer.embedder._loaded) == {"clip"}
+    assert set(scorer.weight_hashes()) == {"clip.safetensors"} and scorer.notes == ()
+
+
+def test_a_reference_without_a_face_is_a_reason_that_names_the_file(
+    tiny_weights, sample, video, tmp_path
+):
+    Image.new("RGB", (64, 64), (90, 120, 200)).save(tmp_path / "sky.png")
+    sample = replace(sample, references=(Reference("face", "sky", tmp_path / "sky.png"),))
+    rows = Scorer().score(sample, video, "0" * 64)
+    assert _by(rows, "arcsim", "sky").reason == "no face was found in the reference sky.png"
+    assert "sky.png" in _by(rows, "cursim").reason
+    assert _by(rows, "clipdist").status == "scored"
+
+
+def test_an_unreadable_reference_costs_only_its_own_scores(tiny_weights, sample, video, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    bad = Reference("face", "bad", tmp_path / "bad.png")
+    rows = Scorer().score(replace(sample, references=(*sample.references, bad)), video, "0" * 64)
+    assert "bad.png cannot be read" in _by(rows, "clipdist", "bad").reason
+    assert _by(rows, "arcsim", "ann").status == "scored"
+    assert _by(rows, "arcsim").status == "unscored"
+
+
+def test_a_video_without_frames_is_unscored(tiny_weights, sample):
+    rows = Scorer().score(sample, Video(np.zeros((0, 8, 8, 3), np.uint8), 8.0), "0" * 64)
+    assert {row.metric for row in rows} == {m.name for m in METRICS}
+    assert {row.reason for row in rows} == {"the video has no frames"}
+
+
+def test_swapped_weights_are_one_sentence(tiny_weights, sample, video):
+    path = tiny_weights / "clip.safetensors"
+    path.write_bytes(path.read_bytes()[:-4] + b"evil")
+    with pytest.raises(UserError, match="clip.safetensors is damaged or swapped"):
+        Scorer().score(sample, video, "0" * 64)
+
+
+def test_golden_cache_key():
+    """Changing what goes into the key makes every stored embedding unreadable: on purpose only."""
+    key = cache_key(
+        "ab" * 32, (0, 3, 8), {"height": 256, "detector": "mtcnn"}, {"arcface": "cd" * 32},
+        "float32",
+    )
+    assert key == "69f951f245ddb0103f487953a2351c0bf37db4139b6b527384c9b95aa5122790"
+
+
+def test_every_part_changes_the_key():
+    base = ("ab" * 32, (0, 1), {"crop": 112}, {"arcface": "cd" * 32}, "float32")
+    others = [
+        ("ac" * 32, *base[1:]), (base[0], (0, 2), *base[2:]), (*base[:2], {"crop": 96}, *base[3:]),
+        (*base[:3], {"arcface": "ce" * 32}, base[4]), (*base[:4], "bfloat16"),
+    ]
+    keys = {cache_key(*parts) for parts in [base, *others]}
+    assert len(keys) == 6
+
+
+def test_a_damaged_cache_file_is_computed_anew(tmp_path):
+    cache = EmbeddingCache(tmp_path)
+    cache.put("ff" * 32, {"a": np.arange(3)})
+    np.testing.assert_array_equal(cache.get("ff" * 32)["a"], [0, 1, 2])
+    path = cache.path("ff" * 32)
+    path.write_bytes(path.read_bytes()[:40])
+    assert cache.get("ff" * 32) is None
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
