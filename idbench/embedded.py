@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 MANIFEST_VERSION = 1
 
 
+class WeightError(UserError):
+    """Weights that are missing, damaged or swapped."""
+
+
 def weights_folder() -> Path:
     """The folder of the embedded weights: `$IDBENCH_WEIGHTS`, else the installed package."""
     override = os.environ.get("IDBENCH_WEIGHTS")
@@ -52,13 +56,13 @@ def entry(name: str) -> dict[str, Any]:
     """The manifest's entry of `name`: file, sha256, recipe, config, measured values, ...
 
     Raises:
-        UserError: no such entry.
+        WeightError: no such entry.
     """
     known = entries()
     if name not in known:
         match = nearest(name, known)
         hint = f"did you mean {match!r}?" if match else "train it with its recipe"
-        raise UserError(
+        raise WeightError(
             f"There are no embedded weights named {name!r}: {hint} (`idbench list weights`)."
         )
     return known[name]
@@ -68,18 +72,18 @@ def weight_path(name: str) -> Path:
     """The file of the embedded weights `name`, its sha256 checked once a process.
 
     Raises:
-        UserError: no such entry, the file is missing, or its sha256 is not the manifest's.
+        WeightError: no such entry, the file is missing, or its sha256 is not the manifest's.
     """
     found = entry(name)
     path = weights_folder() / found["file"]
     if not path.is_file():
-        raise UserError(
+        raise WeightError(
             f"The weight file {path} is missing; reinstall idbench or run `idbench train "
             f"{found['recipe']}`."
         )
     actual = _sha256(path, path.stat().st_mtime_ns, path.stat().st_size)
     if actual != found["sha256"]:
-        raise UserError(
+        raise WeightError(
             f"The weight file {path} is damaged or swapped: its sha256 is {actual}, the manifest "
             f"says {found['sha256']}; reinstall idbench or restore the file."
         )
@@ -90,7 +94,7 @@ def load_state(name: str) -> dict[str, torch.Tensor]:
     """The tensors of the embedded weights `name` on the CPU, floating ones as float32.
 
     Raises:
-        UserError: as `weight_path`.
+        WeightError: as `weight_path`.
     """
     import torch
     from safetensors.torch import load_file

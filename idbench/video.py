@@ -17,6 +17,9 @@ from idbench.types import Video
 CRF = 8
 """x264's constant rate factor: 8 is visually lossless, small faces stay readable."""
 
+MAXIMUM_BYTES = 4_000_000_000
+"""Decoded frames that `read_video` keeps at most."""
+
 _REPEATABLE = {"bf": "0", "mbtree": "0"}
 """x264's look-ahead for B-frames reads unset memory at small sizes: other bytes every time."""
 
@@ -75,7 +78,7 @@ def read_video(path: Path, indices: Sequence[int] | None = None) -> Video:
     Rotation stored by phones is applied. Only the frames asked for are converted and kept.
 
     Raises:
-        UnreadableVideo: missing, empty, damaged, or no video.
+        UnreadableVideo: missing, empty, damaged, no video, or too long to hold.
         IndexError: an index outside 0..frames - 1.
     """
     path = Path(path)
@@ -85,14 +88,21 @@ def read_video(path: Path, indices: Sequence[int] | None = None) -> Video:
     kept: dict[int, np.ndarray] = {}
     count = 0
     fps = 0.0
-    crop: tuple[int, int] | None = None
-    for frame, fps, crop in _frames(path):
+    size = 0
+    for frame, rate, crop in _frames(path):
+        fps = rate
         if wanted is None or count in wanted:
             array = frame.to_ndarray(format="rgb24")
             if crop:
                 array = array[: crop[0], : crop[1]]
             turns = round(getattr(frame, "rotation", 0) / 90) % 4
             kept[count] = np.rot90(array, turns) if turns else array
+            size += array.nbytes
+            if size > MAXIMUM_BYTES:
+                raise UnreadableVideo(
+                    f"{path} is too long to hold in memory ({count} frames fill "
+                    f"{size / 1e9:.0f} GB); cut it or make it smaller."
+                )
         count += 1
         if wanted is not None and len(kept) == len(wanted):
             break

@@ -1,0 +1,113 @@
+"""`idbench doctor`: is everything here that a run needs?"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from idbench.errors import UserError
+
+
+def _python() -> str:
+    return f"{sys.version.split()[0]} in {sys.prefix}"
+
+
+def _packages() -> str:
+    missing = []
+    for line in requires("idbench") or []:
+        if ";" in line:
+            continue
+        name = line.split(">")[0].split("=")[0].split("<")[0].strip()
+        try:
+            version(name)
+        except PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        raise UserError(f"Missing: {', '.join(missing)}; install with `pip install idbench`.")
+    return f"all there; torch {version('torch')}, diffusers {version('diffusers')}"
+
+
+def _weights() -> str:
+    from idbench.embedded import entries, weight_path
+
+    found = entries()
+    if not found:
+        raise UserError("There is no manifest of embedded weights; reinstall idbench.")
+    size = sum(weight_path(name).stat().st_size for name in found)
+    return f"{len(found)} files, {size / 1e6:.1f} MB, every sha256 as in the manifest"
+
+
+def _suites() -> str:
+    from idbench.suite import load_suite, suite_names
+
+    names = suite_names()
+    if not names:
+        raise UserError("There is no suite; reinstall idbench.")
+    return ", ".join(f"{s.name} {s.version}" for s in map(load_suite, names))
+
+
+def _registry() -> str:
+    from idbench.registry import METRICS, MODELS
+
+    return f"models {', '.join(MODELS.targets())}; metrics {', '.join(METRICS.targets())}"
+
+
+def _video() -> str:
+    import numpy as np
+
+    from idbench.types import Video
+    from idbench.video import read_video, write_video
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "test.mp4"
+        write_video(path, Video(np.full((3, 64, 96, 3), 90, np.uint8), 8.0))
+        frames = read_video(path).frames
+    if frames.shape != (3, 64, 96, 3) or abs(int(frames.mean()) - 90) > 2:
+        raise UserError("H.264 does not give back what was written; reinstall PyAV (`av`).")
+    return "H.264 written and read"
+
+
+def _disk() -> str:
+    free = shutil.disk_usage(".").free / 1e9
+    if free < 1:
+        raise UserError(f"Only {free:.1f} GB are free here; free some space.")
+    return f"{free:.0f} GB free here"
+
+
+def _accelerator() -> str:
+    if find_spec("torch") is None:
+        raise UserError("torch is missing; install with `pip install idbench`.")
+    import torch
+
+    name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none (CPU is enough)"
+    return f"{name}; {torch.get_num_threads()} threads"
+
+
+CHECKS: dict[str, Callable[[], str]] = {
+    "python": _python, "packages": _packages, "weights": _weights, "suites": _suites,
+    "registry": _registry, "video": _video, "disk": _disk, "accelerator": _accelerator,
+}
+
+
+@click.command(short_help="Check that everything a run needs is here and undamaged.")
+def doctor() -> int:
+    """Check packages, weights (sha256), suites (checksums), video, disk and accelerator.
+
+    Exit code 0: all is well; 1: something is not, and the line says how to mend it.
+    """
+    ill = 0
+    for name, check in CHECKS.items():
+        try:
+            click.echo(f"ok    {name}: {check()}")
+        except UserError as error:
+            ill += 1
+            click.echo(f"FAIL  {name}: {error}")
+    click.echo("All is well." if not ill else f"{ill} of {len(CHECKS)} checks failed.")
+    return 1 if ill else 0

@@ -1,0 +1,122 @@
+"""The end of `run` and `score`: score what has no scores, store times and counts, say it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from idbench import provenance, scoring
+from idbench.errors import UserError
+from idbench.registry import METRICS
+from idbench.runs import Run
+from idbench.timings import Timings
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What is scored: the protocol, and the names of the metrics."""
+
+    protocol: Any
+    metrics: tuple[str, ...]
+
+    @classmethod
+    def of(cls, protocol: str, metrics: Sequence[str]) -> Scoring:
+        """By the names on the command line; no metrics means all.
+
+        Raises:
+            UserError: an unknown protocol or metric; says the nearest.
+        """
+        from idbench.metrics.protocols import get_protocol
+
+        for name in metrics:
+            METRICS.target(name)
+        chosen = dict.fromkeys(metrics) if metrics else METRICS.targets()
+        return cls(get_protocol(protocol), tuple(chosen))
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """Everything that moves a score apart from the video."""
+        return scoring.scoring_key(json.loads(json.dumps(self.protocol.as_dict())), self.metrics)
+
+    def check(self, run: Run) -> None:
+        """Refuse to mix protocols in one folder.
+
+        Raises:
+            UserError: the run is scored under another protocol.
+        """
+        stored = (run.meta.get("scoring") or {}).get("protocol")
+        if stored and stored != self.key["protocol"]:
+            raise UserError(
+                f"{run.folder} is scored under the protocol {stored['name']}, asked for is "
+                f"{self.protocol.name}; score it again with `idbench score {run.folder} "
+                f"--protocol {self.protocol.name}`, or name another folder with --out."
+            )
+
+
+@contextmanager
+def finish(
+    run: Run, timings: Timings, asked: Scoring | None, ids: Sequence[str], as_json: bool,
+) -> Iterator[None]:
+    """After the block: score as `asked`, collect, print. On an error: keep times and state."""
+    try:
+        yield
+        if asked:
+            todo = scoring.pending(run, ids, asked.key)
+            scoring.score(run, todo, asked.protocol, asked.key, timings, quiet=as_json)
+            if todo or not (run.folder / "scores.parquet").exists():
+                with timings.phase("score"):
+                    scoring.collect(run)
+    except BaseException:
+        # A full disk must not hide behind the failure to write this.
+        with suppress(UserError, OSError):
+            run.save(status="interrupted", timings=timings.as_dict())
+        raise
+    records = run.records()
+    failed = [r for r in records if r.status == "failed"]
+    counts = {
+        "planned": len(run.sample_ids), "generated": len(records) - len(failed),
+        "failed": len(failed),
+    }
+    changes: dict[str, Any] = {
+        "status": "finished" if len(records) == len(run.sample_ids) else "interrupted",
+        "timings": timings.as_dict(), "counts": counts,
+        "hardware": {**run.meta["hardware"], **provenance.hardware()},
+    }
+    peak = provenance.peak_memory_gb()
+    if peak and peak > run.meta.get("peak_memory_gb", 0):
+        changes["peak_memory_gb"] = peak
+    run.save(**changes)
+    _say(run, failed, as_json, asked is not None)
+    if failed and len(failed) == len(records):
+        raise UserError(
+            f"All {len(failed)} samples failed, the first because {failed[0].reason}; mend that "
+            "and run it again with --retry-failed."
+        )
+
+
+def _say(run: Run, failed: Sequence[Any], as_json: bool, scored: bool) -> None:
+    from idbench.reports import tables
+
+    if as_json:
+        table = json.loads(tables.render(tables.measured([run]), "json")) if scored else None
+        click.echo(json.dumps({
+            "run": str(run.folder), "counts": run.meta["counts"], "timings": run.meta["timings"],
+            "peak_memory_gb": run.meta.get("peak_memory_gb"), "table": table,
+        }, indent=2))
+        return
+    if scored:
+        click.echo(tables.render(tables.measured([run]), "md"))
+    if failed:
+        click.echo(
+            f"{len(failed)} of {len(run.sample_ids)} samples failed, the first because "
+            f"{failed[0].reason}. --retry-failed tries them again; see {run.folder}/errors.log."
+        )
+    times = run.meta["timings"]
+    parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in times.items())
+    click.echo(f"Seconds: {parts}; in all {sum(times.values()):.1f}.")
+    click.echo(f"Run folder: {run.folder}")

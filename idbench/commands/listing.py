@@ -1,0 +1,147 @@
+"""`idbench list`: what there is, by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from idbench.commands import options as opt
+from idbench.errors import UserError
+from idbench.names import unknown
+
+Rows = list[dict[str, Any]]
+
+
+def _models(**_: Any) -> Rows:
+    from idbench.registry import MODELS
+
+    return [
+        {"model": name, "package": f"{t.distribution} {t.version}", "where": t.address}
+        for name, t in MODELS.targets().items()
+    ]
+
+
+def _metrics(**_: Any) -> Rows:
+    from idbench.registry import METRICS
+
+    rows = []
+    for name, target in METRICS.targets().items():
+        metric = METRICS.load(name)
+        rows.append({
+            "metric": name, "title": metric.title,
+            "better": "higher" if metric.higher_is_better else "lower",
+            "range": f"{metric.range[0]:g}..{metric.range[1]:g}", "formula": metric.formula,
+            "source": metric.source, "package": target.distribution,
+        })
+    return rows
+
+
+def _suites(**_: Any) -> Rows:
+    from idbench.suite import load_suite, suite_names
+
+    return [
+        {
+            "suite": suite.name, "version": suite.version,
+            "splits": ", ".join(f"{name} {count}" for name, count in suite.splits.items()),
+            "licence": suite.licence, "description": suite.description,
+        }
+        for suite in map(load_suite, suite_names())
+    ]
+
+
+def _protocols(**_: Any) -> Rows:
+    from idbench.metrics.protocols import PROTOCOLS
+
+    return [
+        {"protocol": p.name, "frames": p.frames, "description": p.description}
+        for p in PROTOCOLS.values()
+    ]
+
+
+def _weights(**_: Any) -> Rows:
+    from idbench.embedded import entries, weights_folder
+
+    rows = []
+    for name, entry in entries().items():
+        path = weights_folder() / entry["file"]
+        size = f"{path.stat().st_size / 1e6:.1f}" if path.is_file() else "missing"
+        measured = ", ".join(
+            f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}"
+            for k, v in entry["measured"].items() if isinstance(v, int | float | str)
+        )
+        rows.append({
+            "weights": name, "file": entry["file"], "MB": size, "parameters": entry["parameters"],
+            "recipe": entry["recipe"], "steps": entry["steps"], "sha256": entry["sha256"][:12],
+            "measured": measured,
+        })
+    return rows
+
+
+def _recipes(**_: Any) -> Rows:
+    from idbench.recipes import load_recipe, recipe_files
+
+    rows = []
+    for name in recipe_files():
+        content = load_recipe(name)[1]
+        rows.append({
+            "recipe": name, "trainer": content["trainer"],
+            "description": " ".join(str(content.get("description", "")).split()),
+        })
+    return rows
+
+
+def _samples(suite: str, split: str | None, limit: int | None, seed: int) -> Rows:
+    from idbench.suite import load_suite
+
+    if not split:
+        raise UserError("Give --split, such as `idbench list samples --split single`.")
+    return [
+        {
+            "id": s.id, "category": s.category, "prompt": s.prompt, "seed": s.seed,
+            "references": [str(r.image) for r in s.references],
+            "kinds": [r.kind for r in s.references],
+        }
+        for s in load_suite(suite).samples(split, limit, seed)
+    ]
+
+
+KINDS: dict[str, Callable[..., Rows]] = {
+    "models": _models, "metrics": _metrics, "suites": _suites, "protocols": _protocols,
+    "weights": _weights, "recipes": _recipes, "samples": _samples,
+}
+
+
+@click.command("list", short_help="List models, metrics, suites, protocols, weights, recipes.")
+@click.argument("kind", metavar="|".join(KINDS))
+@click.option("--split", help="Of `samples`: the split.")
+@opt.sharing(opt.suite_option, opt.limit_option, opt.seed_option, opt.json_option)
+def listing(
+    kind: str, split: str | None, suite: str, limit: int | None, seed: int, as_json: bool
+) -> None:
+    """List what there is. `samples` prints what a system outside has to generate for a split."""
+    if kind not in KINDS:
+        raise unknown("list", kind, KINDS)
+    rows = KINDS[kind](suite=suite, split=split, limit=limit, seed=seed)
+    if as_json:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    if not rows:
+        click.echo(f"There are no {kind}.")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in rows[0]:
+        table.add_column(column, overflow="fold", no_wrap=column == next(iter(rows[0])))
+    for row in rows:
+        table.add_row(*(
+            ", ".join(value) if isinstance(value, list) else str(value) for value in row.values()
+        ))
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 200
+    console.print(table)

@@ -1,0 +1,27 @@
+"""`idbench report`: one HTML page with videos, references and scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(short_help="Build the HTML report of runs.")
+@click.argument("run", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
+    help="The page. Without it: report.html in the (first) run folder.",
+)
+def report(run: tuple[Path, ...], output: Path | None) -> None:
+    """Build the HTML report of one or more runs and print where it is."""
+    from idbench.files import saying_disk_full
+    from idbench.reports import html, tables
+    from idbench.runs import Run
+
+    runs = [Run.open(folder) for folder in run]
+    tables.check_comparable(runs)
+    target = output or runs[0].folder / "report.html"
+    with saying_disk_full(target):
+        html.build_report([one.folder for one in runs], target)
+    click.echo(f"Report: {target.resolve()}")

@@ -1,0 +1,96 @@
+"""Engines: how the samples of a run are worked through. One sample is one unit of work.
+
+An engine turns samples into outcomes, in order, and never stops at a sample that fails. What
+it cannot work around (a full disk, damaged weights, Ctrl-C) ends the run; what is finished is
+kept.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from idbench.embedded import WeightError
+from idbench.errors import UserError
+from idbench.files import DiskFull
+from idbench.types import Model, Sample, Video
+
+FATAL = (DiskFull, WeightError)
+"""Errors that every further sample would meet too."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one sample: a video, or the reason why there is none.
+
+    `seconds` is the time since the outcome before; `trace` the traceback of a failure.
+    """
+
+    sample: Sample
+    video: Video | None
+    reason: str | None
+    seconds: float
+    trace: str | None = None
+
+
+class LocalEngine:
+    """Generates in this process, `batch` samples at a time."""
+
+    name = "local"
+
+    def __init__(self, batch: int) -> None:
+        if batch < 1:
+            raise UserError("A batch has at least one sample; give --batch 1 or more.")
+        self.batch = batch
+
+    def generate(self, model: Model, samples: Sequence[Sample]) -> Iterator[Outcome]:
+        """One outcome a sample, in order.
+
+        When a batch fails, the samples of it that have no video yet are tried one by one, so
+        that one bad sample costs itself alone.
+        """
+        for start in range(0, len(samples), self.batch):
+            batch = samples[start : start + self.batch]
+            done = 0
+            for outcome in _attempt(model, batch):
+                if outcome.video is None and len(batch) > 1:
+                    break
+                yield outcome
+                done += 1
+            for sample in batch[done:]:
+                yield next(_attempt(model, [sample]))
+
+
+ENGINES = {LocalEngine.name: LocalEngine}
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line."""
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _attempt(model: Model, batch: Sequence[Sample]) -> Iterator[Outcome]:
+    """Outcomes of `batch` up to the first failure, that one included."""
+    clock = time.perf_counter()
+    done = 0
+    try:
+        # Not strict: what a model yields too much or too little is said below.
+        for sample, video in zip(batch, model.generate(batch), strict=False):
+            elapsed, clock = time.perf_counter() - clock, time.perf_counter()
+            yield Outcome(sample, video, None, elapsed)
+            clock = time.perf_counter()
+            done += 1
+    except FATAL:
+        raise
+    except Exception as error:
+        elapsed = time.perf_counter() - clock
+        yield Outcome(batch[done], None, describe(error), elapsed, traceback.format_exc())
+        return
+    if done < len(batch):
+        reason = f"the model gave {done} videos for {len(batch)} samples"
+        yield Outcome(batch[done], None, reason, time.perf_counter() - clock)

@@ -1,0 +1,186 @@
+"""Finished videos, from anywhere, as samples: named by a suite, by a manifest, or one by one."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from idbench.errors import UserError
+from idbench.files import sha256_file, sha256_json
+from idbench.names import nearest
+from idbench.suite import Suite
+from idbench.types import Reference, Sample
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".m4v")
+_FIELDS = ("video", "prompt", "reference", "references", "category", "id")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A sample and its video. `video` is None where a suite's sample has no video."""
+
+    sample: Sample
+    video: Path | None
+
+
+def from_suite(
+    suite: Suite, split: str, folder: Path, limit: int | None, seed: int
+) -> list[Finished]:
+    """The samples of a split with the videos in `folder`, found by the sample's id as file name.
+
+    `idbench list samples --suite S --split T` prints the ids with prompts and references. A
+    sample without a video stays, unscored, so that coverage tells of it.
+
+    Raises:
+        UserError: no such folder, no video in it belongs to the split, or one is ambiguous.
+    """
+    samples = suite.samples(split, limit, seed)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; with --suite give the folder of the videos.")
+    found: dict[str, Path] = {}
+    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES):
+        if path.stem in found:
+            raise UserError(
+                f"{folder} has two videos for the sample {path.stem}: {found[path.stem].name} and "
+                f"{path.name}; remove one."
+            )
+        found[path.stem] = path
+    matched = [Finished(s, found.get(s.id)) for s in samples]
+    if not any(item.video for item in matched):
+        example = f"{samples[0].id}.mp4" if samples else "ID.mp4"
+        raise UserError(
+            f"No video in {folder} is named after a sample of {suite.name}/{split} (such as "
+            f"{example}); see `idbench list samples --suite {suite.name} --split {split}`, or use "
+            "--manifest."
+        )
+    return matched
+
+
+def from_manifest(manifest: Path, base: Path | None) -> list[Finished]:
+    """The rows of a CSV or JSON-lines file: video, prompt, reference(s), category, id.
+
+    Several references: a list in JSON, separated by `;` in CSV, left to right as the people in
+    the video. Relative paths are relative to `base`, else to the manifest's folder.
+
+    Raises:
+        UserError: no such file, an unknown field, a missing value, or a missing image.
+    """
+    if not manifest.is_file():
+        raise UserError(f"The manifest {manifest} is missing; check the path.")
+    rows = _csv(manifest) if manifest.suffix.lower() in (".csv", ".tsv") else _jsonl(manifest)
+    if not rows:
+        raise UserError(f"The manifest {manifest} has no rows; add one for each video.")
+    folder = base or manifest.parent
+    made = [_row(row, where, manifest.parent, folder) for where, row in rows]
+    _distinct([item.sample.id for item in made], manifest)
+    return made
+
+
+def from_files(videos: Sequence[Path], references: Sequence[Path], prompt: str) -> list[Finished]:
+    """Each video with the same references (left to right) and prompt ("" where there is none)."""
+    made = [_finished(video, references, prompt, "finished", None) for video in videos]
+    _distinct([item.sample.id for item in made], videos[0].parent)
+    return made
+
+
+def videos_of(paths: Sequence[Path]) -> list[Path]:
+    """The video files named, and those in the folders named.
+
+    Raises:
+        UserError: a path that does not exist, or a folder without a video.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
+            if not inside:
+                raise UserError(
+                    f"The folder {path} holds no video ({', '.join(VIDEO_SUFFIXES)}); check the "
+                    "path."
+                )
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"The video {path} is missing; check the path.")
+    return found
+
+
+def _row(row: Mapping[str, Any], where: str, home: Path, folder: Path) -> Finished:
+    for key in row:
+        if key not in _FIELDS:
+            match = nearest(str(key), _FIELDS)
+            hint = f"did you mean {match!r}?" if match else f"known are {', '.join(_FIELDS)}."
+            raise UserError(f"{where} has an unknown field {key!r}: {hint}")
+    if not row.get("video"):
+        raise UserError(f"{where} names no video; fill in the field 'video'.")
+    references = row.get("references") or row.get("reference") or []
+    if isinstance(references, str):
+        references = [part.strip() for part in references.split(";") if part.strip()]
+    if not references:
+        raise UserError(f"{where} names no reference image; fill in the field 'reference'.")
+    return _finished(
+        folder / str(row["video"]), [home / str(name) for name in references],
+        str(row.get("prompt") or ""), str(row.get("category") or "finished"),
+        str(row["id"]) if row.get("id") else None,
+    )
+
+
+def _finished(
+    video: Path, references: Sequence[Path], prompt: str, category: str, name: str | None
+) -> Finished:
+    hashes = []
+    for path in references:
+        if not path.is_file():
+            raise UserError(f"The reference image {path} is missing; check the path.")
+        hashes.append(sha256_file(path))
+    # The same picture is the same person in every row, whatever its file is called.
+    people = tuple(
+        Reference("face", f"{path.stem}-{digest[:6]}", path)
+        for path, digest in zip(references, hashes, strict=True)
+    )
+    names = [p.name for p in people]
+    if len(set(names)) < len(names):
+        raise UserError(
+            f"The references of {video} name the same picture twice; give one for each person."
+        )
+    part = {"references": hashes, "prompt": prompt, "name": name or video.name}
+    sample = Sample(
+        id=sha256_json(part)[:16], split="finished", prompt_id=name or video.stem, prompt=prompt,
+        category=category, references=people, seed=0, truth={},
+    )
+    return Finished(sample, video)
+
+
+def _distinct(ids: Sequence[str], where: Path) -> None:
+    if len(set(ids)) < len(ids):
+        raise UserError(
+            f"Two rows of {where} have the same video name, prompt and references; give each its "
+            "own 'id' or remove one."
+        )
+
+
+def _csv(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    with open(path, newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream, delimiter=delimiter, restkey="(too many columns)")
+        return [(f"{path} line {number}", row) for number, row in enumerate(reader, 2)]
+
+
+def _jsonl(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{path} line {number} is no JSON ({error}); correct it.") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{path} line {number} is no JSON object; correct it.")
+        rows.append((f"{path} line {number}", row))
+    return rows

@@ -1,0 +1,61 @@
+"""Progress on the terminal: a bar with the remaining time, or plain lines where there is none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+LINE_SECONDS = 30.0
+"""Without a terminal (a log file, CI) one line is printed this often."""
+
+
+class Step(Protocol):
+    """Call it after each finished unit."""
+
+    def __call__(self, note: str = "") -> None: ...
+
+
+@contextmanager
+def steps(title: str, total: int, quiet: bool = False) -> Iterator[Step]:
+    """A bar of `total` units on standard error; `quiet` shows nothing."""
+    console = Console(stderr=True)
+    if quiet or total == 0:
+        yield lambda note="": None
+    elif console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task(title, total=total, note="")
+            yield lambda note="": progress.update(task, advance=1, note=note)
+    else:
+        start = shown = time.monotonic()
+        done = 0
+
+        def line(note: str = "") -> None:
+            nonlocal done, shown
+            done += 1
+            moment = time.monotonic()
+            if moment - shown >= LINE_SECONDS or done == total:
+                shown = moment
+                left = (moment - start) / done * (total - done)
+                console.print(
+                    f"{title}: {done} of {total}, {moment - start:.0f} s, {left:.0f} s left",
+                    highlight=False, soft_wrap=True,
+                )
+
+        yield line

@@ -1,0 +1,150 @@
+"""Models and metrics by name: lazy "module:attribute" targets, own and of other packages.
+
+A third-party package adds its models and metrics through the entry-point groups
+`idbench.models` and `idbench.metrics`; nothing of it is imported before it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from idbench.errors import UserError
+from idbench.names import unknown
+from idbench.types import Model
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a registered object is: "module:attribute", and the distribution that offers it."""
+
+    address: str
+    distribution: str
+    version: str
+
+    def load(self) -> Any:
+        module, _, attribute = self.address.partition(":")
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+        return found
+
+
+class Registry:
+    """Names of one kind, to lazily loaded objects.
+
+    Args:
+        kind: the word for one entry in messages, such as "model".
+        group: the entry-point group that other packages use.
+        builtin: name -> "module:attribute" of what idbench itself has.
+    """
+
+    def __init__(self, kind: str, group: str, builtin: Mapping[str, str]) -> None:
+        from idbench import __version__
+
+        self.kind = kind
+        self.group = group
+        self._builtin = {
+            name: Target(address, "idbench", __version__) for name, address in builtin.items()
+        }
+
+    def targets(self) -> dict[str, Target]:
+        """All names with their targets, sorted.
+
+        Raises:
+            UserError: two packages offer the same name.
+        """
+        found = dict(self._builtin)
+        for point in entry_points(group=self.group):
+            new = _target(point)
+            old = found.get(point.name)
+            if old is not None and old.address != new.address:
+                raise UserError(
+                    f"Two packages offer a {self.kind} named {point.name!r}: {old.distribution} "
+                    f"({old.address}) and {new.distribution} ({new.address}); uninstall one or "
+                    "rename its entry point."
+                )
+            found[point.name] = new
+        return dict(sorted(found.items()))
+
+    def target(self, name: str) -> Target:
+        """The target of `name`.
+
+        Raises:
+            UserError: unknown name; says the nearest.
+        """
+        targets = self.targets()
+        if name not in targets:
+            raise unknown(self.kind, name, targets)
+        return targets[name]
+
+    def load(self, name: str) -> Any:
+        """Import and return the object registered as `name`.
+
+        Raises:
+            UserError: unknown name, or its module or attribute cannot be imported.
+        """
+        target = self.target(name)
+        try:
+            return target.load()
+        except (ImportError, AttributeError) as error:
+            raise UserError(
+                f"The {self.kind} {name!r} ({target.address} of {target.distribution} "
+                f"{target.version}) cannot be loaded: {error}; reinstall {target.distribution}."
+            ) from error
+
+
+MODELS = Registry(
+    "model",
+    "idbench.models",
+    {"concat_id": "idbench.models.concat_id.model:ConcatID"},
+)
+METRICS = Registry(
+    "metric",
+    "idbench.metrics",
+    {
+        "arcsim": "idbench.metrics.arcsim:METRIC",
+        "cursim": "idbench.metrics.cursim:METRIC",
+        "viclip": "idbench.metrics.viclip:METRIC",
+        "clipdist": "idbench.metrics.clipdist:METRIC",
+        "face_coverage": "idbench.metrics.people:FACE_COVERAGE",
+        "own_minus_other": "idbench.metrics.people:OWN_MINUS_OTHER",
+        "order": "idbench.metrics.people:ORDER",
+        "swap_rate": "idbench.metrics.people:SWAP_RATE",
+    },
+)
+
+
+def split_variant(name: str) -> tuple[str, str | None]:
+    """`concat_id@multi` -> ("concat_id", "multi"); without `@` the variant is None."""
+    base, at, variant = name.partition("@")
+    if at and not variant:
+        raise UserError(f"The model {name!r} names no variant after @; write {base!r} alone.")
+    return base, variant or None
+
+
+def make_model(name: str, settings: Mapping[str, Any] | None = None) -> Model:
+    """The model `NAME[@VARIANT]`, built with the keyword `settings`.
+
+    Raises:
+        UserError: unknown model, or a setting that the model does not have.
+    """
+    base, variant = split_variant(name)
+    factory = MODELS.load(base)
+    try:
+        return factory(variant=variant, **(settings or {}))
+    except TypeError as error:
+        if "keyword argument" not in str(error):
+            raise
+        raise UserError(
+            f"The model {base!r} does not take these settings ({error}); leave them out of --set."
+        ) from error
+
+
+def _target(point: EntryPoint) -> Target:
+    distribution = point.dist
+    name = distribution.name if distribution else "an unnamed package"
+    return Target(point.value.replace(" ", ""), name, distribution.version if distribution else "")

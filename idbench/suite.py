@@ -1,0 +1,297 @@
+"""Suites: identities x prompts as versioned data with checksums, read into samples.
+
+A suite is a folder:
+    suite.yaml          name, version, description, licence, changelog, splits (name: samples)
+    identities.json     what is known of each identity
+    prompts.jsonl       {"prompt_id", "category", "prompt", "truth"} a line
+    splits/NAME.jsonl   {"prompt_id", "references": [{"kind", "name", "file"}], "truth"} a line
+    references/         the images
+    CHECKSUMS           sha256 and path of every other file, as `sha256sum` writes it
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import pydantic
+import yaml
+
+from idbench.errors import UserError
+from idbench.files import sha256_file, sha256_json
+from idbench.names import nearest, unknown
+from idbench.types import Reference, Sample
+
+
+class _Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class _Change(_Strict):
+    version: str
+    changes: str
+
+
+class _SuiteFile(_Strict):
+    name: str
+    version: str
+    description: str
+    licence: str
+    changelog: list[_Change]
+    splits: dict[str, int]
+
+    @pydantic.field_validator("version", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        # YAML reads an unquoted 1.0 as a number.
+        return str(value) if isinstance(value, int | float) else value
+
+
+class _PromptRow(_Strict):
+    prompt_id: str
+    category: str
+    prompt: str
+    truth: dict[str, Any] = {}
+
+
+class _ReferenceRow(_Strict):
+    kind: Literal["face", "garment", "background"]
+    name: str
+    file: str
+
+
+class _SplitRow(_Strict):
+    prompt_id: str
+    references: list[_ReferenceRow] = pydantic.Field(min_length=1)
+    truth: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One version of a suite.
+
+    Attributes:
+        sha256: stands for every byte of its files.
+        splits: name -> number of samples.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    splits: Mapping[str, int]
+    folder: Path
+    description: str = ""
+    licence: str = ""
+    _prompts: Mapping[str, _PromptRow] = field(default_factory=dict, repr=False)
+
+    def samples(self, split: str, limit: int | None = None, seed: int = 0) -> list[Sample]:
+        """The samples of `split`; with `limit` the first so many of the same order.
+
+        The order goes round the sets of references, and with them through the prompts, so that
+        a small limit already has many identities. Each sample's id and seed derive from suite
+        version, references, prompt and `seed` alone; the id becomes that of a run's sample
+        when the model is known (`runs.sample_id`).
+
+        Raises:
+            UserError: unknown split (says the nearest), or a row that is wrong.
+        """
+        if split not in self.splits:
+            raise unknown(f"split of suite {self.name}", split, self.splits)
+        path = self.folder / "splits" / f"{split}.jsonl"
+        rows = _round_robin(_rows(path, _SplitRow))
+        return [self._sample(split, row, seed, path) for row in rows[:limit]]
+
+    @cached_property
+    def identities(self) -> dict[str, Any]:
+        """What identities.json says of each identity, by name."""
+        path = self.folder / "identities.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    def _sample(self, split: str, row: _SplitRow, seed: int, path: Path) -> Sample:
+        prompt = self._prompts.get(row.prompt_id)
+        if prompt is None:
+            raise UserError(
+                f"{path} names the prompt {row.prompt_id!r}, which prompts.jsonl lacks; "
+                "add it there or correct the row."
+            )
+        part = {
+            "suite": self.name,
+            "version": self.version,
+            "references": [[r.kind, r.name] for r in row.references],
+            "prompt": prompt.prompt,
+            "seed": seed,
+        }
+        digest = sha256_json(part)
+        references = tuple(
+            Reference(r.kind, r.name, self._file(r.file, path)) for r in row.references
+        )
+        return Sample(
+            id=digest[:16],
+            split=split,
+            prompt_id=row.prompt_id,
+            prompt=prompt.prompt,
+            category=prompt.category,
+            references=references,
+            # Other digits than the id's, below 2**31 as every generator takes it.
+            seed=int(digest[16:32], 16) % 2**31,
+            truth={**prompt.truth, **row.truth},
+        )
+
+    def _file(self, name: str, named_by: Path) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            raise UserError(f"{named_by} names {name}, which is missing; restore the suite.")
+        return path
+
+
+def suites_folder() -> Path:
+    """The folder of the installed suites."""
+    import idbench.prompts
+
+    return Path(idbench.prompts.__file__).parent / "suites"
+
+
+def suite_names() -> list[str]:
+    """Names of the installed suites."""
+    return sorted(p.parent.name for p in suites_folder().glob("*/suite.yaml"))
+
+
+def load_suite(name_or_path: str | Path) -> Suite:
+    """The installed suite of that name, or the one in that folder, with checksums verified.
+
+    Raises:
+        UserError: unknown suite, an unknown field, a file that is not as its checksum says.
+    """
+    text = str(name_or_path)
+    installed = suite_names()
+    if text in installed:
+        folder = suites_folder() / text
+    elif (Path(text) / "suite.yaml").is_file():
+        folder = Path(text)
+    elif Path(text).is_dir():
+        raise UserError(f"The folder {text} holds no suite.yaml; name the folder of a suite.")
+    else:
+        raise unknown("suite", text, installed)
+    head = _validated(_SuiteFile, _yaml(folder / "suite.yaml"), folder / "suite.yaml")
+    sha256 = _verify(folder)
+    prompts = {row.prompt_id: row for row in _rows(folder / "prompts.jsonl", _PromptRow)}
+    for split, count in head.splits.items():
+        found = len(_rows(folder / "splits" / f"{split}.jsonl", _SplitRow))
+        if found != count:
+            raise UserError(
+                f"{folder / 'suite.yaml'} says that the split {split!r} has {count} samples, "
+                f"splits/{split}.jsonl has {found}; correct one of them."
+            )
+    return Suite(
+        name=head.name, version=head.version, sha256=sha256, splits=dict(head.splits),
+        folder=folder,
+        description=head.description, licence=head.licence, _prompts=prompts,
+    )
+
+
+def write_checksums(folder: Path) -> None:
+    """Write CHECKSUMS of a suite's folder: sha256 and path of every other file."""
+    from idbench.files import write_text
+
+    lines = [f"{sha256_file(folder / name)}  {name}\n" for name in sorted(_files(folder))]
+    write_text(folder / "CHECKSUMS", "".join(lines))
+
+
+def _verify(folder: Path) -> str:
+    """Check every file against CHECKSUMS; the sha256 of CHECKSUMS stands for them all."""
+    path = folder / "CHECKSUMS"
+    seal = (
+        f'python -c "from pathlib import Path; from idbench.suite import write_checksums; '
+        f"write_checksums(Path('{folder}'))\""
+    )
+    if not path.is_file():
+        raise UserError(f"The suite {folder} has no CHECKSUMS; write it with: {seal}")
+    listed: dict[str, str] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition(" ")
+        listed[str(PurePosixPath(name.strip().removeprefix("*")))] = digest
+    for name, digest in listed.items():
+        file = folder / name
+        if not file.is_file():
+            raise UserError(f"The suite file {file} is missing; restore it or reinstall idbench.")
+        actual = sha256_file(file)
+        if actual != digest:
+            raise UserError(
+                f"The suite file {file} is not the published one: its sha256 is {actual}, "
+                f"CHECKSUMS says {digest}; restore it, or for a suite of your own write new "
+                f"checksums: {seal}"
+            )
+    extra = sorted(_files(folder) - set(listed))
+    if extra:
+        raise UserError(
+            f"The suite {folder} has a file without checksum, {extra[0]}; remove it or write new "
+            f"checksums: {seal}"
+        )
+    return sha256_json(sorted(listed.items()))
+
+
+def _files(folder: Path) -> set[str]:
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    return {
+        n for n in found
+        if n != "CHECKSUMS" and "__pycache__" not in n and not n.split("/")[-1].startswith(".")
+    }
+
+
+def _round_robin(rows: list[_SplitRow]) -> list[_SplitRow]:
+    """One row of each set of references in turn, each set starting one prompt further on."""
+    groups: dict[tuple[str, ...], list[_SplitRow]] = {}
+    for row in rows:
+        groups.setdefault(tuple(r.name for r in row.references), []).append(row)
+    turned = [
+        group[k % len(group):] + group[: k % len(group)]
+        for k, group in enumerate(groups.values())
+    ]
+    longest = max((len(group) for group in turned), default=0)
+    return [group[i] for i in range(longest) for group in turned if i < len(group)]
+
+
+def _rows(path: Path, kind: type[Any]) -> list[Any]:
+    if not path.is_file():
+        raise UserError(f"The suite file {path} is missing; restore it or reinstall idbench.")
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{path} line {number} is no JSON ({error}); correct it.") from error
+        rows.append(_validated(kind, value, f"{path} line {number}"))
+    return rows
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        where = str(error).replace("\n", " ")
+        raise UserError(f"{path} is no valid YAML ({where}); correct it.") from error
+
+
+def _validated(kind: type[Any], value: Any, where: Any) -> Any:
+    """`value` as `kind`, or one sentence on its first fault."""
+    try:
+        return kind.model_validate(value)
+    except pydantic.ValidationError as error:
+        fault = error.errors()[0]
+        name = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            match = nearest(str(fault["loc"][-1]), kind.model_fields)
+            hint = f"did you mean {match!r}?" if match else (
+                f"known are {', '.join(kind.model_fields)}."
+            )
+            raise UserError(f"{where} has an unknown field {name!r}: {hint}") from error
+        if fault["type"] == "missing":
+            raise UserError(f"{where} lacks the field {name!r}; add it.") from error
+        message = fault["msg"].lower()
+        raise UserError(f"{where}: the field {name!r} is wrong ({message}); correct it.") from error
