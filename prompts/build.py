@@ -10,16 +10,17 @@ source gives the same files, byte for byte for texts.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+
 from idbench.prompts.avatars.scene import EVALUATION_IDENTITIES
 from idbench.prompts.language import MAXIMUM_TOKENS, tokens, vocabulary
 from idbench.prompts.truth import check_truth
+from idbench.suite import write_checksums
 
 SUITE = Path(__file__).parent / "suites" / "avatars"
 SPLITS = ("single", "multi", "multi3", "tryon", "background")
@@ -151,23 +152,23 @@ def write_references(source: Mapping[str, Any], folder: Path) -> None:
     Raises:
         ValueError: MTCNN finds no face, or several, on a portrait.
     """
+    from PIL import Image
+
     from idbench.prompts.avatars.render import render_background, render_garment, render_portrait
     from idbench.prompts.avatars.scene import Garment
-    from PIL import Image
 
     target = folder / "references"
     target.mkdir(exist_ok=True)
     for old in target.glob("*.png"):
         old.unlink()
-    identities = []
+    identities: Row = {}
     for seed in source["identities"]:
         pixels = render_portrait(seed, size=PORTRAIT_SIZE).frames[0]
         probability, box = _detect(pixels, identity_name(seed))
-        identities.append({
-            "name": identity_name(seed), "seed": seed,
-            "file": f"references/{identity_name(seed)}.png",
-            "detected_by": "facenet-pytorch MTCNN", "probability": probability, "box": box,
-        })
+        identities[identity_name(seed)] = {
+            "seed": seed, "detected_by": "facenet-pytorch MTCNN", "probability": probability,
+            "box": box,
+        }
         Image.fromarray(pixels).save(target / f"{identity_name(seed)}.png", optimize=True)
     for name, garment in source["garments"].items():
         image = Image.fromarray(render_garment(Garment(**garment), size=PORTRAIT_SIZE))
@@ -175,16 +176,8 @@ def write_references(source: Mapping[str, Any], folder: Path) -> None:
     for name, (background, seed) in source["backgrounds"].items():
         image = Image.fromarray(render_background(background, seed, *BACKGROUND_SIZE))
         image.save(target / f"background_{name}.png", optimize=True)
-    text = ",\n ".join(json.dumps(row) for row in identities)
-    (folder / "identities.json").write_text(f"[{text}]\n", encoding="utf-8")
-
-
-def write_checksums(folder: Path) -> None:
-    """Writes CHECKSUMS: sha256 of every other file, as `sha256sum --check` reads it."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "CHECKSUMS")
-    lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder).as_posix()}\n"
-             for p in files]
-    (folder / "CHECKSUMS").write_text("".join(lines), encoding="utf-8")
+    text = ",\n ".join(f"{json.dumps(n)}: {json.dumps(row)}" for n, row in identities.items())
+    (folder / "identities.json").write_text("{" + text + "}\n", encoding="utf-8")
 
 
 def build(folder: Path = SUITE, texts_only: bool = False) -> None:

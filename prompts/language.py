@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+
 from idbench.prompts import phrases
 from idbench.prompts.avatars.scene import Garment, Person, Scene
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from idbench.prompts import phrases
 from idbench.prompts.avatars.scene import EXPRESSIONS, MOTIONS, Garment, Person, Scene
 from idbench.prompts.language import (

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+
 from idbench.prompts import build
 from idbench.prompts.avatars.scene import (
     EVALUATION_IDENTITIES,
