@@ -104,7 +104,7 @@ def _score(
     from idbench.files import sha256_file, sha256_json
     from idbench.timings import Timings
 
-    model = {
+    model: dict[str, Any] = {
         "name": label, "variant": None, "revision": "finished videos", "settings": {},
         "weights": {},
     }

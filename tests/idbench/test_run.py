@@ -1,0 +1,178 @@
+"""`idbench run` end to end with a third-party model and metric, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pandas as pd
+from toy import World
+
+
+def finished(folder: Path) -> set[str]:
+    return {p.parent.name for p in folder.glob("samples/*/sample.json")}
+
+
+def wait_for(folder: Path, count: int) -> None:
+    end = time.monotonic() + 60
+    while len(finished(folder)) < count:
+        assert time.monotonic() < end, "nothing was generated within a minute"
+        time.sleep(0.02)
+
+
+def test_third_party_model_and_metric_run_from_generation_to_table(world: World) -> None:
+    done = world.run(*world.toy())
+    assert done.returncode == 0, done.stderr
+    assert "| toy" in done.stdout and "Sampled ↑" in done.stdout
+    meta = json.loads((world.folder / "out/run.json").read_text())
+    assert meta["status"] == "finished" and meta["schema"] == 1
+    assert meta["counts"] == {"planned": 8, "generated": 8, "failed": 0}
+    assert set(meta["timings"]) >= {"load", "generate", "encode", "decode", "score"}
+    assert meta["packages"]["torch"] and meta["hardware"]["cores"]
+    scores = pd.read_parquet(world.folder / "out/scores.parquet")
+    assert list(scores.columns) == [
+        "sample", "metric", "identity", "frame", "value", "status", "reason",
+    ]
+    assert len(scores) == 8 and (scores["status"] == "scored").all()
+
+
+def test_repeated_run_generates_nothing_and_loads_no_torch(world: World) -> None:
+    log = str(world.folder / "log")
+    assert world.run(*world.toy(), TOY_LOG=log).returncode == 0
+    before = Path(log).read_text()
+    start = time.monotonic()
+    # A torch that cannot be imported shows that it is not imported.
+    (world.folder / "block").mkdir()
+    (world.folder / "block/torch.py").write_text("raise SystemExit('torch was imported')")
+    path = f"{world.folder / 'block'}{os.pathsep}{world.environment['PYTHONPATH']}"
+    again = world.apart(*world.toy(), TOY_LOG=log, PYTHONPATH=path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "all 8 videos are there" in again.stderr and "| toy" in again.stdout
+    assert Path(log).read_text() == before
+    assert time.monotonic() - start < 10
+
+
+def test_same_samples_give_same_bytes_whatever_the_batch_and_limit(world: World) -> None:
+    assert world.run(*world.toy("--batch", "1", "--no-score")).returncode == 0
+    other = ["b" if a == "out" else a for a in world.toy("--batch", "8", "--no-score")]
+    assert world.run(*other, "--limit", "3").returncode == 0
+    some = finished(world.folder / "b")
+    assert len(some) == 3 and some < finished(world.folder / "out")
+    for sample in some:
+        a, b = (world.folder / f / "samples" / sample / "video.mp4" for f in ("out", "b"))
+        assert a.read_bytes() == b.read_bytes()
+
+
+def test_larger_limit_extends_the_run(world: World) -> None:
+    log = str(world.folder / "log")
+    assert world.run(*world.toy("--limit", "2"), TOY_LOG=log).returncode == 0
+    assert world.run(*world.toy("--limit", "5"), TOY_LOG=log).returncode == 0
+    assert len(Path(log).read_text().split()) == 5
+    assert len(pd.read_parquet(world.folder / "out/scores.parquet")) == 5
+
+
+def test_ctrl_c_leaves_a_folder_that_resumes(world: World) -> None:
+    interrupted(world, signal.SIGINT, 130)
+
+
+def test_kill_9_leaves_a_folder_that_resumes(world: World) -> None:
+    interrupted(world, signal.SIGKILL, -9)
+
+
+def interrupted(world: World, by: signal.Signals, code: int) -> None:
+    process = world.start(*world.toy("--batch", "1"), TOY_SECONDS="0.3")
+    out = world.folder / "out"
+    wait_for(out, 2)
+    process.send_signal(by)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in error
+    kept = finished(out)
+    assert 2 <= len(kept) < 8
+    stamps = {s: (out / "samples" / s / "video.mp4").stat().st_mtime_ns for s in kept}
+    if by == signal.SIGINT:
+        assert "run the same command again" in error
+        assert json.loads((out / "run.json").read_text())["status"] == "interrupted"
+    # What a killed process was writing must not stay.
+    leftover = out / "samples" / next(iter(kept)) / ".video.x.part.mp4"
+    leftover.write_bytes(b"half")
+    again = world.run(*world.toy())
+    assert again.returncode == 0, again.stderr
+    assert len(finished(out)) == 8 and not leftover.exists()
+    assert {s: (out / "samples" / s / "video.mp4").stat().st_mtime_ns for s in kept} == stamps
+
+
+def test_folder_in_use_by_another_process_is_refused(world: World) -> None:
+    process = world.start(*world.toy("--batch", "1"), TOY_SECONDS="0.5")
+    try:
+        wait_for(world.folder / "out", 1)
+        second = world.run(*world.toy())
+    finally:
+        process.kill()
+        process.communicate()
+    assert second.returncode == 2
+    assert f"in use by process {process.pid}" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_failed_samples_are_counted_and_the_others_kept(world: World) -> None:
+    done = world.run(*world.toy("--set", "fail=park"))
+    assert done.returncode == 0, done.stderr
+    assert "4 of 8 samples failed" in done.stdout and "toy cannot paint this" in done.stdout
+    assert "(50 %)" in done.stdout
+    scores = pd.read_parquet(world.folder / "out/scores.parquet")
+    assert scores["status"].value_counts().to_dict() == {"scored": 4, "unscored": 4}
+    assert scores["value"].isna().sum() == 4
+    assert "toy cannot paint this" in (world.folder / "out/errors.log").read_text()
+    log = world.folder / "log"
+    world.run(*world.toy("--set", "fail=park"), TOY_LOG=str(log))
+    assert not log.exists(), "failed samples are tried again only with --retry-failed"
+    world.run(*world.toy("--set", "fail=park", "--retry-failed"), TOY_LOG=str(log))
+    assert len(set(log.read_text().split())) == 4
+
+
+def test_every_sample_failing_is_an_error(world: World) -> None:
+    done = world.run(*world.toy("--set", "fail=person"))
+    assert done.returncode == 2
+    assert "All 8 samples failed" in done.stderr and "toy cannot paint this" in done.stderr
+
+
+def test_folder_of_another_run_is_refused(world: World) -> None:
+    assert world.run(*world.toy("--limit", "1")).returncode == 0
+    other = world.run(*world.toy("--set", "steps=9"))
+    assert other.returncode == 2
+    assert "holds another run (its model settings steps is 3, asked for is 9)" in other.stderr
+    (world.folder / "mine").mkdir()
+    (world.folder / "mine/photo.jpg").write_bytes(b"x")
+    foreign = world.run(*["mine" if a == "out" else a for a in world.toy()])
+    assert foreign.returncode == 2 and "holds other files (photo.jpg)" in foreign.stderr
+    assert (world.folder / "mine/photo.jpg").read_bytes() == b"x"
+
+
+def test_too_many_references_for_the_model_are_refused(world: World) -> None:
+    arguments = ["run", "--model", "toy", "--split", "multi", "--suite", str(world.suite),
+                 "--metric", "sampled"]
+    done = world.run(*arguments, "--set", "maximum_references=1")
+    assert done.returncode == 2 and "takes at most 1 reference(s)" in done.stderr
+    assert world.run(*arguments).returncode == 0
+    assert (world.folder / "runs/toy-tiny-multi/run.json").exists()
+
+
+def test_removed_video_is_generated_again_and_changed_one_is_unscored(world: World) -> None:
+    assert world.run(*world.toy()).returncode == 0
+    videos = sorted((world.folder / "out").glob("samples/*/video.mp4"))
+    original = videos[0].read_bytes()
+    videos[0].unlink()
+    assert world.run(*world.toy()).returncode == 0
+    assert videos[0].read_bytes() == original
+    changed = bytearray(videos[1].read_bytes())
+    changed[-1] ^= 1
+    videos[1].write_bytes(changed)
+    (videos[1].parent / "scores.json").unlink()
+    assert world.run("score", "out", "--metric", "sampled").returncode == 0
+    scores = pd.read_parquet(world.folder / "out/scores.parquet")
+    reasons = scores.loc[scores["sample"] == videos[1].parent.name, "reason"].tolist()
+    assert reasons == ["the video was changed after it was finished"]
