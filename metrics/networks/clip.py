@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +47,7 @@ def prepare_pictures(
     return (x - mean) / std
 
 
-def build_clip(config: dict[str, Any]) -> CLIP:
+def build_clip(config: Mapping[str, Any]) -> CLIP:
     """open_clip's CLIP of {embed_dim, vision: {...}, text: {...}} with QuickGELU."""
     from open_clip import CLIP
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
@@ -61,17 +61,21 @@ def build_clip(config: dict[str, Any]) -> CLIP:
 
 
 class ClipEmbedder:
-    """The embedded CLIP: pictures and texts to float32 vectors of length 1.
+    """The embedded CLIP, or `network`: pictures and texts to float32 vectors of length 1.
 
     Raises:
         UserError: its weights are missing or damaged.
     """
 
-    def __init__(self, name: str = "clip", device: str = "cpu") -> None:
-        config = embedded.entry(name)["config"]
-        self.network = build_clip(config)
-        self.network.load_state_dict(embedded.load_state(name))
-        self.network.eval().to(device)
+    def __init__(
+        self, name: str = "clip", device: str = "cpu",
+        network: CLIP | None = None, config: Mapping[str, Any] | None = None,
+    ) -> None:
+        config = config or embedded.entry(name)["config"]
+        if network is None:
+            network = build_clip(config)
+            network.load_state_dict(embedded.load_state(name))
+        self.network = network.eval().to(device)
         self.device, self.size = device, config["vision"]["image_size"]
         self.tokenizer = ReducedTokenizer(config["vocabulary"], config["text"]["context_length"])
 
@@ -93,17 +97,21 @@ class ClipEmbedder:
 
 
 class ViclipEmbedder:
-    """The embedded ViCLIP: videos and texts to float32 vectors of length 1.
+    """The embedded ViCLIP, or `network`: videos and texts to float32 vectors of length 1.
 
     Raises:
         UserError: its weights are missing or damaged.
     """
 
-    def __init__(self, name: str = "viclip", device: str = "cpu") -> None:
-        config = embedded.entry(name)["config"]
-        self.network = ViCLIP.from_config(config)
-        self.network.load_state_dict(embedded.load_state(name))
-        self.network.eval().to(device)
+    def __init__(
+        self, name: str = "viclip", device: str = "cpu",
+        network: ViCLIP | None = None, config: Mapping[str, Any] | None = None,
+    ) -> None:
+        config = config or embedded.entry(name)["config"]
+        if network is None:
+            network = ViCLIP.from_config(config)
+            network.load_state_dict(embedded.load_state(name))
+        self.network = network.eval().to(device)
         self.device, self.size = device, config["vision"]["size"]
         self.tokenizer = ReducedTokenizer(config["vocabulary"], config["text"]["context"])
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from idbench.metrics.networks.layers import PReLU
+
 DEPTHS = {50: (3, 4, 14, 3), 101: (3, 13, 30, 3), 152: (3, 8, 36, 3)}
 
 
@@ -28,7 +30,7 @@ class BottleneckIR(nn.Module):
         self.res_layer = nn.Sequential(
             nn.BatchNorm2d(channels),
             nn.Conv2d(channels, out, 3, 1, 1, bias=False),
-            nn.PReLU(out),
+            PReLU(out),
             nn.Conv2d(out, out, 3, stride, 1, bias=False),
             nn.BatchNorm2d(out),
         )
@@ -61,7 +63,7 @@ class IR(nn.Module):
         self.input_layer = nn.Sequential(
             nn.Conv2d(3, widths[0], 3, 1, 1, bias=False),
             nn.BatchNorm2d(widths[0]),
-            nn.PReLU(widths[0]),
+            PReLU(widths[0]),
         )
         blocks, channels = [], widths[0]
         for count, width in zip(layers, widths, strict=True):

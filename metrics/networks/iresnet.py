@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from idbench.metrics.networks.layers import PReLU
+
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}
 _BATCH_NORM_EPS = 1e-5
 
@@ -24,7 +26,7 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels, eps=_BATCH_NORM_EPS)
         self.conv1 = nn.Conv2d(channels, out, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out, eps=_BATCH_NORM_EPS)
-        self.prelu = nn.PReLU(out)
+        self.prelu = PReLU(out)
         self.conv2 = nn.Conv2d(out, out, 3, stride=stride, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(out, eps=_BATCH_NORM_EPS)
         self.downsample = None
@@ -63,7 +65,7 @@ class IResNet(nn.Module):
         self.size = size
         self.conv1 = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0], eps=_BATCH_NORM_EPS)
-        self.prelu = nn.PReLU(widths[0])
+        self.prelu = PReLU(widths[0])
         channels = widths[0]
         for i, (count, width) in enumerate(zip(layers, widths, strict=True), start=1):
             blocks = [BasicBlock(channels, width, 2)]

@@ -1,7 +1,8 @@
-"""The face parser: which pixels of a crop belong to the head (face, hair, beard, glasses).
+"""The face parser: which pixels of a crop belong to the head (face, hair, glasses, neck).
 
 transformers' SegFormer, the class of the parser that Concat-ID removes backgrounds with, in a
-small configuration and with four classes. Source: Xie et al., SegFormer (arXiv 2105.15203).
+small configuration and with the parts of the avatars. Source: Xie et al., SegFormer
+(arXiv 2105.15203).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from idbench import embedded
@@ -18,8 +20,10 @@ from idbench import embedded
 if TYPE_CHECKING:
     from transformers import SegformerForSemanticSegmentation
 
-CLASSES = ("background", "head", "body", "garment")
-"""Head: skin, eyes, brows, lips, hair, beard, glasses. Body: neck and what else is bare."""
+CLASSES = ("background", "skin", "hair", "glasses", "neck", "garment")
+"""As the renderer's parts. Skin includes eyes, brows, lips; hair includes beards."""
+FOREGROUND = ("skin", "hair", "glasses", "neck")
+"""What background removal keeps: all but the background and the clothes."""
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -31,8 +35,10 @@ def build_parser(config: dict[str, Any]) -> SegformerForSemanticSegmentation:
     settings = {k: v for k, v in config.items() if k != "size"}
     labels = dict(enumerate(CLASSES))
     return SegformerForSemanticSegmentation(
-        SegformerConfig(id2label=labels, hidden_dropout_prob=0.0,
-                        classifier_dropout_prob=0.0, **settings)
+        SegformerConfig(
+            id2label=labels, hidden_dropout_prob=0.0, classifier_dropout_prob=0.0,
+            drop_path_rate=0.0, **settings,
+        )
     )
 
 
@@ -46,18 +52,21 @@ def crops_to_parser(crops: np.ndarray | torch.Tensor, size: int) -> torch.Tensor
 
 
 class FaceParser:
-    """The embedded face parser.
+    """The embedded face parser, or `network` with its input `size`.
 
     Raises:
         UserError: its weights are missing or damaged.
     """
 
-    def __init__(self, name: str = "face_parser", device: str = "cpu") -> None:
-        config = embedded.entry(name)["config"]
-        self.network = build_parser(config)
-        self.network.load_state_dict(embedded.load_state(name))
-        self.network.eval().to(device)
-        self.device, self.size = device, config["size"]
+    def __init__(
+        self, name: str = "face_parser", device: str = "cpu",
+        network: nn.Module | None = None, size: int | None = None,
+    ) -> None:
+        if network is None:
+            config = embedded.entry(name)["config"]
+            network, size = build_parser(config), config["size"]
+            network.load_state_dict(embedded.load_state(name))
+        self.network, self.size, self.device = network.eval().to(device), int(size or 0), device
 
     @torch.inference_mode()
     def probabilities(self, crops: np.ndarray) -> np.ndarray:
@@ -81,10 +90,11 @@ def face_foreground(crop: np.ndarray, parser: FaceParser | None = None) -> np.nd
         parser: the network; by default the embedded one, loaded once a process.
 
     Returns:
-        float32 (h, w) in 0..1: the probability that the pixel belongs to the head.
+        float32 (h, w) in 0..1: the probability that the pixel belongs to `FOREGROUND`.
 
     Raises:
         UserError: the embedded weights are missing or damaged.
     """
     parser = parser or _parser()
-    return parser.probabilities(np.ascontiguousarray(crop)[None])[0, CLASSES.index("head")]
+    kept = [CLASSES.index(name) for name in FOREGROUND]
+    return parser.probabilities(np.ascontiguousarray(crop)[None])[0, kept].sum(0)

@@ -1,0 +1,261 @@
+"""Trains CLIP on frames and prompts of avatars, and ViCLIP, from that CLIP, on clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from idbench import embedded
+from idbench.metrics.networks.clip import (
+    MEAN_STD,
+    ClipEmbedder,
+    ViclipEmbedder,
+    build_clip,
+    prepare_pictures,
+)
+from idbench.metrics.networks.tokens import ReducedTokenizer, clip_vocabulary
+from idbench.metrics.networks.viclip import ViCLIP, from_clip
+from idbench.metrics.protocols import STRICT, Picture, sample_video_frames
+from idbench.metrics.training.data import Frames, Settings, batches, dataset
+from idbench.metrics.training.loop import train_steps
+from idbench.prompts.avatars.scene import Scene
+
+EVERYTHING = ("background", "expression", "motion", "garment")
+GROUP = 32
+"""Prompts that each video is compared with."""
+
+
+@cache
+def vocabulary() -> tuple[int, ...]:
+    """CLIP's tokens that the prompt language can write."""
+    from idbench.prompts.language import vocabulary as words
+
+    return tuple(clip_vocabulary(words()))
+
+
+def prompt_of(scene: Scene, rng: np.random.Generator, everything: float = 0.5) -> str:
+    """A prompt of the scene; with the chance `everything` it names all that fits."""
+    from idbench.prompts.language import describe
+
+    return describe(scene, rng, EVERYTHING if rng.random() < everything else None)
+
+
+def with_vocabulary(recipe: Mapping[str, Any], entry: str) -> dict[str, Any]:
+    """The network's config with its vocabulary, as the manifest keeps it."""
+    config = {**recipe["network"], "vocabulary": list(vocabulary())}
+    rows = ReducedTokenizer(config["vocabulary"]).size
+    key = "vocab_size" if entry == "clip" else "vocabulary"
+    config["text"] = {**config["text"], key: rows}
+    return config
+
+
+def contrastive_loss(
+    pictures: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """CLIP's symmetric cross-entropy of embeddings (n, d) of n pairs, and the share found.
+
+    Source: Radford et al., CLIP (arXiv 2103.00020), figure 3.
+    """
+    logits = scale * F.normalize(pictures.float()) @ F.normalize(texts.float()).T
+    own = torch.arange(len(logits), device=logits.device)
+    loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    return loss, (logits.argmax(1) == own).float().mean()
+
+
+def small_pictures(frames: np.ndarray, size: int) -> np.ndarray:
+    """uint8 frames (n, h, w, 3) as the networks see them, before normalising: (n, s, s, 3)."""
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in MEAN_STD["clip"])
+    parts = []
+    for start in range(0, len(frames), 256):
+        x = prepare_pictures(frames[start : start + 256], size, Picture()) * std + mean
+        parts.append((x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+    return np.concatenate(parts)
+
+
+def training_pictures(pictures: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+    """Normalised (n, 3, s, s), each with a little noise and another exposure."""
+    x = pictures.astype(np.float32)
+    shape = (len(x), *[1] * (x.ndim - 1))
+    x *= rng.uniform(0.94, 1.06, shape).astype(np.float32)
+    noise = rng.standard_normal(x.shape, np.float32) * rng.uniform(0, 6, shape).astype(np.float32)
+    x = np.clip(x + noise, 0, 255).astype(np.float32) / 255.0
+    mean, std = (np.array(v, np.float32) for v in MEAN_STD["clip"])
+    return torch.from_numpy(np.moveaxis((x - mean) / std, -1, -3))
+
+
+def train_clip(
+    recipe: Mapping[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
+) -> dict[str, Any]:
+    """Train CLIP by a recipe and write it; with `evaluate`, only measure what is there."""
+    cache_dir = Path(state_dir).parent / "metrics-data"
+    config = with_vocabulary(recipe, "clip")
+    if evaluate:
+        network, steps = ClipEmbedder(recipe["entry"]).network, _steps(recipe)
+    else:
+        torch.manual_seed(recipe["seed"])
+        data, size = dataset(Settings(**recipe["data"]), cache_dir), config["vision"]["image_size"]
+        frames = data.frames.reshape(-1, *data.frames.shape[2:])
+        pictures, per_scene = small_pictures(frames, size), data.frames.shape[1]
+        network = build_clip(config).to(_device())
+        tokenizer = ReducedTokenizer(config["vocabulary"], config["text"]["context_length"])
+        batch, seed = int(recipe["batch"]), int(recipe["seed"])
+
+        def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+            rng = np.random.default_rng([seed, step])
+            chosen = list(batches(len(data.scenes), batch, seed, step))
+            texts = [prompt_of(data.scenes[i], rng) for i in chosen]
+            rows = [i * per_scene + int(rng.integers(per_scene)) for i in chosen]
+            images = network.encode_image(training_pictures(pictures[rows], rng).to(_device()))
+            words = network.encode_text(tokenizer(texts).to(_device()))
+            with torch.autocast(_device(), enabled=False):
+                scale = network.logit_scale.exp().clamp(max=100.0)
+                loss, found = contrastive_loss(images, words, scale)
+            return loss, {"found": float(found)}
+
+        steps = train_steps(recipe, Path(state_dir), resume, {"network": network}, loss_of)
+        network = network.float().cpu().eval()
+    embedder = ClipEmbedder(recipe["entry"], network=network, config=config)
+
+    def of_clip(frames: np.ndarray) -> np.ndarray:
+        return embedder.pictures(frames, STRICT.clip_picture).mean(0)
+
+    return _finish(recipe, network, config, steps, cache_dir, of_clip, embedder.texts)
+
+
+def train_viclip(
+    recipe: Mapping[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
+) -> dict[str, Any]:
+    """Train ViCLIP by a recipe, from the embedded CLIP, and write it; `evaluate` as above."""
+    cache_dir = Path(state_dir).parent / "metrics-data"
+    config = with_vocabulary(recipe, "viclip")
+    if evaluate:
+        network, steps = ViclipEmbedder(recipe["entry"]).network, _steps(recipe)
+    else:
+        network, steps = _fit_viclip(recipe, Path(state_dir), cache_dir, resume, config)
+    embedder = ViclipEmbedder(recipe["entry"], network=network, config=config)
+
+    def of_clip(frames: np.ndarray) -> np.ndarray:
+        chosen = list(sample_video_frames(STRICT, len(frames)))
+        return embedder.video(frames[chosen], STRICT.video_picture)
+
+    return _finish(recipe, network, config, steps, cache_dir, of_clip, embedder.texts)
+
+
+def _fit_viclip(
+    recipe: Mapping[str, Any], state_dir: Path, cache_dir: Path, resume: bool,
+    config: Mapping[str, Any],
+) -> tuple[ViCLIP, int]:
+    torch.manual_seed(recipe["seed"])
+    sets = [dataset(Settings(**recipe[name]), cache_dir) for name in ("clips", "data")]
+    size, frames = config["vision"]["size"], config["vision"]["frames"]
+    pictures = [small_pictures(d.frames.reshape(-1, *d.frames.shape[2:]), size) for d in sets]
+    network = ViCLIP.from_config(config)
+    start = from_clip(embedded.load_state("clip"))
+    positions = "text_encoder.positional_embedding"
+    start[positions] = start[positions][: config["text"]["context"]]
+    missing, unexpected = network.load_state_dict(start, strict=False)
+    assert not unexpected and set(missing) == {
+        "temp", "vision_encoder.temporal_positional_embedding"
+    }, (missing, unexpected)
+    network = network.to(_device())
+    tokenizer = ReducedTokenizer(config["vocabulary"], config["text"]["context"])
+    batch, seed = int(recipe["batch"]), int(recipe["seed"])
+
+    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        rng = np.random.default_rng([seed, step])
+        # True clips show motion; the stills of CLIP's own data, held for some frames each, keep
+        # alive what it knows of scenes of which there are many more.
+        which = int(rng.random() < recipe["stills"])
+        scenes, per_scene = sets[which].scenes, sets[which].frames.shape[1]
+        chosen = list(batches(len(scenes), batch, seed + which, step))
+        times = np.array(sample_video_frames(STRICT, per_scene)[:frames])
+        if which:
+            times = np.sort(np.arange(frames) * per_scene // frames)
+        texts = [prompt_of(scenes[i], rng, everything=0.6) for i in chosen]
+        rows = np.array(chosen)[:, None] * per_scene + times
+        clips = training_pictures(pictures[which][rows], rng).transpose(1, 2)
+        videos = network.encode_video(clips.to(_device()))
+        words = network.encode_text(tokenizer(texts).to(_device()))
+        with torch.autocast(_device(), enabled=False):
+            loss, found = contrastive_loss(videos, words, 1 / network.temp.clamp(min=0.01))
+        return loss, {"found": float(found)}
+
+    steps = train_steps(recipe, state_dir, resume, {"network": network}, loss_of)
+    return network.float().cpu().eval(), steps
+
+
+# -- measuring
+
+
+def recall_at_1(
+    videos: np.ndarray, texts: np.ndarray, group: int = GROUP
+) -> tuple[float, float]:
+    """Share of videos whose own prompt is the nearest of `group`, and of prompts likewise.
+
+    Embeddings (n, d) in pairs; n is cut to a multiple of `group`.
+    """
+    count = len(videos) // group * group
+    similarity = np.einsum(
+        "gnd,gmd->gnm",
+        videos[:count].reshape(-1, group, videos.shape[1]),
+        texts[:count].reshape(-1, group, texts.shape[1]),
+    )
+    own = np.arange(group)
+    return (
+        float((similarity.argmax(2) == own).mean()), float((similarity.argmax(1) == own).mean())
+    )
+
+
+def measure(
+    data: Frames, of_clip: Callable[[np.ndarray], np.ndarray],
+    of_texts: Callable[[Sequence[str]], np.ndarray], seed: int = 0,
+) -> dict[str, Any]:
+    """Retrieval among 32 prompts on true clips of validation people.
+
+    `r1_full`: prompts that name all that fits in 30 words (background, garments, expressions,
+    motions); `r1_partial`: prompts that name a random part, of which several may be true of one
+    video, so that 1 is out of reach.
+    """
+    from idbench.prompts.language import describe
+
+    videos = np.stack([of_clip(frames) for frames in data.frames])
+    videos /= np.linalg.norm(videos, axis=1, keepdims=True)
+    measured: dict[str, Any] = {}
+    for name, mention in (("full", EVERYTHING), ("partial", None)):
+        rngs = [np.random.default_rng([seed, 17, i]) for i in range(len(data.scenes))]
+        texts = [describe(s, r, mention) for s, r in zip(data.scenes, rngs, strict=True)]
+        to_text, to_video = recall_at_1(videos, of_texts(texts))
+        measured[f"r1_{name}"] = round(to_text, 4)
+        measured[f"r1_{name}_text_to_video"] = round(to_video, 4)
+    return {**measured, "videos": len(videos) // GROUP * GROUP, "prompts": GROUP}
+
+
+def _finish(
+    recipe: Mapping[str, Any], network: nn.Module, config: Mapping[str, Any], steps: int,
+    cache_dir: Path, of_clip: Callable[[np.ndarray], np.ndarray],
+    of_texts: Callable[[Sequence[str]], np.ndarray],
+) -> dict[str, Any]:
+    data = dataset(Settings(**recipe["validation"]), cache_dir)
+    measured = measure(data, of_clip, of_texts)
+    for key, value in measured.items():
+        print(f"{recipe['entry']}: {key} = {value}", flush=True)
+    embedded.save_entry(
+        recipe["entry"], network.state_dict(), recipe=recipe["name"], seed=recipe["seed"],
+        steps=steps, config=config, measured=measured,
+    )
+    return measured
+
+
+def _steps(recipe: Mapping[str, Any]) -> int:
+    return int(embedded.entry(recipe["entry"])["steps"])
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,223 @@
+"""Rendered training data, shared by all recipes of this folder: shards of frames with truth.
+
+Shards are made from seeds alone and kept in a folder, so a training that starts again, or another
+recipe with the same settings, renders nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from idbench.files import atomic_path, sha256_json
+from idbench.prompts.avatars.scene import (
+    TRAINING_IDENTITIES,
+    VALIDATION_IDENTITIES,
+    Garment,
+    Person,
+    Scene,
+)
+
+SHARD = 100
+"""Scenes of one file."""
+PEOPLE = 2
+"""Places for people in the arrays; unused ones hold identity -1 and NaN."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to render. Equal settings give equal data.
+
+    Attributes:
+        split: `training` or `validation`: the range of identity seeds (never `evaluation`).
+        seed: of everything random.
+        first, identities: the identity seeds `range.start + first`, ... that appear.
+        scenes: number of scenes; each identity appears equally often, give or take one.
+        frames: of a clip; motions last its whole length.
+        pairs: share of scenes with two people.
+        height, width: of a frame.
+        version: of the renderer's people; data of another version is never reused.
+    """
+
+    split: str
+    seed: int
+    identities: int
+    scenes: int
+    first: int = 0
+    frames: int = 3
+    pairs: float = 0.6
+    height: int = 64
+    width: int = 96
+    version: str = "avatars-1"
+
+    @property
+    def seeds(self) -> range:
+        """The identity seeds, checked to lie in their range."""
+        known = {"training": TRAINING_IDENTITIES, "validation": VALIDATION_IDENTITIES}[self.split]
+        start = known.start + self.first
+        if start + self.identities > known.stop:
+            raise ValueError(f"{self.split} identities end at {known.stop}")
+        return range(start, start + self.identities)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Scenes with truth. S scenes, T frames, P = 2 places for people.
+
+    Attributes:
+        frames: uint8 (S, T, H, W, 3) RGB.
+        parts: uint8 (S, T, H, W), indices into the renderer's PARTS.
+        landmarks: float32 (S, T, P, 5, 2), boxes: float32 (S, T, P, 4), NaN where nobody is.
+        identities: int64 (S, P), -1 where nobody is.
+        scenes: the S scenes.
+    """
+
+    frames: np.ndarray
+    parts: np.ndarray
+    landmarks: np.ndarray
+    boxes: np.ndarray
+    identities: np.ndarray
+    scenes: tuple[Scene, ...]
+
+
+def scene_from_json(value: Mapping[str, Any]) -> Scene:
+    """The scene that `dataclasses.asdict` was called on."""
+    people = tuple(
+        Person(**{**person, "garment": Garment(**person["garment"])})
+        for person in value["people"]
+    )
+    return Scene(**{**value, "people": people})
+
+
+def plan(settings: Settings) -> list[Scene]:
+    """The scenes of `settings`, in order."""
+    from idbench.prompts.sampling import random_scene
+
+    rng = np.random.default_rng([settings.seed, 7])
+    seeds = np.array(settings.seeds)
+    queue: list[int] = []
+    scenes = []
+    for index in range(settings.scenes):
+        count = 2 if rng.random() < settings.pairs else 1
+        if len(queue) < count:
+            queue = [*queue, *rng.permutation(seeds).tolist()]
+        people, queue = queue[:count], queue[count:]
+        if len(set(people)) < count:  # the end of one permutation met the start of the next
+            people = [people[0]]
+        own = np.random.default_rng([settings.seed, 11, index])
+        scenes.append(random_scene(own, len(people), people, together=0.1))
+    return scenes
+
+
+def dataset(settings: Settings, folder: Path, workers: int | None = None) -> Frames:
+    """The data of `settings`: read from `folder`, after rendering what is missing there.
+
+    Args:
+        workers: processes that render; by default `$IDBENCH_WORKERS`, else one.
+    """
+    scenes = plan(settings)
+    home = Path(folder) / f"frames-{sha256_json(asdict(settings))[:12]}"
+    starts = range(0, len(scenes), SHARD)
+    missing = [s for s in starts if not (home / f"{s:06d}.npz").is_file()]
+    workers = workers or int(os.environ.get("IDBENCH_WORKERS", "1"))
+    jobs = [(scenes[s : s + SHARD], settings, home / f"{s:06d}.npz") for s in missing]
+    if jobs:
+        print(f"rendering {len(jobs) * SHARD} scenes of {settings.frames} frames", flush=True)
+        if workers > 1:
+            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                list(pool.map(_render_shard, *zip(*jobs, strict=True)))
+        else:
+            for job in jobs:
+                _render_shard(*job)
+    parts = [_read(home / f"{s:06d}.npz") for s in starts]
+    names = ("frames", "parts", "landmarks", "boxes", "identities")
+    arrays = {name: np.concatenate([p[name] for p in parts]) for name in names}
+    return Frames(**arrays, scenes=tuple(scenes))
+
+
+def portraits(
+    seeds: Sequence[int], folder: Path, size: int = 96, seed: int = 0, version: str = "avatars-1"
+) -> Frames:
+    """One reference photograph (T = 1) of each identity; see `render_portrait`."""
+    from idbench.prompts.avatars.render import render_portrait
+
+    described = {"seeds": [*map(int, seeds)], "size": size, "seed": seed, "version": version}
+    path = Path(folder) / f"portraits-{sha256_json(described)[:12]}.npz"
+    if not path.is_file():
+        print(f"rendering {len(seeds)} portraits", flush=True)
+        clips = [render_portrait(int(s), seed=seed, size=size) for s in seeds]
+        _write(path, [clip.scene for clip in clips], clips)
+    stored = _read(path)
+    scenes = tuple(scene_from_json(json.loads(text)) for text in stored.pop("scenes"))
+    return Frames(**stored, scenes=scenes)
+
+
+def faces_of(data: Frames) -> np.ndarray:
+    """All faces of a data set: int64 (n, 4) rows of scene, frame, place, identity."""
+    s, p = np.nonzero(data.identities >= 0)
+    t = np.arange(data.frames.shape[1])
+    rows = np.stack(
+        [np.repeat(s, len(t)), np.tile(t, len(s)), np.repeat(p, len(t))], axis=1
+    )
+    return np.concatenate([rows, data.identities[rows[:, 0], rows[:, 2]][:, None]], axis=1)
+
+
+def _render_shard(scenes: Sequence[Scene], settings: Settings, path: Path) -> None:
+    from idbench.prompts.avatars.render import render_clip
+
+    size = {"frames": settings.frames, "height": settings.height, "width": settings.width}
+    _write(path, scenes, [render_clip(scene, **size) for scene in scenes])
+
+
+def _write(path: Path, scenes: Sequence[Scene], clips: Sequence[Any]) -> None:
+    count = len(clips[0].frames)
+    landmarks = np.full((len(clips), count, PEOPLE, 5, 2), np.nan, np.float32)
+    boxes = np.full((len(clips), count, PEOPLE, 4), np.nan, np.float32)
+    identities = np.full((len(clips), PEOPLE), -1, np.int64)
+    for i, (scene, clip) in enumerate(zip(scenes, clips, strict=True)):
+        people = len(scene.people)
+        landmarks[i, :, :people], boxes[i, :, :people] = clip.landmarks, clip.boxes
+        identities[i, :people] = [person.identity for person in scene.people]
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        np.savez(
+            stream, frames=np.stack([c.frames for c in clips]),
+            parts=np.stack([c.parts for c in clips]), landmarks=landmarks, boxes=boxes,
+            identities=identities, scenes=np.array([json.dumps(asdict(s)) for s in scenes]),
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def batches(
+    count: int, batch: int, seed: int, step: int
+) -> Iterator[int]:
+    """The `batch` indices of training step `step`, each epoch a new permutation of `count`.
+
+    They depend on nothing but the arguments, so a resumed training goes on exactly.
+    """
+    for position in range(step * batch, (step + 1) * batch):
+        epoch, index = divmod(position, count)
+        yield int(_permutation(count, seed, epoch)[index])
+
+
+_PERMUTATIONS: dict[tuple[int, int, int], np.ndarray] = {}
+
+
+def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
+    key = (count, seed, epoch)
+    if key not in _PERMUTATIONS:
+        if len(_PERMUTATIONS) > 3:
+            _PERMUTATIONS.clear()
+        _PERMUTATIONS[key] = np.random.default_rng([seed, 13, epoch]).permutation(count)
+    return _PERMUTATIONS[key]

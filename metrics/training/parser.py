@@ -1,0 +1,134 @@
+"""Trains the face parser on the renderer's true parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from idbench import embedded
+from idbench.metrics.networks.parser import (
+    CLASSES,
+    FOREGROUND,
+    FaceParser,
+    build_parser,
+    crops_to_parser,
+    face_foreground,
+)
+from idbench.metrics.training.augment import degrade
+from idbench.metrics.training.data import (
+    Frames,
+    Settings,
+    batches,
+    dataset,
+    faces_of,
+    portraits,
+)
+from idbench.metrics.training.loop import train_steps
+
+
+def train(
+    recipe: Mapping[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
+) -> dict[str, Any]:
+    """Train by a recipe and write the embedded weights; with `evaluate`, only measure those."""
+    state_dir = Path(state_dir)
+    cache, name = state_dir.parent / "metrics-data", recipe["entry"]
+    if evaluate:
+        parser = FaceParser(name)
+        steps, state = embedded.entry(name)["steps"], embedded.load_state(name)
+    else:
+        network, steps = _fit(recipe, state_dir, cache, resume)
+        parser = FaceParser(name, network=network, size=recipe["network"]["size"])
+        state = network.state_dict()
+    measured = measure(parser, recipe, cache)
+    embedded.save_entry(
+        name, state, recipe=recipe["name"], seed=recipe["seed"], steps=steps,
+        config=recipe["network"], measured=measured,
+    )
+    return measured
+
+
+def _fit(
+    recipe: Mapping[str, Any], state_dir: Path, cache: Path, resume: bool
+) -> tuple[torch.nn.Module, int]:
+    torch.manual_seed(recipe["seed"])
+    settings = Settings(**recipe["data"])
+    data, photos = dataset(settings, cache), portraits(settings.seeds, cache)
+    rows = [(data, row) for row in faces_of(data)]
+    # Photographs are what the parser is for: as many of them as of faces in scenes.
+    photo_rows = [(photos, row) for row in faces_of(photos)]
+    rows += photo_rows * max(1, len(rows) // len(photo_rows))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = build_parser(recipe["network"]).to(device)
+    batch, seed, size = int(recipe["batch"]), int(recipe["seed"]), recipe["network"]["size"]
+
+    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        rng = np.random.default_rng([seed, step])
+        crops = np.empty((batch, size, size, 3), np.uint8)
+        labels = np.empty((batch, size, size), np.int64)
+        for i, index in enumerate(batches(len(rows), batch, seed, step)):
+            source, (s, t, p, _) = rows[index]
+            crops[i], labels[i] = _example(source, s, t, p, rng, size)
+        logits = network(pixel_values=crops_to_parser(crops, size).to(device)).logits.float()
+        logits = F.interpolate(logits, (size, size), mode="bilinear", align_corners=False)
+        y = torch.as_tensor(labels, device=device)
+        right = (logits.argmax(1) == y).float().mean()
+        return F.cross_entropy(logits, y), {"accuracy": float(right)}
+
+    steps = train_steps(recipe, state_dir, resume, {"network": network}, loss_of)
+    return network.float().cpu().eval(), steps
+
+
+def _example(
+    source: Frames, s: int, t: int, p: int, rng: np.random.Generator, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A square crop around a head, and its parts. Border beyond the picture is repeated."""
+    x0, y0, x1, y1 = source.boxes[s, t, p]
+    side = (y1 - y0) * rng.uniform(1.2, 2.6)
+    centre = np.array([x0 + x1, y0 + y1]) / 2 + rng.normal(0, 0.08, 2) * side
+    scale = size / side
+    matrix = np.array([[scale, 0, size / 2 - scale * centre[0]],
+                       [0, scale, size / 2 - scale * centre[1]]])
+    frame = source.frames[s, t]
+    if rng.random() < 0.5:
+        frame = degrade(frame, rng)
+    crop = cv2.warpAffine(
+        frame, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    parts = cv2.warpAffine(
+        source.parts[s, t], matrix, (size, size), flags=cv2.INTER_NEAREST,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    if rng.random() < 0.5:  # heads have two sides; this is no recogniser
+        crop, parts = crop[:, ::-1], parts[:, ::-1]
+    return crop, parts
+
+
+def measure(parser: FaceParser, recipe: Mapping[str, Any], cache: Path) -> dict[str, Any]:
+    """Overlap of the found foreground with the true one, on photographs of validation people."""
+    settings = Settings(**recipe["validation"])
+    photos = portraits(settings.seeds, cache, size=192)
+    kept = [CLASSES.index(name) for name in FOREGROUND]
+    overlaps, right = [], []
+    for s, (x0, y0, x1, y1) in enumerate(photos.boxes[:, 0, 0]):
+        half = 0.9 * (y1 - y0)
+        left, top = max(0, int((x0 + x1) / 2 - half)), max(0, int((y0 + y1) / 2 - half))
+        window = slice(top, int(top + 2 * half)), slice(left, int(left + 2 * half))
+        crop, parts = photos.frames[s, 0][window], photos.parts[s, 0][window]
+        found, true = face_foreground(crop, parser) > 0.5, np.isin(parts, kept)
+        overlaps.append((found & true).sum() / (found | true).sum())
+        right.append((found == true).mean())
+    measured = {
+        "foreground_iou": round(float(np.mean(overlaps)), 4),
+        "foreground_iou_worst_5_percent": round(float(np.quantile(overlaps, 0.05)), 4),
+        "pixel_accuracy": round(float(np.mean(right)), 4),
+        "photographs": len(overlaps),
+    }
+    for key, value in measured.items():
+        print(f"{recipe['entry']}: {key} = {value}", flush=True)
+    return measured

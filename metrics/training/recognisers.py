@@ -1,0 +1,187 @@
+"""Trains a face recogniser on avatars, and measures it on identities it has never seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from idbench import embedded
+from idbench.metrics.faces.align import align_crops
+from idbench.metrics.faces.detect import find_faces, make_detector
+from idbench.metrics.networks.margin import HEADS
+from idbench.metrics.networks.recogniser import Recogniser, build_recogniser, crops_to_input
+from idbench.metrics.protocols import Detection
+from idbench.metrics.training.augment import training_crop
+from idbench.metrics.training.data import (
+    Frames,
+    Settings,
+    batches,
+    dataset,
+    faces_of,
+    portraits,
+)
+from idbench.metrics.training.loop import train_steps
+
+
+def train(
+    recipe: Mapping[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
+) -> dict[str, Any]:
+    """Train by a recipe and write the embedded weights; with `evaluate`, only measure those.
+
+    Returns:
+        the values of `measure`, which also go to the manifest.
+    """
+    state_dir = Path(state_dir)
+    cache, name = state_dir.parent / "metrics-data", recipe["entry"]
+    if evaluate:
+        network = Recogniser(name)
+        measured = measure(network, recipe, cache)
+        steps, state = embedded.entry(name)["steps"], embedded.load_state(name)
+    else:
+        backbone, steps = _fit(recipe, state_dir, cache, resume)
+        network = Recogniser(name, network=backbone)
+        measured, state = measure(network, recipe, cache), backbone.state_dict()
+    embedded.save_entry(
+        name, state, recipe=recipe["name"], seed=recipe["seed"], steps=steps,
+        config=recipe["network"], measured=measured,
+    )
+    return measured
+
+
+def _fit(
+    recipe: Mapping[str, Any], state_dir: Path, cache: Path, resume: bool
+) -> tuple[torch.nn.Module, int]:
+    torch.manual_seed(recipe["seed"])
+    settings = Settings(**recipe["data"])
+    data = dataset(settings, cache)
+    photos = portraits(settings.seeds, cache)
+    faces, photo_faces = faces_of(data), faces_of(photos)
+    rows = [(data, row) for row in faces] + [(photos, row) for row in photo_faces]
+    first, size = settings.seeds.start, recipe["network"]["size"]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    backbone = build_recogniser(recipe["network"]).to(device, memory_format=torch.channels_last)
+    head = HEADS[recipe["loss"]](
+        recipe["network"]["embedding"], settings.identities, recipe["margin"], recipe["scale"]
+    ).to(device)
+    batch, seed = int(recipe["batch"]), int(recipe["seed"])
+    ramp = max(1, int(recipe["steps"]) // 4)
+
+    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        rng = np.random.default_rng([seed, step])
+        crops = np.empty((batch, size, size, 3), np.uint8)
+        labels = np.empty(batch, np.int64)
+        for i, index in enumerate(batches(len(rows), batch, seed, step)):
+            source, (s, t, p, identity) = rows[index]
+            crops[i] = training_crop(source.frames[s, t], source.landmarks[s, t, p], rng, size)
+            labels[i] = identity - first
+        # From scratch a full margin at once keeps small networks from learning anything.
+        head.margin = recipe["margin"] * min(1.0, step / ramp)
+        x = crops_to_input(crops, size).to(device, memory_format=torch.channels_last)
+        y = torch.as_tensor(labels, device=device)
+        vectors = backbone(x)
+        with torch.autocast(x.device.type, enabled=False):
+            loss = head(vectors.float(), y)
+            right = (head.cosines(vectors.float()).argmax(1) == y).float().mean()
+        return loss, {"accuracy": float(right)}
+
+    steps = train_steps(recipe, state_dir, resume, {"backbone": backbone, "head": head}, loss_of)
+    return backbone.float().cpu().eval(), steps
+
+
+# -- measuring
+
+
+def detected_crops(data: Frames, detection: Detection) -> tuple[np.ndarray, np.ndarray]:
+    """Crops of the faces that the metrics' own detector finds, and the rows they belong to.
+
+    A found face belongs to the person whose true nose is nearest, within half a face's width.
+
+    Returns:
+        uint8 (n, 112, 112, 3), and int64 (n, 4) rows as of `faces_of`.
+    """
+    detector = make_detector(detection)
+    crops, rows = [], []
+    for s in range(len(data.frames)):
+        found = find_faces(detector, data.frames[s], detection)
+        for t, faces in enumerate(found):
+            for p in np.flatnonzero(data.identities[s] >= 0):
+                if not len(faces):
+                    continue
+                away = np.linalg.norm(faces.landmarks[:, 2] - data.landmarks[s, t, p, 2], axis=1)
+                best = int(away.argmin())
+                width = data.boxes[s, t, p, 2] - data.boxes[s, t, p, 0]
+                if away[best] < 0.5 * width:
+                    points = faces.landmarks[best : best + 1]
+                    crops.append(align_crops(data.frames[s, t], points, detection.crop)[0])
+                    rows.append((s, t, p, data.identities[s, p]))
+    return np.stack(crops), np.array(rows, np.int64)
+
+
+def true_accept_rate(
+    genuine: np.ndarray, impostor: np.ndarray, false_accept_rate: float
+) -> tuple[float, float]:
+    """Share of genuine pairs above the threshold that lets this share of impostors through.
+
+    Returns:
+        the rate, and the threshold.
+    """
+    threshold = float(np.quantile(impostor, 1.0 - false_accept_rate))
+    return float(np.mean(genuine > threshold)), threshold
+
+
+def area_under_curve(genuine: np.ndarray, impostor: np.ndarray) -> float:
+    """Probability that a genuine pair is nearer than an impostor pair (Mann-Whitney)."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(np.concatenate([genuine, impostor]))[: len(genuine)]
+    return float(
+        (ranks.sum() - len(genuine) * (len(genuine) + 1) / 2) / (len(genuine) * len(impostor))
+    )
+
+
+def measure(network: Recogniser, recipe: Mapping[str, Any], cache: Path) -> dict[str, Any]:
+    """Verification on validation identities, through the metrics' detector and alignment.
+
+    Genuine pairs are two faces of one identity in different scenes (other expression, motion,
+    garment, background, light); impostor pairs are of two identities. `portrait_*`: a reference
+    photograph against a face of a scene, as the metrics compare them.
+    """
+    settings = Settings(**recipe["validation"])
+    data, detection = dataset(settings, cache), Detection()
+    crops, rows = detected_crops(data, detection)
+    photos = portraits(settings.seeds, cache, size=192)
+    photo_crops, photo_rows = detected_crops(photos, detection)
+    vectors, photo_vectors = network.embed(crops), network.embed(photo_crops)
+
+    same = rows[:, 3][:, None] == rows[:, 3][None]
+    later = np.triu(np.ones_like(same), 1)
+    other_scene = rows[:, 0][:, None] != rows[:, 0][None]
+    cosines = vectors @ vectors.T
+    genuine, impostor = cosines[same & later & other_scene], cosines[~same & later]
+    rate, threshold = true_accept_rate(genuine, impostor, 1e-3)
+
+    across = photo_vectors @ vectors.T
+    mine = photo_rows[:, 3][:, None] == rows[:, 3][None]
+    photo_rate, _ = true_accept_rate(across[mine], across[~mine], 1e-3)
+    people = int((data.identities >= 0).sum()) * data.frames.shape[1]
+    measured = {
+        "tar_at_far_1e-3": rate,
+        "threshold": threshold,
+        "auc": area_under_curve(genuine, impostor),
+        "genuine_mean": float(genuine.mean()),
+        "impostor_mean": float(impostor.mean()),
+        "portrait_tar_at_far_1e-3": photo_rate,
+        "portrait_auc": area_under_curve(across[mine], across[~mine]),
+        "identities": settings.identities,
+        "genuine_pairs": len(genuine),
+        "impostor_pairs": len(impostor),
+        "faces_found": len(rows) / people,
+    }
+    measured = {k: round(v, 4) if isinstance(v, float) else v for k, v in measured.items()}
+    for key, value in measured.items():
+        print(f"{recipe['entry']}: {key} = {value}", flush=True)
+    return measured

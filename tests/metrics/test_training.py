@@ -1,0 +1,168 @@
+"""Training data from seeds, the loop's resuming, and the measures of the evaluation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from idbench.errors import UserError
+from idbench.metrics.training.augment import degrade, face_patch, training_crop
+from idbench.metrics.training.clip import contrastive_loss, recall_at_1
+from idbench.metrics.training.data import (
+    Settings,
+    batches,
+    dataset,
+    faces_of,
+    plan,
+    scene_from_json,
+)
+from idbench.metrics.training.loop import learning_rate, train_steps
+from idbench.metrics.training.recognisers import area_under_curve, true_accept_rate
+from idbench.prompts.avatars.scene import EVALUATION_IDENTITIES
+from idbench.recipes import load_recipe, load_trainer
+
+SMALL = Settings("training", seed=1, identities=12, scenes=20, frames=2)
+RECIPES = ("arcface", "curricularface", "clip", "viclip", "face_parser")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_train_on_training_people_and_measure_on_others(name):
+    stem, recipe = load_recipe(name)
+    assert recipe["entry"] == recipe["name"] == stem == name
+    assert callable(load_trainer(name, recipe))
+    trained = {s for key in ("data", "clips") if key in recipe
+               for s in Settings(**recipe[key]).seeds}
+    measured = set(Settings(**recipe["validation"]).seeds)
+    assert not trained & measured
+    assert not (trained | measured) & set(EVALUATION_IDENTITIES)
+
+
+def test_scenes_depend_on_the_settings_alone_and_share_people_evenly():
+    scenes = plan(SMALL)
+    assert scenes == plan(SMALL) and scenes != plan(Settings("training", 2, 12, 20, frames=2))
+    people = [p.identity for s in scenes for p in s.people]
+    counts = np.unique(people, return_counts=True)[1]
+    assert set(people) == set(SMALL.seeds) and counts.max() - counts.min() <= 1
+    assert {len(s.people) for s in scenes} == {1, 2}
+
+
+def test_identities_stay_in_their_range():
+    with pytest.raises(ValueError, match="validation identities end"):
+        _ = Settings("validation", 1, identities=1001, scenes=1).seeds
+
+
+def test_data_is_rendered_once_and_read_again(tmp_path, monkeypatch):
+    settings = Settings("training", 1, 3, 3, frames=1, height=32, width=48)
+    first = dataset(settings, tmp_path)
+    monkeypatch.setattr("idbench.prompts.avatars.render.render_clip", None)
+    again = dataset(settings, tmp_path)
+    np.testing.assert_array_equal(first.frames, again.frames)
+    assert first.scenes == again.scenes and first.frames.shape == (3, 1, 32, 48, 3)
+    faces = faces_of(first)
+    assert len(faces) == sum(len(s.people) for s in first.scenes)
+    for s, t, p, identity in faces:
+        assert first.scenes[s].people[p].identity == identity
+        assert np.isfinite(first.landmarks[s, t, p]).all()
+
+
+def test_scenes_survive_json():
+    from dataclasses import asdict
+
+    scene = plan(SMALL)[0]
+    assert scene_from_json(asdict(scene)) == scene
+
+
+def test_each_epoch_sees_every_item_once_and_no_epoch_repeats_the_last():
+    order = [i for step in range(10) for i in batches(8, 4, seed=0, step=step)]
+    for start in range(0, 40, 8):
+        assert sorted(order[start : start + 8]) == list(range(8))
+    assert order[:8] != order[8:16]
+
+
+def test_the_learning_rate_warms_up_and_falls():
+    rates = [learning_rate(s, 100, 1.0, 10) for s in range(100)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0, abs=1e-3)
+    assert np.argmax(rates) in (9, 10) and rates[-1] < 0.02
+
+
+class _Stop(Exception):
+    pass
+
+
+def _toy(state_dir, resume, stop_at=None, steps=12):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 1)
+
+    def loss_of(step):
+        if step == stop_at:
+            raise _Stop
+        x = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
+        return (model(x) - x.sum(1, keepdim=True)).square().mean(), {}
+
+    recipe = {"steps": steps, "learning_rate": 0.05}
+    train_steps(recipe, state_dir, resume, {"model": model}, loss_of)
+    return model.weight.detach().clone()
+
+
+def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
+    expected = _toy(tmp_path / "whole", False)
+    monkeypatch.setattr("idbench.metrics.training.loop.CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(_Stop):
+        _toy(tmp_path / "cut", False, stop_at=7)
+    torch.testing.assert_close(_toy(tmp_path / "cut", True), expected, rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
+    _toy(tmp_path, False)
+    with pytest.raises(UserError, match="another version of this recipe"):
+        _toy(tmp_path, True, steps=13)
+
+
+def test_degraded_crops_stay_pictures_of_the_same_face():
+    rng = np.random.default_rng(0)
+    frame = np.zeros((64, 96, 3), np.uint8)
+    frame[20:44, 40:60] = (200, 120, 90)
+    landmarks = np.array([[45, 28], [55, 28], [50, 33], [46, 38], [54, 38]], np.float32)
+    patch, points = face_patch(frame, landmarks)
+    x, y = (landmarks - points)[0].astype(int)
+    np.testing.assert_array_equal(
+        patch, frame[y : y + patch.shape[0], x : x + patch.shape[1]]
+    )
+    assert degrade(patch, rng).shape == patch.shape
+    crops = [training_crop(frame, landmarks, rng, 48) for _ in range(8)]
+    assert all(c.shape == (48, 48, 3) and c.dtype == np.uint8 for c in crops)
+    assert len({c.tobytes() for c in crops}) == 8
+    for crop in crops:
+        np.testing.assert_allclose(crop[16:30, 16:30].mean((0, 1)), (200, 120, 90), atol=30)
+
+
+def test_true_accept_rate_and_area_under_curve():
+    impostor = np.linspace(-1, 0.5, 10_001)
+    genuine = np.array([0.4, 0.49, 0.499, 0.9])
+    rate, threshold = true_accept_rate(genuine, impostor, 1e-3)
+    assert rate == 0.5 and threshold == pytest.approx(0.4985, abs=1e-3)
+    g, i = np.array([0.1, 0.6, 0.7]), np.array([0.0, 0.3, 0.65])
+    pairs = [(a > b) for a in g for b in i]
+    assert area_under_curve(g, i) == pytest.approx(np.mean(pairs))
+
+
+def test_recall_at_1_counts_both_directions_in_groups():
+    texts = np.tile(np.eye(4), (2, 1))
+    videos = texts.copy()
+    assert recall_at_1(videos, texts, group=4) == (1.0, 1.0)
+    videos[0] = texts[1]  # one video of eight finds the wrong prompt
+    to_text, to_video = recall_at_1(videos, texts, group=4)
+    assert to_text == pytest.approx(7 / 8)
+
+
+def test_the_contrastive_loss_is_the_symmetric_cross_entropy():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(5, 8)), rng.normal(size=(5, 8))
+    loss, _ = contrastive_loss(torch.tensor(a), torch.tensor(b), torch.tensor(7.0))
+    a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (a, b))
+    logits = 7.0 * a @ b.T
+    rows = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    columns = logits - np.log(np.exp(logits).sum(0, keepdims=True))
+    expected = -(np.trace(rows) + np.trace(columns)) / 10
+    assert float(loss) == pytest.approx(expected, abs=1e-4)
