@@ -1,0 +1,107 @@
+"""The embedded scale's video autoencoder: diffusers' class, its sizes, and helpers around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLCogVideoX
+from diffusers.models.autoencoders.autoencoder_kl_cogvideox import CogVideoXCausalConv3d
+from torch.nn import functional as F
+
+
+def build_vae(config: Mapping[str, Any]) -> AutoencoderKLCogVideoX:
+    """An autoencoder of random weights from a recipe's `network`.
+
+    Spatial compression is 2 ** (blocks - 1); blocks follow `block_out_channels`.
+    """
+    blocks = len(config["block_out_channels"])
+    vae = AutoencoderKLCogVideoX(
+        down_block_types=("CogVideoXDownBlock3D",) * blocks,
+        up_block_types=("CogVideoXUpBlock3D",) * blocks,
+        **config,
+    )
+    start_without_time(vae)
+    return vae
+
+
+@torch.no_grad()
+def start_without_time(vae: AutoencoderKLCogVideoX) -> None:
+    """Set all but the last temporal tap of each causal kernel to zero.
+
+    The network then treats every frame alone, which is how training on single frames should
+    leave it for the training on clips. He initialisation counts the one tap that is used.
+    """
+    for module in causal_convolutions(vae):
+        weight = module.conv.weight
+        if module.time_kernel_size > 1:
+            weight[:, :, -1] *= module.time_kernel_size**0.5
+            weight[:, :, :-1] = 0
+
+
+def causal_convolutions(vae: AutoencoderKLCogVideoX) -> list[CogVideoXCausalConv3d]:
+    return [m for m in vae.modules() if isinstance(m, CogVideoXCausalConv3d)]
+
+
+def speed_up_single_frames(vae: AutoencoderKLCogVideoX, last_tap_only: bool = False) -> None:
+    """Compute single frames with 2D convolutions; clips go through diffusers' own code.
+
+    A causal convolution repeats the first frame into the past, so on one frame it equals the
+    2D convolution with the kernel summed over time. `last_tap_only` leaves out the sum where
+    the other taps are zero, and so keeps their gradients zero.
+    """
+    for module in causal_convolutions(vae):
+        original = type(module).forward.__get__(module)
+        module.forward = partial(_forward, module, original, last_tap_only)
+
+
+def _forward(
+    module: CogVideoXCausalConv3d, original: Any, last: bool, inputs: torch.Tensor,
+    conv_cache: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    if inputs.shape[2] != 1 or conv_cache is not None:
+        return original(inputs, conv_cache=conv_cache)
+    weight = module.conv.weight
+    kernel = weight[:, :, -1] if last or weight.shape[2] == 1 else weight.sum(2)
+    padding = (module.height_pad, module.width_pad)
+    output = F.conv2d(inputs[:, :, 0], kernel, module.conv.bias, padding=padding)
+    return output.unsqueeze(2), None
+
+
+def to_tensor(frames: np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:
+    """uint8 RGB (B, T, H, W, 3) to float32 (B, 3, T, H, W) in [-1, 1], channels last in memory."""
+    tensor = torch.from_numpy(np.ascontiguousarray(frames)).to(device)
+    return tensor.permute(0, 4, 1, 2, 3).float().div_(127.5).sub_(1.0)
+
+
+def to_frames(images: torch.Tensor) -> np.ndarray:
+    """float (B, 3, T, H, W) in [-1, 1] to uint8 RGB (B, T, H, W, 3)."""
+    values = images.float().clamp(-1, 1).add(1).mul(127.5).round()
+    return values.to(torch.uint8).permute(0, 2, 3, 4, 1).cpu().numpy()
+
+
+@torch.inference_mode()
+def encode(
+    vae: AutoencoderKLCogVideoX, images: torch.Tensor, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """Scaled latents (B, t, C, h, w) of images (B, 3, T, H, W): means, or drawn with a generator.
+
+    t = (T - 1) / 4 + 1. One frame gives one latent frame.
+    """
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=images.device.type == "cpu"):
+        distribution = vae.encode(images).latent_dist
+    z = distribution.mean.float()
+    if generator is not None:
+        z = z + distribution.std.float() * torch.randn(z.shape, generator=generator)
+    return z.permute(0, 2, 1, 3, 4) * vae.config.scaling_factor
+
+
+@torch.inference_mode()
+def decode(vae: AutoencoderKLCogVideoX, latents: torch.Tensor) -> torch.Tensor:
+    """Images (B, 3, T, H, W) in [-1, 1] of scaled latents (B, t, C, h, w)."""
+    z = latents.permute(0, 2, 1, 3, 4) / vae.config.scaling_factor
+    with torch.autocast(z.device.type, torch.bfloat16, enabled=z.device.type == "cpu"):
+        return vae.decode(z).sample.float()

@@ -1,0 +1,119 @@
+"""Concat-ID's conditioning: references appended along time, nothing added to the network.
+
+Each reference is one latent frame. `M` of them follow the `N` latent frames of the video in
+the sequence; only the network's own 3D self-attention mixes them. Reference `i` sits at the
+temporal position `N + i` of the rotary embedding and on the same (height, width) grid as the
+video; what the network puts out at reference positions is dropped. Source: arXiv 2503.14151,
+section 3; the released CogVideoX form holds at most three references.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from diffusers import CogVideoXTransformer3DModel
+from diffusers.models.embeddings import get_3d_rotary_pos_embed
+from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
+
+MAXIMUM_REFERENCES = 3
+
+
+@lru_cache(maxsize=64)
+def _rotary(
+    head_dim: int,
+    positions: tuple[int, ...],
+    grid: tuple[int, int],
+    base: tuple[int, int],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines, each (len(positions) * height * width, head_dim), on the CPU."""
+    crops = get_resize_crop_region_for_grid(grid, base[1], base[0])
+    cos, sin = get_3d_rotary_pos_embed(head_dim, crops, grid, max(positions) + 1)
+    if positions == tuple(range(len(positions))):
+        return cos, sin
+    area = grid[0] * grid[1]
+    rows = torch.tensor(positions)
+    return (
+        cos.view(-1, area, head_dim)[rows].reshape(-1, head_dim),
+        sin.view(-1, area, head_dim)[rows].reshape(-1, head_dim),
+    )
+
+
+def rotary_embedding(
+    transformer: CogVideoXTransformer3DModel,
+    frames: int,
+    references: int,
+    height: int,
+    width: int,
+    clip_frames: int | None = None,
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Rotary embedding of `frames` video latents and `references` appended ones.
+
+    Args:
+        frames: latent frames of the video in this batch, `N`.
+        references: appended reference frames, 0 to 3.
+        height, width: of the latents (before patches).
+        clip_frames: temporal position of the first reference. None means `frames`. Batches
+            of single images give the clip's length, so that a reference has the same position
+            beside an image as beside the clip whose first frame the image is.
+
+    Returns:
+        (cosines, sines) of shape (tokens, head_dim), or None where the network has no rotary
+        embedding (CogVideoX-2B).
+    """
+    config = transformer.config
+    if not config.use_rotary_positional_embeddings:
+        return None
+    if not 0 <= references <= MAXIMUM_REFERENCES:
+        raise ValueError(f"0 to {MAXIMUM_REFERENCES} references, not {references}")
+    first = frames if clip_frames is None else clip_frames
+    if first < frames:
+        raise ValueError(f"references at position {first} would overlap {frames} frames")
+    positions = tuple(range(frames)) + tuple(range(first, first + references))
+    patch = config.patch_size
+    cos, sin = _rotary(
+        config.attention_head_dim,
+        positions,
+        (height // patch, width // patch),
+        (config.sample_height // patch, config.sample_width // patch),
+    )
+    device = transformer.device
+    return cos.to(device), sin.to(device)
+
+
+def denoise(
+    transformer: CogVideoXTransformer3DModel,
+    latents: torch.Tensor,
+    references: torch.Tensor | None,
+    text: torch.Tensor,
+    timestep: torch.Tensor,
+    clip_frames: int | None = None,
+) -> torch.Tensor:
+    """The network's prediction at the video's positions.
+
+    Args:
+        transformer: an unchanged CogVideoX transformer.
+        latents: noisy video latents (B, N, C, H, W).
+        references: clean reference latents (B, M, C, H, W), left to right; None or M = 0 gives
+            the base network's output, bit for bit.
+        text: text embeddings (B, L, D).
+        timestep: (B,) or scalar; references share it though they carry no noise.
+        clip_frames: see `rotary_embedding`.
+
+    Returns:
+        (B, N, C, H, W).
+    """
+    frames = latents.shape[1]
+    count = 0 if references is None else references.shape[1]
+    rotary = rotary_embedding(
+        transformer, frames, count, latents.shape[3], latents.shape[4], clip_frames
+    )
+    sequence = latents if count == 0 else torch.cat([latents, references], dim=1)
+    output = transformer(
+        hidden_states=sequence,
+        encoder_hidden_states=text,
+        timestep=timestep,
+        image_rotary_emb=rotary,
+        return_dict=False,
+    )[0]
+    return output if count == 0 else output[:, :frames]

@@ -1,0 +1,230 @@
+"""Latents of the rendered data, encoded once: what the transformer trainings read.
+
+Beside each rendered shard's frames, `latents.npy` holds its video latents, `references.npy`
+its reference latents and `text.npy` its text embeddings, all float16 and already scaled. The
+pixel noise of the paper, of standard deviation exp(N(-3, 0.5)), is in the stored references:
+each has one fixed draw of it (a reference that is used a hundred times shows the same noise a
+hundred times; encoding anew at every step would cost more than the step).
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from idbench.errors import UserError
+from idbench.models.concat_id import data
+from idbench.models.concat_id.autoencoder import encode, speed_up_single_frames, to_tensor
+
+GROUPS = {
+    "image_one": 1, "image_two": 2, "image_three": 3, "clip_one": 1, "clip_two": 2, "clip_three": 3,
+}
+"""Groups of samples of one shape, and how many people each shows."""
+
+
+def encode_shard(vae: Any, text: Any, source: Path, target: Path, seed: int, clips: bool) -> None:
+    """Encode one rendered shard into `target`, only what is missing there.
+
+    Args:
+        vae: the trained autoencoder, or None to leave images out.
+        text: function from captions to embeddings (n, L, D), or None to leave text out.
+        clips: whether frames belong to clips (encoded together) or are single images.
+    """
+    shard = data.read_shard(source)
+    target.mkdir(parents=True, exist_ok=True)
+    if text is not None and not (target / "text.npy").exists():
+        _save(target / "text.npy", text(list(shard.captions)))
+    if vae is None or (target / "references.npy").exists():
+        return
+    width = shard.references.shape[-2]
+    if shard.frames.shape[3] == width:  # portraits have another size and are references only
+        rows = []
+        step = 2 if clips else 16
+        for start in range(0, len(shard.frames), step):
+            frames = np.asarray(shard.frames[start : start + step])
+            images = to_tensor(frames if clips else frames.reshape(-1, 1, *frames.shape[2:]))
+            z = encode(vae, images)
+            rows.append(z if clips else z.view(len(frames), frames.shape[1], *z.shape[2:]))
+        _save(target / "latents.npy", torch.cat(rows).half().numpy())
+    _save(target / "references.npy", _encode_references(vae, shard, seed, source))
+
+
+def _encode_references(vae: Any, shard: data.Shard, seed: int, source: Path) -> np.ndarray:
+    """Latents (S, P, R, C, h, w); places where nobody is stay zero."""
+    key = zlib.crc32(f"{source.parent.name}/{source.name}".encode())
+    noise = torch.Generator().manual_seed(seed * 7919 + key)
+    places = [(s, p, r) for s, scene in enumerate(shard.scenes)
+              for p in range(len(scene.people)) for r in range(shard.references.shape[2])]
+    out = None
+    for start in range(0, len(places), 16):
+        part = places[start : start + 16]
+        images = to_tensor(np.stack([shard.references[k] for k in part])[:, None])
+        sigma = torch.exp(torch.randn(len(part), 1, 1, 1, 1, generator=noise) * 0.5 - 3.0)
+        images = images + sigma * torch.randn(images.shape, generator=noise)
+        z = encode(vae, images)[:, 0].half().numpy()
+        if out is None:
+            out = np.zeros((*shard.references.shape[:3], *z.shape[1:]), np.float16)
+        for place, value in zip(part, z, strict=True):
+            out[place] = value
+    if out is None:
+        raise UserError(f"{source} holds no references.")
+    return out
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.npy")
+    np.save(temporary, array)
+    os.replace(temporary, path)
+
+
+def prepare(
+    recipe: dict[str, Any], state_dir: Path, resume: bool = True, evaluate: bool = False
+) -> dict[str, Any]:
+    """Trainer of recipe `concat_id_latents`: encode every rendered shard that is not yet."""
+    from tqdm import tqdm
+
+    from idbench.models.concat_id.model import load_text_encoder, load_vae
+
+    del resume, evaluate  # finished shards always stay
+    torch.set_num_threads(recipe.get("threads", 2))
+    folder = Path(state_dir)
+    rendered = folder.parent / recipe["data"]
+    vae = load_vae()
+    speed_up_single_frames(vae)
+    text = load_text_encoder()
+    jobs = [
+        (path, folder / described.name / path.name, described.frames >= 9)
+        for described, number in data.jobs_of(data.sets_of(data.load_recipe(recipe["data"])))
+        if (path := rendered / described.name / f"{number:05d}").exists()
+    ]
+    for source, target, clips in tqdm(jobs, desc="encode shards"):
+        encode_shard(vae, text.numpy, source, target, recipe["seed"], clips)
+    return {"shards": len(jobs)}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch of a group.
+
+    Attributes:
+        latents: float32 (B, N, C, h, w).
+        references: float32 (B, M, C, h, w), left to right.
+        text: float32 (B, L, D).
+    """
+
+    latents: torch.Tensor
+    references: torch.Tensor
+    text: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Record:
+    """A sample: its latents, its prompt's embedding, who is in it and the own references."""
+
+    latents: torch.Tensor
+    text: torch.Tensor
+    identities: tuple[int, ...]
+    own: tuple[tuple[int, ...], ...]
+    scene: int
+
+
+class LatentPool:
+    """All encoded samples of a split in memory, drawn by group.
+
+    Args:
+        folder: of the encoded shards.
+        rendered: of the rendered shards (truth is read there).
+        sets: what to read.
+    """
+
+    def __init__(self, folder: Path, rendered: Path, sets: list[data.RenderSet]) -> None:
+        self.groups: dict[str, list[_Record]] = {}
+        self.references: list[torch.Tensor] = []
+        self.of_identity: dict[int, list[tuple[int, int]]] = {}
+        scenes = 0
+        for described in sets:
+            for path in data.finished(rendered, described):
+                target = folder / described.name / path.name
+                if not (target / "references.npy").exists() or not (target / "text.npy").exists():
+                    continue
+                self._read(described, path, target, scenes)
+                scenes += described.shard
+        if not self.groups:
+            raise UserError(f"No encoded data in {folder}; run `idbench train concat_id_latents`.")
+
+    def _read(self, described: data.RenderSet, path: Path, target: Path, first: int) -> None:
+        import json
+
+        truth = json.loads((path / "truth.json").read_text())
+        text = torch.from_numpy(np.load(target / "text.npy"))
+        references = torch.from_numpy(np.load(target / "references.npy"))
+        latents = None
+        if (target / "latents.npy").exists():
+            latents = torch.from_numpy(np.load(target / "latents.npy"))
+        number = {1: "one", 2: "two", 3: "three"}
+        for s, row in enumerate(truth):
+            identities = tuple(p["identity"] for p in row["scene"]["people"])
+            own = []
+            for p, identity in enumerate(identities):
+                indices = []
+                for r in range(references.shape[2]):
+                    indices.append(len(self.references))
+                    known = self.of_identity.setdefault(identity, [])
+                    known.append((len(self.references), first + s))
+                    self.references.append(references[s, p, r])
+                own.append(tuple(indices))
+            if latents is None:
+                continue
+            people = number[len(identities)]
+            clip = described.frames >= 9
+            # The first latent frame of a causal encoding is that of the first image alone.
+            images = latents[s, :1] if clip else latents[s]
+            for image in images:
+                record = _Record(image[None], text[s], identities, tuple(own), first + s)
+                self.groups.setdefault(f"image_{people}", []).append(record)
+            if clip:
+                record = _Record(latents[s], text[s], identities, tuple(own), first + s)
+                self.groups.setdefault(f"clip_{people}", []).append(record)
+
+    def sizes(self) -> Mapping[str, int]:
+        return {name: len(records) for name, records in self.groups.items()}
+
+    def draw(
+        self, group: str, size: int, references: int, cross: float, rng: np.random.Generator
+    ) -> Batch:
+        """A random batch.
+
+        Args:
+            references: per sample: 0, or as many as people in the group.
+            cross: chance that a reference comes from another scene of the person.
+        """
+        records = self.groups[group]
+        picked = [records[int(i)] for i in rng.integers(len(records), size=size)]
+        chosen = []
+        for record in picked:
+            for p in range(references):
+                chosen.append(self.references[self._reference(record, p, cross, rng)])
+        shape = (size, references, *picked[0].latents.shape[1:])
+        stacked = torch.stack(chosen).float().view(shape) if chosen else torch.empty(shape)
+        return Batch(
+            torch.stack([r.latents for r in picked]).float(), stacked,
+            torch.stack([r.text for r in picked]).float(),
+        )
+
+    def _reference(
+        self, record: _Record, person: int, cross: float, rng: np.random.Generator
+    ) -> int:
+        own = record.own[person]
+        if rng.random() < cross:
+            known = self.of_identity[record.identities[person]]
+            others = [index for index, scene in known if scene != record.scene]
+            if others:
+                return others[int(rng.integers(len(others)))]
+        return own[int(rng.integers(len(own)))]

@@ -1,0 +1,138 @@
+"""Reference images as the paper prepares them: face, crop, background removed, fitted, padded.
+
+The steps: the largest face, an upright crop around it, everything but the head set to black
+(only where the head fills at least 40 % of the crop), resized to fit the video's size, padded
+with black on all sides. Without a face the whole image is fitted and padded instead.
+Source: the released Concat-ID inference code; see `Prepared.problem` for what was not done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+CROP_SCALE = 3.3
+"""Side of the crop, in sizes of the face: the root mean square of the distance between the
+eyes and the distance from the eyes to the mouth."""
+MINIMUM_FOREGROUND = 0.4
+
+Foreground = Callable[[np.ndarray], np.ndarray]
+"""From an RGB crop, uint8 (H, W, 3), to the share of head in each pixel, float (H, W) in 0..1."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A reference ready for the VAE.
+
+    Attributes:
+        image: uint8 RGB (height, width, 3) of the video's size.
+        problem: why the paper's preparation was not followed to the end, or None.
+    """
+
+    image: np.ndarray
+    problem: str | None = None
+
+
+def crop_face(
+    image: np.ndarray, landmarks: np.ndarray, size: int, scale: float = CROP_SCALE,
+    shift: tuple[float, float] = (0.0, 0.0),
+) -> np.ndarray:
+    """An upright square crop around a face, with black where it leaves the image.
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        landmarks: (5, 2) pixels: left eye, right eye (the viewer's), nose, mouth corners.
+        size: side of the result.
+        scale: see `CROP_SCALE`.
+        shift: of the centre, in sides of the crop (training draws it at random).
+
+    Returns:
+        uint8 RGB (size, size, 3).
+    """
+    eyes, mouth = landmarks[:2].mean(0), landmarks[3:5].mean(0)
+    across = landmarks[1] - landmarks[0]
+    angle = float(np.arctan2(across[1], across[0]))
+    squares = float(across @ across + (mouth - eyes) @ (mouth - eyes))
+    side = scale * max(np.sqrt(squares / 2), 1.0)
+    # The head reaches higher above the eyes than below the mouth.
+    centre = eyes + 0.30 * (mouth - eyes) + side * np.asarray(shift)
+    # Shrink first with antialiasing, then rotate and cut at the final resolution.
+    zoom = size / side
+    height, width = image.shape[:2]
+    scaled = (max(1, round(width * zoom)), max(1, round(height * zoom)))
+    small = Image.fromarray(image).resize(scaled, Image.Resampling.BICUBIC)
+    x, y = centre[0] * scaled[0] / width, centre[1] * scaled[1] / height
+    cos, sin = np.cos(angle), np.sin(angle)
+    half = size / 2
+    matrix = (cos, -sin, x - cos * half + sin * half, sin, cos, y - sin * half - cos * half)
+    upright = small.transform(
+        (size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=0
+    )
+    return np.asarray(upright)
+
+
+def crop_mask(
+    mask: np.ndarray, landmarks: np.ndarray, size: int, scale: float = CROP_SCALE,
+    shift: tuple[float, float] = (0.0, 0.0),
+) -> np.ndarray:
+    """`crop_face` of a mask, bool or 0..1 (H, W) -> float32 (size, size) in 0..1."""
+    image = np.repeat((mask * 255).astype(np.uint8)[..., None], 3, axis=2)
+    return crop_face(image, landmarks, size, scale, shift)[..., 0].astype(np.float32) / 255
+
+
+def remove_background(crop: np.ndarray, foreground: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Black outside the head, if the head fills at least 40 % of the crop.
+
+    Returns:
+        The crop and whether the background was removed.
+    """
+    if float((foreground >= 0.5).mean()) < MINIMUM_FOREGROUND:
+        return crop, False
+    return (crop * foreground[..., None]).round().astype(np.uint8), True
+
+
+def fit_and_pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize to fit into (height, width) with the aspect kept, black on both sides."""
+    zoom = min(height / image.shape[0], width / image.shape[1])
+    new = (max(1, round(image.shape[0] * zoom)), max(1, round(image.shape[1] * zoom)))
+    if new != image.shape[:2]:
+        image = np.asarray(Image.fromarray(image).resize(new[::-1], Image.Resampling.LANCZOS))
+    top, left = (height - new[0]) // 2, (width - new[1]) // 2
+    canvas = np.zeros((height, width, 3), np.uint8)
+    canvas[top : top + new[0], left : left + new[1]] = image
+    return canvas
+
+
+def prepare(
+    image: np.ndarray,
+    landmarks: np.ndarray | None,
+    foreground: Foreground | None,
+    height: int,
+    width: int,
+) -> Prepared:
+    """A face reference for a video of (height, width).
+
+    Args:
+        image: uint8 RGB photograph.
+        landmarks: (5, 2) of the largest face, or None if no face was found.
+        foreground: the face parser; None leaves the background.
+    """
+    if landmarks is None:
+        return Prepared(fit_and_pad(image, height, width), "no face found: whole image used")
+    crop = crop_face(image, np.asarray(landmarks, np.float64), min(height, width))
+    problem = None
+    if foreground is None:
+        problem = "no face parser: background kept"
+    else:
+        crop, removed = remove_background(crop, foreground(crop))
+        if not removed:
+            problem = "head fills less than 40 % of the crop: background kept"
+    return Prepared(fit_and_pad(crop, height, width), problem)
+
+
+def plain(image: np.ndarray, height: int, width: int) -> Prepared:
+    """A garment or background reference: fitted and padded, nothing removed."""
+    return Prepared(fit_and_pad(image, height, width))
