@@ -1,0 +1,84 @@
+"""What an avatar scene is: people, what they do and wear, where, and in what light.
+
+Everything here is plain data. The renderer (`render.py`) turns a `Scene` into frames
+and ground truth; the language (`language.py`) turns it into an English prompt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+EXPRESSIONS = (
+    "neutral", "smile", "laugh", "surprise", "sadness", "anger", "eyes closed", "speaking",
+)
+MOTIONS = ("still", "turn left", "turn right", "nod", "shake", "tilt")
+"""Head motions. Left and right are the viewer's, as in the picture."""
+
+GARMENT_COLOURS = (
+    "white", "black", "grey", "red", "orange", "yellow", "green", "blue", "purple", "pink",
+)
+GARMENT_PATTERNS = ("plain", "striped", "checked", "dotted")
+GARMENT_EMBLEMS = ("none", "star", "heart", "circle")
+BACKGROUNDS = (
+    "studio", "park", "beach", "city", "library", "kitchen", "mountains", "night sky", "snow",
+)
+LIGHTS = ("soft", "left", "right", "warm")
+
+EVALUATION_IDENTITIES = range(0, 1_000)
+"""Identity seeds kept for evaluation. No recipe may train on one of them."""
+VALIDATION_IDENTITIES = range(1_000, 2_000)
+"""Identity seeds for choosing and checking networks. Neither trained on nor in a suite."""
+TRAINING_IDENTITIES = range(10_000, 1_000_000)
+
+
+def _check(value: str, allowed: tuple[str, ...], what: str) -> None:
+    if value not in allowed:
+        raise ValueError(f"unknown {what} {value!r}; known: {', '.join(allowed)}")
+
+
+@dataclass(frozen=True)
+class Garment:
+    """A garment of the upper body."""
+
+    colour: str = "blue"
+    pattern: str = "plain"
+    emblem: str = "none"
+
+    def __post_init__(self) -> None:
+        _check(self.colour, GARMENT_COLOURS, "garment colour")
+        _check(self.pattern, GARMENT_PATTERNS, "garment pattern")
+        _check(self.emblem, GARMENT_EMBLEMS, "garment emblem")
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person of a scene. `identity` is the seed of `sample_identity`."""
+
+    identity: int
+    expression: str = "neutral"
+    motion: str = "still"
+    garment: Garment = Garment()
+
+    def __post_init__(self) -> None:
+        _check(self.expression, EXPRESSIONS, "expression")
+        _check(self.motion, MOTIONS, "motion")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One to three people, left to right in the picture, before a background.
+
+    `seed` fixes what neither the people nor the words fix: small differences of pose,
+    framing, timing and light.
+    """
+
+    people: tuple[Person, ...]
+    background: str = "studio"
+    light: str = "soft"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.people) <= 3:
+            raise ValueError(f"a scene has one to three people, not {len(self.people)}")
+        _check(self.background, BACKGROUNDS, "background")
+        _check(self.light, LIGHTS, "light")
