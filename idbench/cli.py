@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -76,6 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The reader (head, less) has gone; nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _say("Error: The disk is full; free some space and run the same command again.")
+        sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
 
 

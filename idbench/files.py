@@ -32,7 +32,8 @@ def saying_disk_full(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_SPACE:
+        # Some libraries give the words and no number.
+        if error.errno in _NO_SPACE or "No space left" in str(error):
             raise DiskFull(
                 f"The disk with {path.parent} is full; free some space and run the same command "
                 "again: what is finished is kept."

@@ -25,7 +25,14 @@ from typing import Any
 
 from idbench import lock
 from idbench.errors import UserError
-from idbench.files import atomic_path, read_json, sha256_file, sha256_json, write_json
+from idbench.files import (
+    atomic_path,
+    read_json,
+    saying_disk_full,
+    sha256_file,
+    sha256_json,
+    write_json,
+)
 from idbench.types import Reference, Sample, Video
 
 SCHEMA = 1
@@ -101,6 +108,11 @@ class Run:
         """The model's name with its variant, as tables show it."""
         model = self.meta["identity"]["model"]
         return f"{model['name']}@{model['variant']}" if model.get("variant") else model["name"]
+
+    @property
+    def generates(self) -> bool:
+        """Whether a model made the videos here; else they came finished."""
+        return self.meta["identity"]["kind"] == "generate"
 
     @property
     def sample_ids(self) -> list[str]:
@@ -197,7 +209,8 @@ class Run:
 
     def log_error(self, sample: str, text: str) -> None:
         """Append a traceback to errors.log."""
-        with open(self.folder / "errors.log", "a", encoding="utf-8") as stream:
+        path = self.folder / "errors.log"
+        with saying_disk_full(path), open(path, "a", encoding="utf-8") as stream:
             stream.write(f"{now()} sample {sample}\n{text}\n")
 
     def _copy(self, reference: Reference) -> Reference:

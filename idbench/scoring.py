@@ -144,8 +144,12 @@ def _score_one(
 
 def _without_prompt(sample: Sample, rows: Sequence[Score]) -> list[Score]:
     """A video without a prompt has nothing that ViCLIP could compare it with."""
-    kept = [row for row in rows if row.metric != "viclip"]
-    return [*kept, Score(sample.id, "viclip", None, None, None, "no prompt was given")]
+    reason = "no prompt was given"
+    return [
+        Score(sample.id, row.metric, row.identity, row.frame, None, reason)
+        if row.metric == "viclip" else row
+        for row in rows
+    ]
 
 
 def _write(

@@ -283,7 +283,8 @@ def _validated(kind: type[Any], value: Any, where: Any) -> Any:
     try:
         return kind.model_validate(value)
     except pydantic.ValidationError as error:
-        fault = error.errors()[0]
+        # A misspelt field is both unknown and missing: the first says more.
+        fault = min(error.errors(), key=lambda f: f["type"] != "extra_forbidden")
         name = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
             match = nearest(str(fault["loc"][-1]), kind.model_fields)

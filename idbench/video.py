@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +12,7 @@ import av.error
 import numpy as np
 
 from idbench.errors import UserError
-from idbench.files import atomic_path
+from idbench.files import write_bytes
 from idbench.types import Video
 
 CRF = 8
@@ -51,25 +52,23 @@ def write_video(path: Path, video: Video) -> None:
     if any(odd):
         frames = np.pad(frames, ((0, 0), (0, odd[0]), (0, odd[1]), (0, 0)), mode="edge")
     rate = Fraction(video.fps).limit_denominator(1001)
-    with atomic_path(Path(path)) as temporary:
-        # One thread and the bit-exact flags: no times, versions or thread counts in the file.
-        with av.open(
-            str(temporary), "w", format="mp4",
-            options={"movflags": "+faststart", "fflags": "+bitexact"},
-        ) as container:
-            if any(odd):
-                container.metadata["comment"] = f"{_SIZE_KEY}{height}x{width}"
-            stream = container.add_stream("libx264", rate=rate)
-            stream.height, stream.width = frames.shape[1:3]
-            stream.pix_fmt = "yuv420p"
-            stream.options = {"crf": str(CRF), "preset": "medium", **_REPEATABLE}
-            stream.thread_count = 1
-            for index, array in enumerate(frames):
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
-                # Set by hand: left out, the frame's time is unset memory to the encoder.
-                frame.pts, frame.time_base = index, 1 / rate
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
+    # Encoded in memory and written at once: a muxer may swallow a full disk, a write does not.
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        if any(odd):
+            container.metadata["comment"] = f"{_SIZE_KEY}{height}x{width}"
+        stream = container.add_stream("libx264", rate=rate)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": str(CRF), "preset": "medium", **_REPEATABLE}
+        stream.thread_count = 1
+        for index, array in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
+            # Set by hand: left out, the frame's time is unset memory to the encoder.
+            frame.pts, frame.time_base = index, 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    write_bytes(Path(path), buffer.getvalue())
 
 
 def read_video(path: Path, indices: Sequence[int] | None = None) -> Video:

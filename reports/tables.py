@@ -254,10 +254,9 @@ def _wide(rows: Sequence[MeasuredRow]) -> list[dict[str, str]]:
 
 
 def _lowest(row: MeasuredRow) -> str:
-    """Coverage of the face metrics: the share of samples whose people could be measured."""
-    shares = [
-        row.estimates[n].coverage for n in ("arcsim", "cursim") if n in row.estimates
-    ]
+    """The lowest coverage of the four metrics of the paper, or of whatever was measured."""
+    names = [n for n in SHOWN[:4] if n in row.estimates] or list(row.estimates)
+    shares = [row.estimates[n].coverage for n in names]
     known = [share for share in shares if share is not None]
     return f"{min(known):.0%}".replace("%", " %") if known else ""
 
@@ -310,12 +309,15 @@ def _frame(rows: Sequence[Mapping[str, str]], form: str) -> str:
     if form == "html":
         return frame.to_html(index=False, border=0)
     if form == "latex":
-        arrows = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "%": r"\%", "_": r"\_"}
-        for old, new in arrows.items():
-            frame = frame.replace(old, new, regex=True)
-            frame.columns = [c.replace(old, new) for c in frame.columns]
+        frame = frame.rename(columns=_latex).map(_latex)
         return frame.to_latex(index=False, escape=False)
     return frame.to_markdown(index=False, disable_numparse=True)
+
+
+def _latex(text: str) -> str:
+    for old, new in (("↑", r"$\uparrow$"), ("↓", r"$\downarrow$"), ("%", r"\%"), ("_", r"\_")):
+        text = text.replace(old, new)
+    return text
 
 
 def _long(tables: Tables) -> list[dict[str, Any]]:

@@ -95,7 +95,7 @@ def finish(
     if failed and len(failed) == len(records):
         raise UserError(
             f"All {len(failed)} samples failed, the first because {failed[0].reason}; mend that "
-            "and run it again with --retry-failed."
+            f"and run it again{' with --retry-failed' if run.generates else ''}."
         )
 
 
@@ -112,9 +112,10 @@ def _say(run: Run, failed: Sequence[Any], as_json: bool, scored: bool) -> None:
     if scored:
         click.echo(tables.render(tables.measured([run]), "md"))
     if failed:
+        hint = f" --retry-failed tries them again; see {run.folder}/errors.log."
         click.echo(
             f"{len(failed)} of {len(run.sample_ids)} samples failed, the first because "
-            f"{failed[0].reason}. --retry-failed tries them again; see {run.folder}/errors.log."
+            f"{failed[0].reason}.{hint if run.generates else ''}"
         )
     times = run.meta["timings"]
     parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in times.items())

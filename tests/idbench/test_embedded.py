@@ -1,0 +1,74 @@
+"""The embedded weights: written with their origin, refused when damaged or swapped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from idbench import embedded
+from idbench.embedded import WeightError, entries, load_state, save_entry, weight_path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("IDBENCH_WEIGHTS", str(tmp_path))
+    return tmp_path
+
+
+def save(name: str, weights: object, **more: object) -> None:
+    origin = dict(recipe="r", seed=1, steps=2, config={"width": 3}, measured={"auc": 0.9})
+    save_entry(name, weights, **{**origin, **more})  # type: ignore[arg-type]
+
+
+def test_state_comes_back_in_float32_and_entry_says_its_origin(folder: Path) -> None:
+    shared = torch.linspace(-1, 1, 6)
+    state = {"a": shared, "b": shared.view(2, 3).t(), "n": torch.tensor([3])}
+    save("net", state)
+    back = load_state("net")
+    assert back["a"].dtype == torch.float32 and back["n"].dtype == torch.int64
+    assert torch.allclose(back["b"], state["b"], atol=1e-3)
+    found = embedded.entry("net")
+    assert (found["parameters"], found["steps"], found["licence"]) == (13, 2, "Apache-2.0")
+    assert (folder / "net.safetensors").stat().st_size < 300
+
+
+def test_bytes_and_states_stand_side_by_side(folder: Path) -> None:
+    save("net", {"a": torch.ones(2)}, half=False)
+    save("tokenizer.json", b"{}")
+    assert weight_path("tokenizer.json").read_bytes() == b"{}"
+    assert list(entries()) == ["net", "tokenizer.json"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "swap", "remove"])
+def test_damaged_swapped_or_missing_files_are_named(folder: Path, damage: str) -> None:
+    save("one", {"a": torch.ones(9)})
+    save("two", {"a": torch.zeros(9)})
+    path = weight_path("one")
+    if damage == "flip":
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+    elif damage == "swap":
+        path.write_bytes((folder / "two.safetensors").read_bytes())
+    else:
+        path.unlink()
+    with pytest.raises(WeightError, match="one.safetensors") as error:
+        load_state("one")
+    if damage != "remove":
+        assert "sha256" in str(error.value) and entries()["one"]["sha256"] in str(error.value)
+    load_state("two")
+
+
+def test_unknown_weights_say_the_nearest(folder: Path) -> None:
+    save("arcface", {"a": torch.ones(2)})
+    with pytest.raises(WeightError, match="did you mean 'arcface'"):
+        load_state("arcfase")
+
+
+def test_installed_weights_are_as_the_manifest_says() -> None:
+    total = 0
+    for name in entries():
+        total += weight_path(name).stat().st_size
+    assert total <= 64_000_000

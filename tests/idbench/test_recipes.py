@@ -1,0 +1,68 @@
+"""`idbench train` and `idbench list` on recipes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from toy import World
+
+TRAINER = '''
+import json
+def train(recipe, state_dir, resume, evaluate):
+    if not evaluate:
+        (state_dir / "state").write_text("x")
+    return {"steps": recipe["steps"], "resumed": resume, "evaluated": evaluate, "auc": 0.98765}
+'''
+
+
+@pytest.fixture
+def recipe(world: World, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (world.folder / "my_trainer.py").write_text(TRAINER)
+    monkeypatch.syspath_prepend(str(world.folder))
+    path = world.folder / "small.yaml"
+    path.write_text("trainer: my_trainer:train\nsteps: 5\n")
+    return path
+
+
+def test_train_runs_the_function_that_the_recipe_names(world: World, recipe: Path) -> None:
+    done = world.run("train", "small.yaml", "--set", "steps=7", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "steps": 7, "resumed": False, "evaluated": False, "auc": 0.98765,
+    }
+    assert (world.folder / ".training/small/state").exists()
+    again = world.run("train", "small.yaml", "--resume")
+    assert "resumed: True" in again.stdout and "auc: 0.9877" in again.stdout
+
+
+def test_evaluate_trains_nothing(world: World, recipe: Path) -> None:
+    done = world.run("train", "small.yaml", "--evaluate")
+    assert done.returncode == 0 and "evaluated: True" in done.stdout
+    assert not (world.folder / ".training").exists()
+
+
+def test_mistakes_are_one_sentence(world: World, recipe: Path) -> None:
+    broken = world.folder / "broken.yaml"
+    broken.write_text("trainer: no.such:train\n")
+    (world.folder / "empty.yaml").write_text("steps: 3\n")
+    for arguments, words in (
+        (("train", "arcfase"), "did you mean 'arcface'?"),
+        (("train", "gone.yaml"), "The recipe gone.yaml is missing"),
+        (("train", "empty.yaml"), "names no trainer"),
+        (("train", "broken.yaml"), "cannot be loaded"),
+        (("train", "small.yaml", "--set", "stepps=3"), "did you mean 'steps'?"),
+        (("train", "small.yaml", "--resume"), "no state in .training/small to resume"),
+    ):
+        done = world.run(*arguments)
+        assert done.returncode == 2 and words in done.stderr, (arguments, done.stderr)
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["models", "metrics", "suites", "protocols", "recipes", "weights"])
+def test_lists_can_be_read_by_machines_and_people(world: World, kind: str) -> None:
+    rows = json.loads(world.run("list", kind, "--json").stdout)
+    text = world.run("list", kind).stdout
+    for row in rows:
+        assert str(next(iter(row.values()))) in text
