@@ -17,8 +17,11 @@ def _head(p, x, y, z):
 
 
 @njit(fastmath=True, error_model="numpy")
-def _march_head(p, ox, oy, oz, dx, dy, dz):
-    """First hit of a ray with the head, in its frame: (t, part) with part 0 for a miss."""
+def _march_head(p, ox, oy, oz, dx, dy, dz, start):
+    """First hit of a ray with the head, in its frame: (t, part) with part 0 for a miss.
+
+    `start`: where to begin at the earliest.
+    """
     # Bounding ellipsoid: wide enough for every hair style.
     by = -0.12
     rx, ry, rz = 1.30, 1.72, 1.45
@@ -31,7 +34,7 @@ def _march_head(p, ox, oy, oz, dx, dy, dz):
     if disc <= 0.0:
         return 0.0, 0
     root = np.sqrt(disc)
-    t, far = (-qb - root) / qa, (-qb + root) / qa
+    t, far = max((-qb - root) / qa, start), (-qb + root) / qa
     for _ in range(48):
         x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
         ds = skin(p, x, y, z)
@@ -53,7 +56,7 @@ def _march_head(p, ox, oy, oz, dx, dy, dz):
 @njit(fastmath=True, error_model="numpy")
 def _march_body(p, nx, ny, nz, ox, oy, oz, dx, dy, dz):
     """First hit of a ray with neck or torso, in the torso's frame: (t, part)."""
-    t = 8.6
+    t = 9.3  # the torso is at most 0.4 in front of z = 0 and 0.9 behind
     for _ in range(40):
         x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
         a, b = body(p, x, y, z, nx, ny, nz)
@@ -61,7 +64,7 @@ def _march_body(p, nx, ny, nz, ox, oy, oz, dx, dy, dz):
         if d < 0.005:
             return t, 4 if a < b else 5
         t += 0.95 * d
-        if t > 12.5:
+        if t > 11.4:
             break
     return 0.0, 0
 
@@ -86,8 +89,12 @@ def _light(r, g, b, nx, ny, nz, vx, vy, vz, occlusion, shadow, gloss, soft, ligh
 
 
 @njit(fastmath=True, error_model="numpy")
-def _shade_head(p, turn, part, x, y, z, vx, vy, vz, light, key, ambient):
-    """Colour of a hit on the head. (x, y, z): head's frame; (vx, vy, vz): ray, torso's frame."""
+def _shade_head(p, turn, part, x, y, z, vx, vy, vz, light, key, ambient, occlusion, shadow):
+    """Colour, occlusion and shadow of a hit on the head.
+
+    (x, y, z): head's frame; (vx, vy, vz): ray, torso's frame. A negative `occlusion` is
+    computed; one given is taken, with `shadow`, from a neighbouring ray.
+    """
     e = 0.012
     if part == 1:
         a = skin(p, x + e, y - e, z - e)
@@ -111,29 +118,33 @@ def _shade_head(p, turn, part, x, y, z, vx, vy, vz, light, key, ambient):
     lx = turn[0, 0] * light[0] + turn[1, 0] * light[1] + turn[2, 0] * light[2]
     ly = turn[0, 1] * light[0] + turn[1, 1] * light[1] + turn[2, 1] * light[2]
     lz = turn[0, 2] * light[0] + turn[1, 2] * light[1] + turn[2, 2] * light[2]
-    near = _head(p, x + 0.17 * hx, y + 0.17 * hy, z + 0.17 * hz) / 0.17
-    occlusion = 0.45 + 0.55 * min(max(near, 0.0), 1.0)
-    shadow = 1.0
-    if hx * lx + hy * ly + hz * lz > -0.1:
-        t = 0.08
-        for _ in range(3):
-            s = _head(p, x + 0.02 * hx + t * lx, y + 0.02 * hy + t * ly, z + 0.02 * hz + t * lz)
-            shadow = min(shadow, 0.5 + 6.0 * s / t)
-            t += max(0.10, 0.9 * s)
-            if s > 0.35:
-                break
-    shadow = 0.55 + 0.45 * min(max(shadow, 0.0), 1.0)
+    if occlusion < 0.0:
+        near = _head(p, x + 0.17 * hx, y + 0.17 * hy, z + 0.17 * hz) / 0.17
+        occlusion = 0.45 + 0.55 * min(max(near, 0.0), 1.0)
+        shadow = 1.0
+        if hx * lx + hy * ly + hz * lz > -0.1:
+            t = 0.08
+            for _ in range(3):
+                s = _head(p, x + 0.02 * hx + t * lx, y + 0.02 * hy + t * ly, z + 0.02 * hz + t * lz)
+                shadow = min(shadow, 0.5 + 6.0 * s / t)
+                t += max(0.10, 0.9 * s)
+                if s > 0.35:
+                    break
+        shadow = 0.55 + 0.45 * min(max(shadow, 0.0), 1.0)
     wx = turn[0, 0] * hx + turn[0, 1] * hy + turn[0, 2] * hz
     wy = turn[1, 0] * hx + turn[1, 1] * hy + turn[1, 2] * hz
     wz = turn[2, 0] * hx + turn[2, 1] * hy + turn[2, 2] * hz
+    gloss, soft = 0.3, 0.2
     if part == 1:
         r, g, b_, gloss = skin_colour(p, x, y, z)
-        return _light(r, g, b_, wx, wy, wz, vx, vy, vz, occlusion, shadow, gloss, 0.35, light, key, ambient)
-    if part == 2:
+        soft = 0.35
+    elif part == 2:
         r, g, b_ = hair_colour(p, x, y, z)
-        return _light(r, g, b_, wx, wy, wz, vx, vy, vz, occlusion, shadow, 0.12, 0.2, light, key, ambient)
-    c3 = p.glasses_rgb
-    return _light(c3[0], c3[1], c3[2], wx, wy, wz, vx, vy, vz, 1.0, shadow, 0.3, 0.2, light, key, ambient)
+        gloss = 0.12
+    else:
+        r, g, b_ = p.glasses_rgb[0], p.glasses_rgb[1], p.glasses_rgb[2]
+    r, g, b_ = _light(r, g, b_, wx, wy, wz, vx, vy, vz, occlusion, shadow, gloss, soft, light, key, ambient)
+    return r, g, b_, occlusion, shadow
 
 
 @njit(fastmath=True, error_model="numpy")
@@ -172,8 +183,12 @@ def _shade_body(p, turn, pivot, neck, part, x, y, z, vx, vy, vz, light, key, amb
 
 
 @njit(fastmath=True, error_model="numpy")
-def _ray(people, turns, centres, pivot, camera, light, key, ambient, px, py):
-    """Colour, part and person of one ray through pixel position (px, py); part 0: background."""
+def _ray(people, turns, centres, pivot, camera, light, key, ambient, px, py, start, known, occlusion, shadow):
+    """One ray through pixel position (px, py): colour, part, person, depth, occlusion, shadow.
+
+    Part 0 is the background. `start` (0: anywhere) comes from neighbouring rays; `occlusion` and
+    `shadow` of the pixel's middle serve again where the part is the `known` one.
+    """
     dx, dy, dz = (px - camera[1]) / camera[0], -(py - camera[2]) / camera[0], -1.0
     length = np.sqrt(dx * dx + dy * dy + 1.0)
     dx, dy, dz = dx / length, dy / length, dz / length
@@ -192,10 +207,10 @@ def _ray(people, turns, centres, pivot, camera, light, key, ambient, px, py):
         ex = m[0, 0] * dx + m[1, 0] * dy + m[2, 0] * dz
         ey = m[0, 1] * dx + m[1, 1] * dy + m[2, 1] * dz
         ez = m[0, 2] * dx + m[1, 2] * dy + m[2, 2] * dz
-        t, part = _march_head(p, hx, hy, hz, ex, ey, ez)
+        t, part = _march_head(p, hx, hy, hz, ex, ey, ez, start)
         if part > 0 and t < best:
             best, best_part, best_person = t, part, i
-        if oy + 10.0 * dy < -0.45:
+        if oy + 10.0 * dy < -0.6 and abs(ox + 10.0 * dx) < p.shoulder + 0.6:
             nx = m[0, 1] * 0.25 + m[0, 2] * 0.0
             ny = pivot[1] + m[1, 1] * 0.25
             nz = pivot[2] + m[2, 1] * 0.25
@@ -203,7 +218,7 @@ def _ray(people, turns, centres, pivot, camera, light, key, ambient, px, py):
             if part > 0 and t < best:
                 best, best_part, best_person = t, part, i
     if best_part == 0:
-        return 0.0, 0.0, 0.0, 0, 0
+        return 0.0, 0.0, 0.0, 0, 0, 0.0, -1.0, 0.0
     i = best_person
     p, m = people[i], turns[i]
     x, y, z = best * dx - centres[i, 0], best * dy - centres[i, 1], best * dz + camera[3]
@@ -216,8 +231,11 @@ def _ray(people, turns, centres, pivot, camera, light, key, ambient, px, py):
         hx = m[0, 0] * qx + m[1, 0] * qy + m[2, 0] * qz + pivot[0]
         hy = m[0, 1] * qx + m[1, 1] * qy + m[2, 1] * qz + pivot[1]
         hz = m[0, 2] * qx + m[1, 2] * qy + m[2, 2] * qz + pivot[2]
-        r, g, b = _shade_head(p, m, best_part, hx, hy, hz, dx, dy, dz, light, key, ambient)
-    return r, g, b, best_part, i + 1
+        if best_part != known:
+            occlusion = -1.0
+        r, g, b, occlusion, shadow = _shade_head(
+            p, m, best_part, hx, hy, hz, dx, dy, dz, light, key, ambient, occlusion, shadow)
+    return r, g, b, best_part, i + 1, best, occlusion, shadow
 
 
 @njit(fastmath=True, error_model="numpy", cache=True)
@@ -235,10 +253,13 @@ def render_frame(people, turns, centres, pivot, camera, light, key, ambient, bac
     colour = np.empty((height, width, 3), np.float32)
     part = np.zeros((height, width), np.uint8)
     owner = np.zeros((height, width), np.uint8)
+    depth = np.zeros((height, width))
+    shade = np.zeros((height, width, 2))
     for row in range(height):
         for col in range(width):
-            r, g, b, k, i = _ray(people, turns, centres, pivot, camera, light, key, ambient,
-                                 col + 0.5, row + 0.5)
+            r, g, b, k, i, t, o, s = _ray(people, turns, centres, pivot, camera, light, key, ambient,
+                                          col + 0.5, row + 0.5, 0.0, -1, -1.0, 0.0)
+            depth[row, col], shade[row, col, 0], shade[row, col, 1] = t, o, s
             part[row, col], owner[row, col] = k, i
             if k == 0:
                 for c in range(3):
@@ -253,9 +274,12 @@ def render_frame(people, turns, centres, pivot, camera, light, key, ambient, bac
         for col in range(width):
             rough = 0.0
             edge = False
+            start = depth[row, col] if owner[row, col] > 0 else 99.0
             for dr, dc in ((0, 1), (1, 0), (0, -1), (-1, 0)):
                 rr, cc = min(max(row + dr, 0), height - 1), min(max(col + dc, 0), width - 1)
                 edge = edge or owner[rr, cc] != owner[row, col] or part[rr, cc] != part[row, col]
+                if owner[rr, cc] > 0:
+                    start = min(start, depth[rr, cc])
                 if owner[row, col] > 0:
                     for c in range(3):
                         rough = max(rough, abs(colour[rr, cc, c] - colour[row, col, c]))
@@ -265,8 +289,11 @@ def render_frame(people, turns, centres, pivot, camera, light, key, ambient, bac
                 result[row, col, c] = 0.0
             for sub in range(4):
                 sr, sc = sub // 2, sub % 2
-                r, g, b, k, i = _ray(people, turns, centres, pivot, camera, light, key, ambient,
-                                     col + 0.25 + 0.5 * sc, row + 0.25 + 0.5 * sr)
+                # Rays begin just before the nearest of the hits around.
+                r, g, b, k, i, _, _, _ = _ray(
+                    people, turns, centres, pivot, camera, light, key, ambient,
+                    col + 0.25 + 0.5 * sc, row + 0.25 + 0.5 * sr, start - 0.15,
+                    part[row, col], shade[row, col, 0], shade[row, col, 1])
                 if k == 0:
                     r = backdrop[2 * row + sr, 2 * col + sc, 0]
                     g = backdrop[2 * row + sr, 2 * col + sc, 1]

@@ -30,10 +30,10 @@ _FLOATS = (
 )
 _COLOURS = ("skin", "hair", "iris", "lips", "glasses_rgb", "g1", "g2", "shirt")
 FACE = np.dtype(
-    [(name, "f4") for name in _FLOATS]
-    + [(name, "f4", (3,)) for name in _COLOURS]
-    + [(name, "i4") for name in ("style", "beard", "glasses", "pattern", "emblem", "salt")]
-    + [("neck_w", "f4"), ("shoulder", "f4"), ("neckline", "f4"), ("sleeve", "f4")]
+    [(name, "f8") for name in _FLOATS]
+    + [(name, "f8", (3,)) for name in _COLOURS]
+    + [(name, "i8") for name in ("style", "beard", "glasses", "pattern", "emblem", "salt")]
+    + [("neck_w", "f8"), ("shoulder", "f8"), ("neckline", "f8"), ("sleeve", "f8")]
 )
 
 # Hair styles by the geometry they need; indices follow identity.HAIR_STYLES.
