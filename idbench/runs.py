@@ -268,6 +268,7 @@ def start(
     Args:
         identity: everything that makes it this run: suite, split, seed, model.
         request: what was asked on the command line, to recognise a repeated call cheaply.
+        command: the arguments of the command line.
         samples: (suite id, sample id) of every planned sample, in order.
 
     Raises:
@@ -284,12 +285,13 @@ def start(
                 "remove that one."
             )
         planned = {**run.meta["samples"], **dict(samples)}
-        run.save(samples=planned, request=dict(request), status="running", command=list(command))
+        run.save(samples=planned, request=dict(request), status="running",
+                 command=["idbench", *command])
         return run
     run = Run(folder, {
         "schema": SCHEMA,
         "status": "running",
-        "command": list(command),
+        "command": ["idbench", *command],
         "created": now(),
         "request": dict(request),
         "identity": dict(identity),

@@ -78,7 +78,7 @@ def run(
             identity = {**part, "model": _model_part(base, variant, made)}
         ids = [(s.id, runs.sample_id(s.id, identity["model"])) for s in samples]
         current = runs.start(
-            folder, identity=identity, request=request, samples=ids, command=sys.argv
+            folder, identity=identity, request=request, samples=ids, command=sys.argv[1:]
         )
         timings.include(current.meta["timings"])
         if asked:

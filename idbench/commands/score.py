@@ -119,7 +119,7 @@ def _score(
             for item, digest in zip(items, digests, strict=True)
         ]
         current = runs.start(
-            folder, identity=identity, request={"kind": "videos"}, samples=ids, command=sys.argv
+            folder, identity=identity, request={"kind": "videos"}, samples=ids, command=sys.argv[1:]
         )
         timings = Timings(current.meta["timings"])
         scoring.check(current)
