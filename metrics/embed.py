@@ -60,6 +60,7 @@ class Embedder:
         self._references: dict[Path, ReferenceVectors] = {}
         self._texts: dict[tuple[str, str], np.ndarray] = {}
         self._shares: dict[str, float] = {}
+        self._hashes: dict[str, str] = {}
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
@@ -105,7 +106,9 @@ class Embedder:
         return hashes
 
     def _hash(self, name: str) -> dict[str, str]:
-        return {name: embedded.entry(name)["sha256"]}
+        if name not in self._hashes:  # the manifest is read once, not for every video
+            self._hashes[name] = embedded.entry(name)["sha256"]
+        return {name: self._hashes[name]}
 
     # -- faces
 
