@@ -74,8 +74,9 @@ def measured(runs: Sequence[Run], published: Sequence[PublishedTable] = ()) -> T
     if runs:
         suite, scoring = runs[0].meta["identity"]["suite"], runs[0].meta["scoring"] or {}
         protocol = scoring.get("protocol", {}).get("name", "not scored")
+        named = f"suite {suite['name']} {suite['version']}"
         caption = (
-            f"Measured: suite {suite['name']} {suite['version']}, protocol {protocol}; mean "
+            f"Measured: {named.strip()}, protocol {protocol}; mean "
             "[95 % interval, bootstrap over identities]; (share scored) where it is under 100 %."
         )
     return Tables(
@@ -246,7 +247,7 @@ def _wide(rows: Sequence[MeasuredRow]) -> list[dict[str, str]]:
         {
             "system": row.system, "split": row.split,
             **{title(n): cell(row.estimates[n]) if n in row.estimates else "" for n in columns},
-            "coverage": _lowest(row), "n": str(max(e.n for e in row.estimates.values())),
+            "samples scored": _lowest(row), "n": str(max(e.n for e in row.estimates.values())),
             "identity groups": str(max(e.clusters for e in row.estimates.values())),
         }
         for row in rows if row.estimates
@@ -254,8 +255,11 @@ def _wide(rows: Sequence[MeasuredRow]) -> list[dict[str, str]]:
 
 
 def _lowest(row: MeasuredRow) -> str:
-    """The lowest coverage of the four metrics of the paper, or of whatever was measured."""
-    names = [n for n in SHOWN[:4] if n in row.estimates] or list(row.estimates)
+    """The lower coverage of ArcSim and CurSim, or the lowest of whatever was measured.
+
+    That of another metric stands in its own cell.
+    """
+    names = [n for n in SHOWN[:2] if n in row.estimates] or list(row.estimates)
     shares = [row.estimates[n].coverage for n in names]
     known = [share for share in shares if share is not None]
     return f"{min(known):.0%}".replace("%", " %") if known else ""

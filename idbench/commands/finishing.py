@@ -119,5 +119,7 @@ def _say(run: Run, failed: Sequence[Any], as_json: bool, scored: bool) -> None:
         )
     times = run.meta["timings"]
     parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in times.items())
-    click.echo(f"Seconds: {parts}; in all {sum(times.values()):.1f}.")
+    peak = run.meta.get("peak_memory_gb")
+    memory = f"; at most {peak} GB of memory" if peak else ""
+    click.echo(f"Seconds: {parts}; in all {sum(times.values()):.1f}{memory}.")
     click.echo(f"Run folder: {run.folder}")
