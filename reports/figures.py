@@ -1,0 +1,195 @@
+"""Figures by matplotlib: as SVG that follows the page's colours, or as they are for papers.
+
+Each function returns a matplotlib `Figure`; `to_svg` turns it into inline SVG whose text stays
+text and whose colours are CSS variables of the report.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from idbench.statistics import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, RULE = "#1d1c1a", "#6d6a63", "#d9d5cc"
+SERIES = ("#2c5d8f", "#b4532a", "#3f7a4c", "#7f569b", "#937400", "#2f8088")
+"""Told apart in print and by readers who see few colours; markers differ too."""
+MARKERS = ("o", "s", "D", "^", "v", "P")
+
+_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)"} | {
+    colour: f"var(--s{index})" for index, colour in enumerate(SERIES)
+}
+_STYLE = {
+    "font.family": "sans-serif", "font.size": 9.0, "svg.fonttype": "none",
+    "svg.hashsalt": "idbench", "text.color": INK, "axes.edgecolor": RULE,
+    "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
+    "xtick.major.size": 0, "ytick.major.size": 0, "figure.facecolor": "none",
+    "axes.facecolor": "none", "savefig.facecolor": "none", "legend.frameon": False,
+    # Names are not ours: a dollar sign in one is no formula.
+    "text.parse_math": False, "axes.unicode_minus": True,
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """One run in a figure: its name and its estimates by metric."""
+
+    name: str
+    estimates: Mapping[str, Estimate]
+    points: Sequence[tuple[float, float]] = ()
+
+
+def colour(index: int) -> str:
+    """Colour of run `index`."""
+    return SERIES[index % len(SERIES)]
+
+
+def tradeoff(series: Sequence[Series], x: str, y: str, titles: Mapping[str, str]) -> Figure:
+    """Each run's mean of two metrics with 95 % intervals, and its single videos behind."""
+    with _style():
+        figure, (axes,) = _axes(1, (5.4, 3.7))
+        axes.grid(color=RULE, linewidth=0.5)
+        axes.set_axisbelow(True)
+        for index, one in enumerate(series):
+            c, marker = colour(index), MARKERS[index % len(MARKERS)]
+            if one.points:
+                across, up = np.array(one.points, np.float64).T
+                axes.scatter(across, up, s=11, color=c, alpha=0.28, linewidths=0)
+            a, b = one.estimates.get(x), one.estimates.get(y)
+            if a is None or b is None or a.mean is None or b.mean is None:
+                continue
+            axes.errorbar([a.mean], [b.mean], xerr=_bars([a]), yerr=_bars([b]), fmt=marker, ms=7,
+                          color=c, elinewidth=1.6, capsize=0, label=one.name)
+        axes.set_xlabel(titles[x])
+        axes.set_ylabel(titles[y])
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="best", fontsize=8.5)
+        return figure
+
+
+def by_category(
+    categories: Mapping[str, Sequence[Mapping[str, Estimate]]], metrics: Sequence[str],
+    titles: Mapping[str, str],
+) -> Figure:
+    """A panel for each metric: the mean and 95 % interval of each category, one mark a run."""
+    names = list(categories)
+    with _style():
+        height = 0.75 + len(names) * (0.24 + 0.12 * max(len(v) for v in categories.values()))
+        figure, panels = _axes(len(metrics), (9.6, height))
+        for column, (axes, metric) in enumerate(zip(panels, metrics, strict=True)):
+            axes.grid(axis="x", color=RULE, linewidth=0.5)
+            axes.set_axisbelow(True)
+            for row, name in enumerate(names):
+                of_runs = categories[name]
+                for index, estimates in enumerate(of_runs):
+                    found = estimates.get(metric)
+                    if found is None or found.mean is None:
+                        continue
+                    shift = (index - (len(of_runs) - 1) / 2) * 0.26
+                    axes.errorbar([found.mean], [row + shift], xerr=_bars([found]), ms=5,
+                                  fmt=MARKERS[index % len(MARKERS)], color=colour(index),
+                                  elinewidth=1.5, capsize=0)
+            axes.set_ylim(len(names) - 0.45, -0.55)
+            axes.set_yticks(range(len(names)), names if column == 0 else [""] * len(names))
+            axes.tick_params(axis="y", labelsize=9.5, labelcolor=INK)
+            axes.set_title(titles[metric], fontsize=9.5, color=INK, loc="left")
+            axes.locator_params(axis="x", nbins=4)
+            axes.spines["left"].set_visible(False)
+        return figure
+
+
+def over_time(
+    series: Sequence[tuple[str, Sequence[tuple[float, float]]]], title: str, bins: int = 9
+) -> Figure:
+    """Mean of a per-frame metric along the videos, with the middle half of the frames behind.
+
+    Args:
+        series: name of a run and its (place in the video 0..1, value) pairs.
+    """
+    with _style():
+        figure, (axes,) = _axes(1, (5.4, 3.7))
+        axes.grid(color=RULE, linewidth=0.5)
+        axes.set_axisbelow(True)
+        for index, (name, pairs) in enumerate(series):
+            if not pairs:
+                continue
+            place, value = np.array(pairs, np.float64).T
+            which = np.minimum((place * bins).astype(int), bins - 1)
+            used = [b for b in range(bins) if (which == b).any()]
+            x = [float(place[which == b].mean()) for b in used]
+            quartiles = np.array([np.percentile(value[which == b], [25, 75]) for b in used]).T
+            axes.fill_between(x, *quartiles, color=colour(index), alpha=0.14, linewidth=0)
+            axes.plot(x, [float(value[which == b].mean()) for b in used], color=colour(index),
+                      marker=MARKERS[index % len(MARKERS)], ms=4, linewidth=1.6, label=name)
+        axes.set_xticks([0, 0.5, 1], ["first frame", "middle", "last frame"])
+        axes.set_ylabel(title)
+        if len(axes.get_legend_handles_labels()[0]) > 1:
+            axes.legend(loc="best", fontsize=8.5)
+        return figure
+
+
+def to_svg(figure: Figure, description: str) -> str:
+    """Inline SVG: as wide as its place, colours of the page, with a text for screen readers."""
+    import warnings
+
+    with _style(), warnings.catch_warnings():
+        # Text stays text, so a glyph that matplotlib's own font lacks is no loss.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg"):]
+    for hexadecimal, variable in _VARIABLES.items():
+        svg = svg.replace(hexadecimal, variable)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # Ids must not meet those of the page or of the next figure.
+    prefix = f"f{abs(hash_text(description)) % 10**8}-"
+    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
+    svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{prefix}", svg)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1",
+                                                              svg, count=1), count=1)
+    from html import escape
+
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
+
+
+def hash_text(text: str) -> int:
+    """A number that stands for a text, the same in every process."""
+    import hashlib
+
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
+
+
+def _style():  # type: ignore[no-untyped-def]
+    import matplotlib
+
+    return matplotlib.rc_context(_STYLE)
+
+
+def _axes(count: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """A figure without pyplot, so that no window system and no global state is touched."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def _bars(estimates: Sequence[Estimate]) -> np.ndarray | None:
+    """Lengths below and above the mean (2, n), as matplotlib's error bars take them."""
+    rows = [
+        (0.0, 0.0) if e.low is None or e.high is None or e.mean is None
+        else (e.mean - e.low, e.high - e.mean) for e in estimates
+    ]
+    return np.maximum(np.array(rows).T, 0.0)

@@ -1,0 +1,280 @@
+"""The HTML report: one self-contained page of one or more runs.
+
+The page needs no network and opens from disk. Prompts, names and reasons are hostile input:
+the templates escape everything, and a content security policy lets only the page's own script
+run. Without JavaScript everything can still be read and played; sorting and filtering cannot.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path, PurePath
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from idbench import __version__
+from idbench.files import atomic_path
+from idbench.reports import data, figures, published, tables
+from idbench.runs import Run
+from idbench.statistics import Estimate
+
+TEMPLATES = Path(__file__).parent / "templates"
+MAIN_METRICS = ("arcsim", "cursim", "viclip", "clipdist")
+
+
+def build_report(
+    run_folders: Sequence[Path], output: Path, embed: bool | None = None
+) -> Path:
+    """Write the report of finished or unfinished runs to `output`, atomically.
+
+    Args:
+        run_folders: folders that `idbench run` or `idbench score` made; the first one leads.
+        output: the page.
+        embed: whether videos go into the page or are linked; None: embedded while they are
+            under 11 MB together.
+
+    Raises:
+        UserError: no run there, no scores yet, or runs that cannot stand in one table.
+    """
+    runs = [Run.open(Path(folder)) for folder in run_folders]
+    measured = tables.measured(runs)
+    report = data.read(runs, Path(output), embed)
+    text = _environment().get_template("report.html").render(_context(report, measured))
+    with atomic_path(Path(output)) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(output)
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True,
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=number, interval=interval, percent=percent, short=short, plain=plain,
+        seconds=lambda v: f"{v:.1f} s" if v < 120 else f"{v / 60:.1f} min",
+    )
+    return environment
+
+
+def _context(report: data.ReportData, measured: tables.Tables) -> dict[str, Any]:
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    titles = {m: tables.title(m).rstrip(" ↑↓") for m in report.metrics}
+    low, high = _curve_range(report)
+    return {
+        "script": Markup(script), "style": Markup(style), "script_hash": Markup(digest),
+        "media_source": "data:" if report.embedded else "data: file: 'self'",
+        "report": report, "measured": measured, "titles": titles,
+        "arrows": {m: tables.title(m)[-1] for m in report.metrics
+                   if tables.title(m)[-1] in "↑↓"},
+        "lower_is_better": [m for m in report.metrics if tables.title(m).endswith("↓")],
+        "explained": [_explained(m) for m in report.metrics],
+        "figures": _figures(report, titles), "published": published.comparison(),
+        "published_titles": tables._PUBLISHED_TITLES | {
+            m: tables.title(m) for m in MAIN_METRICS},
+        "methods": [_method(run, label) for run, label in
+                    zip(report.runs, report.labels, strict=True)],
+        "spans": _spans(report), "curve_low": low, "curve_high": high,
+        "curve_path": lambda curve: curve_path(curve, low, high),
+        "zero": (high - 0) / (high - low) * 100 if low < 0 < high else None,
+        "dots": dots, "splits": _unique(c.split for c in report.cards),
+        "category_names": _unique(c.category for c in report.cards),
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "version": __version__,
+        "as_json": json.dumps, "sort_values": sort_values, "reasons_of": reasons_of,
+    }
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A value with a true minus sign; an en dash when there is none."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def interval(found: Estimate) -> str:
+    """The 95 % interval, or nothing where there is none."""
+    if found.low is None or found.high is None:
+        return ""
+    return f"{number(found.low)} to {number(found.high)}"
+
+
+def percent(value: float | None) -> str:
+    """A share as a whole percentage."""
+    return "–" if value is None else f"{100 * value:.0f} %"
+
+
+def short(text: str, length: int = 12) -> str:
+    """The beginning of a hash."""
+    return text if len(text) <= length else text[:length] + "…"
+
+
+def plain(value: Any) -> str:
+    """A setting as a person reads it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(plain(v) for v in value)
+    return "–" if value is None else str(value)
+
+
+def curve_path(curve: data.Curve, low: float, high: float) -> tuple[str, str]:
+    """SVG paths of a curve in a box of 100 x 100: its line, broken at gaps, and its dots."""
+    line, points, pen_down = [], [], False
+    for index, value in enumerate(curve.values):
+        if value is None:
+            pen_down = False
+            continue
+        x = 100 * (index + 0.5) / len(curve.values)
+        y = 100 * (high - value) / (high - low)
+        line.append(f"{'L' if pen_down else 'M'}{x:.2f} {y:.2f}")
+        points.append(f"M{x:.2f} {y:.2f}h0")
+        pen_down = True
+    return "".join(line), "".join(points)
+
+
+def dots(values: Sequence[float], low: float, high: float) -> list[float]:
+    """Places of values between `low` and `high` in percent."""
+    width = max(high - low, 1e-9)
+    return [round(100 * (v - low) / width, 1) for v in values]
+
+
+def sort_values(card: data.CardView) -> str:
+    """JSON of a card's values by metric, each [run, value], for the page's script."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for take in card.takes:
+        for metric, value in take.values.items():
+            if value.value is not None:
+                found.setdefault(metric, []).append((take.run, round(value.value, 6)))
+    return json.dumps(found)
+
+
+def reasons_of(take: data.TakeView) -> list[str]:
+    """Why a video, though it is there, was not scored, beyond what its people's lines say."""
+    found = [take.problem] if take.video and take.problem else []
+    people = {v.reason for person in take.people for v in person.values.values() if v.reason}
+    for value in take.values.values():
+        reason = value.reason
+        if reason and take.video and not any(reason.endswith(told) for told in people):
+            found.append(reason)
+    return list(dict.fromkeys(found))
+
+
+def _curve_range(report: data.ReportData) -> tuple[float, float]:
+    """One range of all per-frame curves, so that they can be compared: whole tenths."""
+    import math
+
+    values = [v for card in report.cards for take in card.takes for person in take.people
+              for curve in person.curves for v in curve.values if v is not None]
+    if not values:
+        return 0.0, 1.0
+    low = min(0.0, math.floor(min(values) * 10) / 10)
+    return low, max(math.ceil(max(values) * 10) / 10, low + 0.1)
+
+
+def _spans(report: data.ReportData) -> dict[str, tuple[float, float]]:
+    """Smallest and largest video-level value of each metric."""
+    found: dict[str, tuple[float, float]] = {}
+    for metric in report.metrics:
+        values = [t.values[metric].value for c in report.cards for t in c.takes
+                  if metric in t.values]
+        known = [v for v in values if v is not None]
+        if known:
+            found[metric] = (min(known), max(known))
+    return found
+
+
+def _figures(report: data.ReportData, titles: Mapping[str, str]) -> dict[str, Markup]:
+    shown = [m for m in MAIN_METRICS if m in report.metrics]
+    made: dict[str, Markup] = {}
+
+    def keep(name: str, figure: Any, text: str) -> None:
+        made[name] = Markup(figures.to_svg(figure, text))
+
+    arrowed = {m: tables.title(m) for m in report.metrics}
+    estimates = [row.estimates for row in tables.measured(report.runs).rows]
+    if {"arcsim", "clipdist"} <= set(shown):
+        series = [
+            figures.Series(label, found, [
+                (a.value, b.value) for card in report.cards for take in card.takes
+                if take.run == index and {"arcsim", "clipdist"} <= set(take.values)
+                for a, b in [(take.values["arcsim"], take.values["clipdist"])]
+                if a.value is not None and b.value is not None])
+            for index, (label, found) in enumerate(zip(report.labels, estimates, strict=True))
+        ]
+        keep("tradeoff", figures.tradeoff(series, "arcsim", "clipdist", arrowed),
+             "Identity against editability: ArcSim and CLIPDist, mean and 95 % interval")
+    if shown and report.categories:
+        keep("categories", figures.by_category(report.categories, shown, arrowed),
+             "Mean and 95 % interval of each metric in each prompt category")
+    frames = [(label, values.get("arcsim", [])) for label, values in
+              zip(report.labels, report.frame_values, strict=True)]
+    if any(values for _, values in frames):
+        keep("time", figures.over_time(frames, titles["arcsim"]),
+             "ArcSim along the videos, mean and middle half of the frames")
+    return made
+
+
+def _explained(name: str) -> dict[str, Any]:
+    metric = tables._metric(name)
+    return {
+        "title": tables.title(name),
+        "formula": getattr(metric, "formula", "from another package"),
+        "range": getattr(metric, "range", None), "source": getattr(metric, "source", ""),
+    }
+
+
+def _method(run: Run, label: str) -> dict[str, Any]:
+    """How a run was made, as plain pairs."""
+    meta = run.meta
+    scoring, identity = meta.get("scoring") or {}, meta["identity"]
+    model = identity["model"]
+    command = [str(part) for part in meta.get("command", [])]
+    if command:
+        command[0] = PurePath(command[0]).name
+    git = meta.get("git") or {}
+    revision = git.get("revision")
+    return {
+        "label": label, "suite": identity["suite"], "split": identity["split"],
+        "command": shlex.join(command), "created": _when(meta.get("created")),
+        "status": meta.get("status"), "counts": meta.get("counts") or {},
+        "revision": "not a checkout" if not revision else
+        revision + (" with uncommitted changes" if git.get("dirty") else ""),
+        "protocol": _flat(scoring.get("protocol") or {}),
+        "settings": _flat({"revision": model.get("revision"), **(model.get("settings") or {})}),
+        "model_weights": model.get("weights") or {},
+        "metric_weights": scoring.get("weight_files") or {},
+        "packages": meta.get("packages") or {}, "hardware": _flat(meta.get("hardware") or {}),
+        "peak_memory_gb": meta.get("peak_memory_gb"),
+        "timings": {k: v for k, v in (meta.get("timings") or {}).items() if v},
+    }
+
+
+def _when(text: str | None) -> str:
+    """A time of run.json as people write it; what is no time stays as it is."""
+    try:
+        return datetime.fromisoformat(text or "").strftime("%Y-%m-%d %H:%M %Z")
+    except ValueError:
+        return text or "unknown"
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as (name, text) pairs: `detection, height`."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in mapping.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            pairs += _flat(value, f"{key}, ")
+        else:
+            pairs.append((name, plain(value)))
+    return pairs
+
+
+def _unique(names: Any) -> list[str]:
+    return list(dict.fromkeys(names))

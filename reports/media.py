@@ -1,0 +1,102 @@
+"""Pictures and videos of a report as data URIs: small, decoded once."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+REFERENCE_SIZE = 144
+CROP_SIZE = 48
+MAXIMUM_CROPS = 16
+MISSING = (214, 211, 204)
+"""Colour of the tile of a frame in which the person was not found."""
+
+
+def picture_uri(pixels: np.ndarray, quality: int = 82) -> str:
+    """An RGB image (H, W, 3) uint8 as a WebP data URI."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", quality=quality, method=4)
+    return _uri("image/webp", buffer.getvalue())
+
+
+@lru_cache(maxsize=4096)
+def reference_uri(path: Path) -> str | None:
+    """A reference image, at most `REFERENCE_SIZE` high and wide; None when unreadable."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+    except (OSError, ValueError):
+        return None
+    image.thumbnail((REFERENCE_SIZE, REFERENCE_SIZE), Image.Resampling.LANCZOS)
+    return picture_uri(np.asarray(image), quality=86)
+
+
+def video_uri(path: Path, page: Path, embed: bool) -> str:
+    """A video as a data URI, or as an address relative to the page that shows it."""
+    if embed:
+        return _uri("video/mp4", path.read_bytes())
+    try:
+        relative = os.path.relpath(path.resolve(), page.resolve().parent)
+    except ValueError:  # another drive
+        return path.resolve().as_uri()
+    return quote(Path(relative).as_posix())
+
+
+def crop_strip(
+    frames: np.ndarray, faces: Sequence[Mapping[str, Any]], identity: str
+) -> tuple[str | None, list[int]]:
+    """The face matched to an identity in each looked-at frame, side by side.
+
+    Args:
+        frames: the whole video, uint8 RGB (T, H, W, 3).
+        faces: as `faces.json`: a mapping with frame, boxes and assignment for each frame.
+        identity: name of the reference.
+
+    Returns:
+        A data URI (None when no frame was looked at), and the frame of each tile. A frame
+        without the person is a plain tile of colour `MISSING`.
+    """
+    looked = [f for f in faces if 0 <= int(f["frame"]) < len(frames)]
+    if len(looked) > MAXIMUM_CROPS:
+        looked = [looked[i] for i in np.linspace(0, len(looked) - 1, MAXIMUM_CROPS).astype(int)]
+    if not looked:
+        return None, []
+    tiles = []
+    for entry in looked:
+        index = entry["assignment"].get(identity)
+        if index is None:
+            tiles.append(np.full((CROP_SIZE, CROP_SIZE, 3), MISSING, np.uint8))
+        else:
+            tiles.append(_crop(frames[int(entry["frame"])], entry["boxes"][index]))
+    return picture_uri(np.concatenate(tiles, axis=1), quality=80), [int(f["frame"]) for f in looked]
+
+
+def _crop(frame: np.ndarray, box: Sequence[float]) -> np.ndarray:
+    """A square around a box x0, y0, x1, y1, with a margin, at `CROP_SIZE`."""
+    from PIL import Image
+
+    x0, y0, x1, y1 = (float(v) for v in box)
+    half = 0.62 * max(x1 - x0, y1 - y0, 2.0)
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    pad = int(np.ceil(half)) + 1
+    # The face may reach over the edge of the frame, and a detector's box may lie outside.
+    x, y = float(np.clip(x, 0, frame.shape[1])), float(np.clip(y, 0, frame.shape[0]))
+    image = Image.fromarray(np.pad(frame, ((pad, pad), (pad, pad), (0, 0)), mode="edge"))
+    square = (x - half + pad, y - half + pad, x + half + pad, y + half + pad)
+    return np.asarray(image.resize((CROP_SIZE, CROP_SIZE), Image.Resampling.BICUBIC, box=square))
+
+
+def _uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

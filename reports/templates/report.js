@@ -1,0 +1,190 @@
+"use strict";
+// Sorting, filtering, playing. Nothing here writes HTML: values go in as text and attributes.
+(() => {
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const form = document.querySelector(".tools");
+  const list = document.querySelector(".cards");
+  const empty = document.querySelector(".empty");
+  const lower = new Set(JSON.parse(document.body.dataset.lower || "[]"));
+  const cards = all(".card", list).map((node, place) => ({
+    node, place,
+    split: node.dataset.split, category: node.dataset.category, status: node.dataset.status,
+    identities: JSON.parse(node.dataset.identities), values: JSON.parse(node.dataset.values),
+    text: (node.querySelector(".prompt").textContent + " " + node.id).toLowerCase(),
+  }));
+  form.hidden = false;
+
+  const chosen = (name) => (form.elements[name] ? form.elements[name].value : "");
+  const runs = () => {
+    const boxes = all("input[name=run]", form);
+    return boxes.length ? new Set(boxes.filter((b) => b.checked).map((b) => +b.value)) : null;
+  };
+
+  function update() {
+    const shown = runs();
+    const words = chosen("find").toLowerCase().split(/\s+/).filter(Boolean);
+    let count = 0;
+    for (const card of cards) {
+      const fits = ["split", "category", "status"].every((n) => !chosen(n) || card[n] === chosen(n))
+        && (!chosen("identity") || card.identities.includes(chosen("identity")))
+        && words.every((word) => card.text.includes(word));
+      card.node.hidden = !fits;
+      count += fits;
+      if (shown) for (const take of all(".take", card.node)) take.hidden = !shown.has(+take.dataset.run);
+    }
+    const [metric, end] = chosen("sort").split(" ");
+    // "Worst" of a card is the worst among the videos shown; what has no value comes last.
+    const up = (end === "worst") !== lower.has(metric);
+    const key = (card) => {
+      const values = (card.values[metric] || []).filter(([run]) => !shown || shown.has(run)).map((p) => p[1]);
+      return values.length ? (up ? Math.min(...values) : -Math.max(...values)) : Infinity;
+    };
+    const keys = new Map(cards.map((card) => [card, metric ? key(card) : 0]));
+    const order = [...cards].sort((a, b) => {
+      const x = keys.get(a), y = keys.get(b);
+      return x === y ? a.place - b.place : x < y ? -1 : 1;
+    });
+    // Hidden cards need no place: moving only the shown ones keeps large reports quick.
+    const seen = order.filter((card) => !card.node.hidden).map((card) => card.node);
+    const now = [...list.children].filter((node) => !node.hidden);
+    if (seen.some((node, i) => now[i] !== node)) list.append(...seen);
+    form.elements.count.textContent = count === 1 ? "1 sample" : `${count} samples`;
+    empty.hidden = count > 0;
+  }
+  form.addEventListener("input", update);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("reset", () => setTimeout(update));
+
+  // A link to a sample shows it even when the filters hide it.
+  function select() {
+    let id = "";
+    try { id = decodeURIComponent(location.hash.slice(1)); } catch { return; }
+    for (const card of cards) card.node.classList.toggle("chosen", card.node.id === id);
+    const card = cards.find((c) => c.node.id === id);
+    if (!card) return;
+    if (card.node.hidden) { form.reset(); update(); }
+    card.node.focus({ preventScroll: true });
+    // Cards above are measured only when they come near: once more when they have been.
+    const show = () => card.node.scrollIntoView({ block: "center", behavior: "instant" });
+    show();
+    requestAnimationFrame(() => requestAnimationFrame(show));
+  }
+  addEventListener("hashchange", select);
+
+  // Videos play while they are in sight.
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  let playing = !still;
+  const visible = new Set();
+  const button = form.elements.play;
+  const play = (video) => video.play().catch(() => {});
+  const watcher = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (isIntersecting) visible.add(target); else visible.delete(target);
+      if (isIntersecting && playing && !target.dataset.held) play(target); else target.pause();
+    }
+    follow();
+  }, { threshold: 0.2 });
+  const say = () => {
+    button.textContent = playing ? "Pause videos" : "Play videos";
+    button.setAttribute("aria-pressed", String(playing));
+  };
+  button.addEventListener("click", () => {
+    playing = !playing;
+    say();
+    for (const video of visible) { delete video.dataset.held; if (playing) play(video); else video.pause(); }
+    follow();
+  });
+  say();
+
+  const frameOf = (video) => Math.min(Math.floor(video.currentTime * video.dataset.fps + 1e-3), video.dataset.frames - 1);
+  function hold(video, frame) {
+    video.dataset.held = "1";
+    video.pause();
+    const last = video.dataset.frames - 1;
+    const go = () => { video.currentTime = (Math.max(0, Math.min(frame, last)) + 0.5) / video.dataset.fps; };
+    if (video.readyState) go();
+    else { video.addEventListener("loadedmetadata", go, { once: true }); video.preload = "auto"; video.load(); }
+  }
+  function toggle(video) {
+    if (video.paused) { delete video.dataset.held; play(video); follow(); } else { video.dataset.held = "1"; video.pause(); }
+  }
+  for (const video of all("video", list)) {
+    video.controls = false;
+    video.tabIndex = 0;
+    watcher.observe(video);
+    video.addEventListener("click", () => toggle(video));
+    video.addEventListener("seeked", () => mark(video));
+    video.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (event.key === " " || event.key === "Enter") toggle(video);
+      else if (step) hold(video, frameOf(video) + step);
+      else return;
+      event.preventDefault();
+    });
+  }
+  list.addEventListener("click", (event) => {
+    const track = event.target.closest(".track");
+    const video = track && track.closest(".take").querySelector("video");
+    if (!video) return;
+    const frames = track.dataset.frames.split(" ").map(Number);
+    const box = track.getBoundingClientRect();
+    const place = Math.floor((event.clientX - box.left) / box.width * frames.length);
+    hold(video, frames[Math.max(0, Math.min(place, frames.length - 1))]);
+  });
+
+  // A line over faces and curves goes along with the video.
+  function mark(video) {
+    const now = frameOf(video);
+    for (const track of all(".track", video.closest(".take"))) {
+      const frames = track.dataset.frames.split(" ").map(Number);
+      let nearest = 0;
+      frames.forEach((f, i) => { if (Math.abs(f - now) < Math.abs(frames[nearest] - now)) nearest = i; });
+      const head = track.querySelector(".head");
+      head.hidden = false;
+      head.style.left = `${100 * (nearest + 0.5) / frames.length}%`;
+    }
+  }
+  let ticking = false;
+  function follow() {
+    if (ticking) return;
+    ticking = true;
+    const tick = () => {
+      const moving = [...visible].filter((video) => !video.paused);
+      moving.forEach(mark);
+      ticking = moving.length > 0;
+      if (ticking) setTimeout(() => requestAnimationFrame(tick), 60);
+    };
+    // A video begins to play a moment after it was asked to.
+    setTimeout(tick, 250);
+  }
+
+  // Column heads that sort.
+  for (const table of all("table.sortable")) {
+    const heads = all("thead th", table);
+    heads.forEach((head, column) => {
+      if (!head.dataset.sort) return;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...head.childNodes);
+      head.append(button);
+      head.setAttribute("aria-sort", "none");
+      button.addEventListener("click", () => {
+        const down = head.getAttribute("aria-sort") === "ascending";
+        for (const other of heads) if (other.dataset.sort) other.setAttribute("aria-sort", "none");
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+        const value = (row) => {
+          const cell = row.children[column];
+          return head.dataset.sort === "number" ? (cell.dataset.value === "" ? NaN : +cell.dataset.value) : cell.textContent.trim();
+        };
+        const rows = [...table.tBodies[0].rows].sort((a, b) => {
+          const x = value(a), y = value(b);
+          if (x !== x || y !== y) return (x !== x) - (y !== y);
+          return (x < y ? -1 : x > y ? 1 : 0) * (down ? -1 : 1);
+        });
+        table.tBodies[0].append(...rows);
+      });
+    });
+  }
+  document.documentElement.dataset.ready = "1";
+  select();
+})();

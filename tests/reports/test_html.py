@@ -1,0 +1,239 @@
+"""The HTML report: complete, self-contained, and safe with hostile names."""
+
+from __future__ import annotations
+
+import html.parser
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from idbench.errors import UserError
+from idbench.reports import data, figures, media
+from idbench.reports.html import build_report, curve_path, interval, number, reasons_of
+from idbench.runs import Run
+from idbench.statistics import Estimate
+
+from .conftest import WEIGHT, make_run
+
+HOSTILE = (
+    '</script><script>document.title="pwned"</script><img src=x onerror="alert(1)"> $x_{$ {{7*7}}'
+)
+
+
+class _Page(html.parser.HTMLParser):
+    """Elements and visible text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._raw = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._raw = tag in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._raw = False
+
+    def handle_data(self, text: str) -> None:
+        if not self._raw:
+            self.text += text
+
+    def all(self, tag: str, **wanted: str) -> list[dict[str, str | None]]:
+        return [a for t, a in self.tags
+                if t == tag and all(a.get(k.rstrip("_")) == v for k, v in wanted.items())]
+
+
+def _page(folders: list[Path], output: Path, **options: object) -> _Page:
+    return _Page(build_report(folders, output, **options).read_text(encoding="utf-8"))  # type: ignore
+
+
+def test_every_sample_is_there_with_its_references_video_and_prompt(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    page = _page([run_folder], tmp_path / "report.html")
+    assert len(page.all("article", class_="card")) == 6
+    videos = page.all("video")
+    assert len(videos) == 5  # one was not generated
+    assert all((v["src"] or "").startswith("data:video/mp4;base64,") for v in videos)
+    faces = [i for i in page.all("img") if (i["alt"] or "").startswith("face reference")]
+    assert len(faces) == 12
+    assert "Sample 4: two people talk in a park." in page.text
+    assert "No video: out of memory" in page.text
+
+
+def test_nothing_is_fetched_from_anywhere(run_folder: Path, tmp_path: Path) -> None:
+    page = _page([run_folder], tmp_path / "report.html")
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "poster", "xlink:href", "action"):
+            value = attributes.get(name) or ""
+            assert not value or value.startswith(("data:", "#")), (tag, name, value[:80])
+    assert not page.all("link") and len(page.all("script")) == 1
+
+
+def test_means_and_coverage_are_those_of_the_table(run_folder: Path, tmp_path: Path) -> None:
+    from idbench.reports import tables
+
+    page = _page([run_folder], tmp_path / "report.html")
+    row = tables.measured([Run.open(run_folder)]).rows[0]
+    for name in ("arcsim", "cursim", "viclip", "clipdist"):
+        found = row.estimates[name]
+        assert number(found.mean) in page.text and interval(found) in page.text
+    assert row.estimates["arcsim"].scored == 4
+    assert "4 of 6 scored" in page.text and "5 of 6 scored" in page.text
+
+
+def test_what_is_unscored_is_listed_once_with_its_reason(run_folder: Path, tmp_path: Path) -> None:
+    report = data.read([Run.open(run_folder)], tmp_path / "report.html")
+    reasons = {item.reason: item.rows for item in report.unscored}
+    assert set(reasons) == {"out of memory", "the person was found in no frame"}
+    assert {(metric, who) for _, _, metric, who in reasons["out of memory"]} == {
+        (m, None) for m in ("arcsim", "cursim", "viclip", "clipdist")}
+    lost = reasons["the person was found in no frame"]
+    assert [metric for _, _, metric, _ in lost] == ["arcsim", "cursim"]
+    assert len({who for *_, who in lost}) == 1
+    page = _page([run_folder], tmp_path / "report.html")
+    links = {a["href"] for a in page.all("a") if (a["href"] or "").startswith("#s-")}
+    assert links == {f"#{a['id']}" for a in page.all("article", class_="card")}
+
+
+def test_protocol_hashes_command_and_environment_are_told(run_folder: Path, tmp_path: Path) -> None:
+    text = _page([run_folder], tmp_path / "report.html").text
+    assert text.count(WEIGHT) == 2  # of the model and of the metrics
+    assert "idbench run --model toy" in text
+    for words in ("strict-v1", "detection, detector", "mtcnn", "numpy",
+                  "Where the time went: 46.7 s",
+                  "The recognisers are trained on synthetic people."):
+        assert words in text, words
+
+
+def test_published_rows_stand_apart_as_another_data_set(run_folder: Path, tmp_path: Path) -> None:
+    text = build_report([run_folder], tmp_path / "report.html").read_text(encoding="utf-8")
+    before, apart = text.split('<section id="published"')
+    assert "Another data set." in apart and "ID-Animator" in apart and "0.289" in apart
+    assert "ID-Animator" not in before
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "runs" / "toy", name=HOSTILE, prompts=[HOSTILE],
+                      categories=[HOSTILE, "b"], identity_names=[HOSTILE, "<b>two"])
+    page = _page([folder], tmp_path / "report.html")
+    assert len(page.all("script")) == 1 and not page.all("b", id="two")
+    assert not [a for _, a in page.tags if "onerror" in a]
+    assert HOSTILE in page.text
+    assert "49" not in re.findall(r"\$x_\{\$ (\S+)", page.text)
+
+
+def test_only_the_own_script_may_run(run_folder: Path, tmp_path: Path) -> None:
+    import base64
+    import hashlib
+
+    text = build_report([run_folder], tmp_path / "report.html").read_text(encoding="utf-8")
+    script = re.search(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert script is not None
+    digest = base64.b64encode(hashlib.sha256(script.group(1).encode()).digest()).decode()
+    policy = _Page(text).all("meta", **{"http-equiv": "Content-Security-Policy"})[0]["content"]
+    assert policy is not None and f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    assert "innerHTML" not in script.group(1) and "eval" not in script.group(1)
+
+
+def test_runs_stand_side_by_side(tmp_path: Path) -> None:
+    first = make_run(tmp_path / "runs" / "a", variant="multi", seed=1)
+    second = make_run(tmp_path / "runs" / "b", variant="base", level=0.1, seed=2)
+    page = _page([first, second], tmp_path / "report.html")
+    assert len(page.all("article", class_="card")) == 6 and len(page.all("video")) == 12
+    assert "toy@multi − toy@base" in page.text
+    assert [b["value"] for b in page.all("input", type="checkbox")] == ["0", "1"]
+
+
+def test_two_runs_of_one_model_are_told_apart_by_folder(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / "runs" / n, seed=i) for i, n in enumerate("ab")]
+    report = data.read([Run.open(f) for f in folders], tmp_path / "report.html")
+    assert report.labels == ("toy (a)", "toy (b)")
+
+
+def test_large_videos_are_linked(run_folder: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(data, "EMBED_LIMIT", 100)
+    output = tmp_path / "pages of mine" / "report.html"
+    for video in _page([run_folder], output).all("video"):
+        source = (video["src"] or "").replace("%20", " ")
+        assert not source.startswith("data:") and (output.parent / source).is_file()
+    embedded = _page([run_folder], output, embed=True).all("video")
+    assert all((v["src"] or "").startswith("data:") for v in embedded)
+
+
+def test_a_metric_of_another_package_has_its_column(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "runs" / "toy", extra_metric="sharpness")
+    page = _page([folder], tmp_path / "report.html")
+    assert "sharpness worst" in [o.get("value") for o in page.all("option")]
+
+
+@pytest.mark.parametrize("people", [1, 3])
+def test_other_numbers_of_people(people: int, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "runs" / "toy", people=people, count=3)
+    page = _page([folder], tmp_path / "report.html")
+    tracks = [a for a in page.all("div") if a.get("class") == "track"]
+    assert len(tracks) == 3 * people
+
+
+def test_a_damaged_video_or_reference_does_not_stop_the_report(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    run = Run.open(run_folder)
+    videos = [r.video for r in run.records() if r.video]
+    size = videos[0].stat().st_size
+    videos[0].write_bytes(b"\0" * size)
+    next((run_folder / "references").glob("*.png")).write_bytes(b"no picture")
+    page = _page([run_folder], tmp_path / "report.html")
+    assert len(page.all("video")) == 4
+    assert "cannot be read" in page.text and "unreadable" in page.text
+
+
+def test_a_run_without_scores_says_how_to_make_them(run_folder: Path, tmp_path: Path) -> None:
+    (run_folder / "scores.parquet").unlink()
+    with pytest.raises(UserError, match="no scores yet"):
+        build_report([run_folder], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_strip_shows_each_frame_and_leaves_a_gap_where_nobody_was_found() -> None:
+    frames = np.full((3, 40, 60, 3), 200, np.uint8)
+    faces = [{"frame": t, "boxes": [[-9.0, -9.0, 12.0, 12.0]], "assignment": {"a": 0} if t else {}}
+             for t in range(3)]
+    uri, tiles = media.crop_strip(frames, faces, "a")
+    assert tiles == [0, 1, 2] and uri is not None and uri.startswith("data:image/webp;base64,")
+    assert media.crop_strip(frames, [], "a") == (None, [])
+
+
+def test_a_curve_breaks_where_frames_are_unscored() -> None:
+    line, points = curve_path(data.Curve("arcsim", (0, 1, 2, 3), (0.0, None, 1.0, 0.5)), 0.0, 1.0)
+    assert line == "M12.50 100.00M62.50 0.00L87.50 50.00"
+    assert points.count("M") == 3
+
+
+def test_reasons_told_by_a_person_are_not_told_again() -> None:
+    person = data.PersonView("a", {"arcsim": data.Value(None, "no face")}, None, (), (), ())
+    values = {"arcsim": data.Value(None, "a: no face"), "viclip": data.Value(None, "no prompt")}
+    take = data.TakeView(0, "x", "v", None, 1, 1, 1, 8.0, values, (person,), None)
+    assert reasons_of(take) == ["no prompt"]
+
+
+def test_figures_follow_the_page_and_keep_names_as_text() -> None:
+    found = Estimate(0.4, 0.3, 0.5, 9, 9, 9)
+    svg, again = (
+        figures.to_svg(figures.tradeoff(
+            [figures.Series("a <b> $x_{$", {"x": found, "y": found})], "x", "y",
+            {"x": "X", "y": "Y"}), "two <metrics>") for _ in range(2))
+    assert "var(--s0)" in svg and figures.SERIES[0] not in svg
+    assert "a &lt;b&gt; $x_{$" in svg and 'aria-label="two &lt;metrics&gt;"' in svg
+    assert svg == again
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.1234, "0.123"), (-0.5, "−0.500"), (None, "–")])
+def test_numbers_are_set_as_in_print(value: float | None, text: str) -> None:
+    assert number(value) == text
