@@ -75,22 +75,38 @@ def describe(error: BaseException) -> str:
 
 
 def _attempt(model: Model, batch: Sequence[Sample]) -> Iterator[Outcome]:
-    """Outcomes of `batch` up to the first failure, that one included."""
+    """Outcomes of `batch` up to the first failure, that one included.
+
+    Raises:
+        UserError: the model gives more videos than samples, so none can be trusted.
+    """
     clock = time.perf_counter()
     done = 0
+    surplus: Video | None = None
     try:
-        # Not strict: what a model yields too much or too little is said below.
-        for sample, video in zip(batch, model.generate(batch), strict=False):
+        videos = iter(model.generate(batch))
+        for sample in batch:
+            video = next(videos, None)
+            if video is None:
+                break
             elapsed, clock = time.perf_counter() - clock, time.perf_counter()
             yield Outcome(sample, video, None, elapsed)
             clock = time.perf_counter()
             done += 1
+        surplus = next(videos, None) if done == len(batch) else None
     except FATAL:
         raise
     except Exception as error:
+        if done == len(batch):  # All videos are there: what its clean-up says costs nothing.
+            return
         elapsed = time.perf_counter() - clock
         yield Outcome(batch[done], None, describe(error), elapsed, traceback.format_exc())
         return
+    if surplus is not None:
+        raise UserError(
+            f"The model {model.name} gives more videos than the {len(batch)} samples asked for; "
+            "mend its `generate`: one video a sample, in order."
+        )
     if done < len(batch):
         reason = f"the model gave {done} videos for {len(batch)} samples"
         yield Outcome(batch[done], None, reason, time.perf_counter() - clock)

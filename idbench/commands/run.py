@@ -30,16 +30,17 @@ if TYPE_CHECKING:
     help="Where the samples are worked through.",
 )
 @click.option(
-    "--batch", type=click.IntRange(min=1), default=4, show_default=True,
-    help="Samples generated together. Does not change what is generated.",
+    "--batch", type=click.IntRange(min=1),
+    help="Samples generated together; does not change what is generated. Without it: the "
+         "model's own choice.",
 )
 @click.option("--retry-failed", is_flag=True, help="Try samples again that failed before.")
 @click.option("--no-score", is_flag=True, help="Generate only; `idbench score RUN` scores later.")
 @opt.json_option
 def run(
     model: str, split: str, suite: str, out: Path | None, limit: int | None, seed: int,
-    settings: tuple[str, ...], protocol: str, metrics: tuple[str, ...], engine: str, batch: int,
-    retry_failed: bool, no_score: bool, as_json: bool,
+    settings: tuple[str, ...], protocol: str, metrics: tuple[str, ...], engine: str,
+    batch: int | None, retry_failed: bool, no_score: bool, as_json: bool,
 ) -> None:
     """Generate the videos of a split with a model, score them, and print the table.
 
@@ -101,7 +102,8 @@ def run(
                             "folder with --out."
                         )
                 _say(f"{len(todo)} of {len(ids)} videos to generate in {folder}", as_json)
-                generate(current, made, todo, ENGINES[engine](batch), timings, quiet=as_json)
+                size = batch or getattr(made, "batch", 4)
+                generate(current, made, todo, ENGINES[engine](size), timings, quiet=as_json)
             else:
                 _say(f"all {len(ids)} videos are there in {folder}", as_json)
 
