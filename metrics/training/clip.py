@@ -24,7 +24,7 @@ from idbench.metrics.networks.tokens import ReducedTokenizer, clip_vocabulary
 from idbench.metrics.networks.viclip import ViCLIP, from_clip
 from idbench.metrics.protocols import STRICT, Picture, sample_video_frames
 from idbench.metrics.training.attributes import AttributeHead, truth
-from idbench.metrics.training.data import Frames, Settings, batches, dataset
+from idbench.metrics.training.data import Frames, Settings, batches, dataset, portraits
 from idbench.metrics.training.loop import train_steps
 from idbench.prompts.avatars.scene import Scene
 
@@ -101,21 +101,19 @@ def train_clip(
         network, steps = ClipEmbedder(recipe["entry"]).network, _steps(recipe)
     else:
         torch.manual_seed(recipe["seed"])
-        data, size = dataset(Settings(**recipe["data"]), cache_dir), config["vision"]["image_size"]
-        frames = data.frames.reshape(-1, *data.frames.shape[2:])
-        pictures, per_scene = small_pictures(frames, size), data.frames.shape[1]
+        scenes, pictures = _still_pictures(recipe, cache_dir, config["vision"]["image_size"])
         network = build_clip(config).to(_device())
         tokenizer = ReducedTokenizer(config["vocabulary"], config["text"]["context_length"])
         batch, seed = int(recipe["batch"]), int(recipe["seed"])
         head = AttributeHead(config["embed_dim"]).to(_device())
-        answers = torch.from_numpy(np.stack([truth(scene) for scene in data.scenes]))
+        answers = torch.from_numpy(np.stack([truth(scene) for scene in scenes]))
 
         def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
             rng = np.random.default_rng([seed, step])
-            chosen = list(batches(len(data.scenes), batch, seed, step))
-            texts = [prompt_of(data.scenes[i], rng) for i in chosen]
-            rows = [i * per_scene + int(rng.integers(per_scene)) for i in chosen]
-            images = network.encode_image(training_pictures(pictures[rows], rng).to(_device()))
+            chosen = list(batches(len(scenes), batch, seed, step))
+            texts = [prompt_of(scenes[i], rng) for i in chosen]
+            drawn = np.stack([pictures[i][rng.integers(len(pictures[i]))] for i in chosen])
+            images = network.encode_image(training_pictures(drawn, rng).to(_device()))
             words = network.encode_text(tokenizer(texts).to(_device()))
             with torch.autocast(_device(), enabled=False):
                 scale = network.logit_scale.exp().clamp(max=100.0)
@@ -134,6 +132,21 @@ def train_clip(
         return embedder.pictures(frames, STRICT.clip_picture).mean(0)
 
     return _finish(recipe, network, config, steps, cache_dir, of_clip, embedder.texts)
+
+
+def _still_pictures(
+    recipe: Mapping[str, Any], cache_dir: Path, size: int
+) -> tuple[list[Scene], list[np.ndarray]]:
+    """Scenes, and of each the pictures of one; square portraits are among them, since CLIPDist
+    compares videos with such."""
+    settings = Settings(**recipe["data"])
+    data, photos = dataset(settings, cache_dir), portraits(settings.seeds, cache_dir)
+    scenes, pictures = [], []
+    for source in (data, photos):
+        small = small_pictures(source.frames.reshape(-1, *source.frames.shape[2:]), size)
+        scenes += source.scenes
+        pictures += list(small.reshape(len(source.scenes), -1, *small.shape[1:]))
+    return scenes, pictures
 
 
 def train_viclip(
