@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +11,17 @@ import numpy as np
 
 from idbench.files import read_json
 from idbench.reports import media, tables
+from idbench.reports.views import (
+    CardView,
+    Curve,
+    IdentityView,
+    PersonView,
+    ReferenceView,
+    ReportData,
+    TakeView,
+    Unscored,
+    Value,
+)
 from idbench.runs import Record, Run
 from idbench.statistics import Estimate, estimate, identity_clusters
 
@@ -22,117 +32,6 @@ IDENTITY_METRICS = ("arcsim", "cursim", "own_minus_other", "face_coverage")
 CURVE_METRICS = ("arcsim", "cursim")
 EMBED_LIMIT = 11_000_000
 """Bytes of video embedded in a page at most; more are linked."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """A value, or the reason why there is none."""
-
-    value: float | None
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Values of one metric over the frames looked at (None: unscored)."""
-
-    metric: str
-    frames: tuple[int, ...]
-    values: tuple[float | None, ...]
-
-
-@dataclass(frozen=True)
-class PersonView:
-    """One identity in one video: values, matched face of each frame, curves over frames.
-
-    `tiles` are the frames of the strip; `missing` the places in it where no face was found.
-    """
-
-    name: str
-    values: dict[str, Value]
-    strip: str | None
-    tiles: tuple[int, ...]
-    missing: tuple[int, ...]
-    curves: tuple[Curve, ...]
-
-
-@dataclass(frozen=True)
-class TakeView:
-    """One model's video of a sample. `run` is the index of its run in the report."""
-
-    run: int
-    sample: str
-    video: str | None
-    poster: str | None
-    width: int
-    height: int
-    frames: int
-    fps: float
-    values: dict[str, Value]
-    people: tuple[PersonView, ...]
-    problem: str | None
-
-
-@dataclass(frozen=True)
-class ReferenceView:
-    """A reference image beside the videos."""
-
-    kind: str
-    name: str
-    uri: str | None
-
-
-@dataclass
-class CardView:
-    """One sample as asked, with the video of each run."""
-
-    key: str
-    split: str
-    category: str
-    prompt: str
-    references: tuple[ReferenceView, ...]
-    takes: list[TakeView] = field(default_factory=list)
-
-    @property
-    def identities(self) -> tuple[str, ...]:
-        return tuple(r.name for r in self.references if r.kind == "face")
-
-    @property
-    def complete(self) -> bool:
-        """Whether every value of every video was scored."""
-        return all(v.value is not None for t in self.takes for v in t.values.values())
-
-
-@dataclass(frozen=True)
-class IdentityView:
-    """One identity over all samples: for each run its values of each metric."""
-
-    name: str
-    uri: str | None
-    values: tuple[dict[str, tuple[float, ...]], ...]
-
-
-@dataclass(frozen=True)
-class Unscored:
-    """A reason and the samples it kept from a score (key of the card, run, metric, identity)."""
-
-    reason: str
-    rows: tuple[tuple[str, int, str, str | None], ...]
-
-
-@dataclass(frozen=True)
-class ReportData:
-    """Everything a page shows."""
-
-    runs: tuple[Run, ...]
-    labels: tuple[str, ...]
-    metrics: tuple[str, ...]
-    cards: tuple[CardView, ...]
-    identities: tuple[IdentityView, ...]
-    unscored: tuple[Unscored, ...]
-    categories: dict[str, tuple[dict[str, Estimate], ...]]
-    frame_values: tuple[dict[str, list[tuple[float, float]]], ...]
-    embedded: bool
 
 
 def read(runs: Sequence[Run], page: Path, embed: bool | None = None) -> ReportData:
@@ -210,6 +109,14 @@ def _labels(runs: Sequence[Run]) -> tuple[str, ...]:
     )
 
 
+class Seen(NamedTuple):
+    """A video's length in frames, its rate, and some of its frames by index."""
+
+    length: int
+    fps: float
+    frames: dict[int, np.ndarray]
+
+
 class _Row(NamedTuple):
     metric: str
     identity: str | None
@@ -243,32 +150,45 @@ def _take(
     run: Run, index: int, record: Record, rows: Sequence[_Row], metrics: Sequence[str],
     page: Path, embed: bool,
 ) -> TakeView:
-    from idbench.video import UnreadableVideo, read_video
+    from idbench.video import UnreadableVideo
 
-    sample, problem, frames = record.sample, record.reason, np.zeros((0, 1, 1, 3), np.uint8)
+    sample, problem = record.sample, record.reason
+    path = run.path(sample.id, "faces.json")
+    faces = read_json(path) if path.is_file() else []
     uri = poster = None
+    seen = Seen(0, record.fps or 8.0, {})
     if record.video is not None:
         try:
-            frames = read_video(record.video).frames
+            seen = _look(record.video, record.shape, faces)
             uri = media.video_uri(record.video, page, embed)
-            poster = media.picture_uri(frames[len(frames) // 2], quality=78)
+            poster = media.picture_uri(media.small(seen.frames[seen.length // 2]), quality=78)
         except UnreadableVideo as error:
             problem = str(error)
-    path = run.path(sample.id, "faces.json")
-    faces = read_json(path) if path.is_file() and len(frames) else []
     values = {
         r.metric: Value(r.value, r.reason)
         for r in rows if r.identity is None and r.frame is None and r.metric in metrics
     }
     ordered = {m: values[m] for m in metrics if m in values}
-    people = tuple(_person(name, rows, frames, faces) for name in sample.identities)
-    height, width = frames.shape[1:3]
-    return TakeView(index, sample.id, uri, poster, width, height, len(frames), record.fps or 8.0,
+    people = tuple(_person(name, rows, seen.frames, faces) for name in sample.identities)
+    height, width = next(iter(seen.frames.values())).shape[:2] if seen.frames else (1, 1)
+    return TakeView(index, sample.id, uri, poster, width, height, seen.length, seen.fps,
                     ordered, people, problem)
 
 
+def _look(path: Path, shape: Sequence[int] | None, faces: Sequence[dict[str, Any]]) -> Seen:
+    """The frames of a video that the page shows; others are not kept in memory."""
+    from idbench.video import count_frames, read_video
+
+    count = shape[0] if shape else count_frames(path)
+    wanted = {int(f["frame"]) for f in media.shown(faces)} | {count // 2}
+    indices = sorted(i for i in wanted if 0 <= i < count)
+    video = read_video(path, indices)
+    return Seen(count, video.fps, dict(zip(indices, video.frames, strict=True)))
+
+
 def _person(
-    name: str, rows: Sequence[_Row], frames: np.ndarray, faces: Sequence[dict[str, Any]]
+    name: str, rows: Sequence[_Row], frames: Mapping[int, np.ndarray],
+    faces: Sequence[dict[str, Any]],
 ) -> PersonView:
     mine = [r for r in rows if r.identity == name]
     values = {

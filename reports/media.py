@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import mimetypes
 import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -46,7 +47,8 @@ def reference_uri(path: Path) -> str | None:
 def video_uri(path: Path, page: Path, embed: bool) -> str:
     """A video as a data URI, or as an address relative to the page that shows it."""
     if embed:
-        return _uri("video/mp4", path.read_bytes())
+        kind = mimetypes.guess_type(path.name)[0] or "video/mp4"
+        return _uri(kind, path.read_bytes())
     try:
         relative = os.path.relpath(path.resolve(), page.resolve().parent)
     except ValueError:  # another drive
@@ -54,13 +56,23 @@ def video_uri(path: Path, page: Path, embed: bool) -> str:
     return quote(Path(relative).as_posix())
 
 
+def small(pixels: np.ndarray, width: int = 576) -> np.ndarray:
+    """An image no wider than `width`."""
+    from PIL import Image
+
+    if pixels.shape[1] <= width:
+        return pixels
+    height = max(1, round(pixels.shape[0] * width / pixels.shape[1]))
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
+
+
 def crop_strip(
-    frames: np.ndarray, faces: Sequence[Mapping[str, Any]], identity: str
+    frames: Mapping[int, np.ndarray], faces: Sequence[Mapping[str, Any]], identity: str
 ) -> tuple[str | None, list[int]]:
     """The face matched to an identity in each looked-at frame, side by side.
 
     Args:
-        frames: the whole video, uint8 RGB (T, H, W, 3).
+        frames: index -> uint8 RGB frame (H, W, 3), at least those of `shown`.
         faces: as `faces.json`: a mapping with frame, boxes and assignment for each frame.
         identity: name of the reference.
 
@@ -68,9 +80,7 @@ def crop_strip(
         A data URI (None when no frame was looked at), and the frame of each tile. A frame
         without the person is a plain tile of colour `MISSING`.
     """
-    looked = [f for f in faces if 0 <= int(f["frame"]) < len(frames)]
-    if len(looked) > MAXIMUM_CROPS:
-        looked = [looked[i] for i in np.linspace(0, len(looked) - 1, MAXIMUM_CROPS).astype(int)]
+    looked = [f for f in shown(faces) if int(f["frame"]) in frames]
     if not looked:
         return None, []
     tiles = []
@@ -81,6 +91,13 @@ def crop_strip(
         else:
             tiles.append(_crop(frames[int(entry["frame"])], entry["boxes"][index]))
     return picture_uri(np.concatenate(tiles, axis=1), quality=80), [int(f["frame"]) for f in looked]
+
+
+def shown(faces: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The looked-at frames that a strip shows: at most `MAXIMUM_CROPS`, evenly spread."""
+    if len(faces) <= MAXIMUM_CROPS:
+        return list(faces)
+    return [faces[i] for i in np.linspace(0, len(faces) - 1, MAXIMUM_CROPS).astype(int)]
 
 
 def _crop(frame: np.ndarray, box: Sequence[float]) -> np.ndarray:

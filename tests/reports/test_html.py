@@ -202,7 +202,7 @@ def test_a_run_without_scores_says_how_to_make_them(run_folder: Path, tmp_path: 
 
 
 def test_a_strip_shows_each_frame_and_leaves_a_gap_where_nobody_was_found() -> None:
-    frames = np.full((3, 40, 60, 3), 200, np.uint8)
+    frames = {t: np.full((40, 60, 3), 200, np.uint8) for t in range(3)}
     faces = [{"frame": t, "boxes": [[-9.0, -9.0, 12.0, 12.0]], "assignment": {"a": 0} if t else {}}
              for t in range(3)]
     uri, tiles = media.crop_strip(frames, faces, "a")
