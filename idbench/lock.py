@@ -22,7 +22,12 @@ def exclusive(folder: Path) -> Iterator[None]:
         UserError: another process holds it; says which.
     """
     with saying_disk_full(folder / "run.json"):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+            raise UserError(
+                f"The folder {folder} cannot be made ({error.strerror}); name another with --out."
+            ) from error
         guard = FileLock(folder / ".lock")
         holder = folder / ".holder"
         try:

@@ -39,7 +39,12 @@ def train(
         raise UserError(f"There is no state in {folder} to resume; leave out --resume.")
     if not evaluate:
         folder.mkdir(parents=True, exist_ok=True)
-    measured = dict(load_trainer(name, content)(content, folder, resume, evaluate))
+    trainer = load_trainer(name, content)
+    try:
+        measured = dict(trainer(content, folder, resume, evaluate))
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted. Go on with: idbench train {recipe} --resume", err=True)
+        raise SystemExit(130) from None
     if as_json:
         click.echo(json.dumps(measured, indent=2, default=str))
         return

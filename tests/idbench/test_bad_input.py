@@ -56,6 +56,12 @@ def test_wrong_options_are_refused(
     refused(world.run(*world.toy(*more)), *words)
 
 
+def test_places_where_no_folder_can_be_are_refused(world: World) -> None:
+    (world.folder / "file").write_text("x")
+    refused(world.run(*changed(world.toy(), "--out", "file")), "file is a file")
+    refused(world.run(*changed(world.toy(), "--out", "file/out")), "file/out cannot be made")
+
+
 def test_unknown_command_says_the_nearest(world: World) -> None:
     refused(world.run("tabel"), "No such command 'tabel'", "did you mean 'table'?")
     refused(world.run("list", "model"), "did you mean 'models'?")
