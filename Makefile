@@ -33,7 +33,8 @@ lint: setup
 	@for f in idbench/*; do ln -s ../../../$$f build/mypy/$$f; done
 	@for d in metrics baselines models prompts reports weights; do \
 	  ln -s ../../../$$d build/mypy/idbench/$$d; done
-	cd build/mypy && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p idbench
+	cd build/mypy && MYPYPATH=. ../../$(BIN)/mypy --cache-dir ../../.mypy_cache \
+	  --config-file ../../pyproject.toml -p idbench
 
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

@@ -284,7 +284,8 @@ def start(
                 f"{folder} holds another run ({difference}); name another folder with --out, or "
                 "remove that one."
             )
-        planned = {**run.meta["samples"], **dict(samples)}
+        # A larger limit adds samples; of finished videos exactly those named now are the run.
+        planned = {**(run.meta["samples"] if run.generates else {}), **dict(samples)}
         run.save(samples=planned, request=dict(request), status="running",
                  command=["idbench", *command])
         return run

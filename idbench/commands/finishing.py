@@ -68,9 +68,7 @@ def finish(
         if asked:
             todo = scoring.pending(run, ids, asked.key)
             scoring.score(run, todo, asked.protocol, asked.key, timings, quiet=as_json)
-            if todo or not (run.folder / "scores.parquet").exists():
-                with timings.phase("score"):
-                    scoring.collect(run)
+            scoring.collect(run)
     except BaseException:
         # A full disk must not hide behind the failure to write this.
         with suppress(UserError, OSError):

@@ -107,6 +107,14 @@ def test_videos_of_a_suite_by_sample_id(world: World, clips: list[Path]) -> None
     assert found["status"].value_counts().to_dict() == {"scored": 8}
 
 
+def test_other_videos_in_the_same_folder_do_not_mix(world: World, clips: list[Path]) -> None:
+    arguments = ["--reference", "one.png", "--metric", "sampled", "--name", "x"]
+    assert world.run("score", "videos", *arguments).returncode == 0
+    assert len(scores(world.folder / "runs/score-x")) == 2
+    assert world.run("score", "videos/two.mp4", *arguments).returncode == 0
+    assert len(scores(world.folder / "runs/score-x")) == 1
+
+
 def test_missing_things_are_named(world: World, clips: list[Path]) -> None:
     for arguments, words in (
         (("videos/x.mp4", "--reference", "one.png"), "The video videos/x.mp4 is missing"),
