@@ -90,7 +90,7 @@ def prepare(
     """Trainer of recipe `concat_id_latents`: encode every rendered shard that is not yet."""
     from tqdm import tqdm
 
-    from idbench.models.concat_id.model import load_text_encoder, load_vae
+    from idbench.models.concat_id.networks import load_text_encoder, load_vae
 
     del resume, evaluate  # finished shards always stay
     torch.set_num_threads(recipe.get("threads", 2))

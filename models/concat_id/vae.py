@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from idbench.errors import UserError
 from idbench.models.concat_id import data
@@ -75,7 +74,8 @@ class FramePool:
         picks = [self.clips[int(i)] for i in rng.integers(len(self.clips), size=count)]
         rows = [int(rng.integers(len(s.frames))) for s in picks]
         pairs = list(zip(picks, rows, strict=True))
-        return np.stack([s.frames[i] for s, i in pairs]), np.stack([s.faces[i] > 0 for s, i in pairs])
+        frames = np.stack([shard.frames[row] for shard, row in pairs])
+        return frames, np.stack([shard.faces[row] > 0 for shard, row in pairs])
 
 
 def reconstruction_loss(
@@ -104,7 +104,9 @@ def train(
     folder = state_dir.parent / recipe["data"]
     data_recipe = data.load_recipe(recipe["data"])
     if evaluate:
-        return measure(load_trained(recipe, state_dir), folder, data.sets_of(data_recipe))
+        sets = data.sets_of(data_recipe)
+        vae = load_trained(recipe, state_dir)
+        return {**measure(vae, folder, sets), **_gate(vae, folder, sets)}
     sets = [s for s in data.sets_of(data_recipe) if s.split == "training"]
     pool = FramePool(folder, sets, recipe["reference_share"])
     if not pool.frames:
@@ -162,7 +164,8 @@ def train(
             recipe["gradient_weight"])
         kl = 0.5 * (mean.float().square() + std.float().square() - 1
                     - posterior.logvar.float()).mean()
-        (loss + recipe["kl_weight"] * kl).backward()
+        pressure = recipe["kl_weight"] * min(1.0, step / recipe["kl_warmup"])
+        (loss + pressure * kl).backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, recipe["clip"])
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -199,7 +202,7 @@ def _schedule(step: int, frame_steps: int, total: int, recipe: dict[str, Any]) -
     else:
         share = (step - frame_steps) / max(total - frame_steps, 1)
         peak, floor = recipe["clip_rate"], 0.02
-    return warm * (floor + (peak - floor) * 0.5 * (1 + np.cos(np.pi * share)))
+    return float(warm * (floor + (peak - floor) * 0.5 * (1 + np.cos(np.pi * share))))
 
 
 def load_trained(recipe: dict[str, Any], state_dir: Path) -> Any:
@@ -252,6 +255,14 @@ def measure(
     return {name: round(float(np.mean(v)), 3) for name, v in values.items()}
 
 
+def _gate(vae: Any, folder: Path, sets: list[data.RenderSet]) -> dict[str, float]:
+    from idbench.models.concat_id.evaluate import gate
+
+    validation = [s for s in sets if s.split == "validation" and s.people == 1]
+    shards = [data.read_shard(p) for s in validation for p in data.finished(folder, s)]
+    return gate(vae, shards)
+
+
 def finish(
     recipe: dict[str, Any], vae: Any, average: Average, pool: FramePool, folder: Path, step: int,
     sets: list[data.RenderSet],
@@ -268,4 +279,4 @@ def finish(
     network["scaling_factor"] = round(float(vae.config.scaling_factor / latents.std()), 5)
     embedded.save_entry(
         "vae", vae.state_dict(), recipe=recipe["name"], seed=recipe["seed"], steps=step,
-        config=network, measured=measure(vae, folder, sets))
+        config=network, measured={**measure(vae, folder, sets), **_gate(vae, folder, sets)})

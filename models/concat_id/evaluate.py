@@ -1,0 +1,298 @@
+"""What the trained networks reach on unseen identities: pictures, and the issue's numbers.
+
+Identities are of `VALIDATION_IDENTITIES`: neither trained on nor in a suite.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import CogVideoXTransformer3DModel
+from PIL import Image
+
+from idbench.errors import UserError
+from idbench.models.concat_id import data, networks
+from idbench.models.concat_id.autoencoder import decode, encode, to_frames, to_tensor
+from idbench.models.concat_id.latents import GROUPS
+from idbench.models.concat_id.pipeline import ConcatIDPipeline
+from idbench.types import Reference, Sample, Video
+
+
+def sample_grid(
+    transformer: CogVideoXTransformer3DModel, recipe: Mapping[str, Any], state_dir: Path,
+    path: Path, count: int = 6, steps: int = 16, guidance: float = 3.0,
+) -> None:
+    """Write a picture of fixed validation samples: references, truth, generated frames.
+
+    One row a sample; clips show their first, middle and last frame.
+    """
+    sets = data.sets_of(data.load_recipe(recipe["data"]))
+    vae, text = networks.load_vae(), networks.load_text_encoder()
+    pipeline = ConcatIDPipeline(
+        text.tokenizer, text.network, vae, transformer, networks.build_scheduler()
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    rows = []
+    for group in recipe["groups"]:
+        kind, number = group.split("_")
+        chosen = [s for s in sets if s.split == "validation" and s.people == GROUPS[group]]
+        rendered = Path(state_dir).parent / recipe["data"]
+        shards = [p for s in chosen for p in data.finished(rendered, s)]
+        if not shards:
+            continue
+        shard = data.read_shard(shards[0])
+        picked = range(count if kind == "image" else 3)
+        prompts = [shard.captions[i] for i in picked]
+        images = [[shard.references[i, p, 0] for p in range(GROUPS[group])] for i in picked]
+        held = None
+        if recipe["references"]:
+            flat = np.array(images).reshape(-1, 1, *shard.references.shape[-3:])
+            z = encode(vae, to_tensor(flat))
+            held = z.view(len(prompts), GROUPS[group], *z.shape[2:])
+        length = 1 if kind == "image" else networks.CLIP_LATENT_FRAMES
+        z = pipeline.sample_latents(
+            text(prompts), held, list(range(len(prompts))), steps, guidance, length,
+            networks.HEIGHT, networks.WIDTH, recipe["bfloat16"], networks.CLIP_LATENT_FRAMES,
+        )
+        videos = to_frames(decode(vae, z))
+        for i, video in zip(picked, videos, strict=True):
+            true = [shard.frames[i][t] for t in (0, 4, 8)]
+            made = [video[t] for t in sorted({0, len(video) // 2, len(video) - 1})]
+            cells = [*images[i], *true, *made]
+            blank = [np.zeros_like(cells[0])] * (8 - len(cells))
+            rows.append(np.concatenate([*cells, *blank], axis=1))
+    if rows:
+        picture = Image.fromarray(np.concatenate(rows))
+        picture.resize((picture.width * 2, picture.height * 2)).save(path)
+
+
+def validation_samples(
+    people: int, identities: int, each: int, folder: Path, seed: int = 0
+) -> list[Sample]:
+    """Samples of `people` unseen identities with prompts of random scenes.
+
+    Args:
+        identities: how many single people, or pairs.
+        each: prompts for each of them.
+        folder: where the reference photographs (192 px) are written.
+    """
+    from idbench.prompts.avatars.render import render_portrait
+    from idbench.prompts.avatars.scene import VALIDATION_IDENTITIES
+    from idbench.prompts.language import describe
+    from idbench.prompts.sampling import random_scene
+
+    samples = []
+    for index in range(identities):
+        # From the end of the range: the validation data of the trainings uses its start.
+        seeds = [VALIDATION_IDENTITIES[-1 - index - p * identities] for p in range(people)]
+        faces = []
+        for identity in seeds:
+            path = folder / f"v{identity}.png"
+            if not path.exists():
+                Image.fromarray(render_portrait(identity).frames[0]).save(path)
+            faces.append(Reference("face", f"v{identity}", path))
+        for number in range(each):
+            rng = np.random.default_rng([seed, people, index, number])
+            scene = random_scene(rng, people, seeds)
+            samples.append(Sample(
+                id=f"v{people}-{index:03d}-{number}", split="validation",
+                prompt_id=f"{index}-{number}", prompt=describe(scene, rng), category="random",
+                references=tuple(faces), seed=int(rng.integers(2**31)),
+            ))
+    return samples
+
+
+def evaluate_recipe(recipe: dict[str, Any], state_dir: Path) -> dict[str, Any]:
+    """`idbench train single|multi --evaluate`: the embedded weights on unseen identities.
+
+    Prints and returns ArcSim and CurSim with references and without (the same network with
+    zeroed references), their difference with a 95 % interval clustered by identity, how often
+    the right reference is the nearest of all, the share of frames with a face; for two people
+    own-minus-other and the share of videos in the order of the references.
+    """
+    from idbench import embedded
+    from idbench.models.concat_id.model import ConcatID
+
+    people = {"base": 1, "single": 1, "multi": 2}[recipe["entry"].rpartition("_")[2]]
+    needed = {"arcface", "curricularface", recipe["entry"]} - set(embedded.entries())
+    if needed:
+        raise UserError(f"Not trained yet: {', '.join(sorted(needed))}; run `idbench train` first.")
+    settings = recipe.get("evaluation", {})
+    identities, each = settings.get("identities", 24), settings.get("each", 2)
+    variant = recipe["entry"].rpartition("_")[2]
+    model = ConcatID(variant, steps=settings.get("steps", 20), batch=8,
+                     guidance=settings.get("guidance", 3.0))
+    torch.set_num_threads(recipe.get("threads", 2))
+    with tempfile.TemporaryDirectory() as folder:
+        samples = validation_samples(people, identities, each, Path(folder))
+        videos = {"with": list(model.generate(samples))}
+        if variant != "base":
+            videos["without"] = list(_Unconditioned(model).generate(samples))
+        values = _score(samples, videos, Path(folder))
+        _picture(samples, model, videos, Path(state_dir) / "evaluation.png")
+    entry = embedded.entry(recipe["entry"])
+    print(f"{recipe['entry']}: step {entry['steps']}, {len(samples)} videos", flush=True)
+    return values
+
+
+class _Unconditioned:
+    """A model whose references are zeroed latents: what dropout taught the same network."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def generate(self, samples: Sequence[Sample]) -> Any:
+        vae, text, _ = self.model._parts
+        pipeline = self.model.pipeline(self.model.variant)
+        for start in range(0, len(samples), self.model.batch):
+            part = samples[start : start + self.model.batch]
+            count = len(part[0].references)
+            shape = pipeline.latent_shape(self.model.height, self.model.width)
+            zero = torch.zeros(len(part), count, *shape)
+            z = pipeline.sample_latents(
+                text([s.prompt for s in part]), zero, [s.seed for s in part], self.model.steps,
+                self.model.guidance, (self.model.frames - 1) // 4 + 1, self.model.height,
+                self.model.width, self.model.bfloat16,
+            )
+            for frames in to_frames(decode(vae, z)):
+                yield Video(frames, networks.FPS)
+
+
+def _score(
+    samples: Sequence[Sample], videos: Mapping[str, Sequence[Video]], folder: Path
+) -> dict[str, float]:
+    """Numbers of `evaluate_recipe` from the videos of each condition."""
+    from idbench.metrics.score import Scorer
+    from idbench.registry import METRICS
+
+    names = ("arcsim", "cursim", "face_coverage", "own_minus_other", "order")
+    scorer = Scorer("strict-v1", folder / "cache", [METRICS.load(n) for n in names])
+    people = {r.name: r for s in samples for r in s.references}
+    vectors = {n: scorer.embedder.reference(r.image).faces["arcface"] for n, r in people.items()}
+    known = [n for n, v in vectors.items() if v is not None]
+    matrix = np.stack([vectors[n] for n in known])
+    table: dict[str, dict[str, list[float]]] = {}
+    clusters: list[str] = []
+    for condition, made in videos.items():
+        rows = table.setdefault(condition, {})
+        for sample, video in zip(samples, made, strict=True):
+            digest = hashlib.sha256(video.frames.tobytes()).hexdigest()
+            found = scorer.embed(sample, np.asarray(video.frames), digest)
+            scores = [row for metric in scorer.metrics for row in metric.scores(found)]
+            for name in names:
+                own = [s.value for s in scores
+                       if s.metric == name and s.identity is None and s.frame is None]
+                value = own[0] if own and own[0] is not None else np.nan
+                rows.setdefault(name, []).append(float(value))
+            faces = [len(f) > 0 for f in found.faces]
+            rows.setdefault("frames_with_face", []).append(float(np.mean(faces)))
+            rows.setdefault("nearest", []).append(_nearest(found, matrix, known))
+            if condition == "with":
+                clusters.append("+".join(sample.identities))
+    values: dict[str, float] = {}
+    for condition, rows in table.items():
+        for name, row in rows.items():
+            if np.isfinite(row).any():
+                values[f"{name}_{condition}"] = round(float(np.nanmean(row)), 4)
+    for name in ("arcsim", "cursim"):
+        if "without" in table:
+            gain = np.array(table["with"][name]) - np.array(table["without"][name])
+            values.update(_interval(f"{name}_gain", gain, clusters))
+    margin = np.array(table["with"]["own_minus_other"])
+    values.update(_interval("own_minus_other", margin, clusters))
+    return values
+
+
+def _nearest(found: Any, matrix: np.ndarray, known: list[str]) -> float:
+    """Share of the sample's people whose mean face is nearest to their own reference of all."""
+    right = []
+    for r, name in enumerate(found.sample.identities):
+        rows = [vectors[match.face_of_reference[r]]
+                for vectors, match in zip(found.face_vectors["arcface"], found.matches, strict=True)
+                if match.face_of_reference[r] is not None]
+        # A person who is in no frame is not recognised either: that counts as wrong.
+        right.append(bool(rows) and known[int((matrix @ np.mean(rows, 0)).argmax())] == name)
+    return float(np.mean(right))
+
+
+def _interval(name: str, values: np.ndarray, clusters: Sequence[str]) -> dict[str, float]:
+    """Mean and 95 % bootstrap interval, identities drawn whole; nothing if all are NaN."""
+    good = np.isfinite(values)
+    if not good.any():
+        return {}
+    groups: dict[str, list[float]] = {}
+    for cluster, value in zip(np.array(clusters)[good], values[good], strict=True):
+        groups.setdefault(str(cluster), []).append(float(value))
+    rng = np.random.default_rng(0)
+    lists = list(groups.values())
+    means = [np.concatenate([lists[i] for i in rng.integers(len(lists), size=len(lists))]).mean()
+             for _ in range(2000)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return {f"{name}": round(float(values[good].mean()), 4), f"{name}_low": round(float(low), 4),
+            f"{name}_high": round(float(high), 4)}
+
+
+def _picture(
+    samples: Sequence[Sample], model: Any, videos: Mapping[str, Sequence[Video]], path: Path
+) -> None:
+    rows = []
+    for i in range(0, len(samples), max(1, len(samples) // 12)):
+        cells = [model.prepare(r) for r in samples[i].references]
+        for made in videos.values():
+            frames = made[i].frames
+            cells += [frames[t] for t in (0, len(frames) // 2, len(frames) - 1)]
+        rows.append(np.concatenate(cells, axis=1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(np.concatenate(rows))
+    picture.resize((picture.width * 2, picture.height * 2)).save(path)
+
+
+def gate(vae: Any, shards: Sequence[data.Shard], limit: int = 150) -> dict[str, float]:
+    """The gate of the autoencoder: can a recogniser tell a face's own reconstruction?
+
+    Middle frames of one-person clips of unseen identities are encoded and decoded as clips.
+    `gate_auc` is the chance that a true face is nearer to its own reconstruction than to a
+    reconstruction of another identity; `gate_arcsim` the mean cosine to its own.
+    """
+    from idbench import embedded
+    from idbench.metrics.faces.align import align_crops
+    from idbench.metrics.faces.detect import find_faces, make_detector
+    from idbench.metrics.networks.recogniser import Recogniser
+    from idbench.metrics.protocols import get_protocol
+
+    if "arcface" not in embedded.entries():
+        print("gate: no embedded arcface yet, own-versus-other not measured", flush=True)
+        return {}
+    detection = get_protocol("strict-v1").detection
+    detector, recogniser = make_detector(detection), Recogniser("arcface")
+    true: list[np.ndarray] = []
+    again: list[np.ndarray] = []
+    identities: list[int] = []
+    for shard in shards:
+        for i, scene in enumerate(shard.scenes):
+            if len(scene.people) != 1 or len(identities) >= limit:
+                continue
+            clip = np.asarray(shard.frames[i])
+            made = to_frames(decode(vae, encode(vae, to_tensor(clip[None]))))[0]
+            pair = np.stack([clip[4], made[4]])
+            faces = find_faces(detector, pair, detection)
+            if not (len(faces[0]) and len(faces[1])):
+                continue
+            crops = [align_crops(f, found.landmarks[:1], detection.crop)
+                     for f, found in zip(pair, faces, strict=True)]
+            vectors = recogniser.embed(np.concatenate(crops))
+            true.append(vectors[0])
+            again.append(vectors[1])
+            identities.append(scene.people[0].identity)
+    similarity = np.stack(true) @ np.stack(again).T
+    same = np.equal.outer(identities, identities)
+    own, other = np.diag(similarity), similarity[~same]
+    ranks = (own[:, None] > other[None]).mean()
+    return {"gate_auc": round(float(ranks), 4), "gate_arcsim": round(float(own.mean()), 4),
+            "gate_faces": len(identities)}

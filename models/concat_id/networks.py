@@ -1,0 +1,113 @@
+"""The embedded scale's transformer, scheduler and text encoder: diffusers' and transformers'
+classes in small configurations, built from a recipe or loaded from the embedded weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLCogVideoX, CogVideoXDPMScheduler, CogVideoXTransformer3DModel
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+from idbench import embedded
+from idbench.models.concat_id.attention import use_matrix_attention
+from idbench.models.concat_id.autoencoder import build_vae, speed_up_single_frames
+
+TEXT_TOKENS = 32
+FRAMES, HEIGHT, WIDTH, FPS = 9, 64, 96, 8.0
+CLIP_LATENT_FRAMES = 3
+
+
+def build_transformer(config: Mapping[str, Any]) -> CogVideoXTransformer3DModel:
+    """A transformer of random weights; positions are rotary, sizes in `config`."""
+    return CogVideoXTransformer3DModel(
+        **{"use_rotary_positional_embeddings": True, "max_text_seq_length": TEXT_TOKENS, **config}
+    )
+
+
+def build_scheduler() -> CogVideoXDPMScheduler:
+    """CogVideoX's noise schedule, without its shift for large pictures (64x96 needs none)."""
+    return CogVideoXDPMScheduler(
+        beta_schedule="scaled_linear", prediction_type="v_prediction", clip_sample=False,
+        timestep_spacing="trailing", rescale_betas_zero_snr=True, snr_shift_scale=1.0,
+    )
+
+
+def build_text_encoder(config: Mapping[str, Any]) -> T5EncoderModel:
+    """A T5 encoder of random weights."""
+    return T5EncoderModel(T5Config(dropout_rate=0.0, is_encoder_decoder=False, **config))
+
+
+def build_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer: lower case, words and single punctuation marks, 32 tokens."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    special = ["<pad>", "</s>", "<unk>"]
+    vocabulary = {word: i for i, word in enumerate([*special, *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    pattern = Regex(r"[a-z0-9]+|[^\sa-z0-9]")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(pattern, "removed", invert=True)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    return _wrap(tokenizer)
+
+
+def _wrap(tokenizer: Any) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
+        model_max_length=TEXT_TOKENS, padding_side="right",
+    )
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """Tokenizer and encoder together."""
+
+    tokenizer: PreTrainedTokenizerFast
+    network: T5EncoderModel
+
+    @torch.inference_mode()
+    def __call__(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Embeddings (n, 32, D) of prompts; padding positions are zero."""
+        rows = self.tokenizer(
+            list(prompts), padding="max_length", truncation=True, max_length=TEXT_TOKENS,
+            return_tensors="pt",
+        )
+        mask = rows.attention_mask
+        hidden = self.network(input_ids=rows.input_ids, attention_mask=mask).last_hidden_state
+        return hidden * mask.unsqueeze(-1)
+
+    def numpy(self, prompts: Sequence[str]) -> np.ndarray:
+        """`__call__` as float16."""
+        return self(prompts).half().numpy()
+
+
+def load_vae(name: str = "vae") -> AutoencoderKLCogVideoX:
+    """The embedded autoencoder, quick on single frames."""
+    vae = build_vae(embedded.entry(name)["config"])
+    vae.load_state_dict(embedded.load_state(name))
+    speed_up_single_frames(vae)
+    return vae.eval()
+
+
+def load_text_encoder(name: str = "text_encoder") -> TextEncoder:
+    """The embedded text encoder and its tokenizer."""
+    from tokenizers import Tokenizer
+
+    network = build_text_encoder(embedded.entry(name)["config"])
+    network.load_state_dict(embedded.load_state(name), strict=False)
+    tokenizer = _wrap(Tokenizer.from_file(str(embedded.weight_path(f"{name}_tokenizer"))))
+    return TextEncoder(tokenizer, network.eval())
+
+
+def load_transformer(name: str) -> CogVideoXTransformer3DModel:
+    """An embedded transformer: `transformer_base`, `transformer_single`, `transformer_multi`."""
+    transformer = build_transformer(embedded.entry(name)["config"])
+    transformer.load_state_dict(embedded.load_state(name))
+    use_matrix_attention(transformer)
+    return transformer.eval()

@@ -1,0 +1,238 @@
+"""Training of the transformers: base text-to-video, Concat-ID for one person, for several.
+
+One loop for all stages. The recipe says where weights start (`init`), how many references a
+sample has, which groups of samples take which share of the steps, and how fast to learn.
+What step `s` does depends on the recipe and `s` alone, so a training that is killed and goes
+on gives the same losses as one that was not.
+
+Loss: MSE of the velocity v = sqrt(a) eps - sqrt(1 - a) x0 on the video's latents, which equals
+the MSE of x0 weighted by 1 / (1 - a), a being alpha_bar at the drawn time. References share
+the time but carry no noise, and are not in the loss. Text is dropped to zeros, references to
+zero latents, each with its own chance. Source: arXiv 2503.14151.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import CogVideoXTransformer3DModel
+
+from idbench.errors import UserError
+from idbench.models.concat_id import data
+from idbench.models.concat_id.attention import use_matrix_attention
+from idbench.models.concat_id.conditioning import denoise
+from idbench.models.concat_id.latents import GROUPS, Batch, LatentPool
+from idbench.models.concat_id.networks import (
+    CLIP_LATENT_FRAMES,
+    build_scheduler,
+    build_transformer,
+)
+from idbench.models.concat_id.optimisers import Optimiser
+from idbench.models.concat_id.state import Average, Clock, Log, save_atomically
+
+
+def velocity_loss(
+    transformer: CogVideoXTransformer3DModel,
+    batch: Batch,
+    alphas: torch.Tensor,
+    generator: torch.Generator,
+    text_dropout: float = 0.1,
+    reference_dropout: float = 0.1,
+    bfloat16: bool = False,
+) -> torch.Tensor:
+    """Per-sample loss (B,) at random times.
+
+    Args:
+        alphas: alpha_bar of the training schedule, (steps,).
+        generator: source of times, noise and dropout.
+        bfloat16: compute matrix products in bfloat16.
+    """
+    x0 = batch.latents
+    size, device = len(x0), x0.device
+
+    def uniform(*shape: int) -> torch.Tensor:
+        return torch.rand(shape, generator=generator).to(device)
+
+    # Stratified times: one in each of B equal parts, so that the loss varies less.
+    share = (torch.arange(size, device=device) + uniform(size)) / size
+    times = (share * len(alphas)).long().clamp(max=len(alphas) - 1)
+    alpha = alphas[times].view(-1, 1, 1, 1, 1)
+    noise = torch.randn(x0.shape, generator=generator).to(device)
+    noisy = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
+    target = alpha.sqrt() * noise - (1 - alpha).sqrt() * x0
+    text = batch.text * (uniform(size) >= text_dropout).view(-1, 1, 1)
+    keep = uniform(size) >= reference_dropout
+    references = batch.references * keep.view(-1, 1, 1, 1, 1)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        output = denoise(
+            transformer, noisy, references if references.shape[1] else None, text, times,
+            clip_frames=max(CLIP_LATENT_FRAMES, x0.shape[1]),
+        )
+    return (output.float() - target).square().mean((1, 2, 3, 4))
+
+
+def pick_group(shares: Mapping[str, float], rng: np.random.Generator) -> str:
+    """A group's name, drawn by share."""
+    names = list(shares)
+    weights = np.array([shares[n] for n in names], dtype=float)
+    return names[int(rng.choice(len(names), p=weights / weights.sum()))]
+
+
+def learning_rate(step: int, recipe: Mapping[str, Any]) -> float:
+    """Warm-up, constant, then linear decay over the last `decay` share of all steps."""
+    total, warm = recipe["steps"], recipe["warmup"]
+    decay = max(1.0, recipe["decay"] * total)
+    return recipe["learning_rate"] * min(1.0, (step + 1) / warm, max(0.02, (total - step) / decay))
+
+
+def train(
+    recipe: dict[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
+) -> dict[str, Any]:
+    """Trainer of recipes `base`, `single` and `multi`.
+
+    Stops at `steps`, after `minutes` in all, or on SIGTERM / SIGINT; then writes a checkpoint
+    and the embedded weights (averaged). `resume` goes on from the checkpoint.
+    """
+    if evaluate:
+        from idbench.models.concat_id.evaluate import evaluate_recipe
+
+        return evaluate_recipe(recipe, Path(state_dir))
+    for group in recipe["groups"]:
+        if group not in GROUPS:
+            raise UserError(f"unknown group {group!r}; known: {', '.join(GROUPS)}")
+    torch.set_num_threads(recipe.get("threads", 2))
+    torch.set_flush_denormal(True)
+    device = torch.device(recipe.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
+    state_dir = Path(state_dir)
+    pool = load_pool(recipe, state_dir)
+    run = Run(recipe, state_dir, device, resume)
+    last: dict[str, Any] = {}
+    losses: dict[str, list[float]] = {}
+    seen, started = 0, time.monotonic()
+    while run.step < recipe["steps"] and not run.clock.over():
+        rng = np.random.default_rng([recipe["seed"], run.step])
+        group = pick_group(recipe["groups"], rng)
+        size = recipe["batch"][group.partition("_")[0]]
+        count = 0 if recipe["references"] == 0 else GROUPS[group]
+        batch = pool.draw(group, size, count, recipe["cross"], rng)
+        losses.setdefault(group, []).append(run.advance(batch, learning_rate(run.step, recipe)))
+        seen += size
+        if run.step % recipe["log_every"] == 0:
+            elapsed = time.monotonic() - started
+            last = {"step": run.step, "minutes": run.clock.used / 60, "norm": run.norm,
+                    "steps_per_s": recipe["log_every"] / elapsed, "samples_per_s": seen / elapsed,
+                    **{g: float(np.mean(v)) for g, v in losses.items()}}
+            run.log.write(**last)
+            losses, seen, started = {}, 0, time.monotonic()
+        if run.step % recipe["sample_every"] == 0:
+            _sample(run, recipe, state_dir)
+            started = time.monotonic()
+        if run.clock.checkpoint_due():
+            run.checkpoint()
+    run.checkpoint()
+    run.export(last)
+    return last
+
+
+def load_pool(recipe: Mapping[str, Any], state_dir: Path, split: str = "training") -> LatentPool:
+    """The encoded samples that a recipe trains on, beside its state folder."""
+    sets = [s for s in data.sets_of(data.load_recipe(recipe["data"])) if s.split == split]
+    home = Path(state_dir).parent
+    pool = LatentPool(home / recipe["latents"], home / recipe["data"], sets)
+    missing = [g for g in recipe["groups"] if g not in pool.groups]
+    if missing:
+        raise UserError(
+            f"No encoded samples of {', '.join(missing)}; run `idbench train concat_id_data` and "
+            "`idbench train concat_id_latents`."
+        )
+    return pool
+
+
+class Run:
+    """Network, optimiser, averaged weights and step of one training; saved and restored whole."""
+
+    def __init__(
+        self, recipe: dict[str, Any], state_dir: Path, device: torch.device, resume: bool
+    ) -> None:
+        self.recipe, self.path, self.device = recipe, state_dir / "checkpoint.pt", device
+        self.log = Log(state_dir / "log.jsonl")
+        self.alphas = build_scheduler().alphas_cumprod.float().to(device)
+        self.step, self.norm, used = 0, 0.0, 0.0
+        torch.manual_seed(recipe["seed"])
+        self.network = build_transformer(recipe["network"])
+        stored = None
+        if resume and self.path.exists():
+            stored = torch.load(self.path, weights_only=True)
+            self.network.load_state_dict(stored["network"])
+        elif recipe.get("init"):
+            from idbench import embedded
+
+            self.network.load_state_dict(embedded.load_state(recipe["init"]))
+        if device.type == "cpu":
+            use_matrix_attention(self.network)
+        self.network.to(device).train()
+        self.parameters = list(self.network.parameters())
+        self.optimiser = Optimiser(self.network, recipe)
+        self.average = Average(self.parameters, recipe["ema"])
+        if stored is not None:
+            self.optimiser.load_state_dict(stored["optimiser"])
+            self.average.values = [v.to(device) for v in stored["average"]]
+            self.step, used = stored["step"], stored["seconds"]
+            self.log.truncate(self.step)
+        self.clock = Clock(recipe.get("minutes"), recipe["checkpoint_minutes"], used)
+
+    def advance(self, batch: Batch, rate: float) -> float:
+        """One optimiser step; returns the mean loss."""
+        recipe = self.recipe
+        generator = torch.Generator().manual_seed(recipe["seed"] * 1_000_003 + self.step)
+        tensors = (batch.latents, batch.references, batch.text)
+        batch = Batch(*(tensor.to(self.device) for tensor in tensors))
+        loss = velocity_loss(
+            self.network, batch, self.alphas, generator, recipe["text_dropout"],
+            recipe["reference_dropout"], recipe["bfloat16"],
+        ).mean()
+        loss.backward()
+        self.norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, recipe["clip"]))
+        self.optimiser.step(rate)
+        self.step += 1
+        self.average.update(self.step)
+        return float(loss.detach())
+
+    def checkpoint(self) -> None:
+        save_atomically(
+            {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(),
+             "average": self.average.values, "step": self.step, "seconds": self.clock.used},
+            self.path,
+        )
+
+    def export(self, measured: Mapping[str, Any]) -> None:
+        """Write the averaged weights as embedded weights."""
+        from idbench import embedded
+
+        self.average.swap()
+        weights = {k: v.detach().cpu() for k, v in self.network.state_dict().items()}
+        embedded.save_entry(
+            self.recipe["entry"], weights, recipe=self.recipe["name"], seed=self.recipe["seed"],
+            steps=self.step, config=self.recipe["network"], measured=measured,
+        )
+        self.average.swap()
+
+
+def _sample(run: Run, recipe: Mapping[str, Any], state_dir: Path) -> None:
+    """Write samples-STEP.png with the averaged weights; a failure here must not end a training."""
+    from idbench.models.concat_id.evaluate import sample_grid
+
+    run.average.swap()
+    run.network.eval()
+    try:
+        sample_grid(run.network, recipe, state_dir, state_dir / f"samples-{run.step:06d}.png")
+    except (UserError, OSError) as error:
+        print(f"no samples at step {run.step}: {error}", flush=True)
+    finally:
+        run.network.train()
+        run.average.swap()

@@ -1,0 +1,174 @@
+"""The training loop: resuming, dropout, what is and is not in the loss."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from idbench.models.concat_id import data, latents
+from idbench.models.concat_id import train as training
+from idbench.models.concat_id.latents import Batch
+from idbench.models.concat_id.networks import build_scheduler
+from idbench.prompts.avatars.scene import Person, Scene
+
+from .conftest import TRANSFORMER
+
+SETS = {
+    "image_one": {"scenes": 6, "people": 1, "frames": 2, "identities": 3, "shard": 3},
+    "clip_two": {"scenes": 4, "people": 2, "frames": 9, "identities": 3, "shard": 4},
+}
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A folder with encoded random shards; the data recipe describes them."""
+    monkeypatch.setattr(data, "load_recipe", lambda name: {"sets": SETS})
+    rng = np.random.default_rng(0)
+    for described in data.sets_of({"sets": SETS}):
+        for number in range(described.shards):
+            rendered = tmp_path / "data" / described.name / f"{number:05d}"
+            encoded = tmp_path / "latents" / described.name / f"{number:05d}"
+            rendered.mkdir(parents=True)
+            encoded.mkdir(parents=True)
+            truth = []
+            for i in range(described.shard):
+                people = tuple(Person(10_000 + (i + p) % 3) for p in range(described.people))
+                truth.append({"caption": "a person", "scene": asdict(Scene(people))})
+            (rendered / "truth.json").write_text(json.dumps(truth))
+            frames = 3 if described.frames == 9 else 2
+            shapes = {"latents": (frames, 4, 4, 6), "references": (3, 2, 4, 4, 6), "text": (32, 12)}
+            for name, shape in shapes.items():
+                array = rng.normal(size=(described.shard, *shape)).astype(np.float16)
+                np.save(encoded / f"{name}.npy", array)
+    return tmp_path
+
+
+def recipe(**changes):
+    return {
+        "name": "tiny", "entry": "transformer_tiny", "data": "data", "latents": "latents",
+        "seed": 7, "threads": 1, "bfloat16": False, "network": TRANSFORMER, "references": 1,
+        "cross": 0.5, "groups": {"image_one": 0.5, "clip_two": 0.5},
+        "batch": {"image": 4, "clip": 2}, "steps": 8, "optimiser": "adamw",
+        "learning_rate": 1e-3, "weight_decay": 0.01, "warmup": 2, "decay": 0.5, "clip": 1.0,
+        "ema": 0.9, "text_dropout": 0.1, "reference_dropout": 0.1, "log_every": 1,
+        "sample_every": 1000, "checkpoint_minutes": 0.0, "device": "cpu", **changes,
+    }
+
+
+def losses(folder):
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [(r["step"], r.get("image_one"), r.get("clip_two")) for r in rows]
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_a_killed_training_goes_on_with_the_same_losses(home, monkeypatch, tmp_path, optimiser):
+    monkeypatch.setenv("IDBENCH_WEIGHTS", str(tmp_path / "weights"))
+    (tmp_path / "weights").mkdir()
+    whole = home / "whole"
+    training.train(recipe(optimiser=optimiser), whole)
+
+    killed = home / "killed"
+
+    class Killed(Exception):
+        pass
+
+    original = training.Run.advance
+
+    def advance(self, batch, rate):
+        if self.step == 5:
+            raise Killed
+        return original(self, batch, rate)
+
+    monkeypatch.setattr(training.Run, "advance", advance)
+    with pytest.raises(Killed):
+        training.train(recipe(optimiser=optimiser), killed)
+    monkeypatch.setattr(training.Run, "advance", original)
+    # The log ran ahead of the last checkpoint: what lies after it is done again.
+    with open(killed / "log.jsonl", "a") as file:
+        file.write(json.dumps({"step": 6, "image_one": 99.0}) + "\n")
+    training.train(recipe(optimiser=optimiser), killed, resume=True)
+    assert losses(killed) == losses(whole)
+    assert [step for step, _, _ in losses(whole)] == list(range(1, 9))
+
+
+def test_minutes_end_a_training_with_a_checkpoint_and_weights(home, monkeypatch, tmp_path):
+    from idbench import embedded
+
+    monkeypatch.setenv("IDBENCH_WEIGHTS", str(tmp_path / "weights"))
+    (tmp_path / "weights").mkdir()
+    training.train(recipe(minutes=0.0), home / "short")
+    assert (home / "short" / "checkpoint.pt").exists()
+    assert embedded.entry("transformer_tiny")["steps"] == 0
+
+
+def test_cross_references_come_from_another_scene(home):
+    pool = training.load_pool(recipe(), home / "x")
+    record = pool.groups["image_one"][0]
+    rng = np.random.default_rng(0)
+    own = {pool._reference(record, 0, 0.0, rng) for _ in range(50)}
+    cross = {pool._reference(record, 0, 1.0, rng) for _ in range(50)}
+    assert own <= set(record.own[0]) and not cross & set(record.own[0])
+    scenes = dict(pool.of_identity[record.identities[0]])
+    assert cross <= set(scenes)
+
+
+def test_a_clips_first_latent_frame_is_also_an_image(home):
+    pool = training.load_pool(recipe(groups={"image_two": 1.0}), home / "x")
+    assert torch.equal(pool.groups["image_two"][0].latents, pool.groups["clip_two"][0].latents[:1])
+    assert pool.sizes() == {"image_one": 12, "image_two": 4, "clip_two": 4}
+
+
+def test_text_and_references_are_dropped_independently_at_their_rates(monkeypatch):
+    seen = []
+
+    def fake(transformer, noisy, references, text, times, clip_frames):
+        seen.append((references.flatten(1).any(1), text.flatten(1).any(1)))
+        return torch.zeros_like(noisy)
+
+    monkeypatch.setattr(training, "denoise", fake)
+    size = 4000
+    batch = Batch(torch.randn(size, 1, 1, 1, 1), torch.ones(size, 1, 1, 1, 1), torch.ones(size, 1, 1))
+    alphas = build_scheduler().alphas_cumprod.float()
+    training.velocity_loss(None, batch, alphas, torch.Generator().manual_seed(0), 0.1, 0.1)
+    references, text = (kept.float() for kept in seen[0])
+    assert abs(float(references.mean()) - 0.9) < 0.02 and abs(float(text.mean()) - 0.9) < 0.02
+    both = float(((1 - references) * (1 - text)).mean())
+    assert 0.003 < both < 0.02
+
+
+def test_the_loss_is_the_error_of_x0_weighted_by_one_over_one_minus_alpha(transformer, inputs):
+    batch = Batch(inputs["latents"], inputs["references"], inputs["text"])
+    alphas = build_scheduler().alphas_cumprod.float()
+    loss = training.velocity_loss(
+        transformer, batch, alphas, torch.Generator().manual_seed(3), 0.0, 0.0
+    )
+    # The same draws, written out anew.
+    generator = torch.Generator().manual_seed(3)
+    times = ((torch.arange(2) + torch.rand(2, generator=generator)) / 2 * len(alphas)).long()
+    a = alphas[times].view(-1, 1, 1, 1, 1)
+    noise = torch.randn(batch.latents.shape, generator=generator)
+    noisy = a.sqrt() * batch.latents + (1 - a).sqrt() * noise
+    v = training.denoise(transformer, noisy, batch.references, batch.text, times)
+    x0 = a.sqrt() * noisy - (1 - a).sqrt() * v
+    weighted = ((x0 - batch.latents).square() / (1 - a)).mean((1, 2, 3, 4))
+    torch.testing.assert_close(loss, weighted, rtol=1e-3, atol=1e-5)
+
+
+def test_an_unknown_group_is_refused(home):
+    from idbench.errors import UserError
+
+    with pytest.raises(UserError, match="unknown group"):
+        training.train(recipe(groups={"image_four": 1.0}), home / "x")
+
+
+def test_groups_are_drawn_by_their_share():
+    rng = np.random.default_rng(0)
+    names = [training.pick_group({"image_one": 3, "clip_one": 1}, rng) for _ in range(2000)]
+    assert abs(names.count("clip_one") / 2000 - 0.25) < 0.04
+
+
+def test_every_group_says_how_many_people_it_shows():
+    assert latents.GROUPS["clip_two"] == 2 and latents.GROUPS["image_three"] == 3
