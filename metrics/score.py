@@ -36,6 +36,9 @@ METRICS: tuple[Metric, ...] = (
 """The built-in metrics: the four of the tables, then what says how far to trust them."""
 
 
+KEPT_FACES = 256
+
+
 class Scorer:
     """Scores videos under one protocol.
 
@@ -78,7 +81,7 @@ class Scorer:
         return self.embedder.weight_hashes()
 
     def faces(self, sample: Sample) -> list[dict[str, Any]]:
-        """Of a sample scored by this object: for each sampled frame a dict of JSON values.
+        """Of one of the last `KEPT_FACES` samples scored: for each sampled frame a JSON dict.
 
         Keys: `frame`, `boxes` (n, 4) and `landmarks` (n, 5, 2) in pixels of the frame,
         `assignment` (identity name -> index of its face), `retried`.
@@ -100,6 +103,8 @@ class Scorer:
         with self.embedder.timed("score"):
             rows = [row for metric in self.metrics for row in metric.scores(embeddings)]
         self._faces[sample.id] = _describe(embeddings)
+        while len(self._faces) > KEPT_FACES:  # the oldest go: memory stays flat
+            self._faces.pop(next(iter(self._faces)))
         return rows
 
     def embed(self, sample: Sample, frames: np.ndarray, video_sha256: str) -> Embeddings:

@@ -43,31 +43,39 @@ def degrade(patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(values + 0.5, 0, 255).astype(np.uint8)
 
 
-def jitter_landmarks(
-    landmarks: np.ndarray, rng: np.random.Generator, amount: float
-) -> np.ndarray:
-    """Landmarks as a detector might give them: each point and all together moved a little.
+def extent(landmarks: np.ndarray) -> np.ndarray:
+    """The largest distance of a landmark from their mean, (...,) of (..., 5, 2), in pixels."""
+    away = landmarks - landmarks.mean(-2, keepdims=True)
+    return np.linalg.norm(away, axis=-1).max(-1)
 
-    `amount` is the standard deviation of a point as a share of the distance between the eyes
-    (seen frontally; turned heads keep a scale by their largest extent).
+
+def jitter_landmarks(
+    landmarks: np.ndarray, rng: np.random.Generator, errors: np.ndarray | None = None
+) -> np.ndarray:
+    """Landmarks (5, 2) as a detector might give them.
+
+    With `errors` (n, 5, 2), what a detector was off by in units of `extent`, one of them is
+    added in three of four cases. All are moved, turned and scaled a little besides.
     """
-    scale = 0.5 * float(np.linalg.norm(landmarks - landmarks.mean(0), axis=1).max()) + 1e-6
-    moved = landmarks + rng.normal(0, amount * scale, landmarks.shape)
-    moved = moved + rng.normal(0, amount * scale, 2)
+    scale = float(extent(landmarks)) + 1e-6
+    moved = landmarks.astype(np.float64)
+    if errors is not None and len(errors) and rng.random() < 0.75:
+        moved = moved + errors[rng.integers(len(errors))] * scale * rng.uniform(0.7, 1.2)
+    moved = moved + rng.normal(0, 0.035 * scale, moved.shape) + rng.normal(0, 0.04 * scale, 2)
     return moved.astype(np.float32)
 
 
 def training_crop(
     frame: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator, size: int,
-    jitter: float = 0.08, clean: float = 0.25,
+    errors: np.ndarray | None = None, clean: float = 0.25,
 ) -> np.ndarray:
     """An augmented aligned crop of one face, uint8 (size, size, 3).
 
     Made as the metrics make it: a crop of 112 pixels first, then shrunk to the network's size.
-    `clean` is the share of crops left undegraded.
+    `errors` as of `jitter_landmarks`; `clean` is the share of crops left undegraded.
     """
     patch, points = face_patch(frame, landmarks)
     if rng.random() >= clean:
         patch = degrade(patch, rng)
-    crop = align_crops(patch, jitter_landmarks(points, rng, jitter)[None])[0]
+    crop = align_crops(patch, jitter_landmarks(points, rng, errors)[None])[0]
     return cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA) if size != 112 else crop
