@@ -69,13 +69,29 @@ class FramePool:
                 heads.append(shard.faces[scene, t : t + 1] > 0)
         return np.stack(images), np.stack(heads)
 
-    def videos(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 (count, 9, H, W, 3) and heads, bool (count, 9, H, W)."""
-        picks = [self.clips[int(i)] for i in rng.integers(len(self.clips), size=count)]
-        rows = [int(rng.integers(len(s.frames))) for s in picks]
-        pairs = list(zip(picks, rows, strict=True))
-        frames = np.stack([shard.frames[row] for shard, row in pairs])
-        return frames, np.stack([shard.faces[row] > 0 for shard, row in pairs])
+    def videos(
+        self, count: int, rng: np.random.Generator, crop: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 (count, 9, H, W, 3) and heads, bool (count, 9, H, W).
+
+        `crop` cuts squares of that side around a random pixel of a head: what moves, and so
+        what compression in time has to learn, is there.
+        """
+        frames, heads = [], []
+        for shard_index in rng.integers(len(self.clips), size=count):
+            shard = self.clips[int(shard_index)]
+            row = int(rng.integers(len(shard.frames)))
+            clip, head = shard.frames[row], shard.faces[row] > 0
+            if crop:
+                ys, xs = np.nonzero(head[4])
+                pick = int(rng.integers(len(ys)))
+                top = int(np.clip(ys[pick] - crop // 2, 0, clip.shape[1] - crop))
+                left = int(np.clip(xs[pick] - crop // 2, 0, clip.shape[2] - crop))
+                clip = clip[:, top : top + crop, left : left + crop]
+                head = head[:, top : top + crop, left : left + crop]
+            frames.append(clip)
+            heads.append(head)
+        return np.stack(frames), np.stack(heads)
 
 
 def reconstruction_loss(
@@ -142,13 +158,17 @@ def train(
     while step < total and not clock.over():
         if step == frame_steps:
             speed_up_single_frames(vae, last_tap_only=False)
-        video = step >= frame_steps and step % recipe["clip_every"] == 0
+        video = step >= frame_steps and step % recipe["frame_every"] != 0
         rng = np.random.default_rng([recipe["seed"], step])
         while video and not pool.clips:
             time.sleep(5)
             pool.refresh()
-        batch = recipe["clip_batch"] if video else recipe["frame_batch"]
-        frames, heads = (pool.videos if video else pool.images)(batch, rng)
+        if not video:
+            frames, heads = pool.images(recipe["frame_batch"], rng)
+        elif step < total - recipe["whole_clip_steps"]:
+            frames, heads = pool.videos(recipe["clip_batch"], rng, recipe["clip_crop"])
+        else:
+            frames, heads = pool.videos(max(1, recipe["clip_batch"] // 2), rng)
         images = to_tensor(frames)
         rate = recipe["learning_rate"] * _schedule(step, frame_steps, total, recipe)
         for group in optimizer.param_groups:

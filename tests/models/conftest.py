@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from idbench.models.concat_id import networks
 from idbench.models.concat_id.autoencoder import build_vae
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import CogVideoXTransformer3DModel
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
+
 from idbench.models.concat_id.attention import use_matrix_attention
 from idbench.models.concat_id.conditioning import denoise, rotary_embedding
 

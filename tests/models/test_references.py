@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from idbench.models.concat_id import references
 
 MARKS = np.array([[80, 90], [112, 90], [96, 105], [84, 122], [108, 122]], float)

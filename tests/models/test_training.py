@@ -8,6 +8,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+
 from idbench.models.concat_id import data, latents
 from idbench.models.concat_id import train as training
 from idbench.models.concat_id.latents import Batch
@@ -61,6 +62,22 @@ def recipe(**changes):
 def losses(folder):
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [(r["step"], r.get("image_one"), r.get("clip_two")) for r in rows]
+
+
+def test_two_workers_give_the_gradients_of_one(home):
+    def gradients(workers):
+        run = training.Run(recipe(workers=workers), home / "x", torch.device("cpu"), False)
+        batch = training.load_pool(recipe(), home / "x").draw(
+            "clip_two", 4, 2, 0.5, np.random.default_rng(0)
+        )
+        generator = torch.Generator().manual_seed(0)
+        loss = run._backward(training.add_noise(batch, run.alphas, generator))
+        return loss, [p.grad.clone() for p in run.parameters]
+
+    (one, expected), (two, actual) = gradients(1), gradients(2)
+    assert two == pytest.approx(one, rel=1e-4)
+    for a, b in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "muon"])
@@ -130,9 +147,11 @@ def test_text_and_references_are_dropped_independently_at_their_rates(monkeypatc
 
     monkeypatch.setattr(training, "denoise", fake)
     size = 4000
-    batch = Batch(torch.randn(size, 1, 1, 1, 1), torch.ones(size, 1, 1, 1, 1), torch.ones(size, 1, 1))
+    one = torch.ones(size, 1, 1, 1, 1)
+    batch = Batch(torch.randn(size, 1, 1, 1, 1), one, one[..., 0, 0])
     alphas = build_scheduler().alphas_cumprod.float()
-    training.velocity_loss(None, batch, alphas, torch.Generator().manual_seed(0), 0.1, 0.1)
+    inputs = training.add_noise(batch, alphas, torch.Generator().manual_seed(0), 0.1, 0.1)
+    training.velocity_loss(None, inputs)
     references, text = (kept.float() for kept in seen[0])
     assert abs(float(references.mean()) - 0.9) < 0.02 and abs(float(text.mean()) - 0.9) < 0.02
     both = float(((1 - references) * (1 - text)).mean())
@@ -142,12 +161,12 @@ def test_text_and_references_are_dropped_independently_at_their_rates(monkeypatc
 def test_the_loss_is_the_error_of_x0_weighted_by_one_over_one_minus_alpha(transformer, inputs):
     batch = Batch(inputs["latents"], inputs["references"], inputs["text"])
     alphas = build_scheduler().alphas_cumprod.float()
-    loss = training.velocity_loss(
-        transformer, batch, alphas, torch.Generator().manual_seed(3), 0.0, 0.0
-    )
+    inputs_of = training.add_noise(batch, alphas, torch.Generator().manual_seed(3), 0.0, 0.0)
+    loss = training.velocity_loss(transformer, inputs_of)
     # The same draws, written out anew.
     generator = torch.Generator().manual_seed(3)
     times = ((torch.arange(2) + torch.rand(2, generator=generator)) / 2 * len(alphas)).long()
+    times = times[torch.randperm(2, generator=generator)]
     a = alphas[times].view(-1, 1, 1, 1, 1)
     noise = torch.randn(batch.latents.shape, generator=generator)
     noisy = a.sqrt() * batch.latents + (1 - a).sqrt() * noise
