@@ -8,6 +8,10 @@ from numba import njit
 from .paint import cloth_colour, hair_colour, ramp, skin_colour
 from .shape import body, glasses, hair, skin
 
+DATA_VERSION = 2
+"""Names the look of the avatars. Raise it with every change of shape, paint or framing: data and
+weights record it, and editing this file makes numba compile the imported functions anew."""
+
 PARTS = ("background", "skin", "hair", "glasses", "neck", "garment")
 
 
@@ -167,7 +171,7 @@ def _shade_body(p, turn, pivot, neck, part, x, y, z, vx, vy, vz, light, key, amb
     over = _head(p, hx, hy, hz)
     shade = 0.50 + 0.50 * ramp(-0.05, 0.45, over)
     if part == 5:
-        collar = np.sqrt(x * x * 1.2 + (y + 1.42) ** 2) - 0.34  # a round neckline
+        collar = np.sqrt(x * x * 1.2 + (y + 1.28) ** 2) - 0.24  # a round neckline
         if collar < 0.0 and z > -0.25:
             part = 4
         else:

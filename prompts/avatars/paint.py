@@ -257,9 +257,9 @@ def star(x, y, radius):
 @njit(fastmath=True, error_model="numpy")
 def heart(x, y, radius):
     """Implicit heart, scaled to look like a distance near its edge."""
-    u, v = abs(x) / radius, y / radius + 0.1
-    v = v - 0.65 * np.sqrt(u) * 0.9
-    return (np.sqrt(u * u + 1.1 * v * v) - 0.85) * radius
+    u, v = abs(x) / radius, y / radius
+    v = 1.15 * v - 0.75 * np.sqrt(u) + 0.10
+    return (np.sqrt(u * u + v * v) - 0.95) * radius
 
 
 @njit(fastmath=True, error_model="numpy")
@@ -278,14 +278,14 @@ def cloth_colour(p, x, y):
         u = (x * 4.2 + 0.5 * (row % 2)) % 1.0 - 0.5
         v = (y * 4.2) % 1.0 - 0.5
         k = ramp(0.30, 0.22, np.sqrt(u * u + v * v))
-    cy = y + 1.93
+    cy = y + 1.74
     if p.emblem == 1:
-        k = max(k * ramp(0.22, 0.30, np.sqrt(x * x + cy * cy)), ramp(e, -e, star(x, cy, 0.27)))
+        k = max(k * ramp(0.19, 0.25, np.sqrt(x * x + cy * cy)), ramp(e, -e, star(x, cy, 0.22)))
     elif p.emblem == 2:
-        k = max(k * ramp(0.22, 0.30, np.sqrt(x * x + cy * cy)), ramp(e, -e, heart(x, cy, 0.24)))
+        k = max(k * ramp(0.19, 0.25, np.sqrt(x * x + cy * cy)), ramp(e, -e, heart(x, cy, 0.19)))
     elif p.emblem == 3:
-        k = max(k * ramp(0.22, 0.30, np.sqrt(x * x + cy * cy)),
-                ramp(0.21, 0.18, np.sqrt(x * x + cy * cy)))
+        k = max(k * ramp(0.19, 0.25, np.sqrt(x * x + cy * cy)),
+                ramp(0.18, 0.15, np.sqrt(x * x + cy * cy)))
     weave = 0.95 + 0.1 * noise(x * 9.0 + 50.0, y * 9.0 + 50.0, p.salt + 23)
     return (
         (r + k * (p.g2[0] - r)) * weave,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from .backgrounds import background_image
 from .identity import sample_identity
@@ -84,7 +85,7 @@ def render_clip(
     """Render a scene. Motions last the clip's whole length, whatever `frames` is."""
     rng = np.random.default_rng([104729, scene.seed])
     count = len(scene.people)
-    scale = {1: 20.5, 2: 18.6, 3: 13.8}[count] * min(height / 64, width / 96)
+    scale = {1: 20.0, 2: 18.4, 3: 13.8}[count] * min(height / 64, width / 96)
     scale *= rng.uniform(0.95, 1.05)
     slot = width / count
     jitter = rng.uniform(-1, 1, (count, 2))
@@ -95,7 +96,7 @@ def render_clip(
         spread = 1.0 if count == 1 else 0.94
         centres[i, 0] = x * spread / scale + jitter[i, 0] * (0.25 if count == 1 else 0.06)
         centres[i, 1] = 0.06 * jitter[i, 1]
-    eye_line = {1: 0.43, 2: 0.44, 3: 0.47}[count] * height  # row of the eyes in the picture
+    eye_line = {1: 0.40, 2: 0.41, 3: 0.44}[count] * height  # row of the eyes in the picture
     poses_rng = rng.uniform(0, 1, (count, 4))
     phases, strengths = rng.uniform(0, 1, count), rng.uniform(0.85, 1.1, count)
     gazes = rng.normal(0, 0.008, (count, 2))
@@ -175,16 +176,16 @@ def render_portrait(identity: int, seed: int = 0, size: int = 192) -> Clip:
 
 
 def render_garment(garment: Garment, size: int = 192) -> np.ndarray:
-    """The garment alone on white, uint8 (size, size, 3): the torso without its head."""
+    """The garment's front alone on white, uint8 (size, size, 3)."""
     scene = Scene((Person(0, garment=garment),), "studio", "soft", seed=1)
-    clip = render_clip(scene, frames=1, height=2 * size, width=2 * size)
+    clip = render_clip(scene, frames=1, height=4 * size, width=6 * size)
     mask = clip.garment_mask[0] > 0
     rows, columns = np.where(mask.any(1))[0], np.where(mask.any(0))[0]
-    middle = (columns[0] + columns[-1]) // 2
     frame = np.where(mask[..., None], clip.frames[0], 255).astype(np.uint8)
-    half = min(size // 2, middle, 2 * size - middle)
-    top = max(min(rows[0] - size // 8, size), 0)
-    return np.ascontiguousarray(frame[top : top + size, middle - half : middle - half + size])
+    side, middle = (rows[-1] + 1 - rows[0]) * 3 // 2, (columns[0] + columns[-1]) // 2
+    bottom, left = rows[-1] + 1, middle - side // 2
+    chest = np.ascontiguousarray(frame[bottom - side : bottom, left : left + side])
+    return np.asarray(Image.fromarray(chest).resize((size, size), Image.Resampling.LANCZOS))
 
 
 def render_background(name: str, seed: int, height: int = 64, width: int = 96) -> np.ndarray:

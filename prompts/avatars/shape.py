@@ -273,8 +273,8 @@ def settle(p):
 @njit(fastmath=True, error_model="numpy")
 def body(p, x, y, z, nx, ny, nz):
     """Distances to (neck, torso) in the torso's frame; (nx, ny, nz): the head's end of the neck."""
-    neck = capsule(x, y, z, nx, ny, nz, 0.0, -1.75, -0.28, p.neck_w, p.neck_w * 1.12)
+    neck = capsule(x, y, z, nx, ny, nz, 0.0, -1.60, -0.28, p.neck_w, p.neck_w * 1.12)
     s = p.shoulder
-    torso = capsule(abs(x), y, z, 0.0, -1.78, -0.25, s, -2.20, -0.25, 0.30, 0.36)
-    torso = smooth_min(torso, ellipsoid(x, y + 3.0, z + 0.25, s + 0.12, 1.35, 0.62), 0.35)
+    torso = capsule(abs(x), y, z, 0.0, -1.62, -0.25, s, -2.00, -0.25, 0.30, 0.36)
+    torso = smooth_min(torso, ellipsoid(x, y + 2.8, z + 0.25, s + 0.12, 1.35, 0.66), 0.35)
     return neck, torso
