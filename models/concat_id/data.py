@@ -226,7 +226,11 @@ def sets_of(recipe: Mapping[str, Any]) -> list[RenderSet]:
 
 def jobs_of(sets: Sequence[RenderSet]) -> Iterator[tuple[RenderSet, int]]:
     """All shards, the sets taking turns, so that an early stop leaves some of each."""
-    order = [((k + 0.5) / s.shards, i, k) for i, s in enumerate(sets) for k in range(s.shards)]
+    # Validation comes first: without it nothing can be measured.
+    order = [
+        (-1.0 if s.split == "validation" else (k + 0.5) / s.shards, i, k)
+        for i, s in enumerate(sets) for k in range(s.shards)
+    ]
     for _, i, k in sorted(order):
         yield sets[i], k
 
