@@ -43,8 +43,8 @@ def encode_shard(vae: Any, text: Any, source: Path, target: Path, seed: int, cli
         _save(target / "text.npy", text(list(shard.captions)))
     if vae is None or (target / "references.npy").exists():
         return
-    width = shard.references.shape[-2]
-    if shard.frames.shape[3] == width:  # portraits have another size and are references only
+    if shard.frames.shape[2:4] == shard.references.shape[-3:-1]:
+        # Portraits have another size than the video: they are references only.
         rows = []
         step = 2 if clips else 16
         for start in range(0, len(shard.frames), step):

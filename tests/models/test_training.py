@@ -191,3 +191,23 @@ def test_groups_are_drawn_by_their_share():
 
 def test_every_group_says_how_many_people_it_shows():
     assert latents.GROUPS["clip_two"] == 2 and latents.GROUPS["image_three"] == 3
+
+
+def test_square_portraits_become_references_and_no_samples(tmp_path):
+    from idbench.models.concat_id.autoencoder import build_vae
+
+    from .conftest import VAE
+
+    source, target = tmp_path / "portrait" / "00000", tmp_path / "latents"
+    source.mkdir(parents=True)
+    arrays = {
+        "frames": (2, 1, 24, 24, 3), "faces": (2, 1, 24, 24), "references": (2, 3, 1, 16, 24, 3),
+    }
+    for name, shape in arrays.items():
+        np.save(source / f"{name}.npy", np.zeros(shape, np.uint8))
+    np.save(source / "boxes.npy", np.zeros((2, 1, 3, 4), np.float32))
+    truth = [{"caption": "a person", "scene": asdict(Scene((Person(10_000),)))}] * 2
+    (source / "truth.json").write_text(json.dumps(truth))
+    latents.encode_shard(build_vae(VAE).eval(), None, source, target, 1, False)
+    assert np.load(target / "references.npy").shape == (2, 3, 1, 4, 4, 6)
+    assert not (target / "latents.npy").exists()
