@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from idbench import embedded
@@ -25,6 +24,7 @@ from idbench.metrics.networks.viclip import ViCLIP, from_clip
 from idbench.metrics.protocols import STRICT, Picture, sample_video_frames
 from idbench.metrics.training.attributes import AttributeHead, truth
 from idbench.metrics.training.data import Frames, Settings, batches, dataset, portraits
+from idbench.metrics.training.entry import write_entry
 from idbench.metrics.training.loop import train_steps
 from idbench.prompts.avatars.scene import Scene
 
@@ -98,7 +98,7 @@ def train_clip(
     cache_dir = Path(state_dir).parent / "metrics-data"
     config = with_vocabulary(recipe, "clip")
     if evaluate:
-        network, steps = ClipEmbedder(recipe["entry"]).network, _steps(recipe)
+        network, steps = ClipEmbedder(recipe["entry"]).network, 0
     else:
         torch.manual_seed(recipe["seed"])
         scenes, pictures = _still_pictures(recipe, cache_dir, config["vision"]["image_size"])
@@ -131,7 +131,8 @@ def train_clip(
     def of_clip(frames: np.ndarray) -> np.ndarray:
         return embedder.pictures(frames, STRICT.clip_picture).mean(0)
 
-    return _finish(recipe, network, config, steps, cache_dir, of_clip, embedder.texts)
+    state = None if evaluate else network.state_dict()
+    return _finish(recipe, state, config, steps, cache_dir, of_clip, embedder.texts)
 
 
 def _still_pictures(
@@ -156,7 +157,7 @@ def train_viclip(
     cache_dir = Path(state_dir).parent / "metrics-data"
     config = with_vocabulary(recipe, "viclip")
     if evaluate:
-        network, steps = ViclipEmbedder(recipe["entry"]).network, _steps(recipe)
+        network, steps = ViclipEmbedder(recipe["entry"]).network, 0
     else:
         network, steps = _fit_viclip(recipe, Path(state_dir), cache_dir, resume, config)
     embedder = ViclipEmbedder(recipe["entry"], network=network, config=config)
@@ -165,7 +166,8 @@ def train_viclip(
         chosen = list(sample_video_frames(STRICT, len(frames)))
         return embedder.video(frames[chosen], STRICT.video_picture)
 
-    return _finish(recipe, network, config, steps, cache_dir, of_clip, embedder.texts)
+    state = None if evaluate else network.state_dict()
+    return _finish(recipe, state, config, steps, cache_dir, of_clip, embedder.texts)
 
 
 def _fit_viclip(
@@ -263,23 +265,17 @@ def measure(
 
 
 def _finish(
-    recipe: Mapping[str, Any], network: nn.Module, config: Mapping[str, Any], steps: int,
-    cache_dir: Path, of_clip: Callable[[np.ndarray], np.ndarray],
+    recipe: Mapping[str, Any], state: Mapping[str, torch.Tensor] | None,
+    config: Mapping[str, Any], steps: int, cache_dir: Path,
+    of_clip: Callable[[np.ndarray], np.ndarray],
     of_texts: Callable[[Sequence[str]], np.ndarray],
 ) -> dict[str, Any]:
     data = dataset(Settings(**recipe["validation"]), cache_dir)
     measured = measure(data, of_clip, of_texts)
     for key, value in measured.items():
         print(f"{recipe['entry']}: {key} = {value}", flush=True)
-    embedded.save_entry(
-        recipe["entry"], network.state_dict(), recipe=recipe["name"], seed=recipe["seed"],
-        steps=steps, config=config, measured=measured,
-    )
+    write_entry(recipe, state, steps, config, measured)
     return measured
-
-
-def _steps(recipe: Mapping[str, Any]) -> int:
-    return int(embedded.entry(recipe["entry"])["steps"])
 
 
 def _device() -> str:

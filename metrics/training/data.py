@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from idbench.files import atomic_path, sha256_json
+from idbench.prompts.avatars.march import DATA_VERSION as LOOK
 from idbench.prompts.avatars.scene import (
     TRAINING_IDENTITIES,
     VALIDATION_IDENTITIES,
@@ -26,6 +27,8 @@ from idbench.prompts.avatars.scene import (
     Scene,
 )
 
+DATA_VERSION = f"avatars-{LOOK}"
+"""Names the look of the avatars, in cached data and beside weights."""
 SHARD = 100
 """Scenes of one file."""
 PEOPLE = 2
@@ -56,7 +59,7 @@ class Settings:
     pairs: float = 0.6
     height: int = 64
     width: int = 96
-    version: str = "avatars-1"
+    version: str = DATA_VERSION
 
     @property
     def seeds(self) -> range:
@@ -147,7 +150,7 @@ def dataset(settings: Settings, folder: Path, workers: int | None = None) -> Fra
 
 
 def portraits(
-    seeds: Sequence[int], folder: Path, size: int = 96, seed: int = 0, version: str = "avatars-1"
+    seeds: Sequence[int], folder: Path, size: int = 96, seed: int = 0, version: str = DATA_VERSION
 ) -> Frames:
     """One reference photograph (T = 1) of each identity; see `render_portrait`."""
     from idbench.prompts.avatars.render import render_portrait

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from idbench import embedded
 from idbench.metrics.networks.parser import (
     CLASSES,
     FOREGROUND,
@@ -29,6 +28,7 @@ from idbench.metrics.training.data import (
     faces_of,
     portraits,
 )
+from idbench.metrics.training.entry import write_entry
 from idbench.metrics.training.loop import train_steps
 
 
@@ -39,17 +39,13 @@ def train(
     state_dir = Path(state_dir)
     cache, name = state_dir.parent / "metrics-data", recipe["entry"]
     if evaluate:
-        parser = FaceParser(name)
-        steps, state = embedded.entry(name)["steps"], embedded.load_state(name)
+        parser, state, steps = FaceParser(name), None, 0
     else:
         network, steps = _fit(recipe, state_dir, cache, resume)
         parser = FaceParser(name, network=network, size=recipe["network"]["size"])
         state = network.state_dict()
     measured = measure(parser, recipe, cache)
-    embedded.save_entry(
-        name, state, recipe=recipe["name"], seed=recipe["seed"], steps=steps,
-        config=recipe["network"], measured=measured,
-    )
+    write_entry(recipe, state, steps, recipe["network"], measured)
     return measured
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from idbench import embedded
 from idbench.files import atomic_path, sha256_json
 from idbench.metrics.faces.align import align_crops
 from idbench.metrics.faces.detect import find_faces, make_detector
@@ -26,6 +25,7 @@ from idbench.metrics.training.data import (
     faces_of,
     portraits,
 )
+from idbench.metrics.training.entry import write_entry
 from idbench.metrics.training.loop import train_steps
 
 
@@ -40,17 +40,12 @@ def train(
     state_dir = Path(state_dir)
     cache, name = state_dir.parent / "metrics-data", recipe["entry"]
     if evaluate:
-        network = Recogniser(name)
-        measured = measure(network, recipe, cache)
-        steps, state = embedded.entry(name)["steps"], embedded.load_state(name)
+        network, state, steps = Recogniser(name), None, 0
     else:
         backbone, steps = _fit(recipe, state_dir, cache, resume)
-        network = Recogniser(name, network=backbone)
-        measured, state = measure(network, recipe, cache), backbone.state_dict()
-    embedded.save_entry(
-        name, state, recipe=recipe["name"], seed=recipe["seed"], steps=steps,
-        config=recipe["network"], measured=measured,
-    )
+        network, state = Recogniser(name, network=backbone), backbone.state_dict()
+    measured = measure(network, recipe, cache)
+    write_entry(recipe, state, steps, recipe["network"], measured)
     return measured
 
 
