@@ -149,7 +149,8 @@ def from_clip(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The state of a CLIP (open_clip's layout) as a start for a ViCLIP of the same sizes.
 
     As ViCLIP itself was trained from CLIP: the patch convolution gets a temporal depth of 1, the
-    temporal positions start at zero (they are missing here), the text context is cut to fit.
+    temporal positions start at zero (they are missing here), the scale of the cosines becomes
+    its reciprocal, the temperature.
     """
     started: dict[str, torch.Tensor] = {}
     text = ("transformer.", "token_embedding.", "positional_embedding", "ln_final.",
@@ -160,4 +161,6 @@ def from_clip(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             started[key.replace("visual.", "vision_encoder.", 1)] = inflated
         elif key.startswith(text):
             started[f"text_encoder.{key}"] = value
+        elif key == "logit_scale":
+            started["temp"] = torch.exp(-value)
     return started

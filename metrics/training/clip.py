@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from idbench import embedded
+from idbench.errors import UserError
 from idbench.metrics.networks.clip import (
     MEAN_STD,
     ClipEmbedder,
@@ -183,9 +184,12 @@ def _fit_viclip(
     positions = "text_encoder.positional_embedding"
     start[positions] = start[positions][: config["text"]["context"]]
     missing, unexpected = network.load_state_dict(start, strict=False)
-    assert not unexpected and set(missing) == {
-        "temp", "vision_encoder.temporal_positional_embedding"
-    }, (missing, unexpected)
+    expected = ["vision_encoder.temporal_positional_embedding"]
+    if unexpected or missing != expected:
+        raise UserError(
+            "The embedded CLIP is no start for this ViCLIP: they differ in "
+            f"{sorted({*missing, *unexpected} - {*expected})}; give both recipes the same sizes."
+        )
     network = network.to(_device())
     tokenizer = ReducedTokenizer(config["vocabulary"], config["text"]["context"])
     batch, seed = int(recipe["batch"]), int(recipe["seed"])

@@ -132,7 +132,8 @@ def _clip_pair():
     ).eval()
     missing, unexpected = viclip.load_state_dict(from_clip(clip.state_dict()), strict=False)
     assert not unexpected
-    assert set(missing) == {"temp", "vision_encoder.temporal_positional_embedding"}
+    assert missing == ["vision_encoder.temporal_positional_embedding"]
+    assert viclip.temp.item() == pytest.approx(0.07)
     return clip, viclip
 
 
