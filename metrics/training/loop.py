@@ -62,7 +62,7 @@ def train_steps(
     start = 0
     if resume and path.is_file():
         stored = torch.load(path, map_location="cpu", weights_only=True)
-        if stored["recipe"] != sha256_json(dict(recipe)):
+        if stored["recipe"] != _identity(recipe):
             raise UserError(
                 f"{path} was written by another version of this recipe; train without --resume, "
                 "or restore the recipe."
@@ -101,12 +101,17 @@ def train_steps(
     return max(start, steps)
 
 
+def _identity(recipe: Mapping[str, Any]) -> str:
+    """Hash of all that moves the training."""
+    return sha256_json({k: v for k, v in recipe.items() if k not in ("name", "description")})
+
+
 def _save(
     path: Path, recipe: Mapping[str, Any], modules: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer, step: int,
 ) -> None:
     state = {
-        "recipe": sha256_json(dict(recipe)),
+        "recipe": _identity(recipe),
         "modules": {name: module.state_dict() for name, module in modules.items()},
         "optimizer": optimizer.state_dict(),
         "step": step,
