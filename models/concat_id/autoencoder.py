@@ -89,19 +89,30 @@ def encode(
 ) -> torch.Tensor:
     """Scaled latents (B, t, C, h, w) of images (B, 3, T, H, W): means, or drawn with a generator.
 
-    t = (T - 1) / 4 + 1. One frame gives one latent frame.
+    t = (T - 1) / r + 1 for a temporal compression of r. With r = 1 every frame is encoded alone,
+    whatever stands beside it.
     """
+    batch, alone = len(images), vae.config.temporal_compression_ratio == 1
+    if alone:
+        images = images.transpose(1, 2).flatten(0, 1).unsqueeze(2)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=images.device.type == "cpu"):
         distribution = vae.encode(images).latent_dist
     z = distribution.mean.float()
     if generator is not None:
         z = z + distribution.std.float() * torch.randn(z.shape, generator=generator)
-    return z.permute(0, 2, 1, 3, 4) * vae.config.scaling_factor
+    z = z.permute(0, 2, 1, 3, 4) * vae.config.scaling_factor
+    return z.reshape(batch, -1, *z.shape[2:]) if alone else z
 
 
 @torch.inference_mode()
 def decode(vae: AutoencoderKLCogVideoX, latents: torch.Tensor) -> torch.Tensor:
     """Images (B, 3, T, H, W) in [-1, 1] of scaled latents (B, t, C, h, w)."""
+    batch, alone = len(latents), vae.config.temporal_compression_ratio == 1
+    if alone:
+        latents = latents.flatten(0, 1).unsqueeze(1)
     z = latents.permute(0, 2, 1, 3, 4) / vae.config.scaling_factor
     with torch.autocast(z.device.type, torch.bfloat16, enabled=z.device.type == "cpu"):
-        return vae.decode(z).sample.float()
+        images = vae.decode(z).sample.float()
+    if alone:
+        images = images.squeeze(2).unflatten(0, (batch, -1)).transpose(1, 2)
+    return images

@@ -157,7 +157,7 @@ class _Unconditioned:
             zero = torch.zeros(len(part), count, *shape)
             z = pipeline.sample_latents(
                 text([s.prompt for s in part]), zero, [s.seed for s in part], self.model.steps,
-                self.model.guidance, (self.model.frames - 1) // 4 + 1, self.model.height,
+                self.model.guidance, pipeline.latent_frames(self.model.frames), self.model.height,
                 self.model.width, self.model.bfloat16,
             )
             for frames in to_frames(decode(vae, z)):

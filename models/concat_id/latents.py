@@ -184,8 +184,8 @@ class LatentPool:
                 continue
             people = number[len(identities)]
             clip = described.frames >= 9
-            # The first latent frame of a causal encoding is that of the first image alone.
-            images = latents[s, :1] if clip else latents[s]
+            # Frames are encoded alone: each of a clip is an image too; take some that differ.
+            images = latents[s, ::4] if clip else latents[s]
             for image in images:
                 record = _Record(image[None], text[s], identities, tuple(own), first + s)
                 self.groups.setdefault(f"image_{people}", []).append(record)

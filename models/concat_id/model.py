@@ -43,7 +43,7 @@ class ConcatID:
     maximum_references = MAXIMUM_REFERENCES
 
     def __init__(
-        self, variant: str | None = None, *, steps: int = 20, guidance: float = 3.0,
+        self, variant: str | None = None, *, steps: int = 12, guidance: float = 3.0,
         frames: int = networks.FRAMES, height: int = networks.HEIGHT, width: int = networks.WIDTH,
         batch: int = 8, bfloat16: bool = True,
     ) -> None:

@@ -18,7 +18,7 @@ from idbench.models.concat_id.autoencoder import build_vae, speed_up_single_fram
 
 TEXT_TOKENS = 32
 FRAMES, HEIGHT, WIDTH, FPS = 9, 64, 96, 8.0
-CLIP_LATENT_FRAMES = 3
+CLIP_LATENT_FRAMES = 9
 
 
 def build_transformer(config: Mapping[str, Any]) -> CogVideoXTransformer3DModel:

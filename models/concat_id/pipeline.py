@@ -71,7 +71,7 @@ class ConcatIDPipeline(DiffusionPipeline):
                 `references.prepare`. None or M = 0: the base network.
             seeds: B seeds.
             steps, guidance: of sampling; guidance 1 leaves out the unconditional branch.
-            frames: 4k + 1; one frame gives an image.
+            frames: rk + 1 for a temporal compression of r; one frame gives an image.
             bfloat16: compute matrix products of the transformer in bfloat16.
 
         Returns:
@@ -89,7 +89,7 @@ class ConcatIDPipeline(DiffusionPipeline):
             held = encode(self.vae, flat)
             held = held.view(*references.shape[:2], *held.shape[2:])
         latents = self.sample_latents(
-            text, held, seeds, steps, guidance, (frames - 1) // 4 + 1, height, width, bfloat16
+            text, held, seeds, steps, guidance, self.latent_frames(frames), height, width, bfloat16
         )
         return decode(self.vae, latents)
 
@@ -133,6 +133,10 @@ class ConcatIDPipeline(DiffusionPipeline):
             )
         return latents
 
+    def latent_frames(self, frames: int) -> int:
+        """Latent frames of a video of `frames`."""
+        return (frames - 1) // self.vae.config.temporal_compression_ratio + 1
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Channels, height and width of one latent frame of a video of this size."""
         channels = self.transformer.config.in_channels
@@ -147,10 +151,12 @@ class ConcatIDPipeline(DiffusionPipeline):
             raise UserError(
                 f"Height and width must be multiples of {unit}, not {height}x{width}; change them."
             )
-        if frames < 1 or (frames != 1 and (frames - 1) % 8):
+        ratio = self.vae.config.temporal_compression_ratio
+        unit = 1 if ratio == 1 else 2 * ratio  # diffusers' causal code decodes latents in twos
+        if frames < 1 or (frames - 1) % unit:
             raise UserError(
-                f"The autoencoder makes 1 or 8k + 1 frames, not {frames}; take "
-                f"{max(1, (frames - 1) // 8) * 8 + 1}."
+                f"The autoencoder makes {unit}k + 1 frames, not {frames}; take "
+                f"{max(0, (frames - 1) // unit) * unit + 1}."
             )
         if len(seeds) != len(prompts):
             raise UserError(f"{len(prompts)} prompts need as many seeds, not {len(seeds)}.")

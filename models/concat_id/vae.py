@@ -1,4 +1,4 @@
-"""Training of the video autoencoder: single frames first (cheap), then clips.
+"""Training of the autoencoder on single frames.
 
 Loss: L1 + squared error + L1 of image gradients, faces weighted, and a KL term per latent
 value that keeps the latents smooth enough for a diffusion model.
@@ -43,7 +43,6 @@ class FramePool:
         # Portraits are square: only the references prepared from them have the video's size.
         sized = [s for s in shards if s.frames.shape[2] < s.frames.shape[3]]
         self.frames = [s for s in sized if len(s.frames)]
-        self.clips = [s for s in sized if s.frames.shape[1] >= 9]
         self.prepared = [s for s in shards if s.references.shape[2]]
 
     def images(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -68,30 +67,6 @@ class FramePool:
                 images.append(shard.frames[scene, t : t + 1])
                 heads.append(shard.faces[scene, t : t + 1] > 0)
         return np.stack(images), np.stack(heads)
-
-    def videos(
-        self, count: int, rng: np.random.Generator, crop: int = 0
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 (count, 9, H, W, 3) and heads, bool (count, 9, H, W).
-
-        `crop` cuts squares of that side around a random pixel of a head: what moves, and so
-        what compression in time has to learn, is there.
-        """
-        frames, heads = [], []
-        for shard_index in rng.integers(len(self.clips), size=count):
-            shard = self.clips[int(shard_index)]
-            row = int(rng.integers(len(shard.frames)))
-            clip, head = shard.frames[row], shard.faces[row] > 0
-            if crop:
-                ys, xs = np.nonzero(head[4])
-                pick = int(rng.integers(len(ys)))
-                top = int(np.clip(ys[pick] - crop // 2, 0, clip.shape[1] - crop))
-                left = int(np.clip(xs[pick] - crop // 2, 0, clip.shape[2] - crop))
-                clip = clip[:, top : top + crop, left : left + crop]
-                head = head[:, top : top + crop, left : left + crop]
-            frames.append(clip)
-            heads.append(head)
-        return np.stack(frames), np.stack(heads)
 
 
 def reconstruction_loss(
@@ -144,9 +119,9 @@ def train(
         average.values = state["average"]
         step, used = state["step"], state["seconds"]
         log.truncate(step)
-    frame_steps, total = recipe["frame_steps"], recipe["frame_steps"] + recipe["clip_steps"]
+    total = recipe["steps"]
     clock = Clock(recipe.get("minutes"), recipe["checkpoint_minutes"], used)
-    speed_up_single_frames(vae, last_tap_only=step < frame_steps)
+    speed_up_single_frames(vae, last_tap_only=True)
 
     def checkpoint() -> None:
         save_atomically(
@@ -156,21 +131,10 @@ def train(
     last: dict[str, Any] = {}
     started = time.monotonic()
     while step < total and not clock.over():
-        if step == frame_steps:
-            speed_up_single_frames(vae, last_tap_only=False)
-        video = step >= frame_steps and step % recipe["frame_every"] != 0
         rng = np.random.default_rng([recipe["seed"], step])
-        while video and not pool.clips:
-            time.sleep(5)
-            pool.refresh()
-        if not video:
-            frames, heads = pool.images(recipe["frame_batch"], rng)
-        elif step < total - recipe["whole_clip_steps"]:
-            frames, heads = pool.videos(recipe["clip_batch"], rng, recipe["clip_crop"])
-        else:
-            frames, heads = pool.videos(max(1, recipe["clip_batch"] // 2), rng)
+        frames, heads = pool.images(recipe["batch"], rng)
         images = to_tensor(frames)
-        rate = recipe["learning_rate"] * _schedule(step, frame_steps, total, recipe)
+        rate = recipe["learning_rate"] * _schedule(step, total, recipe["warmup"])
         for group in optimizer.param_groups:
             group["lr"] = rate
         noise = torch.Generator().manual_seed(recipe["seed"] * 1_000_003 + step)
@@ -194,7 +158,7 @@ def train(
         if step % recipe["log_every"] == 0:
             pool.refresh()
             psnr = -10 * torch.log10((output.float() - images).square().mean() / 4).item()
-            last = {"step": step, "video": video, "loss": loss.item(), "kl": kl.item(),
+            last = {"step": step, "loss": loss.item(), "kl": kl.item(),
                     "psnr": psnr, "norm": norm.item(), "rate": rate,
                     "steps_per_s": recipe["log_every"] / (time.monotonic() - started),
                     "minutes": clock.used / 60, "shards": len(pool.known)}
@@ -203,7 +167,7 @@ def train(
         if step % recipe["evaluate_every"] == 0:
             average.swap()
             log.write(step=step, **measure(vae, folder, data.sets_of(data_recipe), 40,
-                                           state_dir / "samples.png", clips=step > frame_steps))
+                                           state_dir / "samples.png"))
             average.swap()
             started = time.monotonic()
         if clock.checkpoint_due():
@@ -214,15 +178,11 @@ def train(
     return last
 
 
-def _schedule(step: int, frame_steps: int, total: int, recipe: dict[str, Any]) -> float:
-    """Warm-up, then half a cosine over each of the two phases (the second starts lower)."""
-    warm = min(1.0, (step + 1) / recipe["warmup"])
-    if step < frame_steps:
-        share, peak, floor = step / max(frame_steps, 1), 1.0, recipe["clip_rate"]
-    else:
-        share = (step - frame_steps) / max(total - frame_steps, 1)
-        peak, floor = recipe["clip_rate"], 0.02
-    return float(warm * (floor + (peak - floor) * 0.5 * (1 + np.cos(np.pi * share))))
+def _schedule(step: int, total: int, warmup: int) -> float:
+    """Share of the learning rate: warm-up, then half a cosine down to 2 %."""
+    return float(
+        min(1.0, (step + 1) / warmup) * (0.02 + 0.49 * (1 + np.cos(np.pi * step / total)))
+    )
 
 
 def load_trained(recipe: dict[str, Any], state_dir: Path) -> Any:
@@ -248,25 +208,21 @@ def psnr(a: np.ndarray, b: np.ndarray, where: np.ndarray | None = None) -> float
 
 def measure(
     vae: Any, folder: Path, sets: list[data.RenderSet], limit: int = 200,
-    picture: Path | None = None, clips: bool = True,
+    picture: Path | None = None,
 ) -> dict[str, float]:
-    """PSNR on unseen identities: single frames, frames of 9-frame clips, and heads of both."""
-    values: dict[str, list[float]] = {}
+    """PSNR on unseen identities over the frames of 9-frame clips, and over the heads in them."""
+    values: dict[str, list[float]] = {"psnr": [], "head_psnr": []}
     rows = []
     for described in (s for s in sets if s.split == "validation" and s.people > 0):
         for path in data.finished(folder, described):
             shard = data.read_shard(path)
             for i in range(min(limit // 4, len(shard.frames))):
                 clip, heads = np.asarray(shard.frames[i]), np.asarray(shard.faces[i]) > 0
-                jobs = [("frame", clip[4:5], heads[4:5])]
-                if clips:
-                    jobs.append(("clip", clip, heads))
-                for kind, true, head in jobs:
-                    again = to_frames(decode(vae, encode(vae, to_tensor(true[None]))))[0]
-                    values.setdefault(f"{kind}_psnr", []).append(psnr(true, again))
-                    values.setdefault(f"{kind}_head_psnr", []).append(psnr(true, again, head))
-                    if i < 3:
-                        rows.append(np.concatenate([true[-1], again[-1]], axis=1))
+                again = to_frames(decode(vae, encode(vae, to_tensor(clip[None]))))[0]
+                values["psnr"].append(psnr(clip, again))
+                values["head_psnr"].append(psnr(clip, again, heads))
+                if i < 4:
+                    rows.append(np.concatenate([clip[-1], again[-1]], axis=1))
     if picture is not None and rows:
         from PIL import Image
 
