@@ -38,20 +38,28 @@ def _vary(colour: Colour, rng: np.random.Generator, amount: float = 12) -> Colou
     return r, g, b
 
 
-def _clouds(draw: ImageDraw.ImageDraw, rng: np.random.Generator, w: int, low: int, high: int) -> None:
+def _clouds(
+    draw: ImageDraw.ImageDraw, rng: np.random.Generator, w: int, low: int, high: int
+) -> None:
     for _ in range(3):
         x, y = rng.integers(0, w), rng.integers(low, high)
         for _ in range(4):
             dx, dy, r = rng.integers(-22, 22), rng.integers(-4, 5), rng.integers(7, 13)
-            draw.ellipse((x + dx - 1.6 * r, y + dy - r * 0.7, x + dx + 1.6 * r, y + dy + r * 0.7),
-                         fill=(240, 244, 248))
+            draw.ellipse(
+                (x + dx - 1.6 * r, y + dy - r * 0.7, x + dx + 1.6 * r, y + dy + r * 0.7),
+                fill=(240, 244, 248),
+            )
 
 
 def _studio(image, draw, rng, w, h):
-    base = np.array([(176, 182, 190), (196, 186, 172), (150, 166, 184), (188, 176, 190)][rng.integers(4)])
+    base = np.array(
+        [(176, 182, 190), (196, 186, 172), (150, 166, 184), (188, 176, 190)][rng.integers(4)]
+    )
     yy, xx = np.mgrid[0:h, 0:w]
     glow = np.exp(-(((xx - w / 2) / (0.5 * w)) ** 2 + ((yy - 0.45 * h) / (0.7 * h)) ** 2))
-    image.paste(Image.fromarray(np.clip(base * (0.66 + 0.5 * glow[..., None]), 0, 255).astype(np.uint8)))
+    image.paste(
+        Image.fromarray(np.clip(base * (0.66 + 0.5 * glow[..., None]), 0, 255).astype(np.uint8))
+    )
 
 
 def _park(image, draw, rng, w, h):
@@ -64,8 +72,15 @@ def _park(image, draw, rng, w, h):
         draw.rectangle((x - 4, 0.40 * h, x + 4, 0.64 * h), fill=(98, 68, 44))
         for _ in range(6):
             dx, dy = rng.integers(-16, 17), rng.integers(-10, 18)
-            draw.ellipse((x + dx - size * 0.6, top + dy - size * 0.5, x + dx + size * 0.6, top + dy + size * 0.6),
-                         fill=_vary((52, 118, 50), rng))
+            draw.ellipse(
+                (
+                    x + dx - size * 0.6,
+                    top + dy - size * 0.5,
+                    x + dx + size * 0.6,
+                    top + dy + size * 0.6,
+                ),
+                fill=_vary((52, 118, 50), rng),
+            )
 
 
 def _beach(image, draw, rng, w, h):
@@ -90,19 +105,30 @@ def _city(image, draw, rng, w, h):
         for wy in range(top + 7, h, 13):
             for wx in range(x + 5, x + width - 6, 10):
                 lit = rng.uniform() < 0.35
-                draw.rectangle((wx, wy, wx + 5, wy + 7), fill=(246, 220, 144) if lit else (66, 78, 98))
+                draw.rectangle(
+                    (wx, wy, wx + 5, wy + 7), fill=(246, 220, 144) if lit else (66, 78, 98)
+                )
         x += width + 3
 
 
 def _library(image, draw, rng, w, h):
     image.paste((92, 58, 34), (0, 0, w, h))
-    books = [(150, 44, 40), (38, 84, 120), (46, 106, 66), (190, 150, 74), (104, 60, 112), (214, 200, 170)]
+    books = [
+        (150, 44, 40),
+        (38, 84, 120),
+        (46, 106, 66),
+        (190, 150, 74),
+        (104, 60, 112),
+        (214, 200, 170),
+    ]
     for row in range(5):
         y = row * 40
         x = int(rng.integers(0, 6))
         while x < w:
             width, high = int(rng.integers(6, 13)), int(rng.integers(25, 33))
-            draw.rectangle((x, y + 35 - high, x + width - 2, y + 35), fill=_vary(books[rng.integers(6)], rng))
+            draw.rectangle(
+                (x, y + 35 - high, x + width - 2, y + 35), fill=_vary(books[rng.integers(6)], rng)
+            )
             x += width
         draw.rectangle((0, y + 35, w, y + 40), fill=(128, 84, 50))
 
@@ -132,8 +158,15 @@ def _mountains(image, draw, rng, w, h):
             if level < 0.5:
                 k = 0.20
                 drop = (h - peak) * k
-                draw.polygon([(x - half * k, peak + drop), (x, peak), (x + half * k, peak + drop),
-                              (x, peak + 0.7 * drop)], fill=(244, 246, 250))
+                draw.polygon(
+                    [
+                        (x - half * k, peak + drop),
+                        (x, peak),
+                        (x + half * k, peak + drop),
+                        (x, peak + 0.7 * drop),
+                    ],
+                    fill=(244, 246, 250),
+                )
 
 
 def _night(image, draw, rng, w, h):
@@ -144,8 +177,10 @@ def _night(image, draw, rng, w, h):
     x = int(rng.choice([rng.integers(24, 60), w - rng.integers(24, 60)]))
     draw.ellipse((x - 17, 15, x + 17, 49), fill=(248, 244, 214))
     draw.ellipse((x - 6, 11, x + 26, 43), fill=(16, 20, 54))
-    draw.polygon([(0, h), (0, 0.80 * h), (0.3 * w, 0.72 * h), (0.62 * w, 0.82 * h), (w, 0.74 * h), (w, h)],
-                 fill=(12, 18, 34))
+    draw.polygon(
+        [(0, h), (0, 0.80 * h), (0.3 * w, 0.72 * h), (0.62 * w, 0.82 * h), (w, 0.74 * h), (w, h)],
+        fill=(12, 18, 34),
+    )
 
 
 def _snow(image, draw, rng, w, h):
@@ -163,6 +198,13 @@ def _snow(image, draw, rng, w, h):
 
 
 _PAINTERS: dict[str, Callable[..., None]] = {
-    "studio": _studio, "park": _park, "beach": _beach, "city": _city, "library": _library,
-    "kitchen": _kitchen, "mountains": _mountains, "night sky": _night, "snow": _snow,
+    "studio": _studio,
+    "park": _park,
+    "beach": _beach,
+    "city": _city,
+    "library": _library,
+    "kitchen": _kitchen,
+    "mountains": _mountains,
+    "night sky": _night,
+    "snow": _snow,
 }

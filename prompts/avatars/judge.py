@@ -61,8 +61,10 @@ def measure_detection(
         scene = random_scene(rng, people=people, identities=VALIDATION_IDENTITIES)
         clip = render_clip(scene, frames=3, height=height, width=height * 3 // 2)
         factor = enlarged / height
-        images = [cv2.resize(f, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-                  for f in clip.frames]
+        images = [
+            cv2.resize(f, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+            for f in clip.frames
+        ]
         boxes, _, marks = _mtcnn().detect(images, landmarks=True)
         for t in range(3):
             for i in range(people):
@@ -70,11 +72,16 @@ def measure_detection(
                 x, y = truth.mean(0)
                 faces += 1
                 eyes = np.linalg.norm(truth[0] - truth[1]) / np.cos(clip.yaw[t, i])
-                for box, mark in zip(boxes[t] if boxes[t] is not None else [],
-                                     marks[t] if boxes[t] is not None else [], strict=True):
+                for box, mark in zip(
+                    boxes[t] if boxes[t] is not None else [],
+                    marks[t] if boxes[t] is not None else [],
+                    strict=True,
+                ):
                     if box[0] < x < box[2] and box[1] < y < box[3]:
                         hits += 1
-                        errors.append(np.linalg.norm(np.asarray(mark, float) - truth, axis=1) / eyes)
+                        errors.append(
+                            np.linalg.norm(np.asarray(mark, float) - truth, axis=1) / eyes
+                        )
                         break
     error = np.array(errors)
     return Detection(faces, hits / faces, float((error < 0.08).mean()), float(np.median(error)))
@@ -112,14 +119,18 @@ def measure_separation(
             scene = random_scene(rng, people=1, identities=[identity])
             clip = render_clip(scene, frames=2, height=height, width=height * 3 // 2)
             factor = enlarged / height
-            image = cv2.resize(clip.frames[1], None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+            image = cv2.resize(
+                clip.frames[1], None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC
+            )
             boxes, scores = _mtcnn().detect(image)
             if boxes is None:
                 continue
             x0, y0, x1, y1 = boxes[int(np.argmax(scores))]
             # dlib's boxes begin at the brows.
             box = dlib.rectangle(int(x0), int(y0 + 0.1 * (y1 - y0)), int(x1), int(y1))
-            embeddings.append(np.array(network.compute_face_descriptor(image, predictor(image, box))))
+            embeddings.append(
+                np.array(network.compute_face_descriptor(image, predictor(image, box)))
+            )
             labels.append(identity)
     return separation_auc(np.array(embeddings), np.array(labels)), len(labels)
 

@@ -83,7 +83,7 @@ def _light(r, g, b, nx, ny, nz, vx, vy, vz, occlusion, shadow, gloss, soft, ligh
     hx, hy, hz = light[0] - vx, light[1] - vy, light[2] - vz
     length = np.sqrt(hx * hx + hy * hy + hz * hz)
     ndh = max((nx * hx + ny * hy + nz * hz) / length, 0.0)
-    shine = gloss * ndh ** 24 * shadow
+    shine = gloss * ndh**24 * shadow
     # Skin lets red light through: the terminator is warmer than the lit side.
     warm = soft * max(0.35 - abs(ndl), 0.0) * 0.35
     red = r * (ambient[0] * sky + key[0] * (diffuse + warm) + fill) + shine
@@ -147,13 +147,15 @@ def _shade_head(p, turn, part, x, y, z, vx, vy, vz, light, key, ambient, occlusi
         gloss = 0.12
     else:
         r, g, b_ = p.glasses_rgb[0], p.glasses_rgb[1], p.glasses_rgb[2]
-    r, g, b_ = _light(r, g, b_, wx, wy, wz, vx, vy, vz, occlusion, shadow, gloss, soft, light, key, ambient)
+    r, g, b_ = _light(
+        r, g, b_, wx, wy, wz, vx, vy, vz, occlusion, shadow, gloss, soft, light, key, ambient
+    )
     return r, g, b_, occlusion, shadow
 
 
 @njit(fastmath=True, error_model="numpy")
 def _shade_body(p, turn, pivot, neck, part, x, y, z, vx, vy, vz, light, key, ambient):
-    """Colour of a hit on neck or torso, all in the torso's frame, and the part it turns out to be."""
+    """Colour of a hit on neck or torso, in the torso's frame, and the part it turns out to be."""
     e = 0.02
     k = 0 if part == 4 else 1
     a = body(p, x + e, y - e, z - e, neck[0], neck[1], neck[2])[k]
@@ -179,15 +181,34 @@ def _shade_body(p, turn, pivot, neck, part, x, y, z, vx, vy, vz, light, key, amb
             hem = 1.0 - 0.25 * ramp(0.05, 0.01, collar)
             fold = 1.0 - 0.10 * ramp(0.2, -0.4, ny)
             r, g, b_ = r * hem * fold, g * hem * fold, b_ * hem * fold
-            cr, cg, cb = _light(r, g, b_, nx, ny, nz, vx, vy, vz, shade, shade, 0.02, 0.25, light, key, ambient)
+            cr, cg, cb = _light(
+                r, g, b_, nx, ny, nz, vx, vy, vz, shade, shade, 0.02, 0.25, light, key, ambient
+            )
             return cr, cg, cb, 5
     r, g, b_ = p.skin[0] * 0.97, p.skin[1] * 0.95, p.skin[2] * 0.95
-    cr, cg, cb = _light(r, g, b_, nx, ny, nz, vx, vy, vz, shade * 0.95, shade, 0.05, 0.35, light, key, ambient)
+    cr, cg, cb = _light(
+        r, g, b_, nx, ny, nz, vx, vy, vz, shade * 0.95, shade, 0.05, 0.35, light, key, ambient
+    )
     return cr, cg, cb, 4
 
 
 @njit(fastmath=True, error_model="numpy")
-def _ray(people, turns, centres, pivot, camera, light, key, ambient, px, py, start, known, occlusion, shadow):
+def _ray(
+    people,
+    turns,
+    centres,
+    pivot,
+    camera,
+    light,
+    key,
+    ambient,
+    px,
+    py,
+    start,
+    known,
+    occlusion,
+    shadow,
+):
     """One ray through pixel position (px, py): colour, part, person, depth, occlusion, shadow.
 
     Part 0 is the background. `start` (0: anywhere) comes from neighbouring rays; `occlusion` and
@@ -229,7 +250,8 @@ def _ray(people, turns, centres, pivot, camera, light, key, ambient, px, py, sta
     if best_part >= 4:
         neck = np.array([m[0, 1] * 0.25, pivot[1] + m[1, 1] * 0.25, pivot[2] + m[2, 1] * 0.25])
         r, g, b, best_part = _shade_body(
-            p, m, pivot, neck, best_part, x, y, z, dx, dy, dz, light, key, ambient)
+            p, m, pivot, neck, best_part, x, y, z, dx, dy, dz, light, key, ambient
+        )
     else:
         qx, qy, qz = x - pivot[0], y - pivot[1], z - pivot[2]
         hx = m[0, 0] * qx + m[1, 0] * qy + m[2, 0] * qz + pivot[0]
@@ -238,12 +260,15 @@ def _ray(people, turns, centres, pivot, camera, light, key, ambient, px, py, sta
         if best_part != known:
             occlusion = -1.0
         r, g, b, occlusion, shadow = _shade_head(
-            p, m, best_part, hx, hy, hz, dx, dy, dz, light, key, ambient, occlusion, shadow)
+            p, m, best_part, hx, hy, hz, dx, dy, dz, light, key, ambient, occlusion, shadow
+        )
     return r, g, b, best_part, i + 1, best, occlusion, shadow
 
 
 @njit(fastmath=True, error_model="numpy", cache=True)
-def render_frame(people, turns, centres, pivot, camera, light, key, ambient, backdrop, height, width):
+def render_frame(
+    people, turns, centres, pivot, camera, light, key, ambient, backdrop, height, width
+):
     """One frame.
 
     Args:
@@ -261,15 +286,31 @@ def render_frame(people, turns, centres, pivot, camera, light, key, ambient, bac
     shade = np.zeros((height, width, 2))
     for row in range(height):
         for col in range(width):
-            r, g, b, k, i, t, o, s = _ray(people, turns, centres, pivot, camera, light, key, ambient,
-                                          col + 0.5, row + 0.5, 0.0, -1, -1.0, 0.0)
+            r, g, b, k, i, t, o, s = _ray(
+                people,
+                turns,
+                centres,
+                pivot,
+                camera,
+                light,
+                key,
+                ambient,
+                col + 0.5,
+                row + 0.5,
+                0.0,
+                -1,
+                -1.0,
+                0.0,
+            )
             depth[row, col], shade[row, col, 0], shade[row, col, 1] = t, o, s
             part[row, col], owner[row, col] = k, i
             if k == 0:
                 for c in range(3):
                     colour[row, col, c] = 0.25 * (
-                        backdrop[2 * row, 2 * col, c] + backdrop[2 * row, 2 * col + 1, c]
-                        + backdrop[2 * row + 1, 2 * col, c] + backdrop[2 * row + 1, 2 * col + 1, c]
+                        backdrop[2 * row, 2 * col, c]
+                        + backdrop[2 * row, 2 * col + 1, c]
+                        + backdrop[2 * row + 1, 2 * col, c]
+                        + backdrop[2 * row + 1, 2 * col + 1, c]
                     )
             else:
                 colour[row, col, 0], colour[row, col, 1], colour[row, col, 2] = r, g, b
@@ -295,9 +336,21 @@ def render_frame(people, turns, centres, pivot, camera, light, key, ambient, bac
                 sr, sc = sub // 2, sub % 2
                 # Rays begin just before the nearest of the hits around.
                 r, g, b, k, i, _, _, _ = _ray(
-                    people, turns, centres, pivot, camera, light, key, ambient,
-                    col + 0.25 + 0.5 * sc, row + 0.25 + 0.5 * sr, start - 0.15,
-                    part[row, col], shade[row, col, 0], shade[row, col, 1])
+                    people,
+                    turns,
+                    centres,
+                    pivot,
+                    camera,
+                    light,
+                    key,
+                    ambient,
+                    col + 0.25 + 0.5 * sc,
+                    row + 0.25 + 0.5 * sr,
+                    start - 0.15,
+                    part[row, col],
+                    shade[row, col, 0],
+                    shade[row, col, 1],
+                )
                 if k == 0:
                     r = backdrop[2 * row + sr, 2 * col + sc, 0]
                     g = backdrop[2 * row + sr, 2 * col + sc, 1]

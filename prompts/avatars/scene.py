@@ -9,18 +9,42 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 EXPRESSIONS = (
-    "neutral", "smile", "laugh", "surprise", "sadness", "anger", "eyes closed", "speaking",
+    "neutral",
+    "smile",
+    "laugh",
+    "surprise",
+    "sadness",
+    "anger",
+    "eyes closed",
+    "speaking",
 )
 MOTIONS = ("still", "turn left", "turn right", "nod", "shake", "tilt")
 """Head motions. Left and right are the viewer's, as in the picture."""
 
 GARMENT_COLOURS = (
-    "white", "black", "grey", "red", "orange", "yellow", "green", "blue", "purple", "pink",
+    "white",
+    "black",
+    "grey",
+    "red",
+    "orange",
+    "yellow",
+    "green",
+    "blue",
+    "purple",
+    "pink",
 )
 GARMENT_PATTERNS = ("plain", "striped", "checked", "dotted")
 GARMENT_EMBLEMS = ("none", "star", "heart", "circle")
 BACKGROUNDS = (
-    "studio", "park", "beach", "city", "library", "kitchen", "mountains", "night sky", "snow",
+    "studio",
+    "park",
+    "beach",
+    "city",
+    "library",
+    "kitchen",
+    "mountains",
+    "night sky",
+    "snow",
 )
 LIGHTS = ("soft", "left", "right", "warm")
 

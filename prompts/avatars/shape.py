@@ -12,21 +12,84 @@ from numba import njit
 
 _FLOATS = (
     # bone and flesh
-    "hw", "ch", "cd", "fl", "jaw_w", "jaw_y", "jaw_open", "chin_w", "chin_y", "chin_z",
-    "cheekbone", "cheekbone_y", "cheek_fat", "cheek_raise", "brow_ridge", "socket",
+    "hw",
+    "ch",
+    "cd",
+    "fl",
+    "jaw_w",
+    "jaw_y",
+    "jaw_open",
+    "chin_w",
+    "chin_y",
+    "chin_z",
+    "cheekbone",
+    "cheekbone_y",
+    "cheek_fat",
+    "cheek_raise",
+    "brow_ridge",
+    "socket",
     # eyes and brows
-    "eye_x", "eye_y", "eye_w", "eye_up", "eye_low", "eye_tilt", "eye_z", "gaze_x", "gaze_y",
-    "iris_r", "crease", "brow_y", "brow_t", "brow_arch", "brow_tilt", "brow_len", "brow_in",
-    "brow_close", "lashes",
+    "eye_x",
+    "eye_y",
+    "eye_w",
+    "eye_up",
+    "eye_low",
+    "eye_tilt",
+    "eye_z",
+    "gaze_x",
+    "gaze_y",
+    "iris_r",
+    "crease",
+    "brow_y",
+    "brow_t",
+    "brow_arch",
+    "brow_tilt",
+    "brow_len",
+    "brow_in",
+    "brow_close",
+    "lashes",
     # nose
-    "nose_len", "nose_w", "nose_out", "nose_bridge", "nose_tip", "nose_up", "nose_z0", "nose_z1",
+    "nose_len",
+    "nose_w",
+    "nose_out",
+    "nose_bridge",
+    "nose_tip",
+    "nose_up",
+    "nose_z0",
+    "nose_z1",
     # mouth
-    "mouth_y", "mouth_w", "mouth_z", "corner_z", "lip_u", "lip_l", "lip_out", "smile", "gap", "teeth",
+    "mouth_y",
+    "mouth_w",
+    "mouth_z",
+    "corner_z",
+    "lip_u",
+    "lip_l",
+    "lip_out",
+    "smile",
+    "gap",
+    "teeth",
     # ears, hair, glasses
-    "ear", "ear_out", "hair_t", "hairline", "parting", "open_w", "open_low", "cut_y", "back_y",
-    "glasses_w", "glasses_h", "glasses_r", "glasses_z",
+    "ear",
+    "ear_out",
+    "hair_t",
+    "hairline",
+    "parting",
+    "open_w",
+    "open_low",
+    "cut_y",
+    "back_y",
+    "glasses_w",
+    "glasses_h",
+    "glasses_r",
+    "glasses_z",
     # age and marks
-    "age", "freckles", "blush", "mole_x", "mole_y", "mole_r", "shout",
+    "age",
+    "freckles",
+    "blush",
+    "mole_x",
+    "mole_y",
+    "mole_r",
+    "shout",
 )
 _COLOURS = ("skin", "hair", "iris", "lips", "glasses_rgb", "g1", "g2", "shirt")
 FACE = np.dtype(
@@ -37,8 +100,23 @@ FACE = np.dtype(
 )
 
 # Hair styles by the geometry they need; indices follow identity.HAIR_STYLES.
-(BALD, RECEDING, BUZZ, SHORT, SIDE_PART, QUIFF, FRINGE, AFRO, CURLY, BOB, LONG, LONG_WAVY, BUN,
- PONYTAIL, MOHAWK) = range(15)
+(
+    BALD,
+    RECEDING,
+    BUZZ,
+    SHORT,
+    SIDE_PART,
+    QUIFF,
+    FRINGE,
+    AFRO,
+    CURLY,
+    BOB,
+    LONG,
+    LONG_WAVY,
+    BUN,
+    PONYTAIL,
+    MOHAWK,
+) = range(15)
 NO_BEARD, STUBBLE, MOUSTACHE, GOATEE, SHORT_BEARD, FULL_BEARD = range(6)
 
 
@@ -103,8 +181,12 @@ def bone(p, x, y, z):
     d = smooth_min(
         d,
         ellipsoid(
-            ax - 0.36 * w, y + 0.46 * p.fl - 0.1 * p.cheek_raise, z - 0.42,
-            0.18 + p.cheek_fat, 0.22 + 0.5 * p.cheek_fat, 0.20 + 0.6 * p.cheek_fat + p.cheek_raise,
+            ax - 0.36 * w,
+            y + 0.46 * p.fl - 0.1 * p.cheek_raise,
+            z - 0.42,
+            0.18 + p.cheek_fat,
+            0.22 + 0.5 * p.cheek_fat,
+            0.20 + 0.6 * p.cheek_fat + p.cheek_raise,
         ),
         0.16,
     )
@@ -133,20 +215,43 @@ def skin(p, x, y, z):
         tip_z = p.nose_z1 + p.nose_out
         d = smooth_min(
             d,
-            capsule(x, y, z, 0.0, 0.08 + p.eye_y, p.nose_z0 - 0.03, 0.0, tip_y + 0.02,
-                    tip_z - p.nose_tip - 0.02, p.nose_bridge * 0.8, p.nose_bridge),
+            capsule(
+                x,
+                y,
+                z,
+                0.0,
+                0.08 + p.eye_y,
+                p.nose_z0 - 0.03,
+                0.0,
+                tip_y + 0.02,
+                tip_z - p.nose_tip - 0.02,
+                p.nose_bridge * 0.8,
+                p.nose_bridge,
+            ),
             0.12,
         )
         d = smooth_min(
             d,
-            ellipsoid(x, y - tip_y, z - tip_z + p.nose_tip, p.nose_tip * 1.05, p.nose_tip * 0.9,
-                      p.nose_tip),
+            ellipsoid(
+                x,
+                y - tip_y,
+                z - tip_z + p.nose_tip,
+                p.nose_tip * 1.05,
+                p.nose_tip * 0.9,
+                p.nose_tip,
+            ),
             0.07,
         )
         d = smooth_min(
             d,
-            ellipsoid(ax - p.nose_w * 0.72, y + p.nose_len - p.eye_y + 0.015,
-                      z - p.nose_z1 - 0.30 * p.nose_out, p.nose_w * 0.52, 0.075, 0.11),
+            ellipsoid(
+                ax - p.nose_w * 0.72,
+                y + p.nose_len - p.eye_y + 0.015,
+                z - p.nose_z1 - 0.30 * p.nose_out,
+                p.nose_w * 0.52,
+                0.075,
+                0.11,
+            ),
             0.05,
         )
         # Lips, bent by the smile and parted by the gap.
@@ -156,14 +261,36 @@ def skin(p, x, y, z):
         my = y - p.mouth_y - bend
         gap = p.gap * lift
         mz = z - p.mouth_z + 0.09 * r * r
-        d = smooth_min(d, ellipsoid(x, my - 0.7 * p.lip_u - 0.45 * gap, mz,
-                                    p.mouth_w * 0.95, p.lip_u + 0.02, 0.055 + p.lip_out), 0.05)
-        d = smooth_min(d, ellipsoid(x, my + 0.7 * p.lip_l + 0.55 * gap, mz + 0.01,
-                                    p.mouth_w * 0.80, p.lip_l + 0.02, 0.06 + p.lip_out), 0.05)
+        d = smooth_min(
+            d,
+            ellipsoid(
+                x,
+                my - 0.7 * p.lip_u - 0.45 * gap,
+                mz,
+                p.mouth_w * 0.95,
+                p.lip_u + 0.02,
+                0.055 + p.lip_out,
+            ),
+            0.05,
+        )
+        d = smooth_min(
+            d,
+            ellipsoid(
+                x,
+                my + 0.7 * p.lip_l + 0.55 * gap,
+                mz + 0.01,
+                p.mouth_w * 0.80,
+                p.lip_l + 0.02,
+                0.06 + p.lip_out,
+            ),
+            0.05,
+        )
     # Ears.
     ex = ax - 0.745 * p.hw - 0.5 * p.ear_out
     ez = z + 0.08 + 0.5 * ex
-    d = smooth_min(d, ellipsoid(ex, y + 0.06, ez, 0.055 + p.ear_out, 0.23 * p.ear, 0.14 * p.ear), 0.03)
+    d = smooth_min(
+        d, ellipsoid(ex, y + 0.06, ez, 0.055 + p.ear_out, 0.23 * p.ear, 0.14 * p.ear), 0.03
+    )
     return d
 
 
@@ -188,7 +315,9 @@ def hair(p, x, y, z):
         cap += 0.010 * np.sin(22 * x + 5 * z)
     if s == QUIFF:
         cap = smooth_min(
-            cap, ellipsoid(x + 0.08 * p.parting, y - 1.05 * p.ch, z - 0.42, 0.42, 0.22 + t, 0.40), 0.2
+            cap,
+            ellipsoid(x + 0.08 * p.parting, y - 1.05 * p.ch, z - 0.42, 0.42, 0.22 + t, 0.40),
+            0.2,
         )
     if s == MOHAWK:
         cap = ellipsoid(x, y - 0.52, z + 0.05, 0.13, 0.78 * p.ch + t, 0.90)
@@ -207,8 +336,12 @@ def hair(p, x, y, z):
         length = p.back_y
         wave = 0.035 * np.sin(9.0 * y + 2.0 * np.sign(x)) if s == LONG_WAVY else 0.0
         fall = ellipsoid(
-            ax - wave, y - 0.5 * (0.45 + length), z + 0.22,
-            0.80 * p.hw + 0.9 * t, 0.5 * (0.55 - length), 0.56 + t,
+            ax - wave,
+            y - 0.5 * (0.45 + length),
+            z + 0.22,
+            0.80 * p.hw + 0.9 * t,
+            0.5 * (0.55 - length),
+            0.56 + t,
         )
         # Keep the face and the throat free.
         throat = ellipsoid(x, y + 0.75, z - 0.62, 0.58 * p.hw, 1.25, 0.80)

@@ -26,8 +26,14 @@ from idbench.prompts.avatars.scene import (
 
 
 def two_people(**changes: str) -> Scene:
-    return Scene((Person(3, "smile", "turn left", Garment("red", "striped")),
-                  Person(8, "laugh", "nod", Garment("blue", "plain", "star"))), "park", seed=4)
+    return Scene(
+        (
+            Person(3, "smile", "turn left", Garment("red", "striped")),
+            Person(8, "laugh", "nod", Garment("blue", "plain", "star")),
+        ),
+        "park",
+        seed=4,
+    )
 
 
 def test_same_scene_same_bytes_and_another_seed_another_picture():
@@ -68,7 +74,9 @@ def test_a_head_turns_to_the_side_its_motion_names():
 @pytest.mark.parametrize("expression", EXPRESSIONS[1:])
 def test_every_expression_changes_the_face(expression: str):
     def face(name: str) -> np.ndarray:
-        return render_clip(Scene((Person(17, name),), seed=2), frames=1, height=128, width=192).frames
+        return render_clip(
+            Scene((Person(17, name),), seed=2), frames=1, height=128, width=192
+        ).frames
 
     assert np.abs(face(expression).astype(int) - face("neutral")).max() > 60
 
@@ -94,7 +102,9 @@ def test_identities_are_fixed_by_their_seed_and_pools_are_disjoint():
     pools = [set(EVALUATION_IDENTITIES), set(VALIDATION_IDENTITIES)]
     assert not pools[0] & pools[1]
     assert min(TRAINING_IDENTITIES) > max(VALIDATION_IDENTITIES) > max(EVALUATION_IDENTITIES)
-    shapes = np.array([[sample_identity(i).shape[name] for name in SHAPE_RANGES] for i in range(50)])
+    shapes = np.array(
+        [[sample_identity(i).shape[name] for name in SHAPE_RANGES] for i in range(50)]
+    )
     assert shapes.std(0).min() > 0, "every shape parameter varies"
 
 
