@@ -50,6 +50,12 @@ class Average:
         torch._foreach_lerp_(self.values, [p.detach() for p in self.live], weight)
 
     @torch.no_grad()
+    def restart(self) -> None:
+        """Go on from the averaged weights: they become the live ones too."""
+        for value, parameter in zip(self.values, self.live, strict=True):
+            parameter.copy_(value)
+
+    @torch.no_grad()
     def swap(self) -> None:
         """Exchange live and averaged weights; a second call exchanges them back."""
         for value, parameter in zip(self.values, self.live, strict=True):

@@ -1,4 +1,6 @@
-"""Training of the autoencoder on single frames.
+"""Training of the autoencoder on single frames: whole, then its decoder alone.
+
+The second part leaves the latents as they are, so whatever was encoded before stays good.
 
 Loss: L1 + squared error + L1 of image gradients, faces weighted, and a KL term per latent
 value that keeps the latents smooth enough for a diffusion model.
@@ -119,7 +121,7 @@ def train(
         average.values = state["average"]
         step, used = state["step"], state["seconds"]
         log.truncate(step)
-    total = recipe["steps"]
+    whole, total = recipe["steps"], recipe["steps"] + recipe["decoder_steps"]
     clock = Clock(recipe.get("minutes"), recipe["checkpoint_minutes"], used)
     speed_up_single_frames(vae, last_tap_only=True)
 
@@ -131,10 +133,18 @@ def train(
     last: dict[str, Any] = {}
     started = time.monotonic()
     while step < total and not clock.over():
+        if step >= whole and parameters[0].requires_grad:
+            if step == whole:
+                average.restart()
+            vae.encoder.requires_grad_(False)
         rng = np.random.default_rng([recipe["seed"], step])
         frames, heads = pool.images(recipe["batch"], rng)
         images = to_tensor(frames)
-        rate = recipe["learning_rate"] * _schedule(step, total, recipe["warmup"])
+        if step < whole:
+            rate = recipe["learning_rate"] * _schedule(step, whole, recipe["warmup"])
+        else:
+            part = _schedule(step - whole, recipe["decoder_steps"], recipe["warmup"])
+            rate = recipe["decoder_rate"] * part
         for group in optimizer.param_groups:
             group["lr"] = rate
         noise = torch.Generator().manual_seed(recipe["seed"] * 1_000_003 + step)
