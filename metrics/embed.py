@@ -205,7 +205,7 @@ class Embedder:
                 with self.timed("embed text"):
                     stored = {
                         "vector": network.texts([text])[0],
-                        "share_read": np.float64(network.tokenizer.share_read(text)),
+                        "share_read": np.asarray(network.tokenizer.share_read(text), np.float64),
                     }
                 self.cache.put(key, stored)
             self._texts[memory] = stored["vector"]
@@ -257,4 +257,7 @@ def _unpack_faces(stored: dict[str, np.ndarray]) -> list[Faces]:
     cuts = np.cumsum(stored["counts"])[:-1]
     parts = [np.split(stored[name], cuts) for name in ("boxes", "landmarks", "scores")]
     retried = stored["retried"]
-    return [Faces(*p, bool(r)) for *p, r in zip(*parts, retried, strict=True)]
+    return [
+        Faces(boxes, landmarks, scores, bool(again))
+        for boxes, landmarks, scores, again in zip(*parts, retried, strict=True)
+    ]

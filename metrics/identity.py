@@ -26,15 +26,17 @@ def identity_scores(metric: str, network: str, embeddings: Embeddings) -> list[S
         reference = embeddings.reference_vectors[network][r]
         frame_rows = []
         for k, frame in enumerate(embeddings.frames):
+            value: float | None = None
+            reason: str | None = None
             face = embeddings.matches[k].face_of_reference[r]
             if reference is None:
-                value, reason = None, embeddings.reference_reasons[r] or "no reference face"
+                reason = embeddings.reference_reasons[r] or "no reference face"
             elif face is None:
-                value, reason = None, embeddings.matches[k].reasons[r]
+                reason = embeddings.matches[k].reasons[r]
             else:
                 vector = embeddings.face_vectors[network][k][face]
                 clamp = embeddings.protocol.clamp
-                value, reason = float(similarity(vector[None], reference, clamp)[0]), None
+                value = float(similarity(vector[None], reference, clamp)[0])
             frame_rows.append(make_score(sample, metric, name, frame, value, reason))
         means.append(summarise(sample, metric, name, frame_rows, NEVER_FOUND))
         rows += frame_rows

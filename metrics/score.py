@@ -12,6 +12,7 @@ from idbench.metrics import arcsim, clipdist, cursim, people, viclip
 from idbench.metrics.base import Embeddings, Metric, make_score
 from idbench.metrics.cache import EmbeddingCache
 from idbench.metrics.embed import Embedder
+from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.match import FrameMatch, match_faces
 from idbench.metrics.networks.recogniser import EMBEDDED_NOTE
 from idbench.metrics.protocols import (
@@ -115,7 +116,9 @@ class Scorer:
         references = [
             embedder.reference(r.image) for r in sample.references if r.kind == "face"
         ]
-        faces, matches, face_vectors = (), (), {}
+        faces: tuple[Faces, ...] = ()
+        matches: tuple[FrameMatch, ...] = ()
+        face_vectors: dict[str, list[np.ndarray]] = {}
         if embedder.recognisers:
             found = embedder.faces(sampled, video_sha256, indices)
             face_vectors = embedder.face_vectors(sampled, found, video_sha256, indices)

@@ -102,7 +102,7 @@ def run(
                             "folder with --out."
                         )
                 _say(f"{len(todo)} of {len(ids)} videos to generate in {folder}", as_json)
-                size: int = batch or getattr(made, "batch", 4)
+                size = int(batch or getattr(made, "batch", None) or 4)
                 generate(current, made, todo, ENGINES[engine](size), timings, quiet=as_json)
             else:
                 _say(f"all {len(ids)} videos are there in {folder}", as_json)

@@ -86,10 +86,12 @@ def training_pictures(pictures: np.ndarray, rng: np.random.Generator) -> torch.T
     x = pictures.astype(np.float32)
     shape = (len(x), *[1] * (x.ndim - 1))
     x *= rng.uniform(0.94, 1.06, shape).astype(np.float32)
-    noise = rng.standard_normal(x.shape, np.float32) * rng.uniform(0, 6, shape).astype(np.float32)
-    x = np.clip(x + noise, 0, 255).astype(np.float32) / 255.0
-    mean, std = (np.array(v, np.float32) for v in MEAN_STD["clip"])
-    return torch.from_numpy(np.moveaxis((x - mean) / std, -1, -3))
+    generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+    noise = torch.randn(x.shape, generator=generator)  # several times as fast as numpy's
+    noise *= torch.from_numpy(rng.uniform(0, 6, shape).astype(np.float32))
+    y = (torch.from_numpy(x) + noise).clamp_(0, 255) / 255.0
+    mean, std = (torch.tensor(v) for v in MEAN_STD["clip"])
+    return ((y - mean) / std).movedim(-1, -3)
 
 
 def train_clip(
@@ -143,7 +145,8 @@ def _still_pictures(
     compares videos with such."""
     settings = Settings(**recipe["data"])
     data, photos = dataset(settings, cache_dir), portraits(settings.seeds, cache_dir)
-    scenes, pictures = [], []
+    scenes: list[Scene] = []
+    pictures: list[np.ndarray] = []
     for source in (data, photos):
         small = small_pictures(source.frames.reshape(-1, *source.frames.shape[2:]), size)
         scenes += source.scenes

@@ -175,8 +175,8 @@ def _score(
     scorer = Scorer("strict-v1", folder / "cache", [METRICS.load(n) for n in names])
     people = {r.name: r for s in samples for r in s.references}
     vectors = {n: scorer.embedder.reference(r.image).faces["arcface"] for n, r in people.items()}
-    known = [n for n, v in vectors.items() if v is not None]
-    matrix = np.stack([vectors[n] for n in known])
+    seen = {n: v for n, v in vectors.items() if v is not None}
+    known, matrix = list(seen), np.stack(list(seen.values()))
     table: dict[str, dict[str, list[float]]] = {}
     clusters: list[str] = []
     for condition, made in videos.items():

@@ -85,3 +85,22 @@ def test_the_first_latent_frame_of_a_clip_is_that_of_its_first_image(vae):
 def test_frames_survive_the_way_to_tensors_and_back():
     frames = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8, 3), dtype=np.uint8)
     assert np.array_equal(to_frames(to_tensor(frames)), frames)
+
+
+def test_without_temporal_compression_a_frame_does_not_see_its_neighbours():
+    from idbench.models.concat_id.autoencoder import build_vae
+
+    from .conftest import VAE
+
+    torch.manual_seed(3)
+    vae = build_vae({**VAE, "temporal_compression_ratio": 1}).eval()
+    randomise(vae)
+    clip = torch.rand(2, 3, 5, 16, 24) - 0.5
+    latents = encode(vae, clip)
+    assert latents.shape[:2] == (2, 5), "one latent frame each"
+    other = clip.clone()
+    other[:, :, 1:] = 0.3
+    assert torch.equal(encode(vae, other)[:, 0], latents[:, 0])
+    again = decode(vae, latents)
+    assert again.shape == clip.shape
+    torch.testing.assert_close(decode(vae, latents[:, 3:4])[:, :, 0], again[:, :, 3])
