@@ -113,7 +113,7 @@ def save_entry(
     config: Mapping[str, Any],
     measured: Mapping[str, Any],
     half: bool = True,
-    data_version: str = "avatars-1",
+    data_version: str | None = None,
     file: str | None = None,
 ) -> None:
     """Write embedded weights and their entry in the manifest, each atomically.
@@ -121,8 +121,13 @@ def save_entry(
     Args:
         weights: a state dict (written as NAME.safetensors) or the bytes of a file.
         half: store floating tensors as float16.
+        data_version: of the training data; by default that of the avatars as they are now.
         file: the file's name; by default NAME.safetensors, or NAME for bytes.
     """
+    if data_version is None:
+        from idbench.prompts.avatars.march import DATA_VERSION
+
+        data_version = f"avatars-{DATA_VERSION}"
     folder = weights_folder()
     raw = isinstance(weights, bytes)
     path = folder / (file or (name if raw else f"{name}.safetensors"))
