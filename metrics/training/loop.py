@@ -102,8 +102,9 @@ def train_steps(
 
 
 def _identity(recipe: Mapping[str, Any]) -> str:
-    """Hash of all that moves the training."""
-    return sha256_json({k: v for k, v in recipe.items() if k not in ("name", "description")})
+    """Hash of all that moves the training; more steps may be added to one that has ended."""
+    free = ("name", "description", "steps", "validation")
+    return sha256_json({k: v for k, v in recipe.items() if k not in free})
 
 
 def _save(

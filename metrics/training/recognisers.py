@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -99,30 +99,32 @@ def landmark_errors(
     It errs more, and more alike on one face, than independent noise would; a recogniser that is
     not trained for that loses a twentieth of its genuine pairs.
     """
-    described = {"data": asdict(settings), "detection": asdict(detection), "scenes": scenes}
-    path = cache / f"errors-{sha256_json(described)[:12]}.npy"
-    if not path.is_file():
-        found, rows = _detected(data, detection, range(min(scenes, len(data.scenes))))
-        true = data.landmarks[rows[:, 0], rows[:, 1], rows[:, 2]]
-        errors = (found - true) / extent(true)[:, None, None]
-        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-            np.save(stream, errors.astype(np.float32))
-    return np.load(path)
+    found, rows = _detected(data, detection, cache, asdict(settings), scenes)
+    true = data.landmarks[rows[:, 0], rows[:, 1], rows[:, 2]]
+    return ((found - true) / extent(true)[:, None, None]).astype(np.float32)
 
 
 # -- measuring
 
 
 def _detected(
-    data: Frames, detection: Detection, scenes: Iterable[int]
+    data: Frames, detection: Detection, cache: Path, described: Mapping[str, Any],
+    scenes: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Landmarks (n, 5, 2) of the people that the metrics' own detector finds, and their rows.
 
-    A found face belongs to the person whose true nose is nearest, within half a face's width.
+    Of the first `scenes` scenes, or of all. A found face belongs to the person whose true nose
+    is nearest, within half a face's width. Kept in `cache`; `described` names the data.
     """
+    count = len(data.frames) if scenes is None else min(scenes, len(data.frames))
+    key = sha256_json({**described, "detection": asdict(detection), "count": count})
+    path = cache / f"detected-{key[:12]}.npz"
+    if path.is_file():
+        with np.load(path) as stored:
+            return stored["landmarks"], stored["rows"]
     detector = make_detector(detection)
     landmarks, rows = [], []
-    for s in scenes:
+    for s in range(count):
         found = find_faces(detector, data.frames[s], detection)
         for t, faces in enumerate(found):
             for p in np.flatnonzero(data.identities[s] >= 0):
@@ -134,16 +136,21 @@ def _detected(
                 if away[best] < 0.5 * width:
                     landmarks.append(faces.landmarks[best])
                     rows.append((s, t, p, data.identities[s, p]))
-    return np.array(landmarks).reshape(-1, 5, 2), np.array(rows, np.int64).reshape(-1, 4)
+    found = np.array(landmarks).reshape(-1, 5, 2), np.array(rows, np.int64).reshape(-1, 4)
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, landmarks=found[0], rows=found[1])
+    return found
 
 
-def detected_crops(data: Frames, detection: Detection) -> tuple[np.ndarray, np.ndarray]:
+def detected_crops(
+    data: Frames, detection: Detection, cache: Path, described: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
     """Crops of the faces that the metrics' own detector finds, and the rows they belong to.
 
     Returns:
         uint8 (n, 112, 112, 3), and int64 (n, 4) rows as of `faces_of`.
     """
-    landmarks, rows = _detected(data, detection, range(len(data.scenes)))
+    landmarks, rows = _detected(data, detection, cache, described)
     crops = [
         align_crops(data.frames[s, t], points[None], detection.crop)[0]
         for points, (s, t, _, _) in zip(landmarks, rows, strict=True)
@@ -182,9 +189,11 @@ def measure(network: Recogniser, recipe: Mapping[str, Any], cache: Path) -> dict
     """
     settings = Settings(**recipe["validation"])
     data, detection = dataset(settings, cache), Detection()
-    crops, rows = detected_crops(data, detection)
+    crops, rows = detected_crops(data, detection, cache, asdict(settings))
     photos = portraits(settings.seeds, cache, size=192)
-    photo_crops, photo_rows = detected_crops(photos, detection)
+    photo_crops, photo_rows = detected_crops(
+        photos, detection, cache, {"portraits": asdict(settings), "size": 192}
+    )
     vectors, photo_vectors = network.embed(crops), network.embed(photo_crops)
 
     same = rows[:, 3][:, None] == rows[:, 3][None]

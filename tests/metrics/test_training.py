@@ -90,7 +90,7 @@ class _Stop(Exception):
     pass
 
 
-def _toy(state_dir, resume, stop_at=None, steps=12):
+def _toy(state_dir, resume, stop_at=None, steps=12, rate=0.05):
     torch.manual_seed(0)
     model = torch.nn.Linear(3, 1)
 
@@ -100,7 +100,7 @@ def _toy(state_dir, resume, stop_at=None, steps=12):
         x = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
         return (model(x) - x.sum(1, keepdim=True)).square().mean(), {}
 
-    recipe = {"steps": steps, "learning_rate": 0.05}
+    recipe = {"steps": steps, "learning_rate": rate}
     train_steps(recipe, state_dir, resume, {"model": model}, loss_of)
     return model.weight.detach().clone()
 
@@ -113,10 +113,16 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
     torch.testing.assert_close(_toy(tmp_path / "cut", True), expected, rtol=0, atol=0)
 
 
+def test_an_ended_training_goes_on_when_its_recipe_asks_for_more_steps(tmp_path):
+    ended = _toy(tmp_path, False)
+    torch.testing.assert_close(_toy(tmp_path, True), ended, rtol=0, atol=0)
+    assert not torch.equal(_toy(tmp_path, True, steps=20), ended)
+
+
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
     _toy(tmp_path, False)
     with pytest.raises(UserError, match="another version of this recipe"):
-        _toy(tmp_path, True, steps=13)
+        _toy(tmp_path, True, rate=0.06)
 
 
 def test_degraded_crops_stay_pictures_of_the_same_face():
