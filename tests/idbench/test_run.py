@@ -83,7 +83,7 @@ def test_kill_9_leaves_a_folder_that_resumes(world: World) -> None:
 
 
 def interrupted(world: World, by: signal.Signals, code: int) -> None:
-    process = world.start(*world.toy("--batch", "1"), TOY_SECONDS="0.3")
+    process = world.start(*world.toy("--batch", "1"), TOY_SECONDS="1.0")
     out = world.folder / "out"
     wait_for(out, 2)
     process.send_signal(by)
