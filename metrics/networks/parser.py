@@ -44,7 +44,7 @@ def build_parser(config: dict[str, Any]) -> SegformerForSemanticSegmentation:
 
 def crops_to_parser(crops: np.ndarray | torch.Tensor, size: int) -> torch.Tensor:
     """uint8 RGB (n, h, w, 3) to normalised (n, 3, size, size), shape not kept."""
-    x = torch.as_tensor(crops).permute(0, 3, 1, 2).float() / 255.0
+    x = torch.as_tensor(np.array(crops)).permute(0, 3, 1, 2).float() / 255.0
     if x.shape[-2:] != (size, size):
         x = F.interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
