@@ -136,10 +136,10 @@ def _detected(
                 if away[best] < 0.5 * width:
                     landmarks.append(faces.landmarks[best])
                     rows.append((s, t, p, data.identities[s, p]))
-    found = np.array(landmarks).reshape(-1, 5, 2), np.array(rows, np.int64).reshape(-1, 4)
+    marks, places = np.array(landmarks).reshape(-1, 5, 2), np.array(rows, np.int64).reshape(-1, 4)
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, landmarks=found[0], rows=found[1])
-    return found
+        np.savez(stream, landmarks=marks, rows=places)
+    return marks, places
 
 
 def detected_crops(
