@@ -33,7 +33,8 @@ def strip(run: Path, samples: int = 4, frames: int = 5) -> Figure:
     ]
     count = max(len(r["references"]) for r in chosen)
     columns = count + frames
-    figure = Figure(figsize=(1.5 * columns, 1.32 * len(chosen)), dpi=110, layout="constrained")
+    figure = Figure(figsize=(1.5 * columns, 1.32 * len(chosen)), dpi=110, layout="compressed")
+    figure.get_layout_engine().set(h_pad=0.11)  # type: ignore[call-arg, union-attr]
     axes = figure.subplots(
         len(chosen), columns, squeeze=False, width_ratios=[1] * count + [1.5] * frames
     )
@@ -46,7 +47,15 @@ def strip(run: Path, samples: int = 4, frames: int = 5) -> Figure:
         picked = np.linspace(0, len(video.frames) - 1, frames).astype(int)
         for axis, index in zip(row[count:], picked, strict=True):
             axis.imshow(video.frames[index], interpolation="bicubic")
-        row[count].set_title(fill(record["prompt"], 96), fontsize=7, loc="left", pad=3)
+        said = row[count].text(
+            0,
+            1.04,
+            fill(record["prompt"], 120),
+            fontsize=8,
+            va="bottom",
+            transform=row[count].transAxes,
+        )
+        said.set_in_layout(False)  # else its width would stretch the first frame's column
     return figure
 
 
