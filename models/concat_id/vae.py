@@ -29,7 +29,7 @@ from idbench.models.concat_id.state import Average, Clock, Log, save_atomically
 
 
 class FramePool:
-    """Frames and clips drawn at random from finished shards; looks for new ones now and then."""
+    """Frames drawn at random from finished shards; looks for new ones now and then."""
 
     def __init__(self, folder: Path, sets: list[data.RenderSet], share: float) -> None:
         self.folder, self.sets, self.share = folder, sets, share

@@ -12,85 +12,21 @@ from numba import njit
 
 _FLOATS = (
     # bone and flesh
-    "hw",
-    "ch",
-    "cd",
-    "fl",
-    "jaw_w",
-    "jaw_y",
-    "jaw_open",
-    "chin_w",
-    "chin_y",
-    "chin_z",
-    "cheekbone",
-    "cheekbone_y",
-    "cheek_fat",
-    "cheek_raise",
-    "brow_ridge",
-    "socket",
+    "hw ch cd fl jaw_w jaw_y jaw_open chin_w chin_y chin_z cheekbone cheekbone_y cheek_fat "
+    "cheek_raise brow_ridge socket "
     # eyes and brows
-    "eye_x",
-    "eye_y",
-    "eye_w",
-    "eye_up",
-    "eye_low",
-    "eye_tilt",
-    "eye_z",
-    "gaze_x",
-    "gaze_y",
-    "iris_r",
-    "crease",
-    "brow_y",
-    "brow_t",
-    "brow_arch",
-    "brow_tilt",
-    "brow_len",
-    "brow_in",
-    "brow_close",
-    "lashes",
+    "eye_x eye_y eye_w eye_up eye_low eye_tilt eye_z gaze_x gaze_y iris_r crease brow_y "
+    "brow_t brow_arch brow_tilt brow_len brow_in brow_close lashes "
     # nose
-    "nose_len",
-    "nose_w",
-    "nose_out",
-    "nose_bridge",
-    "nose_tip",
-    "nose_up",
-    "nose_z0",
-    "nose_z1",
+    "nose_len nose_w nose_out nose_bridge nose_tip nose_up nose_z0 nose_z1 "
     # mouth
-    "mouth_y",
-    "mouth_w",
-    "mouth_z",
-    "corner_z",
-    "lip_u",
-    "lip_l",
-    "lip_out",
-    "smile",
-    "gap",
-    "teeth",
+    "mouth_y mouth_w mouth_z corner_z lip_u lip_l lip_out smile gap teeth "
     # ears, hair, glasses
-    "ear",
-    "ear_out",
-    "hair_t",
-    "hairline",
-    "parting",
-    "open_w",
-    "open_low",
-    "cut_y",
-    "back_y",
-    "glasses_w",
-    "glasses_h",
-    "glasses_r",
-    "glasses_z",
+    "ear ear_out hair_t hairline parting open_w open_low cut_y back_y glasses_w glasses_h "
+    "glasses_r glasses_z "
     # age and marks
-    "age",
-    "freckles",
-    "blush",
-    "mole_x",
-    "mole_y",
-    "mole_r",
-    "shout",
-)
+    "age freckles blush mole_x mole_y mole_r shout "
+).split()
 _COLOURS = ("skin", "hair", "iris", "lips", "glasses_rgb", "g1", "g2", "shirt")
 FACE = np.dtype(
     [(name, "f8") for name in _FLOATS]
