@@ -133,7 +133,8 @@ def train(
     for group in recipe["groups"]:
         if group not in GROUPS:
             raise UserError(f"unknown group {group!r}; known: {', '.join(GROUPS)}")
-    torch.set_num_threads(recipe["threads"])
+    # Threads are set for each caller: this one updates the weights, `Run.pool` computes gradients.
+    torch.set_num_threads(recipe["threads"] * recipe.get("workers", 1))
     torch.set_flush_denormal(True)
     device = torch.device(recipe.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
     state_dir = Path(state_dir)
