@@ -149,6 +149,16 @@ def save_entry(
         "config": dict(config),
         "measured": dict(measured),
     }
+    _write_entry(name, new)
+
+
+def save_measured(name: str, measured: Mapping[str, Any]) -> None:
+    """Replace what an entry says was measured; its weights stay as they are."""
+    _write_entry(name, {**entry(name), "measured": dict(measured)})
+
+
+def _write_entry(name: str, new: Mapping[str, Any]) -> None:
+    folder = weights_folder()
     # Two trainings may end at the same time.
     with FileLock(folder / "manifest.lock"):
         files = {**entries(), name: new}

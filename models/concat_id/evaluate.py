@@ -111,7 +111,7 @@ def validation_samples(
 def evaluate_recipe(recipe: dict[str, Any], state_dir: Path) -> dict[str, Any]:
     """`idbench train single|multi --evaluate`: the embedded weights on unseen identities.
 
-    Prints and returns ArcSim and CurSim with references and without (the same network with
+    Prints, writes to the manifest and returns ArcSim and CurSim with references and without (the same network with
     zeroed references), their difference with a 95 % interval clustered by identity, how often
     the right reference is the nearest of all, the share of frames with a face; for two people
     own-minus-other and the share of videos in the order of the references.
@@ -138,7 +138,9 @@ def evaluate_recipe(recipe: dict[str, Any], state_dir: Path) -> dict[str, Any]:
         _picture(samples, model, videos, Path(state_dir) / "evaluation.png")
     entry = embedded.entry(recipe["entry"])
     print(f"{recipe['entry']}: step {entry['steps']}, {len(samples)} videos", flush=True)
-    return values
+    measured = {"videos": len(samples), "sampling_steps": model.steps, **values}
+    embedded.save_measured(recipe["entry"], measured)
+    return measured
 
 
 class _Unconditioned:
