@@ -25,14 +25,18 @@ class Embeddings:
     Attributes:
         sample: the sample; `sample.identities` names the R references, left to right.
         protocol: the protocol under which everything was computed.
-        frames: the K frame indices, ascending.
+        frames: the K frame indices, ascending, each once.
+        repeats: K counts: how often the protocol's sampler took each frame (empty: once each);
+            means over frames weigh with them.
         faces: K entries, the faces of each frame (boxes in pixels of the frame).
         matches: K entries, which face stands for which reference.
         face_vectors: network name -> K arrays (faces, d).
         reference_vectors: network name -> R arrays (d,), or None for a reference that has none.
         reference_reasons: R entries, why a reference has no face vector (None: it has one).
-        frame_vectors: network name -> (K, d), whole frames (or main faces, by the protocol).
-        image_vectors: network name -> R arrays (d,) or None, whole reference images.
+        frame_vectors: network name -> (K, d), whole frames. Of a protocol whose CLIPDist looks at
+            faces there are none, and `face_vectors` has `clip`.
+        image_vectors: network name -> R arrays (d,) or None, whole reference images or their
+            faces, as the protocol's CLIPDist looks at.
         image_reasons: R entries, why a reference has no image vector.
         video_vector, text_vector: network name -> (d,).
         share_read: network name -> share of the prompt's tokens that its text tower reads, 0..1.
@@ -52,6 +56,12 @@ class Embeddings:
     video_vector: Mapping[str, np.ndarray] = field(default_factory=dict)
     text_vector: Mapping[str, np.ndarray] = field(default_factory=dict)
     share_read: Mapping[str, float] = field(default_factory=dict)
+    repeats: tuple[int, ...] = ()
+
+    def sampled(self, rows: Sequence[Score]) -> list[Score]:
+        """K rows, one a frame, as often as the sampler took each frame."""
+        counts = self.repeats or (1,) * len(self.frames)
+        return [row for row, n in zip(rows, counts, strict=True) for _ in range(n)]
 
 
 @dataclass(frozen=True)

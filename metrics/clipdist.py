@@ -2,7 +2,8 @@
 
 Formula: 1 - cos(c(frame), c(reference)), with c CLIP's image embedding. Larger means that the
 model changed more of the picture, i.e. follows the prompt rather than pasting the reference.
-strict-v1 uses the whole frame and the whole reference picture; the paper does not say which.
+The paper does not say of what: protocols compare the whole frame with the whole reference picture
+(`strict-v1`, `clipdist-frame`), or the person's face crop with the reference's (`clipdist-face`).
 
 Source: Concat-ID (arXiv 2503.14151), section 4. Version 1 printed 1 - CLIPDist in its Table 3.
 """
@@ -34,20 +35,30 @@ def scores(embeddings: Embeddings) -> list[Score]:
     sample, rows, means = embeddings.sample, [], []
     for r, name in enumerate(sample.identities):
         reference = embeddings.image_vectors[NETWORK][r]
-        if reference is None:
-            reason = embeddings.image_reasons[r] or "the reference has no embedding"
-            frame_rows = [
-                make_score(sample, "clipdist", name, f, None, reason) for f in embeddings.frames
-            ]
-        else:
-            values = clipdist(embeddings.frame_vectors[NETWORK], reference)
-            frame_rows = [
-                make_score(sample, "clipdist", name, f, float(v))
-                for f, v in zip(embeddings.frames, values, strict=True)
-            ]
-        means.append(summarise(sample, "clipdist", name, frame_rows, "no frame could be read"))
+        frame_rows = []
+        for k, frame in enumerate(embeddings.frames):
+            value: float | None = None
+            vector, reason = _picture(embeddings, k, r)
+            if reference is None:
+                reason = embeddings.image_reasons[r] or "the reference has no embedding"
+            elif vector is not None:
+                value = float(clipdist(vector[None], reference)[0])
+            frame_rows.append(make_score(sample, "clipdist", name, frame, value, reason))
+        taken = embeddings.sampled(frame_rows)
+        means.append(summarise(sample, "clipdist", name, taken, "no frame could be read"))
         rows += frame_rows
     return [*rows, *means, over_identities(sample, "clipdist", means)]
+
+
+def _picture(embeddings: Embeddings, k: int, r: int) -> tuple[np.ndarray | None, str | None]:
+    """The vector of frame `k`, or of the face in it that stands for reference `r`; or why none."""
+    if embeddings.protocol.clip_region == "frame":
+        return embeddings.frame_vectors[NETWORK][k], None
+    match = embeddings.matches[k]
+    face = match.face_of_reference[r]
+    if face is None:
+        return None, match.reasons[r]
+    return embeddings.face_vectors[NETWORK][k][face], None
 
 
 METRIC = Metric(

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from PIL import Image, UnidentifiedImageError
 from idbench import embedded
 from idbench.files import sha256_file
 from idbench.metrics.cache import EmbeddingCache, cache_key
-from idbench.metrics.faces.align import align_crops
+from idbench.metrics.faces.align import crops_of_frames
 from idbench.metrics.faces.detect import Detector, Faces, find_faces, make_detector
 from idbench.metrics.networks.clip import ClipEmbedder, ViclipEmbedder
 from idbench.metrics.networks.recogniser import Recogniser
-from idbench.metrics.protocols import Protocol
+from idbench.metrics.settings import Protocol, plain
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Embedder:
         self.protocol, self.cache, self.device = protocol, cache, device
         self.recognisers = tuple(n for n in ("arcface", "curricularface") if n in networks)
         self.reads_clip, self.reads_viclip = "clip" in networks, "viclip" in networks
+        self.clips_faces = self.reads_clip and protocol.clip_region == "face"
+        self.reads_faces = bool(self.recognisers) or self.clips_faces
         self.timings: dict[str, float] = {}
         self._loaded: dict[str, Any] = {}
         self._references: dict[Path, ReferenceVectors] = {}
@@ -98,7 +100,7 @@ class Embedder:
 
     def weight_hashes(self) -> dict[str, str]:
         """sha256 of every weight file this embedder reads, by file name."""
-        hashes = dict(self.detector().weight_hashes()) if self.recognisers else {}
+        hashes = dict(self.detector().weight_hashes()) if self.reads_faces else {}
         names = [*self.recognisers]
         names += ["clip"] * self.reads_clip + ["viclip"] * self.reads_viclip
         for name in names:
@@ -115,7 +117,7 @@ class Embedder:
     def faces(self, frames: np.ndarray, source: str, indices: Sequence[int]) -> list[Faces]:
         """Faces of uint8 RGB frames (k, h, w, 3): frame j is frame `indices[j]` of `source`."""
         settings = self.protocol.detection
-        part = asdict(settings)
+        part = plain(settings)
         key = cache_key(
             source, indices, part, self.detector().weight_hashes(), self.protocol.precision
         )
@@ -133,27 +135,47 @@ class Embedder:
         """Recogniser name -> for each frame the embeddings (faces, d). Crops are made once."""
         settings = self.protocol.detection
         counts = [len(f) for f in faces]
-        crops: np.ndarray | None = None
+        crops: dict[int, np.ndarray] = {}
         vectors: dict[str, list[np.ndarray]] = {}
         for name in self.recognisers:
             weights = {**self.detector().weight_hashes(), **self._hash(name)}
-            key = cache_key(source, indices, asdict(settings), weights, self.protocol.precision)
+            start = self.protocol.curricular_crop if name == "curricularface" else settings.crop
+            part = plain(settings)
+            if start != settings.crop:
+                part["crop_first"] = start
+            key = cache_key(source, indices, part, weights, self.protocol.precision)
             stored = self.cache.get(key)
             if stored is None:
-                if crops is None:
+                if start not in crops:
                     with self.timed("align"):
-                        crops = np.concatenate(
-                            [
-                                align_crops(frame, of_frame.landmarks, settings.crop)
-                                for frame, of_frame in zip(frames, faces, strict=True)
-                            ]
-                        )
+                        crops[start] = crops_of_frames(frames, faces, start, settings.crop)
                 network = self.recogniser(name)
                 with self.timed("embed faces"):
-                    stored = {"vectors": network.embed(crops)}
+                    stored = {"vectors": network.embed(crops[start])}
                 self.cache.put(key, stored)
             vectors[name] = np.split(stored["vectors"], np.cumsum(counts)[:-1])
         return vectors
+
+    def clip_face_vectors(
+        self, frames: np.ndarray, faces: Sequence[Faces], source: str, indices: Sequence[int]
+    ) -> list[np.ndarray]:
+        """CLIP's embeddings (faces, d) of each frame's aligned crops, for CLIPDist of faces."""
+        protocol = self.protocol
+        part = {
+            "picture": plain(protocol.clip_picture), "region": protocol.clip_region,
+            "crop": protocol.clip_crop, "detection": plain(protocol.detection),
+        }
+        weights = {**self.detector().weight_hashes(), **self._hash("clip")}
+        key = cache_key(source, indices, part, weights, protocol.precision)
+        stored = self.cache.get(key)
+        if stored is None:
+            with self.timed("align"):
+                crops = crops_of_frames(frames, faces, protocol.clip_crop, protocol.clip_crop)
+            network = self.clip()
+            with self.timed("embed faces"):
+                stored = {"vectors": network.pictures(crops, protocol.clip_picture)}
+            self.cache.put(key, stored)
+        return np.split(stored["vectors"], np.cumsum([len(f) for f in faces])[:-1])
 
     # -- whole pictures, videos, texts
 
@@ -161,11 +183,9 @@ class Embedder:
         self, frames: np.ndarray, source: str, indices: Sequence[int]
     ) -> dict[str, np.ndarray]:
         """`clip` -> embeddings (k, d) of whole frames."""
-        if not self.reads_clip:
+        if not self.reads_clip or self.protocol.clip_region != "frame":
             return {}
-        if self.protocol.clip_region != "frame":
-            raise ValueError(f"unknown CLIPDist region {self.protocol.clip_region!r}")
-        part = {"picture": asdict(self.protocol.clip_picture), "region": self.protocol.clip_region}
+        part = {"picture": plain(self.protocol.clip_picture), "region": self.protocol.clip_region}
         key = cache_key(source, indices, part, self._hash("clip"), self.protocol.precision)
         stored = self.cache.get(key)
         if stored is None:
@@ -179,9 +199,9 @@ class Embedder:
         self, frames: np.ndarray, source: str, indices: Sequence[int]
     ) -> dict[str, np.ndarray]:
         """`viclip` -> embedding (d,) of the frames (8, h, w, 3) that the protocol samples."""
-        if not self.reads_viclip:
+        if not self.reads_viclip or not len(indices):
             return {}
-        part = {"picture": asdict(self.protocol.video_picture)}
+        part = {"picture": plain(self.protocol.video_picture)}
         key = cache_key(source, indices, part, self._hash("viclip"), self.protocol.precision)
         stored = self.cache.get(key)
         if stored is None:
@@ -232,14 +252,18 @@ class Embedder:
             reason = f"the reference {image.name} cannot be read ({type(error).__name__})"
             return ReferenceVectors(nothing, clip_nothing, reason, reason)
         pictures = {k: v[0] for k, v in self.frame_vectors(frames, source, (0,)).items()}
-        if not self.recognisers:
+        if not self.reads_faces:
             return ReferenceVectors({}, pictures, None, None)
         faces = self.faces(frames, source, (0,))
         if not len(faces[0]):
             reason = f"no face was found in the reference {image.name}"
+            if self.clips_faces:
+                return ReferenceVectors(nothing, clip_nothing, reason, reason)
             return ReferenceVectors(nothing, pictures, reason, None)
         # Faces are sorted by size: the largest is the reference's person.
         found = self.face_vectors(frames, faces, source, (0,))
+        if self.clips_faces:
+            pictures = {"clip": self.clip_face_vectors(frames, faces, source, (0,))[0][0]}
         return ReferenceVectors({k: v[0][0] for k, v in found.items()}, pictures, None, None)
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from idbench.metrics.base import Embeddings, cosine, make_score, over_identities, summarise
+from idbench.metrics.faces.match import cosines
+from idbench.metrics.rules import RULES, maximum_of_pairs
 from idbench.types import Score
 
 NEVER_FOUND = "the person was found in no frame"
@@ -20,24 +24,89 @@ def similarity(faces: np.ndarray, reference: np.ndarray, clamp: bool = False) ->
 
 
 def identity_scores(metric: str, network: str, embeddings: Embeddings) -> list[Score]:
-    """Rows of one identity metric: a row each frame and identity, each identity, the video."""
-    sample, rows, means = embeddings.sample, [], []
+    """Rows of one identity metric: a row each frame and identity, each identity, the video.
+
+    A protocol of the maximum of pairs has no identities: a row each frame, and the video.
+    """
+    protocol, sample = embeddings.protocol, embeddings.sample
+    if protocol.people == "one" and len(sample.identities) > 1:
+        reason = f"{protocol.name} leaves out samples of several people"
+        names: list[str | None] = [*sample.identities, None]
+        return [make_score(sample, metric, name, None, None, reason) for name in names]
+    if protocol.pairs == "maximum":
+        return _maximum_scores(metric, network, embeddings)
+    rows, means, counted = [], [], []
     for r, name in enumerate(sample.identities):
-        reference = embeddings.reference_vectors[network][r]
-        frame_rows = []
-        for k, frame in enumerate(embeddings.frames):
-            value: float | None = None
-            reason: str | None = None
-            face = embeddings.matches[k].face_of_reference[r]
-            if reference is None:
-                reason = embeddings.reference_reasons[r] or "no reference face"
-            elif face is None:
-                reason = embeddings.matches[k].reasons[r]
-            else:
-                vector = embeddings.face_vectors[network][k][face]
-                clamp = embeddings.protocol.clamp
-                value = float(similarity(vector[None], reference, clamp)[0])
-            frame_rows.append(make_score(sample, metric, name, frame, value, reason))
-        means.append(summarise(sample, metric, name, frame_rows, NEVER_FOUND))
+        frame_rows = _frame_rows(metric, network, embeddings, r)
+        reason = embeddings.reference_reasons[r]
+        mean = _summary(metric, name, frame_rows, embeddings, reason)
+        means.append(mean)
+        counted.append(_filled(mean, frame_rows, embeddings, reason))
         rows += frame_rows
-    return [*rows, *means, over_identities(sample, metric, means)]
+    return [*rows, *means, over_identities(sample, metric, counted)]
+
+
+def _frame_rows(metric: str, network: str, embeddings: Embeddings, r: int) -> list[Score]:
+    """A row each frame: the cosine of reference `r` and the face that stands for it."""
+    sample, reference = embeddings.sample, embeddings.reference_vectors[network][r]
+    rows = []
+    for k, frame in enumerate(embeddings.frames):
+        value: float | None = None
+        reason: str | None = None
+        face = embeddings.matches[k].face_of_reference[r]
+        if reference is None:
+            reason = embeddings.reference_reasons[r] or "no reference face"
+        elif face is None:
+            reason = embeddings.matches[k].reasons[r]
+        else:
+            vector = embeddings.face_vectors[network][k][face]
+            clamp = embeddings.protocol.clamp
+            value = float(similarity(vector[None], reference, clamp)[0])
+        rows.append(make_score(sample, metric, sample.identities[r], frame, value, reason))
+    return rows
+
+
+def _summary(
+    metric: str, name: str | None, frame_rows: Sequence[Score], embeddings: Embeddings,
+    reference_reason: str | None,
+) -> Score:
+    """One value from the frames, by the protocol's rule.
+
+    A 0.0 that the rule writes where nothing was measured is no value of the person: its row is
+    unscored, with the reason, and only the video's counts it (`_filled`).
+    """
+    sample, rule = embeddings.sample, RULES[embeddings.protocol.rule]
+    taken = embeddings.sampled(frame_rows)
+    measured = any(row.value is not None for row in taken)
+    value = rule.value([row.value for row in taken], metric)
+    if value is not None and measured and reference_reason is None:
+        return make_score(sample, metric, name, None, value)
+    if rule.nothing and reference_reason is None:
+        return make_score(sample, metric, name, None, None, rule.nothing)
+    return summarise(
+        sample, metric, name, [r for r in taken if r.value is None], NEVER_FOUND
+    )
+
+
+def _filled(
+    mean: Score, frame_rows: Sequence[Score], embeddings: Embeddings, reference_reason: str | None
+) -> Score:
+    """What the video's mean counts for a person: `mean`, or the rule's 0.0 for a missing one."""
+    rule = RULES[embeddings.protocol.rule]
+    if mean.value is None and reference_reason is None and rule.fills_with_zero:
+        return make_score(embeddings.sample, mean.metric, mean.identity, None, 0.0)
+    return mean
+
+
+def _maximum_scores(metric: str, network: str, embeddings: Embeddings) -> list[Score]:
+    """Rows of the maximum rule: each frame's best pair, and the video; no identity of its own."""
+    sample, references = embeddings.sample, embeddings.reference_vectors[network]
+    missing = [reason for reason in embeddings.reference_reasons if reason is not None]
+    if missing:
+        return [make_score(sample, metric, None, None, None, missing[0])]
+    rows = []
+    for frame, vectors in zip(embeddings.frames, embeddings.face_vectors[network], strict=True):
+        value = maximum_of_pairs(cosines(vectors, references))
+        reason = None if value is not None else "no face in the frame"
+        rows.append(make_score(sample, metric, None, frame, value, reason))
+    return [*rows, _summary(metric, None, rows, embeddings, None)]

@@ -1,105 +1,16 @@
-"""Protocols: frozen, named and versioned, they fix everything that moves a number."""
+"""The protocols, by name: frozen and versioned, each fixes everything that moves a number.
+
+`docs/protocols.md` has a section on each.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import replace
 
-import numpy as np
-
+from idbench.metrics.samplers import SAMPLERS
+from idbench.metrics.settings import Detection, Picture, Protocol
 from idbench.names import unknown
-
-
-@dataclass(frozen=True)
-class Detection:
-    """How faces are found and aligned. Part of the key of the face embeddings.
-
-    Attributes:
-        detector: `mtcnn`, or `scrfd:FOLDER` (an insightface pack folder).
-        height: frames less tall than this are enlarged to it (bicubic) before detection, with
-            their shape kept; taller frames are used as they are. Pixels.
-        minimum_face: smallest face searched for, in pixels after that enlargement.
-        thresholds: of the detector's stages (MTCNN: three; SCRFD: the last one is used).
-        retry_padding: a frame without a face is searched once more with this share of its
-            height and width added on each side (0: no second search).
-        retry_grey: the value of that padding, 0..255.
-        alignment: `similarity5`: least-squares similarity of five points onto ArcFace's template.
-        crop: side of the aligned crop, pixels.
-        colour: order of the channels given to the networks.
-    """
-
-    detector: str = "mtcnn"
-    height: int = 256
-    minimum_face: int = 48
-    thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)
-    retry_padding: float = 0.25
-    retry_grey: int = 128
-    alignment: str = "similarity5"
-    crop: int = 112
-    colour: str = "rgb"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """How a whole picture is made ready for a vision tower.
-
-    Attributes:
-        resize: `squash` (height and width to the network's size, shape not kept, nothing cut)
-            or `crop` (shorter side to the network's size, then the centre).
-        normalisation: `clip` or `imagenet` (mean and standard deviation).
-        interpolation: `bicubic`, antialiased.
-    """
-
-    resize: str = "squash"
-    normalisation: str = "clip"
-    interpolation: str = "bicubic"
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """Everything that moves a number. Two runs are comparable when their protocols are equal.
-
-    Attributes:
-        name, version: the protocol's; any change of a field is a new version.
-        frames: how many frames the face metrics and CLIPDist look at.
-        sampler: `linspace-unique`: see `sample_frames`.
-        detection: how faces are found and aligned.
-        matching: `one-to-one`: each frame's faces and the references are assigned so that the
-            sum of ArcSim cosines is largest; a face stands for at most one reference. CurSim
-            uses the same assignment, so that both speak of the same face.
-        reference_face: `largest` face of a reference image with several.
-        clamp: whether negative cosines become 0.
-        missing_face: `unscored`: a frame without the person's face stays as an unscored row
-            and is counted by coverage; it leaves the mean.
-        clip_picture: whole frame and whole reference image for CLIPDist.
-        clip_region: `frame` or `face` (aligned crop).
-        video_frames: how many frames ViCLIP reads.
-        video_sampler: `middle-of-intervals` (VBench); see `sample_video_frames`.
-        video_picture: how ViCLIP's frames are made ready.
-        precision: in which the networks run.
-    """
-
-    name: str
-    version: int
-    description: str
-    frames: int = 16
-    sampler: str = "linspace-unique"
-    detection: Detection = Detection()
-    matching: str = "one-to-one"
-    reference_face: str = "largest"
-    clamp: bool = False
-    missing_face: str = "unscored"
-    clip_picture: Picture = Picture()
-    clip_region: str = "frame"
-    video_frames: int = 8
-    video_sampler: str = "middle-of-intervals"
-    video_picture: Picture = Picture()
-    precision: str = "float32"
-
-    def as_dict(self) -> dict[str, Any]:
-        """All fields, nested, as JSON values; written to run.json."""
-        return asdict(self)
-
 
 STRICT = Protocol(
     name="strict-v1",
@@ -110,7 +21,135 @@ STRICT = Protocol(
     ),
 )
 
-PROTOCOLS: dict[str, Protocol] = {STRICT.name: STRICT}
+_SCRFD = Detection(detector="pack", size=320, height=0, thresholds=(0.5, 0.5, 0.5))
+_FACE_NETWORKS = (
+    ("detector", "SCRFD of the insightface pack buffalo_l"),
+    ("arcface", "w600k_r50 of the insightface pack buffalo_l"),
+    ("curricularface", "glint360k_curricular_face_r101_backbone"),
+)
+_CLIP = ("clip", "OpenAI CLIP ViT-B/32 (the size is not published)")
+_VICLIP = ("viclip", "ViClip-InternVid-10M-FLT")
+_ZERO = (
+    "Where no face was found at all, ArcSim and CurSim are 0.0, as the published script writes "
+    "it; that is no measurement. The column Not measured is the share of it."
+)
+_CROP = Picture(resize="crop")
+
+CONSISID = Protocol(
+    name="consisid-v1",
+    version=1,
+    description=(
+        "ConsisID's script: 16 frames, repeated in short videos, largest face, negatives 0, "
+        "frames without a face skipped, 0.0 where there is none at all."
+    ),
+    sampler="linspace", detection=_SCRFD, matching="largest", clamp=True, rule="consisid",
+    people="one", metrics=("arcsim", "cursim", "face_coverage", "not_measured"),
+    curricular_crop=224, networks=_FACE_NETWORKS,
+    source="PKU-YuanGroup/ConsisID, eval/get_facesim_fid.py; arXiv 2411.17440",
+    notes=(_ZERO, "Skipping frames without a face favours a model that hides it."),
+)
+
+OPENS2V = replace(
+    CONSISID,
+    name="opens2v-v1",
+    description=(
+        "OpenS2V's script: as consisid-v1 with 32 frames; CurSim's frames of 0 are dropped, "
+        "ArcSim's kept; samples of several people are left out as ambiguous."
+    ),
+    frames=32, rule="opens2v",
+    source="PKU-YuanGroup/OpenS2V-Nexus, eval/get_facesim.py; arXiv 2505.20292",
+    notes=(*CONSISID.notes, "CurSim drops its frames of 0, which raises it above ArcSim's rule."),
+)
+
+INGREDIENTS = Protocol(
+    name="ingredients-v1",
+    version=1,
+    description=(
+        "The maximum rule of Ingredients' script: 24 frames, and of each the best cosine of any "
+        "reference with either of the two largest faces; ArcSim alone."
+    ),
+    frames=24, sampler="linspace", detection=replace(_SCRFD, retry_padding=0.0),
+    rule="ingredients", pairs="maximum", metrics=("arcsim", "face_coverage"),
+    networks=_FACE_NETWORKS[:2],
+    source="feizc/Ingredients, metric/face_sim_fid.py; arXiv 2501.01790",
+    notes=(
+        "The maximum rule: one person who is met well hides another who is missing.",
+        "A video with a frame without a face is unscored: the published script stops at it.",
+    ),
+)
+
+VICLIP_VBENCH = Protocol(
+    name="viclip-vbench",
+    version=1,
+    description="ViCLIP as VBench reads it: middles of 8 intervals, centre crop, CLIP statistics.",
+    video_picture=_CROP, metrics=("viclip",), networks=(_VICLIP,),
+    source="Vchitect/VBench, overall_consistency; arXiv 2311.17982",
+)
+
+VICLIP_INTERNVIDEO = Protocol(
+    name="viclip-internvideo",
+    version=1,
+    description=(
+        "ViCLIP as InternVideo's demo reads it: frames[::n // 8][:8], squashed to a square, "
+        "ImageNet statistics."
+    ),
+    video_sampler="first-strides",
+    video_picture=Picture(normalisation="imagenet", interpolation="bilinear"),
+    metrics=("viclip",), networks=(_VICLIP,),
+    source="OpenGVLab/InternVideo, Data/InternVid/viclip; arXiv 2307.06942",
+    notes=("The end of a video may be unread: up to half of it where n is no multiple of 8.",),
+)
+
+CLIPDIST_FRAME = Protocol(
+    name="clipdist-frame",
+    version=1,
+    description="CLIPDist of whole frames and the whole reference, CLIP's own centre crop.",
+    clip_picture=_CROP, metrics=("clipdist",), networks=(_CLIP,),
+    source="Concat-ID, arXiv 2503.14151, section 4; one of the two readings",
+)
+
+CLIPDIST_FACE = Protocol(
+    name="clipdist-face",
+    version=1,
+    description=(
+        "CLIPDist of the face crops of frame and reference; several people by their places, "
+        "left to right, so that no recogniser is needed."
+    ),
+    matching="left-to-right", clip_picture=_CROP, clip_region="face", metrics=("clipdist",),
+    networks=(_CLIP,),
+    source="Concat-ID, arXiv 2503.14151, section 4; one of the two readings",
+)
+
+PAPER = Protocol(
+    name="paper-v3",
+    version=1,
+    description=(
+        "Closest to the Concat-ID paper, version 3: faces as ConsisID's script, ViCLIP as VBench, "
+        "CLIPDist of whole frames; several people one to one."
+    ),
+    sampler="linspace", detection=_SCRFD, matching="largest-else-one-to-one", clamp=True,
+    rule="consisid", clip_picture=_CROP, video_picture=_CROP,
+    metrics=(
+        "arcsim", "cursim", "viclip", "clipdist", "face_coverage", "not_measured",
+        "own_minus_other", "own_minus_other_by_order", "order", "swap_rate",
+    ),
+    curricular_crop=224, networks=(*_FACE_NETWORKS, _VICLIP, _CLIP),
+    source="Concat-ID, arXiv 2503.14151 (v3), section 4",
+    notes=(
+        _ZERO,
+        "The paper leaves open: the rule that matches faces to several references, ViCLIP's "
+        "preparation, CLIPDist's region, CLIP and number of frames, and which 97 references and "
+        "prompts it drew. See the page on protocols for what stands here instead.",
+    ),
+)
+
+PROTOCOLS: dict[str, Protocol] = {
+    p.name: p
+    for p in (
+        STRICT, PAPER, CONSISID, OPENS2V, INGREDIENTS, VICLIP_VBENCH, VICLIP_INTERNVIDEO,
+        CLIPDIST_FRAME, CLIPDIST_FACE,
+    )
+}
 DEFAULT_PROTOCOL = STRICT.name
 
 
@@ -127,33 +166,45 @@ def get_protocol(name: str | Protocol = DEFAULT_PROTOCOL) -> Protocol:
     return PROTOCOLS[name]
 
 
-def sample_frames(protocol: Protocol, count: int) -> tuple[int, ...]:
-    """Frame indices for faces and CLIPDist of a video of `count` frames, ascending.
+def defined(protocol: Protocol, metrics: Iterable[str]) -> tuple[str, ...]:
+    """Those of `metrics` that `protocol` defines, in their order."""
+    return tuple(name for name in metrics if protocol.defines(name))
 
-    `linspace-unique`: `linspace(0, count - 1, frames)` cut to whole numbers, as ConsisID samples,
-    then each index once. So a video of at most `frames` frames is read whole, each frame with
-    equal weight, where plain linspace would count some frames twice.
-    """
-    if count < 1:
-        return ()
-    if protocol.sampler != "linspace-unique":
-        raise ValueError(f"unknown sampler {protocol.sampler!r}")
-    indices = np.linspace(0, count - 1, protocol.frames).astype(int)
-    return tuple(int(i) for i in np.unique(indices))
+
+def sample_frames(protocol: Protocol, count: int) -> tuple[int, ...]:
+    """Frame indices for faces and CLIPDist of a video of `count` frames; see `samplers`."""
+    return SAMPLERS[protocol.sampler](count, protocol.frames)
 
 
 def sample_video_frames(protocol: Protocol, count: int) -> tuple[int, ...]:
-    """The `video_frames` frame indices that ViCLIP reads, ascending, repeats allowed.
+    """The frame indices that ViCLIP reads, repeats allowed; see `samplers`.
 
-    `middle-of-intervals` (VBench): the video is cut into equal intervals, the middle frame of
-    each is read. A video with fewer frames than that is read whole and its last frame repeated,
-    since the network has a fixed number of temporal positions.
+    Empty where the protocol's sampler cannot take so few.
     """
-    if count < 1:
-        return ()
-    if protocol.video_sampler != "middle-of-intervals":
-        raise ValueError(f"unknown video sampler {protocol.video_sampler!r}")
-    used = min(protocol.video_frames, count)
-    edges = np.linspace(0, count, used + 1).astype(int)
-    middle = [int((a + b - 1) // 2) for a, b in zip(edges[:-1], edges[1:], strict=True)]
-    return tuple(middle + [count - 1] * (protocol.video_frames - used))
+    return SAMPLERS[protocol.video_sampler](count, protocol.video_frames)
+
+
+def with_embedded_networks(protocol: Protocol) -> Protocol:
+    """`protocol` as it runs where no insightface pack is at hand.
+
+    Detector and alignment become those of `strict-v1`, whose networks the embedded weights are;
+    sampler, second search, matching and rule stay.
+    """
+    if protocol.detection.detector != "pack":
+        return protocol
+    asked = protocol.detection
+    detection = replace(
+        STRICT.detection, retry_padding=asked.retry_padding, retry_grey=asked.retry_grey
+    )
+    return replace(protocol, detection=detection, curricular_crop=STRICT.curricular_crop)
+
+
+def embedded_note(protocol: Protocol) -> str | None:
+    """What to say under the values of `protocol` when the embedded networks made them."""
+    if not protocol.networks:
+        return None
+    asked = ", ".join(checkpoint for _, checkpoint in protocol.networks)
+    return (
+        f"{protocol.name} is defined on {asked}. The embedded networks stood in for them: the "
+        "sampler and the rules are the protocol's, its published values are not comparable."
+    )

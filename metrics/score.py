@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,19 @@ import numpy as np
 from idbench.metrics import arcsim, clipdist, cursim, people, viclip
 from idbench.metrics.base import Embeddings, Metric, make_score
 from idbench.metrics.cache import EmbeddingCache
-from idbench.metrics.embed import Embedder
+from idbench.metrics.embed import Embedder, ReferenceVectors
 from idbench.metrics.faces.detect import Faces
-from idbench.metrics.faces.match import FrameMatch, match_faces
+from idbench.metrics.faces.match import MATCHINGS, FrameMatch
 from idbench.metrics.networks.recogniser import EMBEDDED_NOTE
 from idbench.metrics.protocols import (
     DEFAULT_PROTOCOL,
-    Protocol,
+    embedded_note,
     get_protocol,
     sample_frames,
     sample_video_frames,
+    with_embedded_networks,
 )
+from idbench.metrics.settings import Protocol
 from idbench.types import Sample, Score, Video
 
 METRICS: tuple[Metric, ...] = (
@@ -46,7 +49,8 @@ class Scorer:
     Args:
         protocol: name or object.
         cache_dir: folder of the embedding cache; None keeps nothing between processes.
-        metrics: which to compute, `Metric` objects, also of other packages.
+        metrics: which to compute, `Metric` objects, also of other packages; those that the
+            protocol does not define are left out, and their networks are not loaded.
         device: of torch.
 
     Attributes:
@@ -63,14 +67,17 @@ class Scorer:
         device: str = "cpu",
     ) -> None:
         self.protocol = get_protocol(protocol)
-        self.metrics = tuple(metrics)
+        self.metrics = tuple(m for m in metrics if self.protocol.defines(m.name))
         networks = {name for metric in self.metrics for name in metric.networks}
         if "curricularface" in networks:
             networks.add("arcface")  # Faces are matched to references by ArcFace.
         self.embedder = Embedder(
-            self.protocol, sorted(networks), EmbeddingCache(cache_dir), device
+            with_embedded_networks(self.protocol), sorted(networks), EmbeddingCache(cache_dir),
+            device,
         )
-        self.notes: tuple[str, ...] = (EMBEDDED_NOTE,) if "arcface" in networks else ()
+        trained_on_avatars = EMBEDDED_NOTE if "arcface" in networks else None
+        notes = (*self.protocol.notes, embedded_note(self.protocol), trained_on_avatars)
+        self.notes = tuple(note for note in notes if note)
         self._faces: dict[str, list[dict[str, Any]]] = {}
 
     @property
@@ -111,7 +118,8 @@ class Scorer:
     def embed(self, sample: Sample, frames: np.ndarray, video_sha256: str) -> Embeddings:
         """Everything the metrics need of one video of uint8 RGB frames (t, h, w, 3)."""
         embedder = self.embedder
-        indices = sample_frames(self.protocol, len(frames))
+        taken = Counter(sample_frames(self.protocol, len(frames)))
+        indices = tuple(taken)  # each frame is read once, however often it counts
         sampled = frames[list(indices)]
         references = [
             embedder.reference(r.image) for r in sample.references if r.kind == "face"
@@ -119,10 +127,14 @@ class Scorer:
         faces: tuple[Faces, ...] = ()
         matches: tuple[FrameMatch, ...] = ()
         face_vectors: dict[str, list[np.ndarray]] = {}
-        if embedder.recognisers:
+        if embedder.reads_faces:
             found = embedder.faces(sampled, video_sha256, indices)
             face_vectors = embedder.face_vectors(sampled, found, video_sha256, indices)
-            faces, matches = tuple(found), self._match(face_vectors["arcface"], references)
+            faces, matches = tuple(found), self._match(found, face_vectors, references)
+        if embedder.clips_faces:
+            face_vectors["clip"] = embedder.clip_face_vectors(
+                sampled, faces, video_sha256, indices
+            )
         video_indices = sample_video_frames(self.protocol, len(frames))
         text_vector, share_read = embedder.text_vectors(sample.prompt)
         return Embeddings(
@@ -146,15 +158,20 @@ class Scorer:
             ),
             text_vector=text_vector,
             share_read=share_read,
+            repeats=tuple(taken.values()),
         )
 
     def _match(
-        self, vectors: Sequence[np.ndarray], references: Sequence[Any]
+        self, faces: Sequence[Faces], vectors: Mapping[str, Sequence[np.ndarray]],
+        references: Sequence[ReferenceVectors],
     ) -> tuple[FrameMatch, ...]:
-        if self.protocol.matching != "one-to-one":
-            raise ValueError(f"unknown matching {self.protocol.matching!r}")
-        wanted = [r.faces["arcface"] for r in references]
-        return tuple(match_faces(of_frame, wanted) for of_frame in vectors)
+        match = MATCHINGS[self.protocol.matching]
+        wanted = [r.faces.get("arcface") for r in references]
+        # Without a recogniser, which only matching by place allows, there is nothing to compare.
+        of_frames = vectors.get("arcface") or [np.zeros((len(f), 0)) for f in faces]
+        return tuple(
+            match(of_frame, wanted, f.boxes) for of_frame, f in zip(of_frames, faces, strict=True)
+        )
 
 
 def _describe(embeddings: Embeddings) -> list[dict[str, Any]]:

@@ -26,6 +26,9 @@ def scores(embeddings: Embeddings) -> list[Score]:
     sample = embeddings.sample
     if not sample.prompt.strip():
         return [make_score(sample, "viclip", None, None, None, "the prompt is empty")]
+    if NETWORK not in embeddings.video_vector:
+        reason = f"the video has too few frames for {embeddings.protocol.name}"
+        return [make_score(sample, "viclip", None, None, None, reason)]
     value = viclip(embeddings.video_vector[NETWORK], embeddings.text_vector[NETWORK])
     return [make_score(sample, "viclip", None, None, value)]
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
+
+if TYPE_CHECKING:
+    from idbench.metrics.faces.detect import Faces
 
 TEMPLATE = np.array(
     [
@@ -62,3 +68,22 @@ def align_crops(image: np.ndarray, landmarks: np.ndarray, size: int = 112) -> np
     for crop, matrix in zip(crops, matrices, strict=True):
         crop[:] = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
     return crops
+
+
+def crops_of_frames(
+    frames: np.ndarray, faces: Sequence[Faces], first: int, size: int
+) -> np.ndarray:
+    """The aligned crops of all faces, frame after frame: uint8 RGB (n, size, size, 3).
+
+    Args:
+        frames: uint8 RGB (k, h, w, 3).
+        faces: of each frame.
+        first: side of the crop that is cut; one larger than `size` is then shrunk to it
+            bilinearly, as the published evaluations do for CurricularFace (224 to 112).
+    """
+    crops = np.concatenate(
+        [align_crops(f, of.landmarks, first) for f, of in zip(frames, faces, strict=True)]
+    )
+    if first == size or not len(crops):
+        return crops.reshape(-1, size, size, 3)
+    return np.stack([cv2.resize(crop, (size, size)) for crop in crops])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,15 @@ class FrameMatch:
     similarity: np.ndarray
 
 
+def cosines(faces: np.ndarray, references: Sequence[np.ndarray | None]) -> np.ndarray:
+    """float64 (faces, references); NaN for a reference without an embedding."""
+    found = np.full((len(faces), len(references)), np.nan)
+    for r, reference in enumerate(references):
+        if reference is not None and len(faces):
+            found[:, r] = cosine(faces, reference)
+    return found
+
+
 def match_faces(faces: np.ndarray, references: Sequence[np.ndarray | None]) -> FrameMatch:
     """Optimal one-to-one assignment: the sum of cosines of assigned pairs is largest.
 
@@ -35,10 +44,7 @@ def match_faces(faces: np.ndarray, references: Sequence[np.ndarray | None]) -> F
         references: an embedding (d,) each, or None for a reference without a face.
     """
     faces = np.asarray(faces)
-    similarity = np.full((len(faces), len(references)), np.nan)
-    for r, reference in enumerate(references):
-        if reference is not None and len(faces):
-            similarity[:, r] = cosine(faces, reference)
+    similarity = cosines(faces, references)
     usable = np.isfinite(similarity)
     rows, columns = np.flatnonzero(usable.any(1)), np.flatnonzero(usable.any(0))
     assigned: dict[int, int] = {}
@@ -60,6 +66,61 @@ def match_faces(faces: np.ndarray, references: Sequence[np.ndarray | None]) -> F
     return FrameMatch(
         tuple(assigned.get(r) for r in range(len(references))), tuple(reasons), similarity
     )
+
+
+def match_largest(faces: np.ndarray, references: Sequence[np.ndarray | None]) -> FrameMatch:
+    """The frame's largest face stands for every reference: for one person a video.
+
+    Args:
+        faces: embeddings (n, d), largest face first.
+    """
+    face = 0 if len(faces) else None
+    reason = None if len(faces) else "no face in the frame"
+    count = len(references)
+    return FrameMatch((face,) * count, (reason,) * count, cosines(faces, references))
+
+
+def places(boxes: np.ndarray, references: int) -> tuple[int, ...]:
+    """The `references` largest faces from left to right; empty where there are fewer.
+
+    Looks at no embedding, so whom a face resembles cannot move it.
+
+    Args:
+        boxes: (n, 4), largest face first.
+    """
+    if len(boxes) < references:
+        return ()
+    centres = boxes[:references, 0] + boxes[:references, 2]
+    return tuple(int(i) for i in np.argsort(centres, kind="stable"))
+
+
+def match_left_to_right(
+    faces: np.ndarray, references: Sequence[np.ndarray | None], boxes: np.ndarray
+) -> FrameMatch:
+    """The faces of `places` stand for the references in their order, which is left to right.
+
+    Args:
+        faces: embeddings (n, d); (n, 0) where no recogniser was read.
+    """
+    order = places(boxes, len(references))
+    if order:
+        return FrameMatch(order, (None,) * len(order), cosines(faces, references))
+    reason = "fewer faces than references" if len(boxes) else "no face in the frame"
+    count = len(references)
+    return FrameMatch((None,) * count, (reason,) * count, cosines(faces, references))
+
+
+Matching = Callable[[np.ndarray, Sequence[np.ndarray | None], np.ndarray], FrameMatch]
+"""From a frame's embeddings (n, d), the references' and the boxes (n, 4) to an assignment."""
+
+MATCHINGS: dict[str, Matching] = {
+    "one-to-one": lambda faces, references, boxes: match_faces(faces, references),
+    "largest": lambda faces, references, boxes: match_largest(faces, references),
+    "largest-else-one-to-one": lambda faces, references, boxes: (
+        match_largest if len(references) == 1 else match_faces
+    )(faces, references),
+    "left-to-right": match_left_to_right,
+}
 
 
 def left_to_right(match: FrameMatch, boxes: np.ndarray) -> tuple[int, ...]:

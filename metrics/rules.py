@@ -1,0 +1,83 @@
+"""How a person's cosines of single frames become one value: a rule for each protocol, by name.
+
+A rule takes the values of all sampled frames (None: nothing could be measured there; a frame
+that was sampled twice comes twice) and the metric's name, and returns a value, or None when
+the rule gives none. Each rule is the whole of what its protocol does with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Values = Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule.
+
+    Attributes:
+        value: from the values of the frames and the name of the metric.
+        nothing: why there is no value when `value` gives None; None: the reason that all frames
+            share, or that the person was found in no frame.
+        fills_with_zero: whether `value` is 0.0 where nothing was measured at all.
+    """
+
+    value: Callable[[Values, str], float | None]
+    nothing: str | None = None
+    fills_with_zero: bool = False
+
+
+def mean_of_scored(values: Values, metric: str) -> float | None:
+    """The mean over the frames that have a value; None without one."""
+    scored = [v for v in values if v is not None]
+    return float(np.mean(scored)) if scored else None
+
+
+def consisid(values: Values, metric: str) -> float:
+    """ConsisID's: negatives count as 0, frames without a face are skipped, nothing left is 0.0."""
+    kept = [max(0.0, v) for v in values if v is not None]
+    return float(np.mean(kept)) if kept else 0.0
+
+
+def opens2v(values: Values, metric: str) -> float:
+    """OpenS2V's: as ConsisID's, but CurSim also loses its frames of 0, while ArcSim keeps them.
+
+    The script means to drop both; for ArcSim it compares the list with 0, which is never equal.
+    """
+    kept = [max(0.0, v) for v in values if v is not None]
+    if metric == "cursim":
+        kept = [v for v in kept if v != 0.0]
+    return float(np.mean(kept)) if kept else 0.0
+
+
+def ingredients(values: Values, metric: str) -> float | None:
+    """Ingredients': the mean over all frames, no clamp; a frame without a face stops the script."""
+    if not values or any(v is None for v in values):
+        return None
+    return float(np.mean([v for v in values if v is not None]))
+
+
+def maximum_of_pairs(cosines: np.ndarray) -> float | None:
+    """Ingredients' value of a frame: the best of all pairs of a reference and a large face.
+
+    One person who is met well hides another who is missing: that is the published rule.
+
+    Args:
+        cosines: (faces, references), largest face first; the two largest count.
+    """
+    pairs = np.asarray(cosines)[:2]
+    return float(pairs.max()) if pairs.size else None
+
+
+RULES: dict[str, Rule] = {
+    "mean-of-scored": Rule(mean_of_scored),
+    "consisid": Rule(consisid, fills_with_zero=True),
+    "opens2v": Rule(opens2v, fills_with_zero=True),
+    "ingredients": Rule(
+        ingredients, "a frame has no face, at which the published script stops without a value"
+    ),
+}
