@@ -22,6 +22,7 @@ COMMANDS = {
     "list": "idbench.commands.listing:listing",
     "train": "idbench.commands.train:train",
     "doctor": "idbench.commands.doctor:doctor",
+    "suites": "idbench.commands.suites:suites",
 }
 
 

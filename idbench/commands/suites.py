@@ -1,0 +1,155 @@
+"""`idbench suites`: make a suite of one's own photographs, and check one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from idbench.commands import options as opt
+from idbench.errors import UserError
+
+_pack = click.option(
+    "--pack", type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of an insightface pack (detection and recognition). Without it: MTCNN and the "
+    "embedded ArcFace, which is trained on avatars.",
+)
+
+
+@click.group(short_help="Make a suite of your own photographs, or check one.")
+def suites() -> None:
+    """Make a suite of your own photographs and prompts, or check one."""
+
+
+@suites.command("import", short_help="Make a suite of a folder of references and prompts.")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="The suite's new folder.")
+@click.option("--name", help="The suite's name; the seed is appended. Default: FOLDER's name.")
+@click.option(
+    "--layout", default="auto", show_default=True,
+    help="own, consisid (ConsisID-Benchmark) or opens2v (OpenS2V-Eval).",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True,
+    help="Draws one prompt of each category for each person, and pairs.",
+)
+@click.option(
+    "--pairs", type=click.IntRange(min=0), default=14, show_default=True,
+    help="Pairs (and triples) drawn for prompts of two (and three), where no pairs.csv says them.",
+)
+@click.option(
+    "--several", type=click.Choice(["drop", "largest"]), default="drop", show_default=True,
+    help="A reference with several faces: leave the person out, or let the largest count.",
+)
+@click.option(
+    "--training-embeddings", type=click.Path(path_type=Path),
+    help="Embeddings of a training set (see `idbench suites embed`): people too close are dropped.",
+)
+@click.option(
+    "--maximum-cosine", type=click.FloatRange(-1, 1), default=0.45, show_default=True,
+    help="People nearer than this to the training set are dropped; 0.45 is the paper's.",
+)
+@click.option("--version", default="1.0", show_default=True, help="The suite's version.")
+@click.option("--licence", default="not stated", help="Licence of the pictures and prompts.")
+@opt.sharing(_pack, opt.json_option)
+def import_(
+    folder: Path, out: Path | None, name: str | None, layout: str, seed: int, pairs: int,
+    several: str, training_embeddings: Path | None, maximum_cosine: float, version: str,
+    licence: str, pack: Path | None, as_json: bool,
+) -> None:
+    """Make a versioned suite with checksums of a folder of references and prompts.
+
+    \b
+    FOLDER/NAME/*.jpg  or references.csv (name, image)
+    FOLDER/prompts.csv (prompt, category, people)  or prompts.txt
+    FOLDER/pairs.csv   (left, right), optional
+    or a download of ConsisID-Benchmark or OpenS2V-Eval.
+
+    Only use photographs of people who agreed to it; see the page on responsible use.
+    """
+    from idbench.importing.assemble import Options, import_suite
+    from idbench.importing.faces import FaceReader
+    from idbench.importing.sources import read_source, safe_name
+    from idbench.progress import steps
+
+    source = read_source(folder, layout)
+    options = Options(
+        safe_name(name or folder.resolve().name), version, licence, "", seed, pairs, several,
+        training_embeddings, maximum_cosine,
+    )
+    target = out or Path("suites") / f"{options.name}-seed{seed}"
+    with steps("faces", len(source.people), as_json) as step:
+        made = import_suite(source, target, options, FaceReader(pack), step)
+    if as_json:
+        click.echo(json.dumps({
+            "suite": made.name, "folder": str(made.folder), "splits": dict(made.splits),
+            "identities": made.kept, "dropped": dict(made.dropped), "notes": list(made.notes),
+        }, indent=2, ensure_ascii=False))
+        return
+    for who, why in made.dropped.items():
+        click.echo(f"dropped {who}: {why}")
+    for note in made.notes:
+        click.echo(note)
+    splits = ", ".join(f"{split} {count}" for split, count in made.splits.items())
+    click.echo(f"Suite {made.name}: {made.kept} identities, samples: {splits}; {made.folder}")
+
+
+@suites.command(short_help="Check a suite: checksums, rows, pictures, one face each.")
+@click.argument("suite")
+@click.option("--no-faces", is_flag=True, help="Do not look for faces.")
+@opt.sharing(_pack, opt.json_option)
+def check(suite: str, no_faces: bool, pack: Path | None, as_json: bool) -> int:
+    """Check a suite by name or folder. Exit 0: whole; 1: faults; 2: it cannot be read."""
+    from idbench.importing.check import check_suite
+
+    found = check_suite(suite, not no_faces, pack)
+    splits = ", ".join(f"{split} {count}" for split, count in found.samples.items())
+    if as_json:
+        click.echo(json.dumps({
+            "suite": found.suite.name, "version": found.suite.version,
+            "sha256": found.suite.sha256, "splits": found.samples,
+            "references": found.references, "faults": list(found.faults),
+        }, indent=2, ensure_ascii=False))
+    else:
+        for fault in found.faults:
+            click.echo(f"fault: {fault}")
+        state = f"{len(found.faults)} faults" if found.faults else "whole"
+        click.echo(
+            f"Suite {found.suite.name} {found.suite.version} is {state}: samples: {splits}; "
+            f"{found.references} pictures; sha256 {found.suite.sha256[:12]}"
+        )
+    return 1 if found.faults else 0
+
+
+@suites.command(short_help="Embed the faces of a folder of pictures, as a training set's.")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="An .npz file."
+)
+@_pack
+def embed(folder: Path, output: Path, pack: Path | None) -> None:
+    """Embed the largest face of each picture under FOLDER, for --training-embeddings."""
+    import numpy as np
+
+    from idbench.importing.faces import FaceReader, open_picture, write_embeddings
+    from idbench.importing.sources import PICTURES
+    from idbench.progress import steps
+
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; give the folder that holds the pictures.")
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES)
+    reader = FaceReader(pack)
+    names, vectors = [], []
+    with steps("faces", len(files)) as step:
+        for file in files:
+            face = reader.read(open_picture(file))
+            if face.vector is not None:
+                names.append(file.relative_to(folder).as_posix())
+                vectors.append(face.vector)
+            step(file.name)
+    if not vectors:
+        raise UserError(f"No face was found in {len(files)} pictures of {folder}; check the path.")
+    output = output if output.suffix == ".npz" else output.with_name(output.name + ".npz")
+    write_embeddings(output, names, np.stack(vectors), reader)
+    click.echo(f"{len(vectors)} faces of {len(files)} pictures: {output}")

@@ -1,0 +1,372 @@
+"""From what a reader found to a suite: faces checked, prompts and pairs drawn, files written."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from idbench.errors import UserError
+from idbench.files import saying_disk_full, sha256_json
+from idbench.importing.faces import (
+    MAXIMUM_COSINE,
+    Face,
+    FaceReader,
+    nearest_cosine,
+    open_picture,
+    read_embeddings,
+)
+from idbench.importing.records import PEOPLE_SPLITS, Person, Prompt, Source
+from idbench.suite import write_checksums
+
+PAPER_PAIRS = 14
+"""Pairs of references of the paper's multi-identity evaluation, each with all its prompts."""
+SPLIT_OF_ITEM = {"garment": "tryon", "background": "background"}
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a suite is made.
+
+    Attributes:
+        name: of the suite; the seed is appended to it where something is drawn.
+        version, licence, description: for suite.yaml.
+        seed: of every draw.
+        pairs: pairs (and triples) drawn where the layout gives none.
+        several: `drop` a reference with several faces, or `largest`: keep it, the largest counts.
+        training: file of a training set's embeddings, or None.
+        maximum_cosine: an identity nearer than this to the training set is dropped.
+    """
+
+    name: str
+    version: str = "1.0"
+    licence: str = "not stated"
+    description: str = ""
+    seed: int = 0
+    pairs: int = PAPER_PAIRS
+    several: str = "drop"
+    training: Path | None = None
+    maximum_cosine: float = MAXIMUM_COSINE
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A person who stays: the picture that is the reference, and what is on it."""
+
+    person: Person
+    picture: Path
+    face: Face
+    nearest: float | None
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What came of an import.
+
+    Attributes:
+        folder, name: of the suite.
+        splits: name -> samples.
+        kept: number of identities.
+        dropped: name -> why, of identities and samples left out.
+        notes: sentences for the user.
+    """
+
+    folder: Path
+    name: str
+    splits: Mapping[str, int]
+    kept: int
+    dropped: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def import_suite(
+    source: Source, target: Path, options: Options, reader: FaceReader,
+    step: Callable[[str], None] = lambda name: None,
+) -> Imported:
+    """Check the references of `source` and write a suite into the new folder `target`.
+
+    The folder is complete or not there. `step` is called with each person's name.
+
+    Raises:
+        UserError: `target` exists, nobody is left, or a split would be empty.
+    """
+    if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
+        raise UserError(f"{target} exists already; name another folder with --out, or remove it.")
+    kept, dropped = check_people(source, options, reader, step)
+    dropped = {**source.skipped, **dropped}
+    if not kept:
+        name, reason = next(iter(dropped.items()))
+        raise UserError(
+            f"No identity of {source.layout} is left: {len(dropped)} were dropped, the first "
+            f"({name}) because {reason}; give pictures with one face each."
+        )
+    prompts, splits, lost = make_splits(source, kept, options)
+    dropped.update(lost)
+    if not splits:
+        raise UserError(
+            "No sample can be made of what is left; add prompts that speak of one person, or more "
+            "people for prompts of two and three."
+        )
+    drawn = not source.rows
+    name = f"{options.name}-seed{options.seed}" if drawn else options.name
+    with saying_disk_full(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            _write(part, name, source, kept, prompts, splits, dropped, options, reader)
+            if target.is_dir():
+                target.rmdir()
+            part.chmod(0o755)
+            part.rename(target)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return Imported(
+        target, name, {s: len(rows) for s, rows in splits.items()}, len(kept), dropped,
+        _notes(source, kept, options),
+    )
+
+
+def check_people(
+    source: Source, options: Options, reader: FaceReader, step: Callable[[str], None]
+) -> tuple[dict[str, Kept], dict[str, str]]:
+    """Who stays with which picture, and why the others go.
+
+    The reference is the first of a person's pictures with exactly one face (`several="largest"`:
+    with at least one).
+    """
+    training = read_embeddings(options.training, reader) if options.training else None
+    kept: dict[str, Kept] = {}
+    dropped: dict[str, str] = {}
+    for person in source.people:
+        found = _reference(person, reader, options.several)
+        step(person.name)
+        if isinstance(found, str):
+            dropped[person.name] = found
+            continue
+        picture, face = found
+        near = None
+        if training is not None and face.vector is not None:
+            if training.shape[1] != len(face.vector):
+                read_embeddings(options.training or Path(), reader, len(face.vector))
+            near = nearest_cosine(face.vector, training)
+            if not near <= options.maximum_cosine:
+                dropped[person.name] = (
+                    f"too close to the training set: ArcFace cosine {near:.3f}, more than "
+                    f"{options.maximum_cosine:g}"
+                )
+                continue
+        kept[person.name] = Kept(person, picture, face, near)
+    return kept, dropped
+
+
+def _reference(person: Person, reader: FaceReader, several: str) -> tuple[Path, Face] | str:
+    reasons = []
+    for picture in person.pictures:
+        try:
+            face = reader.read(open_picture(picture))
+        except UserError as error:
+            reasons.append(str(error).split(";")[0])
+            continue
+        if face.count == 1 or (face.count > 1 and several == "largest"):
+            return picture, face
+        reasons.append(
+            f"{face.count} faces were found in {picture.name}" if face.count
+            else f"no face was found in {picture.name}"
+        )
+    more = f" (and {len(reasons) - 1} more pictures)" if len(reasons) > 1 else ""
+    return reasons[0] + more
+
+
+def make_splits(
+    source: Source, kept: Mapping[str, Kept], options: Options
+) -> tuple[list[Row], dict[str, list[Row]], dict[str, str]]:
+    """Rows of prompts.jsonl, the rows of each split, and samples that lost a person."""
+    rows: dict[str, list[Row]] = {}
+    texts: dict[str, Row] = {}
+    lost: dict[str, str] = {}
+    items = {item.name: item for item in source.items}
+
+    def add(split: str, prompt: Prompt, names: Sequence[str], others: Sequence[str]) -> None:
+        variant = kept[names[0]].person.variant if len(names) == 1 else ""
+        text = prompt.wording(variant)
+        name = prompt.name
+        if text != prompt.text:
+            name = f"{prompt.name}-{variant}"
+        texts[name] = {"prompt_id": name, "category": prompt.category, "prompt": text, "truth": {}}
+        references = [_face_row(n) for n in names] + [
+            {"kind": items[i].kind, "name": i, "file": f"references/{items[i].kind}_{i}.png"}
+            for i in others
+        ]
+        rows.setdefault(split, []).append(
+            {"prompt_id": name, "references": references, "truth": {}}
+        )
+
+    by_name = {p.name: p for p in source.prompts}
+    for row in source.rows:
+        gone = [n for n in row.people if n not in kept]
+        if gone:
+            lost[row.prompt] = f"its person {gone[0]} was dropped"
+            continue
+        split = SPLIT_OF_ITEM[items[row.items[0]].kind] if row.items \
+            else PEOPLE_SPLITS[len(row.people)]
+        add(split, by_name[row.prompt], row.people, row.items)
+    if not source.rows:
+        alone = [p for p in source.prompts if p.people == 1]
+        for name in kept:
+            for prompt in draw_prompts(alone, name, options.seed):
+                add("single", prompt, [name], ())
+        for group in _groups(source, list(kept), options, lost):
+            for prompt in (p for p in source.prompts if p.people == len(group)):
+                add(PEOPLE_SPLITS[len(group)], prompt, group, ())
+        for item in source.items:
+            for name in kept:
+                for prompt in draw_prompts(alone, f"{name}/{item.name}", options.seed):
+                    add(SPLIT_OF_ITEM[item.kind], prompt, [name], [item.name])
+    return list(texts.values()), rows, lost
+
+
+def draw_prompts(prompts: Sequence[Prompt], who: str, seed: int) -> list[Prompt]:
+    """One prompt of each category for `who`, by the seed.
+
+    The draw depends on the seed, the name and the category alone: another person, or another
+    category, changes nothing of it.
+    """
+    drawn = []
+    for category in dict.fromkeys(p.category for p in prompts):
+        of_category = [p for p in prompts if p.category == category]
+        number = int(sha256_json(["prompt", seed, who, category])[:15], 16)
+        drawn.append(of_category[number % len(of_category)])
+    return drawn
+
+
+def _groups(
+    source: Source, names: Sequence[str], options: Options, lost: dict[str, str]
+) -> list[tuple[str, ...]]:
+    if source.groups:
+        for group in source.groups:
+            gone = [n for n in group if n not in names]
+            if gone:
+                lost["+".join(group)] = f"its person {gone[0]} was dropped"
+        return [g for g in source.groups if all(n in names for n in g)]
+    drawn: list[tuple[str, ...]] = []
+    for size in (2, 3):
+        if any(p.people == size for p in source.prompts):
+            drawn += draw_groups(names, size, options.pairs, options.seed)
+    return drawn
+
+
+def draw_groups(
+    names: Sequence[str], size: int, count: int, seed: int
+) -> list[tuple[str, ...]]:
+    """`count` different groups of `size` people, or as many as there are, by the seed.
+
+    Nobody is in two groups more than anybody else, as far as that is possible.
+    """
+    rng = np.random.default_rng([seed, size])
+    names = sorted(names)
+    used: Counter[str] = Counter()
+    taken: dict[frozenset[str], tuple[str, ...]] = {}
+    every = sum(1 for _ in itertools.islice(itertools.combinations(names, size), count))
+    while len(taken) < min(count, every):
+        best: tuple[str, ...] = ()
+        for _ in range(64):
+            # The least used first, in a new random order among equals each time.
+            order = sorted(rng.permutation(names), key=lambda n: used[n])
+            best = tuple(str(n) for n in order[:size])
+            if frozenset(best) not in taken:
+                break
+        else:
+            free = (c for c in itertools.combinations(names, size) if frozenset(c) not in taken)
+            best = next(free)
+        taken[frozenset(best)] = best
+        used.update(best)
+    return list(taken.values())
+
+
+def _write(
+    folder: Path, name: str, source: Source, kept: Mapping[str, Kept], prompts: Sequence[Row],
+    splits: Mapping[str, Sequence[Row]], dropped: Mapping[str, str], options: Options,
+    reader: FaceReader,
+) -> None:
+    (folder / "references").mkdir()
+    (folder / "splits").mkdir()
+    identities: Row = {}
+    used = {r["name"] for rows in splits.values() for row in rows for r in row["references"]}
+    for one in kept.values():
+        if one.person.name not in used:
+            continue
+        open_picture(one.picture).save(folder / _face_row(one.person.name)["file"], optimize=True)
+        identities[one.person.name] = {
+            "faces": one.face.count, "probability": one.face.probability, "box": one.face.box,
+            "detected_by": reader.detector, "nearest_training_cosine": one.nearest,
+            "variant": one.person.variant or None,
+        }
+    for item in source.items:
+        if item.name in used:
+            path = folder / "references" / f"{item.kind}_{item.name}.png"
+            open_picture(item.picture).save(path, optimize=True)
+    how = f"drawn by seed {options.seed}" if not source.rows else "as the layout pairs them"
+    head = {
+        "name": name, "version": options.version,
+        "description": options.description
+        or f"{len(identities)} identities imported from the layout {source.layout}, {how}.",
+        "licence": options.licence,
+        "changelog": [{"version": options.version, "changes": "Imported by idbench."}],
+        "splits": {split: len(rows) for split, rows in splits.items()},
+    }
+    (folder / "suite.yaml").write_text(
+        yaml.safe_dump(head, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
+    _json(folder / "identities.json", identities)
+    _json(folder / "import.json", {
+        "layout": source.layout, "seed": None if source.rows else options.seed,
+        "several_faces": options.several, "detector": reader.detector,
+        "recogniser": reader.recogniser, "recogniser_sha256": reader.sha256,
+        "training_embeddings": options.training.name if options.training else None,
+        "maximum_cosine": options.maximum_cosine if options.training else None,
+        "dropped": dict(dropped),
+    })
+    _lines(folder / "prompts.jsonl", prompts)
+    for split, rows in splits.items():
+        _lines(folder / "splits" / f"{split}.jsonl", rows)
+    write_checksums(folder)
+
+
+def _notes(source: Source, kept: Mapping[str, Kept], options: Options) -> tuple[str, ...]:
+    notes = []
+    categories = len({p.category for p in source.prompts if p.people == 1})
+    if not source.rows and categories:
+        notes.append(
+            f"single: {len(kept)} identities x one prompt of each of {categories} categories "
+            f"(the paper: 97 x 9 = 873, its draw unpublished; this one: seed {options.seed})."
+        )
+    if options.training is None:
+        notes.append("No training set was given: nobody was dropped for being close to one.")
+    several = [k.person.name for k in kept.values() if k.face.count > 1]
+    if several:
+        notes.append(f"The largest of several faces counts for: {', '.join(several)}.")
+    return tuple(notes)
+
+
+def _face_row(name: str) -> Row:
+    return {"kind": "face", "name": name, "file": f"references/{name}.png"}
+
+
+def _json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _lines(path: Path, rows: Sequence[Row]) -> None:
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_text(text, encoding="utf-8")

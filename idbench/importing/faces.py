@@ -1,0 +1,183 @@
+"""The faces of references: one each, embedded, and compared with a training set's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from idbench import embedded
+from idbench.errors import UserError
+from idbench.files import atomic_path, sha256_file
+from idbench.metrics.base import cosine
+from idbench.metrics.faces.align import align_crops
+from idbench.metrics.faces.detect import Faces, find_faces, make_detector
+from idbench.metrics.networks.recogniser import Recogniser
+from idbench.metrics.protocols import Detection
+
+LARGEST_SIDE = 1280
+"""References are kept with at most so many pixels on a side: what the scorer sees is what was
+checked."""
+MAXIMUM_COSINE = 0.45
+"""An identity nearer than this to a face of the training set is dropped. Source: Concat-ID
+(arXiv 2503.14151), section 4."""
+
+
+def open_picture(path: Path) -> Image.Image:
+    """A picture as RGB, turned as its camera held it, without metadata, at most `LARGEST_SIDE`.
+
+    Raises:
+        UserError: missing, or no picture.
+    """
+    try:
+        with Image.open(path) as opened:
+            turned = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(
+            f"The picture {path} cannot be read ({type(error).__name__}); replace or remove it."
+        ) from error
+    turned.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+    clean = Image.new("RGB", turned.size)
+    clean.paste(turned)
+    return clean
+
+
+@dataclass(frozen=True)
+class Face:
+    """What was found on a reference.
+
+    Attributes:
+        count: number of faces.
+        probability, box: of the largest; box is x0, y0, x1, y1 in pixels. None without a face.
+        vector: its embedding (d,) of length 1, or None.
+    """
+
+    count: int
+    probability: float | None = None
+    box: tuple[float, ...] | None = None
+    vector: np.ndarray | None = None
+
+
+class FaceReader:
+    """Detector and recogniser: the embedded ones, or those of an insightface pack folder.
+
+    Args:
+        pack: folder with det_*.onnx (or scrfd_*.onnx) and a recognition model.
+
+    Attributes:
+        recogniser: name of the network, for the record.
+        sha256: of its weights; embeddings of other weights cannot be compared.
+    """
+
+    def __init__(self, pack: Path | None = None) -> None:
+        self.settings = Detection(detector=f"scrfd:{pack}") if pack else Detection()
+        self._detector = make_detector(self.settings)
+        self.detector = self._detector.name.partition(":")[0]
+        self._embed: Any
+        if pack is None:
+            self.recogniser, self.sha256 = "embedded arcface", embedded.entry("arcface")["sha256"]
+            self._embed = Recogniser("arcface").embed
+        else:
+            model, file = _pack_recogniser(pack)
+            self.recogniser, self.sha256 = f"{pack.name}/{file.name}", sha256_file(file)
+            self._embed = lambda crops: _pack_vectors(model, crops)
+
+    def detect(self, picture: Image.Image) -> Faces:
+        """The faces of a picture, largest first."""
+        return find_faces(self._detector, np.asarray(picture)[None], self.settings)[0]
+
+    def read(self, picture: Image.Image) -> Face:
+        """Number of faces; probability, box and embedding of the largest."""
+        faces = self.detect(picture)
+        if not len(faces):
+            return Face(0)
+        crops = align_crops(np.asarray(picture), faces.landmarks[:1], self.settings.crop)
+        box = tuple(round(float(x), 1) for x in faces.boxes[0])
+        return Face(len(faces), round(float(faces.scores[0]), 4), box, self._embed(crops)[0])
+
+
+def nearest_cosine(vector: np.ndarray, training: np.ndarray) -> float:
+    """Cosine of an embedding (d,) to the nearest of a training set's (n, d), -1..1."""
+    values = cosine(training, vector)
+    return float(np.nanmax(values))
+
+
+def read_embeddings(path: Path, reader: FaceReader, width: int | None = None) -> np.ndarray:
+    """Embeddings (n, d) of a training set: .npy, or .npz / .safetensors with `embeddings`.
+
+    A file that `idbench suites embed` wrote names its recogniser, which must be `reader`'s.
+
+    Raises:
+        UserError: missing, of another form, of another recogniser, or nothing finite in it.
+    """
+    if not path.is_file():
+        raise UserError(f"The embeddings file {path} is missing; check the path.")
+    written_by = ""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.numpy import load_file
+
+            found = load_file(path)["embeddings"]
+        elif path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as stored:
+                found = stored["embeddings"]
+                written_by = str(stored["sha256"]) if "sha256" in stored.files else ""
+        else:
+            found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UserError(
+            f"{path} cannot be read as embeddings ({error}); give .npy of shape (n, d), or .npz "
+            "or .safetensors with an array named embeddings."
+        ) from error
+    if found.ndim != 2 or (width is not None and found.shape[1] != width):
+        raise UserError(
+            f"{path} has embeddings of shape {tuple(found.shape)}, needed is (n, {width or 'd'}) "
+            f"of {reader.recogniser}; embed the training set with `idbench suites embed`."
+        )
+    if written_by and written_by != reader.sha256:
+        raise UserError(
+            f"{path} was embedded by another recogniser than {reader.recogniser}; embed the "
+            "training set again with `idbench suites embed`."
+        )
+    found = np.asarray(found, np.float64)
+    found = found[np.isfinite(found).all(1) & (np.linalg.norm(found, axis=1) > 0)]
+    if not len(found):
+        raise UserError(f"{path} holds no finite embedding; embed the training set again.")
+    return found
+
+
+def write_embeddings(
+    path: Path, names: Sequence[str], vectors: np.ndarray, reader: FaceReader
+) -> None:
+    """Keep embeddings (n, d) with their pictures' names and their recogniser, atomically."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        np.savez(
+            stream, allow_pickle=False, embeddings=np.asarray(vectors, np.float32),
+            names=np.asarray(list(names), np.str_), recogniser=np.asarray(reader.recogniser),
+            sha256=np.asarray(reader.sha256),
+        )
+
+
+def _pack_recogniser(pack: Path) -> tuple[Any, Path]:
+    from insightface.model_zoo import get_model
+
+    for file in sorted(pack.glob("*.onnx")):
+        if file.name.startswith(("det_", "scrfd_", "2d", "1k3d", "gender")):
+            continue
+        model = get_model(str(file), providers=["CPUExecutionProvider"])
+        if getattr(model, "taskname", "") == "recognition":
+            return model, file
+    raise UserError(
+        f"There is no recognition model (such as w600k_r50.onnx) in {pack}; give the folder of "
+        "an insightface pack such as buffalo_l."
+    )
+
+
+def _pack_vectors(model: Any, crops: np.ndarray) -> np.ndarray:
+    # insightface takes BGR and swaps the channels itself.
+    vectors = np.asarray(model.get_feat([crop[..., ::-1] for crop in crops]), np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -1,0 +1,179 @@
+"""Readers of two published layouts. Their content stays with their owners: only the form is known.
+
+ConsisID-Benchmark: face pictures in `eval/face_images` (or `face_images`), with `man` or `woman`
+in their names, and a CSV of prompts with `index`, `Class`, `Refined_man` and `Refined_woman` in
+which `{class_token}` stands for the class. Source: PKU-YuanGroup/ConsisID, `eval/`.
+
+OpenS2V-Eval: JSON files `*_Eval.json`, {sample: {"img_paths": [...], "prompt", "class_label"}},
+with pictures of people in folders named after `man` and `woman`. Source:
+PKU-YuanGroup/OpenS2V-Nexus, `eval/`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from idbench.errors import UserError
+from idbench.files import read_json
+from idbench.importing.records import PEOPLE_SPLITS, Item, Person, Prompt, Row, Source
+from idbench.importing.sources import distinct, pictures_in, read_table, required, safe_name
+
+_PEOPLE_FOLDERS = {"man", "woman", "crop_man", "crop_woman"}
+_GARMENT_LABELS = {"clothes", "shirt", "dress", "coat", "jacket", "garment", "suit"}
+_BACKGROUND_LABELS = {"background", "scene", "environment", "env"}
+
+
+def is_consisid(folder: Path) -> bool:
+    """Whether the folder looks like ConsisID-Benchmark."""
+    return _face_images(folder) is not None and _caption_table(folder) is not None
+
+
+def read_consisid(folder: Path) -> Source:
+    """ConsisID-Benchmark: one person a picture, prompts with a wording for men and for women.
+
+    The category of a prompt is its `Category`, else its `Class` where the prompts have several,
+    else the letters with which its index begins.
+
+    Raises:
+        UserError: no pictures, no table of prompts, or a wrong row.
+    """
+    images, table = _face_images(folder), _caption_table(folder)
+    if images is None or table is None:
+        raise UserError(
+            f"{folder} is no ConsisID-Benchmark: expected a folder face_images (or "
+            "eval/face_images) and a CSV with the columns index and Refined_man or Refined_woman."
+        )
+    people = [
+        Person(safe_name(p.stem), (p,), "woman" if "woman" in p.stem.lower() else "man")
+        for p in pictures_in(images)
+    ]
+    if not people:
+        raise UserError(f"{images} holds no pictures; check the download.")
+    distinct((p.name for p in people), "pictures", images)
+    prompts = []
+    rows = read_table(table, None)
+    classes = len({row.get("Class") for _, row in rows}) > 1
+    for where, row in rows:
+        said = {v: str(row.get(f"Refined_{v}") or "").strip() for v in ("man", "woman")}
+        neutral = str(row.get("Refined_Prompt") or row.get("Original_Prompt") or "").strip()
+        token = str(row.get("Class") or "").strip()
+        said = {v: t.replace("{class_token}", token) for v, t in said.items() if t}
+        text = neutral.replace("{class_token}", token) or next(iter(said.values()), "")
+        if not text:
+            raise UserError(f"{where} has no prompt; fill in Refined_man or Refined_woman.")
+        index = required(row, "index", where)
+        category = str(row.get("Category") or (token if classes else "")).strip()
+        category = category or re.split(r"[\d_-]", index)[0] or "all"
+        prompts.append(Prompt(safe_name(index), category, text, 1, tuple(said.items())))
+    distinct((p.name for p in prompts), "prompts", table)
+    return Source("consisid", tuple(people), tuple(prompts))
+
+
+def is_opens2v(folder: Path) -> bool:
+    """Whether the folder looks like OpenS2V-Eval."""
+    return bool(list(folder.glob("*_Eval.json")))
+
+
+def read_opens2v(folder: Path) -> Source:
+    """OpenS2V-Eval: each sample has its own pictures and prompt; nothing is drawn.
+
+    Samples of one to three people, and of one person with a garment or with a background, are
+    read; one with another object is left out, with the reason. The same sample in several files
+    is read once.
+
+    Raises:
+        UserError: no JSON of samples, or one of another form.
+    """
+    files = sorted(folder.glob("*_Eval.json"))
+    if not files:
+        raise UserError(f"{folder} is no OpenS2V-Eval: expected files named *_Eval.json.")
+    people: dict[str, Person] = {}
+    items: dict[str, Item] = {}
+    prompts: dict[str, Prompt] = {}
+    rows: dict[str, Row] = {}
+    skipped: dict[str, str] = {}
+    for file in files:
+        content = read_json(file)
+        if not isinstance(content, dict):
+            raise UserError(f"{file} is no JSON object of samples; check the download.")
+        for name, sample in content.items():
+            if name in rows or name in skipped:
+                continue
+            paths, labels, text = _opens2v_sample(sample, name, file)
+            missing = [p for p in paths if not (folder / p).is_file()]
+            if missing:
+                skipped[name] = f"the picture {missing[0]} is missing"
+                continue
+            here, things, reason = _opens2v_references(folder, paths, labels)
+            if reason:
+                skipped[name] = reason
+                continue
+            people.update((p.name, p) for p in here)
+            items.update((i.name, i) for i in things)
+            prompt = safe_name(name)
+            category = re.split(r"[_\d]", name)[0] or "all"
+            prompts[prompt] = Prompt(prompt, category, text, len(here))
+            rows[name] = Row(prompt, tuple(p.name for p in here), tuple(i.name for i in things))
+    if not rows:
+        first = next(iter(skipped.items()), ("none", "there is no sample"))
+        raise UserError(
+            f"No sample of {folder} can be used, the first ({first[0]}) because {first[1]}; "
+            "check that Images/ lies beside the JSON files."
+        )
+    return Source(
+        "opens2v", tuple(people.values()), tuple(prompts.values()), tuple(items.values()),
+        rows=tuple(rows.values()), skipped=skipped,
+    )
+
+
+def _opens2v_sample(sample: Any, name: str, file: Path) -> tuple[list[str], list[str], str]:
+    try:
+        paths = [str(p) for p in sample["img_paths"]]
+        labels = [str(label).lower() for label in sample.get("class_label") or []]
+        return paths, labels, str(sample["prompt"]).strip()
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"The sample {name!r} of {file} lacks img_paths or prompt; check the download."
+        ) from error
+
+
+def _opens2v_references(
+    folder: Path, paths: list[str], labels: list[str]
+) -> tuple[list[Person], list[Item], str | None]:
+    people, items = [], []
+    for index, path in enumerate(paths):
+        label = labels[index] if index < len(labels) else ""
+        words = set(Path(path).parent.as_posix().lower().split("/"))
+        name = safe_name(Path(path).with_suffix("").as_posix().removeprefix("Images/"))
+        if words & _PEOPLE_FOLDERS:
+            people.append(Person(name, (folder / path,)))
+        elif label in _GARMENT_LABELS or words & _GARMENT_LABELS:
+            items.append(Item("garment", name, folder / path))
+        elif label in _BACKGROUND_LABELS or words & _BACKGROUND_LABELS:
+            items.append(Item("background", name, folder / path))
+        else:
+            return [], [], f"it refers to an object ({label or Path(path).parent.name})"
+    if len({p.name for p in people}) < len(people):
+        return [], [], "it refers to one picture twice"
+    if not people:
+        return [], [], "it refers to no person"
+    if len(people) not in PEOPLE_SPLITS:
+        return [], [], f"it refers to {len(people)} people"
+    if items and (len(people) > 1 or len(items) > 1):
+        return [], [], "it mixes people and other references in a way no split has"
+    return people, items, None
+
+
+def _face_images(folder: Path) -> Path | None:
+    places = (folder / "eval/face_images", folder / "face_images")
+    return next((p for p in places if p.is_dir()), None)
+
+
+def _caption_table(folder: Path) -> Path | None:
+    for path in sorted(folder.glob("*.csv")) + sorted(folder.glob("eval/*.csv")):
+        head = path.read_text(encoding="utf-8-sig", errors="replace").split("\n", 1)[0]
+        if "index" in head and ("Refined_man" in head or "Refined_woman" in head):
+            return path
+    return None

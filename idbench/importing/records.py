@@ -1,0 +1,82 @@
+"""What a reader of a layout finds: people, other references, prompts, and who is with whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PEOPLE_SPLITS = {1: "single", 2: "multi", 3: "multi3"}
+"""Split of a sample by the number of its people, when nothing else is referred to."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """One identity and its pictures, in the order in which they are tried as the reference.
+
+    Attributes:
+        name: unique in the suite; letters, digits, `-` and `_`.
+        pictures: at least one image file.
+        variant: which wording of a prompt speaks of this person (such as `woman`), or "".
+    """
+
+    name: str
+    pictures: tuple[Path, ...]
+    variant: str = ""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A reference that is no person: `kind` is `garment` or `background`."""
+
+    kind: str
+    name: str
+    picture: Path
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt.
+
+    Attributes:
+        people: how many people it speaks of, 1 to 3.
+        variants: wordings by the person's `variant`; `text` is said where it has none.
+    """
+
+    name: str
+    category: str
+    text: str
+    people: int = 1
+    variants: tuple[tuple[str, str], ...] = ()
+
+    def wording(self, variant: str) -> str:
+        """The text for a person of that variant."""
+        return dict(self.variants).get(variant, self.text)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sample that the layout fixes itself: nothing is drawn."""
+
+    prompt: str
+    people: tuple[str, ...]
+    items: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Everything that was read of a layout.
+
+    Attributes:
+        layout: its name.
+        rows: samples fixed by the layout; empty where prompts are drawn for people.
+        groups: two or three people's names, left to right; empty where pairs are drawn.
+        skipped: what was left out, and why, by name.
+    """
+
+    layout: str
+    people: tuple[Person, ...]
+    prompts: tuple[Prompt, ...]
+    items: tuple[Item, ...] = ()
+    rows: tuple[Row, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
+    skipped: dict[str, str] = field(default_factory=dict)

