@@ -1,0 +1,187 @@
+"""Names and shapes of Concat-ID on CogVideoX-5B in SAT's layout, and those of diffusers.
+
+Two tensors change more than their name: SAT keeps query, key and value in one matrix, and one
+matrix of twelve parts for the modulation of a layer, where diffusers has one for attention
+(parts 0-2 of the video, 6-8 of the text) and one for the feed-forward (3-5 and 9-11).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from idbench.errors import UserError
+from idbench.models.concat_id.layouts import (
+    Rule,
+    State,
+    layer_count,
+    listed,
+    same_pair,
+    to_ours,
+    to_theirs,
+)
+
+PREFIX = "model.diffusion_model."
+TEXT_TOKENS = 226
+# Of the tables of positions in CogVideoX-5B: 49 frames of 480x720.
+_SAMPLE = {"sample_height": 60, "sample_width": 90, "sample_frames": 49}
+
+_WHOLE = {
+    "time_embed.0": "time_embedding.linear_1",
+    "time_embed.2": "time_embedding.linear_2",
+    "transformer.final_layernorm": "norm_final",
+    "mixins.patch_embed.proj": "patch_embed.proj",
+    "mixins.patch_embed.text_proj": "patch_embed.text_proj",
+    "mixins.final_layer.norm_final": "norm_out.norm",
+    "mixins.final_layer.linear": "proj_out",
+    "mixins.final_layer.adaLN_modulation.1": "norm_out.linear",
+}
+_LAYER = {
+    "transformer.layers.{i}.input_layernorm": "norm1.norm",
+    "transformer.layers.{i}.post_attention_layernorm": "norm2.norm",
+    "transformer.layers.{i}.attention.dense": "attn1.to_out.0",
+    "transformer.layers.{i}.mlp.dense_h_to_4h": "ff.net.0.proj",
+    "transformer.layers.{i}.mlp.dense_4h_to_h": "ff.net.2",
+    "mixins.adaln_layer.query_layernorm_list.{i}": "attn1.norm_q",
+    "mixins.adaln_layer.key_layernorm_list.{i}": "attn1.norm_k",
+}
+UNUSED = {
+    "transformer.position_embeddings.weight": "SAT makes it, the rotary network never reads it",
+    "transformer.word_embeddings.weight": "SAT makes it, the network never reads it",
+    "mixins.pos_embed.freqs_sin": "a table that is computed, not learned",
+    "mixins.pos_embed.freqs_cos": "a table that is computed, not learned",
+}
+"""Tensors that are in some checkpoints and that no network reads: kept aside for the way back."""
+PARTS = {
+    "first_stage_model.": "the autoencoder is CogVideoX's own: give its folder with --base",
+    "conditioner.": "the text encoder is CogVideoX's own: give its folder with --base",
+    "denoiser.": "the noise schedule is in the scheduler's settings",
+}
+"""Beginnings of names that belong to other networks than the transformer, and why refused."""
+_OTHERS = {"lora": "a LoRA adapter", "mixins.pos_embed.pos_embedding": "CogVideoX-2B"}
+
+
+def _modulation_split(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    parts = tensor.chunk(12)
+    return torch.cat(parts[0:3] + parts[6:9]), torch.cat(parts[3:6] + parts[9:12])
+
+
+def _modulation_join(tensors: Any) -> torch.Tensor:
+    attention, feed_forward = (tensor.chunk(6) for tensor in tensors)
+    return torch.cat(attention[:3] + feed_forward[:3] + attention[3:] + feed_forward[3:])
+
+
+def _qkv_split(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    # Clones, because a file of tensors may not hold three views of one piece of memory.
+    return tuple(part.clone() for part in tensor.chunk(3))
+
+
+def rules(layers: int) -> list[Rule]:
+    """Every tensor of a checkpoint with so many layers; SAT's names without `PREFIX`."""
+    made = []
+    for theirs, ours in _WHOLE.items():
+        made += same_pair(theirs, ours)
+    for i in range(layers):
+        block = f"transformer_blocks.{i}"
+        for theirs, ours in _LAYER.items():
+            made += same_pair(theirs.format(i=i), f"{block}.{ours}")
+        for end in ("weight", "bias"):
+            made.append(Rule(
+                f"transformer.layers.{i}.attention.query_key_value.{end}",
+                tuple(f"{block}.attn1.to_{part}.{end}" for part in "qkv"), _qkv_split, torch.cat,
+            ))
+            made.append(Rule(
+                f"mixins.adaln_layer.adaLN_modulations.{i}.1.{end}",
+                (f"{block}.norm1.linear.{end}", f"{block}.norm2.linear.{end}"),
+                _modulation_split, _modulation_join,
+            ))
+    return made
+
+
+def is_released(names: State) -> bool:
+    """Whether these are names of a checkpoint in SAT's layout."""
+    return any(name.startswith(PREFIX) for name in names)
+
+
+def sort(
+    state: State, what: str = "the checkpoint"
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, str]]:
+    """What is of the network, what is unused and kept aside, and what is refused.
+
+    Returns:
+        (network, aside, refused): tensors by SAT's name without `PREFIX`, twice, and reasons by
+        full name.
+
+    Raises:
+        UserError: a checkpoint of another base.
+    """
+    network, aside, refused = {}, {}, {}
+    for name, tensor in state.items():
+        short = name.removeprefix(PREFIX)
+        other = next((base for part, base in _OTHERS.items() if part in short), None)
+        part = next((start for start in PARTS if name.startswith(start)), None)
+        if part is not None:
+            refused[name] = PARTS[part]
+        elif not name.startswith(PREFIX):
+            raise UserError(
+                f"{what} holds {listed([name])} that is of no part of Concat-ID; nothing was "
+                "converted."
+            )
+        elif other is not None:
+            raise UserError(
+                f"{what} is of {other} ({name}), not of Concat-ID on CogVideoX-5B; take "
+                "mp_rank_00_model_states.pt of Concat-ID."
+            )
+        elif short in UNUSED:
+            aside[short] = tensor
+        else:
+            network[short] = tensor
+    return network, aside, refused
+
+
+def from_released(network: State, what: str = "the checkpoint") -> dict[str, torch.Tensor]:
+    """The network's tensors in SAT's names (without `PREFIX`), in diffusers' names.
+
+    Raises:
+        UserError: tensors missing or not known.
+    """
+    return to_ours(network, rules(layer_count(network, "transformer.layers.")), what)
+
+
+def to_released(state: State, what: str = "the folder") -> dict[str, torch.Tensor]:
+    """Back, with `PREFIX`; raises as `from_released`."""
+    made = to_theirs(state, rules(layer_count(state, "transformer_blocks.")), what)
+    return {PREFIX + name: tensor for name, tensor in made.items()}
+
+
+def config_of(network: State, what: str = "the checkpoint") -> dict[str, Any]:
+    """The configuration of `CogVideoXTransformer3DModel` for SAT's names without `PREFIX`.
+
+    Raises:
+        UserError: shapes of another base.
+    """
+    try:
+        width, channels, *patch = network["mixins.patch_embed.proj.weight"].shape
+        rows = network["mixins.final_layer.linear.weight"].shape[0]
+        head = network["mixins.adaln_layer.query_layernorm_list.0.weight"].shape[0]
+        time_width = network["time_embed.0.weight"].shape[0]
+        text_width = network["mixins.patch_embed.text_proj.weight"].shape[1]
+    except (KeyError, ValueError, IndexError) as error:
+        raise UserError(
+            f"{what} lacks or bends the tensor {error} of CogVideoX: it is of another base or "
+            "damaged; fetch it again."
+        ) from error
+    if patch != [2, 2] or rows != 4 * channels or width % head:
+        raise UserError(
+            f"{what} is of another base: patches of {tuple(patch)}, {channels} channels in and "
+            f"{rows} numbers a patch out; text-to-video CogVideoX-5B has patches of (2, 2) and "
+            "as many channels out as in."
+        )
+    return {
+        "num_attention_heads": width // head, "attention_head_dim": head,
+        "in_channels": channels, "out_channels": channels, "patch_size": 2,
+        "time_embed_dim": time_width, "text_embed_dim": text_width,
+        "num_layers": layer_count(network, "transformer.layers."),
+        "max_text_seq_length": TEXT_TOKENS, "use_rotary_positional_embeddings": True, **_SAMPLE,
+    }

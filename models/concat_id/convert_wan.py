@@ -1,0 +1,139 @@
+"""Names of the released Concat-ID-Wan checkpoints, and those of idbench's network.
+
+Theirs are the names of the original Wan code; the AdaLN form adds `time_projection_ref` and a
+`modulation_ref` in each block. Every tensor keeps its shape.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from idbench.errors import UserError
+from idbench.models.concat_id.layouts import (
+    Rule,
+    State,
+    layer_count,
+    same,
+    same_pair,
+    to_ours,
+    to_theirs,
+)
+
+HEAD_DIM = 128
+"""Channels of a head in every published Wan; no tensor's shape tells it."""
+
+_WHOLE = {
+    "patch_embedding": "patch_embedding",
+    "text_embedding.0": "condition_embedder.text_embedder.linear_1",
+    "text_embedding.2": "condition_embedder.text_embedder.linear_2",
+    "time_embedding.0": "condition_embedder.time_embedder.linear_1",
+    "time_embedding.2": "condition_embedder.time_embedder.linear_2",
+    "time_projection.1": "condition_embedder.time_proj",
+    "head.head": "proj_out",
+}
+_BLOCK = {
+    **{
+        f"{theirs}.{t}": f"{ours}.{o}"
+        for theirs, ours in (("self_attn", "attn1"), ("cross_attn", "attn2"))
+        for t, o in (("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("o", "to_out.0"))
+    },
+    # They number the norms by when they were written, diffusers by when they are used.
+    "norm3": "norm2",
+    "ffn.0": "ffn.net.0.proj",
+    "ffn.2": "ffn.net.2",
+}
+_BLOCK_ALONE = {
+    **{
+        f"{theirs}.norm_{part}.weight": f"{ours}.norm_{part}.weight"
+        for theirs, ours in (("self_attn", "attn1"), ("cross_attn", "attn2"))
+        for part in "qk"
+    },
+    "modulation": "scale_shift_table",
+}
+_OTHERS = {
+    "img_emb.": "an image-to-video Wan", "vace_": "Wan VACE", "ref_conv.": "another Wan",
+    "lora": "a LoRA adapter",
+}
+
+
+def rules(layers: int, adaln: bool) -> list[Rule]:
+    """Every tensor of a checkpoint with so many blocks."""
+    made = [same("head.modulation", "scale_shift_table")]
+    for theirs, ours in _WHOLE.items():
+        made += same_pair(theirs, ours)
+    if adaln:
+        made += same_pair("time_projection_ref.1", "reference_time_proj")
+    for i in range(layers):
+        for theirs, ours in _BLOCK.items():
+            made += same_pair(f"blocks.{i}.{theirs}", f"blocks.{i}.{ours}")
+        for theirs, ours in _BLOCK_ALONE.items():
+            made.append(same(f"blocks.{i}.{theirs}", f"blocks.{i}.{ours}"))
+        if adaln:
+            made.append(same(f"blocks.{i}.modulation_ref", f"blocks.{i}.reference_table"))
+    return made
+
+
+def is_released(names: State) -> bool:
+    """Whether these are names of a checkpoint in the original Wan layout."""
+    return any(name.startswith("blocks.0.self_attn.") for name in names)
+
+
+def from_released(state: State, what: str = "the checkpoint") -> dict[str, torch.Tensor]:
+    """A released state dict, plain or AdaLN, in our names.
+
+    Raises:
+        UserError: tensors missing, or not of a Concat-ID-Wan.
+    """
+    for name in state:
+        for part, base in _OTHERS.items():
+            if part in name:
+                raise UserError(
+                    f"{what} is of {base} ({name}), not of text-to-video Wan2.1 with Concat-ID; "
+                    "take first_stage.pt or second_stage_adaln.pt of Concat-ID-Wan."
+                )
+    return to_ours(state, rules(layer_count(state, "blocks."), _has_adaln(state)), what)
+
+
+def to_released(state: State, what: str = "the folder") -> dict[str, torch.Tensor]:
+    """Our state dict in the released names; raises as `from_released`."""
+    adaln = "reference_time_proj.weight" in state
+    return to_theirs(state, rules(layer_count(state, "blocks."), adaln), what)
+
+
+def config_of(state: State, what: str = "the checkpoint") -> dict[str, Any]:
+    """The configuration of `ConcatIDWanTransformer3DModel` for a released state dict.
+
+    Raises:
+        UserError: shapes that no text-to-video Wan2.1 has.
+    """
+    try:
+        width, channels, *patch = state["patch_embedding.weight"].shape
+        rows = state["head.head.weight"].shape[0]
+        ffn_dim = state["blocks.0.ffn.0.weight"].shape[0]
+        text_dim = state["text_embedding.0.weight"].shape[1]
+        freq_dim = state["time_embedding.0.weight"].shape[1]
+    except (KeyError, ValueError, IndexError) as error:
+        raise UserError(
+            f"{what} lacks or bends the tensor {error} of Wan2.1: it is of another base or "
+            "damaged; fetch it again."
+        ) from error
+    if patch != [1, 2, 2] or width % HEAD_DIM or rows != 4 * channels:
+        raise UserError(
+            f"{what} is of another base: patches of {tuple(patch)}, width {width}, {channels} "
+            f"channels in and {rows} numbers a patch out; text-to-video Wan2.1 has patches of "
+            f"(1, 2, 2), heads of {HEAD_DIM} and as many channels out as in."
+        )
+    return {
+        "patch_size": (1, 2, 2), "num_attention_heads": width // HEAD_DIM,
+        "attention_head_dim": HEAD_DIM, "in_channels": channels, "out_channels": channels,
+        "text_dim": text_dim, "freq_dim": freq_dim, "ffn_dim": ffn_dim,
+        "num_layers": layer_count(state, "blocks."), "reference_adaln": _has_adaln(state),
+        # What the released AdaLN weights were trained with.
+        "reference_ffn_quirk": True,
+    }
+
+
+def _has_adaln(state: State) -> bool:
+    return "time_projection_ref.1.weight" in state
