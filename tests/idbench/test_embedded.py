@@ -41,6 +41,15 @@ def test_bytes_and_states_stand_side_by_side(folder: Path) -> None:
     assert list(entries()) == ["net", "tokenizer.json"]
 
 
+def test_new_measurements_leave_the_weights_as_they_are(folder: Path) -> None:
+    save("net", {"a": torch.ones(2)})
+    before = embedded.entry("net")
+    embedded.save_measured("net", {"arcsim_gain": 0.2})
+    assert embedded.entry("net") == {**before, "measured": {"arcsim_gain": 0.2}}
+    with pytest.raises(WeightError, match="net"):
+        embedded.save_measured("nett", {})
+
+
 @pytest.mark.parametrize("damage", ["flip", "swap", "remove"])
 def test_damaged_swapped_or_missing_files_are_named(folder: Path, damage: str) -> None:
     save("one", {"a": torch.ones(9)})
