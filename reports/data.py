@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from idbench.files import read_json
-from idbench.reports import media, tables
+from idbench.reports import media, series, tables
 from idbench.reports.views import (
     CardView,
     Curve,
@@ -54,7 +54,7 @@ def read(runs: Sequence[Run], page: Path, embed: bool | None = None) -> ReportDa
     of_people: dict[str, list[dict[str, list[float]]]] = {}
     pictures: dict[str, str | None] = {}
     reasons: dict[str, list[tuple[str, int, str, str | None]]] = collections.defaultdict(list)
-    over_time: list[dict[str, list[tuple[float, float]]]] = []
+    over_time: list[dict[str, list[tuple[float, float | None]]]] = []
     for index, run in enumerate(runs):
         scores = _scores(run)
         over_time.append(collections.defaultdict(list))
@@ -71,8 +71,7 @@ def read(runs: Sequence[Run], page: Path, embed: bool | None = None) -> ReportDa
                 for curve in person.curves:
                     last = max(curve.frames[-1], 1)
                     over_time[index][curve.metric] += [
-                        (f / last, v) for f, v in zip(curve.frames, curve.values, strict=True)
-                        if v is not None]
+                        (f / last, v) for f, v in zip(curve.frames, curve.values, strict=True)]
             for reference in card.references:
                 if reference.kind == "face":
                     pictures[reference.name] = reference.uri
@@ -87,7 +86,7 @@ def read(runs: Sequence[Run], page: Path, embed: bool | None = None) -> ReportDa
         for reason, rows in sorted(reasons.items(), key=lambda item: -len(item[1]))
     )
     return ReportData(
-        tuple(runs), _labels(runs), metrics, tuple(cards.values()), identities, unscored,
+        tuple(runs), series.labels(runs), metrics, tuple(cards.values()), identities, unscored,
         _categories(records, values, metrics), tuple(dict(o) for o in over_time), embed,
     )
 
@@ -98,15 +97,6 @@ def _metrics(values: Sequence[pd.DataFrame]) -> tuple[str, ...]:
     known = [n for n in tables.SHOWN if n in present]
     rest = {"suite_id", "cluster", *known, *tables.HIDDEN}
     return (*known, *(n for n in present if n not in rest))
-
-
-def _labels(runs: Sequence[Run]) -> tuple[str, ...]:
-    """Names of the runs as shown: the model's, with the folder where two would be alike."""
-    names = [run.name for run in runs]
-    return tuple(
-        name if names.count(name) == 1 else f"{name} ({run.folder.name})"
-        for name, run in zip(names, runs, strict=True)
-    )
 
 
 class Seen(NamedTuple):

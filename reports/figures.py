@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,11 +26,14 @@ SERIES = ("#2c5d8f", "#b4532a", "#3f7a4c", "#7f569b", "#937400", "#2f8088")
 """Told apart in print and by readers who see few colours; markers differ too."""
 MARKERS = ("o", "s", "D", "^", "v", "P")
 
+Points = Sequence[tuple[float, float | None]]
+"""Places along a video 0..1, each with a value or None (unscored)."""
+
 _VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)"} | {
     colour: f"var(--s{index})" for index, colour in enumerate(SERIES)
 }
 _STYLE = {
-    "font.family": "sans-serif", "font.size": 9.0, "svg.fonttype": "none",
+    "font.family": "sans-serif", "font.size": 9.0, "svg.fonttype": "none", "pdf.fonttype": 42,
     "svg.hashsalt": "idbench", "text.color": INK, "axes.edgecolor": RULE,
     "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
@@ -56,7 +60,7 @@ def colour(index: int) -> str:
 
 def tradeoff(series: Sequence[Series], x: str, y: str, titles: Mapping[str, str]) -> Figure:
     """Each run's mean of two metrics with 95 % intervals, and its single videos behind."""
-    with _style():
+    with style():
         figure, (axes,) = _axes(1, (5.4, 3.7))
         axes.grid(color=RULE, linewidth=0.5)
         axes.set_axisbelow(True)
@@ -64,12 +68,13 @@ def tradeoff(series: Sequence[Series], x: str, y: str, titles: Mapping[str, str]
             c, marker = colour(index), MARKERS[index % len(MARKERS)]
             if one.points:
                 across, up = np.array(one.points, np.float64).T
-                axes.scatter(across, up, s=11, color=c, alpha=0.28, linewidths=0)
+                axes.scatter(across, up, s=12, color=c, alpha=0.38, linewidths=0)
             a, b = one.estimates.get(x), one.estimates.get(y)
             if a is None or b is None or a.mean is None or b.mean is None:
                 continue
             axes.errorbar([a.mean], [b.mean], xerr=_bars([a]), yerr=_bars([b]), fmt=marker, ms=7,
                           color=c, elinewidth=1.6, capsize=0, label=one.name)
+        axes.locator_params(nbins=6)
         axes.set_xlabel(titles[x])
         axes.set_ylabel(titles[y])
         if axes.get_legend_handles_labels()[0]:
@@ -83,7 +88,7 @@ def by_category(
 ) -> Figure:
     """A panel for each metric: the mean and 95 % interval of each category, one mark a run."""
     names = list(categories)
-    with _style():
+    with style():
         height = 0.75 + len(names) * (0.24 + 0.12 * max(len(v) for v in categories.values()))
         figure, panels = _axes(len(metrics), (9.6, height))
         for column, (axes, metric) in enumerate(zip(panels, metrics, strict=True)):
@@ -109,40 +114,65 @@ def by_category(
 
 
 def over_time(
-    series: Sequence[tuple[str, Sequence[tuple[float, float]]]], title: str, bins: int = 9
+    panels: Mapping[str, Sequence[tuple[str, Points]]], bins: int = 9,
+    size: tuple[float, float] = (5.4, 4.0),
 ) -> Figure:
-    """Mean of a per-frame metric along the videos, with the middle half of the frames behind.
+    """Mean of per-frame metrics along the videos, and below how many frames were scored.
+
+    Behind each mean the middle half of the frames. A mean over the frames in which a face was
+    found alone would flatter a system whose faces vanish, so the share is always shown.
 
     Args:
-        series: name of a run and its (place in the video 0..1, value) pairs.
+        panels: title of a metric -> for each run its name and points: (place in the video 0..1,
+            value or None where the frame is unscored).
+        size: inches of one panel.
     """
-    with _style():
-        figure, (axes,) = _axes(1, (5.4, 3.7))
-        axes.grid(color=RULE, linewidth=0.5)
-        axes.set_axisbelow(True)
-        for index, (name, pairs) in enumerate(series):
-            if not pairs:
-                continue
-            place, value = np.array(pairs, np.float64).T
-            which = np.minimum((place * bins).astype(int), bins - 1)
-            used = [b for b in range(bins) if (which == b).any()]
-            x = [float(place[which == b].mean()) for b in used]
-            quartiles = np.array([np.percentile(value[which == b], [25, 75]) for b in used]).T
-            axes.fill_between(x, *quartiles, color=colour(index), alpha=0.14, linewidth=0)
-            axes.plot(x, [float(value[which == b].mean()) for b in used], color=colour(index),
-                      marker=MARKERS[index % len(MARKERS)], ms=4, linewidth=1.6, label=name)
-        axes.set_xticks([0, 0.5, 1], ["first frame", "middle", "last frame"])
-        axes.set_ylabel(title)
-        if len(axes.get_legend_handles_labels()[0]) > 1:
-            axes.legend(loc="best", fontsize=8.5)
+    with style():
+        figure = blank((size[0] * len(panels), size[1]), layout="constrained")
+        axes = figure.subplots(2, len(panels), squeeze=False, sharex=True, height_ratios=[3.2, 1])
+        for (upper, lower), (title, series) in zip(axes.T, panels.items(), strict=True):
+            for one in (upper, lower):
+                one.grid(color=RULE, linewidth=0.5)
+                one.set_axisbelow(True)
+            for index, (name, points) in enumerate(series):
+                if points:
+                    _along(upper, lower, points, bins, index, name)
+            upper.set_ylabel(title)
+            lower.set_ylim(-0.06, 1.06)
+            lower.set_yticks([0, 1], ["0 %", "100 %"])
+            lower.set_ylabel("frames\nscored")
+            lower.set_xticks([0, 0.5, 1], ["first frame", "middle", "last frame"])
+        figure.align_ylabels()
+        if len(axes[0, 0].get_legend_handles_labels()[0]) > 1:
+            axes[0, 0].legend(loc="best", fontsize=8.5)
         return figure
+
+
+def _along(
+    upper: Axes, lower: Axes, points: Points, bins: int, index: int, name: str
+) -> None:
+    place = np.array([p for p, _ in points], np.float64)
+    value = np.array([np.nan if v is None else v for _, v in points], np.float64)
+    which = np.minimum((place * bins).astype(int), bins - 1)
+    groups = [(place[which == b].mean(), value[which == b]) for b in range(bins)
+              if (which == b).any()]
+    x = [float(at) for at, _ in groups]
+    known = [of[~np.isnan(of)] for _, of in groups]
+    quartiles = np.array([np.percentile(of, [25, 75]) if of.size else (np.nan, np.nan)
+                          for of in known]).T
+    look = {"color": colour(index), "marker": MARKERS[index % len(MARKERS)], "linewidth": 1.6}
+    upper.fill_between(x, *quartiles, color=colour(index), alpha=0.14, linewidth=0)
+    upper.plot(x, [float(of.mean()) if of.size else np.nan for of in known], ms=4, label=name,
+               **look)
+    share = [of.size / len(group) for of, (_, group) in zip(known, groups, strict=True)]
+    lower.plot(x, share, ms=3, **look)
 
 
 def to_svg(figure: Figure, description: str) -> str:
     """Inline SVG: as wide as its place, colours of the page, with a text for screen readers."""
     import warnings
 
-    with _style(), warnings.catch_warnings():
+    with style(), warnings.catch_warnings():
         # Text stays text, so a glyph that matplotlib's own font lacks is no loss.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         buffer = io.StringIO()
@@ -170,19 +200,43 @@ def hash_text(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
 
 
-def _style():  # type: ignore[no-untyped-def]
+def style():  # type: ignore[no-untyped-def]
+    """A context in which matplotlib draws in this module's look."""
     import matplotlib
 
     return matplotlib.rc_context(_STYLE)
 
 
-def _axes(count: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """A figure without pyplot, so that no window system and no global state is touched."""
+def blank(size: tuple[float, float], layout: str | None = None) -> Figure:
+    """An empty figure without pyplot, so that no window system and no global state is touched."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout=layout)  # type: ignore[arg-type]
     FigureCanvasSVG(figure)
+    return figure
+
+
+def save(figure: Figure, path: Path, dpi: int = 300) -> None:
+    """Write a figure for a paper atomically: .pdf, .svg, .png or .webp, on white.
+
+    Fonts are embedded as TrueType, and no date is written: equal figures are equal files.
+    """
+    import warnings
+
+    from idbench.files import atomic_path
+
+    kind = path.suffix.lower().removeprefix(".")
+    # matplotlib refuses any metadata for WebP, also none.
+    metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "webp": None}.get(kind, {})
+    with style(), warnings.catch_warnings(), atomic_path(path) as temporary:
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(temporary, format=kind, dpi=dpi, facecolor="white", metadata=metadata,
+                       bbox_inches="tight", pad_inches=0.03)
+
+
+def _axes(count: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    figure = blank(size, layout="constrained")
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 

@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from idbench import __version__
 from idbench.files import atomic_path
-from idbench.reports import data, figures, published, tables
+from idbench.reports import data, figures, published, series, tables
 from idbench.runs import Run
 from idbench.statistics import Estimate
 
@@ -198,17 +198,9 @@ def _figures(report: data.ReportData, titles: Mapping[str, str]) -> dict[str, Ma
         made[name] = Markup(figures.to_svg(figure, text))
 
     arrowed = {m: tables.title(m) for m in report.metrics}
-    estimates = [row.estimates for row in tables.measured(report.runs).rows]
     if {"arcsim", "clipdist"} <= set(shown):
-        series = [
-            figures.Series(label, found, [
-                (a.value, b.value) for card in report.cards for take in card.takes
-                if take.run == index and {"arcsim", "clipdist"} <= set(take.values)
-                for a, b in [(take.values["arcsim"], take.values["clipdist"])]
-                if a.value is not None and b.value is not None])
-            for index, (label, found) in enumerate(zip(report.labels, estimates, strict=True))
-        ]
-        keep("tradeoff", figures.tradeoff(series, "arcsim", "clipdist", arrowed),
+        found = series.tradeoff(report.runs, "arcsim", "clipdist")
+        keep("tradeoff", figures.tradeoff(found, "arcsim", "clipdist", arrowed),
              "Identity against editability: ArcSim and CLIPDist, mean and 95 % interval")
     if shown and report.categories:
         keep("categories", figures.by_category(report.categories, shown, arrowed),
@@ -216,8 +208,8 @@ def _figures(report: data.ReportData, titles: Mapping[str, str]) -> dict[str, Ma
     frames = [(label, values.get("arcsim", [])) for label, values in
               zip(report.labels, report.frame_values, strict=True)]
     if any(values for _, values in frames):
-        keep("time", figures.over_time(frames, titles["arcsim"]),
-             "ArcSim along the videos, mean and middle half of the frames")
+        keep("time", figures.over_time({titles["arcsim"]: frames}),
+             "ArcSim along the videos: mean, middle half of the frames, share of frames scored")
     return made
 
 

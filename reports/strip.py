@@ -1,73 +1,197 @@
-"""A picture of a run: each row a sample's references and evenly spaced frames of its video.
+"""A picture of runs: references, and evenly spaced frames of each system's video of a sample.
 
-python -m idbench.reports.strip RUN -o strip.png --samples 4
+Laid out by hand in inches, as Figures 4 and 5 of the Concat-ID paper: a block for each sample
+with its prompt above, its references on the left, and a row of frames for each system.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
-from textwrap import fill
+from collections.abc import Sequence
+from dataclasses import dataclass
+from textwrap import wrap
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
-from PIL import Image
 
 from idbench.errors import UserError
-from idbench.video import read_video
+from idbench.runs import Record, Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 7.2
+"""Inches: the text width of a two-column paper."""
+GAP, LINE, LABEL, BETWEEN = 0.04, 0.145, 0.2, 0.16
+"""Inches: between pictures, a line of a prompt, the column of names, between samples."""
+LARGEST_REFERENCE = 0.95
+CHARACTERS = 16
+"""Characters of a prompt in an inch."""
 
 
-def strip(run: Path, samples: int = 4, frames: int = 5) -> Figure:
-    """The figure. Samples are spread evenly over the finished ones of the run folder.
+@dataclass(frozen=True)
+class _Block:
+    """A sample: the record of each run (None: the run has no finished one)."""
+
+    records: tuple[Record | None, ...]
+
+    @property
+    def asked(self) -> Record:
+        return next(r for r in self.records if r is not None)
+
+
+def strip(
+    runs: Sequence[Run], labels: Sequence[str], *, samples: int = 3, frames: int = 5,
+    only: Sequence[str] = (), prompts: bool = True,
+) -> Figure:
+    """The figure: for each sample its references and, a row for each run, `frames` frames.
+
+    Args:
+        labels: name of each run, shown where there are several.
+        samples: so many, spread evenly over those of which every run has a record.
+        only: beginnings of suite ids or prompt ids; these samples in place of evenly spread ones.
 
     Raises:
-        UserError: the folder holds no finished video.
+        UserError: no sample with a video that all runs share, or none fits a name in `only`.
     """
-    records = [json.loads(path.read_text()) for path in sorted(run.glob("samples/*/sample.json"))]
-    records = sorted((r for r in records if r.get("video")), key=lambda r: r["prompt_id"])
-    if not records:
-        raise UserError(f"{run} holds no finished video; run `idbench run` first.")
-    chosen = [
-        records[i] for i in np.linspace(0, len(records) - 1, min(samples, len(records))).astype(int)
-    ]
-    count = max(len(r["references"]) for r in chosen)
-    columns = count + frames
-    figure = Figure(figsize=(1.5 * columns, 1.32 * len(chosen)), dpi=110, layout="compressed")
-    figure.get_layout_engine().set(h_pad=0.11)  # type: ignore[call-arg, union-attr]
-    axes = figure.subplots(
-        len(chosen), columns, squeeze=False, width_ratios=[1] * count + [1.5] * frames
+    from idbench.reports import figures
+
+    blocks = _choose(_shared(runs), samples, only)
+    pictures = [_pictures(block, frames) for block in blocks]
+    shape = next(row.shape for of in pictures for row in of if isinstance(row, np.ndarray))
+    several = len(runs) > 1
+    columns = max(len(b.asked.sample.references) for b in blocks) if not several else 1
+    label = LABEL if several else 0.0
+
+    # The frames' height follows from what the references leave of the width, and they from it.
+    reference, cell = LARGEST_REFERENCE, 0.0
+    for _ in range(8):
+        left = WIDTH - columns * (reference + GAP) - label
+        cell = (left - (frames - 1) * GAP) / frames
+        height = cell * shape[1] / shape[2]
+        stacked = max(-(-len(b.asked.sample.references) // columns) for b in blocks)
+        tall = (len(runs) * (height + GAP) - stacked * GAP) / stacked
+        reference = min(LARGEST_REFERENCE, tall)
+    said = [wrap(b.asked.sample.prompt, int(WIDTH * CHARACTERS)) if prompts else []
+            for b in blocks]
+    block_height = len(runs) * (height + GAP) - GAP
+    size = min(8.0, 105 * height / max(len(name) for name in labels))  # long names are smaller
+    total = sum(block_height + LINE * len(lines) for lines in said) + BETWEEN * (len(blocks) - 1)
+
+    with figures.style():
+        figure = figures.blank((WIDTH, total))
+        top = total
+        for block, rows, lines in zip(blocks, pictures, said, strict=True):
+            for line in lines:
+                top -= LINE
+                _text(figure, 0, top + 0.04, line, total)
+            for i, item in enumerate(block.asked.sample.references):
+                x = (i % columns) * (reference + GAP)
+                y = top - reference - (i // columns) * (reference + GAP)
+                _reference(_axes(figure, x, y, reference, reference, total), item.image)
+            for index, (name, row) in enumerate(zip(labels, rows, strict=True)):
+                y = top - height - index * (height + GAP)
+                x = columns * (reference + GAP)
+                if several:
+                    _name(figure, x + label / 2 - 0.02, y + height / 2, name, size, total)
+                _row(figure, x + label, y, cell, height, row, frames, total)
+            top -= block_height + BETWEEN
+        return figure
+
+
+def _shared(runs: Sequence[Run]) -> list[_Block]:
+    """Samples of which every run has a record and at least one a video, in the suite's order."""
+    by_run = [{r.suite_id: r for r in run.records()} for run in runs]
+    keys = [k for k in by_run[0] if all(k in records for records in by_run)]
+    blocks = [_Block(tuple(records[k] for records in by_run)) for k in keys]
+    found = [b for b in blocks if any(r and r.video for r in b.records)]
+    if found:
+        return found
+    if not any(r.video for records in by_run for r in records.values()):
+        raise UserError(f"{runs[0].folder} holds no finished video; run `idbench run` first.")
+    raise UserError(
+        f"{runs[0].folder} and {runs[-1].folder} share no sample with a video; name runs of one "
+        "suite and split."
     )
-    for axis in axes.flat:
-        axis.axis("off")
-    for row, record in zip(axes, chosen, strict=True):
-        for axis, reference in zip(row, record["references"], strict=False):
-            axis.imshow(Image.open(run / reference["image"]).convert("RGB"))
-        video = read_video(run / "samples" / record["id"] / record["video"])
-        picked = np.linspace(0, len(video.frames) - 1, frames).astype(int)
-        for axis, index in zip(row[count:], picked, strict=True):
-            axis.imshow(video.frames[index], interpolation="bicubic")
-        said = row[count].text(
-            0,
-            1.04,
-            fill(record["prompt"], 120),
-            fontsize=8,
-            va="bottom",
-            transform=row[count].transAxes,
-        )
-        said.set_in_layout(False)  # else its width would stretch the first frame's column
-    return figure
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run", type=Path)
-    parser.add_argument("-o", "--output", type=Path, default=Path("strip.png"))
-    parser.add_argument("--samples", type=int, default=4)
-    arguments = parser.parse_args()
-    strip(arguments.run, arguments.samples).savefig(arguments.output)
-    print(arguments.output)
+def _choose(blocks: list[_Block], count: int, only: Sequence[str]) -> list[_Block]:
+    if not only:
+        # From the middle of equal parts, so that one sample is a typical one and not the first.
+        count = min(count, len(blocks))
+        return [blocks[int((i + 0.5) * len(blocks) / count)] for i in range(count)]
+    chosen = []
+    for name in only:
+        fitting = [b for b in blocks if b.asked.suite_id.startswith(name)
+                   or b.asked.sample.prompt_id == name]
+        if not fitting:
+            known = ", ".join(b.asked.suite_id for b in blocks[:4])
+            raise UserError(
+                f"No shared sample with a video begins with {name!r}; there are {known}"
+                f"{', ...' if len(blocks) > 4 else ''}."
+            )
+        chosen += fitting[:1]
+    return chosen
 
 
-if __name__ == "__main__":
-    main()
+def _pictures(block: _Block, frames: int) -> list[np.ndarray | str]:
+    """For each run its frames (frames, H, W, 3), or why there are none."""
+    from idbench.video import UnreadableVideo, count_frames, read_video
+
+    rows: list[np.ndarray | str] = []
+    for record in block.records:
+        if record is None or record.video is None:
+            rows.append((record and record.reason) or "no video")
+            continue
+        try:
+            count = record.shape[0] if record.shape else count_frames(record.video)
+            picked = np.linspace(0, count - 1, frames).round().astype(int)
+            rows.append(read_video(record.video, picked.tolist()).frames)
+        except UnreadableVideo as error:
+            rows.append(str(error))
+    if all(isinstance(row, str) for row in rows):
+        raise UserError(f"No video of the sample {block.asked.suite_id} can be read: {rows[0]}")
+    return rows
+
+
+def _row(
+    figure: Figure, x: float, y: float, width: float, height: float, row: np.ndarray | str,
+    frames: int, total: float,
+) -> None:
+    if isinstance(row, str):
+        axes = _axes(figure, x, y, frames * (width + GAP) - GAP, height, total)
+        axes.text(0.5, 0.5, f"no video: {row}"[:90], ha="center", va="center", fontsize=7,
+                  transform=axes.transAxes, style="italic", parse_math=False)
+        return
+    for i, pixels in enumerate(row):
+        axes = _axes(figure, x + i * (width + GAP), y, width, height, total)
+        axes.imshow(pixels, interpolation="bicubic", aspect="auto"
+                    if pixels.shape == row[0].shape else "equal")
+
+
+def _reference(axes: Axes, path: object) -> None:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:  # type: ignore[arg-type]
+            axes.imshow(opened.convert("RGB"), interpolation="bicubic")
+        axes.set_anchor("NW")
+    except (OSError, ValueError):
+        axes.text(0.5, 0.5, "unreadable", ha="center", va="center", fontsize=7,
+                  transform=axes.transAxes)
+
+
+def _axes(figure: Figure, x: float, y: float, width: float, height: float, total: float) -> Axes:
+    axes = figure.add_axes((x / WIDTH, y / total, width / WIDTH, height / total))
+    axes.axis("off")
+    return axes
+
+
+def _text(figure: Figure, x: float, y: float, text: str, total: float) -> None:
+    figure.text(x / WIDTH, y / total, text, fontsize=8, va="bottom", parse_math=False)
+
+
+def _name(figure: Figure, x: float, y: float, name: str, size: float, total: float) -> None:
+    """A system's name, upright beside its row."""
+    figure.text(x / WIDTH, y / total, name, fontsize=size, rotation=90, ha="center", va="center",
+                parse_math=False)

@@ -115,5 +115,5 @@ class ReportData:
     identities: tuple[IdentityView, ...]
     unscored: tuple[Unscored, ...]
     categories: dict[str, tuple[dict[str, Estimate], ...]]
-    frame_values: tuple[dict[str, list[tuple[float, float]]], ...]
+    frame_values: tuple[dict[str, list[tuple[float, float | None]]], ...]
     embedded: bool

@@ -53,6 +53,8 @@ def test_commands_shown_have_these_options(page: str, line: str) -> None:
     assert words[0] in COMMANDS, line
     command = cli.get_command(click.Context(cli), words[0])
     assert command is not None
+    if isinstance(command, click.Group):
+        command = command.commands[words.pop(1)]
     known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
     assert {w for w in words[1:] if w.startswith("-")} <= known | {"--help"}, line
 

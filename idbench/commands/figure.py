@@ -1,0 +1,132 @@
+"""`idbench figure`: figures of runs for papers, as PDF, PNG, SVG or WebP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from idbench.commands import options as opt
+from idbench.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from idbench.runs import Run
+
+KINDS = (".pdf", ".png", ".svg", ".webp")
+
+_common = opt.sharing(
+    click.argument("run", nargs=-1, required=True, type=click.Path(path_type=Path)),
+    click.option(
+        "-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
+        help="The file: .pdf, .png, .svg or .webp; without one of these endings both PDF and PNG "
+        "are written. Default: the figure's name, in this folder.",
+    ),
+    click.option(
+        "--dpi", type=click.IntRange(40, 1200), default=300, show_default=True,
+        help="Pixels an inch, for PNG and WebP.",
+    ),
+)
+
+
+@click.group(short_help="Draw figures of runs for papers.")
+def figure() -> None:
+    """Draw figures of runs for papers, to PDF and PNG."""
+
+
+@figure.command(short_help="Identity against editability, with intervals.")
+@_common
+@click.option("-x", "across", default="arcsim", show_default=True, help="Metric of the x axis.")
+@click.option("-y", "up", default="clipdist", show_default=True, help="Metric of the y axis.")
+def tradeoff(
+    run: tuple[Path, ...], output: Path | None, dpi: int, across: str, up: str
+) -> None:
+    """One mark a run: its mean of two metrics with 95 % intervals, its videos behind."""
+    from idbench.reports import figures, series, tables
+
+    found = series.tradeoff(_open(run), across, up)
+    titles = {metric: tables.title(metric) for metric in (across, up)}
+    _save(figures.tradeoff(found, across, up, titles), output or Path("tradeoff"), dpi)
+
+
+@figure.command(short_help="References and evenly spaced frames of several systems.")
+@_common
+@click.option(
+    "--samples", type=click.IntRange(1, 50), default=3, show_default=True,
+    help="So many samples, spread evenly over those that all runs have.",
+)
+@click.option(
+    "--sample", "only", multiple=True, metavar="ID",
+    help="This sample, by the beginning of the code that the report shows. May be repeated.",
+)
+@click.option(
+    "--frames", type=click.IntRange(1, 16), default=5, show_default=True,
+    help="Frames of each video.",
+)
+@click.option("--no-prompt", is_flag=True, help="Leave the prompts out.")
+def strip(
+    run: tuple[Path, ...], output: Path | None, dpi: int, samples: int, only: tuple[str, ...],
+    frames: int, no_prompt: bool,
+) -> None:
+    """For each sample its references, and a row of frames for each run.
+
+    As Figures 4 and 5 of the Concat-ID paper. Runs need not be scored.
+    """
+    from idbench.reports import series
+    from idbench.reports.strip import strip as draw
+
+    runs = _open(run)
+    made = draw(runs, series.labels(runs), samples=samples, frames=frames, only=only,
+                prompts=not no_prompt)
+    _save(made, output or Path("strip"), dpi)
+
+
+@figure.command(short_help="Identity along the videos.")
+@_common
+@click.option(
+    "--metric", "metrics", multiple=True, metavar="NAME",
+    help="A metric of single frames; a panel each. Default: arcsim and cursim.",
+)
+def curves(
+    run: tuple[Path, ...], output: Path | None, dpi: int, metrics: tuple[str, ...]
+) -> None:
+    """The mean over all people of all videos, from the first frame to the last.
+
+    Behind it the middle half of the frames; below it the share of frames that were scored.
+    """
+    from idbench.reports import figures, series, tables
+
+    runs = _open(run)
+    tables.check_comparable(runs)
+    names = series.labels(runs)
+    panels = {
+        tables.title(metric): [(name, series.along(one, metric))
+                               for name, one in zip(names, runs, strict=True)]
+        for metric in metrics or ("arcsim", "cursim")
+    }
+    _save(figures.over_time(panels, size=(4.2, 3.5)), output or Path("curves"), dpi)
+
+
+def _open(folders: Sequence[Path]) -> list[Run]:
+    from idbench.runs import Run
+
+    return [Run.open(folder) for folder in folders]
+
+
+def _save(made: Figure, output: Path, dpi: int) -> None:
+    from idbench.reports import figures
+
+    if output.suffix.lower() in KINDS:
+        paths = [output]
+    elif output.suffix and output.suffix[1:].isalpha():
+        raise UserError(
+            f"{output} ends in {output.suffix}; a figure can be {', '.join(KINDS)}."
+        )
+    else:
+        paths = [output.with_name(output.name + kind) for kind in (".pdf", ".png")]
+    for path in paths:
+        figures.save(made, path, dpi)
+        click.echo(f"Figure: {path}")

@@ -1,0 +1,69 @@
+"""What figures draw, read from runs: labels, points of two metrics, values along the videos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from idbench.names import unknown
+from idbench.reports import tables
+from idbench.reports.figures import Points, Series
+from idbench.runs import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def labels(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Names of the runs as shown: the model's, with the folder where two would be alike."""
+    names = [run.name for run in runs]
+    return tuple(
+        name if names.count(name) == 1 else f"{name} ({run.folder.name})"
+        for name, run in zip(names, runs, strict=True)
+    )
+
+
+def tradeoff(runs: Sequence[Run], x: str, y: str) -> list[Series]:
+    """For each run its estimates, and the two values of each of its videos.
+
+    Raises:
+        UserError: runs that cannot stand in one table, or none measured by `x` or `y`.
+    """
+    rows = tables.measured(runs).rows
+    for metric in (x, y):
+        known = {name for row in rows for name in row.estimates}
+        if metric not in known:
+            raise unknown("metric of these runs", metric, known)
+    found = []
+    for run, label, row in zip(runs, labels(runs), rows, strict=True):
+        values = tables.video_values(run)
+        both = values[[x, y]].dropna() if {x, y} <= set(values.columns) else values.iloc[:0]
+        points = [(float(a), float(b)) for a, b in both.to_numpy()[:, :2]]
+        found.append(Series(label, row.estimates, points))
+    return found
+
+
+def along(run: Run, metric: str) -> Points:
+    """Each looked-at frame of each person: (place in the video 0..1, value or None).
+
+    Raises:
+        UserError: the run has no value of `metric` for single frames.
+    """
+    import pandas as pd
+
+    path = run.folder / "scores.parquet"
+    tables.video_values(run)  # says what to do where there are no scores
+    frame = pd.read_parquet(path, columns=["sample", "metric", "frame", "value"])
+    frame = frame[frame["frame"].notna()]
+    chosen = frame[frame["metric"] == metric]
+    if chosen.empty:
+        raise unknown("metric of single frames in this run", metric, set(frame["metric"]))
+    return points_of(chosen)
+
+
+def points_of(chosen: pd.DataFrame) -> Points:
+    """Rows of single frames (columns sample, frame, value) as places along their videos."""
+    last = chosen.groupby("sample")["frame"].transform("max").clip(lower=1)
+    places = (chosen["frame"] / last).astype("float64")
+    return [(float(p), None if v != v else float(v))
+            for p, v in zip(places, chosen["value"].astype("float64"), strict=True)]

@@ -1,0 +1,116 @@
+"""`idbench figure`: files for papers, and what they show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from idbench.commands.figure import figure
+from idbench.errors import UserError
+from idbench.reports import figures, series, tables
+from idbench.runs import Run
+
+from .conftest import FRAMES, make_run
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("figures")
+    return [make_run(root / "a", variant="multi", seed=1, fail=[2], missing=[3]),
+            make_run(root / "b", variant="base", level=0.1, seed=2)]
+
+
+def _call(*arguments: object) -> str:
+    result = CliRunner().invoke(figure, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("kind", ["tradeoff", "strip", "curves"])
+def test_without_an_ending_both_pdf_and_png_are_written(
+    kind: str, folders: list[Path], tmp_path: Path
+) -> None:
+    said = _call(kind, *folders, "-o", tmp_path / "mine", "--dpi", 60)
+    assert (tmp_path / "mine.pdf").read_bytes().startswith(b"%PDF-")
+    with Image.open(tmp_path / "mine.png") as image:
+        pixels = np.asarray(image.convert("RGB"))
+    assert pixels.shape[1] > 200 and pixels.std() > 5  # something is drawn
+    assert tuple(pixels[0, -1]) == (255, 255, 255)  # on white, for print
+    assert "mine.pdf" in said and "mine.png" in said
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("ending", ["svg", "webp"])
+def test_other_endings(ending: str, folders: list[Path], tmp_path: Path) -> None:
+    _call("strip", folders[0], "-o", tmp_path / f"one.{ending}", "--dpi", 60)
+    data = (tmp_path / f"one.{ending}").read_bytes()
+    assert b"<svg" in data if ending == "svg" else data[8:12] == b"WEBP"
+
+
+def test_equal_runs_give_equal_files(folders: list[Path], tmp_path: Path) -> None:
+    for name in ("one.pdf", "two.pdf"):
+        _call("tradeoff", *folders, "-o", tmp_path / name)
+    assert (tmp_path / "one.pdf").read_bytes() == (tmp_path / "two.pdf").read_bytes()
+
+
+def test_the_tradeoff_shows_the_means_and_intervals_of_the_table(folders: list[Path]) -> None:
+    runs = [Run.open(f) for f in folders]
+    found = series.tradeoff(runs, "arcsim", "clipdist")
+    drawn = figures.tradeoff(found, "arcsim", "clipdist", {"arcsim": "A", "clipdist": "C"})
+    bars = drawn.axes[0].containers
+    assert [bar.get_label() for bar in bars] == ["toy@multi", "toy@base"]
+    for bar, row in zip(bars, tables.measured(runs).rows, strict=True):
+        line, _, (across, _) = bar.lines
+        mean = row.estimates["arcsim"]
+        assert line.get_xdata()[0] == pytest.approx(mean.mean)
+        assert across.get_segments()[0][:, 0] == pytest.approx([mean.low, mean.high])
+    # Small marks: videos with both values; of the first run one failed, one had no face.
+    assert [len(s.points) for s in found] == [4, 6]
+
+
+def test_curves_show_the_share_of_frames_scored(folders: list[Path]) -> None:
+    run = Run.open(folders[0])
+    points = series.along(run, "arcsim")
+    assert len(points) == 5 * 2 * FRAMES and {0.0, 1.0} <= {p for p, _ in points}
+    drawn = figures.over_time({"ArcSim": [("toy", points)]}, bins=1)
+    upper, lower = drawn.axes
+    known = [v for _, v in points if v is not None]
+    assert upper.lines[0].get_ydata()[0] == pytest.approx(np.mean(known))
+    assert lower.lines[0].get_ydata()[0] == pytest.approx(len(known) / len(points)) != 1
+
+
+def test_a_run_whose_faces_vanish_breaks_its_curve() -> None:
+    points = [(0.0, 0.5), (0.5, None), (1.0, 0.4)]
+    upper, lower = figures.over_time({"m": [("a", points), ("b", [])]}, bins=3).axes
+    assert np.isnan(upper.lines[0].get_ydata()).tolist() == [False, True, False]
+    assert list(lower.lines[0].get_ydata()) == [1, 0, 1]
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    (("tradeoff", "-x", "arcsin"), "did you mean 'arcsim'"),
+    (("curves", "--metric", "viclip"), "Known: arcsim, cursim"),
+    (("strip", "-o", "a.jpeg2"), None),
+    (("tradeoff", "-o", "a.gif"), "ends in .gif"),
+])
+def test_mistakes_are_said_plainly(
+    arguments: tuple[str, ...], says: str | None, folders: list[Path], tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if says is None:  # a name with a dot is no ending of a figure
+        _call(arguments[0], folders[0], *arguments[1:], "--dpi", 50)
+        assert (tmp_path / "a.jpeg2.png").is_file()
+        return
+    with pytest.raises(UserError, match=says):
+        _call(arguments[0], folders[0], *arguments[1:])
+
+
+def test_runs_of_two_protocols_share_no_figure(tmp_path: Path) -> None:
+    runs = [Run.open(make_run(tmp_path / n)) for n in ("a", "b")]
+    runs[1].save(scoring={**runs[1].meta["scoring"], "protocol": {"name": "other"}})
+    for kind in ("tradeoff", "curves"):
+        with pytest.raises(UserError, match="cannot stand in one table"):
+            _call(kind, tmp_path / "a", tmp_path / "b", "-o", tmp_path / "f.png")
