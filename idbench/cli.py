@@ -19,6 +19,7 @@ COMMANDS = {
     "score": "idbench.commands.score:score",
     "table": "idbench.commands.table:table",
     "report": "idbench.commands.report:report",
+    "check": "idbench.commands.check:check",
     "figure": "idbench.commands.figure:figure",
     "list": "idbench.commands.listing:listing",
     "train": "idbench.commands.train:train",

@@ -1,0 +1,289 @@
+"""The regression gate: has a run become worse than its reference?
+
+A metric has regressed when its mean fell by more than the tolerance **and** the interval of the
+paired difference, bootstrapped over identities, excludes zero: a small but certain change and a
+large but uncertain one both hold. Besides, nothing may have been lost: samples, metrics, or
+values of samples that the reference could score. Numbers of another protocol, of other scoring
+networks or of another suite are not compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from idbench.errors import UserError
+from idbench.measurements import Measurement, metric_of
+from idbench.names import unknown
+from idbench.runs import first_difference
+from idbench.statistics import RESAMPLES, difference, identity_clusters
+
+TOLERANCE = 0.01
+"""Largest drop of a metric's mean that always holds, in the metric's own units."""
+ALLOWABLE = ("suite", "split", "protocol", "weights", "detector", "missing", "coverage")
+"""What a user may allow by name to differ."""
+HELD, REGRESSED, INCOMPARABLE = 0, 1, 2
+"""Exit codes."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked.
+
+    Attributes:
+        name: `samples`, `protocol`, ..., or for a metric `arcsim` and `arcsim coverage`.
+        outcome: `held`, `improved`, `regressed`, `incomparable` or `allowed`.
+        message: one sentence.
+        reference, run: the mean over the shared samples that both scored (or the coverage).
+        change, low, high: paired difference run - reference, and its 95 % interval.
+        tolerance: what the change was held against.
+        samples, clusters: shared samples that both scored, and independent groups among them.
+    """
+
+    name: str
+    outcome: str
+    message: str
+    reference: float | None = None
+    run: float | None = None
+    change: float | None = None
+    low: float | None = None
+    high: float | None = None
+    tolerance: float | None = None
+    samples: int | None = None
+    clusters: int | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate found; `notes` are differences that decide nothing."""
+
+    run: str
+    reference: str
+    checks: tuple[Check, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def code(self) -> int:
+        """Exit code: 0 held, 1 regressed, 2 cannot be compared."""
+        outcomes = {check.outcome for check in self.checks}
+        if "incomparable" in outcomes:
+            return INCOMPARABLE
+        return REGRESSED if "regressed" in outcomes else HELD
+
+    @property
+    def word(self) -> str:
+        return ("held", "regressed", "cannot be compared")[self.code]
+
+    @property
+    def problems(self) -> list[Check]:
+        """The checks that decided against the run."""
+        return [c for c in self.checks if c.outcome in ("regressed", "incomparable")]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON value of everything."""
+        return {
+            "verdict": self.word, "code": self.code, "run": self.run, "reference": self.reference,
+            "checks": [asdict(check) for check in self.checks], "notes": list(self.notes),
+        }
+
+
+def check(
+    run: Measurement, reference: Measurement, *, tolerance: float = TOLERANCE,
+    tolerances: Mapping[str, float] | None = None, coverage_tolerance: float = 0.0,
+    metrics: Collection[str] = (), allow: Collection[str] = (), resamples: int = RESAMPLES,
+) -> Verdict:
+    """Hold `run` against `reference` on the samples that both have.
+
+    Args:
+        tolerance: largest drop that holds; `tolerances` has exceptions by metric.
+        coverage_tolerance: share of the shared samples, 0..1, that may get lost as unscored.
+        metrics: which to judge; empty: all of the reference.
+        allow: names of `ALLOWABLE` that may differ.
+
+    Raises:
+        UserError: an unknown metric or name in `allow`.
+    """
+    for name in allow:
+        if name not in ALLOWABLE:
+            raise unknown("name to allow", name, ALLOWABLE)
+    for name in (*metrics, *(tolerances or {})):
+        if name not in reference.metrics:
+            raise unknown("metric of the reference", name, reference.metrics)
+    checks = _settings(run, reference, allow)
+    shared = [s for s in reference.values.index if s in run.values.index]
+    checks.append(_samples(run, reference, len(shared), allow))
+    if not any(c.outcome == "incomparable" for c in checks):
+        for name in metrics or reference.metrics:
+            limit = (tolerances or {}).get(name, tolerance)
+            checks += _metric(
+                name, run, reference, shared, limit, coverage_tolerance, allow, resamples)
+    return Verdict(run.source, reference.source, tuple(checks), tuple(_notes(run, reference)))
+
+
+def _settings(run: Measurement, reference: Measurement, allow: Collection[str]) -> list[Check]:
+    """Whether both were measured alike, one check each."""
+    pairs = {
+        "suite": (reference.suite, run.suite), "split": (reference.split, run.split),
+        **{part: (reference.scoring.get(part), run.scoring.get(part))
+           for part in ("protocol", "weights", "detector")},
+    }
+    found = []
+    for name, (before, after) in pairs.items():
+        if name == "weights":
+            # Of networks that only one of the two knows, no value depends in both.
+            both = set(before or {}) & set(after or {})
+            before, after = ({k: v for k, v in (w or {}).items() if k in both or not both}
+                             for w in (before, after))
+        changed = first_difference(before, after, name)
+        if changed is None:
+            found.append(Check(name, "held", "the same"))
+            continue
+        what = changed.removeprefix("its ").replace("asked for is", "in the run")
+        message = f"in the reference, {what}"
+        if name in allow:
+            found.append(Check(name, "allowed", f"{message}; allowed"))
+        else:
+            found.append(Check(
+                name, "incomparable",
+                f"{message}; make a new reference, or give --allow {name}"))
+    return found
+
+
+def _samples(
+    run: Measurement, reference: Measurement, shared: int, allow: Collection[str]
+) -> Check:
+    planned = len(reference.values)
+    if not shared:
+        return Check("samples", "incomparable", "no sample is in both; run the reference's split "
+                     "and seed", samples=0)
+    missing = planned - shared
+    if not missing:
+        return Check("samples", "held", f"all {planned} are there", samples=shared)
+    message = f"{missing} of {planned} are missing in the run"
+    outcome = "allowed" if "missing" in allow else "regressed"
+    return Check("samples", outcome, message, samples=shared)
+
+
+def _metric(
+    name: str, run: Measurement, reference: Measurement, shared: list[Any], tolerance: float,
+    coverage_tolerance: float, allow: Collection[str], resamples: int,
+) -> list[Check]:
+    """The coverage of a metric, and its mean."""
+    before = reference.values.loc[shared, name].to_numpy(np.float64)
+    if name not in run.values:
+        outcome = "allowed" if "missing" in allow else "regressed"
+        return [Check(name, outcome, "the run has no such metric")]
+    after = run.values.loc[shared, name].to_numpy(np.float64)
+    had, has = ~np.isnan(before), ~np.isnan(after)
+    if not had.any():
+        return []  # What the reference could not measure holds nothing.
+    checks = [_coverage(name, shared, had, has, coverage_tolerance, allow)]
+    both = had & has
+    if not both.any():
+        return checks
+    better = reference.better.get(name)
+    better = run.better.get(name) if better is None else better
+    clusters = identity_clusters(list(reference.values.loc[shared, "identities"]))
+    found = difference(_optional(after), _optional(before), clusters, resamples=resamples)
+    assert found.mean is not None
+    numbers: dict[str, Any] = {
+        "reference": float(before[both].mean()), "run": float(after[both].mean()),
+        "change": found.mean, "low": found.low, "high": found.high, "tolerance": tolerance,
+        "samples": int(both.sum()), "clusters": found.clusters,
+    }
+    if better is None:
+        return [*checks, Check(
+            name, "incomparable", "it is not known whether higher is better; install the "
+            "metric's package, or choose others with --metric", **numbers)]
+    drop = -found.mean if better else found.mean
+    certain = found.low is not None and found.high is not None and (
+        found.low > 0 or found.high < 0)
+    if drop > tolerance and found.low is None:
+        outcome, message = "incomparable", (
+            f"worse by {drop:.3f}, but one group of identities has no interval; check a run of "
+            "more identities")
+    elif drop > tolerance and certain:
+        outcome = "regressed"
+        message = f"worse by {drop:.3f}, over the tolerance of {tolerance:g}; 0 is outside " \
+                  f"[{found.low:+.3f}, {found.high:+.3f}]"
+    elif drop > tolerance:
+        outcome, message = "held", f"worse by {drop:.3f}, but the interval includes 0"
+    elif -drop > tolerance and certain:
+        outcome, message = "improved", f"better by {-drop:.3f}"
+    else:
+        outcome, message = "held", "within the tolerance"
+    return [*checks, Check(name, outcome, message, **numbers)]
+
+
+def _coverage(
+    name: str, shared: list[Any], had: np.ndarray, has: np.ndarray, tolerance: float,
+    allow: Collection[str],
+) -> Check:
+    before, after = float(had.mean()), float(has.mean())
+    numbers: dict[str, Any] = {
+        "reference": before, "run": after, "change": after - before, "tolerance": tolerance,
+        "samples": len(shared),
+    }
+    if before - after <= tolerance + 1e-12:
+        return Check(f"{name} coverage", "held", f"{after:.0%} scored", **numbers)
+    lost = [str(s) for s, a, b in zip(shared, had, has, strict=True) if a and not b]
+    more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+    message = f"{before:.0%} were scored, now {after:.0%}; unscored now: " \
+              f"{', '.join(lost[:3])}{more}"
+    return Check(f"{name} coverage", "allowed" if "coverage" in allow else "regressed", message,
+                 **numbers)
+
+
+def _notes(run: Measurement, reference: Measurement) -> list[str]:
+    """What else differs: what is tested, and packages of metrics."""
+    notes = []
+    for name, before, after in (
+        ("model", reference.model, run.model),
+        ("metric packages", reference.scoring.get("metrics"), run.scoring.get("metrics")),
+    ):
+        changed = first_difference(before, after, name)
+        if changed:
+            what = changed.removeprefix("its ").replace("asked for is", "in the run")
+            notes.append(f"in the reference, {what}")
+    more = len(run.values) - sum(s in reference.values.index for s in run.values.index)
+    if more:
+        notes.append(f"{more} samples of the run are not in the reference")
+    return notes
+
+
+def _optional(values: np.ndarray) -> list[float | None]:
+    return [None if v != v else float(v) for v in values]
+
+
+def parse_tolerances(texts: Collection[str]) -> tuple[float, dict[str, float]]:
+    """("0.02", "arcsim=0.03") -> (0.02, {"arcsim": 0.03}); without a plain one: `TOLERANCE`.
+
+    Raises:
+        UserError: no number, or a negative one.
+    """
+    general, special = TOLERANCE, {}
+    for text in texts:
+        name, equals, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value < float("inf"):
+            raise UserError(
+                f"--tolerance {text} is no tolerance; give a number from 0 on, such as 0.01, or "
+                "arcsim=0.02."
+            )
+        if equals:
+            special[name] = value
+        else:
+            general = value
+    return general, special
+
+
+def title(name: str) -> str:
+    """The metric's name as printed."""
+    metric = metric_of(name)
+    return name if metric is None else str(metric.title)

@@ -1,0 +1,184 @@
+"""Measurements: what a table, a gate or a ranking needs of a run, and where it is read from.
+
+A run folder, a reference file of the gate and a submission to a leaderboard all give the same:
+one value a sample and metric, and under what it was measured. Reading imports no network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from idbench.errors import UserError
+from idbench.files import read_json
+from idbench.runs import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCORING_PARTS = ("protocol", "weights", "detector", "metrics")
+"""Parts of a run's scoring that have to be equal for numbers to be comparable."""
+ABOUT = ("sample", "identities", "category", "prompt_id", "status")
+"""Columns of `Measurement.values` that are no metric."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Values of one system on the samples of one split.
+
+    Attributes:
+        system: the model's name with its variant.
+        source: where it was read from.
+        model: name, variant, revision, settings and weight hashes of what was measured.
+        suite: name, version and sha256.
+        scoring: protocol, weights (sha256 by name), detector, metrics (package by name).
+        better: metric -> whether higher is better (None: not known).
+        planned: suite ids of all samples asked for, in the suite's order.
+        values: DataFrame indexed by suite id, one row a finished sample: the columns `ABOUT`
+            (identities: tuple of names), then one float64 column a metric, NaN: unscored.
+    """
+
+    system: str
+    source: str
+    model: Mapping[str, Any]
+    suite: Mapping[str, Any]
+    split: str
+    seed: int
+    scoring: Mapping[str, Any]
+    better: Mapping[str, bool | None]
+    planned: tuple[str, ...]
+    values: pd.DataFrame
+    idbench: str | None = None
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the measured metrics."""
+        return [str(name) for name in self.values.columns if name not in ABOUT]
+
+
+def of_run(run: Run) -> Measurement:
+    """What was measured in a run folder.
+
+    Raises:
+        UserError: it has no scores yet.
+    """
+    identity, scoring = run.meta["identity"], run.meta.get("scoring") or {}
+    wide = wide_scores(run)
+    values = sample_table(run).set_index("suite_id")[list(ABOUT)].join(wide, on="sample")
+    return Measurement(
+        system=run.name, source=str(run.folder), model=identity["model"],
+        suite=identity["suite"], split=identity["split"], seed=identity["seed"],
+        scoring={part: scoring.get(part) for part in SCORING_PARTS},
+        better={str(name): higher_is_better(str(name)) for name in wide.columns},
+        planned=tuple(run.meta["samples"]), values=values,
+        idbench=(run.meta.get("packages") or {}).get("idbench"),
+    )
+
+
+def read(path: Path) -> Measurement:
+    """What was measured, of a run folder, a reference file, or a submission's folder.
+
+    Raises:
+        UserError: there is nothing of the kind, or it is damaged or of a newer idbench.
+    """
+    from idbench import gate_reference
+
+    path = Path(path)
+    if path.is_dir() and not (path / "run.json").is_file():
+        for name in ("results.json", "reference.json"):
+            if (path / name).is_file():
+                return gate_reference.read(path / name)
+    return gate_reference.read(path) if path.is_file() else of_run(Run.open(path))
+
+
+def sample_table(run: Run) -> pd.DataFrame:
+    """One row a finished sample, in the suite's order.
+
+    Columns: sample, suite_id, identities (tuple), category, prompt_id, prompt, status, reason,
+    seconds. Reads as `Run.records`, without building a path for each of thousands of samples.
+    """
+    import pandas as pd
+
+    folder = os.path.join(run.folder, "samples")
+    rows = []
+    for sample in run.sample_ids:
+        found = _sample(os.path.join(folder, sample))
+        if found is not None:
+            rows.append(found)
+    columns = ["sample", "suite_id", "identities", "category", "prompt_id", "prompt", "status",
+               "reason", "seconds"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _sample(folder: str) -> tuple[Any, ...] | None:
+    path = os.path.join(folder, "sample.json")
+    try:
+        with open(path, "rb") as stream:
+            data = json.loads(stream.read())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        data = read_json(Path(path))  # says what is wrong
+    if data["video"]:
+        # A video removed or cut by hand is not finished any more.
+        try:
+            if os.stat(os.path.join(folder, data["video"])).st_size != data["video_bytes"]:
+                return None
+        except OSError:
+            return None
+    identities = tuple(r["name"] for r in data["references"] if r["kind"] == "face")
+    return (data["id"], data["suite_id"], identities, data["category"], data["prompt_id"],
+            data["prompt"], data["status"], data["reason"], data["seconds"])
+
+
+def wide_scores(run: Run) -> pd.DataFrame:
+    """Values of whole videos: one row a sample, one float64 column a metric, NaN: unscored.
+
+    Raises:
+        UserError: the run has no scores yet, or its table of scores is damaged.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    path = run.folder / "scores.parquet"
+    if not path.is_file():
+        raise UserError(
+            f"{run.folder} has no scores yet; make them with `idbench score {run.folder}`."
+        )
+    try:
+        table = pyarrow.parquet.read_table(path)
+        whole = pyarrow.compute.and_(
+            pyarrow.compute.is_null(table["identity"]), pyarrow.compute.is_null(table["frame"])
+        )
+        frame = table.select(["sample", "metric", "value"]).filter(whole).to_pandas()
+    except (OSError, KeyError, pyarrow.ArrowException) as error:
+        raise UserError(
+            f"{path} cannot be read ({type(error).__name__}); make it again with "
+            f"`idbench score {run.folder}`."
+        ) from error
+    frame = frame.drop_duplicates(["sample", "metric"])
+    wide = frame.pivot(index="sample", columns="metric", values="value").astype("float64")
+    wide.columns.name = None
+    return wide
+
+
+@cache
+def metric_of(name: str) -> Any:
+    """The registered metric of that name, or None when its package is not installed."""
+    from idbench.registry import METRICS
+
+    try:
+        return METRICS.load(name)
+    except UserError:
+        return None
+
+
+def higher_is_better(name: str) -> bool | None:
+    """The metric's better direction; None when its package is not installed."""
+    metric = metric_of(name)
+    return None if metric is None else bool(metric.higher_is_better)
