@@ -1,0 +1,245 @@
+"""The gate: what fails, what holds, with which exit code, and what it writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from made_runs import made_run
+from toy import World
+
+from idbench import gate, gate_output, gate_reference, measurements
+from idbench.errors import UserError
+
+PEOPLE = [(f"p{i // 4}",) for i in range(48)]
+"""Twelve people with four samples each."""
+_rng = np.random.default_rng(0)
+ARCSIM = (0.5 + np.repeat(_rng.normal(0, 0.1, 12), 4) + _rng.normal(0, 0.05, 48)).tolist()
+CLIPDIST = (0.4 + _rng.normal(0, 0.05, 48)).tolist()
+
+
+class Made:
+    """Measurements under one folder, made by name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(
+        self, name: str, arcsim: list[float | None], people: Any = PEOPLE, **more: Any
+    ) -> measurements.Measurement:
+        values = {"arcsim": arcsim, "clipdist": CLIPDIST[:len(people)]}
+        run = made_run(self.folder / name, name, more.pop("values", values), people, **more)
+        return measurements.of_run(run)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    return Made(tmp_path)
+
+
+def by_name(verdict: gate.Verdict) -> dict[str, gate.Check]:
+    return {check.name: check for check in verdict.checks}
+
+
+def shifted(by: float, spread: float = 0.01, seed: int = 1) -> list[float | None]:
+    rng = np.random.default_rng(seed)
+    return [v + by + e for v, e in zip(ARCSIM, rng.normal(0, spread, 48), strict=True)]
+
+
+def test_the_same_run_holds(made: Made) -> None:
+    reference = made("a", ARCSIM)
+    verdict = gate.check(reference, reference)
+    assert verdict.code == 0 and not verdict.problems
+    assert by_name(verdict)["arcsim"].change == 0
+
+
+def test_a_certain_drop_over_the_tolerance_fails(made: Made) -> None:
+    verdict = gate.check(made("b", shifted(-0.03)), made("a", ARCSIM))
+    found = by_name(verdict)["arcsim"]
+    assert verdict.code == 1 and [c.name for c in verdict.problems] == ["arcsim"]
+    assert found.change == pytest.approx(-0.03, abs=0.005)
+    assert found.high is not None and found.high < 0 and found.clusters == 12
+
+
+def test_a_certain_drop_within_the_tolerance_holds(made: Made) -> None:
+    verdict = gate.check(made("b", shifted(-0.005, 0.001)), made("a", ARCSIM))
+    found = by_name(verdict)["arcsim"]
+    assert found.high is not None and found.high < 0 and verdict.code == 0
+
+
+def test_an_uncertain_drop_over_the_tolerance_holds(made: Made) -> None:
+    """One person fell deep, the others not at all: the interval says it may be chance."""
+    values = [v - 0.5 if who == ("p0",) else v for v, who in zip(ARCSIM, PEOPLE, strict=True)]
+    verdict = gate.check(made("b", values), made("a", ARCSIM))
+    found = by_name(verdict)["arcsim"]
+    assert found.change == pytest.approx(-0.5 / 12) and verdict.code == 0
+    assert "includes 0" in found.message
+
+
+def test_samples_of_one_person_are_not_counted_as_independent(made: Made) -> None:
+    """Three people, forty-eight samples: what differs by person is three observations."""
+    people = [(f"p{i // 16}",) for i in range(48)]
+    drop = [0.0, 0.06, 0.12]
+    values = [v - drop[i // 16] for i, v in enumerate(ARCSIM)]
+    assert gate.check(made("b", values, people), made("a", ARCSIM, people)).code == 0
+    alone = [(f"q{i}",) for i in range(48)]
+    assert gate.check(made("d", values, alone), made("c", ARCSIM, alone)).code == 1
+
+
+def test_of_a_metric_where_lower_is_better_a_rise_fails(made: Made) -> None:
+    values = {"swap_rate": [0.1 + 0.01 * (i % 3) for i in range(48)]}
+    worse = {"swap_rate": [v + 0.05 for v in values["swap_rate"]]}
+    a, b = made("a", [], values=values), made("b", [], values=worse)
+    assert gate.check(b, a).code == 1
+    better = gate.check(a, b)
+    assert better.code == 0 and by_name(better)["swap_rate"].outcome == "improved"
+
+
+def test_tolerance_of_one_metric_and_choice_of_metrics(made: Made) -> None:
+    a, b = made("a", ARCSIM), made("b", shifted(-0.03))
+    assert gate.check(b, a, tolerances={"arcsim": 0.05}).code == 0
+    assert gate.check(b, a, metrics=["clipdist"]).code == 0
+    with pytest.raises(UserError, match="did you mean 'arcsim'"):
+        gate.check(b, a, metrics=["arcsin"])
+
+
+def test_lost_coverage_fails_though_the_mean_rose(made: Made) -> None:
+    values: list[float | None] = [*ARCSIM]
+    values[int(np.argmin(ARCSIM))] = None
+    a, b = made("a", ARCSIM), made("b", values)
+    verdict = gate.check(b, a)
+    assert [c.name for c in verdict.problems] == ["arcsim coverage"] and verdict.code == 1
+    assert f"s{int(np.argmin(ARCSIM))}" in verdict.problems[0].message
+    assert gate.check(b, a, allow=["coverage"]).code == 0
+    assert gate.check(b, a, coverage_tolerance=0.05).code == 0
+    assert gate.check(a, b).code == 0  # coverage gained
+
+
+def test_nothing_scored_any_more_is_lost_coverage_not_held(made: Made) -> None:
+    verdict = gate.check(made("b", [None] * 48), made("a", ARCSIM))
+    assert verdict.code == 1 and "arcsim" not in by_name(verdict)
+
+
+def test_missing_samples_and_metrics_fail_unless_allowed(made: Made) -> None:
+    a = made("a", ARCSIM)
+    fewer = made("b", ARCSIM[:40], PEOPLE[:40])
+    assert gate.check(fewer, a).code == 1
+    assert "8 of 48" in gate.check(fewer, a).problems[0].message
+    assert gate.check(fewer, a, allow=["missing"]).code == 0
+    assert gate.check(a, fewer).code == 0  # more samples than the reference
+    less = made("c", [], values={"clipdist": CLIPDIST})
+    assert [c.name for c in gate.check(less, a).problems] == ["arcsim"]
+
+
+@pytest.mark.parametrize(("part", "change"), [
+    ("protocol", {"protocol": "loose-v1"}), ("weights", {"weights": {"arcface": "2"}}),
+    ("suite", {"suite": {"name": "tiny", "version": "2", "sha256": "y"}}),
+    ("split", {"split": "multi"}),
+])
+def test_what_was_measured_otherwise_cannot_be_compared(
+    made: Made, part: str, change: dict[str, Any]
+) -> None:
+    a, b = made("a", ARCSIM), made("b", shifted(-0.03), **change)
+    verdict = gate.check(b, a)
+    assert verdict.code == 2 and [c.name for c in verdict.problems] == [part]
+    assert f"--allow {part}" in verdict.problems[0].message
+    assert gate.check(b, a, allow=[part]).code == 1  # then the drop counts
+
+
+def test_no_shared_sample_and_one_person_cannot_be_compared(made: Made) -> None:
+    a = made("a", ARCSIM)
+    other = made("b", ARCSIM, suite_ids=[f"t{i}" for i in range(48)])
+    assert gate.check(other, a).code == 2
+    one = [("p",)] * 48
+    assert gate.check(made("d", shifted(-0.03), one), made("c", ARCSIM, one)).code == 2
+    assert gate.check(made("e", ARCSIM, one), made("f", ARCSIM, one)).code == 0
+    with pytest.raises(UserError, match="did you mean 'weights'"):
+        gate.check(a, a, allow=["weight"])
+
+
+def test_the_model_is_what_is_tested_and_may_differ(made: Made) -> None:
+    verdict = gate.check(made("b", ARCSIM, settings={"steps": 20}), made("a", ARCSIM))
+    assert verdict.code == 0 and any("model name" in note for note in verdict.notes)
+
+
+def test_a_reference_file_is_small_and_says_what_the_run_says(made: Made, tmp_path: Path) -> None:
+    values: list[float | None] = [*ARCSIM]
+    values[3] = None
+    run = made("a", values)
+    path = tmp_path / "reference.json"
+    gate_reference.write(path, run)
+    assert path.stat().st_size < 120 * 48 + 2000
+    again = measurements.read(path)
+    assert again.scoring == run.scoring and again.suite == run.suite
+    assert np.allclose(again.values["arcsim"], run.values["arcsim"], atol=1e-6, equal_nan=True)
+    assert list(again.values["identities"]) == PEOPLE
+    assert gate.check(run, again).code == 0
+    worse = made("b", [None if v is None else v - 0.03 for v in values])
+    assert gate.check(worse, again).code == 1
+
+
+def test_damaged_and_newer_references_are_refused_with_the_mend(made: Made, tmp_path: Path) -> None:
+    path = tmp_path / "reference.json"
+    gate_reference.write(path, made("a", ARCSIM))
+    data = json.loads(path.read_text())
+    for change, words in (
+        ({"schema": 99}, "newer idbench"), ({"kind": "x"}, "no reference"),
+        ({"columns": ["suite_id"]}, "damaged"), ({"samples": [["s0"]]}, "damaged"),
+    ):
+        path.write_text(json.dumps({**data, **change}))
+        with pytest.raises(UserError, match=words):
+            measurements.read(path)
+    with pytest.raises(UserError, match="lacks 1 of 49 samples"):
+        gate_reference.write(path, made("b", ARCSIM, planned=["s99"]))
+
+
+def test_the_verdict_in_words_markdown_and_junit(made: Made, tmp_path: Path) -> None:
+    values = shifted(-0.03)
+    values[0] = None
+    verdict = gate.check(made("b", values), made("a", ARCSIM))
+    text = gate_output.summary(verdict)
+    assert text.startswith("REGRESSED: ") and "ArcSim: worse by 0.03" in text
+    assert "ArcSim coverage: 100% were scored, now 98%" in text
+    page = gate_output.markdown(verdict)
+    assert "### idbench: regressed" in page and "**regressed**" in page
+    path = tmp_path / "junit.xml"
+    gate_output.write_junit(path, verdict)
+    suite = ElementTree.parse(path).getroot()[0]
+    assert suite.get("tests") == str(len(verdict.checks)) == str(len(suite))
+    assert suite.get("failures") == "2" == str(len(suite.findall("testcase/failure")))
+    assert suite.get("errors") == "0"
+
+
+def test_hostile_names_stay_text(made: Made, tmp_path: Path) -> None:
+    verdict = gate.Verdict("a`|\n<script>", "b", (
+        gate.Check("samples", "regressed", "<b>|`x\x00"),))
+    page = gate_output.markdown(verdict)
+    assert "<script>" not in page.replace("`a'| <script>`", "") and "\\<b\\>" in page
+    gate_output.write_junit(tmp_path / "j.xml", verdict)
+    failure = ElementTree.parse(tmp_path / "j.xml").find(".//failure")
+    assert failure is not None and failure.get("message") == "<b>|`x?"
+
+
+def test_the_command_says_it_by_its_exit_code(made: Made, tmp_path: Path) -> None:
+    made("a", ARCSIM)
+    made("b", shifted(-0.03))
+    made("c", ARCSIM, protocol="loose-v1")
+    world = World(tmp_path, tmp_path)
+    assert world.run("check", "a", "--update", "reference.json").returncode == 0
+    held = world.run("check", "a", "--against", "reference.json")
+    assert held.returncode == 0 and held.stdout.startswith("HELD")
+    fallen = world.run("check", "b", "--against", "reference.json", "--junit", "j.xml",
+                       "--markdown", "s.md", "--json")
+    assert fallen.returncode == 1 and json.loads(fallen.stdout)["verdict"] == "regressed"
+    assert (tmp_path / "j.xml").is_file() and "regressed" in (tmp_path / "s.md").read_text()
+    assert world.run("check", "b", "--against", "a", "--tolerance", "0.05").returncode == 0
+    assert world.run("check", "c", "--against", "a").returncode == 2
+    for arguments in (("a",), ("a", "--against", "nothing"), ("nothing", "--against", "a"),
+                      ("a", "--against", "a", "--tolerance", "-1"),
+                      ("a", "--against", "a", "--tolerance", "arcsim=x")):
+        refused = world.run("check", *arguments)
+        assert refused.returncode == 2 and refused.stderr.startswith("Error: "), arguments
