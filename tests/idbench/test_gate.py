@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import click
 import numpy as np
 import pytest
+import yaml
 from made_runs import made_run
 from toy import World
 
 from idbench import gate, gate_output, gate_reference, measurements
+from idbench.cli import cli
+from idbench.commands.check import check as command
 from idbench.errors import UserError
 
+DOCS = Path(__file__).parents[2] / "docs"
 PEOPLE = [(f"p{i // 4}",) for i in range(48)]
 """Twelve people with four samples each."""
 _rng = np.random.default_rng(0)
@@ -243,3 +249,38 @@ def test_the_command_says_it_by_its_exit_code(made: Made, tmp_path: Path) -> Non
                       ("a", "--against", "a", "--tolerance", "arcsim=x")):
         refused = world.run("check", *arguments)
         assert refused.returncode == 2 and refused.stderr.startswith("Error: "), arguments
+
+
+def test_the_commands_of_the_page_hold(made: Made, tmp_path: Path) -> None:
+    values = {name: ARCSIM for name in ("arcsim", "cursim", "viclip", "clipdist")}
+    made("runs/gate", [], values=values)
+    world = World(tmp_path, tmp_path)
+    lines = [line for line in (DOCS / "gate.md").read_text("utf-8").splitlines()
+             if line.startswith("idbench check")]
+    assert len(lines) >= 6
+    for line in lines:
+        done = world.run(*shlex.split(line)[1:])
+        assert done.returncode == 0, (line, done.stderr, done.stdout)
+
+
+def test_the_workflow_is_yaml_and_its_commands_have_these_options() -> None:
+    workflow = yaml.safe_load((DOCS / "files" / "idbench-gate.yml").read_text("utf-8"))
+    steps = workflow["jobs"]["gate"]["steps"]
+    ours = [s["run"].split() for s in steps if s.get("run", "").startswith("idbench ")]
+    assert [words[1] for words in ours] == ["run", "check"]
+    for words in ours:
+        found = cli.get_command(click.Context(cli), words[1])
+        assert found is not None
+        known = {name for option in found.params for name in option.opts}
+        assert {w for w in words if w.startswith("-")} <= known
+    uploaded = next(s["with"]["path"] for s in steps if "upload" in s.get("uses", ""))
+    written = [w for words in ours for w in words if w.endswith((".xml", ".md"))]
+    assert written and all(name in uploaded for name in written)
+
+
+def test_the_page_names_everything_that_may_be_allowed() -> None:
+    page = (DOCS / "gate.md").read_text("utf-8")
+    assert all(f"`{name}`" in page for name in gate.ALLOWABLE)
+    option = next(p for p in command.params if p.name == "allow")
+    assert isinstance(option, click.Option) and option.help is not None
+    assert all(name in option.help for name in gate.ALLOWABLE)
