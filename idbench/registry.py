@@ -114,6 +114,10 @@ METRICS = Registry(
         "own_minus_other": "idbench.metrics.people:OWN_MINUS_OTHER",
         "order": "idbench.metrics.people:ORDER",
         "swap_rate": "idbench.metrics.people:SWAP_RATE",
+        "own_minus_other_by_order": "idbench.metrics.people:OWN_MINUS_OTHER_BY_ORDER",
+        "not_measured": "idbench.metrics.people:NOT_MEASURED",
+        "identity_slope": "idbench.metrics.drift:SLOPE",
+        "identity_worst": "idbench.metrics.drift:WORST",
     },
 )
 

@@ -18,7 +18,7 @@ from idbench.timings import Timings
 from idbench.types import Sample, Score
 from idbench.video import UnreadableVideo, read_video
 
-PEOPLE_METRICS = ("own_minus_other", "order", "swap_rate")
+PEOPLE_METRICS = ("own_minus_other", "own_minus_other_by_order", "order", "swap_rate")
 """Metrics that only a sample of several people has."""
 NETWORKS = ("arcface", "curricularface", "clip", "viclip")
 COLUMNS = ("sample", "metric", "identity", "frame", "value", "status", "reason")

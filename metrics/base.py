@@ -58,6 +58,13 @@ class Embeddings:
     share_read: Mapping[str, float] = field(default_factory=dict)
     repeats: tuple[int, ...] = ()
 
+    @property
+    def left_out(self) -> str | None:
+        """Why the protocol gives this sample no identity scores (None: it does)."""
+        if self.protocol.people == "one" and len(self.sample.identities) > 1:
+            return f"{self.protocol.name} leaves out samples of several people"
+        return None
+
     def sampled(self, rows: Sequence[Score]) -> list[Score]:
         """K rows, one a frame, as often as the sampler took each frame."""
         counts = self.repeats or (1,) * len(self.frames)

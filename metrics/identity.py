@@ -29,10 +29,9 @@ def identity_scores(metric: str, network: str, embeddings: Embeddings) -> list[S
     A protocol of the maximum of pairs has no identities: a row each frame, and the video.
     """
     protocol, sample = embeddings.protocol, embeddings.sample
-    if protocol.people == "one" and len(sample.identities) > 1:
-        reason = f"{protocol.name} leaves out samples of several people"
+    if embeddings.left_out:
         names: list[str | None] = [*sample.identities, None]
-        return [make_score(sample, metric, name, None, None, reason) for name in names]
+        return [make_score(sample, metric, n, None, None, embeddings.left_out) for n in names]
     if protocol.pairs == "maximum":
         return _maximum_scores(metric, network, embeddings)
     rows, means, counted = [], [], []

@@ -1,11 +1,20 @@
-"""Scores of several people in one video: coverage, leakage, order and swaps."""
+"""Scores of several people in one video: coverage, leakage, order and swaps.
+
+Who is who. The one-to-one assignment gives each reference the face that suits it best, so a face
+is nearer to its own reference than to another one even where a model ignores the references:
+`own_minus_other` of random faces is above 0, the more the more faces there are to choose from.
+`own_minus_other_by_order` looks at no embedding to say who is who: references are left to right by
+definition, so the first face from the left stands for the first of them. Its mean over random
+faces is 0.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from idbench.metrics.base import Embeddings, Metric, make_score, over_identities, summarise
-from idbench.metrics.faces.match import left_to_right, order_agrees, swap_rate
+from idbench.metrics.faces.match import left_to_right, order_agrees, places, swap_rate
+from idbench.metrics.rules import RULES
 from idbench.types import Score
 
 
@@ -13,13 +22,31 @@ def face_coverage(embeddings: Embeddings) -> list[Score]:
     """Share of sampled frames in which the person was found: a row an identity, and the video."""
     sample, rows = embeddings.sample, []
     for r, name in enumerate(sample.identities):
-        if embeddings.reference_reasons[r] is not None:
-            reason = embeddings.reference_reasons[r]
+        reason = embeddings.reference_reasons[r] or embeddings.left_out
+        if reason is not None:
             rows.append(make_score(sample, "face_coverage", name, None, None, reason))
             continue
         found = [match.face_of_reference[r] is not None for match in embeddings.matches]
         rows.append(make_score(sample, "face_coverage", name, None, float(np.mean(found))))
     return [*rows, over_identities(sample, "face_coverage", rows)]
+
+
+def not_measured(embeddings: Embeddings) -> list[Score]:
+    """1 for a person without a single measured face, whose 0.0 is no measurement; else 0.
+
+    A row an identity, and the video's mean over them. No rows under a protocol whose rule does
+    not write 0.0 for what it could not measure.
+    """
+    sample, rows = embeddings.sample, []
+    if not RULES[embeddings.protocol.rule].fills_with_zero:
+        return []
+    for r, name in enumerate(sample.identities):
+        reason = embeddings.reference_reasons[r] or embeddings.left_out
+        faces = [(match, match.face_of_reference[r]) for match in embeddings.matches]
+        found = any(f is not None and np.isfinite(m.similarity[f, r]) for m, f in faces)
+        value = None if reason else float(not found)
+        rows.append(make_score(sample, "not_measured", name, None, value, reason))
+    return [*rows, over_identities(sample, "not_measured", rows)]
 
 
 def own_minus_other(embeddings: Embeddings) -> list[Score]:
@@ -49,6 +76,44 @@ def own_minus_other(embeddings: Embeddings) -> list[Score]:
         )
         rows += frame_rows
     return [*rows, *means, over_identities(sample, "own_minus_other", means)]
+
+
+def own_minus_other_by_order(embeddings: Embeddings) -> list[Score]:
+    """Cosine to the own reference minus the mean of the others, faces told apart by their place.
+
+    Of as many of a frame's largest faces as there are references, the first from the left stands
+    for the first reference, and so on. The mean of the others, not the best of them: the best of
+    several is above one's own by chance alone. In -2..2; 0 is what a model without references
+    reaches, below 0 the people stand in each other's places or leak. No rows for a sample with
+    one reference.
+    """
+    metric = "own_minus_other_by_order"
+    sample, rows, means = embeddings.sample, [], []
+    if len(sample.identities) < 2:
+        return []
+    standing = [places(faces.boxes, len(sample.identities)) for faces in embeddings.faces]
+    for r, name in enumerate(sample.identities):
+        frame_rows = []
+        for frame, match, order in zip(
+            embeddings.frames, embeddings.matches, standing, strict=True
+        ):
+            value, reason = None, embeddings.reference_reasons[r]
+            if reason is None and not order:
+                reason = "fewer faces than references"
+            elif reason is None:
+                cosines = match.similarity[order[r]]
+                others = np.delete(cosines, r)
+                others = others[np.isfinite(others)]
+                if len(others):
+                    value = float(cosines[r] - others.mean())
+                else:
+                    reason = "no other reference has a face embedding"
+            frame_rows.append(make_score(sample, metric, name, frame, value, reason))
+        means.append(
+            summarise(sample, metric, name, frame_rows, "all people were found in no frame")
+        )
+        rows += frame_rows
+    return [*rows, *means, over_identities(sample, metric, means)]
 
 
 def _orders(embeddings: Embeddings) -> list[tuple[int, ...]]:
@@ -95,10 +160,21 @@ FACE_COVERAGE = Metric(
     "face_coverage", "Coverage", True, (0.0, 1.0),
     "share of sampled frames in which the person was found", _SOURCE, face_coverage,
 )
+NOT_MEASURED = Metric(
+    "not_measured", "Not measured", False, (0.0, 1.0),
+    "share of people without any face, for whom the protocol writes ArcSim and CurSim 0.0",
+    _SOURCE, not_measured,
+)
 OWN_MINUS_OTHER = Metric(
-    "own_minus_other", "Own - other", True, (-2.0, 2.0),
+    "own_minus_other", "Own - other (best match)", True, (-2.0, 2.0),
     "mean over frames of cos(face, own reference) - max cos(face, other reference)",
     _SOURCE, own_minus_other,
+)
+OWN_MINUS_OTHER_BY_ORDER = Metric(
+    "own_minus_other_by_order", "Own - other", True, (-2.0, 2.0),
+    "mean over frames of cos(face, own reference) - mean cos(face, other references), "
+    "faces left to right",
+    _SOURCE, own_minus_other_by_order,
 )
 ORDER = Metric(
     "order", "Order", True, (0.0, 1.0),

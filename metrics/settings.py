@@ -60,7 +60,9 @@ class Picture:
         resize: `squash` (height and width to the network's size, shape not kept, nothing cut)
             or `crop` (shorter side to the network's size, then the centre).
         normalisation: `clip` or `imagenet` (mean and standard deviation).
-        interpolation: `bicubic` or `bilinear`, antialiased.
+        interpolation: `bicubic` or `bilinear`, antialiased; or, as published scripts do it
+            without, on whole numbers 0..255: `bicubic-torchvision` (VBench), `bilinear-cv2`
+            (InternVideo's demo; `squash` alone).
     """
 
     resize: str = "squash"
@@ -143,8 +145,8 @@ LISTED_ONLY = ("not_measured",)
 """Metrics that only protocols with a list of metrics can define."""
 
 
-def plain(part: Protocol | Detection | Picture) -> dict[str, Any]:
-    """The fields that move a number, nested.
+def plain(part: Any) -> dict[str, Any]:
+    """The fields of a `Protocol`, `Detection` or `Picture` that move a number, nested.
 
     A field that was added later is left out where it has its default. So protocols that do not
     use it keep their cache keys, and runs scored before it was there stay comparable.

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = ("md", "csv", "json", "latex", "html")
-SHOWN = ("arcsim", "cursim", "viclip", "clipdist", "own_minus_other", "order", "face_coverage")
+SHOWN = (
+    "arcsim", "cursim", "viclip", "clipdist", "own_minus_other_by_order", "order", "face_coverage",
+    "not_measured",
+)
 """Columns of the table, where a run has them; metrics of other packages follow."""
-HIDDEN = ("swap_rate",)
+HIDDEN = ("swap_rate", "own_minus_other", "identity_slope", "identity_worst")
 """Only in the long forms (csv, json)."""
 
 

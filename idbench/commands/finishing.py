@@ -26,17 +26,24 @@ class Scoring:
 
     @classmethod
     def of(cls, protocol: str, metrics: Sequence[str]) -> Scoring:
-        """By the names on the command line; no metrics means all.
+        """By the names on the command line; no metrics means all that the protocol defines.
 
         Raises:
-            UserError: an unknown protocol or metric; says the nearest.
+            UserError: an unknown protocol or metric (says the nearest), or one that the protocol
+                does not define.
         """
-        from idbench.metrics.protocols import get_protocol
+        from idbench.metrics.protocols import defined, get_protocol
 
+        found = get_protocol(protocol)
         for name in metrics:
             METRICS.target(name)
+            if not found.defines(name):
+                raise UserError(
+                    f"The protocol {found.name} does not define {name}; it defines "
+                    f"{', '.join(defined(found, METRICS.targets()))}."
+                )
         chosen = dict.fromkeys(metrics) if metrics else METRICS.targets()
-        return cls(get_protocol(protocol), tuple(chosen))
+        return cls(found, defined(found, chosen))
 
     @property
     def key(self) -> dict[str, Any]:

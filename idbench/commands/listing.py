@@ -56,7 +56,10 @@ def _protocols(**_: Any) -> Rows:
     from idbench.metrics.protocols import PROTOCOLS
 
     return [
-        {"protocol": p.name, "frames": p.frames, "description": p.description}
+        {
+            "protocol": p.name, "metrics": ", ".join(p.metrics) or "all",
+            "description": p.description, "source": p.source,
+        }
         for p in PROTOCOLS.values()
     ]
 

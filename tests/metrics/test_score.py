@@ -12,6 +12,7 @@ from PIL import Image
 from idbench.errors import UserError
 from idbench.metrics.cache import EmbeddingCache, cache_key
 from idbench.metrics.networks.recogniser import Recogniser
+from idbench.metrics.protocols import STRICT
 from idbench.metrics.score import METRICS, Scorer
 from idbench.types import Reference, Sample, Video
 
@@ -39,7 +40,10 @@ def _by(rows, metric, identity=None, frame=None):
 def test_all_metrics_of_a_real_face(tiny_weights, sample, video, tmp_path):
     scorer = Scorer("strict-v1", tmp_path / "cache")
     rows = scorer.score(sample, video, "0" * 64)
-    assert {r.metric for r in rows} == {"arcsim", "cursim", "viclip", "clipdist", "face_coverage"}
+    assert {r.metric for r in rows} == {
+        "arcsim", "cursim", "viclip", "clipdist", "face_coverage", "identity_slope",
+        "identity_worst",
+    }
     assert _by(rows, "arcsim", "ann", 0).value > 0.8  # the reference is that very picture
     assert _by(rows, "arcsim", "ann", 2).reason == "no face in the frame"
     assert _by(rows, "face_coverage").value == pytest.approx(2 / 3)
@@ -67,8 +71,8 @@ def test_scoring_again_runs_no_network_and_gives_the_same(
 
     monkeypatch.setattr(Recogniser, "embed", forbidden)
     monkeypatch.setattr("idbench.metrics.embed.find_faces", forbidden)
-    monkeypatch.setattr("idbench.metrics.embed.ClipEmbedder", forbidden)
-    monkeypatch.setattr("idbench.metrics.embed.ViclipEmbedder", forbidden)
+    monkeypatch.setattr("idbench.metrics.networks.clip.ClipEmbedder", forbidden)
+    monkeypatch.setattr("idbench.metrics.networks.clip.ViclipEmbedder", forbidden)
     assert again.score(sample, video, "0" * 64) == first
     with pytest.raises(AssertionError, match="a network ran"):
         again.score(sample, video, "1" * 64)
@@ -122,7 +126,7 @@ def test_an_unreadable_reference_costs_only_its_own_scores(tiny_weights, sample,
 
 def test_a_video_without_frames_is_unscored(tiny_weights, sample):
     rows = Scorer().score(sample, Video(np.zeros((0, 8, 8, 3), np.uint8), 8.0), "0" * 64)
-    assert {row.metric for row in rows} == {m.name for m in METRICS}
+    assert {row.metric for row in rows} == {m.name for m in METRICS if STRICT.defines(m.name)}
     assert {row.reason for row in rows} == {"the video has no frames"}
 
 

@@ -1,0 +1,97 @@
+"""Drift: whether a person's identity is lost along the video, from ArcSim's single frames.
+
+Formulas, of the cosines c of the frames in which the person was found, at the times t of the
+frames, 0 at the first and 1 at the last frame looked at:
+    slope  sum((t - mean t)(c - mean c)) / sum((t - mean t)^2)    the least-squares line
+    worst  min c
+A mean hides both: a face that is right for half of the video and wrong for the other has the
+mean of one that is half right throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.stats import linregress
+
+from idbench.metrics.base import Embeddings, Metric, make_score, over_identities
+from idbench.types import Score
+
+FEWEST = 3
+"""Frames with the person that a slope needs; through two any line fits."""
+SHORTEST = 0.5
+"""Share of the video that they have to span: a slope over less says little of the whole."""
+
+
+def slope(times: np.ndarray, values: np.ndarray) -> float:
+    """The least-squares slope of values (n,) over times (n,): their change from time 0 to 1.
+
+    Raises:
+        ValueError: all times are equal.
+    """
+    return float(linregress(times, values).slope)
+
+
+def slopes(embeddings: Embeddings) -> list[Score]:
+    """The slope of each identity, and of the video their mean."""
+
+    def of_person(times: np.ndarray, values: np.ndarray) -> float | str:
+        if len(values) < FEWEST:
+            return f"the person was found in fewer than {FEWEST} frames"
+        if times[-1] - times[0] < SHORTEST:
+            return "the person was found in less than half of the video's length"
+        return slope(times, values)
+
+    rows = _each_identity(embeddings, "identity_slope", of_person)
+    return [*rows, over_identities(embeddings.sample, "identity_slope", rows)]
+
+
+def worst(embeddings: Embeddings) -> list[Score]:
+    """The worst frame of each identity, and of the video the worst of them."""
+
+    def of_person(times: np.ndarray, values: np.ndarray) -> float | str:
+        return float(values.min()) if len(values) else "the person was found in no frame"
+
+    rows = _each_identity(embeddings, "identity_worst", of_person)
+    video = over_identities(embeddings.sample, "identity_worst", rows)
+    known = [row.value for row in rows if row.value is not None]
+    if video.value is not None:
+        video = make_score(embeddings.sample, "identity_worst", None, None, min(known))
+    return [*rows, video]
+
+
+def _each_identity(
+    embeddings: Embeddings, metric: str, of_person: Callable[[np.ndarray, np.ndarray], float | str]
+) -> list[Score]:
+    """A row an identity, of the raw cosines of the faces that stand for it."""
+    sample, frames = embeddings.sample, np.array(embeddings.frames, np.float64)
+    # One frame has no length; any length but 0 does.
+    times = (frames - frames[0]) / max(frames[-1] - frames[0], 1.0)
+    rows = []
+    for r, name in enumerate(sample.identities):
+        reason = embeddings.reference_reasons[r] or embeddings.left_out
+        if reason is not None:
+            rows.append(make_score(sample, metric, name, None, None, reason))
+            continue
+        faces = [match.face_of_reference[r] for match in embeddings.matches]
+        cosines = np.array([
+            np.nan if face is None else match.similarity[face, r]
+            for face, match in zip(faces, embeddings.matches, strict=True)
+        ])
+        good = np.isfinite(cosines)
+        found = of_person(times[good], cosines[good])
+        value, reason = (None, found) if isinstance(found, str) else (found, None)
+        rows.append(make_score(sample, metric, name, None, value, reason))
+    return rows
+
+
+_SOURCE = "idbench"
+SLOPE = Metric(
+    "identity_slope", "Identity slope", True, (-6.0, 6.0),
+    "least-squares slope of ArcSim over the frames, per length of the video", _SOURCE, slopes,
+)
+WORST = Metric(
+    "identity_worst", "Worst frame", True, (-1.0, 1.0),
+    "lowest ArcSim of any frame and person", _SOURCE, worst,
+)
