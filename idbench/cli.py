@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "idbench.commands.train:train",
     "doctor": "idbench.commands.doctor:doctor",
     "suites": "idbench.commands.suites:suites",
+    "validate-metrics": "idbench.commands.validate_metrics:validate_metrics",
 }
 
 

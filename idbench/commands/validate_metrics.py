@@ -1,0 +1,65 @@
+"""`idbench validate-metrics`: what the metrics are worth, on avatars whose truth is known."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import click
+
+from idbench.commands import options as opt
+
+
+@click.command("validate-metrics", short_help="Measure what the metrics are worth, on avatars.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False),
+    default=Path("validation"), show_default=True,
+    help="Folder for validation.html and validation.json.",
+)
+@click.option("--people", type=click.IntRange(2, 500), default=12, show_default=True,
+              help="Identities that are moved.")
+@click.option("--steps", type=click.IntRange(3, 50), default=5, show_default=True,
+              help="Places on each axis.")
+@click.option("--clips", type=click.IntRange(2, 5000), default=24, show_default=True,
+              help="Clips for ViCLIP.")
+@click.option("--height", type=click.IntRange(48, 1080), default=96, show_default=True,
+              help="Height of the frames, pixels.")
+@opt.sharing(opt.seed_option, opt.protocol_option, opt.json_option)
+def validate_metrics(
+    output: Path, people: int, steps: int, clips: int, height: int, seed: int, protocol: str,
+    as_json: bool,
+) -> None:
+    """Move one thing of an avatar at a time and see what each metric does.
+
+    Identity, shape alone, head pose and expression move by known amounts; prompts are edited.
+    Writes a page with claims, rank correlations, AUCs and curves, and the same as JSON.
+    """
+    from idbench import __version__, embedded
+    from idbench.metrics.protocols import get_protocol
+    from idbench.metrics.validation import findings, measure, page
+    from idbench.progress import steps as progress
+
+    name = get_protocol(protocol).name
+    sizes = measure.Sizes(people, steps, clips, height, seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        with progress("faces", people, as_json) as step:
+            readings = measure.read_faces(sizes, folder, name, step)
+        with progress("prompts", clips, as_json) as step:
+            preferences = measure.read_prompts(sizes, folder / "cache", name, step)
+    found = findings.find(readings, preferences)
+    networks = ("arcface", "curricularface", "clip", "viclip")
+    about = {
+        "idbench": __version__, "protocol": name, "sizes": vars(sizes),
+        "weights": {n: embedded.entry(n)["sha256"] for n in networks},
+    }
+    html, data = page.write(output, found, about)
+    if as_json:
+        click.echo(json.dumps(page.as_json(found, about), indent=2))
+        return
+    for claim in found.claims:
+        sign = ">=" if claim.at_least else "<="
+        state = "held" if claim.held else "NOT HELD"
+        click.echo(f"{state:9}{page.number(claim.value):>7} {sign} {claim.bar}: {claim.text}")
+    click.echo(f"Page: {html}; data: {data}")

@@ -1,0 +1,1 @@
+"""What the metrics are worth: measured on avatars, where the truth is known."""

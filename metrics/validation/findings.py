@@ -1,0 +1,180 @@
+"""From readings to findings: rank correlations, AUCs, curves, and claims held or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import mannwhitneyu, spearmanr
+
+from idbench.metrics.validation.measure import AXES, EDITED, FACE_METRICS, Preference, Reading
+from idbench.statistics import Estimate, estimate
+
+TITLES = {"arcsim": "ArcSim", "cursim": "CurSim", "clipdist": "CLIPDist", "viclip": "ViCLIP"}
+STABLE = ("yaw", "pitch", "expression")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Mean of a metric along an axis: one estimate for each share, over people."""
+
+    metric: str
+    axis: str
+    shares: tuple[float, ...]
+    means: tuple[Estimate, ...]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a metric should do, what it does, and whether that is enough.
+
+    `value` is None where nothing could be measured; then it is not held.
+    """
+
+    metric: str
+    text: str
+    value: float | None
+    bar: float
+    at_least: bool
+
+    @property
+    def held(self) -> bool:
+        if self.value is None:
+            return False
+        return self.value >= self.bar if self.at_least else self.value <= self.bar
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything the page shows.
+
+    Attributes:
+        curves: of every metric of faces along every axis.
+        correlations: (metric, axis) -> mean over people of Spearman's rho with the share.
+        aucs: metric -> AUC of the own identity (any pose and expression) against another's.
+        preferences: edited attribute -> share of clips that prefer their true prompt.
+        prompt_auc: AUC of true against edited prompts over all clips.
+        scored: (metric, axis) -> share of readings that have a value.
+    """
+
+    curves: tuple[Curve, ...]
+    correlations: dict[tuple[str, str], Estimate]
+    aucs: dict[str, float | None]
+    preferences: dict[str, Estimate]
+    prompt_auc: float | None
+    scored: dict[tuple[str, str], float]
+    claims: tuple[Claim, ...]
+
+
+def auc(positive: Sequence[float], negative: Sequence[float]) -> float | None:
+    """Probability that a value of `positive` is above one of `negative` (ties count half)."""
+    if not len(positive) or not len(negative):
+        return None
+    result = mannwhitneyu(positive, negative)
+    return float(result.statistic / (len(positive) * len(negative)))
+
+
+def find(readings: Sequence[Reading], preferences: Sequence[Preference]) -> Findings:
+    """The findings of the readings."""
+    cells = [(m, a) for m in FACE_METRICS for a in AXES]
+    curves = tuple(_curve(readings, m, a) for m, a in cells)
+    correlations = {cell: _correlation(readings, *cell) for cell in cells}
+    scored = {}
+    for metric, axis in cells:
+        here = [r for r in readings if (r.metric, r.axis) == (metric, axis)]
+        scored[metric, axis] = float(np.mean([r.value is not None for r in here])) if here else 0.0
+    aucs = {m: _identity_auc(readings, m) for m in FACE_METRICS}
+    preferred = {
+        e: estimate(
+            [float(p.true > p.other) for p in preferences if p.edited == e],
+            [p.clip for p in preferences if p.edited == e],
+        )
+        for e in EDITED
+    }
+    true = {p.clip: p.true for p in preferences}
+    prompt_auc = auc(list(true.values()), [p.other for p in preferences])
+    return Findings(
+        curves, correlations, aucs, preferred, prompt_auc, scored,
+        _claims(readings, correlations, aucs, preferred),
+    )
+
+
+def change(readings: Sequence[Reading], metric: str, axis: str) -> float | None:
+    """Mean over people of the value at the end of an axis minus that at its start."""
+    table = _by_person(readings, metric, axis)
+    moved = [v[-1] - v[0] for v in table.values() if np.isfinite(v[[0, -1]]).all()]
+    return float(np.mean(moved)) if moved else None
+
+
+def _claims(
+    readings: Sequence[Reading], rho: dict[tuple[str, str], Estimate],
+    aucs: dict[str, float | None], preferred: dict[str, Estimate],
+) -> tuple[Claim, ...]:
+    claims = []
+    for metric in ("arcsim", "cursim"):
+        title = TITLES[metric]
+        claims.append(Claim(metric, f"{title} falls as the identity moves away (Spearman)",
+                            rho[metric, "identity"].mean, -0.8, False))
+        claims.append(Claim(metric, f"{title} falls as the face's shape alone moves (Spearman)",
+                            rho[metric, "shape"].mean, -0.5, False))
+        claims.append(Claim(metric, f"{title} tells own faces from another's (AUC)",
+                            aucs[metric], 0.95, True))
+        fall = change(readings, metric, "identity")
+        for axis in STABLE:
+            moved = change(readings, metric, axis)
+            share = None if not fall or moved is None else moved / fall
+            claims.append(Claim(
+                metric, f"{title} stays when only {axis} moves (its change, as a share of the "
+                "fall to another identity)", share, 0.35, False,
+            ))
+    for axis in STABLE:
+        claims.append(Claim("clipdist", f"CLIPDist rises with {axis} at a fixed identity "
+                            "(Spearman)", rho["clipdist", axis].mean, 0.3, True))
+    for name, found in preferred.items():
+        claims.append(Claim("viclip", f"ViCLIP prefers the true prompt to one with another {name} "
+                            "(share of clips)", found.mean, 0.75, True))
+    return tuple(claims)
+
+
+def _by_person(
+    readings: Sequence[Reading], metric: str, axis: str
+) -> dict[str, np.ndarray]:
+    """Person -> values by ascending share; NaN where unscored."""
+    here = [r for r in readings if r.metric == metric and r.axis == axis]
+    table: dict[str, list[float]] = {}
+    for r in sorted(here, key=lambda r: r.share):
+        table.setdefault(r.person, []).append(np.nan if r.value is None else r.value)
+    return {person: np.array(values) for person, values in table.items()}
+
+
+def _curve(readings: Sequence[Reading], metric: str, axis: str) -> Curve:
+    table = _by_person(readings, metric, axis)
+    shares = tuple(sorted({r.share for r in readings if r.axis == axis}))
+    people = list(table)
+    means = tuple(
+        estimate([None if np.isnan(table[p][i]) else float(table[p][i]) for p in people], people)
+        for i in range(len(shares))
+    )
+    return Curve(metric, axis, shares, means)
+
+
+def _correlation(readings: Sequence[Reading], metric: str, axis: str) -> Estimate:
+    values: list[float | None] = []
+    table = _by_person(readings, metric, axis)
+    for of_person in table.values():
+        good = np.isfinite(of_person)
+        if good.sum() < 3 or np.ptp(of_person[good]) == 0:
+            values.append(None)
+        else:
+            rho = spearmanr(np.flatnonzero(good), of_person[good]).statistic
+            values.append(float(rho))
+    return estimate(values, list(table))
+
+
+def _identity_auc(readings: Sequence[Reading], metric: str) -> float | None:
+    scored = [r for r in readings if r.metric == metric and r.value is not None]
+    own = [r.value for r in scored if r.axis in STABLE]
+    other = [r.value for r in scored if r.axis == "identity" and r.share == 1.0]
+    found = auc(own, other)  # type: ignore[arg-type]
+    return None if found is None else (1 - found if metric == "clipdist" else found)

@@ -1,0 +1,191 @@
+"""The measurements: one thing of an avatar moves, the metrics are read through the whole scorer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from idbench.metrics import arcsim, clipdist, cursim, viclip
+from idbench.metrics.score import Scorer
+from idbench.metrics.validation.heads import View, between, person, render_head
+from idbench.prompts.avatars.render import render_clip
+from idbench.prompts.avatars.scene import (
+    BACKGROUNDS,
+    EXPRESSIONS,
+    GARMENT_COLOURS,
+    MOTIONS,
+    VALIDATION_IDENTITIES,
+    Garment,
+    Scene,
+)
+from idbench.prompts.language import describe
+from idbench.prompts.sampling import random_scene
+from idbench.types import Reference, Sample, Video
+
+FACE_METRICS = ("arcsim", "cursim", "clipdist")
+AXES = ("identity", "shape", "yaw", "pitch", "expression")
+"""What is moved: the whole identity; bones and flesh alone; the head; the expression."""
+MAXIMUM_YAW, MAXIMUM_PITCH = 0.44, 0.26
+MOVED_EXPRESSIONS = ("laugh", "surprise", "anger", "sadness")
+EDITED = ("expression", "motion", "garment", "background")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured.
+
+    Attributes:
+        people: identities; each has one other to move towards.
+        steps: places on each axis, both ends included.
+        clips: videos for ViCLIP; each has one edited prompt for each of `EDITED`.
+        height: of the frames, pixels.
+        seed: of every draw.
+    """
+
+    people: int = 12
+    steps: int = 5
+    clips: int = 24
+    height: int = 96
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One value: of `metric` for `person` at `share` (0..1) of the way along `axis`.
+
+    `value` is None where the metric gave none, with its `reason`.
+    """
+
+    axis: str
+    person: str
+    share: float
+    metric: str
+    value: float | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Preference:
+    """ViCLIP of a clip with its true prompt, and with one in which `edited` was changed."""
+
+    clip: int
+    edited: str
+    true: float
+    other: float
+
+
+Step = Callable[[str], None]
+
+
+def read_faces(
+    sizes: Sizes, folder: Path, protocol: str, step: Step = lambda note: None
+) -> list[Reading]:
+    """ArcSim, CurSim and CLIPDist along every axis, through the scorer, `folder` for references.
+
+    The reference of a person is their head as it is at share 0 of every axis, in other clothes
+    and before another background than the frames.
+    """
+    scorer = Scorer(protocol, None, (arcsim.METRIC, cursim.METRIC, clipdist.METRIC))
+    rng = np.random.default_rng([52361, sizes.seed])
+    seeds = rng.choice(np.asarray(VALIDATION_IDENTITIES), 2 * sizes.people, replace=False)
+    readings: list[Reading] = []
+    for index, (mine, other) in enumerate(seeds.reshape(2, -1).T.tolist()):
+        name = f"v{mine}"
+        picture = folder / f"{name}.png"
+        head = render_head(person(mine), View(), 2 * sizes.height, "studio", seed=mine)
+        Image.fromarray(head).save(picture)
+        reference = Reference("face", name, picture)
+        expression = MOVED_EXPRESSIONS[index % len(MOVED_EXPRESSIONS)]
+        background = BACKGROUNDS[1 + index % (len(BACKGROUNDS) - 1)]
+        side = 1.0 if index % 2 else -1.0
+        for axis in AXES:
+            for share in np.linspace(0.0, 1.0, sizes.steps).tolist():
+                frame = _frame(axis, share, mine, other, expression, side, background, sizes)
+                readings += _scored(scorer, frame, reference, axis, share)
+        step(name)
+    return readings
+
+
+def _frame(
+    axis: str, share: float, mine: int, other: int, expression: str, side: float,
+    background: str, sizes: Sizes,
+) -> np.ndarray:
+    identity, view = person(mine), View()
+    if axis in ("identity", "shape"):
+        identity = between(identity, person(other), share, shape_only=axis == "shape")
+    elif axis == "yaw":
+        view = View(yaw=side * share * MAXIMUM_YAW)
+    elif axis == "pitch":
+        view = View(pitch=side * share * MAXIMUM_PITCH)
+    else:
+        view = View(expression=expression, strength=share)
+    garment = Garment(GARMENT_COLOURS[mine % len(GARMENT_COLOURS)], "striped")
+    return render_head(identity, view, sizes.height, background, garment, seed=mine)
+
+
+def _scored(
+    scorer: Scorer, frame: np.ndarray, reference: Reference, axis: str, share: float
+) -> list[Reading]:
+    digest = hashlib.sha256(frame.tobytes()).hexdigest()
+    sample = Sample(digest[:16], "single", "p", "a person", "c", (reference,), 0)
+    rows = scorer.score(sample, Video(frame[None], 8.0), digest)
+    return [
+        Reading(axis, reference.name, round(share, 4), r.metric, r.value, r.reason)
+        for r in rows if r.identity is None and r.frame is None
+    ]
+
+
+def edited(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene:
+    """`scene` with another value of one of `EDITED` (of its one person)."""
+    (only,) = scene.people
+
+    def another(values: Sequence[str], now: str) -> str:
+        return str(rng.choice([v for v in values if v != now]))
+
+    if attribute == "background":
+        return replace(scene, background=another(BACKGROUNDS, scene.background))
+    if attribute == "expression":
+        only = replace(only, expression=another(EXPRESSIONS, only.expression))
+    elif attribute == "motion":
+        only = replace(only, motion=another(MOTIONS, only.motion))
+    else:
+        colour = another(GARMENT_COLOURS, only.garment.colour)
+        only = replace(only, garment=replace(only.garment, colour=colour))
+    return replace(scene, people=(only,))
+
+
+def read_prompts(
+    sizes: Sizes, cache: Path, protocol: str, step: Step = lambda note: None
+) -> list[Preference]:
+    """ViCLIP of clips with their true prompt and with prompts in which one thing was changed.
+
+    Both prompts name the same attributes and are worded by the same draw.
+    """
+    scorer = Scorer(protocol, cache, (viclip.METRIC,))
+    rng = np.random.default_rng([81929, sizes.seed])
+    found = []
+    for index in range(sizes.clips):
+        scene = random_scene(rng, 1, VALIDATION_IDENTITIES)
+        video = render_clip(scene, frames=9, height=sizes.height, width=sizes.height * 3 // 2)
+        digest = hashlib.sha256(video.frames.tobytes()).hexdigest()
+        wording = int(rng.integers(2**31))
+
+        def score(
+            of: Scene, frames: np.ndarray = video.frames, digest: str = digest,
+            wording: int = wording,
+        ) -> float:
+            text = describe(of, np.random.default_rng(wording), EDITED)
+            sample = Sample(digest[:16], "single", "p", text, "c", (), 0)
+            (row,) = scorer.score(sample, Video(frames, 8.0), digest)
+            return float("nan") if row.value is None else row.value
+
+        true = score(scene)
+        for attribute in EDITED:
+            found.append(Preference(index, attribute, true, score(edited(scene, attribute, rng))))
+        step(f"clip {index}")
+    return found
