@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from idbench.errors import UserError
-from idbench.files import atomic_path, read_json, sha256_file, write_json
+from idbench.files import atomic_path, read_json, sha256_file, sha256_once, write_json
 from idbench.names import nearest
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ def weight_path(name: str) -> Path:
             f"The weight file {path} is missing; reinstall idbench or run `idbench train "
             f"{found['recipe']}`."
         )
-    actual = _sha256(path, path.stat().st_mtime_ns, path.stat().st_size)
+    actual = sha256_once(path)
     if actual != found["sha256"]:
         raise WeightError(
             f"The weight file {path} is damaged or swapped: its sha256 is {actual}, the manifest "
@@ -179,9 +178,3 @@ def _write_state(path: Path, state: Mapping[str, torch.Tensor], half: bool) -> i
     ready = {key: prepared(value) for key, value in state.items()}
     save_file(ready, path)
     return sum(value.numel() for value in ready.values())
-
-
-@cache
-def _sha256(path: Path, changed_ns: int, size: int) -> str:
-    """Hash of a file, once a process for each state of the file."""
-    return sha256_file(path)

@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,17 @@ def sha256_file(path: Path) -> str:
     """Hexadecimal sha256 of a file's bytes."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_once(path: Path) -> str:
+    """As `sha256_file`, computed once a process for each state of the file (time and size)."""
+    state = path.stat()
+    return _sha256(path.resolve(), state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _sha256(path: Path, changed_ns: int, size: int) -> str:
+    return sha256_file(path)
 
 
 def sha256_json(value: Any) -> str:

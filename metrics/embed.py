@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from idbench import embedded
 from idbench.files import sha256_file
 from idbench.metrics.cache import EmbeddingCache, cache_key
 from idbench.metrics.faces.align import crops_of_frames
 from idbench.metrics.faces.detect import Detector, Faces, find_faces, make_detector
+from idbench.metrics.networks import sources as weights
 from idbench.metrics.networks.clip import ClipEmbedder, ViclipEmbedder
+from idbench.metrics.networks.pack import PackRecogniser
 from idbench.metrics.networks.recogniser import Recogniser
+from idbench.metrics.networks.sources import Source
 from idbench.metrics.settings import Protocol, plain
 
 
@@ -47,12 +49,15 @@ class Embedder:
         networks: which to read with, of `arcface`, `curricularface`, `clip`, `viclip`.
         cache: where embeddings are kept.
         device: of torch.
+        sources: where each network's weights come from; by default all are embedded.
     """
 
     def __init__(
-        self, protocol: Protocol, networks: Sequence[str], cache: EmbeddingCache, device: str
+        self, protocol: Protocol, networks: Sequence[str], cache: EmbeddingCache, device: str,
+        sources: Mapping[str, Source] | None = None,
     ) -> None:
         self.protocol, self.cache, self.device = protocol, cache, device
+        self.sources = weights.parse() if sources is None else sources
         self.recognisers = tuple(n for n in ("arcface", "curricularface") if n in networks)
         self.reads_clip, self.reads_viclip = "clip" in networks, "viclip" in networks
         self.clips_faces = self.reads_clip and protocol.clip_region == "face"
@@ -84,32 +89,44 @@ class Embedder:
     def detector(self) -> Detector:
         """The detector of the protocol."""
         settings = self.protocol.detection
-        return self._network("detector", lambda: make_detector(settings, self.device))
+        pack = weights.pack_folder(self.sources)
+        return self._network("detector", lambda: make_detector(settings, self.device, pack))
 
-    def recogniser(self, name: str) -> Recogniser:
+    def recogniser(self, name: str) -> Recogniser | PackRecogniser:
         """The recogniser of that name."""
-        return self._network(name, lambda: Recogniser(name, self.device))
+        return self._network(name, lambda: self.sources[name].load(self.device))
 
     def clip(self) -> ClipEmbedder:
         """CLIP."""
-        return self._network("clip", lambda: ClipEmbedder("clip", self.device))
+        return self._network("clip", lambda: self.sources["clip"].load(self.device))
 
     def viclip(self) -> ViclipEmbedder:
         """ViCLIP."""
-        return self._network("viclip", lambda: ViclipEmbedder("viclip", self.device))
+        return self._network("viclip", lambda: self.sources["viclip"].load(self.device))
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The networks it reads with, the detector apart."""
+        return (*self.recognisers, *["clip"] * self.reads_clip, *["viclip"] * self.reads_viclip)
+
+    def providers(self) -> dict[str, list[str]]:
+        """onnxruntime's execution providers of each network of a pack, as they run."""
+        made: dict[str, Any] = {"detector": self.detector()} if self.reads_faces else {}
+        for name in self.recognisers:
+            if self.sources[name].kind == "insightface":
+                made[name] = self.recogniser(name)
+        return {n: list(m.providers) for n, m in made.items() if hasattr(m, "providers")}
 
     def weight_hashes(self) -> dict[str, str]:
         """sha256 of every weight file this embedder reads, by file name."""
         hashes = dict(self.detector().weight_hashes()) if self.reads_faces else {}
-        names = [*self.recognisers]
-        names += ["clip"] * self.reads_clip + ["viclip"] * self.reads_viclip
-        for name in names:
-            hashes[embedded.weight_path(name).name] = embedded.entry(name)["sha256"]
+        for name in self.reads:
+            hashes |= self.sources[name].hashes()
         return hashes
 
     def _hash(self, name: str) -> dict[str, str]:
         if name not in self._hashes:  # the manifest is read once, not for every video
-            self._hashes[name] = embedded.entry(name)["sha256"]
+            self._hashes[name] = self.sources[name].identity()
         return {name: self._hashes[name]}
 
     # -- faces

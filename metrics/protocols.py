@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from idbench.metrics.samplers import SAMPLERS
@@ -34,6 +34,7 @@ _ZERO = (
     "it; that is no measurement. The column Not measured is the share of it."
 )
 _CROP = Picture(resize="crop")
+_VBENCH = Picture(resize="crop", interpolation="bicubic-torchvision")
 
 CONSISID = Protocol(
     name="consisid-v1",
@@ -82,7 +83,7 @@ VICLIP_VBENCH = Protocol(
     name="viclip-vbench",
     version=1,
     description="ViCLIP as VBench reads it: middles of 8 intervals, centre crop, CLIP statistics.",
-    video_picture=_CROP, metrics=("viclip",), networks=(_VICLIP,),
+    video_picture=_VBENCH, metrics=("viclip",), networks=(_VICLIP,),
     source="Vchitect/VBench, overall_consistency; arXiv 2311.17982",
 )
 
@@ -94,7 +95,7 @@ VICLIP_INTERNVIDEO = Protocol(
         "ImageNet statistics."
     ),
     video_sampler="first-strides",
-    video_picture=Picture(normalisation="imagenet", interpolation="bilinear"),
+    video_picture=Picture(normalisation="imagenet", interpolation="bilinear-cv2"),
     metrics=("viclip",), networks=(_VICLIP,),
     source="OpenGVLab/InternVideo, Data/InternVid/viclip; arXiv 2307.06942",
     notes=("The end of a video may be unread: up to half of it where n is no multiple of 8.",),
@@ -128,7 +129,7 @@ PAPER = Protocol(
         "CLIPDist of whole frames; several people one to one."
     ),
     sampler="linspace", detection=_SCRFD, matching="largest-else-one-to-one", clamp=True,
-    rule="consisid", clip_picture=_CROP, video_picture=_CROP,
+    rule="consisid", clip_picture=_CROP, video_picture=_VBENCH,
     metrics=(
         "arcsim", "cursim", "viclip", "clipdist", "face_coverage", "not_measured",
         "own_minus_other", "own_minus_other_by_order", "order", "swap_rate",
@@ -199,11 +200,15 @@ def with_embedded_networks(protocol: Protocol) -> Protocol:
     return replace(protocol, detection=detection, curricular_crop=STRICT.curricular_crop)
 
 
-def embedded_note(protocol: Protocol) -> str | None:
-    """What to say under the values of `protocol` when the embedded networks made them."""
-    if not protocol.networks:
+def embedded_note(protocol: Protocol, stood_in: Collection[str]) -> str | None:
+    """What to say under the values of `protocol` when embedded networks made some of them.
+
+    Args:
+        stood_in: the roles (`arcface`, `detector`, ...) that embedded networks played.
+    """
+    asked = ", ".join(checkpoint for role, checkpoint in protocol.networks if role in stood_in)
+    if not asked:
         return None
-    asked = ", ".join(checkpoint for _, checkpoint in protocol.networks)
     return (
         f"{protocol.name} is defined on {asked}. The embedded networks stood in for them: the "
         "sampler and the rules are the protocol's, its published values are not comparable."

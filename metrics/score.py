@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from idbench.metrics import arcsim, clipdist, cursim, people, viclip
+from idbench.metrics import arcsim, clipdist, cursim, drift, people, viclip
 from idbench.metrics.base import Embeddings, Metric, make_score
 from idbench.metrics.cache import EmbeddingCache
 from idbench.metrics.embed import Embedder, ReferenceVectors
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.match import MATCHINGS, FrameMatch
 from idbench.metrics.networks.recogniser import EMBEDDED_NOTE
+from idbench.metrics.networks.sources import Source, pack_folder, parse
 from idbench.metrics.protocols import (
     DEFAULT_PROTOCOL,
     embedded_note,
@@ -33,9 +34,13 @@ METRICS: tuple[Metric, ...] = (
     viclip.METRIC,
     clipdist.METRIC,
     people.FACE_COVERAGE,
+    people.OWN_MINUS_OTHER_BY_ORDER,
     people.OWN_MINUS_OTHER,
     people.ORDER,
     people.SWAP_RATE,
+    drift.SLOPE,
+    drift.WORST,
+    people.NOT_MEASURED,
 )
 """The built-in metrics: the four of the tables, then what says how far to trust them."""
 
@@ -52,6 +57,8 @@ class Scorer:
         metrics: which to compute, `Metric` objects, also of other packages; those that the
             protocol does not define are left out, and their networks are not loaded.
         device: of torch.
+        sources: where each network's weights come from (`networks.sources.parse`); by default
+            all are embedded.
 
     Attributes:
         timings: seconds spent so far: load, detect, align, embed faces, embed frames,
@@ -65,18 +72,23 @@ class Scorer:
         cache_dir: Path | None = None,
         metrics: Sequence[Metric] = METRICS,
         device: str = "cpu",
+        sources: Mapping[str, Source] | None = None,
     ) -> None:
         self.protocol = get_protocol(protocol)
         self.metrics = tuple(m for m in metrics if self.protocol.defines(m.name))
         networks = {name for metric in self.metrics for name in metric.networks}
         if "curricularface" in networks:
             networks.add("arcface")  # Faces are matched to references by ArcFace.
+        sources = parse() if sources is None else sources
+        reads = self.protocol if pack_folder(sources) else with_embedded_networks(self.protocol)
         self.embedder = Embedder(
-            with_embedded_networks(self.protocol), sorted(networks), EmbeddingCache(cache_dir),
-            device,
+            reads, sorted(networks), EmbeddingCache(cache_dir), device, sources
         )
-        trained_on_avatars = EMBEDDED_NOTE if "arcface" in networks else None
-        notes = (*self.protocol.notes, embedded_note(self.protocol), trained_on_avatars)
+        ours = {n for n in self.embedder.reads if sources[n].kind == "embedded"}
+        if self.embedder.reads_faces and reads is not self.protocol:
+            ours.add("detector")
+        trained_on_avatars = EMBEDDED_NOTE if ours & {"arcface", "curricularface"} else None
+        notes = (*self.protocol.notes, embedded_note(self.protocol, ours), trained_on_avatars)
         self.notes = tuple(note for note in notes if note)
         self._faces: dict[str, list[dict[str, Any]]] = {}
 
@@ -87,6 +99,10 @@ class Scorer:
     def weight_hashes(self) -> dict[str, str]:
         """sha256 of every weight file read for these metrics, by file name."""
         return self.embedder.weight_hashes()
+
+    def providers(self) -> dict[str, list[str]]:
+        """onnxruntime's execution providers by network, of those that it runs."""
+        return self.embedder.providers()
 
     def faces(self, sample: Sample) -> list[dict[str, Any]]:
         """Of one of the last `KEPT_FACES` samples scored: for each sampled frame a JSON dict.

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from idbench.errors import UserError
-from idbench.files import sha256_file
+from idbench.files import sha256_file, sha256_once
 from idbench.metrics.protocols import Detection
 
 
@@ -42,6 +42,13 @@ class Faces:
         return Faces(
             np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, np.float32)
         )
+
+
+NO_PACK = (
+    "This protocol finds faces with SCRFD, whose weights do not come with idbench; name an "
+    "insightface pack with --weights arcface=insightface:FOLDER (or detector=...), or choose "
+    "another protocol."
+)
 
 
 class Detector(Interface):
@@ -98,32 +105,43 @@ class Mtcnn:
 
 
 class Scrfd:
-    """SCRFD detection model of an insightface pack folder (det_*.onnx), through insightface.
+    """SCRFD of an insightface pack folder (det_*.onnx, scrfd_*.onnx), through insightface.
+
+    A frame is shrunk or enlarged, its shape kept, until it fits into `size` x `size` pixels.
 
     Source: Guo et al., Sample and Computation Redistribution (arXiv 2105.04714).
+
+    Attributes:
+        providers: the execution providers it runs with.
+
+    Raises:
+        UserError: no folder, no such model in it, or one that gives no landmarks; see `pack`.
     """
 
-    def __init__(self, folder: Path, size: int = 320, threshold: float = 0.5) -> None:
-        from insightface.model_zoo import get_model
+    name = "scrfd"
 
-        files = sorted(Path(folder).glob("det_*.onnx")) + sorted(Path(folder).glob("scrfd_*.onnx"))
-        if not files:
+    def __init__(
+        self, folder: Path, size: int = 320, threshold: float = 0.5, device: str = "cpu"
+    ) -> None:
+        from idbench.metrics.networks.pack import open_model, pack_file
+
+        self.file = pack_file(Path(folder), "detection")
+        self._network = open_model(self.file, "detection", device)
+        if not self._network.use_kps:
             raise UserError(
-                f"There is no detection model (det_*.onnx) in {folder}; give the folder of an "
-                "insightface pack such as buffalo_l."
+                f"{self.file} finds no landmarks, which alignment needs; use a pack whose "
+                "detector does, such as buffalo_l."
             )
-        self.name = f"scrfd:{folder}"
-        self._file = files[0]
-        self._network = get_model(str(self._file), providers=["CPUExecutionProvider"])
-        self._network.prepare(ctx_id=-1, input_size=(size, size), det_thresh=threshold)
+        self._network.prepare(ctx_id=0, input_size=(size, size), det_thresh=threshold)
+        self.providers = tuple(self._network.session.get_providers())
 
     def weight_hashes(self) -> dict[str, str]:
-        return {self._file.name: sha256_file(self._file)}
+        return {f"detector/{self.file.name}": sha256_once(self.file)}
 
     def detect(self, frames: np.ndarray) -> list[Faces]:
         found = []
         for frame in frames:
-            # insightface's detectors are trained on BGR and swap the channels themselves.
+            # insightface takes BGR pictures and swaps the channels itself.
             boxes, points = self._network.detect(np.ascontiguousarray(frame[..., ::-1]))
             found.append(_faces(boxes[:, :4], boxes[:, 4], points))
         return found
@@ -138,18 +156,23 @@ def _mtcnn_hashes() -> tuple[tuple[str, str], ...]:
     return tuple((f"mtcnn/{name}", sha256_file(folder / name)) for name in names)
 
 
-def make_detector(settings: Detection, device: str = "cpu") -> Detector:
-    """The detector a protocol names.
+def make_detector(
+    settings: Detection, device: str = "cpu", pack: Path | None = None
+) -> Detector:
+    """The detector a protocol names: `mtcnn`, `pack` (SCRFD of `pack`), or `scrfd:FOLDER`.
 
     Raises:
-        UserError: an unknown detector, or a pack folder without a detection model.
+        UserError: an unknown detector, no pack, or one without a detection model.
     """
-    kind, _, folder = settings.detector.partition(":")
+    kind, _, named = settings.detector.partition(":")
     if kind == "mtcnn":
         return Mtcnn(settings.minimum_face, settings.thresholds, device)
-    if kind == "scrfd" and folder:
-        return Scrfd(Path(folder), threshold=settings.thresholds[-1])
-    raise UserError(f"Unknown detector {settings.detector!r}; use mtcnn or scrfd:FOLDER.")
+    folder = pack if settings.detector == "pack" else Path(named) if named else None
+    if settings.detector == "pack" and folder is None:
+        raise UserError(NO_PACK)
+    if folder is not None and kind in ("pack", "scrfd"):
+        return Scrfd(folder, settings.size or 320, settings.thresholds[-1], device)
+    raise UserError(f"Unknown detector {settings.detector!r}; use mtcnn, pack or scrfd:FOLDER.")
 
 
 def find_faces(

@@ -1,16 +1,20 @@
-"""CLIP (open_clip) and ViCLIP by name: pictures, videos and texts to embeddings of length 1."""
+"""CLIP (open_clip) and ViCLIP by name or file: pictures, videos, texts to vectors of length 1."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from idbench import embedded
-from idbench.metrics.networks.tokens import ReducedTokenizer
+from idbench.errors import UserError
+from idbench.metrics.networks.tokens import FullTokenizer, ReducedTokenizer
 from idbench.metrics.networks.viclip import ViCLIP
 from idbench.metrics.protocols import Picture
 
@@ -22,11 +26,47 @@ MEAN_STD = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 
+VBENCH_PICTURE = Picture("crop", "clip", "bicubic-torchvision")
+"""ViCLIP's frames as VBench makes them: centre crop; no antialiasing, whole numbers 0..255."""
+INTERNVIDEO_PICTURE = Picture("squash", "imagenet", "bilinear-cv2")
+"""ViCLIP's frames as InternVideo's demo makes them: `cv2.resize` to a square."""
+
 
 def prepare_pictures(
     frames: np.ndarray | torch.Tensor, size: int, picture: Picture
 ) -> torch.Tensor:
-    """uint8 RGB frames (n, h, w, 3) to normalised float32 (n, 3, size, size)."""
+    """uint8 RGB frames (n, h, w, 3) to normalised float32 (n, 3, size, size).
+
+    `picture.interpolation`: `bicubic` and `bilinear` are antialiased. `bicubic-torchvision` and
+    `bilinear-cv2` are what published scripts call on uint8 frames: neither is antialiased, and
+    both round to 0..255.
+    """
+    if picture.interpolation == "bicubic-torchvision":
+        x = _resize_torchvision(frames, size, picture.resize)
+    elif picture.interpolation == "bilinear-cv2" and picture.resize == "squash":
+        resized = [cv2.resize(np.asarray(f), (size, size)) for f in frames]
+        x = torch.as_tensor(np.stack(resized)).permute(0, 3, 1, 2).float() / 255.0
+    else:
+        x = _resize(frames, size, picture)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in MEAN_STD[picture.normalisation])
+    return (x - mean) / std
+
+
+def _resize_torchvision(
+    frames: np.ndarray | torch.Tensor, size: int, resize: str
+) -> torch.Tensor:
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms import functional as tv
+
+    x = torch.as_tensor(frames).permute(0, 3, 1, 2)
+    target = [size] if resize == "crop" else [size, size]
+    x = tv.resize(x, target, InterpolationMode.BICUBIC, antialias=False)
+    return tv.center_crop(x, [size, size]).float() / 255.0
+
+
+def _resize(
+    frames: np.ndarray | torch.Tensor, size: int, picture: Picture
+) -> torch.Tensor:
     x = torch.as_tensor(frames).permute(0, 3, 1, 2).float() / 255.0
     height, width = x.shape[-2:]
     if picture.resize == "squash":
@@ -42,9 +82,7 @@ def prepare_pictures(
             x, target, mode=picture.interpolation, antialias=True, align_corners=False
         ).clamp(0.0, 1.0)
     top, left = (target[0] - size) // 2, (target[1] - size) // 2
-    x = x[..., top : top + size, left : left + size]
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in MEAN_STD[picture.normalisation])
-    return (x - mean) / std
+    return x[..., top : top + size, left : left + size]
 
 
 def build_clip(config: Mapping[str, Any]) -> CLIP:
@@ -60,6 +98,55 @@ def build_clip(config: Mapping[str, Any]) -> CLIP:
     )
 
 
+def load_open_clip(name: str, path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The model that open_clip calls `name`, with the weights of a local file.
+
+    Nothing is downloaded. The file has to fit exactly: open_clip itself would stretch positions
+    of another picture size.
+
+    Returns:
+        the network, and {vision: {image_size}, text: {context_length}} of it.
+
+    Raises:
+        UserError: the file is damaged or holds other weights, or the model cannot be built here.
+    """
+    import open_clip
+    from open_clip.convert import convert_state_dict
+    from open_clip.model import convert_to_custom_text_state_dict
+
+    from idbench.metrics.networks.checkpoints import fit, read_checkpoint
+
+    state = read_checkpoint(path)
+    try:
+        network = open_clip.create_model(
+            name, load_weights=False, pretrained_text=False, pretrained_image=False
+        )
+    except Exception as error:  # towers of other libraries fail in their own ways
+        raise UserError(
+            f"open_clip cannot build {name} here ({type(error).__name__}); use a model of which "
+            "both towers are open_clip's own, such as ViT-B-32."
+        ) from error
+    state = convert_state_dict(network, state)
+    if "positional_embedding" in state and not hasattr(network, "positional_embedding"):
+        state = convert_to_custom_text_state_dict(state)  # files of before towers were split
+    for key in ("logit_scale", "logit_bias"):
+        if key in state and getattr(network, key, None) is not None:
+            state[key] = state[key].reshape(getattr(network, key).shape)
+    fit(network, state, path, f"open_clip's {name}")
+    size = network.visual.image_size
+    size = size if isinstance(size, int) else size[0]
+    return network, {
+        "vision": {"image_size": size}, "text": {"context_length": network.context_length},
+    }
+
+
+def make_tokenizer(config: Mapping[str, Any], context: int) -> FullTokenizer | ReducedTokenizer:
+    """CLIP's tokenizer: of its full vocabulary, or of `config["vocabulary"]` where there is one."""
+    if "vocabulary" in config:
+        return ReducedTokenizer(config["vocabulary"], context)
+    return FullTokenizer(context)
+
+
 class ClipEmbedder:
     """The embedded CLIP, or `network`: pictures and texts to float32 vectors of length 1.
 
@@ -69,7 +156,7 @@ class ClipEmbedder:
 
     def __init__(
         self, name: str = "clip", device: str = "cpu",
-        network: CLIP | None = None, config: Mapping[str, Any] | None = None,
+        network: nn.Module | None = None, config: Mapping[str, Any] | None = None,
     ) -> None:
         config = config or embedded.entry(name)["config"]
         if network is None:
@@ -77,7 +164,7 @@ class ClipEmbedder:
             network.load_state_dict(embedded.load_state(name))
         self.network = network.eval().to(device)
         self.device, self.size = device, config["vision"]["image_size"]
-        self.tokenizer = ReducedTokenizer(config["vocabulary"], config["text"]["context_length"])
+        self.tokenizer = make_tokenizer(config, config["text"]["context_length"])
 
     @torch.inference_mode()
     def pictures(self, frames: np.ndarray, picture: Picture, batch: int = 64) -> np.ndarray:
@@ -113,7 +200,7 @@ class ViclipEmbedder:
             network.load_state_dict(embedded.load_state(name))
         self.network = network.eval().to(device)
         self.device, self.size = device, config["vision"]["size"]
-        self.tokenizer = ReducedTokenizer(config["vocabulary"], config["text"]["context"])
+        self.tokenizer = make_tokenizer(config, config["text"]["context"])
 
     @torch.inference_mode()
     def video(self, frames: np.ndarray, picture: Picture) -> np.ndarray:

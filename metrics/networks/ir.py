@@ -1,6 +1,11 @@
 """IR, the backbone of CurricularFace, in the key layout of its published weights.
 
-Source: Huang et al., CurricularFace (arXiv 2004.00288).
+Two layouts of its block are about. The published `glint360k_curricular_face_r101_backbone.bin`
+(TFace's, which ConsisID and OpenS2V read) has a norm after the first convolution of a block;
+CurricularFace's first code had none, and neither have the embedded weights. `middle_norm` says
+which.
+
+Source: Huang et al., CurricularFace (arXiv 2004.00288); Tencent/TFace, recognition.
 """
 
 from __future__ import annotations
@@ -14,12 +19,17 @@ from torch import nn
 from idbench.metrics.networks.layers import PReLU
 
 DEPTHS = {50: (3, 4, 14, 3), 101: (3, 13, 30, 3), 152: (3, 8, 36, 3)}
+IR_101: dict[str, Any] = {
+    "backbone": "ir", "layers": DEPTHS[101], "widths": (64, 128, 256, 512), "size": 112,
+    "embedding": 512, "middle_norm": True,
+}
+"""Of `glint360k_curricular_face_r101_backbone.bin`: 65.2 M parameters."""
 
 
 class BottleneckIR(nn.Module):
-    """Norm, conv, PReLU, conv (with the stride), norm; added to the shortcut."""
+    """Norm, conv, norm (if `middle_norm`), PReLU, conv with the stride, norm; and the shortcut."""
 
-    def __init__(self, channels: int, out: int, stride: int) -> None:
+    def __init__(self, channels: int, out: int, stride: int, middle_norm: bool = True) -> None:
         super().__init__()
         if channels == out:
             self.shortcut_layer: nn.Module = nn.MaxPool2d(1, stride)
@@ -30,6 +40,7 @@ class BottleneckIR(nn.Module):
         self.res_layer = nn.Sequential(
             nn.BatchNorm2d(channels),
             nn.Conv2d(channels, out, 3, 1, 1, bias=False),
+            *([nn.BatchNorm2d(out)] if middle_norm else []),
             PReLU(out),
             nn.Conv2d(out, out, 3, stride, 1, bias=False),
             nn.BatchNorm2d(out),
@@ -48,6 +59,8 @@ class IR(nn.Module):
         size: side of the input in pixels; the published networks have 112.
         embedding: length of the embedding.
         dropout: before the last linear layer (0.4 in the published training).
+        middle_norm: whether a block has a norm after its first convolution, as the published
+            weights have.
     """
 
     def __init__(
@@ -57,6 +70,7 @@ class IR(nn.Module):
         size: int = 112,
         embedding: int = 512,
         dropout: float = 0.4,
+        middle_norm: bool = True,
     ) -> None:
         super().__init__()
         self.size = size
@@ -67,8 +81,8 @@ class IR(nn.Module):
         )
         blocks, channels = [], widths[0]
         for count, width in zip(layers, widths, strict=True):
-            blocks.append(BottleneckIR(channels, width, 2))
-            blocks += [BottleneckIR(width, width, 1) for _ in range(count - 1)]
+            blocks.append(BottleneckIR(channels, width, 2, middle_norm))
+            blocks += [BottleneckIR(width, width, 1, middle_norm) for _ in range(count - 1)]
             channels = width
         self.body = nn.Sequential(*blocks)
         side = -(-size // 16)
@@ -85,8 +99,12 @@ class IR(nn.Module):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> IR:
-        """A network of {layers, widths, size, embedding}."""
-        return cls(**{k: config[k] for k in ("layers", "widths", "size", "embedding")})
+        """A network of {layers, widths, size, embedding, middle_norm}.
+
+        The embedded weights were made when the last was not asked for: then it is False.
+        """
+        found = {k: config[k] for k in ("layers", "widths", "size", "embedding")}
+        return cls(**found, middle_norm=config.get("middle_norm", False))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.output_layer(self.body(self.input_layer(x)))

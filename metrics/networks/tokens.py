@@ -27,6 +27,26 @@ def clip_vocabulary(texts: Iterable[str]) -> list[int]:
     return sorted({token for text in texts for token in _bpe().encode(text)})
 
 
+class FullTokenizer:
+    """Texts to ids (n, context) of CLIP's full vocabulary: start, tokens, end (the largest id).
+
+    Padded with zeros; longer texts are cut and end in the end of text, as CLIP and ViCLIP do it.
+
+    Args:
+        context: tokens read, start and end included (CLIP 77, ViCLIP 32).
+    """
+
+    def __init__(self, context: int) -> None:
+        self.context = context
+
+    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
+        return _bpe()(list(texts), self.context)
+
+    def share_read(self, text: str) -> float:
+        """Share of the text's tokens that fit in the context, 0..1 (1 for an empty text)."""
+        return _share_read(text, self.context)
+
+
 class ReducedTokenizer:
     """Texts to ids (n, context): start, tokens, end (the largest id), then zeros.
 
@@ -54,5 +74,9 @@ class ReducedTokenizer:
 
     def share_read(self, text: str) -> float:
         """Share of the text's tokens that fit in the context, 0..1 (1 for an empty text)."""
-        count = len(_bpe().encode(text))
-        return min(1.0, (self.context - 2) / count) if count else 1.0
+        return _share_read(text, self.context)
+
+
+def _share_read(text: str, context: int) -> float:
+    count = len(_bpe().encode(text))
+    return min(1.0, (context - 2) / count) if count else 1.0

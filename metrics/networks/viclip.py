@@ -16,6 +16,13 @@ from typing import Any
 import torch
 from torch import nn
 
+VIT_L_14: dict[str, Any] = {
+    "output": 768,
+    "vision": {"size": 224, "patch": 14, "width": 1024, "layers": 24, "heads": 16, "frames": 8},
+    "text": {"vocabulary": 49408, "context": 32, "width": 768, "layers": 12, "heads": 12},
+}
+"""Of `ViClip-InternVid-10M-FLT.pth`: 427.6 M parameters, CLIP's full vocabulary."""
+
 
 class QuickGELU(nn.Module):
     """x * sigmoid(1.702 x), CLIP's approximation of GELU."""
@@ -99,8 +106,6 @@ class VideoTransformer(nn.Module):
 class TextTransformer(nn.Module):
     """Token ids (n, context), zero-padded, end-of-text the largest id, to (n, output)."""
 
-    mask: torch.Tensor
-
     def __init__(
         self, vocabulary: int, context: int, width: int, layers: int, heads: int, output: int
     ) -> None:
@@ -112,12 +117,12 @@ class TextTransformer(nn.Module):
         self.ln_final = nn.LayerNorm(width)
         self.text_projection = nn.Parameter(torch.randn(width, output) * width**-0.5)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
-        mask = torch.full((context, context), float("-inf")).triu_(1)
-        self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         x = self.token_embedding(tokens) + self.positional_embedding
-        x = self.ln_final(self.transformer(x, self.mask.to(x.dtype)))
+        # Made here: a buffer would stay empty when the network is built without memory (meta).
+        mask = torch.full((self.context, self.context), float("-inf"), device=x.device)
+        x = self.ln_final(self.transformer(x, mask.triu_(1).to(x.dtype)))
         return x[torch.arange(len(x)), tokens.argmax(-1)] @ self.text_projection
 
 

@@ -45,7 +45,8 @@ def test_ir_has_the_published_size_and_keys():
     with torch.device("meta"):
         network = IR(IR_DEPTHS[101])
     assert _parameters(network) == pytest.approx(65.15e6, rel=0.002)
-    keys = {"input_layer.2.weight", "body.3.shortcut_layer.1.weight", "body.48.res_layer.4.bias",
+    keys = {"input_layer.2.weight", "body.3.shortcut_layer.1.weight", "body.48.res_layer.5.bias",
+            "body.0.res_layer.2.running_mean", "body.0.res_layer.3.weight",
             "output_layer.3.weight", "output_layer.4.running_var"}
     assert keys <= set(network.state_dict()) and "output_layer.4.weight" not in network.state_dict()
 

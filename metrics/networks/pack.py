@@ -1,0 +1,143 @@
+"""insightface packs (buffalo_l, antelopev2, buffalo_s, ...): ONNX models in a folder, by path.
+
+Models are opened through insightface's model_zoo, which knows how each is fed; nothing is
+downloaded. A session that does not run where it was asked to run is refused: onnxruntime falls
+back to the CPU without a word, and the numbers then differ in the fourth decimal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from idbench.errors import UserError
+from idbench.metrics.networks.checkpoints import check_file
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+DETECTION = ("det_*.onnx", "scrfd_*.onnx")
+OTHER_TASKS = ("det_*.onnx", "scrfd_*.onnx", "1k3d68*", "2d106det*", "genderage*", "*inswapper*")
+"""Files of a pack that are no recogniser: detectors, landmarks, attributes, swapping."""
+
+
+def pack_file(folder: Path, task: str) -> Path:
+    """The model of a pack folder for `detection` or `recognition`.
+
+    Raises:
+        UserError: no such folder, no such model in it, or several recognisers.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(
+            f"There is no folder {folder}; give the path of an insightface pack, such as "
+            "models/buffalo_l."
+        )
+    if task == "detection":
+        found = [path for pattern in DETECTION for path in sorted(folder.glob(pattern))]
+        looked_for = " or ".join(DETECTION)
+    else:
+        found = [
+            path for path in sorted(folder.glob("*.onnx"))
+            if not any(path.match(pattern) for pattern in OTHER_TASKS)
+        ]
+        looked_for = "such as w600k_r50.onnx or glintr100.onnx"
+    if not found:
+        inner = sorted({path.parent for path in folder.glob("*/*.onnx")})
+        hint = f"it may be {inner[0]}" if inner else (
+            "give the folder of a whole insightface pack such as buffalo_l"
+        )
+        raise UserError(f"There is no {task} model ({looked_for}) in {folder}; {hint}.")
+    if task == "recognition" and len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise UserError(f"{folder} holds several recognisers ({names}); leave one there.")
+    check_file(found[0])
+    return found[0]
+
+
+def open_model(path: Path, task: str, device: str) -> Any:
+    """insightface's model of an ONNX file, running on `device` and nowhere else.
+
+    Raises:
+        UserError: damaged; for another task; or onnxruntime cannot run it on `device`.
+    """
+    import onnxruntime
+    import torch
+    from insightface.model_zoo import get_model
+
+    wanted = wanted_providers(device)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    asked: list[Any] = list(wanted)
+    _, _, index = device.partition(":")
+    if wanted[0] == CUDA and index:
+        asked[0] = (CUDA, {"device_id": int(index)})
+    try:
+        model = get_model(str(path), providers=asked, sess_options=options)
+    except Exception as error:  # protobuf, onnx and onnxruntime each have their own
+        first = str(error).strip().splitlines()[0][:120] if str(error).strip() else ""
+        raise UserError(
+            f"{path} is no ONNX model that insightface can open ({type(error).__name__}: "
+            f"{first}); unpack the pack again."
+        ) from error
+    found = getattr(model, "taskname", "something else")
+    if found != task:
+        raise UserError(f"{path} is a model for {found}, not for {task}; check the pack.")
+    check_providers(path, wanted, model.session.get_providers())
+    return model
+
+
+def wanted_providers(device: str) -> list[str]:
+    """onnxruntime's execution providers for a torch device."""
+    return [CUDA, CPU] if device.startswith("cuda") else [CPU]
+
+
+def check_providers(path: Path, wanted: Sequence[str], actual: Sequence[str]) -> None:
+    """Refuse a session that runs elsewhere than asked.
+
+    Raises:
+        UserError: says what was asked and what is there.
+    """
+    if list(actual) != list(wanted):
+        raise UserError(
+            f"onnxruntime runs {path.name} with {', '.join(actual)} where {', '.join(wanted)} "
+            "was asked for; install onnxruntime-gpu for this CUDA, or use the CPU."
+        )
+
+
+class PackRecogniser:
+    """The recogniser of an insightface pack: aligned crops to embeddings of length 1.
+
+    Attributes:
+        providers: the execution providers it runs with, the first that can.
+
+    Raises:
+        UserError: as `pack_file` and `open_model`.
+    """
+
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        self.file = pack_file(folder, "recognition")
+        self._model = open_model(self.file, "recognition", device)
+        self.providers = tuple(self._model.session.get_providers())
+        rows = self._model.input_shape[0]
+        self._rows = rows if isinstance(rows, int) and rows > 0 else None
+
+    def embed(self, crops: np.ndarray, batch: int = 64) -> np.ndarray:
+        """uint8 RGB aligned crops (n, 112, 112, 3) to float32 (n, d) of length 1."""
+        batch = self._rows or batch
+        parts = []
+        for start in range(0, len(crops), batch):
+            part = np.asarray(crops[start : start + batch])
+            count = len(part)
+            if self._rows and count < batch:  # the model takes exactly so many
+                part = np.concatenate([part, np.repeat(part[-1:], batch - count, axis=0)])
+            # insightface takes BGR pictures and swaps the channels itself.
+            vectors = self._model.get_feat([np.ascontiguousarray(c[..., ::-1]) for c in part])
+            parts.append(np.asarray(vectors, np.float32)[:count])
+        if not parts:
+            return np.zeros((0, 0), np.float32)
+        vectors = np.concatenate(parts)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
