@@ -1,0 +1,134 @@
+"""`idbench pairs`: training pairs of reference and video from a folder of videos."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from idbench.commands import options as opt
+
+
+@click.group(short_help="Build training pairs from a folder of videos.")
+def pairs() -> None:
+    """Training pairs of reference and video."""
+
+
+_FILE = click.Path(path_type=Path)
+
+
+@pairs.command(short_help="Filter videos, find people again in other videos, write pairs.")
+@click.argument("videos", type=_FILE)
+@click.option(
+    "--captions", type=_FILE, required=True,
+    help="CSV, TSV, JSON lines or JSON with video (its path inside VIDEOS) and caption.",
+)
+@click.option(
+    "--out", type=_FILE, help="Folder of the results. Without it: runs/pairs-NAME."
+)
+@click.option(
+    "--recipe", type=_FILE, help="YAML file with settings, such as `cross: [0.7, 0.9]`."
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), help="Of every random choice; 0 without it."
+)
+@click.option(
+    "--workers", type=click.IntRange(min=1),
+    help="Processes that read videos. Without it: one a processor core.",
+)
+@click.option(
+    "--detector", default="mtcnn", show_default=True,
+    help="mtcnn, or scrfd:FOLDER of an insightface pack.",
+)
+@click.option(
+    "--recogniser", default="arcface", show_default=True,
+    help="arcface (embedded, knows avatars), or an insightface ArcFace .onnx file.",
+)
+@click.option("--device", default="cpu", show_default=True, help="Of torch, such as cuda.")
+@click.option(
+    "--subjects", type=click.Choice(["files", "parser", "none"]), default="files",
+    show_default=True,
+    help="Garment and background references: files beside the videos, the face parser, or none.",
+)
+@click.option(
+    "--aesthetic", help="Scores for Stage III: a file with video and score, or module:function."
+)
+@click.option(
+    "--calibrate", type=_FILE,
+    help="File with video and identity: fit the ranges of cosines to the recogniser.",
+)
+@click.option(
+    "--truth", type=_FILE,
+    help="File with video and identity: report precision and recall against it.",
+)
+@opt.sharing(opt.set_option, opt.json_option)
+def build(
+    videos: Path, captions: Path, out: Path | None, recipe: Path | None, seed: int | None,
+    workers: int | None, detector: str, recogniser: str, device: str, subjects: str,
+    aesthetic: str | None, calibrate: Path | None, truth: Path | None, settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Build training pairs from the video files in VIDEOS.
+
+    Videos without people in their caption, or whose people change, are dropped; faces are kept
+    and looked for in the other videos. The folder then holds one parquet file for each stage,
+    summary.json and pairs.html. Run the same command again to go on or to change thresholds:
+    no video is read twice.
+    """
+    from idbench.models.concat_id.pairs.settings import make_settings, read_settings
+
+    chosen = make_settings(
+        read_settings(recipe) if recipe else {}, {} if seed is None else {"seed": seed},
+        opt.parse_settings(settings),
+    )
+    # Wrong thresholds are said before torch is loaded.
+    from idbench.models.concat_id.pairs.build import BuildRequest
+    from idbench.models.concat_id.pairs.build import build as build_pairs
+    from idbench.models.concat_id.pairs.reader import ReaderSettings
+
+    file = Path(aesthetic) if aesthetic and ":" not in aesthetic else None
+    reader = ReaderSettings(
+        chosen, detector, recogniser, subjects, None if file else aesthetic, device
+    )
+    folder = out or Path("runs") / f"pairs-{videos.resolve().name or 'videos'}"
+    built = build_pairs(BuildRequest(
+        videos, captions, folder, reader, workers or len(os.sched_getaffinity(0)), file,
+        calibrate, truth, quiet=as_json,
+    ))
+    if as_json:
+        click.echo(json.dumps(built.summary, indent=2, ensure_ascii=False))
+        return
+    _print(built.summary, built.read, folder)
+
+
+def _print(summary: dict[str, Any], read: int, folder: Path) -> None:
+    videos = summary["videos"]
+    kept = sum(videos["kept_by_people"].values())
+    click.echo(f"{videos['found']} videos: {kept} kept, {read} read now.")
+    for reason, count in videos["dropped"].items():
+        if count:
+            click.echo(f"  dropped, {reason}: {count}")
+    for video in summary["unreadable"][:5]:
+        click.echo(f"  unreadable: {video['problem']}")
+    if summary["calibration"]:
+        click.echo("Calibration:")
+        for step in summary["calibration"]["steps"]:
+            click.echo(f"  {step}")
+    if summary["aesthetic"] != "given":
+        click.echo(summary["aesthetic"])
+    for name, output in summary["outputs"].items():
+        click.echo(f"{name}: {output['pairs']} of {output['candidates']} videos")
+        for reason, count in output["dropped"].items():
+            if count:
+                click.echo(f"  dropped, {reason}: {count}")
+    for name, found in (summary["truth"] or {}).items():
+        recall = found["recall"] if "recall" in found else found["recall_of_kept"]
+        click.echo(f"{name}: precision {_share(found['precision'])}, recall {_share(recall)}")
+    click.echo(f"Look at {folder / 'pairs.html'}; the pairs are in {folder}/*.parquet.")
+
+
+def _share(value: float | None) -> str:
+    return "not known" if value is None else f"{100 * value:.1f} %"

@@ -1,0 +1,215 @@
+"""The whole pipeline: list, read, judge, calibrate, search, write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from idbench.errors import UserError
+from idbench.files import atomic_path, sha256_json, write_json
+from idbench.lock import exclusive
+from idbench.models.concat_id.pairs import filter as rules
+from idbench.models.concat_id.pairs import (
+    multi,
+    output,
+    page,
+    partners,
+    people,
+    reading,
+    stages,
+    store,
+    truth,
+)
+from idbench.models.concat_id.pairs.reader import FaceReader, ReaderSettings
+from idbench.models.concat_id.pairs.search import check_size
+from idbench.models.concat_id.pairs.settings import PairSettings
+
+NO_SCORER = (
+    "No aesthetic scorer was given: Stage III is ranked by optical flow and motion alone "
+    "(--aesthetic FILE or module:function adds it)."
+)
+NAMED = 100
+"""Unreadable videos named in the summary; videos.parquet names all."""
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build.
+
+    Attributes:
+        videos: folder with video files, also in folders below.
+        captions: file with video and caption.
+        out: folder of the results.
+        reader: how videos are read, with the thresholds.
+        workers: processes that read videos.
+        aesthetic: file with video and score, or None.
+        calibrate: file of identities to fit the thresholds on, or None.
+        truth: file of identities to measure against, or None.
+    """
+
+    videos: Path
+    captions: Path
+    out: Path
+    reader: ReaderSettings
+    workers: int = 1
+    aesthetic: Path | None = None
+    calibrate: Path | None = None
+    truth: Path | None = None
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build made.
+
+    Attributes:
+        summary: as in summary.json. read: videos read now, not before.
+    """
+
+    summary: dict[str, Any]
+    read: int
+
+
+def build(request: BuildRequest, make: reading.Make = FaceReader) -> Built:
+    """Build pairs; a build that was stopped goes on, one that is finished reads nothing.
+
+    Args:
+        make: makes the reader of videos, here and in worker processes.
+
+    Raises:
+        UserError: wrong inputs, each in one sentence.
+    """
+    _check(request)
+    with exclusive(request.out):
+        reader = make(request.reader)
+        base = store.Store(request.out / "videos.sqlite", reader.identity())
+        try:
+            found = base.list_videos(request.videos, request.out)
+            captions = base.note_captions(request.captions)
+            if request.aesthetic:
+                base.note_aesthetic(request.aesthetic)
+            read = reading.read_videos(
+                base, request.videos, request.out, reader, make, request.reader, request.workers,
+                request.quiet,
+            )
+            summary = _select(request, base, found - captions, sha256_json(reader.identity()))
+        finally:
+            base.close()
+    return Built(summary, read)
+
+
+def _check(request: BuildRequest) -> None:
+    """What can be seen before a network is loaded or a folder is made."""
+    if not request.videos.is_dir():
+        raise UserError(f"There is no folder {request.videos}; give the folder of the videos.")
+    for what, path in (
+        ("captions", request.captions), ("aesthetic scores", request.aesthetic),
+        ("identities", request.calibrate), ("identities", request.truth),
+    ):
+        if path is not None and not path.is_file():
+            raise UserError(f"The {what} file {path} is missing; check the path.")
+    if next(store._walk(request.videos, request.out.resolve()), None) is None:
+        raise UserError(
+            f"There are no videos in {request.videos}; give a folder with "
+            f"{', '.join(store.SUFFIXES)} files."
+        )
+
+
+def _select(
+    request: BuildRequest, base: store.Store, uncaptioned: int, reader: str
+) -> dict[str, Any]:
+    """Everything after reading; it is done anew each time, so thresholds can be changed."""
+    asked = settings = request.reader.pairs
+    everyone, dropped = people.collect(base, settings)
+    check_size(len(everyone), settings.exact_limit)
+    calibration = None
+    if request.calibrate:
+        known = truth.read_identities(request.calibrate, base, everyone)
+        fitted = truth.calibrate(everyone, known, settings)
+        settings, calibration = fitted.settings, fitted.as_dict(asked)
+    known = truth.read_identities(request.truth, base, everyone) if request.truth else None
+    best, similarity = partners.find_partners(
+        everyone, partners.requests(everyone, settings), settings,
+        known.of_person if known else None,
+    )
+    outputs = list(_outputs(request, everyone, best, settings))
+    for made in outputs:
+        output.write_output(
+            request.out / f"{made.name}.parquet", made, everyone, base, settings.seed
+        )
+    unreadable = _write_videos(request.out / "videos.parquet", base, settings)
+    kept = {str(n): len(everyone.of_group(n)) for n in (1, 2, 3)}
+    scored = bool(np.isfinite(everyone.aesthetic).any())
+    summary = {
+        "version": 1,
+        "videos": {
+            "found": uncaptioned + sum(dropped.values()) + sum(kept.values()),
+            "dropped": {"no caption": uncaptioned, **dropped}, "kept_by_people": kept,
+        },
+        "unreadable": unreadable,
+        "outputs": {made.name: made.summary() for made in outputs},
+        "aesthetic": "given" if scored else NO_SCORER,
+        "calibration": calibration,
+        "truth": truth.report(everyone, known, similarity, outputs) if known else None,
+        "settings": settings.as_dict(),
+        "similarity": similarity.as_dict(),
+        "reader": {
+            "detector": request.reader.detector, "recogniser": request.reader.recogniser,
+            "subjects": request.reader.subjects, "sha256": reader,
+        },
+    }
+    # Round trip: tuples become lists, as a reader of the file sees them.
+    summary = json.loads(json.dumps(summary))
+    write_json(request.out / "summary.json", summary)
+    page.write_page(request.out / "pairs.html", summary, outputs, everyone, base, request.out)
+    return summary
+
+
+def _outputs(
+    request: BuildRequest, everyone: people.People, best: dict[str, Any], settings: PairSettings
+) -> Iterator[stages.Output]:
+    yield stages.pretraining(everyone)
+    yield stages.cross(everyone, best["cross"])
+    yield stages.tradeoff(everyone, best["tradeoff"], settings)
+    for size in range(2, settings.people + 1):
+        yield multi.pretraining(everyone, size)
+        yield multi.cross(everyone, best["multi"], size, settings)
+    if request.reader.subjects != "none":
+        yield multi.with_subject(everyone, best["tryon"], "garment")
+        yield multi.with_subject(everyone, best["background"], "background")
+
+
+def _write_videos(path: Path, base: store.Store, settings: PairSettings) -> list[dict[str, str]]:
+    """Write what became of every captioned video; returns the first unreadable ones."""
+    schema = pa.schema([
+        ("video", pa.string()), ("kept", pa.bool_()), ("reason", pa.string()),
+        ("detail", pa.string()), ("people", pa.int32()), ("other_count_share", pa.float64()),
+        ("other_identity_share", pa.float64()), ("frames_in_other_order", pa.int32()),
+    ])
+    unreadable: list[dict[str, str]] = []
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        waiting: list[dict[str, Any]] = []
+        for row in base.rows(vectors=False):
+            reason, record = people.why_dropped(row, settings), row.record
+            if reason == people.UNREADABLE and len(unreadable) < NAMED:
+                unreadable.append({"video": row.name, "problem": str(row.problem)})
+            waiting.append({
+                "video": row.name, "kept": reason is None, "reason": reason,
+                "detail": row.problem, "people": rules.usual_count(record.counts) if record else 0,
+                "other_count_share": rules.count_inconsistency(record.counts) if record else None,
+                "other_identity_share": rules.identity_inconsistency(
+                    record.cosines, settings.identity_cosine) if record else None,
+                "frames_in_other_order": record.conflicts if record else None,
+            })
+            if len(waiting) == 1000:
+                writer.write_table(pa.Table.from_pylist(waiting, schema))
+                waiting = []
+        writer.write_table(pa.Table.from_pylist(waiting, schema))
+    return unreadable

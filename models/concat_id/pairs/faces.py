@@ -1,0 +1,248 @@
+"""What is kept of a video: who is in it, five faces of each, and what the rules need to know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from idbench.metrics.faces.match import match_faces
+from idbench.models.concat_id.pairs import filter as rules
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face of one frame.
+
+    Attributes:
+        frame: index in the video.
+        box: x0, y0, x1, y1 in pixels. landmarks: five x, y in pixels.
+        share: of the frame that the box fills, 0..1.
+        confidence: the detector's, 0..1.
+        image: file of the crop, relative to the output folder.
+    """
+
+    frame: int
+    box: tuple[float, ...]
+    landmarks: tuple[tuple[float, ...], ...]
+    share: float
+    confidence: float
+    image: str
+
+
+@dataclass(frozen=True)
+class PersonFaces:
+    """A person of a video.
+
+    Attributes:
+        x: mean centre of the face's boxes, in widths of the frame from its left side.
+        share: mean share of the frame that the face fills.
+        faces: those kept, in the order of time.
+    """
+
+    x: float
+    share: float
+    faces: tuple[Face, ...]
+
+
+@dataclass(frozen=True)
+class VideoRecord:
+    """Everything read from a video but the embeddings, which are kept beside it.
+
+    Attributes:
+        frames, fps, height, width: of the video.
+        counts: faces of each sampled frame.
+        cosines: for each sampled frame but the first: ArcFace cosine to the frame before, the
+            lowest of the people; None where the numbers of faces differ.
+        people: from left to right, of the frames with the usual number of faces; empty when
+            that is 0 or over the limit.
+        conflicts: of those frames, how many show the people in another order.
+        flow, motion, aesthetic: quality for the ranking of Stage III (see `quality`).
+        garment, background: files of the subject references, relative to the output folder,
+            or None.
+    """
+
+    frames: int
+    fps: float
+    height: int
+    width: int
+    counts: tuple[int, ...]
+    cosines: tuple[float | None, ...]
+    people: tuple[PersonFaces, ...]
+    conflicts: int = 0
+    flow: float | None = None
+    motion: float | None = None
+    aesthetic: float | None = None
+    garment: str | None = None
+    background: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, nested, as JSON values."""
+        return asdict(self)
+
+    @staticmethod
+    def of(value: Mapping[str, Any]) -> VideoRecord:
+        """The record that `as_dict` was called on."""
+        people = tuple(
+            PersonFaces(p["x"], p["share"], tuple(
+                Face(**{
+                    **f, "box": tuple(f["box"]), "landmarks": tuple(map(tuple, f["landmarks"]))
+                }) for f in p["faces"]
+            )) for p in value["people"]
+        )
+        plain = {**value, "people": people}
+        return VideoRecord(**{
+            **plain, "counts": tuple(value["counts"]), "cosines": tuple(value["cosines"])
+        })
+
+
+@dataclass(frozen=True)
+class FrameFaces:
+    """The faces of one sampled frame, n of them.
+
+    Attributes:
+        index: of the frame in the video.
+        boxes: (n, 4); landmarks: (n, 5, 2); confidences: (n,), as the detector gives them.
+        vectors: (n, d) of length 1, or None where there were more people than the limit.
+        crops: n encoded pictures (JPEG), empty without vectors.
+    """
+
+    index: int
+    boxes: np.ndarray
+    landmarks: np.ndarray
+    confidences: np.ndarray
+    vectors: np.ndarray | None
+    crops: tuple[bytes, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+def consecutive_cosines(frames: Sequence[FrameFaces]) -> tuple[float | None, ...]:
+    """See `VideoRecord.cosines`; people are matched one to one, best sum of cosines."""
+    found: list[float | None] = []
+    for before, now in zip(frames, frames[1:], strict=False):
+        if not len(now) or len(before) != len(now):
+            found.append(None)
+        elif before.vectors is None or now.vectors is None:
+            found.append(None)
+        else:
+            match = match_faces(now.vectors, list(before.vectors))
+            pairs = [match.similarity[f, r] for r, f in enumerate(match.face_of_reference)
+                     if f is not None]
+            found.append(round(float(min(pairs)), 6) if len(pairs) == len(now) else None)
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """The people of a video: P of them, found in F frames.
+
+    Attributes:
+        frames: indices (F,) into the sampled frames.
+        faces: int (F, P), which face of that frame is the person, people from left to right.
+        vectors: float32 (P, d), the mean embedding of each person, of length 1.
+        x: (P,) mean centres of the boxes, pixels.
+        in_order: bool (F,), whether the frame shows the people in the order of their mean x.
+    """
+
+    frames: np.ndarray
+    faces: np.ndarray
+    vectors: np.ndarray
+    x: np.ndarray
+    in_order: np.ndarray
+
+
+def follow(frames: Sequence[FrameFaces], people: int) -> Tracks | None:
+    """Follow the people through the frames that have exactly `people` faces.
+
+    A frame's faces are matched one to one to the mean embeddings so far. None when no frame
+    fits, or `people` is 0.
+    """
+    fits = [i for i, f in enumerate(frames) if len(f) == people and f.vectors is not None]
+    if not people or not fits:
+        return None
+    first = frames[fits[0]]
+    assert first.vectors is not None
+    totals = first.vectors[np.argsort(_centres(first), kind="stable")].astype(np.float64)
+    totals = np.zeros_like(totals) + totals
+    rows, used = [], []
+    for i in fits:
+        vectors = frames[i].vectors
+        assert vectors is not None
+        match = match_faces(vectors, list(totals))
+        if None in match.face_of_reference:
+            continue
+        faces = [int(f) for f in match.face_of_reference if f is not None]
+        if used:
+            totals += vectors[faces]
+        rows.append(faces)
+        used.append(i)
+    if not used:
+        return None
+    chosen = np.array(rows)
+    x = np.array([_centres(frames[i])[row] for i, row in zip(used, rows, strict=True)])
+    order = np.argsort(x.mean(0), kind="stable")
+    x = x[:, order]
+    lengths = np.linalg.norm(totals, axis=1, keepdims=True)
+    return Tracks(
+        np.array(used), chosen[:, order], (totals / lengths)[order].astype(np.float32),
+        x.mean(0), (np.diff(x, axis=1) > 0).all(1),
+    )
+
+
+def spread(count: int, kept: int) -> list[int]:
+    """At most `kept` of `count` positions, spread evenly, first and last included."""
+    return sorted({int(i) for i in np.linspace(0, count - 1, min(kept, count)).round()})
+
+
+def people_of(
+    frames: Sequence[FrameFaces], size: tuple[int, int], limit: int, kept: int
+) -> tuple[tuple[PersonFaces, ...], np.ndarray, int, dict[str, bytes]]:
+    """The people of a video, of frames of `size` (height, width).
+
+    Only frames that show the people in their usual order give faces: a reference from another
+    frame would contradict the order of the references.
+
+    Returns:
+        The people from left to right, their embeddings (P, d), the number of frames in
+        another order, and the crops by name (`PERSON_NUMBER`). `Face.image` is that name.
+    """
+    usual = rules.usual_count([len(f) for f in frames])
+    tracks = follow(frames, usual) if usual <= limit else None
+    if tracks is None or not tracks.in_order.any():
+        conflicts = 0 if tracks is None else len(tracks.in_order)
+        return (), np.zeros((0, 0), np.float32), conflicts, {}
+    good = np.flatnonzero(tracks.in_order)
+    people, crops = [], {}
+    height, width = size
+    for person in range(usual):
+        faces = []
+        for number, row in enumerate(good[spread(len(good), kept)]):
+            frame, face = frames[tracks.frames[row]], int(tracks.faces[row, person])
+            box = frame.boxes[face].astype(float)
+            name = f"{person}_{number}"
+            crops[name] = frame.crops[face]
+            faces.append(Face(
+                frame.index, tuple(box.round(2).tolist()),
+                tuple(map(tuple, frame.landmarks[face].astype(float).round(2).tolist())),
+                _share(box, height, width), round(float(frame.confidences[face]), 4), name,
+            ))
+        share = float(np.mean([f.share for f in faces]))
+        people.append(PersonFaces(
+            round(float(tracks.x[person]) / width, 6), round(share, 6), tuple(faces)
+        ))
+    return tuple(people), tracks.vectors, int((~tracks.in_order).sum()), crops
+
+
+def _centres(frame: FrameFaces) -> np.ndarray:
+    return (frame.boxes[:, 0] + frame.boxes[:, 2]) / 2
+
+
+def _share(box: np.ndarray, height: int, width: int) -> float:
+    """Share of the frame inside the box; a box may reach over the border."""
+    x = np.clip(box[[0, 2]], 0, width)
+    y = np.clip(box[[1, 3]], 0, height)
+    return round(float((x[1] - x[0]) * (y[1] - y[0])) / (height * width), 6)

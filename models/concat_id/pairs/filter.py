@@ -1,0 +1,92 @@
+"""Which videos are kept: the caption speaks of a human, and the same people are there throughout.
+
+Source: Concat-ID, arXiv 2503.14151, Figure 2 (the numbers are in `PairSettings`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from idbench.models.concat_id.pairs.settings import PairSettings
+
+HUMAN_TERMS = tuple(
+    """
+    actor actors actress actresses adult adults artist artists athlete athletes babies baby boy
+    boyfriend boys bride brother businessman businessmen businesswoman chef child children couple
+    dad dancer dancers daughter doctor everybody everyone family farmer father fellow female
+    females fisherman friend friends gentleman gentlemen girl girlfriend girls grandfather grandma
+    grandmother grandpa guy guys he her hers herself him himself his human humans husband
+    individual individuals infant interviewer journalist kid kids ladies lady male males man men
+    mom mother musician nurse patient people person persons policeman policewoman presenter
+    reporter sailor she singer singers sister soldier soldiers somebody someone son student
+    students teacher teachers teen teenager teenagers toddler tourist tourists wife woman women
+    youth youths
+    """.split()
+)
+"""A caption with one of these words, as a whole word in any case, speaks of a human.
+
+The paper gives no list; this one is ours."""
+
+_HUMAN = re.compile(r"\b(" + "|".join(HUMAN_TERMS) + r")\b", re.IGNORECASE)
+
+NO_FACE = "no face in most frames"
+TOO_MANY = "more people than the limit"
+COUNT = "inconsistent number of people"
+IDENTITY = "identity changes between frames"
+ORDER = "people change their order in every frame"
+REASONS = (NO_FACE, TOO_MANY, COUNT, IDENTITY, ORDER)
+"""Why a readable video is dropped; the first that holds is counted."""
+
+
+def has_human_term(caption: str) -> bool:
+    """Whether the caption has one of `HUMAN_TERMS` as a whole word."""
+    return _HUMAN.search(caption) is not None
+
+
+def usual_count(counts: Sequence[int]) -> int:
+    """The number of faces that most frames have; of equally frequent numbers the larger.
+
+    A detector misses a face more often than it invents one, hence the larger.
+    """
+    found = Counter(int(c) for c in counts)
+    return max(found, key=lambda c: (found[c], c)) if found else 0
+
+
+def count_inconsistency(counts: Sequence[int]) -> float:
+    """Share of frames, 0..1, whose number of faces is not the usual one; 1 without frames."""
+    if not len(counts):
+        return 1.0
+    usual = usual_count(counts)
+    return sum(int(c) != usual for c in counts) / len(counts)
+
+
+def identity_inconsistency(cosines: Sequence[float], threshold: float) -> float:
+    """Share of `cosines` under `threshold`, 0..1; 0 when none can be compared.
+
+    Args:
+        cosines: of consecutive frames with equal numbers of faces (the lowest of the people
+            matched one to one); NaN where the numbers differ or there is no face.
+    """
+    values = np.asarray(cosines, np.float64)
+    values = values[np.isfinite(values)]
+    return float((values < threshold).mean()) if len(values) else 0.0
+
+
+def why_dropped(
+    counts: Sequence[int], cosines: Sequence[float], settings: PairSettings
+) -> str | None:
+    """The first rule of `REASONS` that a video breaks, or None: it is kept."""
+    usual = usual_count(counts)
+    if usual == 0:
+        return NO_FACE
+    if usual > settings.people:
+        return TOO_MANY
+    if count_inconsistency(counts) > settings.count_share:
+        return COUNT
+    if identity_inconsistency(cosines, settings.identity_cosine) > settings.identity_share:
+        return IDENTITY
+    return None

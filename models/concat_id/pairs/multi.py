@@ -1,0 +1,76 @@
+"""Outputs with several references: two or three identities, or one and a subject.
+
+The order of the references is the order of the people in the target, by the mean x of their
+faces' boxes. Two kinds of references contradict it and are dropped: faces of frames in which
+people stand in another order (when the video is read, `faces.people_of`), and one and the same
+partner for two people, who are then told apart by nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from idbench.models.concat_id.pairs.people import People
+from idbench.models.concat_id.pairs.search import Best
+from idbench.models.concat_id.pairs.settings import PairSettings
+from idbench.models.concat_id.pairs.stages import OWN, Output, own_references, paired
+
+
+def pretraining(people: People, size: int) -> Output:
+    """Stage I with `size` identities: references from the video itself."""
+    return own_references(
+        f"multi{size}_pretraining", f"Stage I, {size} identities: references from the same video",
+        people.of_group(size),
+    )
+
+
+def cross(people: People, best: Best, size: int, settings: PairSettings) -> Output:
+    """Stage II with `size` identities, at least `multi_crossed` of them (or all) from elsewhere.
+
+    An identity without a partner keeps faces of the video itself.
+    """
+    targets = people.of_group(size)
+    partners = best.partner[targets]
+    cosines = best.cosine[targets]
+    conflicts = _drop_shared(partners, cosines)
+    needed = min(settings.multi_crossed, size)
+    good = (partners != OWN).sum(1) >= needed
+    low, high = best.interval
+    title = (
+        f"Stage II, {size} identities: at least {needed} from other videos, "
+        f"{low:.4g} <= cosine < {high:.4g}"
+    )
+    return Output(
+        f"multi{size}_cross", title, targets[good], partners[good], cosines[good], len(targets),
+        {f"fewer than {needed} people with a partner": int((~good).sum())},
+        notes={"references_dropped_as_conflicting": conflicts},
+    )
+
+
+def _drop_shared(partners: np.ndarray, cosines: np.ndarray) -> int:
+    """Drop, in place, all but the most similar of references to one partner; returns how many."""
+    dropped = 0
+    for i in range(partners.shape[1]):
+        for j in range(i + 1, partners.shape[1]):
+            same = (partners[:, i] == partners[:, j]) & (partners[:, i] != OWN)
+            # Of equal cosines the left one stays.
+            loser = np.where(cosines[:, i] >= cosines[:, j], j, i)
+            rows = np.flatnonzero(same)
+            partners[rows, loser[rows]] = OWN
+            cosines[rows, loser[rows]] = np.nan
+            dropped += len(rows)
+    return dropped
+
+
+def with_subject(people: People, best: Best, kind: str) -> Output:
+    """One identity from another video, then the `garment` or the `background` of the target."""
+    targets = people.of_group(1)
+    has = getattr(people, kind)[targets[:, 0]]
+    name = {"garment": "tryon", "background": "background"}[kind]
+    low, high = best.interval
+    title = f"Multi-subject: face and {kind}, {low:.4g} <= cosine < {high:.4g}"
+    found = paired(name, title, targets[has], best, (kind,))
+    dropped = {f"no {kind} reference": int((~has).sum()), **found.dropped}
+    return Output(
+        name, title, found.targets, found.partners, found.cosines, len(targets), dropped, (kind,)
+    )

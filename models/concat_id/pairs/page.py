@@ -1,0 +1,133 @@
+"""The HTML page of a build: what was dropped, how similar people are, and sample pairs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from idbench.files import write_text
+from idbench.models.concat_id.pairs.output import rows
+from idbench.models.concat_id.pairs.partners import BIN
+from idbench.models.concat_id.pairs.people import People
+from idbench.models.concat_id.pairs.stages import Output
+from idbench.models.concat_id.pairs.store import Store
+
+SHOWN = 8
+"""Pairs shown of each output."""
+COLOURS = {"cross": "#2c5d8f", "tradeoff": "#b4532a", "multi": "#3f7a4c"}
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_page(
+    path: Path, summary: Mapping[str, Any], outputs: Sequence[Output], people: People,
+    store: Store, out: Path,
+) -> None:
+    """Write the page, atomically. It is one file, without scripts, and opens from disk.
+
+    Captions and names are untrusted: the template escapes everything.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True,
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )
+    settings = {**summary["settings"], **((summary["calibration"] or {}).get("used", {}))}
+    samples = {
+        made.name: [_shown(row, people, store, out) for row in
+                    rows(sample(made, summary["settings"]["seed"]), people, store,
+                         summary["settings"]["seed"])]
+        for made in outputs
+    }
+    text = environment.get_template("pairs.html").render(
+        summary=summary, samples=samples, figure=Markup(histogram(summary["similarity"], settings)),
+        videos=[(k, v) for k, v in summary["videos"]["dropped"].items() if v],
+    )
+    write_text(path, text)
+
+
+def sample(output: Output, seed: int) -> Output:
+    """At most `SHOWN` rows of an output, drawn by the seed; for Stage III the best ranked."""
+    count = len(output.targets)
+    if output.score is not None:
+        chosen = np.arange(min(SHOWN, count))
+    else:
+        rng = np.random.default_rng([seed, 3])
+        chosen = np.sort(rng.choice(count, min(SHOWN, count), replace=False))
+    score = None if output.score is None else output.score[chosen]
+    return replace(
+        output, targets=output.targets[chosen], partners=output.partners[chosen],
+        cosines=output.cosines[chosen], score=score,
+    )
+
+
+def histogram(similarity: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """Inline SVG: cosines of a sample of all pairs and of the pairs found, with the ranges."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    style = {"svg.hashsalt": "idbench", "svg.fonttype": "none", "font.size": 9.0,
+             "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False}
+    with rc_context(style):
+        figure = Figure(figsize=(8.4, 3.0), layout="constrained")
+        panels = figure.subplots(1, 2)
+        for axes, name, title in (
+            (panels[0], "sample_of_all_pairs", "all pairs (a sample)"),
+            (panels[1], "found", f"pairs from {similarity['lowest_cosine_searched']:.2f} on"),
+        ):
+            bars = similarity[name]
+            axes.bar([float(b) + BIN / 2 for b in bars], list(bars.values()), width=BIN,
+                     color="#6d6a63")
+            axes.set_title(title, fontsize=9)
+            axes.set_xlabel("ArcFace cosine")
+            if bars:
+                axes.set_yscale("log")
+            for range_name, colour in COLOURS.items():
+                low, high = settings[range_name]
+                axes.axvspan(low, high, color=colour, alpha=0.15, label=range_name, lw=0)
+        panels[0].set_ylabel("pairs")
+        panels[0].set_xlim(-1, 1)
+        panels[1].set_xlim(similarity["lowest_cosine_searched"], 1)
+        panels[0].legend(frameon=False, loc="upper left")
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _shown(row: Mapping[str, Any], people: People, store: Store, out: Path) -> dict[str, Any]:
+    """A pair with its pictures: the target's own faces, and the references."""
+    number = store.number_of(row["video"])
+    record = store.get(number).record if number else None
+    own = [p.faces[len(p.faces) // 2].image for p in record.people] if record else []
+    references = [
+        {
+            "kind": r["kind"], "video": r["video"], "cosine": r["cosine"],
+            "image": _data(out / r["candidates"][r["chosen"]]["image"]),
+        } for r in row["references"]
+    ]
+    return {
+        "video": row["video"], "caption": row["caption"], "score": row["score"],
+        "own": [_data(out / image) for image in own], "references": references,
+    }
+
+
+def _data(path: Path) -> str | None:
+    """The picture, small, as a data URI; None when it was removed."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as opened:
+            small = opened.convert("RGB")
+            small.thumbnail((96, 96))
+    except (OSError, UnidentifiedImageError):
+        return None
+    stream = io.BytesIO()
+    small.save(stream, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -1,0 +1,256 @@
+"""Reads one video: sampled frames, faces, embeddings, crops, movement."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from idbench import embedded
+from idbench.errors import UserError
+from idbench.files import sha256_file, write_bytes
+from idbench.metrics.faces.align import align_crops
+from idbench.metrics.faces.detect import Faces, find_faces, make_detector
+from idbench.metrics.protocols import Detection
+from idbench.models.concat_id.pairs import faces as people_in
+from idbench.models.concat_id.pairs import quality, subjects
+from idbench.models.concat_id.pairs.frames import SampledFrame, sample
+from idbench.models.concat_id.pairs.settings import PairSettings
+from idbench.models.concat_id.references import CROP_SCALE, crop_face
+from idbench.video import UnreadableVideo
+
+BATCH = 16
+"""Frames detected and embedded together; part of what makes numbers equal again."""
+JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class ReaderSettings:
+    """What a reader is made of; plain values, so that worker processes can make their own.
+
+    Attributes:
+        detector: `mtcnn` (embedded) or `scrfd:FOLDER` (an insightface pack).
+        recogniser: `arcface` (embedded) or the path of an insightface ArcFace .onnx file.
+        subjects: see `subjects.MODES`.
+        aesthetic: `module:function`, see `quality.load_scorer`; None: no scorer.
+        device: of torch.
+    """
+
+    pairs: PairSettings
+    detector: str = "mtcnn"
+    recogniser: str = "arcface"
+    subjects: str = "files"
+    aesthetic: str | None = None
+    device: str = "cpu"
+
+
+class Embeds(Protocol):
+    """Aligned crops, uint8 RGB (n, 112, 112, 3), to float32 (n, d) of length 1."""
+
+    def embed(self, crops: np.ndarray) -> np.ndarray: ...
+
+
+class Reader(Protocol):
+    """Reads videos. `identity` names everything that changes what is read."""
+
+    def identity(self) -> Mapping[str, Any]: ...
+
+    def read(
+        self, path: Path, name: str, out: Path
+    ) -> tuple[people_in.VideoRecord, np.ndarray]: ...
+
+
+class FaceReader:
+    """The reader with real networks.
+
+    Raises:
+        UserError: unknown detector or recogniser, missing or damaged weights.
+    """
+
+    def __init__(self, settings: ReaderSettings) -> None:
+        self.settings = settings
+        self.detection = Detection(detector=settings.detector)
+        self._detector = make_detector(self.detection, settings.device)
+        self._recogniser, self._recogniser_hash = _recogniser(settings)
+        self._scorer: Callable[[np.ndarray], float] | None = None
+        if settings.aesthetic:
+            self._scorer = quality.load_scorer(settings.aesthetic)
+
+    def identity(self) -> dict[str, Any]:
+        """All that changes what is read: settings, detection and the weights' hashes."""
+        return {
+            **self.settings.pairs.reading(), "detection": asdict(self.detection),
+            "weights": {**self._detector.weight_hashes(), **self._recogniser_hash},
+            "subjects": self.settings.subjects, "aesthetic": self.settings.aesthetic, "version": 1,
+        }
+
+    def read(
+        self, path: Path, name: str, out: Path
+    ) -> tuple[people_in.VideoRecord, np.ndarray]:
+        """Read the video `path`, called `name`; crops go to `out`/faces.
+
+        Returns:
+            The record and the embeddings (people, d).
+
+        Raises:
+            UnreadableVideo: it cannot be decoded to its end.
+        """
+        limits = self.settings.pairs
+        found: list[people_in.FrameFaces] = []
+        moves: list[SampledFrame] = []
+        score = quality.Mean()
+        single: tuple[np.ndarray, np.ndarray] | None = None
+        count, size, fps = 0, (0, 0), 0.0
+        batch: list[SampledFrame] = []
+        for item in sample(path, limits.frames_per_second):
+            last = isinstance(item, int)
+            if isinstance(item, SampledFrame):
+                if moves and item.image.shape[:2] != size:
+                    raise UnreadableVideo(f"{path} changes its picture size; convert it to one.")
+                size, fps = item.image.shape[:2], item.fps
+                # The picture is let go with its batch; the numbers are kept.
+                moves.append(replace(item, image=np.zeros((0, 0, 3), np.uint8)))
+                batch.append(item)
+                if self._scorer is not None:
+                    score.add(self._scorer(item.image))
+            else:
+                count = item
+            if batch and (last or len(batch) == BATCH):
+                for frame, of_frame in zip(batch, self._faces(batch), strict=True):
+                    found.append(of_frame)
+                    if single is None and len(of_frame) == 1:
+                        single = frame.image, of_frame.boxes[0]
+                batch = []
+        people, vectors, conflicts, crops = people_in.people_of(
+            found, size, limits.people, limits.faces_kept
+        )
+        stem = key(name)
+        made = subjects.prepare(self.settings.subjects, path, single, stem, out)
+        for crop, data in crops.items():
+            write_bytes(out / crop_file(stem, crop), data)
+        people = tuple(
+            replace(p, faces=tuple(replace(f, image=crop_file(stem, f.image)) for f in p.faces))
+            for p in people
+        )
+        record = people_in.VideoRecord(
+            frames=count, fps=fps, height=size[0], width=size[1],
+            counts=tuple(len(f) for f in found),
+            cosines=people_in.consecutive_cosines(found), people=people, conflicts=conflicts,
+            flow=quality.mean_of(m.flow for m in moves),
+            motion=quality.mean_of(m.motion for m in moves), aesthetic=score.value(), **made,
+        )
+        return record, vectors
+
+    def _faces(self, batch: list[SampledFrame]) -> list[people_in.FrameFaces]:
+        """Faces of frames of one size; embedded together."""
+        limits = self.settings.pairs
+        frames = np.stack([f.image for f in batch])
+        faces = [_confident(f, limits.minimum_confidence)
+                 for f in find_faces(self._detector, frames, self.detection, BATCH)]
+        few = [len(f) <= limits.people for f in faces]
+        aligned = [align_crops(frame, f.landmarks, self.detection.crop)
+                   for frame, f, ok in zip(frames, faces, few, strict=True) if ok and len(f)]
+        vectors = iter(())
+        if aligned:
+            cuts = np.cumsum([len(a) for a in aligned])[:-1]
+            vectors = iter(np.split(self._recogniser.embed(np.concatenate(aligned)), cuts))
+        result = []
+        for frame, of_frame, ok in zip(batch, faces, few, strict=True):
+            embedded_here = next(vectors) if ok and len(of_frame) else None
+            crops: tuple[bytes, ...] = ()
+            if ok:
+                crops = tuple(
+                    encode(face_crop(frame.image, marks, limits.crop_size))
+                    for marks in of_frame.landmarks
+                )
+            result.append(people_in.FrameFaces(
+                frame.index, of_frame.boxes, of_frame.landmarks, of_frame.scores, embedded_here,
+                crops,
+            ))
+        return result
+
+
+class OnnxRecogniser:
+    """An ArcFace network of an insightface pack (such as w600k_r50.onnx), through insightface.
+
+    Raises:
+        UserError: the file is missing or is no such network.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from insightface.model_zoo import get_model
+
+        if not path.is_file():
+            raise UserError(f"The recogniser {path} is missing; check the path.")
+        try:
+            self._network = get_model(str(path), providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises its own kinds
+            raise UserError(f"The recogniser {path} cannot be loaded as ONNX; check it.") from error
+        if not hasattr(self._network, "get_feat"):
+            raise UserError(f"{path} is no ArcFace network of insightface; give such a file.")
+
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        """See `Embeds`. insightface reads BGR."""
+        bgr = [np.ascontiguousarray(crop[..., ::-1]) for crop in crops]
+        vectors = np.asarray(self._network.get_feat(bgr), np.float32)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / np.maximum(lengths, 1e-12)
+
+
+def key(name: str) -> str:
+    """A file name for a video's parts, of its name: names may hold anything."""
+    return hashlib.blake2b(name.encode("utf-8"), digest_size=8).hexdigest()
+
+
+def crop_file(stem: str, crop: str) -> str:
+    """The crop's file, relative to the output folder; 256 folders keep each one small."""
+    return f"faces/{stem[:2]}/{stem}_{crop}.jpg"
+
+
+def face_crop(image: np.ndarray, landmarks: np.ndarray, largest: int) -> np.ndarray:
+    """`references.crop_face` at the face's own resolution, at most `largest` pixels a side."""
+    marks = np.asarray(landmarks, np.float64)
+    eyes, mouth, across = marks[:2].mean(0), marks[3:5].mean(0), marks[1] - marks[0]
+    squares = float(across @ across + (mouth - eyes) @ (mouth - eyes))
+    side = CROP_SCALE * max(np.sqrt(squares / 2), 1.0)
+    # Only the neighbourhood is resized: a whole 4K frame would be for every face.
+    low = np.clip(np.floor(eyes - side), 0, None).astype(int)
+    high = np.ceil(eyes + side).astype(int) + 1
+    window = image[low[1] : high[1], low[0] : high[0]]
+    if not window.size:
+        window, low = image, np.zeros(2, int)
+    return crop_face(window, marks - low, int(np.clip(round(side), 16, largest)))
+
+
+def encode(image: np.ndarray) -> bytes:
+    """A JPEG of an RGB picture."""
+    done, data = cv2.imencode(
+        ".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    )
+    if not done:
+        raise ValueError(f"cannot encode a picture of shape {image.shape}")
+    return data.tobytes()
+
+
+def _confident(faces: Faces, minimum: float) -> Faces:
+    keep = faces.scores >= minimum
+    return Faces(faces.boxes[keep], faces.landmarks[keep], faces.scores[keep], faces.retried)
+
+
+def _recogniser(settings: ReaderSettings) -> tuple[Embeds, dict[str, str]]:
+    if settings.recogniser.endswith(".onnx"):
+        path = Path(settings.recogniser)
+        network = OnnxRecogniser(path)
+        return network, {path.name: sha256_file(path)}
+    if settings.recogniser != "arcface":
+        raise UserError(
+            f"Unknown recogniser {settings.recogniser!r}; use arcface or the path of an .onnx file."
+        )
+    from idbench.metrics.networks.recogniser import Recogniser
+
+    return Recogniser("arcface", settings.device), {"arcface": embedded.entry("arcface")["sha256"]}

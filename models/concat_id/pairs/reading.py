@@ -1,0 +1,127 @@
+"""Read every video that was not read before, in this process or in several."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
+
+import numpy as np
+
+from idbench import progress
+from idbench.errors import UserError
+from idbench.models.concat_id.pairs import filter as rules
+from idbench.models.concat_id.pairs.faces import VideoRecord
+from idbench.models.concat_id.pairs.reader import Reader, ReaderSettings
+from idbench.models.concat_id.pairs.store import Row, Store
+from idbench.video import UnreadableVideo
+
+Make = Callable[[ReaderSettings], Reader]
+Result = tuple[str | None, VideoRecord | None, np.ndarray | None]
+
+_reader: Reader | None = None
+"""Of a worker process."""
+
+
+def read_videos(
+    store: Store, folder: Path, out: Path, reader: Reader, make: Make, settings: ReaderSettings,
+    workers: int, quiet: bool = False,
+) -> int:
+    """Read what is not yet in the store; returns how many videos that were.
+
+    What is read of a video depends on the video alone: `workers` and the order in which they
+    finish change nothing.
+
+    Raises:
+        UserError: a worker process died.
+    """
+    total = sum(1 for _ in _unread(store))
+    workers = min(workers, max(total // 4, 1))
+    with progress.steps("read videos", total, quiet) as step:
+        if workers == 1:
+            one_thread()
+            for row in _unread(store):
+                store.put(row, *_read(reader, folder, row.name, out))
+                step(row.name)
+        else:
+            try:
+                for row, result in _in_processes(
+                    _unread(store), folder, out, make, settings, workers
+                ):
+                    store.put(row, *result)
+                    step(row.name)
+            except BrokenProcessPool as error:
+                raise UserError(
+                    "A worker process died, often for lack of memory; run the same command again "
+                    "with fewer --workers: what is finished is kept."
+                ) from error
+    return total
+
+
+def one_thread() -> None:
+    """Each worker computes with one thread: sums then never depend on their number."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def _unread(store: Store) -> Iterator[Row]:
+    for row in store.rows(vectors=False):
+        if not row.finished and rules.has_human_term(row.caption or ""):
+            yield row
+
+
+def _read(reader: Reader, folder: Path, name: str, out: Path) -> Result:
+    try:
+        return (None, *reader.read(folder / name, name, out))
+    except UnreadableVideo as error:
+        return str(error), None, None
+
+
+def _in_processes(
+    rows: Iterator[Row], folder: Path, out: Path, make: Make, settings: ReaderSettings,
+    workers: int,
+) -> Iterator[tuple[Row, Result]]:
+    """Results as they come; never more than a few videos a worker are under way."""
+    running: dict[Future[Result], Row] = {}
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_start, initargs=(make, settings)
+    ) as pool:
+        try:
+            more = True
+            while more or running:
+                while more and len(running) < 4 * workers:
+                    row = next(rows, None)
+                    more = row is not None
+                    if row is not None:
+                        running[pool.submit(_work, folder, row.name, out)] = row
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start(make: Make, settings: ReaderSettings) -> None:
+    """Begin a worker. It ends when its parent is gone, also by kill -9."""
+    global _reader
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    one_thread()
+    _reader = make(settings)
+
+
+def _end_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
+
+
+def _work(folder: Path, name: str, out: Path) -> Result:
+    assert _reader is not None
+    return _read(_reader, folder, name, out)

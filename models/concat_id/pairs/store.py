@@ -1,0 +1,279 @@
+"""The build's memory on disk: one SQLite file with every video and what was read from it.
+
+A finished video is one committed row, so a build can be killed at any moment. What is held in
+memory does not grow with the number of videos.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from idbench.errors import UserError
+from idbench.files import DiskFull, sha256_json
+from idbench.models.concat_id.pairs import tables
+from idbench.models.concat_id.pairs.faces import VideoRecord
+from idbench.names import nearest
+
+SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS videos (
+  name TEXT PRIMARY KEY, size INTEGER, changed INTEGER, caption TEXT, aesthetic REAL);
+CREATE TABLE IF NOT EXISTS records (
+  name TEXT PRIMARY KEY, fingerprint TEXT, problem TEXT, record TEXT, vectors BLOB);
+"""
+_COLUMNS = (
+    "v.rowid, v.name, v.caption, v.size, v.changed, v.aesthetic, r.fingerprint, r.problem, r.record"
+)
+_JOINED = "FROM videos v LEFT JOIN records r ON r.name = v.name"
+_PAGE = 500
+
+
+@dataclass(frozen=True)
+class Row:
+    """A captioned video and, once read, its record.
+
+    Attributes:
+        number: of the video in this run, from 1, in the order of the folder.
+        name: path relative to the folder of videos, with `/`.
+        fingerprint: of the file (size and time of change) and of the reader.
+        problem: why it could not be read, or None.
+        record, vectors: what was read, embeddings float32 (people, d); None before.
+    """
+
+    number: int
+    name: str
+    caption: str | None
+    fingerprint: str
+    aesthetic: float | None = None
+    problem: str | None = None
+    record: VideoRecord | None = None
+    vectors: np.ndarray | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was read, or found to be unreadable."""
+        return self.problem is not None or self.record is not None
+
+
+class Store:
+    """The SQLite file of one output folder.
+
+    Args:
+        path: the file.
+        identity: of the reader (JSON values); a record made by another one is read again.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+
+    def __init__(self, path: Path, identity: object) -> None:
+        self.path, self._identity = path, sha256_json(identity)
+        with self._errors():
+            self._base = sqlite3.connect(path)
+            self._base.execute("PRAGMA synchronous=NORMAL")
+            self._base.executescript(_TABLES)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._base.close()
+
+    # -- which videos there are
+
+    def list_videos(self, folder: Path, out: Path) -> int:
+        """Note every video under `folder` but not under `out`; returns how many.
+
+        Raises:
+            UserError: no folder, or no video in it.
+        """
+        if not folder.is_dir():
+            raise UserError(f"There is no folder {folder}; give the folder of the videos.")
+        count = 0
+        with self._errors():
+            self._base.execute("DELETE FROM videos")
+            for path in _walk(folder, out.resolve()):
+                row = path.relative_to(folder).as_posix(), *_state(path)
+                self._base.execute(
+                    "INSERT INTO videos (name, size, changed) VALUES (?, ?, ?)", row
+                )
+                count += 1
+            self._base.commit()
+        if not count:
+            raise UserError(
+                f"There are no videos in {folder}; give a folder with {', '.join(SUFFIXES)} files."
+            )
+        return count
+
+    def note_captions(self, path: Path) -> int:
+        """Note the captions file's captions; returns how many.
+
+        Raises:
+            UserError: see `tables.rows`; a caption for an unknown video, or two for one.
+        """
+        return self._note(path, "captions file", "caption", lambda value, line: str(value))
+
+    def note_aesthetic(self, path: Path) -> int:
+        """Note finished aesthetic scores (columns video and score); returns how many.
+
+        Raises:
+            UserError: see `tables.rows`; a score for an unknown video, two for one, no number.
+        """
+        return self._note(
+            path, "aesthetic scores file", "score",
+            lambda value, line: tables.number(value, path, line), column="aesthetic",
+        )
+
+    def _note(
+        self, path: Path, what: str, value: str, convert: Callable[[Any, int], Any],
+        column: str = "",
+    ) -> int:
+        column = column or value
+        count = 0
+        with self._errors():
+            for line, row in tables.rows(path, what, ("video", value)):
+                name = str(row["video"])
+                done = self._base.execute(
+                    f"UPDATE videos SET {column} = ? WHERE name = ? AND {column} IS NULL",
+                    (convert(row[value], line), name),
+                )
+                if not done.rowcount:
+                    self._base.rollback()
+                    raise self._refused(path, what, line, name)
+                count += 1
+            self._base.commit()
+        if not count:
+            raise UserError(f"The {what} {path} is empty; give a row for each video.")
+        return count
+
+    def _refused(self, path: Path, what: str, line: int, name: str) -> UserError:
+        if self.number_of(name) is not None:
+            return UserError(
+                f"Line {line} of the {what} {path} names {name!r} a second time; keep one."
+            )
+        known = (row[0] for row in self._base.execute("SELECT name FROM videos LIMIT 1000"))
+        match = nearest(name, known)
+        hint = f"did you mean {match!r}? " if match else ""
+        return UserError(
+            f"Line {line} of the {what} {path} is for an unknown video {name!r}: {hint}Name videos "
+            "by their path inside the folder of videos."
+        )
+
+    # -- what was read
+
+    def rows(self, vectors: bool = True) -> Iterator[Row]:
+        """The captioned videos in order, each with its current record if there is one.
+
+        Read in pages: the caller may write in between. Without `vectors` embeddings are left out.
+        """
+        last, blob = 0, "r.vectors" if vectors else "NULL"
+        while True:
+            page = self._base.execute(
+                f"SELECT {_COLUMNS}, {blob} {_JOINED} WHERE v.caption IS NOT NULL AND v.rowid > ? "
+                f"ORDER BY v.rowid LIMIT {_PAGE}", (last,)
+            ).fetchall()
+            if not page:
+                return
+            for found in page:
+                yield self._row(found)
+            last = page[-1][0]
+
+    def get(self, number: int) -> Row:
+        """The row of one video by its number, without embeddings.
+
+        Raises:
+            KeyError: no such video.
+        """
+        found = self._base.execute(
+            f"SELECT {_COLUMNS}, NULL {_JOINED} WHERE v.rowid = ?", (int(number),)
+        ).fetchone()
+        if found is None:
+            raise KeyError(number)
+        return self._row(found)
+
+    def number_of(self, name: str) -> int | None:
+        """The number of the video of that name, or None."""
+        found = self._base.execute("SELECT rowid FROM videos WHERE name = ?", (name,)).fetchone()
+        return None if found is None else int(found[0])
+
+    def _row(self, found: tuple) -> Row:
+        number, name, caption, size, changed, aesthetic, stored, problem, record, blob = found
+        fingerprint = self._fingerprint(size, changed)
+        if stored != fingerprint:
+            return Row(number, name, caption, fingerprint, aesthetic)
+        return Row(
+            number, name, caption, fingerprint, aesthetic, problem, *_decode(record, blob)
+        )
+
+    def put(
+        self, row: Row, problem: str | None, record: VideoRecord | None = None,
+        vectors: np.ndarray | None = None,
+    ) -> None:
+        """Finish a video: it is on disk when this returns."""
+        text = None if record is None else json.dumps(record.as_dict(), separators=(",", ":"))
+        blob = None if vectors is None else np.ascontiguousarray(vectors, np.float32).tobytes()
+        with self._errors():
+            self._base.execute(
+                "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)",
+                (row.name, row.fingerprint, problem, text, blob),
+            )
+            self._base.commit()
+
+    def _fingerprint(self, size: int, changed: int) -> str:
+        return f"{size}-{changed}-{self._identity[:24]}"
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "full" in str(error):
+                raise DiskFull(
+                    f"The disk with {self.path.parent} is full; free some space and run the same "
+                    "command again: what is finished is kept."
+                ) from error
+            raise UserError(f"{self.path} cannot be used ({error}); check its folder.") from error
+        except sqlite3.DatabaseError as error:
+            raise UserError(
+                f"{self.path} is damaged ({error}); remove it, the videos are then read again."
+            ) from error
+
+
+def _decode(record: str | None, blob: bytes | None) -> tuple[VideoRecord | None, np.ndarray | None]:
+    found = None if record is None else VideoRecord.of(json.loads(record))
+    if blob is None or found is None:
+        return found, None
+    people = len(found.people)
+    return found, np.frombuffer(blob, np.float32).reshape(people, -1 if people else 0)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of change; of a broken link something that no file has."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, 0
+    return status.st_size, status.st_mtime_ns
+
+
+def _walk(folder: Path, out: Path) -> Iterator[Path]:
+    """Video files below `folder`, without hidden ones and without what is in `out`."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(
+            f for f in folders
+            if not f.startswith(".") and (Path(place) / f).resolve() != out
+        )
+        for file in sorted(files):
+            if file.startswith(".") or not file.lower().endswith(SUFFIXES):
+                continue
+            if not file.isprintable():  # bytes that are no UTF-8, line breaks
+                raise UserError(f"The name of the video {file!r} cannot be written; rename it.")
+            yield Path(place) / file
