@@ -23,6 +23,7 @@ COMMANDS = {
     "figure": "idbench.commands.figure:figure",
     "list": "idbench.commands.listing:listing",
     "train": "idbench.commands.train:train",
+    "pairs": "idbench.commands.pairs:pairs",
     "doctor": "idbench.commands.doctor:doctor",
     "suites": "idbench.commands.suites:suites",
     "validate-metrics": "idbench.commands.validate_metrics:validate_metrics",
