@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from idbench import embedded
 from idbench.engine import FATAL, describe
@@ -18,27 +18,53 @@ from idbench.timings import Timings
 from idbench.types import Sample, Score
 from idbench.video import UnreadableVideo, read_video
 
+if TYPE_CHECKING:
+    from idbench.metrics.networks.sources import Source
+
 PEOPLE_METRICS = ("own_minus_other", "own_minus_other_by_order", "order", "swap_rate")
 """Metrics that only a sample of several people has."""
-NETWORKS = ("arcface", "curricularface", "clip", "viclip")
 COLUMNS = ("sample", "metric", "identity", "frame", "value", "status", "reason")
 
 
-def scoring_key(protocol: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
+def scoring_key(
+    protocol: Mapping[str, Any], metrics: Sequence[str],
+    sources: Mapping[str, Source] | None = None,
+) -> dict[str, Any]:
     """Everything that moves a score apart from the video: equal keys, comparable scores.
 
-    Imports no network: the weights are named by the manifest's hashes.
+    Imports no network: the weights are named by their sha256, those of the user by the way they
+    are read too, and never by where they lie.
     """
-    weights = {n: e["sha256"] for n, e in embedded.entries().items() if n in NETWORKS}
+    from idbench.metrics.networks import sources as weights
+
+    if sources is None:
+        sources = weights.parse()
+    there = embedded.entries()
     targets = {name: METRICS.target(name) for name in metrics}
-    try:
-        detector = version("facenet-pytorch")
-    except PackageNotFoundError:
-        detector = "missing"
     return {
-        "protocol": dict(protocol), "weights": weights, "detector": detector,
+        "protocol": dict(protocol),
+        "weights": {
+            name: sources[name].identity() for name in weights.NETWORKS
+            if name in there or sources[name].path is not None
+        },
+        "detector": _detector(protocol, sources),
         "metrics": {n: f"{t.distribution} {t.version}" for n, t in sorted(targets.items())},
     }
+
+
+def _detector(protocol: Mapping[str, Any], sources: Mapping[str, Source]) -> str:
+    """The detector that will find the faces: its weights, and the package that runs them."""
+    asked = protocol.get("detection", {}).get("detector")
+    if asked == "pack" and "detector" in sources:
+        return f"{sources['detector'].identity()} {_version('insightface')}"
+    return _version("facenet-pytorch")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
 
 
 def pending(run: Run, ids: Sequence[str], key: Mapping[str, Any]) -> list[Record]:
@@ -54,7 +80,7 @@ def pending(run: Run, ids: Sequence[str], key: Mapping[str, Any]) -> list[Record
 
 def score(
     run: Run, records: Sequence[Record], protocol: Any, key: Mapping[str, Any],
-    timings: Timings, quiet: bool = False,
+    timings: Timings, quiet: bool = False, sources: Mapping[str, Source] | None = None,
 ) -> None:
     """Score `records` and write each sample's scores as soon as they are there.
 
@@ -70,10 +96,12 @@ def score(
         from idbench.metrics.score import Scorer
 
         metrics = [METRICS.load(name) for name in key["metrics"]]
-        scorer = Scorer(protocol, run.folder / "embeddings", metrics=metrics)
-        weights = scorer.weight_hashes()
+        scorer = Scorer(protocol, run.folder / "embeddings", metrics=metrics, sources=sources)
+        weights, providers = scorer.weight_hashes(), scorer.providers()
     run.save(scoring={
         "sha256": digest, **key, "weight_files": weights,
+        "sources": {name: source.words() for name, source in (sources or {}).items()},
+        "providers": providers,
         "notes": list(getattr(scorer, "notes", ())),
     })
     with steps("score", len(records), quiet) as step:

@@ -6,12 +6,15 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import click
 
+from idbench.commands import options as opt
 from idbench.errors import UserError
 
 
@@ -96,18 +99,46 @@ CHECKS: dict[str, Callable[[], str]] = {
 }
 
 
+def _source(text: str) -> str:
+    """Load the user's weights once: they fit, they run, and here is their sha256."""
+    from idbench.metrics.networks import sources
+
+    network = text.partition("=")[0]
+    source = sources.parse([text])[network]
+    if network == "detector":
+        from idbench.metrics.faces.detect import make_detector
+        from idbench.metrics.settings import Detection
+
+        loaded: Any = make_detector(Detection(detector="pack"), pack=source.path)
+    else:
+        loaded = source.load()
+    found = []
+    for name, sha256 in source.hashes().items():
+        published = sources.PUBLISHED.get(sha256)
+        known = f" (as published: {published})" if published else ""
+        found.append(f"{name}, sha256 {sha256}{known}")
+    providers = getattr(loaded, "providers", ())
+    return "; ".join([*found, *([f"runs with {', '.join(providers)}"] if providers else [])])
+
+
 @click.command(short_help="Check that everything a run needs is here and undamaged.")
-def doctor() -> int:
+@opt.sharing(opt.weights_option)
+def doctor(weights: tuple[str, ...]) -> int:
     """Check packages, weights (sha256), suites (checksums), video, disk and accelerator.
+
+    With --weights, your own weight files are opened and fitted to their networks too.
 
     Exit code 0: all is well; 1: something is not, and the line says how to mend it.
     """
     ill = 0
-    for name, check in CHECKS.items():
+    checks = dict(CHECKS)
+    for text in weights:
+        checks[f"weights {text.partition('=')[0]}"] = partial(_source, text)
+    for name, check in checks.items():
         try:
             click.echo(f"ok    {name}: {check()}")
         except UserError as error:
             ill += 1
             click.echo(f"FAIL  {name}: {error}")
-    click.echo("All is well." if not ill else f"{ill} of {len(CHECKS)} checks failed.")
+    click.echo("All is well." if not ill else f"{ill} of {len(checks)} checks failed.")
     return 1 if ill else 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
@@ -19,21 +20,32 @@ from idbench.timings import Timings
 
 @dataclass(frozen=True)
 class Scoring:
-    """What is scored: the protocol, and the names of the metrics."""
+    """What is scored: the protocol, the names of the metrics, and with whose weights.
+
+    Attributes:
+        weights: as given on the command line, NETWORK=SOURCE.
+        sources: network -> where its weights come from.
+    """
 
     protocol: Any
     metrics: tuple[str, ...]
+    weights: tuple[str, ...] = ()
+    sources: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, protocol: str, metrics: Sequence[str]) -> Scoring:
+    def of(
+        cls, protocol: str, metrics: Sequence[str], weights: Sequence[str] = ()
+    ) -> Scoring:
         """By the names on the command line; no metrics means all that the protocol defines.
 
         Raises:
-            UserError: an unknown protocol or metric (says the nearest), or one that the protocol
-                does not define.
+            UserError: an unknown protocol or metric (says the nearest), one that the protocol
+                does not define, or weights that are not there.
         """
+        from idbench.metrics.networks.sources import parse
         from idbench.metrics.protocols import defined, get_protocol
 
+        sources = parse(weights)
         found = get_protocol(protocol)
         for name in metrics:
             METRICS.target(name)
@@ -43,25 +55,38 @@ class Scoring:
                     f"{', '.join(defined(found, METRICS.targets()))}."
                 )
         chosen = dict.fromkeys(metrics) if metrics else METRICS.targets()
-        return cls(found, defined(found, chosen))
+        return cls(found, defined(found, chosen), tuple(weights), sources)
 
     @property
     def key(self) -> dict[str, Any]:
         """Everything that moves a score apart from the video."""
-        return scoring.scoring_key(json.loads(json.dumps(self.protocol.as_dict())), self.metrics)
+        protocol = json.loads(json.dumps(self.protocol.as_dict()))
+        return scoring.scoring_key(protocol, self.metrics, self.sources or None)
 
     def check(self, run: Run) -> None:
-        """Refuse to mix protocols in one folder.
+        """Refuse to mix protocols or weights in one folder.
 
         Raises:
-            UserError: the run is scored under another protocol.
+            UserError: the run is scored under another protocol, or with other weights.
         """
-        stored = (run.meta.get("scoring") or {}).get("protocol")
-        if stored and stored != self.key["protocol"]:
+        before, key = run.meta.get("scoring") or {}, self.key
+        stored = before.get("protocol")
+        if stored and stored != key["protocol"]:
             raise UserError(
                 f"{run.folder} is scored under the protocol {stored['name']}, asked for is "
                 f"{self.protocol.name}; score it again with `idbench score {run.folder} "
                 f"--protocol {self.protocol.name}`, or name another folder with --out."
+            )
+        known = before.get("weights") or {}
+        other = [n for n, w in key["weights"].items() if known.get(n, w) != w]
+        if before.get("detector", key["detector"]) != key["detector"]:
+            other.append("detector")
+        if other:
+            given = "".join(f" --weights {shlex.quote(text)}" for text in self.weights)
+            raise UserError(
+                f"{run.folder} is scored with other weights ({', '.join(other)}); score all of it "
+                f"again with `idbench score {run.folder}{given}`, or name another folder with "
+                "--out."
             )
 
 
@@ -74,7 +99,9 @@ def finish(
         yield
         if asked:
             todo = scoring.pending(run, ids, asked.key)
-            scoring.score(run, todo, asked.protocol, asked.key, timings, quiet=as_json)
+            scoring.score(
+                run, todo, asked.protocol, asked.key, timings, as_json, asked.sources or None
+            )
             scoring.collect(run)
     except BaseException:
         # A full disk must not hide behind the failure to write this.

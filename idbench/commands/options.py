@@ -34,6 +34,11 @@ metric_option = click.option(
     "--metric", "metrics", multiple=True, metavar="NAME",
     help="Only this metric; may be repeated. Without it: all of `idbench list metrics`.",
 )
+weights_option = click.option(
+    "--weights", "weights", multiple=True, metavar="NETWORK=SOURCE",
+    help="A metric's network from your own file, such as arcface=insightface:FOLDER; may be "
+         "repeated. Without it: the embedded ones. See docs/networks.md.",
+)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON, no bars and no words."
 )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--split", required=True, help="single, multi, multi3, tryon or background.")
 @opt.sharing(
     opt.suite_option, opt.out_option, opt.limit_option, opt.seed_option, opt.set_option,
-    opt.protocol_option, opt.metric_option,
+    opt.protocol_option, opt.metric_option, opt.weights_option,
 )
 @click.option(
     "--engine", type=click.Choice(list(ENGINES)), default="local", show_default=True,
@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 @opt.json_option
 def run(
     model: str, split: str, suite: str, out: Path | None, limit: int | None, seed: int,
-    settings: tuple[str, ...], protocol: str, metrics: tuple[str, ...], engine: str,
-    batch: int | None, retry_failed: bool, no_score: bool, as_json: bool,
+    settings: tuple[str, ...], protocol: str, metrics: tuple[str, ...],
+    weights: tuple[str, ...], engine: str, batch: int | None, retry_failed: bool,
+    no_score: bool, as_json: bool,
 ) -> None:
     """Generate the videos of a split with a model, score them, and print the table.
 
@@ -53,7 +54,7 @@ def run(
     from idbench.suite import load_suite
     from idbench.timings import Timings
 
-    asked = None if no_score else Scoring.of(protocol, metrics)
+    asked = None if no_score else Scoring.of(protocol, metrics, weights)
     base, variant = split_variant(model)
     target = MODELS.target(base)
     overrides = opt.parse_settings(settings)

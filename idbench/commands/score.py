@@ -34,12 +34,13 @@ if TYPE_CHECKING:
 @click.option("--name", help="What to call the system in tables.")
 @opt.sharing(
     opt.out_option, opt.limit_option, opt.seed_option, opt.protocol_option, opt.metric_option,
-    opt.json_option,
+    opt.weights_option, opt.json_option,
 )
 def score(
     videos: tuple[Path, ...], manifest: Path | None, reference: tuple[Path, ...], prompt: str,
     suite: str | None, split: str | None, name: str | None, out: Path | None, limit: int | None,
-    seed: int, protocol: str, metrics: tuple[str, ...], as_json: bool,
+    seed: int, protocol: str, metrics: tuple[str, ...], weights: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Score finished videos, from anywhere. Nothing is generated.
 
@@ -51,7 +52,7 @@ def score(
     """
     from idbench.commands.finishing import Scoring
 
-    asked = Scoring.of(protocol, metrics)
+    asked = Scoring.of(protocol, metrics, weights)
     ways = [bool(manifest), bool(reference), bool(suite or split)]
     if sum(ways) > 1:
         raise UserError("Give one of --manifest, --reference and --suite, not several.")

@@ -11,6 +11,7 @@ from typing import Protocol as Interface
 import cv2
 import numpy as np
 
+from idbench.embedded import WeightError
 from idbench.errors import UserError
 from idbench.files import sha256_file, sha256_once
 from idbench.metrics.protocols import Detection
@@ -128,7 +129,7 @@ class Scrfd:
         self.file = pack_file(Path(folder), "detection")
         self._network = open_model(self.file, "detection", device)
         if not self._network.use_kps:
-            raise UserError(
+            raise WeightError(
                 f"{self.file} finds no landmarks, which alignment needs; use a pack whose "
                 "detector does, such as buffalo_l."
             )
@@ -169,7 +170,7 @@ def make_detector(
         return Mtcnn(settings.minimum_face, settings.thresholds, device)
     folder = pack if settings.detector == "pack" else Path(named) if named else None
     if settings.detector == "pack" and folder is None:
-        raise UserError(NO_PACK)
+        raise WeightError(NO_PACK)
     if folder is not None and kind in ("pack", "scrfd"):
         return Scrfd(folder, settings.size or 320, settings.thresholds[-1], device)
     raise UserError(f"Unknown detector {settings.detector!r}; use mtcnn, pack or scrfd:FOLDER.")

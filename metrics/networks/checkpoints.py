@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from idbench.errors import UserError
+from idbench.embedded import WeightError
 
 WRAPPERS = ("state_dict", "model", "module")
 """Keys under which training programs put the state dict (ViCLIP: `model`)."""
@@ -21,17 +21,19 @@ def check_file(path: Path) -> None:
     """Whether `path` can be a weight file at all, without reading it.
 
     Raises:
-        UserError: missing, a folder, empty, or a Git LFS pointer in place of the file.
+        WeightError: missing, a folder, empty, or a Git LFS pointer in place of the file.
     """
     if path.is_dir():
-        raise UserError(f"{path} is a folder; give the weight file in it.")
+        raise WeightError(f"{path} is a folder; give the weight file in it.")
     if not path.is_file():
-        raise UserError(f"There is no weight file {path}; check the path.")
+        raise WeightError(f"There is no weight file {path}; check the path.")
     if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty (0 bytes); download it again.")
+        raise WeightError(f"{path} is empty (0 bytes); download it again.")
     with open(path, "rb") as stream:
         if stream.read(len(_POINTER)) == _POINTER:
-            raise UserError(f"{path} is a Git LFS pointer, not the file; run `git lfs pull` there.")
+            raise WeightError(
+                f"{path} is a Git LFS pointer, not the file; run `git lfs pull` there."
+            )
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
@@ -41,7 +43,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     one of `WRAPPERS`, and the prefix `module.` of parallel training, are unwrapped.
 
     Raises:
-        UserError: as `check_file`; damaged; it holds more than tensors; or it is no state dict.
+        WeightError: as `check_file`; damaged; it holds more than tensors; or it is no state dict.
     """
     path = Path(path)
     check_file(path)
@@ -54,23 +56,23 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "Unsupported class" in str(error):
-            raise UserError(
+            raise WeightError(
                 f"{path} holds Python objects, not tensors alone, and was not opened: opening it "
                 "could run what is in it; export a plain state dict from where you trust it "
                 "(torch.save(model.state_dict(), FILE), or safetensors)."
             ) from error
-        raise UserError(f"{path} is no checkpoint; download it again.") from error
+        raise WeightError(f"{path} is no checkpoint; download it again.") from error
     except RuntimeError as error:
         if "TorchScript" in str(error):
-            raise UserError(
+            raise WeightError(
                 f"{path} is a TorchScript archive, which runs code; give the same weights as a "
                 "plain state dict or as .safetensors."
             ) from error
-        raise UserError(_damaged(path)) from error
+        raise WeightError(_damaged(path)) from error
     except MemoryError:
         raise
     except Exception as error:  # what a damaged file does to the readers is not documented
-        raise UserError(_damaged(path)) from error
+        raise WeightError(_damaged(path)) from error
     return _state(content, path)
 
 
@@ -86,7 +88,7 @@ def fit(
         what: the network in words, for messages.
 
     Raises:
-        UserError: the file's keys or shapes are others; says the first.
+        WeightError: the file's keys or shapes are others; says the first.
     """
     wanted = network.state_dict()
     tensors = dict(state)
@@ -108,7 +110,7 @@ def fit(
             f"in place of {tuple(wanted[key].shape)}"
         )
     if found:
-        raise UserError(f"{path} are not the weights of {what}: {'; '.join(found)}.")
+        raise WeightError(f"{path} are not the weights of {what}: {'; '.join(found)}.")
     ready = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
     network.load_state_dict(ready, assign=True)
     return network.eval().requires_grad_(False)
@@ -123,7 +125,7 @@ def _state(content: Any, path: Path) -> dict[str, torch.Tensor]:
         isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in content.items()
     )
     if not good:
-        raise UserError(f"{path} holds no state dict (names with tensors); give the weight file.")
+        raise WeightError(f"{path} holds no state dict (names with tensors); give the weight file.")
     if all(key.startswith("module.") for key in content):
         return {key.removeprefix("module."): value for key, value in content.items()}
     return dict(content)

@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from idbench import embedded
-from idbench.errors import UserError
 from idbench.metrics.networks.tokens import FullTokenizer, ReducedTokenizer
 from idbench.metrics.networks.viclip import ViCLIP
 from idbench.metrics.protocols import Picture
@@ -108,7 +107,7 @@ def load_open_clip(name: str, path: Path) -> tuple[nn.Module, dict[str, Any]]:
         the network, and {vision: {image_size}, text: {context_length}} of it.
 
     Raises:
-        UserError: the file is damaged or holds other weights, or the model cannot be built here.
+        WeightError: the file is damaged or holds other weights, or the model cannot be built here.
     """
     import open_clip
     from open_clip.convert import convert_state_dict
@@ -122,7 +121,7 @@ def load_open_clip(name: str, path: Path) -> tuple[nn.Module, dict[str, Any]]:
             name, load_weights=False, pretrained_text=False, pretrained_image=False
         )
     except Exception as error:  # towers of other libraries fail in their own ways
-        raise UserError(
+        raise embedded.WeightError(
             f"open_clip cannot build {name} here ({type(error).__name__}); use a model of which "
             "both towers are open_clip's own, such as ViT-B-32."
         ) from error

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from idbench.errors import UserError
+from idbench.embedded import WeightError
 from idbench.metrics.networks.checkpoints import check_file
 
 CPU = "CPUExecutionProvider"
@@ -27,11 +27,11 @@ def pack_file(folder: Path, task: str) -> Path:
     """The model of a pack folder for `detection` or `recognition`.
 
     Raises:
-        UserError: no such folder, no such model in it, or several recognisers.
+        WeightError: no such folder, no such model in it, or several recognisers.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(
+        raise WeightError(
             f"There is no folder {folder}; give the path of an insightface pack, such as "
             "models/buffalo_l."
         )
@@ -49,10 +49,10 @@ def pack_file(folder: Path, task: str) -> Path:
         hint = f"it may be {inner[0]}" if inner else (
             "give the folder of a whole insightface pack such as buffalo_l"
         )
-        raise UserError(f"There is no {task} model ({looked_for}) in {folder}; {hint}.")
+        raise WeightError(f"There is no {task} model ({looked_for}) in {folder}; {hint}.")
     if task == "recognition" and len(found) > 1:
         names = ", ".join(path.name for path in found)
-        raise UserError(f"{folder} holds several recognisers ({names}); leave one there.")
+        raise WeightError(f"{folder} holds several recognisers ({names}); leave one there.")
     check_file(found[0])
     return found[0]
 
@@ -61,7 +61,7 @@ def open_model(path: Path, task: str, device: str) -> Any:
     """insightface's model of an ONNX file, running on `device` and nowhere else.
 
     Raises:
-        UserError: damaged; for another task; or onnxruntime cannot run it on `device`.
+        WeightError: damaged; for another task; or onnxruntime cannot run it on `device`.
     """
     import onnxruntime
     import torch
@@ -79,13 +79,13 @@ def open_model(path: Path, task: str, device: str) -> Any:
         model = get_model(str(path), providers=asked, sess_options=options)
     except Exception as error:  # protobuf, onnx and onnxruntime each have their own
         first = str(error).strip().splitlines()[0][:120] if str(error).strip() else ""
-        raise UserError(
+        raise WeightError(
             f"{path} is no ONNX model that insightface can open ({type(error).__name__}: "
             f"{first}); unpack the pack again."
         ) from error
     found = getattr(model, "taskname", "something else")
     if found != task:
-        raise UserError(f"{path} is a model for {found}, not for {task}; check the pack.")
+        raise WeightError(f"{path} is a model for {found}, not for {task}; check the pack.")
     check_providers(path, wanted, model.session.get_providers())
     return model
 
@@ -99,10 +99,10 @@ def check_providers(path: Path, wanted: Sequence[str], actual: Sequence[str]) ->
     """Refuse a session that runs elsewhere than asked.
 
     Raises:
-        UserError: says what was asked and what is there.
+        WeightError: says what was asked and what is there.
     """
     if list(actual) != list(wanted):
-        raise UserError(
+        raise WeightError(
             f"onnxruntime runs {path.name} with {', '.join(actual)} where {', '.join(wanted)} "
             "was asked for; install onnxruntime-gpu for this CUDA, or use the CPU."
         )
@@ -115,7 +115,7 @@ class PackRecogniser:
         providers: the execution providers it runs with, the first that can.
 
     Raises:
-        UserError: as `pack_file` and `open_model`.
+        WeightError: as `pack_file` and `open_model`.
     """
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
