@@ -24,6 +24,7 @@ COMMANDS = {
     "list": "idbench.commands.listing:listing",
     "train": "idbench.commands.train:train",
     "pairs": "idbench.commands.pairs:pairs",
+    "convert": "idbench.commands.convert:convert",
     "doctor": "idbench.commands.doctor:doctor",
     "suites": "idbench.commands.suites:suites",
     "validate-metrics": "idbench.commands.validate_metrics:validate_metrics",

@@ -1,0 +1,61 @@
+"""`idbench convert`: released Concat-ID checkpoints to idbench's folders and back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from idbench.commands import options as opt
+
+if TYPE_CHECKING:
+    from idbench.models.concat_id.convert import Report
+
+SHOWN = 20
+
+
+@click.command(short_help="Convert released Concat-ID checkpoints to model folders and back.")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option(
+    "--to", type=click.Choice(["sat", "diffusers", "wan"]),
+    help="The target's layout. Without it: diffusers for a released checkpoint, else its "
+         "released one.",
+)
+@click.option(
+    "--base", type=click.Path(path_type=Path),
+    help="A folder of CogVideoX-5B or Wan2.1-T2V-1.3B in diffusers' layout; its autoencoder, "
+         "text encoder and tokenizer complete the new folder.",
+)
+@opt.json_option
+def convert(
+    source: Path, target: Path, to: str | None, base: Path | None, as_json: bool
+) -> None:
+    """Convert the checkpoint SOURCE to TARGET.
+
+    SOURCE is a released checkpoint (CogVideoX form in SAT's layout, Wan forms in theirs; file or
+    folder) or a model folder in diffusers' layout. Every tensor is mapped or named as refused,
+    and TARGET is complete or not there.
+    """
+    from idbench.models.concat_id.convert import convert as run
+
+    report = run(source, target, to, base)
+    if as_json:
+        click.echo(json.dumps(report.as_json(), indent=2))
+    else:
+        _print(report, target)
+
+
+def _print(report: Report, target: Path) -> None:
+    click.echo(
+        f"{report.form} form, {report.from_} to {report.to}: {report.mapped} tensors mapped"
+    )
+    for title, names in (("kept aside", report.aside), ("refused", report.refused)):
+        for name in sorted(names)[:SHOWN]:
+            click.echo(f"{title}: {name} ({names[name]})")
+        if len(names) > SHOWN:
+            rest = "conversion.json" if target.is_dir() else "--json"
+            click.echo(f"{title}: {len(names) - SHOWN} more, all in {rest}")
+    click.echo(f"written: {target}")

@@ -1,0 +1,184 @@
+"""Reading checkpoints of other people: tensors only, never code, and plain words for damage."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from idbench.errors import UserError
+from idbench.files import read_json
+
+SAT_FILE = "mp_rank_00_model_states.pt"
+WAN_FILES = ("first_stage.pt", "second_stage_adaln.pt")
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+_WRAPPERS = ("module", "state_dict", "model")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors of one file or folder.
+
+    Attributes:
+        path: the file, or the folder of several.
+        state: tensors on the CPU by name, mapped from the file where that is possible.
+        refused: what else was there, by name, and why it is no part of a network.
+    """
+
+    path: Path
+    state: dict[str, torch.Tensor]
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def find_file(source: Path) -> Path:
+    """The checkpoint's file at `source`: itself, or in SAT's or the Wan release's folder.
+
+    Raises:
+        UserError: nothing there, or more than one.
+    """
+    if source.is_file():
+        return source
+    if not source.is_dir():
+        raise UserError(f"{source} is missing; check the path.")
+    latest = source / "latest"
+    if latest.is_file():
+        step = latest.read_text(encoding="utf-8", errors="replace").strip()
+        found = source / step / SAT_FILE
+        if not re.fullmatch(r"[\w.-]+", step) or not found.is_file():
+            raise UserError(
+                f"{latest} names the step {step[:40]!r}, but {SAT_FILE} is not there; fetch the "
+                "checkpoint again."
+            )
+        return found
+    found_files = [source / name for name in (SAT_FILE, *WAN_FILES) if (source / name).is_file()]
+    if len(found_files) != 1:
+        what = "more than one checkpoint" if found_files else "no checkpoint and no model folder"
+        raise UserError(
+            f"{source} holds {what}; name the file itself ({SAT_FILE}, {', '.join(WAN_FILES)})."
+        )
+    return found_files[0]
+
+
+def read_checkpoint(source: Path) -> Checkpoint:
+    """The tensors of a checkpoint file.
+
+    Raises:
+        UserError: missing, empty, cut short, a pointer instead of the file, no plain state dict.
+    """
+    path = find_file(source)
+    try:
+        with open(path, "rb") as stream:
+            start = stream.read(64)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); check its rights.") from error
+    if not start:
+        raise UserError(f"{path} is empty; fetch it again.")
+    if start.startswith(b"version https://git-lfs"):
+        raise UserError(
+            f"{path} is only a pointer to a large file; fetch the file itself (git lfs pull)."
+        )
+    if path.suffix == ".safetensors":
+        content = _read_safetensors(path)
+    elif start.startswith((b"PK", b"\x80")):  # a zip archive, as torch.save writes, or a pickle
+        content = _read_torch(path)
+    else:
+        raise UserError(f"{path} is no file that torch.save wrote; fetch the checkpoint again.")
+    refused: dict[str, str] = {}
+    state = _unwrap(content, refused)
+    if not state:
+        raise UserError(
+            f"{path} holds no tensors by name: it is no state dict; take the file of weights."
+        )
+    return Checkpoint(path, state, refused)
+
+
+def read_folder(folder: Path) -> Checkpoint:
+    """The tensors of one network in diffusers' folder layout, from one file or from shards.
+
+    Raises:
+        UserError: a file is missing or damaged, or a shard lacks a tensor of the index.
+    """
+    index = folder / f"{WEIGHTS}.index.json"
+    if not index.is_file():
+        if not (folder / WEIGHTS).is_file():
+            raise UserError(
+                f"{folder} has no {WEIGHTS}; save the model with safetensors, or fetch it again."
+            )
+        return Checkpoint(folder, read_checkpoint(folder / WEIGHTS).state)
+    content = read_json(index)
+    where = content.get("weight_map") if isinstance(content, Mapping) else None
+    if not isinstance(where, Mapping) or not all(
+        isinstance(name, str) and Path(name).name == name for name in where.values()
+    ):
+        raise UserError(f"{index} is no index of shards; fetch the folder again.")
+    state: dict[str, torch.Tensor] = {}
+    for name in sorted(set(where.values())):
+        state.update(read_checkpoint(folder / name).state)
+    missing = set(where) - set(state)
+    if missing:
+        raise UserError(
+            f"{folder} lacks {len(missing)} tensors of its index ({sorted(missing)[0]}, ...); "
+            "fetch it again."
+        )
+    return Checkpoint(folder, state)
+
+
+def _read_safetensors(path: Path) -> Any:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_torch(path: Path) -> Any:
+    """`torch.load` of tensors alone; large files are mapped into memory, old formats read."""
+    try:
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap can only be used" not in str(error):
+                raise
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if found is None and "Unsupported operand" not in str(error):
+            raise _damaged(path, error) from error
+        asked = f"it asks for {found[1]}" if found else "it holds more than tensors"
+        raise UserError(
+            f"{path} is no plain state dict: {asked}, which could run any code, so it was not "
+            "opened; take a file that holds tensors only."
+        ) from error
+    # torch.load answers damage with nearly every kind of error.
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else "it ends early"
+    return UserError(f"{path} is cut short or no checkpoint ({reason}); fetch it again.")
+
+
+def _unwrap(content: Any, refused: dict[str, str], before: str = "") -> dict[str, torch.Tensor]:
+    """The state dict in `content`; what stands around it goes to `refused`."""
+    if not isinstance(content, Mapping):
+        return {}
+    inner = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+    if inner is not None:
+        for key in content:
+            if key != inner:
+                refused[f"{before}{key}"] = "beside the network's weights: a record of the training"
+        return _unwrap(content[inner], refused, f"{before}{inner}.")
+    state = {}
+    for key, value in content.items():
+        if isinstance(value, torch.Tensor) and isinstance(key, str):
+            state[key] = value.detach()
+        else:
+            refused[f"{before}{key}"] = "no tensor"
+    return state
