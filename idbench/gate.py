@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from idbench.errors import UserError
-from idbench.measurements import Measurement, metric_of
+from idbench.measurements import Measurement, differences, in_words, metric_of
 from idbench.names import unknown
-from idbench.runs import first_difference
 from idbench.statistics import RESAMPLES, difference, identity_clusters
 
 TOLERANCE = 0.01
@@ -137,12 +136,11 @@ def _settings(run: Measurement, reference: Measurement, allow: Collection[str]) 
             both = set(before or {}) & set(after or {})
             before, after = ({k: v for k, v in (w or {}).items() if k in both or not both}
                              for w in (before, after))
-        changed = first_difference(before, after, name)
-        if changed is None:
+        changed = differences(before, after, name)
+        if not changed:
             found.append(Check(name, "held", "the same"))
             continue
-        what = changed.removeprefix("its ").replace("asked for is", "in the run")
-        message = f"in the reference, {what}"
+        message = f"reference / run: {in_words(changed)}"
         if name in allow:
             found.append(Check(name, "allowed", f"{message}; allowed"))
         else:
@@ -244,10 +242,9 @@ def _notes(run: Measurement, reference: Measurement) -> list[str]:
         ("model", reference.model, run.model),
         ("metric packages", reference.scoring.get("metrics"), run.scoring.get("metrics")),
     ):
-        changed = first_difference(before, after, name)
+        changed = differences(before, after, name)
         if changed:
-            what = changed.removeprefix("its ").replace("asked for is", "in the run")
-            notes.append(f"in the reference, {what}")
+            notes.append(f"reference / run: {in_words(changed)}")
     more = len(run.values) - sum(s in reference.values.index for s in run.values.index)
     if more:
         notes.append(f"{more} samples of the run are not in the reference")

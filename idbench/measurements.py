@@ -167,6 +167,28 @@ def wide_scores(run: Run) -> pd.DataFrame:
     return wide
 
 
+def differences(first: Any, second: Any, where: str = "") -> list[tuple[str, Any, Any]]:
+    """Every place where two JSON values differ: (place, value there, value here)."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        keys = [*first, *(k for k in second if k not in first)]
+        return [
+            found for key in keys
+            for found in differences(first.get(key), second.get(key), f"{where} {key}".strip())
+        ]
+    return [] if first == second else [(where, first, second)]
+
+
+def in_words(found: list[tuple[str, Any, Any]], most: int = 3) -> str:
+    """`differences` as words: "protocol name: strict-v1 / loose-v1; ... and 2 more"."""
+    def short(value: Any) -> str:
+        text = " ".join(str(value).split())
+        return text if len(text) <= 24 else f"{text[:12]}..."
+
+    parts = [f"{where}: {short(first)} / {short(second)}" for where, first, second in found[:most]]
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return "; ".join(parts) + more
+
+
 @cache
 def metric_of(name: str) -> Any:
     """The registered metric of that name, or None when its package is not installed."""

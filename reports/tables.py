@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from idbench.errors import UserError
+from idbench.measurements import (
+    differences,
+    in_words,
+    metric_of,
+    sample_table,
+    wide_scores,
+)
 from idbench.reports.published import PublishedTable
-from idbench.runs import Run, first_difference
-from idbench.statistics import Estimate, difference, estimate, identity_clusters
+from idbench.runs import Run
+from idbench.statistics import Estimate, estimate, holm, identity_clusters, sign_flip
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,27 +30,40 @@ SHOWN = (
 """Columns of the table, where a run has them; metrics of other packages follow."""
 HIDDEN = ("swap_rate", "own_minus_other", "identity_slope", "identity_worst")
 """Only in the long forms (csv, json)."""
+PARTS = ("suite", "protocol", "weights", "detector")
+"""What has to be equal in one table."""
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
 class MeasuredRow:
-    """One run in the table: an estimate for each metric."""
+    """One run in the table: an estimate for each metric.
+
+    `marks`: metric -> `best`, or `second` where its paired difference from the best is
+    significant, among the rows of the split.
+    """
 
     system: str
     run: str
     split: str
     estimates: Mapping[str, Estimate]
     status: str
+    marks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class DifferenceRow:
-    """Paired difference first - second over the samples that both runs have."""
+    """Paired difference first - second over the samples that both runs have.
+
+    `p_values`: metric -> two-sided p-value of a sign-flip test of identities, corrected by Holm
+    over all differences of the tables; only of metrics that are shown.
+    """
 
     first: str
     second: str
     split: str
     estimates: Mapping[str, Estimate]
+    p_values: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,67 +77,83 @@ class Tables:
     notes: tuple[str, ...] = ()
 
 
-def measured(runs: Sequence[Run], published: Sequence[PublishedTable] = ()) -> Tables:
+def measured(
+    runs: Sequence[Run], published: Sequence[PublishedTable] = (), compare: str | None = None
+) -> Tables:
     """The table of `runs`, which must have been measured alike.
 
+    Args:
+        published: published tables to stand apart, after it.
+        compare: the run, by its system or its folder, from which the others' differences are
+            taken (other - compared). Without it: the first of each split, minus each other.
+
     Raises:
-        UserError: suites or protocols differ; says in what.
+        UserError: suites, protocols or versions differ; says which.
     """
     check_comparable(runs)
     values = [video_values(run) for run in runs]
-    rows = tuple(_row(run, of_run) for run, of_run in zip(runs, values, strict=True))
-    notes = [n for run in runs for n in (run.meta.get("scoring") or {}).get("notes", [])]
-    notes += [
-        f"{run.folder} is not finished: {len(run.records())} of {len(run.sample_ids)} samples."
-        for run in runs if run.meta["status"] != "finished"
-    ]
-    caption = ""
-    if runs:
-        suite, scoring = runs[0].meta["identity"]["suite"], runs[0].meta["scoring"] or {}
-        protocol = scoring.get("protocol", {}).get("name", "not scored")
-        named = f"suite {suite['name']} {suite['version']}"
-        caption = (
-            f"Measured: {named.strip()}, protocol {protocol}; mean "
-            "[95 % interval, bootstrap over identities]; (share scored) where it is under 100 %."
-        )
-    return Tables(
-        caption, rows, tuple(_differences(runs, values)), tuple(published),
-        tuple(dict.fromkeys(notes)),
+    names = labels(runs)
+    splits = [run.meta["identity"]["split"] for run in runs]
+    marks = _marks(values, splits)
+    rows = tuple(
+        MeasuredRow(name, str(run.folder), split, _estimates(of_run), run.meta["status"], mark)
+        for run, name, split, of_run, mark in zip(
+            runs, names, splits, values, marks, strict=True)
     )
+    chosen = None if compare is None else matching(runs, compare)
+    return Tables(
+        _caption(runs, any(marks)), rows, tuple(_differences(names, splits, values, chosen)),
+        tuple(published), tuple(dict.fromkeys(_notes(runs))),
+    )
+
+
+def matching(runs: Sequence[Run], name: str) -> list[int]:
+    """Places of the runs that `name` means: their system, folder, or name in the table."""
+    return [
+        place for place, (run, label) in enumerate(zip(runs, labels(runs), strict=True))
+        if name in (run.name, label, run.folder.name, str(run.folder))
+    ]
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """Names of the runs as shown: with the folder where two of one split would be alike."""
+    keys = [(run.name, run.meta["identity"]["split"]) for run in runs]
+    return [
+        run.name if keys.count(key) == 1 else f"{run.name} ({run.folder.name})"
+        for run, key in zip(runs, keys, strict=True)
+    ]
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
     """Refuse runs whose numbers do not speak of the same thing.
 
     Raises:
-        UserError: names the runs and what differs.
+        UserError: names the runs and everything that differs.
     """
     for run in runs[1:]:
         first = runs[0]
-        for what in ("suite", "protocol", "weights", "detector"):
-            found = first_difference(_part(first, what), _part(run, what), what)
-            if found:
-                raise UserError(
-                    f"{first.folder} and {run.folder} cannot stand in one table (of the first, "
-                    f"{found} by the second); score them alike with `idbench score RUN`, or "
-                    "print two tables."
-                )
+        found = [d for what in PARTS for d in differences(_part(first, what), _part(run, what),
+                                                          what)]
+        before, after = (one.meta.get("scoring") or {} for one in (first, run))
+        shared = set(before.get("metrics") or {}) & set(after.get("metrics") or {})
+        for name in sorted(shared):
+            found += differences(
+                before["metrics"][name], after["metrics"][name], f"version of {name}")
+        if found:
+            raise UserError(
+                f"{first.folder} and {run.folder} cannot stand in one table ({in_words(found)}); "
+                "score them alike with `idbench score RUN`, or print two tables."
+            )
 
 
 def comparability(run: Run) -> str:
     """Equal for runs that may stand in one table."""
-    parts = [_part(run, what) for what in ("suite", "protocol", "weights", "detector")]
-    return json.dumps(parts, sort_keys=True)
+    versions = sorted(set(((run.meta.get("scoring") or {}).get("metrics") or {}).values()))
+    parts = [_part(run, what) for what in PARTS]
+    return json.dumps([*parts, [v for v in versions if v.startswith("idbench ")]], sort_keys=True)
 
 
-@cache
-def _metric(name: str) -> Any:
-    from idbench.registry import METRICS
-
-    try:
-        return METRICS.load(name)
-    except UserError:
-        return None
+_metric = metric_of
 
 
 def title(name: str) -> str:
@@ -130,77 +164,23 @@ def title(name: str) -> str:
     return f"{metric.title} {'↑' if metric.higher_is_better else '↓'}"
 
 
+def shown(name: str) -> bool:
+    """Whether a metric has a column in the tables for reading."""
+    return name not in HIDDEN
+
+
 def video_values(run: Run) -> pd.DataFrame:
     """Video-level values: one row a finished sample, its ids and cluster, one column a metric.
 
     A missing or unscored value is NaN.
+
+    Raises:
+        UserError: the run has no scores yet.
     """
-    import pandas as pd
-
-    records = run.records()
-    base = pd.DataFrame({
-        "sample": [r.sample.id for r in records],
-        "suite_id": [r.suite_id for r in records],
-        "cluster": identity_clusters([r.sample.identities for r in records]),
-    }).set_index("sample")
-    path = run.folder / "scores.parquet"
-    if not path.is_file():
-        raise UserError(
-            f"{run.folder} has no scores yet; make them with `idbench score {run.folder}`."
-        )
-    scores = pd.read_parquet(path)
-    scores = scores[scores["identity"].isna() & scores["frame"].isna()]
-    wide = scores.pivot_table(
-        index="sample", columns="metric", values="value", aggfunc="first", dropna=False
-    )
-    return base.join(wide.astype("float64"), how="left")
-
-
-def _row(run: Run, values: pd.DataFrame) -> MeasuredRow:
-    clusters = values["cluster"].tolist()
-    estimates = {
-        str(name): estimate(_optional(values[name]), clusters)
-        for name in values.columns if name not in ("suite_id", "cluster")
-    }
-    return MeasuredRow(
-        run.name, str(run.folder), run.meta["identity"]["split"], estimates, run.meta["status"]
-    )
-
-
-def _differences(runs: Sequence[Run], values: Sequence[pd.DataFrame]) -> list[DifferenceRow]:
-    """The first run against each other one of the same split, over shared samples."""
-    found = []
-    for run, of_run in zip(runs[1:], values[1:], strict=True):
-        first = runs[0]
-        split = run.meta["identity"]["split"]
-        if first.meta["identity"]["split"] != split:
-            continue
-        both = values[0].set_index("suite_id").join(
-            of_run.set_index("suite_id"), how="inner", lsuffix="", rsuffix="_second"
-        )
-        names = [n for n in values[0].columns if f"{n}_second" in both and n != "cluster"]
-        if len(both) < 2 or not names:
-            continue
-        clusters = both["cluster"].tolist()
-        found.append(DifferenceRow(
-            first.name, run.name, split,
-            {str(n): difference(_optional(both[n]), _optional(both[f"{n}_second"]), clusters)
-             for n in names},
-        ))
-    return found
-
-
-def _optional(column: pd.Series) -> list[float | None]:
-    return [None if v != v else float(v) for v in column]
-
-
-def _part(run: Run, what: str) -> Any:
-    if what == "suite":
-        return run.meta["identity"]["suite"]
-    return (run.meta.get("scoring") or {}).get(what)
-
-
-# -- printing
+    wide = wide_scores(run)
+    base = sample_table(run)[["sample", "suite_id", "identities"]]
+    base["cluster"] = identity_clusters(base.pop("identities").tolist())
+    return base.set_index("sample").join(wide, how="left")
 
 
 def render(tables: Tables, form: str) -> str:
@@ -208,22 +188,9 @@ def render(tables: Tables, form: str) -> str:
 
     csv and json hold full numbers in long form; the others are for reading.
     """
-    if form == "json":
-        return json.dumps(_as_json(tables), indent=2, ensure_ascii=False)
-    if form == "csv":
-        import pandas as pd
+    from idbench.reports import table_output
 
-        return pd.DataFrame(_long(tables)).to_csv(index=False)
-    parts: list[str] = []
-    if tables.rows:
-        parts += [_caption(tables.caption, form), _frame(_wide(tables.rows), form)]
-    if tables.differences:
-        text = "Paired differences, first - second, over the samples that both runs have."
-        parts += [_caption(text, form), _frame(_wide_differences(tables.differences), form)]
-    parts += [_caption(f"Note: {note}", form) for note in tables.notes]
-    for table in tables.published:
-        parts += [_caption(table.caption, form), _frame(_wide_published(table), form)]
-    return "\n\n".join(part.strip() for part in parts)
+    return table_output.render(tables, form)
 
 
 def cell(found: Estimate) -> str:
@@ -238,140 +205,127 @@ def cell(found: Estimate) -> str:
     return text
 
 
-def _columns(rows: Sequence[MeasuredRow | DifferenceRow]) -> list[str]:
-    present = dict.fromkeys(name for row in rows for name in row.estimates)
-    others = [n for n in present if n not in SHOWN and n not in HIDDEN]
-    return [n for n in SHOWN if n in present] + others
-
-
-def _wide(rows: Sequence[MeasuredRow]) -> list[dict[str, str]]:
-    columns = _columns(rows)
-    return [
-        {
-            "system": row.system, "split": row.split,
-            **{title(n): cell(row.estimates[n]) if n in row.estimates else "" for n in columns},
-            "samples scored": _lowest(row), "n": str(max(e.n for e in row.estimates.values())),
-            "identity groups": str(max(e.clusters for e in row.estimates.values())),
-        }
-        for row in rows if row.estimates
-    ]
-
-
-def _lowest(row: MeasuredRow) -> str:
-    """The lower coverage of ArcSim and CurSim, or the lowest of whatever was measured.
-
-    That of another metric stands in its own cell.
-    """
-    names = [n for n in SHOWN[:2] if n in row.estimates] or list(row.estimates)
-    shares = [row.estimates[n].coverage for n in names]
-    known = [share for share in shares if share is not None]
-    return f"{min(known):.0%}".replace("%", " %") if known else ""
-
-
-def _wide_differences(rows: Sequence[DifferenceRow]) -> list[dict[str, str]]:
-    columns = _columns(rows)
-    return [
-        {
-            "difference": f"{row.first} - {row.second}", "split": row.split,
-            **{title(n): cell(row.estimates[n]) if n in row.estimates else "" for n in columns},
-            "n": str(max(e.n for e in row.estimates.values())),
-        }
-        for row in rows
-    ]
-
-
 _PUBLISHED_TITLES = {"facesim": "FaceSim (%) ↑", "clipdist_printed": "printed: 1 - CLIPDist"}
 
 
-def _wide_published(table: PublishedTable) -> list[dict[str, str]]:
-    names = dict.fromkeys(name for row in table.rows for name in row.values)
-    return [
-        {
-            "published system": row.label, "split": table.section,
-            **{
-                _PUBLISHED_TITLES.get(n) or title(n): _number(row.values.get(n), n)
-                for n in names
-            },
-        }
-        for row in table.rows
+def _caption(runs: Sequence[Run], marked: bool) -> str:
+    if not runs:
+        return ""
+    suite, scoring = runs[0].meta["identity"]["suite"], runs[0].meta["scoring"] or {}
+    protocol = scoring.get("protocol", {}).get("name", "not scored")
+    named = f"suite {suite['name']} {suite['version']}"
+    caption = (
+        f"Measured: {named.strip()}, protocol {protocol}; mean "
+        "[95 % interval, bootstrap over identities]; (share scored) where it is under 100 %."
+    )
+    if marked:
+        caption += (
+            " Bold: best of the split; underlined: second, where its paired difference from the "
+            "best is significant (p under 0.05, Holm)."
+        )
+    return caption
+
+
+def _notes(runs: Sequence[Run]) -> list[str]:
+    notes = [n for run in runs for n in (run.meta.get("scoring") or {}).get("notes", [])]
+    return notes + [
+        f"{run.folder} is not finished: {len(run.records())} of {len(run.sample_ids)} samples."
+        for run in runs if run.meta["status"] != "finished"
     ]
 
 
-def _number(value: float | None, name: str) -> str:
-    return "" if value is None else f"{value:.2f}" if name == "facesim" else f"{value:.3f}"
+def _names(values: pd.DataFrame) -> list[str]:
+    return [str(n) for n in values.columns if n not in ("suite_id", "cluster")]
 
 
-def _caption(text: str, form: str) -> str:
-    if form == "html":
-        return f"<p>{html.escape(text)}</p>"
-    if form == "latex":
-        return f"% {text}"
-    return text
+def _estimates(values: pd.DataFrame) -> dict[str, Estimate]:
+    clusters = values["cluster"].tolist()
+    return {name: estimate(_optional(values[name]), clusters) for name in _names(values)}
 
 
-def _frame(rows: Sequence[Mapping[str, str]], form: str) -> str:
-    import pandas as pd
-
-    frame = pd.DataFrame(list(rows))
-    if form == "html":
-        return frame.to_html(index=False, border=0)
-    if form == "latex":
-        frame = frame.rename(columns=_latex).map(_latex)
-        return frame.to_latex(index=False, escape=False)
-    return frame.to_markdown(index=False, disable_numparse=True)
-
-
-def _latex(text: str) -> str:
-    for old, new in (("↑", r"$\uparrow$"), ("↓", r"$\downarrow$"), ("%", r"\%"), ("_", r"\_")):
-        text = text.replace(old, new)
-    return text
-
-
-def _long(tables: Tables) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for row in tables.rows:
-        rows += [
-            {"data": tables.caption.split(";")[0], "system": row.system, "run": row.run,
-             "split": row.split, "metric": name, **asdict(found), "coverage": found.coverage}
-            for name, found in row.estimates.items()
-        ]
-    for other in tables.differences:
-        rows += [
-            {"data": "paired difference", "system": f"{other.first} - {other.second}",
-             "split": other.split, "metric": name, **asdict(found), "coverage": found.coverage}
-            for name, found in other.estimates.items()
-        ]
-    for table in tables.published:
-        rows += [
-            {"data": table.caption, "system": entry.label, "split": table.section,
-             "metric": name, "mean": value}
-            for entry in table.rows for name, value in entry.values.items()
-        ]
-    return rows
+def _marks(values: Sequence[pd.DataFrame], splits: Sequence[str]) -> list[dict[str, str]]:
+    """The best of each split and metric, and the second where it is surely worse."""
+    marks: list[dict[str, str]] = [{} for _ in values]
+    seconds: list[tuple[int, str, float | None]] = []
+    for split in dict.fromkeys(splits):
+        places = [i for i, s in enumerate(splits) if s == split]
+        for name in dict.fromkeys(n for i in places for n in _names(values[i]) if shown(n)):
+            metric = _metric(name)
+            means = {i: float(values[i][name].mean()) for i in places
+                     if name in values[i] and values[i][name].notna().any()}
+            if metric is None or len(means) < 2:
+                continue
+            order = sorted(means, key=lambda i: means[i], reverse=metric.higher_is_better)
+            best = [i for i in order if means[i] == means[order[0]]]
+            for i in best:
+                marks[i][name] = "best"
+            if len(best) == 1:
+                paired = _pair(values[order[0]], values[order[1]], name)
+                seconds.append((order[1], name, sign_flip(*paired)))
+    for (i, name, _), p in zip(seconds, holm([p for _, _, p in seconds]), strict=True):
+        if p is not None and p < SIGNIFICANT:
+            marks[i][name] = "second"
+    return marks
 
 
-def _as_json(tables: Tables) -> dict[str, Any]:
-    def estimates(found: Mapping[str, Estimate]) -> dict[str, Any]:
-        return {n: {**asdict(e), "coverage": e.coverage} for n, e in found.items()}
+def _differences(
+    names: Sequence[str], splits: Sequence[str], values: Sequence[pd.DataFrame],
+    compared: Sequence[int] | None,
+) -> list[DifferenceRow]:
+    """Within each split: the first run minus each other, or each other minus the compared."""
+    rows: list[tuple[int, int, dict[str, Estimate], dict[str, float | None]]] = []
+    for split in dict.fromkeys(splits):
+        places = [i for i, s in enumerate(splits) if s == split]
+        base = [i for i in places if compared is None or i in compared][:1]
+        for other in places:
+            if not base or other == base[0]:
+                continue
+            first, second = (base[0], other) if compared is None else (other, base[0])
+            found = _difference(values[first], values[second])
+            if found[0]:
+                rows.append((first, second, *found))
+    keys = [(i, name) for i, row in enumerate(rows) for name in row[3]]
+    corrected = holm([rows[i][3][name] for i, name in keys])
+    known: list[dict[str, float]] = [{} for _ in rows]
+    for (i, name), p in zip(keys, corrected, strict=True):
+        if p is not None:
+            known[i][name] = p
+    return [
+        DifferenceRow(names[first], names[second], splits[first], estimates, p_values)
+        for (first, second, estimates, _), p_values in zip(rows, known, strict=True)
+    ]
 
-    return {
-        "caption": tables.caption,
-        "measured": [
-            {"system": r.system, "run": r.run, "split": r.split, "status": r.status,
-             "metrics": estimates(r.estimates)}
-            for r in tables.rows
-        ],
-        "differences": [
-            {"first": d.first, "second": d.second, "split": d.split,
-             "metrics": estimates(d.estimates)}
-            for d in tables.differences
-        ],
-        "notes": list(tables.notes),
-        "published": [
-            {"caption": t.caption, "paper": t.paper, "section": t.section, "source": t.source,
-             "version": t.version, "rows": [
-                 {"system": r.system, "label": r.label, "values": dict(r.values)} for r in t.rows
-             ]}
-            for t in tables.published
-        ],
-    }
+
+def _difference(
+    first: pd.DataFrame, second: pd.DataFrame
+) -> tuple[dict[str, Estimate], dict[str, float | None]]:
+    """Paired estimates of the metrics both have, and p-values of those shown."""
+    estimates: dict[str, Estimate] = {}
+    p_values: dict[str, float | None] = {}
+    for name in (n for n in _names(first) if n in second):
+        paired, clusters = _pair(first, second, name)
+        if len(paired) < 2:
+            continue
+        estimates[name] = estimate(paired, clusters)
+        if shown(name):
+            p_values[name] = sign_flip(paired, clusters)
+    return estimates, p_values
+
+
+def _pair(
+    first: pd.DataFrame, second: pd.DataFrame, name: str
+) -> tuple[list[float | None], list[str]]:
+    """Differences first - second of the samples in both, and the sample's cluster."""
+    both = first.set_index("suite_id")[[name, "cluster"]].join(
+        second.set_index("suite_id")[name].rename("second"), how="inner")
+    return _optional(both[name] - both["second"]), both["cluster"].tolist()
+
+
+def _optional(column: pd.Series) -> list[float | None]:
+    return [None if v != v else v for v in column.tolist()]
+
+
+def _part(run: Run, what: str) -> Any:
+    if what == "suite":
+        return run.meta["identity"]["suite"]
+    return (run.meta.get("scoring") or {}).get(what)

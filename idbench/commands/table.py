@@ -2,45 +2,54 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from idbench.commands import options as opt
 from idbench.errors import UserError
 
-FORMATS = ("md", "csv", "json", "latex", "html")
+if TYPE_CHECKING:
+    from idbench.reports.published import PublishedTable
+    from idbench.runs import Run
+
+FORMATS = ("terminal", "md", "csv", "json", "latex", "html")
 
 
 @click.command(short_help="Print the table of runs, with the published rows beside it.")
 @click.argument("run", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--compare", metavar="SYSTEM", help="Also print the published rows with this system.")
+@click.option(
+    "--compare", metavar="NAME",
+    help="A system or run of the table: take the others' paired differences from it. Or a "
+         "system with published rows: print them too.",
+)
 @click.option(
     "--paper", type=click.IntRange(1, 3), help="Also print this table of the Concat-ID paper."
 )
 @click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="md", show_default=True,
-    help="csv and json hold the full numbers.",
+    "--format", "form", type=click.Choice(FORMATS),
+    help="Without it: terminal on a terminal, else md. csv and json hold the full numbers.",
 )
 @opt.json_option
 def table(
-    run: tuple[Path, ...], compare: str | None, paper: int | None, form: str, as_json: bool
+    run: tuple[Path, ...], compare: str | None, paper: int | None, form: str | None, as_json: bool
 ) -> None:
     """Print the table of runs; without RUN, of every scored run under runs/.
 
-    Runs of different suites or protocols never stand in one table: named together they are
-    refused, found under runs/ they get a table each.
+    Runs of different suites, protocols or versions never stand in one table: named together
+    they are refused, found under runs/ they get a table each.
     """
-    from idbench.reports import published, tables
+    from idbench.reports import tables
     from idbench.runs import Run
 
-    asked = compare is not None or paper is not None
-    beside = published.comparison(compare, paper) if asked else []
-    form = "json" if as_json else form
+    form = "json" if as_json else form or ("terminal" if sys.stdout.isatty() else "md")
     if run:
         groups = [[Run.open(folder) for folder in run]]
     else:
         groups = _groups([Run.open(p.parent) for p in sorted(Path("runs").glob("*/run.json"))])
+    beside = _published(groups, compare, paper)
     if not groups and not beside:
         raise UserError(
             "There is no scored run under runs/; make one with `idbench run --model concat_id "
@@ -49,22 +58,52 @@ def table(
     if not groups:
         click.echo("No scored run under runs/: published rows only.", err=True)
         groups = [[]]
-    made = [
+    made = []
+    for number, group in enumerate(groups, 1):
         # The published rows come once, after the last table.
-        tables.measured(group, beside if number == len(groups) else ())
-        for number, group in enumerate(groups, 1)
-    ]
+        rows = beside if number == len(groups) else ()
+        found = compare is not None and tables.matching(group, compare)
+        made.append(tables.measured(group, rows, compare if found else None))
+    if form == "terminal":
+        from rich.console import Console
+
+        from idbench.reports import table_output
+
+        for one in made:
+            table_output.show(one, Console(highlight=False))
+        return
+    texts = [tables.render(one, form) for one in made]
     if form == "json":
-        texts = [tables.render(one, form) for one in made]
         click.echo(texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]")
     else:
-        click.echo("\n\n".join(tables.render(one, form) for one in made))
+        click.echo("\n\n".join(texts))
 
 
-def _groups(runs: list) -> list[list]:
+def _published(
+    groups: list[list[Run]], compare: str | None, paper: int | None
+) -> list[PublishedTable]:
+    """The published tables to print: those with the compared system, those of the paper's table.
+
+    Raises:
+        UserError: `compare` names neither a run nor a published system.
+    """
+    from idbench.names import unknown
+    from idbench.reports import published, tables
+
+    runs = [one for group in groups for one in group]
+    if compare is None or compare in published.systems():
+        asked = compare is not None or paper is not None
+        return published.comparison(compare, paper) if asked else []
+    if not any(tables.matching(group, compare) for group in groups):
+        raise unknown(
+            "run or published system", compare, {*tables.labels(runs), *published.systems()})
+    return published.comparison(None, paper) if paper is not None else []
+
+
+def _groups(runs: list[Run]) -> list[list[Run]]:
     from idbench.reports import tables
 
-    found: dict[str, list] = {}
+    found: dict[str, list[Run]] = {}
     for one in runs:
         if (one.folder / "scores.parquet").is_file():
             found.setdefault(tables.comparability(one), []).append(one)

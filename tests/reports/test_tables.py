@@ -4,53 +4,32 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from made_runs import made_run
+from rich.console import Console
+from toy import World
 
 from idbench.errors import UserError
-from idbench.files import write_json
-from idbench.reports import tables
+from idbench.reports import table_output, tables
 from idbench.reports.published import comparison, published_tables
 from idbench.runs import Run
+from idbench.statistics import holm, sign_flip
 
 PEOPLE = [("a",), ("a",), ("b",), ("b",), ("c",), ("c",)]
 
 
 def make_run(
-    folder: Path, name: str, values: list[float | None], protocol: str = "strict-v1"
+    folder: Path, name: str, values: list[float | None], people: Any = PEOPLE, **more: Any
 ) -> Run:
-    """A finished and scored run of six samples of three people, with arcsim `values`."""
-    ids = [f"{name}{i}" for i in range(len(values))]
-    suite_ids = [f"s{i}" for i in range(len(values))]
-    write_json(folder / "run.json", {
-        "schema": 1, "status": "finished", "samples": dict(zip(suite_ids, ids, strict=True)),
-        "identity": {
-            "kind": "generate", "suite": {"name": "tiny", "version": "1", "sha256": "x"},
-            "split": "single", "seed": 0, "model": {"name": name, "variant": None},
-        },
-        "scoring": {
-            "protocol": {"name": protocol}, "weights": {"arcface": "1"}, "detector": "2",
-            "notes": ["a note"],
-        },
-    })
-    rows = []
-    for i, value in enumerate(values):
-        write_json(folder / "samples" / ids[i] / "sample.json", {
-            "id": ids[i], "suite_id": suite_ids[i], "split": "single", "prompt_id": "p",
-            "prompt": "p", "category": "c", "seed": 0, "truth": {}, "status": "failed",
-            "reason": "r", "video": None, "video_sha256": None, "video_bytes": None,
-            "shape": None, "fps": None, "seconds": 1.0,
-            "references": [{"kind": "face", "name": n, "image": "x.png"} for n in PEOPLE[i]],
-        })
-        reason = None if value is not None else "no face"
-        rows.append([ids[i], "arcsim", None, None, value, "scored", reason])
-        # Rows of frames and identities must not enter the video's mean.
-        rows.append([ids[i], "arcsim", PEOPLE[i][0], 0, 99.0, "scored", None])
-    columns = ["sample", "metric", "identity", "frame", "value", "status", "reason"]
-    pd.DataFrame(rows, columns=columns).to_parquet(folder / "scores.parquet")
-    return Run.open(folder)
+    """A finished and scored run with arcsim `values`."""
+    return made_run(folder, name, more.pop("all", {"arcsim": values}), people, **more)
 
 
 @pytest.fixture
@@ -76,10 +55,135 @@ def test_differences_are_paired_over_samples_that_both_have(runs: list[Run]) -> 
     assert found.mean == pytest.approx(0.1) and found.low == pytest.approx(0.1)
 
 
-def test_mixed_protocols_are_refused_naming_what_differs(tmp_path: Path, runs: list[Run]) -> None:
-    other = make_run(tmp_path / "three", "three", [0.1] * 6, protocol="loose-v1")
-    with pytest.raises(UserError, match="protocol name is strict-v1, asked for is loose-v1"):
+@pytest.mark.parametrize(("change", "words"), [
+    ({"protocol": "loose-v1"}, "protocol name: strict-v1 / loose-v1"),
+    ({"suite": {"name": "tiny", "version": "2", "sha256": "y"}},
+     "suite version: 1 / 2; suite sha256: x / y"),
+    ({"weights": {"arcface": "2"}}, "weights arcface: 1 / 2"),
+    ({"version": "idbench 0.2.0"}, "version of arcsim: idbench 0.1.0 / idbench 0.2.0"),
+])
+def test_what_was_measured_otherwise_is_refused_naming_what_differs(
+    tmp_path: Path, runs: list[Run], change: dict[str, Any], words: str
+) -> None:
+    other = make_run(tmp_path / "three", "three", [0.1] * 6, **change)
+    with pytest.raises(UserError, match=re.escape(words)):
         tables.measured([runs[0], other])
+    assert tables.comparability(runs[0]) == tables.comparability(runs[1])
+    assert tables.comparability(runs[0]) != tables.comparability(other)
+
+
+MANY = [(f"p{i // 2}",) for i in range(24)]
+LEVEL = [0.4 + 0.02 * (i % 7) for i in range(24)]
+
+
+def three(tmp_path: Path) -> list[Run]:
+    """`low` is surely worse than `high`; `near` differs from `high` by chance alone."""
+    noise = [0.05 * (-1) ** (i // 2) for i in range(24)]
+    return [
+        make_run(tmp_path / "low", "low", [v - 0.1 + 0.1 * n for v, n in zip(
+            LEVEL, noise, strict=True)], MANY),
+        make_run(tmp_path / "high", "high", LEVEL, MANY),
+        make_run(tmp_path / "near", "near", [v - 0.002 + n for v, n in zip(
+            LEVEL, noise, strict=True)], MANY),
+    ]
+
+
+def test_best_is_bold_and_second_underlined_only_where_it_is_surely_worse(tmp_path: Path) -> None:
+    low, high, near = three(tmp_path)
+    marked = tables.measured([low, high])
+    assert [row.marks.get("arcsim") for row in marked.rows] == ["second", "best"]
+    text = tables.render(marked, "md")
+    assert "**0.4" in text and "<u>0.3" in text and "Bold: best" in text
+    assert r"\underline{0.3" in tables.render(marked, "latex")
+    close = tables.measured([high, near])
+    assert [row.marks.get("arcsim") for row in close.rows] == ["best", None]
+    assert "<u>" not in tables.render(close, "md")
+    assert "Bold" not in tables.render(tables.measured([high]), "md")
+
+
+def test_the_lower_is_best_where_lower_is_better_and_splits_are_apart(tmp_path: Path) -> None:
+    a = make_run(tmp_path / "a", "a", [], all={"swap_rate": [0.1] * 6, "arcsim": [0.2] * 6})
+    b = make_run(tmp_path / "b", "b", [], all={"swap_rate": [0.2] * 6, "arcsim": [0.3] * 6})
+    c = make_run(tmp_path / "c", "c", [0.9] * 6, split="multi")
+    assert [r.marks for r in tables.measured([a, b, c]).rows] == [
+        {}, {"arcsim": "best"}, {}]  # swap_rate is not shown; alone in its split, none is best
+    assert tables.measured([a, b, c]).differences[0].split == "single"
+    tables_of = pytest.MonkeyPatch()
+    with tables_of.context() as patched:
+        patched.setattr(tables, "HIDDEN", ())
+        assert tables.measured([a, b]).rows[0].marks["swap_rate"] == "best"
+
+
+def test_differences_are_taken_from_the_compared_system(tmp_path: Path) -> None:
+    runs = three(tmp_path)
+    found = tables.measured(runs, compare="high").differences
+    assert [(d.first, d.second) for d in found] == [("low", "high"), ("near", "high")]
+    assert found[0].estimates["arcsim"].mean == pytest.approx(-0.1)
+    raw = [sign_flip([a - b for a, b in zip(
+        tables.video_values(runs[i])["arcsim"], tables.video_values(runs[1])["arcsim"],
+        strict=True)], MANY) for i in (0, 2)]
+    assert [d.p_values["arcsim"] for d in found] == holm(raw)
+    assert found[0].p_values["arcsim"] < 0.01 < 0.5 < found[1].p_values["arcsim"]
+    assert "p under 0.001" in tables.render(tables.measured(runs, compare="high"), "md")
+    # Hidden metrics are no claims of the table, and cost the others nothing.
+    assert [(d.first, d.second) for d in tables.measured(runs).differences] == [
+        ("low", "high"), ("low", "near")]
+
+
+def test_compare_on_the_command_line(tmp_path: Path) -> None:
+    three(tmp_path / "runs")
+    world = World(tmp_path, tmp_path)
+    done = world.run("table", "--compare", "high", "--json")
+    assert done.returncode == 0
+    assert [d["second"] for d in json.loads(done.stdout)["differences"]] == ["high", "high"]
+    both = world.run("table", "runs/low", "runs/high", "--compare", "consisid")
+    assert "low - high" in both.stdout and "ConsisID" in both.stdout
+    wrong = world.run("table", "--compare", "hig")
+    assert wrong.returncode == 2 and "did you mean 'high'" in wrong.stderr
+    assert "p under" in world.run("table", "runs/low", "runs/high", "--format", "terminal").stdout
+
+
+def test_a_terminal_shows_bold_and_underline_and_reads_no_markup(tmp_path: Path) -> None:
+    low, high, _ = three(tmp_path)
+    low.meta["identity"]["model"]["name"] = "[red]low|x"
+    stream = io.StringIO()
+    table_output.show(tables.measured([low, high]),
+                      Console(file=stream, force_terminal=True, width=200, color_system="standard"))
+    text = stream.getvalue()
+    assert "\x1b[1m0.4" in text and "\x1b[4m0.3" in text and "[red]low|x" in text
+
+
+def test_hostile_names_stay_text_in_every_format(tmp_path: Path) -> None:
+    low, high, _ = three(tmp_path)
+    low.meta["identity"]["model"]["name"] = "<script>a|b\n\\input{x}&%$#_^~"
+    made = tables.measured([low, high])
+    assert "<script>" not in tables.render(made, "html")
+    page = tables.render(made, "md")
+    assert "<script>" not in page and "a\\|b " in page
+    source = tables.render(made, "latex")
+    assert r"a\textbar{}b \textbackslash{}input\{x\}\&\%\$\#\_" in source
+    assert table_output.latex("_^~") == r"\_\textasciicircum{}\textasciitilde{}"
+
+
+def test_latex_is_booktabs_with_balanced_rows(tmp_path: Path, runs: list[Run]) -> None:
+    source = tables.render(tables.measured(runs, comparison("consisid")), "latex")
+    tabulars = re.findall(r"\\begin\{tabular\}\{(l+)\}(.*?)\\end\{tabular\}", source, re.DOTALL)
+    assert len(tabulars) == 4
+    for columns, body in tabulars:
+        assert [body.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1] * 3
+        for line in body.strip().splitlines():
+            if line.endswith(r"\\"):
+                assert len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1
+                assert line.count("{") == line.count("}")
+    outside = re.sub(r"\\begin.*?\\end\{tabular\}", "", source, flags=re.DOTALL)
+    assert all(line.startswith("%") for line in outside.splitlines() if line.strip())
+    compiler = shutil.which("pdflatex") or shutil.which("tectonic")
+    if compiler:
+        document = ("\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"
+                    f"{source}\n\\end{{document}}\n")
+        (tmp_path / "table.tex").write_text(document, encoding="utf-8")
+        subprocess.run([compiler, "table.tex"], cwd=tmp_path, check=True, capture_output=True,
+                       stdin=subprocess.DEVNULL)
 
 
 @pytest.mark.parametrize("form", tables.FORMATS)

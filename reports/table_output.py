@@ -1,0 +1,259 @@
+"""Tables as text: Markdown, LaTeX, HTML and a terminal for reading; csv and json in full."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from idbench.reports import tables as t
+from idbench.reports.published import PublishedTable
+from idbench.statistics import Estimate
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DIFFERENCES = (
+    "Paired differences, first - second, over the samples that both runs have; mean [95 % "
+    "interval], p-value of a sign-flip test of identities, corrected by Holm over this table."
+)
+Cell = tuple[str, str]
+"""Text, and its mark: `best`, `second` or nothing."""
+Rows = list[dict[str, Cell]]
+
+
+def render(tables: t.Tables, form: str) -> str:
+    """`tables` in one of `tables.FORMATS`; see there."""
+    if form == "json":
+        return json.dumps(_as_json(tables), indent=2, ensure_ascii=False)
+    if form == "csv":
+        import pandas as pd
+
+        return pd.DataFrame(_long(tables)).to_csv(index=False)
+    write, caption = {
+        "md": (_markdown, _plain), "latex": (_latex_table, _latex_comment),
+        "html": (_html_table, lambda text: f"<p>{html.escape(text)}</p>"),
+    }[form]
+    parts = ["% needs \\usepackage{booktabs}"] if form == "latex" else []
+    for item in _parts(tables):
+        parts.append(caption(item) if isinstance(item, str) else write(item))
+    return "\n\n".join(part.strip() for part in parts)
+
+
+def show(tables: t.Tables, console: Console) -> None:
+    """Print `tables` on a terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    styles = {"best": "bold", "second": "underline", "": ""}
+    for item in _parts(tables):
+        if isinstance(item, str):
+            console.print(Text(_plain(item)), style="dim")
+            continue
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for number, name in enumerate(item[0]):
+            table.add_column(Text(name), overflow="fold", no_wrap=number == 0)
+        for row in item:
+            # An interval may go below its mean where the terminal is narrow.
+            table.add_row(*(Text(text, style=styles[mark]) for text, mark in row.values()))
+        console.print(table)
+        console.print()
+
+
+def _parts(tables: t.Tables) -> list[str | Rows]:
+    """Captions and tables in the order of reading."""
+    parts: list[str | Rows] = []
+    rows = _wide(tables.rows)
+    if rows:
+        parts += [tables.caption, rows]
+    if tables.differences:
+        parts += [DIFFERENCES, _wide_differences(tables.differences)]
+    parts += [f"Note: {note}" for note in tables.notes]
+    for table in tables.published:
+        parts += [table.caption, _wide_published(table)]
+    return parts
+
+
+# -- rows for reading
+
+
+def _columns(rows: Sequence[t.MeasuredRow | t.DifferenceRow]) -> list[str]:
+    present = dict.fromkeys(name for row in rows for name in row.estimates)
+    others = [n for n in present if n not in t.SHOWN and t.shown(n)]
+    return [n for n in t.SHOWN if n in present] + others
+
+
+def _wide(rows: Sequence[t.MeasuredRow]) -> Rows:
+    columns = _columns(rows)
+    return [
+        {
+            "system": (row.system, ""), "split": (row.split, ""),
+            **{t.title(n): (t.cell(row.estimates[n]), row.marks.get(n, ""))
+               if n in row.estimates else ("", "") for n in columns},
+            "samples scored": (_lowest(row), ""),
+            "n": (str(max(e.n for e in row.estimates.values())), ""),
+            "identity groups": (str(max(e.clusters for e in row.estimates.values())), ""),
+        }
+        for row in rows if row.estimates
+    ]
+
+
+def _lowest(row: t.MeasuredRow) -> str:
+    """The lower coverage of ArcSim and CurSim, or the lowest of whatever was measured.
+
+    That of another metric stands in its own cell.
+    """
+    names = [n for n in t.SHOWN[:2] if n in row.estimates] or list(row.estimates)
+    shares = [row.estimates[n].coverage for n in names]
+    known = [share for share in shares if share is not None]
+    return f"{min(known):.0%}".replace("%", " %") if known else ""
+
+
+def _wide_differences(rows: Sequence[t.DifferenceRow]) -> Rows:
+    columns = _columns(rows)
+    return [
+        {
+            "difference": (f"{row.first} - {row.second}", ""), "split": (row.split, ""),
+            **{t.title(n): (_difference(row, n), "") for n in columns},
+            "n": (str(max(e.n for e in row.estimates.values())), ""),
+        }
+        for row in rows
+    ]
+
+
+def _difference(row: t.DifferenceRow, name: str) -> str:
+    found, p = row.estimates.get(name), row.p_values.get(name)
+    if found is None:
+        return ""
+    if p is None or found.mean is None:
+        return t.cell(found)
+    return f"{t.cell(found)}, p {'under 0.001' if p < 0.001 else f'{p:.3f}'}"
+
+
+def _wide_published(table: PublishedTable) -> Rows:
+    names = dict.fromkeys(name for row in table.rows for name in row.values)
+    return [
+        {
+            "published system": (row.label, ""), "split": (table.section, ""),
+            **{t._PUBLISHED_TITLES.get(n) or t.title(n): (_number(row.values.get(n), n), "")
+               for n in names},
+        }
+        for row in table.rows
+    ]
+
+
+def _number(value: float | None, name: str) -> str:
+    return "" if value is None else f"{value:.2f}" if name == "facesim" else f"{value:.3f}"
+
+
+# -- forms
+
+
+def _frame(rows: Rows, marks: Mapping[str, str], escape: Callable[[str], str]) -> Any:
+    """A data frame of escaped text; `marks` has a format for each mark."""
+    import pandas as pd
+
+    return pd.DataFrame([
+        {escape(name): marks.get(mark, "{}").replace("{}", escape(text))
+         for name, (text, mark) in row.items()}
+        for row in rows
+    ])
+
+
+def _markdown(rows: Rows) -> str:
+    def escape(text: str) -> str:
+        text = html.escape(_plain(text), quote=False)
+        return text.replace("\\", "\\\\").replace("|", "\\|")
+
+    frame = _frame(rows, {"best": "**{}**", "second": "<u>{}</u>"}, escape)
+    return str(frame.to_markdown(index=False, disable_numparse=True))
+
+
+def _html_table(rows: Rows) -> str:
+    marks = {"best": "<strong>{}</strong>", "second": "<u>{}</u>"}
+    return str(_frame(rows, marks, html.escape).to_html(index=False, border=0, escape=False))
+
+
+def _latex_table(rows: Rows) -> str:
+    marks = {"best": r"\textbf{{}}", "second": r"\underline{{}}"}
+    return str(_frame(rows, marks, latex).to_latex(index=False, escape=False))
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$",
+}
+
+
+def latex(text: str) -> str:
+    """`text` with everything escaped that LaTeX would read as a command."""
+    return "".join(_LATEX.get(character, character) for character in _plain(text))
+
+
+def _latex_comment(text: str) -> str:
+    return f"% {_plain(text)}"
+
+
+def _plain(text: str) -> str:
+    """On one line: a line break in a name must not begin something new."""
+    return " ".join(text.split())
+
+
+# -- full numbers
+
+
+def _long(tables: t.Tables) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for row in tables.rows:
+        rows += [
+            {"data": tables.caption.split(";")[0], "system": row.system, "run": row.run,
+             "split": row.split, "metric": name, **asdict(found), "coverage": found.coverage,
+             "mark": row.marks.get(name)}
+            for name, found in row.estimates.items()
+        ]
+    for other in tables.differences:
+        rows += [
+            {"data": "paired difference", "system": f"{other.first} - {other.second}",
+             "split": other.split, "metric": name, **asdict(found), "coverage": found.coverage,
+             "p_holm": other.p_values.get(name)}
+            for name, found in other.estimates.items()
+        ]
+    for table in tables.published:
+        rows += [
+            {"data": table.caption, "system": entry.label, "split": table.section,
+             "metric": name, "mean": value}
+            for entry in table.rows for name, value in entry.values.items()
+        ]
+    return rows
+
+
+def _as_json(tables: t.Tables) -> dict[str, Any]:
+    def estimates(found: Mapping[str, Estimate]) -> dict[str, Any]:
+        return {n: {**asdict(e), "coverage": e.coverage} for n, e in found.items()}
+
+    return {
+        "schema": 1,
+        "caption": tables.caption,
+        "measured": [
+            {"system": r.system, "run": r.run, "split": r.split, "status": r.status,
+             "metrics": estimates(r.estimates), "marks": dict(r.marks)}
+            for r in tables.rows
+        ],
+        "differences": [
+            {"first": d.first, "second": d.second, "split": d.split,
+             "metrics": estimates(d.estimates), "p_holm": dict(d.p_values)}
+            for d in tables.differences
+        ],
+        "notes": list(tables.notes),
+        "published": [
+            {"caption": p.caption, "paper": p.paper, "section": p.section, "source": p.source,
+             "version": p.version, "rows": [
+                 {"system": r.system, "label": r.label, "values": dict(r.values)} for r in p.rows
+             ]}
+            for p in tables.published
+        ],
+    }
