@@ -18,10 +18,32 @@ from idbench.commands import options as opt
     "--state", type=click.Path(path_type=Path),
     help="Folder of the training's state. Without it: .training/RECIPE.",
 )
+@click.option("--plan", is_flag=True, help="Train nothing; print what a stage costs.")
+@click.option("--gpus", type=int, default=8, show_default=True, help="Of --plan: GPUs.")
+@click.option(
+    "--strategy", default="ddp", show_default=True,
+    help="Of --plan: ddp, fsdp, or zero2 (DeepSpeed).",
+)
+@click.option(
+    "--mfu", type=float, default=0.4, show_default=True,
+    help="Of --plan: model FLOPs utilisation, the share of the GPU's peak that is reached.",
+)
+@click.option(
+    "--peak-tflops", type=float, default=989.0, show_default=True,
+    help="Of --plan: peak of one GPU in bfloat16 (H100 and H800: 989).",
+)
+@click.option(
+    "--gpu-memory", type=float, default=80.0, show_default=True, help="Of --plan: GiB a GPU."
+)
+@click.option(
+    "--overhead", type=float, default=4.0, show_default=True,
+    help="Of --plan: GiB a GPU for CUDA, the autoencoder and fragments of memory.",
+)
 @opt.sharing(opt.set_option, opt.json_option)
 def train(
-    recipe: str, resume: bool, evaluate: bool, state: Path | None, settings: tuple[str, ...],
-    as_json: bool,
+    recipe: str, resume: bool, evaluate: bool, state: Path | None, plan: bool, gpus: int,
+    strategy: str, mfu: float, peak_tflops: float, gpu_memory: float, overhead: float,
+    settings: tuple[str, ...], as_json: bool,
 ) -> None:
     """Train by RECIPE (see `idbench list recipes`, or a YAML file) and print what was measured."""
     from idbench.errors import UserError
@@ -30,21 +52,36 @@ def train(
 
     name, content = load_recipe(recipe)
     changes = opt.parse_settings(settings)
+    trainer = load_trainer(name, content)
+    known = getattr(trainer, "settings", content)  # a trainer may have fields with defaults
     for key in changes:
-        if key not in content:
-            raise unknown(f"setting of recipe {name}", key, content)
+        if key not in known:
+            raise unknown(f"setting of recipe {name}", key, known)
     content = {**content, **changes, "name": content.get("name", name)}
+    if plan:
+        if not hasattr(trainer, "plan"):
+            raise UserError(
+                f"The recipe {name!r} has no plan; --plan is for stages such as cogvideox_stage1."
+            )
+        planned = trainer.plan(
+            content, gpus=gpus, strategy=strategy, mfu=mfu, peak_tflops=peak_tflops,
+            memory=gpu_memory, overhead=overhead,
+        )
+        click.echo(json.dumps(planned.as_dict(), indent=2) if as_json else
+                   "\n".join([f"{name}:", *(f"  {line}" for line in planned.lines())]))
+        return
     folder = state or Path(".training") / name
     if resume and not evaluate and not folder.is_dir():
         raise UserError(f"There is no state in {folder} to resume; leave out --resume.")
     if not evaluate:
         folder.mkdir(parents=True, exist_ok=True)
-    trainer = load_trainer(name, content)
     try:
         measured = dict(trainer(content, folder, resume, evaluate))
     except KeyboardInterrupt:
         click.echo(f"Interrupted. Go on with: idbench train {recipe} --resume", err=True)
         raise SystemExit(130) from None
+    if not measured:  # a further process of several
+        return
     if as_json:
         click.echo(json.dumps(measured, indent=2, default=str))
         return

@@ -1,0 +1,320 @@
+"""The training cache: pairs, videos and captions encoded once, one safetensors file a sample.
+
+    cache.json                       what it was made with (written last: then it is complete)
+    index.parquet                    key, split, video, caption, kinds, candidates of each sample
+    skipped.jsonl                    videos left out, with the reason
+    samples/AB/KEY.safetensors       of one sample:
+        latents        float16 (N, C, h, w)   the clip, scaled for the transformer
+        text           float16 (L, D)         embedding of the caption
+        image.M.K      uint8 (bytes,)         candidate K of reference M: a PNG of the video's size
+        encoded.M.K    float16 (R, C, h, w)   R noisy draws of it, only with `draws`
+
+References are kept as pictures, so that their pixel noise can be new at every step: to encode one
+frame costs under 1 % of a training step of CogVideoX-5B. `draws` is for networks so small that it
+does not. A key is the hash of everything that the file is made of; a finished file is never made
+again, so preparing goes on where it stopped, also with several processes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pydantic
+import torch
+from accelerate import PartialState
+from PIL import Image
+from pydantic.dataclasses import dataclass as checked
+from safetensors.torch import save
+
+from idbench.errors import UserError
+from idbench.files import atomic_path, sha256_file, sha256_json, write_bytes, write_json
+from idbench.models.concat_id import references as preparation
+from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES
+from idbench.models.concat_id.training import components, samples
+from idbench.models.concat_id.training.pairs import Pair, read_pairs
+from idbench.models.concat_id.training.recipe import STRICT, read, settings_of
+from idbench.video import UnreadableVideo, count_frames, read_video
+
+
+@checked(frozen=True, config=STRICT)
+class CacheRecipe:
+    """What to encode, and how.
+
+    Attributes:
+        pairs: a parquet file of `idbench pairs build`; its images lie relative to its folder.
+        videos: the folder that the pairs' video names are relative to.
+        out: the cache; None means the state's folder.
+        components: a diffusers folder with vae, text_encoder and tokenizer, or `embedded`.
+        frames, height, width: of the clips; videos are cut to the size's aspect and resized.
+        fps: frames a second taken from each video, from its start; 0 takes every frame.
+        references: references a sample; pairs with fewer are left out, further ones ignored.
+        draws: encoded noisy draws kept of each reference image; 0 keeps the images alone.
+        parser: what removes the background of faces: `embedded` (made for avatars) or `none`.
+        held_out: samples kept for validation, with people whom the training does not see where
+            the pairs allow it.
+        seed: of draws and held-out samples.
+        device: `auto` or `cpu`.
+    """
+
+    name: str
+    trainer: str
+    description: str = ""
+    pairs: str = ""
+    videos: str = ""
+    out: str | None = None
+    components: str = "embedded"
+    frames: pydantic.PositiveInt = 49
+    height: pydantic.PositiveInt = 480
+    width: pydantic.PositiveInt = 720
+    fps: pydantic.NonNegativeFloat = 8.0
+    references: int = pydantic.Field(default=1, ge=0, le=MAXIMUM_REFERENCES)
+    draws: pydantic.NonNegativeInt = 0
+    parser: str = "none"
+    held_out: pydantic.NonNegativeInt = 64
+    seed: pydantic.NonNegativeInt = 0
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class _Networks:
+    autoencoder: components.Autoencoder
+    text: components.TextEncoder
+    foreground: preparation.Foreground | None
+
+
+def prepare(
+    content: dict[str, Any], state_dir: Path, resume: bool = True, evaluate: bool = False
+) -> dict[str, Any]:
+    """Trainer of recipe `pairs_cache`: encode every sample that is not yet there.
+
+    Raises:
+        UserError: pairs or videos are missing, sizes that the autoencoder cannot make, no sample
+            could be made, or the disk is full.
+    """
+    from tqdm import tqdm
+
+    del resume, evaluate  # finished samples always stay
+    recipe = read(CacheRecipe, content)
+    out = Path(recipe.out) if recipe.out else Path(state_dir)
+    videos = Path(recipe.videos)
+    if not recipe.videos or not videos.is_dir():
+        raise UserError(
+            f"There is no folder of videos {recipe.videos!r}; give the one that the pairs were "
+            "built from: --set videos=FOLDER."
+        )
+    pairs = list(read_pairs(recipe.pairs, recipe.references))
+    state = PartialState(cpu=recipe.device == "cpu")
+    networks = _load(recipe, state.device)
+    networks.autoencoder.check_size(recipe.frames, recipe.height, recipe.width)
+    identity = _identity(recipe)
+    own = range(state.process_index, len(pairs), state.num_processes)
+    rows: list[dict[str, Any]] = []
+    skipped: list[dict[str, str]] = []
+    for number in tqdm(own, desc="encode pairs", disable=not state.is_local_main_process):
+        pair = pairs[number]
+        try:
+            key = _key(identity, videos, pair)
+            path = samples.sample_path(out, key)
+            if not path.exists():
+                write_bytes(path, _encode(recipe, networks, videos, pair, key))
+        except (_Unusable, UnreadableVideo) as error:
+            skipped.append({"video": pair.video, "reason": str(error)})
+            continue
+        rows.append({
+            "number": number, "key": key, "video": pair.video, "caption": pair.caption,
+            "kinds": ",".join(s.kind for s in pair.slots),
+            "candidates": ",".join(str(len(s.images)) for s in pair.slots),
+        })
+    return _finish(recipe, identity, out, pairs, rows, skipped, state)
+
+
+class _Unusable(UserError):
+    """A sample that cannot be made from these files; it is counted and left out."""
+
+
+def _load(recipe: CacheRecipe, device: torch.device) -> _Networks:
+    if recipe.parser not in ("embedded", "none"):
+        raise UserError(f"parser is embedded or none, not {recipe.parser!r}; change the recipe.")
+    foreground = None
+    if recipe.parser == "embedded":
+        from idbench.metrics.networks.parser import face_foreground
+
+        foreground = face_foreground
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    return _Networks(
+        components.load_autoencoder(recipe.components).to(device, dtype),
+        components.load_text_encoder(recipe.components, device), foreground,
+    )
+
+
+def _identity(recipe: CacheRecipe) -> dict[str, Any]:
+    """Everything beside the pair that a sample's file depends on."""
+    names = ("frames", "height", "width", "fps", "references", "draws", "parser", "seed")
+    return {
+        "version": samples.VERSION, **{n: getattr(recipe, n) for n in names},
+        "weights": _weight_hashes(recipe.components),
+    }
+
+
+def _weight_hashes(source: str) -> dict[str, str]:
+    if source == "embedded":
+        from idbench import embedded
+
+        return {n: embedded.entry(n)["sha256"] for n in ("vae", "text_encoder")}
+    folder = Path(source)
+    files = sorted([*folder.glob("vae/*.safetensors"), *folder.glob("text_encoder/*.safetensors")])
+    return {str(f.relative_to(folder)): sha256_file(f) for f in files}
+
+
+def _key(identity: Mapping[str, Any], videos: Path, pair: Pair) -> str:
+    parts: list[Any] = [identity, pair.video, pair.caption]
+    for path in (videos / pair.video, *(image for slot in pair.slots for image in slot.images)):
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise _Unusable(f"{path} is missing") from error
+        parts.append([path.name, status.st_size, status.st_mtime_ns])
+    parts.append([slot.kind for slot in pair.slots])
+    return sha256_json(parts)[:40]
+
+
+def _encode(
+    recipe: CacheRecipe, networks: _Networks, videos: Path, pair: Pair, key: str
+) -> bytes:
+    """The bytes of one sample's file."""
+    clip = _clip(videos / pair.video, recipe)
+    frames = torch.stack([components.to_image(frame) for frame in clip], dim=1)
+    tensors = {
+        "latents": _half(networks.autoencoder.encode(frames[None])[0]),
+        "text": _half(networks.text([pair.caption])[0]),
+    }
+    rng = np.random.default_rng([recipe.seed, zlib.crc32(key.encode())])
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    for m, slot in enumerate(pair.slots):
+        for k, path in enumerate(slot.images):
+            image = _reference(path, slot.kind, networks.foreground, recipe)
+            stored = _png(image)
+            tensors[f"image.{m}.{k}"] = stored
+            if recipe.draws:
+                clean = samples.read_image(stored)
+                noisy = [samples.vary(clean, slot.kind, rng, generator)
+                         for _ in range(recipe.draws)]
+                encoded = networks.autoencoder.encode(torch.stack(noisy)[:, :, None])[:, 0]
+                tensors[f"encoded.{m}.{k}"] = _half(encoded)
+    return save(tensors, {
+        "video": pair.video, "caption": pair.caption,
+        "kinds": ",".join(s.kind for s in pair.slots),
+        "candidates": ",".join(str(len(s.images)) for s in pair.slots),
+    })
+
+
+def _clip(path: Path, recipe: CacheRecipe) -> list[np.ndarray]:
+    """`frames` frames of the size, from the video's start."""
+    count = count_frames(path)
+    rate = read_video(path, [0]).fps
+    stride = rate / recipe.fps if recipe.fps else 1.0
+    indices = [round(i * stride) for i in range(recipe.frames)]
+    if indices[-1] >= count:
+        raise _Unusable(f"{path} has {count} frames, the clip needs {indices[-1] + 1}")
+    return [_cover(f, recipe.height, recipe.width) for f in read_video(path, indices).frames]
+
+
+def _cover(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize so that the size is filled, and cut what sticks out on both sides alike."""
+    if image.shape[:2] == (height, width):
+        return image
+    zoom = max(height / image.shape[0], width / image.shape[1])
+    box_height, box_width = height / zoom, width / zoom
+    top, left = (image.shape[0] - box_height) / 2, (image.shape[1] - box_width) / 2
+    box = (left, top, left + box_width, top + box_height)
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS, box)
+    return np.asarray(resized)
+
+
+def _reference(
+    path: Path, kind: str, foreground: preparation.Foreground | None, recipe: CacheRecipe
+) -> np.ndarray:
+    """A reference of the video's size: faces are crops whose background is still to go."""
+    try:
+        with Image.open(path) as opened:
+            image = np.asarray(opened.convert("RGB"))
+    except (OSError, ValueError) as error:
+        raise _Unusable(f"the reference {path} is no readable picture") from error
+    if kind == "face" and foreground is not None:
+        image, _ = preparation.remove_background(image, foreground(image))
+    return preparation.fit_and_pad(image, recipe.height, recipe.width)
+
+
+def _png(image: np.ndarray) -> torch.Tensor:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+
+
+def _half(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to("cpu", torch.float16).contiguous()
+
+
+def _finish(
+    recipe: CacheRecipe, identity: Mapping[str, Any], out: Path, pairs: list[Pair],
+    rows: list[dict[str, Any]], skipped: list[dict[str, str]], state: PartialState,
+) -> dict[str, Any]:
+    """Write the index from every process's rows; the main process returns counts."""
+    from accelerate.utils import gather_object
+
+    state.wait_for_everyone()
+    if state.num_processes > 1:
+        rows, skipped = gather_object(rows), gather_object(skipped)
+    if not state.is_main_process:
+        return {}
+    if not rows:
+        reason = skipped[0]["reason"] if skipped else "the pairs are empty"
+        raise UserError(f"No sample could be made ({reason}); check pairs and videos.")
+    rows.sort(key=lambda row: row.pop("number"))
+    held = set(_held_out([(r["key"], r["video"]) for r in rows], pairs, recipe))
+    for row in rows:
+        row["split"] = "validation" if row["key"] in held else "training"
+    with atomic_path(out / "skipped.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in skipped))
+    with atomic_path(out / "index.parquet") as temporary:
+        pd.DataFrame(rows).drop_duplicates("key").to_parquet(temporary)
+    write_json(out / "cache.json", {**identity, "components": recipe.components})
+    return {"samples": len(rows), "held_out": len(held), "skipped": len(skipped)}
+
+
+def _held_out(
+    rows: Iterable[tuple[str, str]], pairs: list[Pair], recipe: CacheRecipe
+) -> Iterator[str]:
+    """Keys of validation samples: whole groups of videos that pairs link, in a random order.
+
+    Groups larger than what is wanted are left to the training; at most half of all is taken.
+    """
+    from scipy.cluster.hierarchy import DisjointSet
+
+    rows = list(rows)
+    links = DisjointSet(p.video for p in pairs)
+    for pair in pairs:
+        for slot in pair.slots:
+            links.add(slot.video)
+            links.merge(pair.video, slot.video)
+    groups: dict[str, list[str]] = {}
+    for key, video in rows:
+        groups.setdefault(links[video], []).append(key)
+    left = min(recipe.held_out, len(rows) // 2)
+    names = sorted(groups, key=lambda name: zlib.crc32(f"{recipe.seed}/{name}".encode()))
+    for name in names:
+        if len(groups[name]) <= left:
+            left -= len(groups[name])
+            yield from groups[name]
+
+
+# What the command line asks a trainer for.
+prepare.settings = settings_of(CacheRecipe)  # type: ignore[attr-defined]

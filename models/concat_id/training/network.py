@@ -1,0 +1,204 @@
+"""The network that is trained: built from a recipe, filled from a folder, called one way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import CogVideoXTransformer3DModel, WanTransformer3DModel
+from safetensors import SafetensorError
+from torch import nn
+
+from idbench import embedded
+from idbench.errors import UserError
+from idbench.models.concat_id.conditioning import denoise
+from idbench.models.concat_id.networks import build_transformer
+from idbench.models.concat_id.training.recipe import StageRecipe
+from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
+from idbench.names import unknown
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "cogvideox-5b": {
+        "family": "cogvideox", "num_attention_heads": 48, "attention_head_dim": 64,
+        "num_layers": 42, "time_embed_dim": 512, "text_embed_dim": 4096, "in_channels": 16,
+        "out_channels": 16, "sample_width": 90, "sample_height": 60, "sample_frames": 49,
+        "max_text_seq_length": 226,
+    },
+    "wan2.1-1.3b": {
+        "family": "wan", "num_attention_heads": 12, "attention_head_dim": 128, "num_layers": 30,
+        "ffn_dim": 8960, "in_channels": 16, "out_channels": 16, "text_dim": 4096, "freq_dim": 256,
+    },
+}
+"""Published configurations, so that a plan needs no download. Source: their config.json files."""
+
+COMPRESSION = {"cogvideox": (4, 8), "wan": (4, 8)}
+"""Frames and pixels a side that make one latent, of the published autoencoders."""
+WAN_TEXT_TOKENS = 512
+LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+def configuration(recipe: StageRecipe) -> tuple[str, dict[str, Any]]:
+    """Family (`cogvideox` or `wan`) and the arguments of its class.
+
+    Raises:
+        UserError: unknown network, or none of the two families.
+    """
+    given = recipe.network
+    if isinstance(given, str):
+        if given not in NETWORKS:
+            raise unknown("network", given, NETWORKS)
+        given = NETWORKS[given]
+    config = dict(given)
+    family = str(config.pop("family", "cogvideox"))
+    if family not in COMPRESSION:
+        raise unknown("family of networks", family, COMPRESSION)
+    return family, config
+
+
+def build(recipe: StageRecipe) -> nn.Module:
+    """The recipe's transformer with random weights (on the meta device inside its context).
+
+    Raises:
+        UserError: an argument that the class does not take.
+    """
+    family, config = configuration(recipe)
+    try:
+        if family == "cogvideox":
+            return build_transformer(config)
+        return ConcatIDWanTransformer3DModel(
+            **config, reference_adaln=recipe.reference_adaln, reference_ffn_quirk=False
+        )
+    except TypeError as error:
+        raise UserError(
+            f"The recipe {recipe.name!r} has an unusable network ({error}); correct `network`."
+        ) from error
+
+
+def load(recipe: StageRecipe) -> nn.Module:
+    """The recipe's transformer with the weights of `init`; random from `seed` without `init`.
+
+    Raises:
+        UserError: `init` is missing, damaged, or holds another network.
+    """
+    torch.manual_seed(recipe.seed)
+    if recipe.init is None:
+        return build(recipe)
+    if recipe.init.startswith("embedded:"):
+        transformer = build(recipe)
+        _fill(transformer, embedded.load_state(recipe.init.partition(":")[2]), recipe)
+        return transformer
+    folder = transformer_folder(Path(recipe.init))
+    kind = _read_config(folder).get("_class_name", "?")
+    family, config = configuration(recipe)
+    classes: Mapping[str, Any] = {
+        "CogVideoXTransformer3DModel": CogVideoXTransformer3DModel,
+        "WanTransformer3DModel": WanTransformer3DModel,
+        "ConcatIDWanTransformer3DModel": ConcatIDWanTransformer3DModel,
+    }
+    if kind not in classes or (family == "wan") != ("Wan" in kind):
+        raise UserError(
+            f"{folder} holds a {kind}, the recipe {recipe.name!r} trains a {family} network; give "
+            "another `init` or `network`."
+        )
+    try:
+        loaded = classes[kind].from_pretrained(folder, torch_dtype=torch.float32)
+    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"The weights in {folder} cannot be read ({reason}); copy them again."
+        ) from error
+    if kind == "WanTransformer3DModel":
+        loaded = ConcatIDWanTransformer3DModel.from_base(loaded, adaln=recipe.reference_adaln)
+    elif family == "wan" and loaded.config.reference_adaln != recipe.reference_adaln:
+        raise UserError(
+            f"{folder} has reference_adaln {loaded.config.reference_adaln}, the recipe "
+            f"{recipe.name!r} {recipe.reference_adaln}; set it to what `init` has."
+        )
+    for name, value in config.items():
+        if loaded.config.get(name) != value:
+            raise UserError(
+                f"{folder} has {name} {loaded.config.get(name)}, the recipe {recipe.name!r} "
+                f"{value}; give another `init` or `network`."
+            )
+    return loaded
+
+
+def transformer_folder(folder: Path) -> Path:
+    """`folder`/transformer, or `folder` itself where the transformer lies there.
+
+    Raises:
+        UserError: neither has a config.json.
+    """
+    for place in (folder / "transformer", folder):
+        if (place / "config.json").is_file():
+            return place
+    raise UserError(
+        f"There is no transformer in {folder} (no transformer/config.json); give a diffusers "
+        "folder or the folder `export` of an earlier stage as `init`."
+    )
+
+
+def add_lora(transformer: Any, recipe: StageRecipe) -> None:
+    """Freeze the network and add low-rank adapters to its attention, by peft.
+
+    Raises:
+        UserError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise UserError(
+            "LoRA needs the package peft; run `pip install peft`, or set lora_rank to 0."
+        ) from error
+    transformer.requires_grad_(False)
+    torch.manual_seed(recipe.seed + 1)  # of the adapters' first weights
+    transformer.add_adapter(LoraConfig(
+        r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, target_modules=list(LORA_TARGETS)
+    ))
+
+
+class Denoiser(nn.Module):
+    """One call for both families; what accelerate wraps, so that its hooks see each call."""
+
+    def __init__(self, transformer: Any) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.wan = isinstance(transformer, WanTransformer3DModel)
+        self._no_split_modules = transformer._no_split_modules
+
+    def forward(
+        self, latents: torch.Tensor, references: torch.Tensor, text: torch.Tensor,
+        times: torch.Tensor,
+    ) -> torch.Tensor:
+        """Velocity (B, N, C, h, w) of noisy latents (B, N, C, h, w).
+
+        Args:
+            references: (B, M, C, h, w), M may be 0. text: (B, L, D). times: (B,), 0 to 1000.
+        """
+        if not self.wan:
+            held = references if references.shape[1] else None
+            return denoise(self.transformer, latents, held, text, times)
+        output = self.transformer(
+            latents.transpose(1, 2), times, text, references.transpose(1, 2), return_dict=False
+        )[0]
+        return output.transpose(1, 2)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{folder / 'config.json'} is no valid JSON; copy it again.") from error
+
+
+def _fill(transformer: nn.Module, state: Mapping[str, torch.Tensor], recipe: StageRecipe) -> None:
+    try:
+        transformer.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(
+            f"{recipe.init} holds another network than the recipe {recipe.name!r}; give another "
+            "`init` or `network`."
+        ) from error

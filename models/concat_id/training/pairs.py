@@ -1,0 +1,89 @@
+"""Reads the parquet files of `idbench pairs build`, or any with the same few columns.
+
+Used columns: `video` (path inside the folder of videos), `caption`, and `references`, a list in
+the order of the sequence of `kind` (face, garment, background; face where absent), `video` (that
+it comes from; optional) and `candidates`, a list of `image` (file relative to the parquet file's
+folder). Faces are upright crops as `references.crop_face` makes them. Other columns are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from idbench.errors import UserError
+
+KINDS = ("face", "garment", "background")
+_NEEDED = ("video", "caption", "references")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One reference of a sample: its kind, where it comes from, and the images to draw from."""
+
+    kind: str
+    video: str
+    images: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A video to generate, and its references in the order of the sequence."""
+
+    video: str
+    caption: str
+    slots: tuple[Slot, ...]
+
+
+def read_pairs(source: str, references: int) -> Iterator[Pair]:
+    """The pairs of a parquet file that have at least so many references; further ones are cut.
+
+    Raises:
+        UserError: the file is missing, damaged, or lacks a column; no pair is left.
+    """
+    path = Path(source)
+    if not source or not path.is_file():
+        raise UserError(
+            f"There is no pairs file {source!r}; build one with `idbench pairs build`, and give "
+            "one of its parquet files: --set pairs=FILE."
+        )
+    try:
+        file = pq.ParquetFile(path)
+        missing = [name for name in _NEEDED if name not in file.schema_arrow.names]
+        if missing:
+            raise UserError(
+                f"The pairs file {path} has no column {missing[0]!r}; give a parquet file of "
+                "`idbench pairs build`."
+            )
+        found = 0
+        for batch in file.iter_batches(1000, columns=list(_NEEDED)):
+            for row in batch.to_pylist():
+                slots = tuple(_slot(row["video"], r, path) for r in row["references"] or ())
+                slots = tuple(slot for slot in slots if slot.images)
+                if len(slots) >= references:
+                    found += 1
+                    yield Pair(row["video"], row["caption"] or "", slots[:references])
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"The pairs file {path} is damaged ({error}); build it again.") from error
+    if not found:
+        raise UserError(
+            f"No pair in {path} has {references} references; take another file or --set references="
+            "N."
+        )
+
+
+def _slot(video: str, reference: dict[str, Any], path: Path) -> Slot:
+    kind = reference.get("kind") or "face"
+    if kind not in KINDS:
+        raise UserError(
+            f"The pairs file {path} has a reference of kind {kind!r}; known: {', '.join(KINDS)}."
+        )
+    images = tuple(
+        path.parent / c["image"] for c in reference.get("candidates") or () if c.get("image")
+    )
+    return Slot(kind, reference.get("video") or video, images)

@@ -1,0 +1,230 @@
+"""What a stage costs before it runs: parameters, tokens, operations, memory, hours.
+
+Nothing is downloaded or computed: the network is built on the meta device and one step of it is
+counted there. Hours follow from the operations of the model (forward and backward, without what
+gradient checkpointing computes again) and an assumed share of the GPU's peak (`mfu`). Memory is
+that of weights, gradients, optimiser, average and kept activations, plus `overhead`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from idbench.errors import UserError
+from idbench.models.concat_id.training import network
+from idbench.models.concat_id.training.measure import measure
+from idbench.models.concat_id.training.recipe import StageRecipe
+
+STRATEGIES = ("ddp", "fsdp", "zero2")
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What a plan takes for granted.
+
+    Attributes:
+        gpus: processes, one a GPU.
+        strategy: `ddp` (all of the state on each GPU), `fsdp` (weights, gradients and optimiser
+            divided), `zero2` (DeepSpeed: gradients and optimiser divided, weights in bfloat16).
+        mfu: model FLOPs utilisation, 0..1.
+        peak_tflops: of one GPU in bfloat16, dense; 989 is an H100 or H800 (SXM).
+        memory: of one GPU, GiB.
+        overhead: GiB for CUDA, the autoencoder and fragments of memory.
+    """
+
+    gpus: int = 8
+    strategy: str = "ddp"
+    mfu: float = 0.4
+    peak_tflops: float = 989.0
+    memory: float = 80.0
+    overhead: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise UserError(
+                f"--strategy is one of {', '.join(STRATEGIES)}, not {self.strategy!r}."
+            )
+        if not 0 < self.mfu <= 1 or self.peak_tflops <= 0 or self.gpus < 1:
+            raise UserError(
+                "--mfu lies in (0, 1], --peak-tflops above 0 and --gpus at 1 or more; change them."
+            )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `plan` found; sizes in GiB, operations in floating-point operations.
+
+    Attributes:
+        parameters, trained_parameters: of the network; of LoRA's adapters, or all.
+        tokens: of one sample's sequence: text (none for Wan, whose blocks read it by
+            cross-attention), video, references.
+        flops_per_sample: forward and backward of one sample.
+        flops_per_step: of `global_batch` samples over all GPUs; `hardware_flops_per_step` with
+            what gradient checkpointing computes again.
+        memory: parts by name; `memory_per_gpu` their sum; `fits` whether it is within the GPU's.
+        hours: until `steps`, without validation; `gpu_hours` times the GPUs.
+    """
+
+    recipe: str
+    parameters: int
+    trained_parameters: int
+    tokens: int
+    text_tokens: int
+    video_tokens: int
+    reference_tokens: int
+    accumulation: int
+    steps: int
+    samples: int
+    flops_per_sample: float
+    flops_per_step: float
+    hardware_flops_per_step: float
+    memory: dict[str, float]
+    memory_per_gpu: float
+    fits: bool
+    seconds_per_step: float
+    hours: float
+    gpu_hours: float
+    assumptions: Assumptions
+
+    def as_dict(self) -> dict[str, Any]:
+        """All values, for JSON."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        a = self.assumptions
+        parts = ", ".join(f"{name} {size:.1f}" for name, size in self.memory.items())
+        return [
+            f"parameters         {self.parameters:,} ({self.trained_parameters:,} trained)",
+            f"tokens a sample    {self.tokens:,} (text {self.text_tokens:,}, video "
+            f"{self.video_tokens:,}, references {self.reference_tokens:,})",
+            f"samples            {self.samples:,} in {self.steps:,} steps of "
+            f"{self.samples // self.steps} (each GPU adds up {self.accumulation} batches)",
+            f"FLOPs a sample     {self.flops_per_sample:.3e} forward and backward",
+            f"FLOPs a step       {self.flops_per_step:.3e}, with what checkpointing computes "
+            f"again {self.hardware_flops_per_step:.3e}",
+            f"memory a GPU       {self.memory_per_gpu:.1f} GiB of {a.memory:.0f}: {parts}"
+            + ("" if self.fits else "  -- DOES NOT FIT"),
+            f"time               {self.seconds_per_step:.2f} s a step, {self.hours:,.1f} hours on "
+            f"{a.gpus} GPUs, {self.gpu_hours:,.0f} GPU-hours",
+            f"assumed            {a.strategy}, MFU {a.mfu:.0%} of {a.peak_tflops:g} TFLOP/s a GPU, "
+            f"{a.overhead:g} GiB for the rest; without validation and data",
+        ]
+
+
+def plan(recipe: StageRecipe, assumed: Assumptions) -> Plan:
+    """The plan of a recipe.
+
+    Raises:
+        UserError: a network that cannot be built, sizes that do not fit, or a global batch that
+            so many GPUs cannot make.
+    """
+    family, _ = network.configuration(recipe)
+    frames, height, width = latent_size(recipe, family)
+    with torch.device("meta"):
+        transformer: Any = network.build(recipe)
+    patch = transformer.config.patch_size
+    side = patch if isinstance(patch, int) else patch[-1]
+    text = (
+        (transformer.config.max_text_seq_length, transformer.config.text_embed_dim)
+        if family == "cogvideox"
+        else (network.WAN_TEXT_TOKENS, transformer.config.text_dim)
+    )
+    area = (height // side) * (width // side)
+    # Counted before the network changes its type: weights are kept as the loop keeps them.
+    parameters = sum(p.numel() for p in transformer.parameters())
+    trained = adapter_parameters(transformer, recipe.lora_rank) if recipe.lora_rank else parameters
+    dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+    counted = measure(
+        transformer, recipe.batch, frames, recipe.references, height, width, text, dtype
+    )
+    # Without weights' gradients a backward pass costs as much as a forward pass.
+    backward = counted.forward if recipe.lora_rank else counted.backward
+    per_sample = (counted.forward + backward) / recipe.batch
+    again = counted.again / recipe.batch if recipe.gradient_checkpointing else 0
+    accumulation = recipe.accumulation(assumed.gpus)
+    # Text passes Wan's blocks by cross-attention: it is no part of the sequence there.
+    tokens = (text[0] if family == "cogvideox" else 0, frames * area, recipe.references * area)
+    memory = state_memory(recipe, assumed, parameters, trained, _largest_block(transformer))
+    memory["activations"] = counted.kept(recipe.gradient_checkpointing) / GIB
+    memory["overhead"] = assumed.overhead
+    total = sum(memory.values())
+    step = per_sample * recipe.global_batch
+    seconds = step / (assumed.gpus * assumed.peak_tflops * 1e12 * assumed.mfu)
+    hours = seconds * recipe.steps / 3600
+    return Plan(
+        recipe.name, parameters, trained, sum(tokens), *tokens, accumulation, recipe.steps,
+        recipe.steps * recipe.global_batch, per_sample, step,
+        step + again * recipe.global_batch, memory, total, total <= assumed.memory, seconds,
+        hours, hours * assumed.gpus, assumed,
+    )
+
+
+def latent_size(recipe: StageRecipe, family: str) -> tuple[int, int, int]:
+    """Latent frames, height and width of the recipe's video.
+
+    Raises:
+        UserError: sizes that the autoencoder or the patches cannot divide.
+    """
+    temporal, spatial = network.COMPRESSION[family]
+    unit = 2 * spatial
+    if recipe.height % unit or recipe.width % unit or (recipe.frames - 1) % temporal:
+        raise UserError(
+            f"The recipe {recipe.name!r} has {recipe.frames} frames of {recipe.height}x"
+            f"{recipe.width}; frames must be {temporal}k + 1, height and width multiples of {unit}."
+        )
+    return (
+        (recipe.frames - 1) // temporal + 1, recipe.height // spatial, recipe.width // spatial
+    )
+
+
+def state_memory(
+    recipe: StageRecipe, assumed: Assumptions, parameters: int, trained: int, block: int
+) -> dict[str, float]:
+    """GiB of weights, gradients, optimiser and average on one GPU.
+
+    float32 weights and AdamW's two moments, as accelerate keeps them under autocast, which adds
+    a bfloat16 copy of the weights in use; DeepSpeed keeps bfloat16 weights and float32 masters.
+    Frozen weights (LoRA) are bfloat16 under `bf16`.
+
+    Args:
+        block: parameters of the largest block, which FSDP gathers (two, as it reads ahead).
+    """
+    mixed = recipe.precision == "bf16"
+    frozen = (parameters - trained if recipe.lora_rank else 0) * (2 if mixed else 4)
+    parts = assumed.gpus if assumed.strategy != "ddp" else 1
+    average = 4 * trained if recipe.ema and recipe.ema_device == "same" else 0
+    if assumed.strategy == "zero2":
+        sizes = {
+            "weights": frozen + 2 * trained, "gradients": 2 * trained / parts,
+            "optimiser": 12 * trained / parts, "average": average,
+        }
+    else:
+        copy = 2 * trained if mixed and assumed.strategy == "ddp" else 0
+        gathered = 2 * block * (2 if mixed else 4) if assumed.strategy == "fsdp" else 0
+        sizes = {
+            "weights": (frozen + 4 * trained) / parts + copy + gathered,
+            "gradients": 4 * trained / parts, "optimiser": 8 * trained / parts,
+            "average": average / parts,
+        }
+    return {name: size / GIB for name, size in sizes.items()}
+
+
+def adapter_parameters(transformer: nn.Module, rank: int) -> int:
+    """Parameters of LoRA's adapters of this rank (see `network.LORA_TARGETS`)."""
+    return sum(
+        rank * (module.in_features + module.out_features)
+        for name, module in transformer.named_modules()
+        if isinstance(module, nn.Linear)
+        and any(name == t or name.endswith(f".{t}") for t in network.LORA_TARGETS)
+    )
+
+
+def _largest_block(transformer: Any) -> int:
+    blocks = getattr(transformer, "transformer_blocks", None) or transformer.blocks
+    return max(sum(p.numel() for p in block.parameters()) for block in blocks)

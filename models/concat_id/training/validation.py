@@ -1,0 +1,192 @@
+"""How a training goes: fixed held-out samples as a picture, their loss, ArcSim and CLIPDist.
+
+The samples are the first of the cache's held-out split, each with its own fixed noise, so that
+pictures of different steps show the same people, prompts and starting noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from PIL import Image
+
+from idbench.files import write_bytes
+from idbench.models.concat_id.autoencoder import to_frames
+from idbench.models.concat_id.networks import build_scheduler
+from idbench.models.concat_id.training.objective import Batch, FlowObjective, loss
+from idbench.models.concat_id.training.samples import read_sample
+from idbench.types import Reference, Sample, Video
+
+if TYPE_CHECKING:
+    from idbench.models.concat_id.training.loop import Session
+
+METRICS = ("arcsim", "clipdist")
+
+
+@torch.no_grad()
+def validate(session: Session) -> dict[str, Any]:
+    """Write STATE/validation/STEP.png and return what was measured; every process calls this.
+
+    Keys: `validation_loss`; with an autoencoder `validation_arcsim` and `validation_clipdist`
+    (mean over the scored samples) with `..._scored` (how many), or `..._unscored` with the
+    reason. Empty where the cache holds out nothing, and on other processes than the main one.
+    """
+    held = session.cache.split("validation").head(session.recipe.validation_samples)
+    if not len(held):
+        return {}
+    accelerator = session.accelerator
+    world, rank = accelerator.num_processes, accelerator.process_index
+    # All processes make equally many, as sharded weights want it; what is double is dropped.
+    own = [(rank + k * world) % len(held) for k in range(-(-len(held) // world))]
+    losses, videos = [], []
+    for number in own:
+        batch = _read(session, str(held.key[number]), number, len(held))
+        losses.append(loss(session.network, session.objective, batch).mean())
+        if session.autoencoder is not None:
+            latents = sample_latents(session, batch, number)
+            videos.append(torch.from_numpy(to_frames(session.autoencoder.decode(latents))))
+    values: dict[str, Any] = {
+        "validation_loss": float(accelerator.reduce(torch.stack(losses).mean(), "mean"))
+    }
+    if not videos:
+        return values if accelerator.is_main_process else {}
+    gathered = accelerator.gather(torch.cat(videos).to(accelerator.device)).cpu().numpy()
+    if not accelerator.is_main_process:
+        return {}
+    count = len(own)
+    # Process r made the samples r, r + world, ...; put them back in order.
+    made = [gathered[(i % world) * count + i // world] for i in range(len(held))]
+    images = [_images(session, str(key)) for key in held.key]
+    buffer = io.BytesIO()
+    grid(images, made).save(buffer, format="PNG")
+    write_bytes(session.state_dir / "validation" / f"{session.step:08d}.png", buffer.getvalue())
+    if session.recipe.score:
+        values.update(score(session, held, images, made))
+    return values
+
+
+def sample_latents(session: Session, batch: Batch, seed: int) -> torch.Tensor:
+    """Denoise from noise of `seed`: (B, N, C, h, w).
+
+    References stand in both branches of the guidance; the unconditional text is zero.
+    """
+    recipe, device = session.recipe, batch.latents.device
+    generator = torch.Generator().manual_seed(seed)
+    latents = torch.randn(batch.latents.shape, generator=generator).to(device)
+    guided = recipe.validation_guidance != 1.0
+    text, references = batch.text, batch.references
+    if guided:
+        text = torch.cat([torch.zeros_like(text), text])
+        references = torch.cat([references, references])
+    flow = isinstance(session.objective, FlowObjective)
+    scheduler: Any = (
+        FlowMatchEulerDiscreteScheduler(shift=recipe.time_shift) if flow else build_scheduler()
+    )
+    if not flow:
+        scheduler.alphas_cumprod = session.objective.alphas.cpu()  # type: ignore[union-attr]
+    scheduler.set_timesteps(recipe.validation_steps, device=device)
+    previous = None
+    for i, time in enumerate(scheduler.timesteps):
+        both = torch.cat([latents, latents]) if guided else latents
+        output = session.network(both, references, text, time.expand(len(both))).float()
+        if guided:
+            without, with_text = output.chunk(2)
+            output = without + recipe.validation_guidance * (with_text - without)
+        if flow:
+            latents = scheduler.step(output, time, latents, return_dict=False)[0]
+        else:
+            before = scheduler.timesteps[i - 1] if i else None
+            latents, previous = scheduler.step(
+                output, previous, time, before, latents, generator=generator, return_dict=False
+            )
+    return latents
+
+
+def grid(images: list[list[np.ndarray]], videos: list[np.ndarray]) -> Image.Image:
+    """One row a sample: its references, then four frames of its video."""
+    rows = []
+    for held, frames in zip(images, videos, strict=True):
+        shown = [frames[t] for t in np.linspace(0, len(frames) - 1, 4).round().astype(int)]
+        rows.append(np.concatenate([*held, *shown], axis=1))
+    return Image.fromarray(np.concatenate(rows))
+
+
+def score(
+    session: Session, held: Any, images: list[list[np.ndarray]], videos: list[np.ndarray]
+) -> dict[str, Any]:
+    """ArcSim and CLIPDist of the videos under `strict-v1`."""
+    from idbench import embedded
+    from idbench.metrics.score import Scorer
+    from idbench.registry import METRICS as REGISTERED
+
+    missing = {"arcface", "clip"} - set(embedded.entries())
+    if missing:
+        reason = f"no weights of {', '.join(sorted(missing))}"
+        return {f"validation_{name}_unscored": reason for name in METRICS}
+    found: dict[str, list[float]] = {name: [] for name in METRICS}
+    reasons: dict[str, str] = {}
+    fps = session.cache.settings.get("fps") or 8.0
+    with tempfile.TemporaryDirectory() as folder:
+        scorer = Scorer("strict-v1", None, [REGISTERED.load(name) for name in METRICS])
+        for number, (row, pictures, frames) in enumerate(
+            zip(held.itertuples(), images, videos, strict=True)
+        ):
+            sample = _sample(row, pictures, number, Path(folder))
+            digest = hashlib.sha256(frames.tobytes()).hexdigest()
+            for value in scorer.score(sample, Video(frames, fps), digest):
+                if value.identity is None and value.frame is None and value.metric in found:
+                    if value.value is None:
+                        reasons[value.metric] = str(value.reason)
+                    else:
+                        found[value.metric].append(value.value)
+    values: dict[str, Any] = {}
+    for name, scored in found.items():
+        if scored:
+            values[f"validation_{name}"] = float(np.mean(scored))
+            values[f"validation_{name}_scored"] = len(scored)
+        else:
+            values[f"validation_{name}_unscored"] = reasons.get(name, "no sample has a face")
+    return values
+
+
+def _sample(row: Any, pictures: list[np.ndarray], number: int, folder: Path) -> Sample:
+    references = []
+    for place, (kind, picture) in enumerate(zip(row.kinds.split(","), pictures, strict=False)):
+        path = folder / f"{number}-{place}.png"
+        Image.fromarray(picture).save(path)
+        references.append(Reference(kind, f"{number}-{place}", path))
+    return Sample(
+        id=str(row.key), split="validation", prompt_id=str(number), prompt=row.caption,
+        category="validation", references=tuple(references), seed=number,
+    )
+
+
+def _read(session: Session, key: str, number: int, count: int) -> Batch:
+    """A validation sample without pixel noise and dropout, at its own fixed time and noise."""
+    recipe = session.recipe
+    fresh = recipe.references > 0 and session.autoencoder is not None
+    row = read_sample(session.cache.folder, key, recipe.references, fresh, None)
+    generator = torch.Generator().manual_seed(10_000 + number)
+    one = torch.ones(())
+    return session.to_device({name: value[None] for name, value in {
+        **row, "keep_text": one, "keep_references": one,
+        "uniform": torch.tensor((number + 0.5) / count),
+        "noise": torch.randn(row["latents"].shape, generator=generator),
+    }.items()})
+
+
+def _images(session: Session, key: str) -> list[np.ndarray]:
+    """The references of a sample, uint8 RGB."""
+    recipe = session.recipe
+    if not recipe.references:
+        return []
+    row = read_sample(session.cache.folder, key, recipe.references, True, None)
+    return list(to_frames(row["images"][:, :, None])[:, 0])
+
