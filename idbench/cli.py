@@ -21,6 +21,7 @@ COMMANDS = {
     "report": "idbench.commands.report:report",
     "check": "idbench.commands.check:check",
     "figure": "idbench.commands.figure:figure",
+    "study": "idbench.commands.study:study",
     "list": "idbench.commands.listing:listing",
     "train": "idbench.commands.train:train",
     "pairs": "idbench.commands.pairs:pairs",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 INK, MUTED, RULE = "#1d1c1a", "#6d6a63", "#d9d5cc"
 SERIES = ("#2c5d8f", "#b4532a", "#3f7a4c", "#7f569b", "#937400", "#2f8088")
 """Told apart in print and by readers who see few colours; markers differ too."""
+ENDINGS = (".pdf", ".png", ".svg", ".webp")
 MARKERS = ("o", "s", "D", "^", "v", "P")
 
 Points = Sequence[tuple[float, float | None]]
@@ -233,6 +234,25 @@ def save(figure: Figure, path: Path, dpi: int = 300) -> None:
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(temporary, format=kind, dpi=dpi, facecolor="white", metadata=metadata,
                        bbox_inches="tight", pad_inches=0.03)
+
+
+def save_as(figure: Figure, output: Path, dpi: int = 300) -> list[Path]:
+    """Write a figure by the ending of `output`; without an ending both as PDF and as PNG.
+
+    Raises:
+        UserError: an ending that no figure has.
+    """
+    from idbench.errors import UserError
+
+    if output.suffix.lower() in ENDINGS:
+        paths = [output]
+    elif output.suffix and output.suffix[1:].isalpha():
+        raise UserError(f"{output} ends in {output.suffix}; a figure can be {', '.join(ENDINGS)}.")
+    else:
+        paths = [output.with_name(output.name + ending) for ending in (".pdf", ".png")]
+    for path in paths:
+        save(figure, path, dpi)
+    return paths
 
 
 def _axes(count: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:

@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from idbench.commands import options as opt
-from idbench.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from idbench.runs import Run
-
-KINDS = (".pdf", ".png", ".svg", ".webp")
 
 _common = opt.sharing(
     click.argument("run", nargs=-1, required=True, type=click.Path(path_type=Path)),
@@ -119,14 +116,5 @@ def _open(folders: Sequence[Path]) -> list[Run]:
 def _save(made: Figure, output: Path, dpi: int) -> None:
     from idbench.reports import figures
 
-    if output.suffix.lower() in KINDS:
-        paths = [output]
-    elif output.suffix and output.suffix[1:].isalpha():
-        raise UserError(
-            f"{output} ends in {output.suffix}; a figure can be {', '.join(KINDS)}."
-        )
-    else:
-        paths = [output.with_name(output.name + kind) for kind in (".pdf", ".png")]
-    for path in paths:
-        figures.save(made, path, dpi)
+    for path in figures.save_as(made, output, dpi):
         click.echo(f"Figure: {path}")

@@ -1,0 +1,148 @@
+"""`idbench study`: a human study of pairs of videos, judged blind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from idbench.commands import options as opt
+from idbench.errors import UserError
+
+_study = click.argument("study", type=click.Path(path_type=Path))
+
+
+@click.group(short_help="Let people compare the videos of runs, blind.")
+def study() -> None:
+    """Let people compare the videos of two or more runs, blind, and score their votes."""
+
+
+@study.command(short_help="Make a study of two or more runs.")
+@click.argument("run", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=Path("study"), show_default=True,
+    help="The study's folder.",
+)
+@click.option(
+    "--pairs", type=click.IntRange(min=1), default=100, show_default=True,
+    help="Pairs of videos that each voter judges, at most.",
+)
+@click.option(
+    "--ties", is_flag=True, help='Allow "no difference"; else one of both has to be chosen.'
+)
+@opt.seed_option
+def build(run: tuple[Path, ...], output: Path, pairs: int, ties: bool, seed: int) -> None:
+    """Make a study in a new folder, of samples that all RUNs have a video of."""
+    from idbench.files import saying_disk_full
+    from idbench.reports import series
+    from idbench.reports import study as studies
+    from idbench.runs import Run
+
+    runs = [Run.open(folder) for folder in run]
+    with saying_disk_full(output):
+        made = studies.build(runs, series.labels(runs), output, pairs=pairs, seed=seed, ties=ties)
+    click.echo(
+        f"Study: {output}: {len(made.pairs)} pairs of {len(made.samples)} samples by "
+        f"{len(made.systems)} systems. Vote with: idbench study serve {output}"
+    )
+
+
+@study.command(short_help="Show a study on this machine and keep the votes.")
+@_study
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, help="Default: any free one."
+)
+@click.option("--voter", metavar="NAME", help="Fill in this name; else the page asks for one.")
+@click.option("--open", "open_browser", is_flag=True, help="Open the page in the browser.")
+def serve(study: Path, port: int, voter: str | None, open_browser: bool) -> None:
+    """Show a study to voters at this machine until Ctrl-C; nobody else can reach it.
+
+    Each answer is written to STUDY/votes/NAME.json at once. A voter who comes back goes on.
+    """
+    from idbench.lock import exclusive
+    from idbench.reports.study import Study
+    from idbench.reports.study_server import StudyServer
+    from idbench.reports.votes import check_name
+
+    found = Study.open(study)
+    query = f"?voter={check_name(voter)}" if voter else ""
+    # Two servers of one study would overwrite each other's votes.
+    with exclusive(study / "votes"), StudyServer(found, port) as server:
+        click.echo(f"Vote at {server.address}{query} (Ctrl-C ends it)")
+        if open_browser:
+            import webbrowser
+
+            webbrowser.open(f"{server.address}{query}")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            click.echo("Ended. The votes are kept.")
+
+
+@study.command(short_help="Write a study as one page for a voter elsewhere.")
+@_study
+@click.option("--voter", metavar="NAME", required=True, help="Whose page it is.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
+    help="The page. Default: NAME.html, in this folder.",
+)
+def page(study: Path, voter: str, output: Path | None) -> None:
+    """Write one self-contained page that opens from disk, without a server.
+
+    It keeps its answers in the browser and offers them as a file, to be put into STUDY/votes.
+    """
+    from idbench.reports import study_page
+    from idbench.reports.study import Study
+
+    target = output or Path(f"{voter}.html")
+    study_page.write(Study.open(study), voter, target)
+    click.echo(f"Page: {target} ({target.stat().st_size / 1e6:.1f} MB)")
+
+
+@study.command(short_help="Preference rates, agreement and strengths from the votes.")
+@click.argument("votes", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--study", "folder", type=click.Path(path_type=Path),
+    help="The study's folder, where VOTES are files that do not lie in it.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
+    help="Also draw the bars to this file (.pdf, .png, .svg or .webp; without: PDF and PNG).",
+)
+@opt.json_option
+def score(
+    votes: tuple[Path, ...], folder: Path | None, output: Path | None, as_json: bool
+) -> None:
+    """Score VOTES: a study's folder (all of its votes), or single files."""
+    from idbench.reports import study_figure, study_score
+    from idbench.reports.study import Study
+
+    place, files = _files(votes, folder)
+    result = study_score.score(Study.open(place), files)
+    click.echo(study_score.to_json(result) if as_json else study_score.to_markdown(result))
+    if output:
+        from idbench.reports import figures
+
+        for path in figures.save_as(study_figure.bars(result), output):
+            click.echo(f"Figure: {path}", err=as_json)
+
+
+def _files(votes: Sequence[Path], folder: Path | None) -> tuple[Path, list[Path]]:
+    """The study's folder and the files of votes."""
+    files: list[Path] = []
+    for path in votes:
+        if path.is_dir():
+            inside = path if path.name == "votes" else path / "votes"
+            files += sorted(p for p in inside.glob("*.json") if not p.name.startswith("."))
+        else:
+            files.append(path)
+    if folder is None:
+        first = votes[0]
+        if first.is_dir():
+            folder = first.parent if first.name == "votes" else first
+        else:
+            folder = first.resolve().parent.parent
+            if not (folder / "study.json").is_file():
+                raise UserError(f"{first} lies in no study; name its folder with --study.")
+    return folder, files

@@ -1,0 +1,110 @@
+"""Agreement between voters, and Bradley-Terry strengths of systems from paired comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+ITERATIONS = 2_000
+TOLERANCE = 1e-9
+
+
+def counts(ratings: Sequence[Sequence[Hashable]]) -> np.ndarray:
+    """(units, categories) how often each category was given to each unit."""
+    names = {name: i for i, name in enumerate(dict.fromkeys(c for of in ratings for c in of))}
+    table = np.zeros((len(ratings), len(names)))
+    for row, of in zip(table, ratings, strict=True):
+        for category in of:
+            row[names[category]] += 1
+    return table
+
+
+def raw_agreement(table: np.ndarray) -> float | None:
+    """Share 0..1 of pairs of votes on one unit that agree; None where no unit has two votes."""
+    votes = table.sum(1)
+    pairs = (votes * (votes - 1)).sum()
+    return float((table * (table - 1)).sum() / pairs) if pairs else None
+
+
+def fleiss_kappa(table: np.ndarray) -> float | None:
+    """Fleiss' kappa (1971): agreement beyond chance, 1 at most, 0 as by chance.
+
+    Units with fewer votes than the most voted ones are left out, as the formula asks for one
+    number of votes. None where that leaves none, where it is one vote, or where every vote names
+    one category (chance would agree always).
+    """
+    votes = table.sum(1)
+    most = votes.max() if len(votes) else 0
+    if most < 2:
+        return None
+    full = table[votes == most]
+    observed = float(((full * (full - 1)).sum(1) / (most * (most - 1))).mean())
+    expected = float(((full.sum(0) / full.sum()) ** 2).sum())
+    return None if expected >= 1 - 1e-12 else (observed - expected) / (1 - expected)
+
+
+def krippendorff_alpha(table: np.ndarray) -> float | None:
+    """Krippendorff's alpha for nominal data (2011), which allows missing votes.
+
+    1 - observed / expected disagreement. None where no unit has two votes or all votes of such
+    units name one category.
+    """
+    pairable = table[table.sum(1) >= 2]
+    if not len(pairable):
+        return None
+    votes = pairable.sum(1)
+    total = votes.sum()
+    within = pairable / (votes - 1)[:, None]
+    disagree = float((within * (votes[:, None] - pairable)).sum()) / total
+    by_category = pairable.sum(0)
+    expected = float((by_category * (total - by_category)).sum()) / (total * (total - 1))
+    return None if expected <= 1e-12 else 1 - disagree / expected
+
+
+def bradley_terry(wins: np.ndarray) -> np.ndarray:
+    """Log strengths (..., systems) of mean 0 from wins (..., systems, systems).
+
+    `wins[..., i, j]` counts how often i was preferred to j; a tie is half a win of each. The
+    likelihood is maximised by Hunter's MM steps (2004). Half a won and half a lost comparison
+    of each system with an average one is added, so that a system that never lost (or never won)
+    has a finite strength.
+    """
+    wins = np.asarray(wins, np.float64)
+    compared = wins + np.swapaxes(wins, -1, -2)
+    won = wins.sum(-1) + 0.5
+    strength = np.ones(wins.shape[:-1])
+    for _ in range(ITERATIONS):
+        total = compared / (strength[..., :, None] + strength[..., None, :])
+        # The average system stays at strength 1.
+        fresh = won / (total.sum(-1) + 1.0 / (strength + 1.0))
+        moved = np.abs(np.log(fresh / strength)).max() if strength.size else 0.0
+        strength = fresh
+        if moved < TOLERANCE:
+            break
+    logs = np.log(strength)
+    return logs - logs.mean(-1, keepdims=True)
+
+
+def bradley_terry_interval(
+    wins: np.ndarray, resamples: int, seed: int, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Log strengths and the bounds of their percentile interval, resampling clusters.
+
+    Args:
+        wins: (clusters, systems, systems); the comparisons of one cluster stay together.
+
+    Returns:
+        Strengths, low, high, each (systems,); with fewer than two clusters the bounds are NaN.
+    """
+    wins = np.asarray(wins, np.float64)
+    found = bradley_terry(wins.sum(0))
+    number = len(wins)
+    if number < 2:
+        return found, np.full_like(found, np.nan), np.full_like(found, np.nan)
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(number, np.full(number, 1 / number), size=resamples)
+    strengths = bradley_terry(np.einsum("bc,cij->bij", drawn, wins))
+    tail = (1 - level) / 2
+    low, high = np.quantile(strengths, [tail, 1 - tail], axis=0)
+    return found, low, high

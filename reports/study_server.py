@@ -1,0 +1,149 @@
+"""A server on the loopback interface alone that shows a study and keeps the votes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from idbench.errors import UserError
+from idbench.reports import study_page
+from idbench.reports.study import Study
+from idbench.reports.votes import BadName, Refused, Votes
+
+HOST = "127.0.0.1"
+LARGEST_BODY = 4096
+"""Bytes of a request: an answer is far smaller."""
+
+
+class StudyServer(ThreadingHTTPServer):
+    """Serves one study until `shutdown`; port 0 takes any free one.
+
+    Raises:
+        UserError: the port is taken.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, study: Study, port: int = 0) -> None:
+        self.study = study
+        self.page = study_page.render(study).encode("utf-8")
+        self._votes: dict[str, Votes] = {}
+        self._lock = threading.Lock()
+        try:
+            super().__init__((HOST, port), _Handler)
+        except OSError as error:
+            raise UserError(
+                f"Port {port} is taken ({error.strerror}); name another with --port."
+            ) from error
+
+    @property
+    def address(self) -> str:
+        return f"http://{HOST}:{self.server_port}/"
+
+    def state(self, voter: str) -> dict[str, Any]:
+        """What the page needs to begin or go on."""
+        with self._lock:
+            votes = self._of(voter)
+            return {"trials": study_page.trials(self.study, voter), "answers": votes.answers}
+
+    def put(self, voter: str, entry: dict[str, Any]) -> None:
+        """Keep one answer; it is on disk when this returns."""
+        with self._lock:
+            self._of(voter).put(entry)
+
+    def _of(self, voter: str) -> Votes:
+        if voter not in self._votes:
+            self._votes[voter] = Votes(self.study, voter)
+        return self._votes[voter]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: StudyServer
+    server_version, sys_version = "idbench", ""
+
+    def do_GET(self) -> None:
+        if not self._ours():
+            return
+        url = urlsplit(self.path)
+        if url.path == "/":
+            self._send(200, "text/html; charset=utf-8", self.server.page)
+        elif url.path == "/state":
+            voter = parse_qs(url.query).get("voter", [""])[0]
+            try:
+                self._json(200, self.server.state(voter))
+            except BadName as error:
+                self._json(400, {"problem": str(error)})
+            except (UserError, OSError) as error:
+                self._failed(error)
+        elif url.path.startswith("/media/"):
+            code = url.path.removeprefix("/media/")
+            path = self.server.study.media(code)
+            if path is None or not path.is_file():
+                self._json(404, {"problem": "unknown"})
+            else:
+                self._send(200, self.server.study.kind(code), path.read_bytes())
+        else:
+            self._json(404, {"problem": "unknown"})
+
+    def do_POST(self) -> None:
+        if not self._ours():
+            return
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > LARGEST_BODY:
+            self.close_connection = True
+            self._json(413, {"problem": "too long"})
+            return
+        body = self.rfile.read(int(length))
+        # A form of another site can send no JSON, so no other page can vote.
+        kind = self.headers.get("Content-Type", "").partition(";")[0].strip()
+        if urlsplit(self.path).path != "/vote" or kind != "application/json":
+            self._json(404, {"problem": "unknown"})
+            return
+        try:
+            entry = json.loads(body)
+            if not isinstance(entry, dict) or not isinstance(entry.get("voter"), str):
+                raise Refused("no answer")
+            self.server.put(entry["voter"], entry)
+        except (ValueError, RecursionError) as error:
+            problem = str(error) if isinstance(error, Refused) else "no answer"
+            self._json(400, {"problem": problem})
+        except BadName as error:
+            self._json(400, {"problem": str(error)})
+        except (UserError, OSError) as error:
+            self._failed(error)
+        else:
+            self._json(200, {"kept": True})
+
+    def _ours(self) -> bool:
+        """Whether the request names this server: a foreign name that leads here is refused."""
+        host = self.headers.get("Host", "")
+        port = self.server.server_port
+        if host in (f"{HOST}:{port}", f"localhost:{port}"):
+            return True
+        self.close_connection = True
+        self._json(403, {"problem": "unknown host"})
+        return False
+
+    def _failed(self, error: Exception) -> None:
+        """The details name folders: they are for whoever runs the study, not for the voter."""
+        print(f"Error: {error}", file=sys.stderr)
+        self._json(500, {"problem": "it could not be written; call whoever runs the study"})
+
+    def _json(self, status: int, value: Any) -> None:
+        self._send(status, "application/json", json.dumps(value).encode("utf-8"))
+
+    def _send(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet: who votes when is in the votes."""
