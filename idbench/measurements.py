@@ -163,7 +163,7 @@ def wide_scores(run: Run) -> pd.DataFrame:
         ) from error
     frame = frame.drop_duplicates(["sample", "metric"])
     wide = frame.pivot(index="sample", columns="metric", values="value").astype("float64")
-    wide.columns.name = None
+    wide.columns = [str(name) for name in wide.columns]
     return wide
 
 

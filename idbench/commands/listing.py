@@ -96,6 +96,16 @@ def _recipes(**_: Any) -> Rows:
     return rows
 
 
+def _schemas(**_: Any) -> Rows:
+    from idbench.schemas import MODELS, json_schema
+
+    return [
+        {"schema": name, "version": version, "describes": (model.__doc__ or "").splitlines()[0],
+         "json_schema": json_schema(name)}
+        for name, (version, model) in MODELS.items()
+    ]
+
+
 def _samples(suite: str, split: str | None, limit: int | None, seed: int) -> Rows:
     from idbench.suite import load_suite
 
@@ -114,6 +124,7 @@ def _samples(suite: str, split: str | None, limit: int | None, seed: int) -> Row
 KINDS: dict[str, Callable[..., Rows]] = {
     "models": _models, "metrics": _metrics, "suites": _suites, "protocols": _protocols,
     "weights": _weights, "recipes": _recipes, "samples": _samples,
+    "schemas": _schemas,
 }
 
 
@@ -138,11 +149,14 @@ def listing(
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in rows[0]:
-        table.add_column(column, overflow="fold", no_wrap=column == next(iter(rows[0])))
+    # What is nested is for --json.
+    columns = [name for name, value in rows[0].items() if not isinstance(value, dict)]
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
     for row in rows:
         table.add_row(*(
-            ", ".join(value) if isinstance(value, list) else str(value) for value in row.values()
+            ", ".join(row[name]) if isinstance(row[name], list) else str(row[name])
+            for name in columns
         ))
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
