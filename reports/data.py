@@ -28,7 +28,7 @@ from idbench.statistics import Estimate, estimate, identity_clusters
 if TYPE_CHECKING:
     import pandas as pd
 
-IDENTITY_METRICS = ("arcsim", "cursim", "own_minus_other", "face_coverage")
+IDENTITY_METRICS = ("arcsim", "cursim", "own_minus_other_by_order", "face_coverage")
 CURVE_METRICS = ("arcsim", "cursim")
 EMBED_LIMIT = 11_000_000
 """Bytes of video embedded in a page at most; more are linked."""

@@ -164,7 +164,8 @@ def _scored(
              Score(sample.id, "clipdist", None, None, float(rng.normal(0.4, 0.05)))]
     if people > 1:
         rows += [Score(sample.id, "order", None, None, 1.0),
-                 Score(sample.id, "own_minus_other", None, None, float(rng.normal(0.3, 0.1)))]
+                 Score(sample.id, "own_minus_other_by_order", None, None,
+                       float(rng.normal(0.3, 0.1)))]
     if extra_metric:
         rows.append(Score(sample.id, extra_metric, None, None, float(rng.random())))
     return rows, faces
