@@ -1,0 +1,218 @@
+"""Pairs: real videos of avatars through the embedded detector and recogniser."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from idbench.errors import UserError
+from idbench.models.concat_id.pairs import frames, reader, subjects
+from idbench.models.concat_id.pairs.build import BuildRequest, Built, build
+from idbench.models.concat_id.pairs.settings import PairSettings
+from idbench.prompts.avatars.render import Clip, render_clip
+from idbench.prompts.avatars.scene import TRAINING_IDENTITIES, Garment, Person, Scene
+from idbench.prompts.sampling import random_scene
+from idbench.types import Video
+from idbench.video import UnreadableVideo, write_video
+
+IDENTITIES, TAKES, CALIBRATED = 12, 3, 6
+
+
+def clip_of(*identities: int, key: int = 0, count: int = 17) -> Clip:
+    rng = np.random.default_rng([41, key, *identities])
+    people = [TRAINING_IDENTITIES[i] for i in identities]
+    return render_clip(random_scene(rng, len(people), people), count, 64, 96)
+
+
+def table(path: Path, head: tuple[str, ...], rows: list[tuple[object, ...]]) -> Path:
+    with open(path, "w", newline="") as stream:
+        csv.writer(stream).writerows([head, *rows])
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips of `IDENTITIES` people, some of two people, a truncated one; and tables of them."""
+    made = tmp_path_factory.mktemp("avatars")
+    known: list[tuple[object, ...]] = []
+    names = []
+    shown = [(i,) for i in range(IDENTITIES) for _ in range(TAKES)] + [(0, 1), (3, 2), (4, 5)]
+    for number, people in enumerate(shown):
+        clip = clip_of(*people, key=number)
+        # A scene names its people from left to right.
+        order = [p.identity - TRAINING_IDENTITIES[0] for p in clip.scene.people]
+        names.append(f"{number:03d}.mp4")
+        write_video(made / "videos" / names[-1], Video(clip.frames, 8.0))
+        known += [(names[-1], identity, place) for place, identity in enumerate(order)]
+    whole = (made / "videos" / names[0]).read_bytes()
+    (made / "videos" / "truncated.mp4").write_bytes(whole[: len(whole) // 2])
+    captions = [(name, "A person in front of a camera.") for name in [*names, "truncated.mp4"]]
+    table(made / "captions.csv", ("video", "caption"), captions)  # type: ignore[arg-type]
+    head = ("video", "identity", "person")
+    table(made / "calibrate.csv", head, [r for r in known if int(str(r[1])) < CALIBRATED])
+    table(made / "truth.csv", head, [r for r in known if int(str(r[1])) >= CALIBRATED])
+    table(made / "everyone.csv", head, known)
+    return made
+
+
+def request(folder: Path, **more: Path | None) -> BuildRequest:
+    return BuildRequest(
+        folder / "videos", folder / "captions.csv", folder / "out",
+        reader.ReaderSettings(PairSettings(), subjects="parser"), quiet=True, **more,  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture(scope="module")
+def built(folder: Path) -> Built:
+    return build(request(folder, truth=folder / "everyone.csv"))
+
+
+@pytest.mark.slow
+def test_the_true_pairs_are_found(folder: Path, built: Built) -> None:
+    summary = built.summary
+    print(summary["videos"], summary["truth"])
+    assert built.read == IDENTITIES * TAKES + 4
+    assert summary["videos"]["dropped"]["unreadable"] == 1
+    assert summary["unreadable"][0]["video"] == "truncated.mp4"
+    assert sum(summary["videos"]["kept_by_people"].values()) >= 0.85 * built.read
+    pairs = summary["truth"]["pairs"]
+    assert pairs["precision"] >= 0.98 and pairs["recall_of_kept"] >= 0.85
+    assert summary["truth"]["cross"]["precision"] >= 0.98
+    assert summary["truth"]["cross"]["recall"] >= 0.85
+
+
+@pytest.mark.slow
+def test_calibration_fits_the_embedded_network(folder: Path, built: Built) -> None:
+    again = build(request(folder, calibrate=folder / "calibrate.csv", truth=folder / "truth.csv"))
+    print(again.summary["calibration"]["steps"], again.summary["truth"])
+    assert again.read == 0
+    pairs = again.summary["truth"]["pairs"]  # people whom the calibration has not seen
+    assert pairs["precision"] >= 0.95 and pairs["recall_of_kept"] >= 0.8
+    assert again.summary["outputs"]["tradeoff"]["pairs"] > 0
+
+
+@pytest.mark.slow
+def test_the_kept_faces_are_faces(folder: Path, built: Built) -> None:
+    rows = pd.read_parquet(folder / "out" / "pretraining.parquet")
+    for row in rows.itertuples():
+        (reference,) = row.references
+        assert len(reference["candidates"]) == 5
+        face = reference["candidates"][reference["chosen"]]
+        crop = np.asarray(Image.open(folder / "out" / face["image"]))
+        assert crop.ndim == 3 and 30 < crop.shape[0] == crop.shape[1] < 90
+        assert 0.04 < face["share"] < 0.5
+
+
+@pytest.mark.slow
+def test_two_people_stand_from_left_to_right(folder: Path, built: Built) -> None:
+    rows = pd.read_parquet(folder / "out" / "multi2_pretraining.parquet")
+    assert len(rows) >= 2
+    for row in rows.itertuples():
+        left, right = (r["candidates"][0]["box"] for r in row.references)
+        assert left[0] + left[2] < right[0] + right[2]
+
+
+@pytest.mark.slow
+def test_the_parser_finds_garment_and_people() -> None:
+    scene = Scene((Person(TRAINING_IDENTITIES[3], garment=Garment("red")),), "park", seed=4)
+    clip = render_clip(scene, 2)
+    garment, person = subjects.parse(clip.frames[0], clip.boxes[0, 0])
+    for found, true in ((garment, clip.garment_mask[0] > 0), (person, clip.person_mask[0] > 0)):
+        assert (found & true).sum() / (found | true).sum() > 0.75
+    background = subjects.remove_people(clip.frames[0], person)
+    assert background is not None
+    rest = ~person & (clip.person_mask[0] == 0)
+    assert np.abs(background.astype(int) - clip.frames[0])[rest].mean() < 8
+
+
+def test_frames_are_sampled_at_two_a_second(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    texture = rng.integers(0, 255, (64, 160, 3), np.uint8).repeat(2, 1)[:, :160]
+    moving = np.stack([texture[:, 2 * t : 2 * t + 96] for t in range(20)])
+    still = np.repeat(moving[:1], 20, 0)
+    write_video(tmp_path / "moving.mp4", Video(moving, 8.0))
+    write_video(tmp_path / "still.mp4", Video(still, 8.0))
+    *found, count = frames.sample(tmp_path / "moving.mp4", 2.0)
+    assert count == 20 and [f.index for f in found] == [0, 4, 8, 12, 16]
+    for frame in found:
+        assert np.abs(frame.image.astype(int) - moving[frame.index]).mean() < 12
+    # Two pixels a frame at eight frames a second, in diagonals.
+    expected = 2 / np.hypot(64, 96) * 8
+    assert np.median([f.flow for f in found]) == pytest.approx(expected, rel=0.35)
+    *calm, _ = frames.sample(tmp_path / "still.mp4", 2.0)
+    assert max(f.flow for f in calm) < 0.05 * expected
+    assert max(f.motion for f in calm) < 1 < min(f.motion for f in found)
+    *slow, _ = frames.sample(tmp_path / "moving.mp4", 30.0)
+    assert len(slow) == 20 and slow[-1].flow is None
+    with pytest.raises(UnreadableVideo):
+        list(frames.sample(tmp_path / "none.mp4", 2.0))
+
+
+def test_a_face_crop_is_the_same_from_a_window_as_from_the_whole_frame() -> None:
+    from idbench.models.concat_id.references import crop_face
+
+    clip = clip_of(2, count=1)
+    marks = clip.landmarks[0, 0].astype(float)
+    crop = reader.face_crop(clip.frames[0], marks, 448)
+    whole = crop_face(clip.frames[0], marks, len(crop))
+    assert np.abs(crop.astype(int) - whole).mean() < 4
+    assert len(reader.face_crop(clip.frames[0], marks, 20)) == 20
+
+
+def test_files_beside_the_video_are_its_subjects(tmp_path: Path) -> None:
+    image = np.full((64, 96, 3), (0, 90, 200), np.uint8)
+    image[40:60, 30:70] = (200, 0, 0)
+    mask = np.zeros((64, 96), bool)
+    mask[40:60, 30:70] = True
+    video, box = tmp_path / "clip.mp4", np.array([40, 10, 56, 30])
+    assert subjects.prepare("files", video, (image, box), "ab12", tmp_path) == {
+        "garment": None, "background": None}
+    for name in ("garment-mask", "person-mask"):
+        Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / f"clip.{name}.png")
+    made = subjects.prepare("files", video, (image, box), "ab12", tmp_path)
+    garment = np.asarray(Image.open(tmp_path / str(made["garment"])))
+    assert garment.shape == (20, 40, 3) and (garment == (200, 0, 0)).all()
+    background = np.asarray(Image.open(tmp_path / str(made["background"])))
+    assert np.abs(background.astype(int) - (0, 90, 200)).max() < 30
+    Image.fromarray(image[:10]).save(tmp_path / "clip.garment.png")
+    made = subjects.prepare("files", video, (image, box), "ab12", tmp_path)
+    assert np.asarray(Image.open(tmp_path / str(made["garment"]))).shape == (10, 96, 3)
+    Image.fromarray(mask[:9].astype(np.uint8)).save(tmp_path / "clip.person-mask.png")
+    with pytest.raises(UserError, match="make it of the video's size"):
+        subjects.prepare("files", video, (image, box), "ab12", tmp_path)
+    (tmp_path / "clip.garment.png").write_text("no picture")
+    with pytest.raises(UserError, match="no readable picture"):
+        subjects.prepare("files", video, (image, box), "ab12", tmp_path)
+
+
+def test_an_insightface_recogniser_is_read_from_its_file(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper = onnx.helper
+    size = 3 * 112 * 112
+    weight = np.random.default_rng(0).normal(size=(size, 16)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", ["x"], ["flat"]),
+         helper.make_node("MatMul", ["flat", "w"], ["y"])], "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 3, 112, 112])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 16])],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, tmp_path / "net.onnx")
+    crops = np.random.default_rng(1).integers(0, 255, (3, 112, 112, 3)).astype(np.uint8)
+    vectors = reader.OnnxRecogniser(tmp_path / "net.onnx").embed(crops)
+    # insightface normalises by the mean and standard deviation it reads from the graph.
+    raw = [(crops.astype(np.float32) - mean) / std for mean, std in ((127.5, 127.5), (0.0, 1.0))]
+    expected = [x.transpose(0, 3, 1, 2).reshape(3, size) @ weight for x in raw]
+    expected = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in expected]
+    assert min(np.abs(vectors - x).max() for x in expected) < 1e-3
+    with pytest.raises(UserError, match="is missing"):
+        reader.OnnxRecogniser(tmp_path / "none.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        reader.OnnxRecogniser(tmp_path / "bad.onnx")

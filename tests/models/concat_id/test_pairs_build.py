@@ -1,0 +1,381 @@
+"""Pairs: whole builds on toy videos; resuming, counting, refusing."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from pair_world import PairWorld, ToyReader
+
+from idbench.errors import UserError
+from idbench.models.concat_id.pairs import build as building
+from idbench.models.concat_id.pairs import people, settings, store, truth
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> PairWorld:
+    """Ten people in four videos each, some of them together, and one video for each rule."""
+    made = PairWorld(tmp_path)
+    rng = random.Random(0)
+    for identity in range(10):
+        for take in range(4):
+            made.add(
+                f"{identity}/take{take}.mp4", identity, garment=take == 0,
+                each={"cosine": rng.uniform(0.85, 0.999)}, flow=rng.random(),
+            )
+    for k in range(4):
+        made.add(f"two{k}.mp4", k, k + 1, each={"cosine": 0.98})
+        made.add(f"three{k}.mp4", k, k + 1, k + 2, each={"cosine": 0.98})
+    made.add("landscape.mp4", 1, caption="Waves roll in.")
+    made.add("empty.mp4", counts=[0, 0, 0, 0])
+    made.add("crowd.mp4", counts=[7, 7, 7, 7])
+    made.add("comes-and-goes.mp4", 1, counts=[1, 1, 2, 2])
+    made.add("changes.mp4", 1, cosines=[0.9, 0.1, 0.1])
+    made.add("order.mp4", counts=[2, 2, 2, 2])
+    (made.videos / "broken.mp4").write_text("no video")
+    made.captions["broken.mp4"] = "A man."
+    made.add("uncaptioned.mp4", 1)
+    del made.captions["uncaptioned.mp4"]
+    return made
+
+
+def tables(folder: Path) -> dict[str, str]:
+    return {p.name: pd.read_parquet(p).to_json() for p in sorted(folder.glob("*.parquet"))}
+
+
+def test_each_rule_drops_its_video_and_the_counts_add_up(world: PairWorld) -> None:
+    summary = world.build().summary
+    videos = summary["videos"]
+    assert videos["dropped"] == {
+        "no caption": 1, "no human term in the caption": 1, "unreadable": 1,
+        "no face in most frames": 1, "more people than the limit": 1,
+        "inconsistent number of people": 1, "identity changes between frames": 1,
+        "people change their order in every frame": 1,
+    }
+    assert videos["kept_by_people"] == {"1": 40, "2": 4, "3": 4}
+    assert videos["found"] == 56 == sum(videos["dropped"].values()) + 48
+    assert [v["video"] for v in summary["unreadable"]] == ["broken.mp4"]
+    assert set(summary["outputs"]) == {
+        "pretraining", "cross", "tradeoff", "multi2_pretraining", "multi2_cross",
+        "multi3_pretraining", "multi3_cross", "tryon", "background",
+    }
+    for name, output in summary["outputs"].items():
+        assert output["candidates"] == output["pairs"] + sum(output["dropped"].values())
+        assert len(pd.read_parquet(world.folder / "out" / f"{name}.parquet")) == output["pairs"]
+        assert output["pairs"] > 0 or name == "background"
+    assert summary["outputs"]["tryon"]["dropped"]["no garment reference"] == 30
+    assert "No aesthetic scorer was given" in summary["aesthetic"]
+    table = pd.read_parquet(world.folder / "out" / "videos.parquet").set_index("video")
+    assert len(table) == 55 and table.kept.sum() == 48
+    assert table.loc["changes.mp4"].reason == "identity changes between frames"
+    assert json.loads((world.folder / "out" / "summary.json").read_text()) == summary
+
+
+def test_rows_hold_the_video_and_its_references(world: PairWorld) -> None:
+    world.build()
+    out = world.folder / "out"
+    for row in pd.read_parquet(out / "pretraining.parquet").itertuples():
+        (reference,) = row.references
+        assert reference["video"] == row.video and not reference["crossed"]
+        assert len(reference["candidates"]) == 5 and 0 <= reference["chosen"] < 5
+    for name, low, high in (("cross", 0.7, 0.9), ("tradeoff", 0.9, 0.99)):
+        for row in pd.read_parquet(out / f"{name}.parquet").itertuples():
+            (reference,) = row.references
+            assert reference["video"] != row.video and reference["crossed"]
+            assert low <= reference["cosine"] < high
+            assert reference["candidates"][0]["image"].startswith(
+                f"faces/{reference['video']}_")
+    for row in pd.read_parquet(out / "multi3_cross.parquet").itertuples():
+        assert sum(r["crossed"] for r in row.references) >= 2 and len(row.references) == 3
+        # Left to right: identity k, k + 1, k + 2.
+        first = int(row.video.removeprefix("three")[0])
+        for place, r in enumerate(row.references):
+            if r["crossed"] and "/" in r["video"]:
+                assert r["video"].split("/")[0] == str(first + place)
+    row = pd.read_parquet(out / "tryon.parquet").iloc[0]
+    assert [r["kind"] for r in row.references] == ["face", "garment"]
+    flips = [r.references[1]["flip"] for r in
+             pd.read_parquet(out / "tryon.parquet").itertuples()]
+    assert True in flips and False in flips
+
+
+def test_nothing_is_read_twice_and_thresholds_change_without_reading(world: PairWorld) -> None:
+    first = world.build()
+    assert first.read == 54 and len(world.reads()) == 54  # all but no caption, no human term
+    before = tables(world.folder / "out")
+    again = world.build()
+    assert again.read == 0 and tables(world.folder / "out") == before
+    assert again.summary == first.summary
+    other = world.build(settings={"cross": [0.75, 0.8]})
+    assert other.read == 0 and other.summary["outputs"]["cross"]["pairs"] < 40
+    assert len(world.reads()) == 54
+
+
+def test_a_new_or_mended_video_is_read_and_only_that(world: PairWorld) -> None:
+    world.build()
+    world.add("broken.mp4", 3)
+    world.add("new.mp4", 4)
+    assert world.build().read == 2
+    assert world.reads()[-2:] == ["broken.mp4", "new.mp4"]
+    (world.videos / "new.mp4").unlink()
+    del world.captions["new.mp4"]
+    built = world.build()
+    assert built.read == 0 and built.summary["videos"]["found"] == 56
+
+
+def test_other_reading_settings_read_again(world: PairWorld) -> None:
+    world.build()
+    assert world.build(settings={"frames_per_second": 1.0}).read == 54
+
+
+def test_the_worker_count_changes_nothing(world: PairWorld) -> None:
+    one = world.build("one").summary
+    assert world.build("three", workers=3).summary == one
+    assert tables(world.folder / "one") == tables(world.folder / "three")
+    assert (world.folder / "one/pairs.html").read_text() == (
+        world.folder / "three/pairs.html").read_text()
+
+
+def test_the_seed_changes_choices(world: PairWorld) -> None:
+    world.build("a")
+    world.build("b", settings={"seed": 1})
+    a, b = tables(world.folder / "a"), tables(world.folder / "b")
+    assert a["cross.parquet"] != b["cross.parquet"]
+    assert a["videos.parquet"] == b["videos.parquet"]
+
+
+_BUILD = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {helpers!r})
+import pair_world
+class Slow(pair_world.ToyReader):
+    def read(self, *arguments):
+        time.sleep(0.05)
+        return super().read(*arguments)
+from idbench.models.concat_id.pairs.build import BuildRequest, build
+from idbench.models.concat_id.pairs.reader import ReaderSettings
+from idbench.models.concat_id.pairs.settings import make_settings
+folder = Path({folder!r})
+build(BuildRequest(folder / "videos", folder / "captions.json", folder / "out",
+                   ReaderSettings(make_settings()), quiet=True), Slow)
+"""
+
+
+def test_killed_at_any_moment_it_goes_on_and_gives_the_same(world: PairWorld) -> None:
+    world.build("whole")
+    world.request()
+    helpers = str(Path(__file__).parents[2] / "helpers")
+    script = _BUILD.format(helpers=helpers, folder=str(world.folder))
+    for wanted in (5, 20):
+        process = subprocess.Popen([sys.executable, "-c", script])
+        end = time.monotonic() + 120
+        while len(world.reads()) < wanted and time.monotonic() < end:
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    done = world.reads()
+    assert 20 <= len(done) < 54
+    world.build()
+    reads = world.reads()
+    # Only the video that was being read when the process died may come a second time.
+    assert len(reads) - len(set(reads)) <= 2
+    assert set(reads) == set(world.reads("whole"))
+    assert tables(world.folder / "out") == tables(world.folder / "whole")
+
+
+def test_memory_is_the_embeddings(tmp_path: Path) -> None:
+    """More videos: what is held grows by embeddings and small columns alone."""
+    peaks = {}
+    for count in (600, 1600):  # both more than a page of the store
+        base = store.Store(tmp_path / f"{count}.sqlite", {})
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for k in range(count):
+            (folder / f"{k:05d}.mp4").touch()
+        captions = tmp_path / f"{count}.jsonl"
+        with open(captions, "w") as stream:
+            for k in range(count):
+                text = "A person. " + "word " * 400
+                stream.write(json.dumps({"video": f"{k:05d}.mp4", "caption": text}) + "\n")
+        vector = np.ones((1, 64), np.float32) / 8
+        tracemalloc.start()
+        base.list_videos(folder, tmp_path / "out")
+        base.note_captions(captions)
+        for row in base.rows(vectors=False):
+            base.put(row, None, _record(), vector)
+        people.collect(base, settings.PairSettings())
+        peaks[count] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        base.close()
+    # Captions alone would be 2,000 bytes a video.
+    assert (peaks[1600] - peaks[600]) / 1000 < 64 * 4 + 400
+
+
+def _record():
+    from idbench.models.concat_id.pairs.faces import Face, PersonFaces, VideoRecord
+
+    face = Face(0, (0.0, 0.0, 1.0, 1.0), ((0.0, 0.0),) * 5, 0.1, 1.0, "x.jpg")
+    return VideoRecord(9, 8.0, 64, 96, (1, 1), (0.9,), (PersonFaces(0.5, 0.1, (face,) * 5),))
+
+
+def identities_file(world: PairWorld, name: str, wanted) -> Path:
+    path = world.folder / name
+    rows = [(v, v.split("/")[0]) for v in world.captions if "/" in v and wanted(int(v[0]))]
+    pd.DataFrame(rows, columns=["video", "identity"]).to_csv(path, index=False)
+    return path
+
+
+def test_precision_and_recall_count_right_partners(world: PairWorld) -> None:
+    path = identities_file(world, "truth.csv", lambda i: True)
+    found = world.build(truth=path).summary["truth"]
+    assert found["pairs"]["precision"] == 1.0 and 0.8 < found["pairs"]["recall_of_kept"] <= 1
+    # Two people under one name, one under two: both numbers fall.
+    table = pd.read_csv(path)
+    table.loc[table.video == "3/take0.mp4", "identity"] = 4
+    table.to_csv(path, index=False)
+    wrong = world.build(truth=path).summary["truth"]
+    assert wrong["pairs"]["precision"] < 1.0
+    assert wrong["pairs"]["recall_of_kept"] < found["pairs"]["recall_of_kept"]
+    assert wrong["cross"]["precision"] < 1.0
+
+
+def test_calibration_matches_quantiles_of_known_pairs(tmp_path: Path) -> None:
+    world = PairWorld(tmp_path)
+    rng = random.Random(0)
+    for identity in range(16):
+        for take in range(5):  # a network whose cosines are low: 0.35 to 0.65 for one person
+            world.add(f"{identity}/take{take}.mp4", identity,
+                      each={"cosine": rng.uniform(0.6, 0.8)})
+    known = identities_file(world, "known.csv", lambda i: i % 2 == 0)
+    every = identities_file(world, "truth.csv", lambda i: True)
+    raw = world.build(truth=every).summary
+    assert raw["outputs"]["cross"]["pairs"] == 0 == raw["outputs"]["tradeoff"]["pairs"]
+    built = world.build(truth=every, calibrate=known)
+    assert built.read == 0
+    calibration = built.summary["calibration"]
+    used = calibration["used"]
+    assert calibration["asked"]["cross"] == [0.7, 0.9]
+    assert used["cross"][1] == used["tradeoff"][0] > used["cross"][0] > 0.2
+    assert used["multi"][0] < used["tradeoff"][0] < used["multi"][1] < used["tradeoff"][1]
+    assert any("cross from 0.7 ->" in step for step in calibration["steps"])
+    # Most pairs of those who were not used for it are found, and rightly.
+    assert built.summary["truth"]["pairs"]["precision"] > 0.98
+    assert built.summary["truth"]["pairs"]["recall_of_kept"] > 0.85
+    assert built.summary["outputs"]["tradeoff"]["pairs"] > 5
+
+
+def test_a_network_that_tells_nobody_apart_is_not_calibrated() -> None:
+    rng = np.random.default_rng(0)
+    made = people._empty(60, 8)
+    made.vectors[:] = rng.normal(size=(60, 8))
+    made.vectors[:] /= np.linalg.norm(made.vectors, axis=1, keepdims=True)
+    made.video[:] = np.arange(60)
+    identity = np.arange(60) // 3
+    with pytest.raises(UserError, match="does not tell the known people apart"):
+        truth.calibrate(made, truth.Identities(identity, 60), settings.PairSettings())
+    few = np.where(np.arange(60) < 6, identity, -1)
+    with pytest.raises(UserError, match="needs 20 pairs"):
+        truth.calibrate(made, truth.Identities(few, 60), settings.PairSettings())
+
+
+def test_aesthetic_scores_from_a_file(world: PairWorld) -> None:
+    plain = world.build().summary["outputs"]["tradeoff"]["pairs"]
+    path = world.folder / "scores.jsonl"
+    path.write_text("\n".join(
+        json.dumps({"video": v, "score": 9.0 if v.startswith("5/") else 1.0})
+        for v in world.captions
+    ))
+    built = world.build(aesthetic=path)
+    assert built.read == 0 and built.summary["aesthetic"] == "given"
+    table = pd.read_parquet(world.folder / "out" / "tradeoff.parquet")
+    assert len(table) == plain and set(table.aesthetic) == {1.0, 9.0}
+    fives = table.video.str.startswith("5/")
+    assert table.score[fives].mean() > table.score[~fives].mean()
+
+
+def test_hostile_captions_are_escaped(world: PairWorld) -> None:
+    world.captions = {v: "A man <script>alert(1)</script>" for v in world.captions}
+    world.build()
+    page = (world.folder / "out" / "pairs.html").read_text()
+    assert "<script>" not in page and "&lt;script&gt;" in page
+    assert "<svg" in page and "Stage III" in page
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda w, r: replace(r, videos=w.folder / "none"), "There is no folder"),
+    (lambda w, r: replace(r, captions=w.folder / "none.csv"), "captions file .* is missing"),
+    (lambda w, r: replace(r, truth=w.folder / "none.csv"), "identities file .* is missing"),
+    (lambda w, r: replace(r, captions=w.file("c.csv", "video,caption\n")), "is empty"),
+    (lambda w, r: replace(r, captions=w.file("c.csv", "video,text\n0/take0.mp4,hi\n")),
+     "Line 2 .* has no caption"),
+    (lambda w, r: replace(r, captions=w.file("c.csv", "video,caption\n0/tak0.mp4,a man\n")),
+     "unknown video '0/tak0.mp4': did you mean '0/take0.mp4'"),
+    (lambda w, r: replace(r, captions=w.file(
+        "c.csv", "video,caption\n0/take0.mp4,a man\n0/take0.mp4,a man\n")), "a second time"),
+    (lambda w, r: replace(r, captions=w.file("c.jsonl", "{no json")), "cannot be read"),
+    (lambda w, r: replace(r, captions=w.file("c.json", "3")), "neither a list"),
+    (lambda w, r: replace(r, captions=w.file("c.xls", "x")), "unknown kind"),
+    (lambda w, r: replace(r, truth=w.file("t.csv", "video,identity\nnone.mp4,1\n")),
+     "unknown video"),
+    (lambda w, r: replace(r, aesthetic=w.file("s.csv", "video,score\n0/take0.mp4,nice\n")),
+     "'nice' is no number"),
+])
+def test_wrong_inputs_are_one_sentence(world: PairWorld, change, words: str) -> None:
+    def file(name: str, text: str) -> Path:
+        (world.folder / name).write_text(text)
+        return world.folder / name
+
+    world.file = file  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=words):
+        building.build(change(world, world.request()), ToyReader)
+
+
+def test_an_empty_folder_is_refused_and_nothing_made(tmp_path: Path) -> None:
+    world = PairWorld(tmp_path)
+    with pytest.raises(UserError, match="There are no videos"):
+        world.build()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_store_is_said(world: PairWorld) -> None:
+    world.build()
+    (world.folder / "out" / "videos.sqlite").write_bytes(b"no database" * 1000)
+    with pytest.raises(UserError, match="remove it"):
+        world.build()
+
+
+def test_results_inside_the_folder_of_videos_are_no_videos(world: PairWorld) -> None:
+    request = replace(world.request(), out=world.videos / "out")
+    building.build(request, ToyReader)
+    (world.videos / "out" / "stray.mp4").write_text("{}")
+    assert building.build(request, ToyReader).summary["videos"]["found"] == 56
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["none", "--captions", "none.csv"], "There is no folder"),
+    (["none"], "--captions"),
+    (["none", "--captions", "none.csv", "--set", "cross=0.7"], "cross must be two numbers"),
+    (["none", "--captions", "none.csv", "--set", "croos=[0.7, 0.8]"], "did you mean 'cross'?"),
+    (["none", "--captions", "none.csv", "--recipe", "none.yaml"], "recipe none.yaml is missing"),
+    (["none", "--captions", "none.csv", "--subjects", "all"], "--subjects"),
+])
+def test_the_command_refuses(arguments: list[str], words: str) -> None:
+    from idbench.commands.pairs import pairs
+
+    result = CliRunner().invoke(pairs, ["build", *arguments])
+    message = result.output + str(result.exception)
+    assert result.exit_code != 0 and words in message
