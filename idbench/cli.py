@@ -20,6 +20,7 @@ COMMANDS = {
     "table": "idbench.commands.table:table",
     "report": "idbench.commands.report:report",
     "check": "idbench.commands.check:check",
+    "diff": "idbench.commands.diff:diff",
     "figure": "idbench.commands.figure:figure",
     "study": "idbench.commands.study:study",
     "list": "idbench.commands.listing:listing",

@@ -1,0 +1,158 @@
+"""`idbench diff`: what differs between two runs, and which samples moved most."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from idbench.commands import options as opt
+from idbench.errors import UserError
+
+if TYPE_CHECKING:
+    from idbench.measurements import Measurement
+
+
+@click.command(short_help="Show what differs between two runs, and which samples moved most.")
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+@opt.metric_option
+@click.option(
+    "--top", type=click.IntRange(min=1), default=5, show_default=True,
+    help="So many samples a metric.",
+)
+@opt.json_option
+def diff(
+    first: Path, second: Path, metrics: tuple[str, ...], top: int, as_json: bool
+) -> None:
+    """Show the settings in which two runs differ, and the samples that moved most.
+
+    FIRST and SECOND are run folders or reference files, also of different protocols: nothing is
+    judged here (`idbench check` judges).
+    """
+    from idbench import measurements
+
+    before, after = measurements.read(first), measurements.read(second)
+    found = compare(before, after, metrics, top)
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        _print(found)
+
+
+def compare(
+    before: Measurement, after: Measurement, metrics: Sequence[str] = (), top: int = 5
+) -> dict[str, Any]:
+    """JSON value: settings that differ, samples in one only, and for each metric what moved.
+
+    Args:
+        metrics: which metrics; empty: ArcSim, or the first that both have.
+        top: so many samples a metric, largest change first.
+
+    Raises:
+        UserError: a metric that is not in both.
+    """
+    from idbench.names import unknown
+
+    both = [name for name in before.metrics if name in after.metrics]
+    for name in metrics:
+        if name not in both:
+            raise unknown("metric of both runs", name, both)
+    if not both:
+        raise UserError(
+            f"{before.source} and {after.source} have no metric in common; score them alike with "
+            "`idbench score RUN`."
+        )
+    shared = [s for s in before.values.index if s in after.values.index]
+    chosen = list(metrics) or (["arcsim"] if "arcsim" in both else both[:1])
+    return {
+        "first": before.source, "second": after.source,
+        "settings": _settings(before, after),
+        "samples": {
+            "shared": len(shared),
+            "only_first": [str(s) for s in before.values.index if s not in after.values.index],
+            "only_second": [str(s) for s in after.values.index if s not in before.values.index],
+        },
+        "metrics": {name: _moved(before, after, shared, name, top) for name in chosen},
+    }
+
+
+def _settings(before: Measurement, after: Measurement) -> list[dict[str, Any]]:
+    from idbench.measurements import differences
+
+    def part(of: Measurement) -> dict[str, Any]:
+        return {
+            "system": of.system, "model": of.model, "suite": of.suite, "split": of.split,
+            "seed": of.seed, "idbench": of.idbench, **of.scoring,
+        }
+
+    return [
+        {"setting": where, "first": a, "second": b}
+        for where, a, b in differences(part(before), part(after))
+    ]
+
+
+def _moved(
+    before: Measurement, after: Measurement, shared: list[Any], name: str, top: int
+) -> dict[str, Any]:
+    first, second = before.values.loc[shared], after.values.loc[shared]
+    change = (second[name] - first[name]).dropna()
+    order = change.abs().sort_values(ascending=False, kind="stable").index[:top]
+    lost = [str(s) for s in shared if first[name].notna()[s] and second[name].isna()[s]]
+    gained = [str(s) for s in shared if first[name].isna()[s] and second[name].notna()[s]]
+    return {
+        "mean_change": float(change.mean()) if len(change) else None, "paired": len(change),
+        "unscored_in_second": lost, "unscored_in_first": gained,
+        "most": [
+            {"sample": str(s), "identities": list(first["identities"][s]),
+             "category": first["category"][s], "prompt_id": first["prompt_id"][s],
+             "first": float(first[name][s]), "second": float(second[name][s]),
+             "change": float(change[s])}
+            for s in order
+        ],
+    }
+
+
+def _print(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from idbench.gate import title
+
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 200
+
+    def table(rows: list[list[str]], *columns: str) -> None:
+        made = Table(box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            made.add_column(column, overflow="fold")
+        for row in rows:
+            made.add_row(*row)
+        console.print(made)
+        console.print()
+
+    console.print(f"first: {found['first']}\nsecond: {found['second']}\n")
+    if found["settings"]:
+        table([[str(s[k]) for k in ("setting", "first", "second")] for s in found["settings"]],
+              "setting", "first", "second")
+    else:
+        console.print("Settings, protocol and weights are the same.\n")
+    samples = found["samples"]
+    console.print(
+        f"{samples['shared']} samples in both, {len(samples['only_first'])} only in the first, "
+        f"{len(samples['only_second'])} only in the second.\n")
+    for name, moved in found["metrics"].items():
+        mean = "" if moved["mean_change"] is None else f"; mean change {moved['mean_change']:+.3f}"
+        console.print(f"{title(name)}: {moved['paired']} samples scored in both{mean}")
+        for key, place in (("unscored_in_second", "second"), ("unscored_in_first", "first")):
+            if moved[key]:
+                console.print(f"  unscored only in the {place}: {', '.join(moved[key][:5])}"
+                              f"{' ...' if len(moved[key]) > 5 else ''}")
+        table([[m["sample"], "+".join(m["identities"]), m["category"], m["prompt_id"],
+                f"{m['first']:.3f}", f"{m['second']:.3f}", f"{m['change']:+.3f}"]
+               for m in moved["most"]],
+              "sample", "identities", "category", "prompt", "first", "second", "change")
