@@ -21,6 +21,7 @@ COMMANDS = {
     "report": "idbench.commands.report:report",
     "check": "idbench.commands.check:check",
     "diff": "idbench.commands.diff:diff",
+    "leaderboard": "idbench.commands.leaderboard:leaderboard",
     "figure": "idbench.commands.figure:figure",
     "study": "idbench.commands.study:study",
     "list": "idbench.commands.listing:listing",

@@ -1,0 +1,86 @@
+"""`idbench leaderboard`: rank runs and submissions; pack and validate submissions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from idbench.commands import options as opt
+from idbench.errors import UserError
+
+
+@click.command(short_help="Rank runs and submissions on one sortable page.")
+@click.argument("entries", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
+    help="The page. Without it: leaderboard.html here. The same as JSON lies beside it.",
+)
+@click.option("--metric", default="arcsim", show_default=True, help="Rank by this metric.")
+@click.option("--title", default="idbench leaderboard", show_default=True, help="Of the page.")
+@click.option(
+    "--pack", metavar="FOLDER", type=click.Path(path_type=Path, file_okay=False),
+    help="Make a submission of the one run named; --set name=..., description, link, licence.",
+)
+@click.option("--validate", is_flag=True, help="Only say whether each entry is valid.")
+@opt.sharing(opt.set_option, opt.json_option)
+def leaderboard(
+    entries: tuple[Path, ...], output: Path | None, metric: str, title: str, pack: Path | None,
+    validate: bool, settings: tuple[str, ...], as_json: bool,
+) -> int:
+    """Rank ENTRIES: run folders, reference files, and submissions.
+
+    \b
+    idbench leaderboard runs/a runs/b submissions/* -o leaderboard.html
+    idbench leaderboard runs/a --pack submissions/a --set "name=My model"
+    idbench leaderboard submissions/* --validate
+
+    Exit code of --validate: 0 when all are valid, else 1.
+    """
+    from idbench import submissions
+    from idbench.files import write_json, write_text
+    from idbench.reports import leaderboard as boards
+
+    if pack:
+        if len(entries) != 1:
+            raise UserError("Name the one run to pack: idbench leaderboard RUN --pack FOLDER.")
+        folder = submissions.pack(entries[0], pack, opt.parse_settings(settings))
+        submissions.entry(folder)
+        click.echo(json.dumps({"submission": str(folder)}) if as_json else f"Submission: {folder}")
+        return 0
+    if settings:
+        raise UserError("--set says what a submission holds; give it with --pack FOLDER.")
+    if validate:
+        return _validate(entries, as_json)
+    board = boards.build([submissions.entry(path) for path in entries], metric)
+    target = output or Path("leaderboard.html")
+    write_text(target, boards.page(board, title))
+    write_json(target.with_suffix(".json"), board)
+    if as_json:
+        click.echo(json.dumps(board, indent=2, ensure_ascii=False))
+    else:
+        for one in board["boards"]:
+            best = one["rows"][0]["name"]
+            click.echo(f"{one['suite']} {one['split']}: {len(one['rows'])} systems, first {best}")
+        click.echo(f"Leaderboard: {target} and {target.with_suffix('.json')}")
+    return 0
+
+
+def _validate(paths: tuple[Path, ...], as_json: bool) -> int:
+    from idbench import submissions
+
+    rows = []
+    for path in paths:
+        try:
+            name, problem = submissions.entry(path).name, None
+        except UserError as error:
+            name, problem = None, str(error)
+        rows.append({"entry": str(path), "name": name, "problem": problem})
+    if as_json:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        for row in rows:
+            told = f"FAIL  {row['problem']}" if row["problem"] else f"ok    {row['name']}"
+            click.echo(f"{row['entry']}: {told}")
+    return 1 if any(row["problem"] for row in rows) else 0

@@ -1,0 +1,136 @@
+"""Submissions to a leaderboard: a small folder with a manifest and the values of one run.
+
+    SUBMISSION/submission.json     name, description, link, licence, sha256 of the other file
+    SUBMISSION/results.json        a reference file of the gate: values, protocol, weights, suite
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from idbench.errors import UserError
+from idbench.files import read_json, sha256_file, write_json
+from idbench.measurements import Measurement, read
+
+SCHEMA = 1
+KIND = "idbench submission"
+RESULTS = "results.json"
+ABOUT = ("name", "description", "link", "licence")
+"""What a submitter may say about a system."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One system in a leaderboard: what was measured, and what its makers say of it."""
+
+    name: str
+    measured: Measurement
+    description: str = ""
+    link: str = ""
+    licence: str = ""
+    submitted: bool = False
+
+
+def pack(run: Path, folder: Path, about: Mapping[str, Any]) -> Path:
+    """Make a submission of a run; returns its folder.
+
+    Args:
+        about: of `ABOUT`; without a name, the model's.
+
+    Raises:
+        UserError: the run is not finished, the folder holds other files, or `about` is wrong.
+    """
+    from idbench import gate_reference
+    from idbench.names import unknown
+
+    for key in about:
+        if key not in ABOUT:
+            raise unknown("field of a submission", key, ABOUT)
+    measured = read(run)
+    others = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    if any(name not in (RESULTS, "submission.json") for name in others):
+        raise UserError(f"{folder} holds other files ({others[0]}); name a new folder.")
+    gate_reference.write(folder / RESULTS, measured)
+    manifest = {
+        "schema": SCHEMA, "kind": KIND, "name": measured.system,
+        **{key: str(value) for key, value in about.items()},
+        "files": {RESULTS: sha256_file(folder / RESULTS)},
+    }
+    _validated(manifest, folder)
+    write_json(folder / "submission.json", manifest)
+    return folder
+
+
+def entry(path: Path) -> Entry:
+    """A run folder, a reference file, or a submission, validated.
+
+    Raises:
+        UserError: a manifest or values that do not hold; says which.
+    """
+    path = Path(path)
+    if not (path / "submission.json").is_file():
+        measured = read(path)
+        return Entry(measured.system, measured)
+    manifest = _validated(read_json(path / "submission.json"), path)
+    for name, digest in manifest.files.items():
+        # A name with a folder in it would read outside of the submission.
+        if Path(name).name != name or not (path / name).is_file():
+            raise UserError(f"{path} lacks the file {name} of its manifest; pack it again.")
+        if sha256_file(path / name) != digest:
+            raise UserError(
+                f"{path / name} was changed after it was packed (another sha256); pack it again "
+                "with `idbench leaderboard RUN --pack FOLDER`."
+            )
+    if RESULTS not in manifest.files:
+        raise UserError(f"The manifest of {path} does not name {RESULTS}; pack it again.")
+    measured = read(path / RESULTS)
+    _plausible(measured)
+    return Entry(
+        manifest.name, measured, manifest.description, manifest.link, manifest.licence, True)
+
+
+def _validated(manifest: Any, folder: Path) -> Any:
+    from pydantic import ValidationError
+
+    from idbench.schemas import SubmissionFile
+
+    try:
+        return SubmissionFile.model_validate(manifest)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "manifest"
+        raise UserError(
+            f"The manifest of {folder} is not valid ({where}: {first['msg']}); see `idbench list "
+            "schemas`."
+        ) from error
+
+
+def _plausible(measured: Measurement) -> None:
+    """Values inside their metric's range, and all samples of the suite where it is installed."""
+    from idbench.measurements import metric_of
+    from idbench.suite import load_suite, suite_names
+
+    for name in measured.metrics:
+        metric = metric_of(name)
+        values = measured.values[name].dropna()
+        if metric is not None and len(values):
+            low, high = metric.range
+            if values.min() < low - 1e-6 or values.max() > high + 1e-6:
+                raise UserError(
+                    f"{measured.source} has values of {name} outside {low:g}..{high:g}; score the "
+                    "videos again with `idbench score RUN`."
+                )
+    suite = measured.suite
+    if suite.get("name") in suite_names():
+        loaded = load_suite(suite["name"])
+        if loaded.sha256 == suite.get("sha256"):
+            known = {s.id for s in loaded.samples(measured.split, None, measured.seed)}
+            missing = known - set(measured.planned)
+            if missing:
+                raise UserError(
+                    f"{measured.source} has {len(known) - len(missing)} of the {len(known)} "
+                    f"samples of {measured.split}; run the whole split, without --limit."
+                )

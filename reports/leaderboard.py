@@ -1,0 +1,112 @@
+"""A leaderboard: systems measured alike, ranked, as JSON and as one sortable page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from idbench.errors import UserError
+from idbench.measurements import differences, higher_is_better, in_words
+from idbench.reports import tables
+from idbench.runs import now
+from idbench.statistics import estimate, identity_clusters
+from idbench.submissions import Entry
+
+SCHEMA = 1
+PARTS = ("protocol", "weights", "detector")
+
+
+def build(entries: Sequence[Entry], metric: str = "arcsim") -> dict[str, Any]:
+    """JSON value of the leaderboard: one board a suite and split, ranked by `metric`.
+
+    The rank counts the systems whose mean is better; a system without a value has none.
+
+    Raises:
+        UserError: entries of one suite that were scored differently; none has `metric`.
+    """
+    from idbench.names import unknown
+
+    known = {name for entry in entries for name in entry.measured.metrics}
+    if metric not in known:
+        raise unknown("metric of these entries", metric, known)
+    groups: dict[tuple[str, str, str], list[Entry]] = {}
+    for entry in entries:
+        suite = entry.measured.suite
+        groups.setdefault((suite["name"], suite["version"], entry.measured.split), []).append(entry)
+    boards = []
+    for (suite_name, version, split), group in groups.items():
+        _check_alike(group)
+        rows = [_row(entry) for entry in group]
+        _rank(rows, metric)
+        boards.append({
+            "suite": suite_name, "suite_version": version, "split": split,
+            "protocol": (group[0].measured.scoring.get("protocol") or {}).get("name"),
+            "metrics": _metrics(group), "rows": sorted(
+                rows, key=lambda row: (row["rank"] is None, row["rank"], row["name"])),
+        })
+    return {"schema": SCHEMA, "made": now(), "ranked_by": metric, "boards": boards}
+
+
+def page(board: dict[str, Any], title: str = "idbench leaderboard") -> str:
+    """The leaderboard as one HTML file that needs no network."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    folder = Path(__file__).with_name("templates")
+    environment = Environment(
+        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )
+    return environment.get_template("leaderboard.html").render(title=title, **board)
+
+
+def _check_alike(group: Sequence[Entry]) -> None:
+    first = group[0].measured
+    for entry in group[1:]:
+        other = entry.measured
+        found = differences(first.suite, other.suite, "suite")
+        for part in PARTS:
+            found += differences(first.scoring.get(part), other.scoring.get(part), part)
+        if found:
+            raise UserError(
+                f"{first.source} and {other.source} cannot stand in one leaderboard "
+                f"({in_words(found)}); score them alike with `idbench score RUN`."
+            )
+
+
+def _metrics(group: Sequence[Entry]) -> list[dict[str, Any]]:
+    present = dict.fromkeys(name for entry in group for name in entry.measured.metrics)
+    others = [n for n in present if n not in tables.SHOWN and tables.shown(n)]
+    better = {n: b for e in group for n, b in e.measured.better.items() if b is not None}
+    return [
+        {"metric": name, "title": tables.title(name),
+         "higher_is_better": better.get(name, higher_is_better(name))}
+        for name in [*(n for n in tables.SHOWN if n in present), *others]
+    ]
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    measured = entry.measured
+    clusters = identity_clusters(list(measured.values["identities"]))
+    found = {
+        name: estimate([None if v != v else v for v in measured.values[name].tolist()], clusters)
+        for name in measured.metrics if tables.shown(name)
+    }
+    return {
+        "name": entry.name, "description": entry.description, "link": entry.link,
+        "licence": entry.licence, "submitted": entry.submitted, "source": measured.source,
+        "samples": len(measured.values), "identity_groups": len(set(clusters)), "rank": None,
+        "metrics": {
+            name: {"mean": e.mean, "low": e.low, "high": e.high, "coverage": e.coverage}
+            for name, e in found.items()
+        },
+    }
+
+
+def _rank(rows: list[dict[str, Any]], metric: str) -> None:
+    higher = higher_is_better(metric) is not False
+    means = {i: row["metrics"][metric]["mean"] for i, row in enumerate(rows)
+             if row["metrics"].get(metric, {}).get("mean") is not None}
+    for i, mean in means.items():
+        ahead = sum(other > mean if higher else other < mean for other in means.values())
+        rows[i]["rank"] = 1 + ahead

@@ -1,0 +1,148 @@
+"""The leaderboard: ranks, submissions that hold or are refused, and the page in a browser."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_runs import made_run
+from toy import World
+
+from idbench import submissions
+from idbench.errors import UserError
+from idbench.files import read_json, sha256_file, write_json
+from idbench.reports import leaderboard
+
+from .browser import browse, why_not
+
+PEOPLE = [(f"p{i // 2}",) for i in range(8)]
+HOSTILE = "<img src=x onerror=document.title='pwned'>"
+
+
+def run(folder: Path, name: str, level: float | None, **more: Any) -> Path:
+    values = [None if level is None else level + 0.01 * (i % 3) for i in range(8)]
+    clipdist = [0.5 - (level or 0) / 2] * 8
+    made_run(folder / name, name, {"arcsim": values, "clipdist": clipdist}, PEOPLE, **more)
+    return folder / name
+
+
+@pytest.fixture
+def entries(tmp_path: Path) -> list[Path]:
+    runs = [run(tmp_path, "low", 0.2), run(tmp_path, "high", 0.6), run(tmp_path, "none", None)]
+    packed = submissions.pack(run(tmp_path, "middle", 0.4), tmp_path / "sub", {
+        "name": HOSTILE, "link": "https://example.org/x", "description": "a & b",
+        "licence": "CC0-1.0"})
+    return [*runs, packed]
+
+
+def test_ranks_by_the_mean_and_the_unscored_have_none(entries: list[Path]) -> None:
+    found = leaderboard.build([submissions.entry(path) for path in entries])
+    (board,) = found["boards"]
+    assert [(r["name"], r["rank"]) for r in board["rows"]] == [
+        ("high", 1), (HOSTILE, 2), ("low", 3), ("none", None)]
+    assert board["rows"][1]["metrics"]["arcsim"]["mean"] == pytest.approx(0.40875)
+    assert board["rows"][1]["submitted"] and board["rows"][1]["licence"] == "CC0-1.0"
+    other = leaderboard.build([submissions.entry(path) for path in entries], "clipdist")
+    assert [r["name"] for r in other["boards"][0]["rows"]][-1] == "high"
+    with pytest.raises(UserError, match="did you mean 'arcsim'"):
+        leaderboard.build([submissions.entry(entries[0])], "arcsin")
+
+
+def test_splits_get_a_board_each_and_other_protocols_are_refused(
+    entries: list[Path], tmp_path: Path
+) -> None:
+    multi = run(tmp_path, "multi", 0.1, split="multi")
+    boards = leaderboard.build([submissions.entry(p) for p in (entries[0], multi)])["boards"]
+    assert [(b["split"], len(b["rows"])) for b in boards] == [("single", 1), ("multi", 1)]
+    loose = run(tmp_path, "loose", 0.1, protocol="loose-v1")
+    with pytest.raises(UserError, match="protocol name: strict-v1 / loose-v1"):
+        leaderboard.build([submissions.entry(p) for p in (entries[0], loose)])
+
+
+def test_changed_and_wrong_submissions_are_refused(entries: list[Path], tmp_path: Path) -> None:
+    folder = entries[-1]
+    manifest, results = read_json(folder / "submission.json"), read_json(folder / "results.json")
+
+    def refused(words: str, **change: Any) -> None:
+        write_json(folder / "submission.json", {**manifest, **change})
+        with pytest.raises(UserError, match=words):
+            submissions.entry(folder)
+
+    refused("link: ", link="javascript:alert(1)")
+    refused("name: ", name="")
+    refused("lacks the file ../low/run.json", files={"../low/run.json": "0"})
+    refused("does not name results.json", files={})
+    results["samples"][0][5] = 0.999
+    write_json(folder / "results.json", results)
+    refused("was changed after it was packed")
+    results["samples"][0][5] = 7.0
+    write_json(folder / "results.json", results)
+    refused(r"values of arcsim outside -1..1",
+            files={"results.json": sha256_file(folder / "results.json")})
+    with pytest.raises(UserError, match="did you mean 'link'"):
+        submissions.pack(entries[0], tmp_path / "new", {"lnk": "x"})
+    with pytest.raises(UserError, match="holds other files"):
+        submissions.pack(entries[0], entries[1], {})
+
+
+def test_a_part_of_an_installed_suite_is_no_submission(tmp_path: Path) -> None:
+    from idbench.suite import load_suite
+
+    suite = load_suite("avatars")
+    about = {"name": suite.name, "version": suite.version, "sha256": suite.sha256}
+    ids = [sample.id for sample in suite.samples("single")]
+    part = run(tmp_path, "part", 0.3, suite=about, suite_ids=ids[:8])
+    with pytest.raises(UserError, match=f"8 of the {len(ids)} samples of single"):
+        submissions.entry(submissions.pack(part, tmp_path / "packed", {}))
+    people = [(f"p{i}",) for i in range(len(ids))]
+    made_run(tmp_path / "all", "all", {"arcsim": [0.2] * len(ids)}, people, suite=about,
+             suite_ids=ids)
+    whole = submissions.pack(tmp_path / "all", tmp_path / "whole", {"name": "Whole"})
+    assert submissions.entry(whole).name == "Whole"
+
+
+def test_the_command_packs_validates_and_builds(entries: list[Path], tmp_path: Path) -> None:
+    world = World(tmp_path, tmp_path)
+    done = world.run("leaderboard", "high", "--pack", "packed", "--set", "name=My model")
+    assert done.returncode == 0 and "Submission: packed" in done.stdout
+    assert world.run("leaderboard", "packed", "sub", "--validate").returncode == 0
+    built = world.run("leaderboard", "low", "packed", "sub", "-o", "board.html", "--json")
+    assert built.returncode == 0
+    assert json.loads(built.stdout) == read_json(tmp_path / "board.json")
+    (tmp_path / "packed/results.json").write_text("{}")
+    checked = world.run("leaderboard", "packed", "sub", "--validate", "--json")
+    assert checked.returncode == 1
+    assert [bool(row["problem"]) for row in json.loads(checked.stdout)] == [True, False]
+    for arguments in (("low", "--set", "name=x"), ("low", "high", "--pack", "x"), ("nothing",)):
+        assert world.run("leaderboard", *arguments).returncode == 2
+
+
+def test_the_page_escapes_what_submitters_say(entries: list[Path]) -> None:
+    page = leaderboard.page(leaderboard.build([submissions.entry(path) for path in entries]))
+    assert "<img" not in page and "&lt;img src=x" in page and "a &amp; b" in page
+    assert page.count("http") == page.count("https://example.org/x") == 1
+
+
+@pytest.mark.skipif(why_not() is not None, reason=f"needs a browser; {why_not()}")
+def test_the_page_sorts_in_a_browser(entries: list[Path], tmp_path: Path) -> None:
+    target = tmp_path / "board.html"
+    target.write_text(leaderboard.page(
+        leaderboard.build([submissions.entry(path) for path in entries])), encoding="utf-8")
+    names = "[...document.querySelectorAll('tbody tr')].map(r => r.cells[1].dataset.value)"
+    with browse(tmp_path / "profile") as browser:
+        browser.open(target.as_uri())
+        assert browser.js(names) == ["high", HOSTILE, "low", "none"]
+
+        def click(column: int) -> list[str]:
+            browser.run(f"document.querySelectorAll('th button')[{column}].click();")
+            found: list[str] = browser.js(names)
+            return found
+
+        assert click(2) == ["high", HOSTILE, "low", "none"]  # ArcSim, best first
+        assert click(2) == ["low", HOSTILE, "high", "none"]  # the unscored stay last
+        assert click(3)[-1] == "high"                        # CLIPDist
+        assert browser.js("document.querySelectorAll('[aria-sort]').length") == 1
+        assert browser.js("document.title") == "idbench leaderboard"
+        assert browser.console_errors() == []
