@@ -20,7 +20,7 @@ from __future__ import annotations
 import io
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from idbench.files import atomic_path, sha256_file, sha256_json, write_bytes, wr
 from idbench.models.concat_id import references as preparation
 from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES
 from idbench.models.concat_id.training import components, samples
-from idbench.models.concat_id.training.pairs import Pair, read_pairs
+from idbench.models.concat_id.training.pairs import Pair, held_out, read_pairs
 from idbench.models.concat_id.training.recipe import STRICT, read, settings_of
 from idbench.video import UnreadableVideo, count_frames, read_video
 
@@ -279,7 +279,8 @@ def _finish(
         reason = skipped[0]["reason"] if skipped else "the pairs are empty"
         raise UserError(f"No sample could be made ({reason}); check pairs and videos.")
     rows.sort(key=lambda row: row.pop("number"))
-    held = set(_held_out([(r["key"], r["video"]) for r in rows], pairs, recipe))
+    chosen = [(row["key"], row["video"]) for row in rows]
+    held = set(held_out(chosen, pairs, recipe.held_out, recipe.seed))
     for row in rows:
         row["split"] = "validation" if row["key"] in held else "training"
     with atomic_path(out / "skipped.jsonl") as temporary:
@@ -288,32 +289,6 @@ def _finish(
         pd.DataFrame(rows).drop_duplicates("key").to_parquet(temporary)
     write_json(out / "cache.json", {**identity, "components": recipe.components})
     return {"samples": len(rows), "held_out": len(held), "skipped": len(skipped)}
-
-
-def _held_out(
-    rows: Iterable[tuple[str, str]], pairs: list[Pair], recipe: CacheRecipe
-) -> Iterator[str]:
-    """Keys of validation samples: whole groups of videos that pairs link, in a random order.
-
-    Groups larger than what is wanted are left to the training; at most half of all is taken.
-    """
-    from scipy.cluster.hierarchy import DisjointSet
-
-    rows = list(rows)
-    links = DisjointSet(p.video for p in pairs)
-    for pair in pairs:
-        for slot in pair.slots:
-            links.add(slot.video)
-            links.merge(pair.video, slot.video)
-    groups: dict[str, list[str]] = {}
-    for key, video in rows:
-        groups.setdefault(links[video], []).append(key)
-    left = min(recipe.held_out, len(rows) // 2)
-    names = sorted(groups, key=lambda name: zlib.crc32(f"{recipe.seed}/{name}".encode()))
-    for name in names:
-        if len(groups[name]) <= left:
-            left -= len(groups[name])
-            yield from groups[name]
 
 
 # What the command line asks a trainer for.

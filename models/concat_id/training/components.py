@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
 
 from idbench.errors import UserError
 from idbench.models.concat_id import networks
@@ -30,12 +31,12 @@ class Autoencoder:
     def __init__(self, vae: Any) -> None:
         self.vae = vae.eval().requires_grad_(False)
         config = vae.config
-        self.wan = hasattr(config, "latents_mean")
+        self.wan = isinstance(vae, AutoencoderKLWan)
         if self.wan:
             shape = (1, -1, 1, 1, 1)
             self._mean = torch.tensor(config.latents_mean).view(shape)
             self._scale = 1 / torch.tensor(config.latents_std).view(shape)
-            self.spatial = 2 ** sum(1 for _ in config.dim_mult[1:])
+            self.spatial = 2 ** (len(config.dim_mult) - 1)
             self.temporal = 2 ** sum(config.temperal_downsample)  # diffusers' spelling
         else:
             self._mean, self._scale = torch.zeros(1), torch.tensor(config.scaling_factor)
@@ -44,7 +45,7 @@ class Autoencoder:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Autoencoder:
         """Move the network; returns itself."""
-        self.vae.to(device, dtype)
+        torch.nn.Module.to(self.vae, device, dtype)  # diffusers' own `to` warns for nothing
         return self
 
     @torch.no_grad()
@@ -97,8 +98,6 @@ def load_autoencoder(source: str) -> Autoencoder:
     """
     if source == "embedded":
         return Autoencoder(networks.load_vae())
-    from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
-
     folder = _part(source, "vae")
     config = AutoencoderKLCogVideoX.load_config(folder)
     kind = AutoencoderKLWan if "Wan" in str(config.get("_class_name")) else AutoencoderKLCogVideoX

@@ -7,30 +7,26 @@ else, so a training that is killed and resumed gives the losses of one that was 
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch.utils.data import DataLoader
 
 from idbench.errors import UserError
 from idbench.models.concat_id.training import checkpoint, components, network
 from idbench.models.concat_id.training.export import export
-from idbench.models.concat_id.training.objective import (
-    Batch,
-    FlowObjective,
-    Objective,
-    VelocityObjective,
-    loss,
-)
+from idbench.models.concat_id.training.objective import Batch, loss
 from idbench.models.concat_id.training.recipe import StageRecipe, read, settings_of
 from idbench.models.concat_id.training.samples import Cache, StepSamples
+from idbench.models.concat_id.training.setup import (
+    asked_to_stop,
+    make_accelerator,
+    make_objective,
+)
 from idbench.models.concat_id.training.trackers import (
     JsonLines,
     tracker_arguments,
@@ -75,7 +71,7 @@ class Session:
         self, recipe: StageRecipe, cache: Cache, state_dir: Path, found: Path | None = None
     ) -> None:
         self.recipe, self.cache, self.state_dir = recipe, cache, state_dir
-        self.accelerator = _accelerator(recipe, state_dir)
+        self.accelerator = make_accelerator(recipe, state_dir)
         self.fixed = checkpoint.described(recipe, self.accelerator.num_processes)
         said = checkpoint.check(found, self.fixed) if found else {}
         self.step, self.before = int(said.get("step", 0)), float(said.get("seconds", 0.0))
@@ -109,6 +105,7 @@ class Session:
         self.stop = False
         self._losses: list[torch.Tensor] = []
         self._last: dict[str, Any] = {}
+        self._since: float | None = None
 
     def run(self) -> dict[str, Any]:
         """Train to the end; returns the last logged values (nothing on other processes)."""
@@ -118,7 +115,7 @@ class Session:
         )
         accelerator.trackers.append(self.log)
         batches = self.batches()
-        with _asked_to_stop(self):
+        with asked_to_stop(self):
             while self.step < recipe.steps and not self._stopping():
                 self.advance(batches)
                 if self.step % recipe.log_every == 0:
@@ -225,11 +222,10 @@ class Session:
                 "learning_rate and go on from an older checkpoint."
             )
         now = time.monotonic()
-        seconds = (now - self._since) / count if hasattr(self, "_since") else math.nan
-        self._since = now
         self._last = {"loss": value, "learning_rate": self.recipe.rate(self.step - 1)}
-        if math.isfinite(seconds):
-            self._last["seconds_per_step"] = seconds
+        if self._since is not None:
+            self._last["seconds_per_step"] = (now - self._since) / count
+        self._since = now
         self.accelerator.log(self._last, step=self.step)
 
     def _stopping(self) -> bool:
@@ -258,54 +254,6 @@ class Session:
         device = self.accelerator.device
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         return components.load_autoencoder(source).to(device, dtype)
-
-
-def make_objective(recipe: StageRecipe, transformer: Any) -> Objective:
-    """The loss of the network's family."""
-    if network.configuration(recipe)[0] == "wan":
-        return FlowObjective(recipe.time_shift)
-    source = recipe.components or recipe.init
-    plain = None if source is None or source.startswith("embedded") else source
-    return VelocityObjective(components.noise_schedule(plain))
-
-
-def _accelerator(recipe: StageRecipe, state_dir: Path) -> Accelerator:
-    with checkpoint.saying_full(state_dir / "log.jsonl"):
-        state_dir.mkdir(parents=True, exist_ok=True)
-    made = Accelerator(
-        mixed_precision=recipe.precision, cpu=recipe.device == "cpu", project_dir=state_dir,
-        log_with=list(tracker_arguments(0)),
-        # Without it every gradient is held twice.
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
-    )
-    made.gradient_accumulation_steps = recipe.accumulation(made.num_processes)
-    if made.distributed_type == DistributedType.DEEPSPEED:
-        # accelerate would read these from a data loader; ours is its own.
-        config = made.state.deepspeed_plugin.deepspeed_config
-        config["train_micro_batch_size_per_gpu"] = recipe.batch
-        config["gradient_clipping"] = recipe.clip
-    return made
-
-
-@contextmanager
-def _asked_to_stop(session: Session) -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the training after the present step; a second Ctrl-C at once."""
-    before: dict[int, Any] = {}
-
-    def ask(number: int, frame: Any) -> None:
-        session.stop = True
-        signal.signal(number, before[number])
-
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before[number] = signal.signal(number, ask)
-    except ValueError:  # not in the main thread: the caller handles signals
-        pass
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def make_plan(content: dict[str, Any], **assumed: Any) -> Any:

@@ -154,10 +154,15 @@ def add_lora(transformer: Any, recipe: StageRecipe) -> None:
             "LoRA needs the package peft; run `pip install peft`, or set lora_rank to 0."
         ) from error
     transformer.requires_grad_(False)
+    if recipe.precision == "bf16":
+        nn.Module.to(transformer, torch.bfloat16)  # frozen: nothing is lost by small updates
     torch.manual_seed(recipe.seed + 1)  # of the adapters' first weights
     transformer.add_adapter(LoraConfig(
         r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, target_modules=list(LORA_TARGETS)
     ))
+    for parameter in transformer.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 class Denoiser(nn.Module):

@@ -8,7 +8,8 @@ folder). Faces are upright crops as `references.crop_face` makes them. Other col
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,34 @@ def read_pairs(source: str, references: int) -> Iterator[Pair]:
             f"No pair in {path} has {references} references; take another file or --set references="
             "N."
         )
+
+
+def held_out(
+    rows: Sequence[tuple[str, str]], pairs: Sequence[Pair], count: int, seed: int
+) -> Iterator[str]:
+    """Keys of validation samples: whole groups of videos that pairs link, in a random order.
+
+    Groups larger than what is wanted are left to the training; at most half of all is taken.
+
+    Args:
+        rows: key and video of each sample. count: how many to take.
+    """
+    from scipy.cluster.hierarchy import DisjointSet
+
+    links = DisjointSet(p.video for p in pairs)
+    for pair in pairs:
+        for slot in pair.slots:
+            links.add(slot.video)
+            links.merge(pair.video, slot.video)
+    groups: dict[str, list[str]] = {}
+    for key, video in rows:
+        groups.setdefault(links[video], []).append(key)
+    left = min(count, len(rows) // 2)
+    names = sorted(groups, key=lambda name: zlib.crc32(f"{seed}/{name}".encode()))
+    for name in names:
+        if len(groups[name]) <= left:
+            left -= len(groups[name])
+            yield from groups[name]
 
 
 def _slot(video: str, reference: dict[str, Any], path: Path) -> Slot:

@@ -1,0 +1,72 @@
+"""What a session of training is made of: accelerate, the loss, and the wish to stop."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+
+from idbench.models.concat_id.training import checkpoint, components, network
+from idbench.models.concat_id.training.objective import (
+    FlowObjective,
+    Objective,
+    VelocityObjective,
+)
+from idbench.models.concat_id.training.recipe import StageRecipe
+from idbench.models.concat_id.training.trackers import tracker_arguments
+
+if TYPE_CHECKING:
+    from idbench.models.concat_id.training.loop import Session
+
+
+def make_objective(recipe: StageRecipe, transformer: Any) -> Objective:
+    """The loss of the network's family."""
+    if network.configuration(recipe)[0] == "wan":
+        return FlowObjective(recipe.time_shift)
+    source = recipe.components or recipe.init
+    plain = None if source is None or source.startswith("embedded") else source
+    return VelocityObjective(components.noise_schedule(plain))
+
+
+def make_accelerator(recipe: StageRecipe, state_dir: Path) -> Accelerator:
+    with checkpoint.saying_full(state_dir / "log.jsonl"):
+        state_dir.mkdir(parents=True, exist_ok=True)
+    made = Accelerator(
+        mixed_precision=recipe.precision, cpu=recipe.device == "cpu", project_dir=state_dir,
+        log_with=list(tracker_arguments(0)),
+        # Without it every gradient is held twice.
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+    )
+    made.gradient_accumulation_steps = recipe.accumulation(made.num_processes)
+    if made.distributed_type == DistributedType.DEEPSPEED:
+        # accelerate would read these from a data loader; ours is its own.
+        config = made.state.deepspeed_plugin.deepspeed_config
+        config["train_micro_batch_size_per_gpu"] = recipe.batch
+        config["gradient_clipping"] = recipe.clip
+    return made
+
+
+@contextmanager
+def asked_to_stop(session: Session) -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the training after the present step; a second Ctrl-C at once."""
+    before: dict[int, Any] = {}
+
+    def ask(number: int, frame: Any) -> None:
+        session.stop = True
+        signal.signal(number, before[number])
+
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, ask)
+    except ValueError:  # not in the main thread: the caller handles signals
+        pass
+    try:
+        yield
+    finally:
+        for asked, handler in before.items():
+            signal.signal(asked, handler)

@@ -1,0 +1,173 @@
+"""`--plan` against measurements: exact counts, PyTorch's counter, the memory of a real run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_stage import TRANSFORMER, WAN, make_cache, recipe
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from idbench.cli import main
+from idbench.models.concat_id.training import loop, network
+from idbench.models.concat_id.training.plan import GIB, Assumptions, plan
+from idbench.models.concat_id.training.recipe import StageRecipe, read
+from idbench.recipes import load_recipe, recipe_files
+
+HELPERS = Path(__file__).parents[2] / "helpers"
+SMALL = {
+    **TRANSFORMER, "num_attention_heads": 4, "num_layers": 3, "sample_height": 4,
+    "sample_width": 6, "max_text_seq_length": 20,
+}
+SMALL_WAN = {**WAN, "attention_head_dim": 24, "num_layers": 3, "ffn_dim": 192}
+
+
+def stage(**changes):
+    # The tiny networks' autoencoder has 4x4 pixels a latent, the published one 8x8.
+    sizes = {"height": 32, "width": 48, "precision": "no", "gradient_checkpointing": False}
+    return read(StageRecipe, recipe(Path("unused"), **{**sizes, **changes}))
+
+
+@pytest.mark.parametrize("config", [SMALL, SMALL_WAN], ids=["cogvideox", "wan"])
+@pytest.mark.parametrize("references", [0, 2])
+def test_counts_are_those_of_a_real_step(config, references):
+    made = stage(network=config, references=references, batch=2)
+    planned = plan(made, Assumptions(gpus=1))
+    transformer = network.build(made).train()
+    assert planned.parameters == sum(p.numel() for p in transformer.parameters())
+    wan = config["family"] == "wan"
+    text = (512, 12) if wan else (20, 12)
+    inputs = (
+        torch.randn(2, 3, 4, 4, 6), torch.randn(2, references, 4, 4, 6), torch.randn(2, *text),
+        torch.full((2,), 500.0),
+    )
+    lengths: list[int] = []
+    block = transformer.blocks[0] if wan else transformer.transformer_blocks[0]
+    block.register_forward_pre_hook(
+        lambda module, arguments, named: lengths.append(sum(
+            tensor.shape[1] for tensor in ([arguments[0]] if wan else named.values())
+            if isinstance(tensor, torch.Tensor) and tensor.ndim == 3
+        )), with_kwargs=True,
+    )
+    # PyTorch counts no operation of the CPU's fused attention.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        network.Denoiser(transformer)(*inputs).square().mean().backward()
+    assert lengths == [planned.tokens]
+    assert planned.tokens == (0 if wan else 20) + 18 + 6 * references
+    assert planned.flops_per_sample * 2 == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_checkpointing_costs_a_forward_pass_of_the_blocks():
+    plain, again = (plan(stage(gradient_checkpointing=c), Assumptions(1)) for c in (False, True))
+    assert plain.hardware_flops_per_step == plain.flops_per_step == again.flops_per_step
+    assert 1.2 < again.hardware_flops_per_step / again.flops_per_step < 1.34
+    assert again.memory["activations"] < plain.memory["activations"]
+
+
+PEAK = """
+import resource, sys
+import torch
+from pathlib import Path
+sys.path.insert(0, {helpers!r})
+from tiny_stage import recipe
+from idbench.models.concat_id.training import loop, samples
+from idbench.models.concat_id.training.recipe import StageRecipe, read
+torch.set_num_threads(1)
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+opened = samples.Cache.open(Path({cache!r}))
+loop.Session(read(StageRecipe, recipe(Path({small!r}))), samples.Cache.open(Path({small!r})),
+             Path({state!r})).run()  # what is loaded at the first step is not the network's
+before = peak()
+session = loop.Session(read(StageRecipe, {content!r}), opened, Path({state!r}) / "large")
+batches = session.batches()
+for _ in range(2):
+    session.advance(batches)
+print("PEAK", peak() - before)
+"""
+
+
+def test_memory_is_that_of_a_real_training_within_a_factor_of_one_and_a_half(tmp_path):
+    config = {
+        **SMALL, "num_attention_heads": 6, "attention_head_dim": 64, "num_layers": 6,
+        "sample_height": 16, "sample_width": 24,
+    }
+    content = recipe(
+        make_cache(tmp_path / "cache", samples=4, references=1, latents=(9, 4, 16, 24),
+                   text=(20, 12)),
+        network=config, frames=33, height=64, width=96, references=1, global_batch=1, batch=1,
+        gradient_checkpointing=False,
+    )
+    script = PEAK.format(
+        helpers=str(HELPERS), content=content, cache=str(tmp_path / "cache"),
+        small=str(make_cache(tmp_path / "small")), state=str(tmp_path / "state"),
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    measured = float(done.stdout.rpartition("PEAK")[2]) / GIB
+    twice = read(StageRecipe, {**content, "height": 128, "width": 192})  # as 8x8 pixels a latent
+    planned = plan(twice, Assumptions(gpus=1, overhead=0.0)).memory_per_gpu
+    assert measured > 0.2  # large enough that what the allocator rounds up does not count
+    assert planned / 1.5 < measured < planned * 1.5, (planned, measured)
+
+
+def test_stages_of_the_paper_are_whole_recipes():
+    stages = {}
+    for name in recipe_files():
+        content = load_recipe(name)[1]
+        if content["trainer"].endswith("training.loop:train"):
+            stages[name] = read(StageRecipe, {"name": name, **content})
+    rates = {name: made.learning_rate for name, made in stages.items()}
+    assert rates["cogvideox_stage1"] == 1e-5
+    assert rates["cogvideox_stage2"] == rates["cogvideox_stage3"] == 5e-6
+    assert {"cogvideox_multi_stage1", "cogvideox_tryon", "cogvideox_background"} <= set(stages)
+    with_pretraining, scratch = (
+        load_recipe(f"cogvideox_multi_stage1{end}")[1] for end in ("", "_scratch")
+    )
+    differing = {k for k in with_pretraining if with_pretraining[k] != scratch.get(k)}
+    assert differing <= {"description", "init", "components"}
+    with torch.device("meta"):
+        built = network.build(stages["cogvideox_stage1"])
+        wan = network.build(stages["wan_stage1"])
+    assert sum(p.numel() for p in built.parameters()) == 5_570_283_072
+    # Wan2.1-T2V-1.3B has 1,418,996,800; the AdaLN form adds a projection and a table a block.
+    assert sum(p.numel() for p in wan.parameters()) == (
+        1_418_996_800 + 1536 * 6 * 1536 + 6 * 1536 + 30 * 6 * 1536
+    )
+
+
+def test_rate_rises_and_falls_linearly_to_nothing():
+    made = stage(learning_rate=1.0, warmup=2, steps=10)
+    rates = [made.rate(step) for step in range(10)]
+    assert rates[0] == 0.5 and rates[1] == pytest.approx(0.9)
+    assert rates[9] == pytest.approx(0.1)
+    falls = {round(a - b, 6) for a, b in zip(rates[1:], rates[2:], strict=False)}
+    assert falls == {0.1}
+
+
+def test_plan_on_the_command_line_is_printed_and_json(tmp_path, capsys):
+    path = tmp_path / "tiny.yaml"
+    content = recipe(tmp_path, height=32, width=48)
+    path.write_text(json.dumps(content))
+    main_arguments = ["train", str(path), "--plan", "--gpus", "2"]
+    for option in ([], ["--json"]):
+        with suppress(SystemExit):
+            main([*main_arguments, *option])
+    said = capsys.readouterr().out
+    assert "parameters" in said and "GPU-hours" in said
+    values = json.loads(said[said.index("{\n"):])
+    assert values["samples"] == 24 and values["assumptions"]["gpus"] == 2
+    slow = loop.make_plan(content, gpus=2, mfu=0.2)
+    assert slow.hours == pytest.approx(2 * values["hours"])
+    with pytest.raises(SystemExit) as stopped:
+        main([*main_arguments, "--strategy", "zero"])
+    assert stopped.value.code == 2 and "ddp, fsdp, zero2" in capsys.readouterr().err
