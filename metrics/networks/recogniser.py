@@ -22,7 +22,9 @@ EMBEDDED_NOTE = (
 
 def crops_to_input(crops: np.ndarray | torch.Tensor, size: int) -> torch.Tensor:
     """uint8 RGB crops (n, s, s, 3) to (n, 3, size, size) in -1..1, (x - 127.5) / 127.5."""
-    x = torch.as_tensor(crops).permute(0, 3, 1, 2).float()
+    if isinstance(crops, np.ndarray):
+        crops = torch.from_numpy(np.ascontiguousarray(crops))  # a mirrored view has no tensor
+    x = crops.permute(0, 3, 1, 2).float()
     if x.shape[-1] != size:
         x = F.interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False)
     return (x - 127.5) / 127.5
