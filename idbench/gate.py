@@ -18,6 +18,7 @@ import numpy as np
 from idbench.errors import UserError
 from idbench.measurements import Measurement, differences, in_words, metric_of
 from idbench.names import unknown
+from idbench.reports.tables import HIDDEN
 from idbench.statistics import RESAMPLES, difference, identity_clusters
 
 TOLERANCE = 0.01
@@ -99,7 +100,7 @@ def check(
     Args:
         tolerance: largest drop that holds; `tolerances` has exceptions by metric.
         coverage_tolerance: share of the shared samples, 0..1, that may get lost as unscored.
-        metrics: which to judge; empty: all of the reference.
+        metrics: which to judge; empty: those of the reference that tables show.
         allow: names of `ALLOWABLE` that may differ.
 
     Raises:
@@ -115,7 +116,7 @@ def check(
     shared = [s for s in reference.values.index if s in run.values.index]
     checks.append(_samples(run, reference, len(shared), allow))
     if not any(c.outcome == "incomparable" for c in checks):
-        for name in metrics or reference.metrics:
+        for name in metrics or [n for n in reference.metrics if n not in HIDDEN]:
             limit = (tolerances or {}).get(name, tolerance)
             checks += _metric(
                 name, run, reference, shared, limit, coverage_tolerance, allow, resamples)
@@ -124,7 +125,7 @@ def check(
 
 def _settings(run: Measurement, reference: Measurement, allow: Collection[str]) -> list[Check]:
     """Whether both were measured alike, one check each."""
-    pairs = {
+    pairs: dict[str, tuple[Any, Any]] = {
         "suite": (reference.suite, run.suite), "split": (reference.split, run.split),
         **{part: (reference.scoring.get(part), run.scoring.get(part))
            for part in ("protocol", "weights", "detector")},
@@ -133,9 +134,9 @@ def _settings(run: Measurement, reference: Measurement, allow: Collection[str]) 
     for name, (before, after) in pairs.items():
         if name == "weights":
             # Of networks that only one of the two knows, no value depends in both.
-            both = set(before or {}) & set(after or {})
-            before, after = ({k: v for k, v in (w or {}).items() if k in both or not both}
-                             for w in (before, after))
+            known = set(before or {}) & set(after or {})
+            if known:
+                before, after = ({k: of[k] for k in known} for of in (before, after))
         changed = differences(before, after, name)
         if not changed:
             found.append(Check(name, "held", "the same"))

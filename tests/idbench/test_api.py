@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -128,3 +130,27 @@ def test_import_is_light() -> None:
     assert done.stdout.strip() == "1"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = idbench.nothing
+
+
+def test_python_and_commands_of_the_results_page_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, level in (("mine", 0.5), ("base", 0.3)):
+        values = [level + 0.01 * i for i in range(8)]
+        made_run(tmp_path / "runs" / name, name, {"arcsim": values, "viclip": values},
+                 [(f"p{i}",) for i in range(8)])
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs/results.md").read_text("utf-8")
+    fences = re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)
+    names: dict[str, object] = {}
+    for language, block in fences:
+        if language == "python":
+            exec(block, names)  # noqa: S102
+    assert len(names["results"].videos) == 16  # type: ignore[attr-defined]
+    world = World(tmp_path, tmp_path)
+    lines = [line for language, block in fences if language == "bash"
+             for line in block.splitlines()]
+    assert len(lines) >= 10
+    for line in lines:
+        done = world.run(*shlex.split(line)[1:])
+        assert done.returncode == 0, (line, done.stderr)
