@@ -39,14 +39,6 @@ _FILE = click.Path(path_type=Path)
     "--workers", type=click.IntRange(min=1),
     help="Processes that read videos. Without it: one a processor core.",
 )
-@click.option(
-    "--detector", default="mtcnn", show_default=True,
-    help="mtcnn, or scrfd:FOLDER of an insightface pack.",
-)
-@click.option(
-    "--recogniser", default="arcface", show_default=True,
-    help="arcface (embedded, knows avatars), or an insightface ArcFace .onnx file.",
-)
 @click.option("--device", default="cpu", show_default=True, help="Of torch, such as cuda.")
 @click.option(
     "--subjects", type=click.Choice(["files", "parser", "none"]), default="files",
@@ -64,12 +56,12 @@ _FILE = click.Path(path_type=Path)
     "--truth", type=_FILE,
     help="File with video and identity: report precision and recall against it.",
 )
-@opt.sharing(opt.set_option, opt.json_option)
+@opt.sharing(opt.weights_option, opt.set_option, opt.json_option)
 def build(
     videos: Path, captions: Path, out: Path | None, recipe: Path | None, seed: int | None,
-    workers: int | None, detector: str, recogniser: str, device: str, subjects: str,
-    aesthetic: str | None, calibrate: Path | None, truth: Path | None, settings: tuple[str, ...],
-    as_json: bool,
+    workers: int | None, device: str, subjects: str, aesthetic: str | None,
+    calibrate: Path | None, truth: Path | None, weights: tuple[str, ...],
+    settings: tuple[str, ...], as_json: bool,
 ) -> None:
     """Build training pairs from the video files in VIDEOS.
 
@@ -90,18 +82,23 @@ def build(
     from idbench.models.concat_id.pairs.reader import ReaderSettings
 
     file = Path(aesthetic) if aesthetic and ":" not in aesthetic else None
-    reader = ReaderSettings(
-        chosen, detector, recogniser, subjects, None if file else aesthetic, device
-    )
+    reader = ReaderSettings(chosen, weights, subjects, None if file else aesthetic, device)
     folder = out or Path("runs") / f"pairs-{videos.resolve().name or 'videos'}"
     built = build_pairs(BuildRequest(
-        videos, captions, folder, reader, workers or len(os.sched_getaffinity(0)), file,
-        calibrate, truth, quiet=as_json,
+        videos, captions, folder, reader, workers or _cores(), file, calibrate, truth,
+        quiet=as_json,
     ))
     if as_json:
         click.echo(json.dumps(built.summary, indent=2, ensure_ascii=False))
         return
     _print(built.summary, built.read, folder)
+
+
+def _cores() -> int:
+    """Cores this process may use; macOS does not tell, there it is all of them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _print(summary: dict[str, Any], read: int, folder: Path) -> None:

@@ -19,7 +19,7 @@ from idbench.models.concat_id.pairs.reader import ReaderSettings
 from idbench.models.concat_id.pairs.settings import make_settings
 from idbench.video import UnreadableVideo
 
-WIDTH = 64
+WIDTH = 256
 
 
 def identity_vector(identity: int) -> np.ndarray:

@@ -161,8 +161,8 @@ def _select(
         "settings": settings.as_dict(),
         "similarity": similarity.as_dict(),
         "reader": {
-            "detector": request.reader.detector, "recogniser": request.reader.recogniser,
-            "subjects": request.reader.subjects, "sha256": reader,
+            "weights": list(request.reader.weights), "subjects": request.reader.subjects,
+            "sha256": reader,
         },
     }
     # Round trip: tuples become lists, as a reader of the file sees them.

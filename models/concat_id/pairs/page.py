@@ -75,8 +75,9 @@ def histogram(similarity: Mapping[str, Any], settings: Mapping[str, Any]) -> str
     style = {"svg.hashsalt": "idbench", "svg.fonttype": "none", "font.size": 9.0,
              "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False}
     with rc_context(style):
-        figure = Figure(figsize=(8.4, 3.0), layout="constrained")
+        figure = Figure(figsize=(8.4, 3.0))
         panels = figure.subplots(1, 2)
+        figure.subplots_adjust(left=0.07, right=0.985, bottom=0.16, top=0.9, wspace=0.12)
         for axes, name, title in (
             (panels[0], "sample_of_all_pairs", "all pairs (a sample)"),
             (panels[1], "found", f"pairs from {similarity['lowest_cosine_searched']:.2f} on"),

@@ -11,11 +11,10 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from idbench import embedded
-from idbench.errors import UserError
-from idbench.files import sha256_file, write_bytes
+from idbench.files import write_bytes
 from idbench.metrics.faces.align import align_crops
 from idbench.metrics.faces.detect import Faces, find_faces, make_detector
+from idbench.metrics.networks import sources
 from idbench.metrics.protocols import Detection
 from idbench.models.concat_id.pairs import faces as people_in
 from idbench.models.concat_id.pairs import quality, subjects
@@ -27,6 +26,10 @@ from idbench.video import UnreadableVideo
 BATCH = 16
 """Frames detected and embedded together; part of what makes numbers equal again."""
 JPEG_QUALITY = 95
+EMBEDDED = Detection(thresholds=(0.6, 0.7, 0.9))
+"""MTCNN; its last stage is stricter than the metrics': an invented face breaks the count."""
+PACK = Detection(detector="pack", size=320, height=0, thresholds=(0.5, 0.5, 0.5))
+"""SCRFD of the insightface pack that `weights` names, as its authors run it."""
 
 
 @dataclass(frozen=True)
@@ -34,25 +37,18 @@ class ReaderSettings:
     """What a reader is made of; plain values, so that worker processes can make their own.
 
     Attributes:
-        detector: `mtcnn` (embedded) or `scrfd:FOLDER` (an insightface pack).
-        recogniser: `arcface` (embedded) or the path of an insightface ArcFace .onnx file.
+        weights: as of `--weights`, such as `arcface=insightface:FOLDER`, whose detector is then
+            used as well; empty: the embedded MTCNN and ArcFace.
         subjects: see `subjects.MODES`.
         aesthetic: `module:function`, see `quality.load_scorer`; None: no scorer.
         device: of torch.
     """
 
     pairs: PairSettings
-    detector: str = "mtcnn"
-    recogniser: str = "arcface"
+    weights: tuple[str, ...] = ()
     subjects: str = "files"
     aesthetic: str | None = None
     device: str = "cpu"
-
-
-class Embeds(Protocol):
-    """Aligned crops, uint8 RGB (n, 112, 112, 3), to float32 (n, d) of length 1."""
-
-    def embed(self, crops: np.ndarray) -> np.ndarray: ...
 
 
 class Reader(Protocol):
@@ -69,14 +65,17 @@ class FaceReader:
     """The reader with real networks.
 
     Raises:
-        UserError: unknown detector or recogniser, missing or damaged weights.
+        UserError: wrong `weights`, missing or damaged weight files, no such scorer.
     """
 
     def __init__(self, settings: ReaderSettings) -> None:
         self.settings = settings
-        self.detection = Detection(detector=settings.detector)
-        self._detector = make_detector(self.detection, settings.device)
-        self._recogniser, self._recogniser_hash = _recogniser(settings)
+        named = sources.parse(settings.weights)
+        pack = sources.pack_folder(named)
+        self.detection = EMBEDDED if pack is None else PACK
+        self._detector = make_detector(self.detection, settings.device, pack)
+        self._recogniser = named["arcface"].load(settings.device)
+        self._arcface = named["arcface"].identity()
         self._scorer: Callable[[np.ndarray], float] | None = None
         if settings.aesthetic:
             self._scorer = quality.load_scorer(settings.aesthetic)
@@ -85,7 +84,7 @@ class FaceReader:
         """All that changes what is read: settings, detection and the weights' hashes."""
         return {
             **self.settings.pairs.reading(), "detection": asdict(self.detection),
-            "weights": {**self._detector.weight_hashes(), **self._recogniser_hash},
+            "weights": {**self._detector.weight_hashes(), "arcface": self._arcface},
             "subjects": self.settings.subjects, "aesthetic": self.settings.aesthetic, "version": 1,
         }
 
@@ -175,33 +174,6 @@ class FaceReader:
         return result
 
 
-class OnnxRecogniser:
-    """An ArcFace network of an insightface pack (such as w600k_r50.onnx), through insightface.
-
-    Raises:
-        UserError: the file is missing or is no such network.
-    """
-
-    def __init__(self, path: Path) -> None:
-        from insightface.model_zoo import get_model
-
-        if not path.is_file():
-            raise UserError(f"The recogniser {path} is missing; check the path.")
-        try:
-            self._network = get_model(str(path), providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises its own kinds
-            raise UserError(f"The recogniser {path} cannot be loaded as ONNX; check it.") from error
-        if not hasattr(self._network, "get_feat"):
-            raise UserError(f"{path} is no ArcFace network of insightface; give such a file.")
-
-    def embed(self, crops: np.ndarray) -> np.ndarray:
-        """See `Embeds`. insightface reads BGR."""
-        bgr = [np.ascontiguousarray(crop[..., ::-1]) for crop in crops]
-        vectors = np.asarray(self._network.get_feat(bgr), np.float32)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors / np.maximum(lengths, 1e-12)
-
-
 def key(name: str) -> str:
     """A file name for a video's parts, of its name: names may hold anything."""
     return hashlib.blake2b(name.encode("utf-8"), digest_size=8).hexdigest()
@@ -240,17 +212,3 @@ def encode(image: np.ndarray) -> bytes:
 def _confident(faces: Faces, minimum: float) -> Faces:
     keep = faces.scores >= minimum
     return Faces(faces.boxes[keep], faces.landmarks[keep], faces.scores[keep], faces.retried)
-
-
-def _recogniser(settings: ReaderSettings) -> tuple[Embeds, dict[str, str]]:
-    if settings.recogniser.endswith(".onnx"):
-        path = Path(settings.recogniser)
-        network = OnnxRecogniser(path)
-        return network, {path.name: sha256_file(path)}
-    if settings.recogniser != "arcface":
-        raise UserError(
-            f"Unknown recogniser {settings.recogniser!r}; use arcface or the path of an .onnx file."
-        )
-    from idbench.metrics.networks.recogniser import Recogniser
-
-    return Recogniser("arcface", settings.device), {"arcface": embedded.entry("arcface")["sha256"]}

@@ -37,7 +37,7 @@ class PairSettings:
         multi_crossed: of three identities at least so many have a partner from another video;
             of two, both have.
         people: most people of a video; more are dropped.
-        minimum_confidence: of a detected face (ours).
+        minimum_confidence: of a detected face (ours; the embedded detector's own limit is 0.9).
         crop_size: largest side of the face crops written, pixels; small faces are not enlarged
             beyond their own size.
         exact_limit: with more people than this the search uses FAISS (ours).
@@ -60,7 +60,7 @@ class PairSettings:
     multi: Range = (0.87, 0.97)
     multi_crossed: int = 2
     people: int = 3
-    minimum_confidence: float = 0.9
+    minimum_confidence: float = 0.5
     crop_size: int = 448
     exact_limit: int = 50_000
     calibration_anchors: tuple[Range, ...] = ((0.7, 0.05), (0.9, 0.84), (0.99, 0.995))

@@ -35,7 +35,7 @@ _COLUMNS = (
     "v.rowid, v.name, v.caption, v.size, v.changed, v.aesthetic, r.fingerprint, r.problem, r.record"
 )
 _JOINED = "FROM videos v LEFT JOIN records r ON r.name = v.name"
-_PAGE = 500
+_PAGE = 100
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ class Store:
         self.path, self._identity = path, sha256_json(identity)
         with self._errors():
             self._base = sqlite3.connect(path)
+            # Write-ahead: a commit outlives kill -9 without waiting for the disk each time.
+            self._base.execute("PRAGMA journal_mode=WAL")
             self._base.execute("PRAGMA synchronous=NORMAL")
             self._base.executescript(_TABLES)
 

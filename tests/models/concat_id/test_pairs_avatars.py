@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from tiny_pack import make_pack
 
 from idbench.errors import UserError
 from idbench.models.concat_id.pairs import frames, reader, subjects
@@ -130,6 +132,17 @@ def test_the_parser_finds_garment_and_people() -> None:
     assert np.abs(background.astype(int) - clip.frames[0])[rest].mean() < 8
 
 
+def test_the_example_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "pairs.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    fewer = block.replace("range(10)", "range(1)").replace("range(3)", "range(1)")
+    assert fewer.count("range(1)") == 2
+    monkeypatch.chdir(tmp_path)
+    exec(fewer, {})  # noqa: S102
+    rows = pd.read_csv("captions.csv").merge(pd.read_csv("people.csv"), on="video")
+    assert len(rows) == 1 and (tmp_path / "avatar-videos" / rows.video[0]).is_file()
+
+
 def test_frames_are_sampled_at_two_a_second(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     texture = rng.integers(0, 255, (64, 160, 3), np.uint8).repeat(2, 1)[:, :160]
@@ -190,29 +203,27 @@ def test_files_beside_the_video_are_its_subjects(tmp_path: Path) -> None:
         subjects.prepare("files", video, (image, box), "ab12", tmp_path)
 
 
-def test_an_insightface_recogniser_is_read_from_its_file(tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx")
-    helper = onnx.helper
-    size = 3 * 112 * 112
-    weight = np.random.default_rng(0).normal(size=(size, 16)).astype(np.float32)
-    graph = helper.make_graph(
-        [helper.make_node("Flatten", ["x"], ["flat"]),
-         helper.make_node("MatMul", ["flat", "w"], ["y"])], "g",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 3, 112, 112])],
-        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 16])],
-        [onnx.numpy_helper.from_array(weight, "w")],
+def test_wrong_weights_are_said(tmp_path: Path) -> None:
+    for text, words in (
+        ("arcface=insightface:" + str(tmp_path / "none"), "There is no folder"),
+        ("arcface=insightface:" + str(tmp_path), "There is no recognition model"),
+        ("arcfase=embedded", "did you mean 'arcface'"),
+    ):
+        with pytest.raises(UserError, match=words):
+            reader.FaceReader(reader.ReaderSettings(PairSettings(), (text,)))
+
+
+def test_an_insightface_pack_reads_videos(tmp_path: Path) -> None:
+    """A random tiny pack: what it finds means nothing, but it is the one that reads."""
+    folder = make_pack(tmp_path / "pack")
+    settings = reader.ReaderSettings(
+        PairSettings(), (f"arcface=insightface:{folder}",), subjects="none"
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    onnx.save(model, tmp_path / "net.onnx")
-    crops = np.random.default_rng(1).integers(0, 255, (3, 112, 112, 3)).astype(np.uint8)
-    vectors = reader.OnnxRecogniser(tmp_path / "net.onnx").embed(crops)
-    # insightface normalises by the mean and standard deviation it reads from the graph.
-    raw = [(crops.astype(np.float32) - mean) / std for mean, std in ((127.5, 127.5), (0.0, 1.0))]
-    expected = [x.transpose(0, 3, 1, 2).reshape(3, size) @ weight for x in raw]
-    expected = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in expected]
-    assert min(np.abs(vectors - x).max() for x in expected) < 1e-3
-    with pytest.raises(UserError, match="is missing"):
-        reader.OnnxRecogniser(tmp_path / "none.onnx")
-    (tmp_path / "bad.onnx").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="cannot be loaded"):
-        reader.OnnxRecogniser(tmp_path / "bad.onnx")
+    made = reader.FaceReader(settings)
+    write_video(tmp_path / "clip.mp4", Video(clip_of(1, count=9).frames, 8.0))
+    record, vectors = made.read(tmp_path / "clip.mp4", "clip.mp4", tmp_path / "out")
+    assert len(record.counts) == 3 and len(vectors) == len(record.people)
+    assert made.identity()["detection"]["detector"] == "pack"
+    assert any(name.startswith("detector/det") for name in made.identity()["weights"])
+    embedded = reader.FaceReader(reader.ReaderSettings(PairSettings())).identity()
+    assert embedded["weights"]["arcface"] != made.identity()["weights"]["arcface"]
