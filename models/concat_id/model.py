@@ -15,27 +15,36 @@ from PIL import Image
 
 from idbench import embedded
 from idbench.errors import UserError
+from idbench.files import sha256_file
 from idbench.models.concat_id import networks, references
 from idbench.models.concat_id.autoencoder import to_frames, to_tensor
 from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES
+from idbench.models.concat_id.defaults import Defaults
 from idbench.models.concat_id.pipeline import ConcatIDPipeline
+from idbench.models.concat_id.video_pipeline import VideoPipeline
 from idbench.types import Reference, Sample, Video
 
 VARIANTS = ("base", "single", "multi")
+EMBEDDED = Defaults(10, 3.0, networks.FRAMES, networks.HEIGHT, networks.WIDTH, networks.FPS)
 
 
 class ConcatID:
-    """Concat-ID with the embedded weights.
+    """Concat-ID, with the embedded weights or with those of a model folder.
 
     Args:
         variant: `base` (ignores references), `single`, `multi`, or None: what fits the number
-            of references of each sample.
+            of references of each sample. A folder has one transformer for all but `base`.
+        weights: a model folder in diffusers' layout (see `idbench convert`), for the networks
+            of CogVideoX-5B's or Wan2.1's form in any size. None: the embedded weights.
         steps, guidance: of sampling.
-        frames, height, width: of the video; trained at 9 frames of 64x96.
+        frames, height, width: of the video. Embedded: trained at 9 frames of 64x96. A folder's
+            defaults, steps and guidance too, are what its base was released with.
         batch: samples handed out together. What is generated does not depend on it.
-        bfloat16: compute the transformer's matrix products in bfloat16 (about 1.3 times as
-            fast on processors with AVX-512 BF16; off gives the same video on every machine
-            up to rounding).
+        bfloat16: embedded: compute the transformer's matrix products in bfloat16 (about 1.3
+            times as fast on processors with AVX-512 BF16; off gives the same video on every
+            machine up to rounding). A folder's networks are loaded in bfloat16.
+        device, offload, tiling: of a folder's networks; see `folder.open_folder`.
+        negative: Wan's form only: text of the other branch of guidance; None: a zeroed embedding.
 
     Attributes:
         problems: by reference image, what its preparation could not do; see `Prepared`.
@@ -46,38 +55,92 @@ class ConcatID:
     maximum_references = MAXIMUM_REFERENCES
 
     def __init__(
-        self, variant: str | None = None, *, steps: int = 10, guidance: float = 3.0,
-        frames: int = networks.FRAMES, height: int = networks.HEIGHT, width: int = networks.WIDTH,
-        batch: int = 8, bfloat16: bool = True,
+        self, variant: str | None = None, *, weights: str | None = None,
+        steps: int | None = None, guidance: float | None = None, frames: int | None = None,
+        height: int | None = None, width: int | None = None, batch: int = 8,
+        bfloat16: bool = True, device: str | None = None, offload: str = "none",
+        tiling: bool = False, negative: str | None = "",
     ) -> None:
         if variant is not None and variant not in VARIANTS:
             raise UserError(
                 f"concat_id has no variant {variant!r}; take one of {', '.join(VARIANTS)}."
             )
-        if steps < 1 or batch < 1:
+        self.folder = None if weights is None else Path(str(weights))
+        usual = EMBEDDED
+        if self.folder is not None:
+            from idbench.models.concat_id.folder import defaults_of
+
+            usual = defaults_of(self.folder)
+        elif device or offload != "none" or tiling or negative != "":
+            raise UserError(
+                "device, offload, tiling and negative belong to the networks of a model folder; "
+                "name it with weights=FOLDER or leave them out."
+            )
+
+        def given(value: Any, name: str) -> Any:
+            return getattr(usual, name) if value is None else value
+
+        self.variant = variant
+        self.steps, self.guidance = int(given(steps, "steps")), float(given(guidance, "guidance"))
+        self.frames = int(given(frames, "frames"))
+        self.height, self.width = int(given(height, "height")), int(given(width, "width"))
+        self.fps = usual.fps
+        if self.steps < 1 or batch < 1:
             raise UserError("steps and batch must be at least 1; raise the setting.")
-        self.variant, self.steps, self.guidance = variant, int(steps), float(guidance)
-        self.frames, self.height, self.width = int(frames), int(height), int(width)
         self.batch, self.bfloat16 = int(batch), bool(bfloat16)
+        self.device, self.offload = device, str(offload)
+        self.tiling = bool(tiling)
+        self.negative = None if negative is None else str(negative)
         self.problems: dict[str, str] = {}
         self._transformers: dict[str, Any] = {}
         self._prepared: dict[tuple[str, Path], np.ndarray] = {}
 
     def settings(self) -> Mapping[str, Any]:
         """Everything that changes what is generated."""
-        return {
+        chosen = {
             "variant": self.variant, "steps": self.steps, "guidance": self.guidance,
             "frames": self.frames, "height": self.height, "width": self.width,
             "bfloat16": self.bfloat16,
         }
+        if self.folder is not None:
+            chosen.update(tiling=self.tiling, negative=self.negative)
+        return chosen
 
     def weight_hashes(self) -> Mapping[str, str]:
         """sha256 of the weight files of this model, by file name."""
-        variants = VARIANTS if self.variant is None else (self.variant,)
-        names = ["vae", "text_encoder", "text_encoder_tokenizer", "face_parser"]
-        names += [f"transformer_{v}" for v in variants]
         known = embedded.entries()
-        return {known[n]["file"]: known[n]["sha256"] for n in names if n in known}
+        if self.folder is not None:
+            names = ["face_parser"]
+        else:
+            variants = VARIANTS if self.variant is None else (self.variant,)
+            names = ["vae", "text_encoder", "text_encoder_tokenizer", "face_parser"]
+            names += [f"transformer_{v}" for v in variants]
+        hashes = {known[n]["file"]: known[n]["sha256"] for n in names if n in known}
+        return {**hashes, **self._folder_hashes}
+
+    @cached_property
+    def _folder_hashes(self) -> dict[str, str]:
+        """sha256 of every file of the folder that decides what is computed, by its place there."""
+        if self.folder is None:
+            return {}
+        from idbench.models.concat_id.folder import files_of
+
+        return {
+            path.relative_to(self.folder).as_posix(): sha256_file(path)
+            for path in files_of(self.folder)
+        }
+
+    @cached_property
+    def _folder_pipeline(self) -> VideoPipeline:
+        from idbench.models.concat_id.folder import open_folder
+
+        assert self.folder is not None
+        pipeline = open_folder(
+            self.folder, device=self.device, bfloat16=self.bfloat16, tiling=self.tiling,
+            offload=self.offload,
+        )
+        pipeline.set_progress_bar_config(disable=True)  # the harness shows one of samples
+        return pipeline
 
     @cached_property
     def _parts(self) -> tuple[Any, Any, Any]:
@@ -85,7 +148,7 @@ class ConcatID:
 
     def load(self) -> None:
         """Load the networks that every variant needs (the transformer follows with its sample)."""
-        _ = self._parts
+        _ = self._parts if self.folder is None else self._folder_pipeline
 
     def variant_of(self, sample: Sample) -> str:
         """The variant that generates `sample`."""
@@ -93,8 +156,10 @@ class ConcatID:
             return self.variant
         return {0: "base", 1: "single"}.get(len(sample.references), "multi")
 
-    def pipeline(self, variant: str) -> ConcatIDPipeline:
+    def pipeline(self, variant: str) -> VideoPipeline:
         """The pipeline of a variant, its networks loaded once."""
+        if self.folder is not None:
+            return self._folder_pipeline
         vae, text, scheduler = self._parts
         if variant not in self._transformers:
             self._transformers[variant] = networks.load_transformer(f"transformer_{variant}")
@@ -109,7 +174,12 @@ class ConcatID:
 
         On CPU each of two or more samples has a core to itself, which at these sizes is faster
         than splitting every operation (5.0 against 2.5 s a video of two people on two cores).
+        A folder's networks are large: they make one sample after the other.
         """
+        if self.folder is not None:
+            for sample in samples:
+                yield self._video(sample)
+            return
         cores = torch.get_num_threads()
         with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for start in range(0, len(samples), self.batch):
@@ -127,11 +197,17 @@ class ConcatID:
         if variant != "base" and sample.references:
             prepared = np.array([self.prepare(r) for r in sample.references])
             images = to_tensor(prepared[:, None])[:, :, 0].unsqueeze(0)
-        video = self.pipeline(variant)(
+        pipeline = self.pipeline(variant)
+        chosen: dict[str, Any] = {}
+        if self.folder is None:
+            chosen["bfloat16"] = self.bfloat16
+        elif not isinstance(pipeline, ConcatIDPipeline):
+            chosen["negative"] = self.negative
+        video = pipeline(
             [sample.prompt], images, [sample.seed], self.steps, self.guidance, self.frames,
-            self.height, self.width, self.bfloat16,
+            self.height, self.width, **chosen,
         )
-        return Video(to_frames(video)[0], networks.FPS)
+        return Video(to_frames(video)[0], self.fps)
 
     def prepare(self, reference: Reference) -> np.ndarray:
         """A reference as uint8 RGB (height, width, 3) for the VAE; remembered by path."""

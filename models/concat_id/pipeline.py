@@ -14,41 +14,55 @@ from diffusers import (
     AutoencoderKLCogVideoX,
     CogVideoXDPMScheduler,
     CogVideoXTransformer3DModel,
-    DiffusionPipeline,
 )
-from transformers import PreTrainedTokenizerFast, T5EncoderModel
+from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
-from idbench.errors import UserError
 from idbench.models.concat_id.autoencoder import decode, encode
-from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES, denoise
-from idbench.models.concat_id.networks import TextEncoder
+from idbench.models.concat_id.conditioning import denoise
+from idbench.models.concat_id.networks import TEXT_TOKENS
+from idbench.models.concat_id.video_pipeline import VideoPipeline
 
 
-class ConcatIDPipeline(DiffusionPipeline):
-    """Text and 0 to 3 reference images to video.
+class ConcatIDPipeline(VideoPipeline):
+    """Text and 0 to 3 reference images to video, with CogVideoX's networks of any size.
 
     The parts are diffusers' and transformers' own classes, so `save_pretrained` and
     `from_pretrained` use diffusers' folder layout.
+
+    Args:
+        text_tokens: tokens that a prompt is padded or cut to (226 for CogVideoX).
+        mask_padding: tokens behind a prompt's end are hidden from the text encoder, and their
+            embeddings zero. CogVideoX was trained without.
     """
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerFast,
+        tokenizer: PreTrainedTokenizerBase,
         text_encoder: T5EncoderModel,
         vae: AutoencoderKLCogVideoX,
         transformer: CogVideoXTransformer3DModel,
         scheduler: CogVideoXDPMScheduler,
+        text_tokens: int = TEXT_TOKENS,
+        mask_padding: bool = True,
     ) -> None:
         super().__init__()
         self.register_modules(
             tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer,
             scheduler=scheduler,
         )
+        self.register_to_config(text_tokens=text_tokens, mask_padding=mask_padding)
 
     @property
     def compression(self) -> int:
-        """Pixels of the video per latent, in height and width."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def temporal_compression(self) -> int:
+        return int(self.vae.config.temporal_compression_ratio)
+
+    @property
+    def patch(self) -> int:
+        return self.transformer.config.patch_size
 
     @torch.inference_mode()
     def __call__(
@@ -72,7 +86,10 @@ class ConcatIDPipeline(DiffusionPipeline):
             seeds: B seeds.
             steps, guidance: of sampling; guidance 1 leaves out the unconditional branch.
             frames: rk + 1 for a temporal compression of r; one frame gives an image.
-            bfloat16: compute matrix products of the transformer in bfloat16.
+            height, width: multiples of the autoencoder's compression times the patch (16 for
+                CogVideoX).
+            bfloat16: compute matrix products of a float32 transformer in bfloat16. Networks
+                loaded in bfloat16 compute in it anyway.
 
         Returns:
             Videos in [-1, 1], (B, 3, frames, H, W).
@@ -80,18 +97,44 @@ class ConcatIDPipeline(DiffusionPipeline):
         Raises:
             UserError: sizes that the networks cannot make, too many references.
         """
-        self._check(prompts, references, seeds, frames, height, width)
-        device = self.transformer.device
-        text = TextEncoder(self.tokenizer, self.text_encoder)(prompts).to(device)
+        self.check(prompts, references, seeds, steps, frames, height, width)
+        text = self.encode_text(prompts)
         held = None
         if references is not None and references.shape[1]:
-            flat = references.flatten(0, 1).unsqueeze(2).to(device)
-            held = encode(self.vae, flat)
+            flat = references.flatten(0, 1).unsqueeze(2)
+            held = encode(self.vae, flat.to(self._execution_device, self.vae.dtype))
             held = held.view(*references.shape[:2], *held.shape[2:])
         latents = self.sample_latents(
             text, held, seeds, steps, guidance, self.latent_frames(frames), height, width, bfloat16
         )
-        return decode(self.vae, latents)
+        video = self._decode(latents)
+        self.maybe_free_model_hooks()
+        return video
+
+    @torch.inference_mode()
+    def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Embeddings (B, text_tokens, D)."""
+        rows = self.tokenizer(
+            list(prompts), padding="max_length", truncation=True,
+            max_length=self.config.text_tokens, return_tensors="pt",
+        ).to(self._execution_device)
+        mask = rows.attention_mask if self.config.mask_padding else None
+        hidden = self.text_encoder(
+            input_ids=rows.input_ids, attention_mask=mask
+        ).last_hidden_state
+        return hidden if mask is None else hidden * mask.unsqueeze(-1)
+
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Videos of latents (B, N, C, h, w), in float32."""
+        latents = latents.to(self.vae.dtype)
+        ratio, count = self.temporal_compression, latents.shape[1]
+        if ratio == 1 or count % 2:
+            return decode(self.vae, latents)
+        # diffusers' code decodes latents in twos after a first three (or one). An even number
+        # lacks one: the last is repeated, and what comes of the repetition cut off. Convolutions
+        # look back in time only; only the normalisation of the last pair sees the repetition.
+        video = decode(self.vae, torch.cat([latents, latents[:, -1:]], dim=1))
+        return video[:, :, : (count - 1) * ratio + 1]
 
     @torch.inference_mode()
     def sample_latents(
@@ -108,21 +151,23 @@ class ConcatIDPipeline(DiffusionPipeline):
         clip_frames: int | None = None,
     ) -> torch.Tensor:
         """The denoising loop on text embeddings and reference latents; (B, N, C, h, w)."""
-        device = text.device
+        device, dtype = text.device, self.transformer.dtype
         shape = (latent_frames, *self.latent_shape(height, width))
-        generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-        latents = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
+        latents, generators = self.noise(seeds, shape, device)
         self.scheduler.set_timesteps(steps, device=device)
         guided = guidance != 1.0
         if guided:
             text = torch.cat([torch.zeros_like(text), text])
             references = None if references is None else torch.cat([references, references])
+        text = text.to(dtype)
+        references = None if references is None else references.to(dtype)
         previous, times = None, self.scheduler.timesteps
         for i, time in enumerate(self.progress_bar(times)):
             both = torch.cat([latents, latents]) if guided else latents
             with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                 output = denoise(
-                    self.transformer, both, references, text, time.expand(len(both)), clip_frames
+                    self.transformer, both.to(dtype), references, text, time.expand(len(both)),
+                    clip_frames,
                 ).float()
             if guided:
                 without, with_text = output.chunk(2)
@@ -132,36 +177,3 @@ class ConcatIDPipeline(DiffusionPipeline):
                 generator=generators, return_dict=False,
             )
         return latents
-
-    def latent_frames(self, frames: int) -> int:
-        """Latent frames of a video of `frames`."""
-        return (frames - 1) // self.vae.config.temporal_compression_ratio + 1
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """Channels, height and width of one latent frame of a video of this size."""
-        channels = self.transformer.config.in_channels
-        return channels, height // self.compression, width // self.compression
-
-    def _check(
-        self, prompts: Sequence[str], references: torch.Tensor | None, seeds: Sequence[int],
-        frames: int, height: int, width: int,
-    ) -> None:
-        unit = self.compression * self.transformer.config.patch_size
-        if height % unit or width % unit:
-            raise UserError(
-                f"Height and width must be multiples of {unit}, not {height}x{width}; change them."
-            )
-        ratio = self.vae.config.temporal_compression_ratio
-        unit = 1 if ratio == 1 else 2 * ratio  # diffusers' causal code decodes latents in twos
-        if frames < 1 or (frames - 1) % unit:
-            raise UserError(
-                f"The autoencoder makes {unit}k + 1 frames, not {frames}; take "
-                f"{max(0, (frames - 1) // unit) * unit + 1}."
-            )
-        if len(seeds) != len(prompts):
-            raise UserError(f"{len(prompts)} prompts need as many seeds, not {len(seeds)}.")
-        if references is not None and references.shape[1] > MAXIMUM_REFERENCES:
-            raise UserError(
-                f"Concat-ID takes at most {MAXIMUM_REFERENCES} references, not "
-                f"{references.shape[1]}; leave some out."
-            )

@@ -72,7 +72,7 @@ def test_saved_and_loaded_pipelines_agree(pipeline, tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"frames": 10}, "8k \\+ 1 frames"), ({"height": 20}, "multiples of 8"),
+    [({"frames": 10}, "4k \\+ 1 frames"), ({"height": 20}, "multiples of 8"),
      ({"seeds": [1, 2]}, "as many seeds")],
 )
 def test_impossible_sizes_are_refused_in_one_sentence(pipeline, settings, words):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
+from transformers import UMT5Config, UMT5EncoderModel
 
+from idbench.models.concat_id import networks
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
+from idbench.models.concat_id.wan_pipeline import ConcatIDWanPipeline
 
 # Heads of 24 channels split as the real 128 do: a third each, without rounding.
 WAN = {
@@ -52,3 +55,24 @@ def wan_inputs():
         "hidden_states": normal(2, 4, 3, 4, 6), "references": normal(2, 4, 2, 4, 6),
         "encoder_hidden_states": normal(2, 5, 12), "timestep": torch.tensor([900.0, 300.0]),
     }
+
+
+@pytest.fixture
+def wan_pipeline():
+    torch.manual_seed(0)
+    transformer = shaken(ConcatIDWanTransformer3DModel(**WAN, reference_adaln=True))
+    vae = AutoencoderKLWan(
+        base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1,
+        latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[1.5, 0.8, 1.0, 2.0],
+    )
+    tokenizer = networks.build_tokenizer(["a", "person", "smiles", "."])
+    text = UMT5EncoderModel(UMT5Config(
+        vocab_size=len(tokenizer), d_model=12, num_layers=1, num_heads=2, d_kv=6, d_ff=16,
+        dropout_rate=0.0, is_encoder_decoder=False,
+    ))
+    made = ConcatIDWanPipeline(
+        tokenizer, text.eval(), vae.eval(), transformer, FlowMatchEulerDiscreteScheduler(shift=5.0),
+        text_tokens=32,
+    )
+    made.set_progress_bar_config(disable=True)
+    return made

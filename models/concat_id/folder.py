@@ -1,0 +1,142 @@
+"""Model folders in diffusers' layout, opened as a pipeline of Concat-ID.
+
+A folder made by `idbench convert`, one written by `save_pretrained`, or the base itself
+(CogVideoX-5B or Wan2.1-T2V in diffusers' layout: Concat-ID's plain forms add no parameter).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import CogVideoXDPMScheduler, FlowMatchEulerDiscreteScheduler
+from safetensors import SafetensorError
+
+from idbench.errors import UserError
+from idbench.files import read_json
+from idbench.models.concat_id.convert import WAN_SHIFT
+from idbench.models.concat_id.convert_sat import TEXT_TOKENS
+from idbench.models.concat_id.defaults import COGVIDEOX, WAN, Defaults
+from idbench.models.concat_id.pipeline import ConcatIDPipeline
+from idbench.models.concat_id.video_pipeline import VideoPipeline
+from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
+from idbench.models.concat_id.wan_pipeline import ConcatIDWanPipeline
+
+PARTS = ("tokenizer", "text_encoder", "vae", "transformer", "scheduler")
+OFFLOADS = ("none", "model", "sequential")
+_DEFAULTS = {
+    "ConcatIDPipeline": COGVIDEOX, "CogVideoXPipeline": COGVIDEOX,
+    "ConcatIDWanPipeline": WAN, "WanPipeline": WAN,
+}
+
+
+def defaults_of(folder: Path) -> Defaults:
+    """The released sampling settings of the base that `folder` holds.
+
+    Raises:
+        UserError: no model folder, parts missing, or of another system.
+    """
+    return _DEFAULTS[_class_of(folder)]
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Every file that decides what the networks compute, in order."""
+    return sorted(
+        path for part in PARTS for path in (folder / part).rglob("*")
+        if path.suffix in (".safetensors", ".json", ".model", ".txt")
+    )
+
+
+def open_folder(
+    folder: Path, *, device: str | None = None, bfloat16: bool = True, tiling: bool = False,
+    offload: str = "none",
+) -> VideoPipeline:
+    """The pipeline of a model folder, on its device.
+
+    Args:
+        device: such as `cuda` or `cpu`; None: an accelerator if there is one.
+        bfloat16: load transformer and text encoder in bfloat16 (CogVideoX's autoencoder too;
+            Wan's stays in float32, as it was released), else all in float32.
+        tiling: decode in tiles.
+        offload: `none`; `model`: networks are on the device only while they work;
+            `sequential`: layer by layer, the least memory and slow.
+
+    Raises:
+        UserError: no complete folder, damaged files, no accelerator to offload from.
+    """
+    if offload not in OFFLOADS:
+        raise UserError(f"offload is one of {', '.join(OFFLOADS)}, not {offload!r}.")
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if offload != "none" and torch.device(place).type == "cpu":
+        raise UserError("offload needs an accelerator to take networks from; leave it out.")
+    kind = _class_of(folder)
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    try:
+        pipeline = _load(folder, kind, dtype)
+    # Damage shows as any of these, from three libraries.
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"The model folder {folder} cannot be loaded ({reason}); convert or fetch it again."
+        ) from error
+    pipeline.enable_vae_slicing()
+    if tiling:
+        pipeline.enable_vae_tiling()
+    if offload == "model":
+        pipeline.enable_model_cpu_offload(device=place)
+    elif offload == "sequential":
+        pipeline.enable_sequential_cpu_offload(device=place)
+    else:
+        try:
+            pipeline.to(place)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(
+                f"The networks cannot be brought to {place} ({str(error).splitlines()[0][:120]}); "
+                "take device=cpu, or offload=model where memory is short."
+            ) from error
+    return pipeline
+
+
+def _load(folder: Path, kind: str, dtype: torch.dtype) -> VideoPipeline:
+    options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True,
+                               "use_safetensors": True}
+    if _DEFAULTS[kind] is COGVIDEOX:
+        if kind == "CogVideoXPipeline":
+            options.update(
+                text_tokens=TEXT_TOKENS, mask_padding=False,
+                scheduler=CogVideoXDPMScheduler.from_pretrained(folder / "scheduler"),
+            )
+        return ConcatIDPipeline.from_pretrained(folder, **options)
+    if kind == "WanPipeline":
+        options.update(
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=WAN_SHIFT),
+            transformer=ConcatIDWanTransformer3DModel.from_pretrained(
+                folder / "transformer", torch_dtype=dtype, use_safetensors=True,
+                local_files_only=True,
+            ),
+        )
+    options["torch_dtype"] = {"default": dtype, "vae": torch.float32}
+    return ConcatIDWanPipeline.from_pretrained(folder, **options)
+
+
+def _class_of(folder: Path) -> str:
+    if not folder.is_dir():
+        raise UserError(f"The model folder {folder} is missing; check the path.")
+    index = read_json(folder / "model_index.json")
+    kind = str(index.get("_class_name")) if isinstance(index, dict) else "None"
+    if kind not in _DEFAULTS:
+        raise UserError(
+            f"{folder} holds a {kind}, not a Concat-ID or its base ({', '.join(_DEFAULTS)}); "
+            "make one with `idbench convert`."
+        )
+    missing = [part for part in PARTS if part not in index or not (folder / part).is_dir()]
+    if missing:
+        raise UserError(
+            f"{folder} lacks {', '.join(missing)}; convert again with --base, a folder of the "
+            "base in diffusers' layout."
+        )
+    for path in files_of(folder):
+        if path.stat().st_size == 0:
+            raise UserError(f"{path} is empty; convert or fetch it again.")
+    return kind
