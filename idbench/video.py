@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import av.error
@@ -137,9 +138,13 @@ def _frames(path: Path) -> Iterator[tuple[av.VideoFrame, float, tuple[int, int] 
             stream = container.streams.video[0]
             fps = float(stream.average_rate or stream.guessed_rate or 0) or 8.0
             crop = _true_size(container.metadata.get("comment", ""))
+            end = 0.0
             for frame in container.decode(stream):
                 yield frame, fps, crop
                 count += 1
+                start = frame.time or 0.0
+                end = max(end, start + float((frame.duration or 0) * (frame.time_base or 0)))
+            stated = _stated_seconds(container, stream)
     except (av.error.FFmpegError, ValueError, EOFError) as error:
         where = f"after frame {count - 1}" if count else "at its start"
         raise UnreadableVideo(
@@ -147,6 +152,21 @@ def _frames(path: Path) -> Iterator[tuple[av.VideoFrame, float, tuple[int, int] 
         ) from error
     if not count:
         raise UnreadableVideo(f"The video {path} has no frames; make or copy it again.")
+    # Some containers end in the middle without an error. A short file has no rest to miss.
+    if stated is not None and end < 0.9 * stated - 0.25:
+        raise UnreadableVideo(
+            f"The video {path} is cut: it ends after {end:.1f} of {stated:.1f} s; make or copy it "
+            "again."
+        )
+
+
+def _stated_seconds(container: Any, stream: Any) -> float | None:
+    """How long the file says that its video is, from its first frame's time on; None: unsaid."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    if container.duration is not None and len(container.streams) == 1:
+        return float(container.duration) / av.time_base
+    return None
 
 
 def _true_size(comment: str) -> tuple[int, int] | None:
