@@ -162,7 +162,7 @@ def _take(
     people = tuple(_person(name, rows, seen.frames, faces) for name in sample.identities)
     height, width = next(iter(seen.frames.values())).shape[:2] if seen.frames else (1, 1)
     return TakeView(index, sample.id, uri, poster, width, height, seen.length, seen.fps,
-                    ordered, people, problem)
+                    ordered, people, problem, _others(seen.frames, faces))
 
 
 def _look(path: Path, shape: Sequence[int] | None, faces: Sequence[dict[str, Any]]) -> Seen:
@@ -195,6 +195,18 @@ def _person(
     with_face = {int(f["frame"]) for f in faces if name in f["assignment"]}
     missing = tuple(i for i, frame in enumerate(tiles) if frame not in with_face)
     return PersonView(name, values, strip, tuple(tiles), missing, tuple(curves))
+
+
+def _others(
+    frames: Mapping[int, np.ndarray], faces: Sequence[dict[str, Any]]
+) -> PersonView | None:
+    """Faces matched to nobody, one of each shown frame; None where every face was matched."""
+    strip, tiles = media.crop_strip(frames, faces, None)
+    with_face = {int(f["frame"]) for f in faces if media.unmatched(f) is not None}
+    missing = tuple(i for i, frame in enumerate(tiles) if frame not in with_face)
+    if len(missing) == len(tiles):
+        return None
+    return PersonView("", {}, strip, tuple(tiles), missing, ())
 
 
 def _reasons(

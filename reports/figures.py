@@ -111,6 +111,7 @@ def by_category(
             axes.set_title(titles[metric], fontsize=9.5, color=INK, loc="left")
             axes.locator_params(axis="x", nbins=4)
             axes.spines["left"].set_visible(False)
+        figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]
         return figure
 
 

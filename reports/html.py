@@ -78,7 +78,7 @@ def _context(report: data.ReportData, measured: tables.Tables) -> dict[str, Any]
                    if tables.title(m)[-1] in "↑↓"},
         "lower_is_better": [m for m in report.metrics if tables.title(m).endswith("↓")],
         "explained": [_explained(m) for m in report.metrics],
-        "figures": _figures(report, titles), "published": published.comparison(),
+        "figures": _figures(report, measured, titles), "published": published.comparison(),
         "published_titles": tables._PUBLISHED_TITLES | {
             m: tables.title(m) for m in MAIN_METRICS},
         "methods": [_method(run, label) for run, label in
@@ -190,7 +190,9 @@ def _spans(report: data.ReportData) -> dict[str, tuple[float, float]]:
     return found
 
 
-def _figures(report: data.ReportData, titles: Mapping[str, str]) -> dict[str, Markup]:
+def _figures(
+    report: data.ReportData, measured: tables.Tables, titles: Mapping[str, str]
+) -> dict[str, Markup]:
     shown = [m for m in MAIN_METRICS if m in report.metrics]
     made: dict[str, Markup] = {}
 
@@ -199,7 +201,7 @@ def _figures(report: data.ReportData, titles: Mapping[str, str]) -> dict[str, Ma
 
     arrowed = {m: tables.title(m) for m in report.metrics}
     if {"arcsim", "clipdist"} <= set(shown):
-        found = series.tradeoff(report.runs, "arcsim", "clipdist")
+        found = series.tradeoff(report.runs, "arcsim", "clipdist", measured.rows)
         keep("tradeoff", figures.tradeoff(found, "arcsim", "clipdist", arrowed),
              "Identity against editability: ArcSim and CLIPDist, mean and 95 % interval")
     if shown and report.categories:

@@ -67,14 +67,14 @@ def small(pixels: np.ndarray, width: int = 576) -> np.ndarray:
 
 
 def crop_strip(
-    frames: Mapping[int, np.ndarray], faces: Sequence[Mapping[str, Any]], identity: str
+    frames: Mapping[int, np.ndarray], faces: Sequence[Mapping[str, Any]], identity: str | None
 ) -> tuple[str | None, list[int]]:
     """The face matched to an identity in each looked-at frame, side by side.
 
     Args:
         frames: index -> uint8 RGB frame (H, W, 3), at least those of `shown`.
         faces: as `faces.json`: a mapping with frame, boxes and assignment for each frame.
-        identity: name of the reference.
+        identity: name of the reference; None: the first face that was matched to nobody.
 
     Returns:
         A data URI (None when no frame was looked at), and the frame of each tile. A frame
@@ -85,12 +85,18 @@ def crop_strip(
         return None, []
     tiles = []
     for entry in looked:
-        index = entry["assignment"].get(identity)
+        index = entry["assignment"].get(identity) if identity else unmatched(entry)
         if index is None:
             tiles.append(np.full((CROP_SIZE, CROP_SIZE, 3), MISSING, np.uint8))
         else:
             tiles.append(_crop(frames[int(entry["frame"])], entry["boxes"][index]))
     return picture_uri(np.concatenate(tiles, axis=1), quality=80), [int(f["frame"]) for f in looked]
+
+
+def unmatched(entry: Mapping[str, Any]) -> int | None:
+    """Index of the first face of a frame that was matched to no reference."""
+    matched = set(entry["assignment"].values())
+    return next((i for i in range(len(entry["boxes"])) if i not in matched), None)
 
 
 def shown(faces: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

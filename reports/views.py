@@ -42,7 +42,10 @@ class PersonView:
 
 @dataclass(frozen=True)
 class TakeView:
-    """One model's video of a sample. `run` is the index of its run in the report."""
+    """One model's video of a sample. `run` is the index of its run in the report.
+
+    `others` are faces that were detected and matched to no reference (None: there are none).
+    """
 
     run: int
     sample: str
@@ -55,6 +58,7 @@ class TakeView:
     values: dict[str, Value]
     people: tuple[PersonView, ...]
     problem: str | None
+    others: PersonView | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,12 @@ import click
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
     help="The page. Without it: report.html in the (first) run folder.",
 )
-def report(run: tuple[Path, ...], output: Path | None) -> None:
+@click.option(
+    "--videos", type=click.Choice(("auto", "embed", "link")), default="auto", show_default=True,
+    help="Put the videos into the page, or link them where they lie; auto: embed while they are "
+    "under 11 MB together.",
+)
+def report(run: tuple[Path, ...], output: Path | None, videos: str) -> None:
     """Build the HTML report of one or more runs and print where it is."""
     from idbench.files import saying_disk_full
     from idbench.reports import html, tables
@@ -23,5 +28,6 @@ def report(run: tuple[Path, ...], output: Path | None) -> None:
     tables.check_comparable(runs)
     target = output or runs[0].folder / "report.html"
     with saying_disk_full(target):
-        html.build_report([one.folder for one in runs], target)
+        embed = {"auto": None, "embed": True, "link": False}[videos]
+        html.build_report([one.folder for one in runs], target, embed)
     click.echo(f"Report: {target.resolve()}")

@@ -237,3 +237,46 @@ def test_figures_follow_the_page_and_keep_names_as_text() -> None:
 @pytest.mark.parametrize(("value", "text"), [(0.1234, "0.123"), (-0.5, "−0.500"), (None, "–")])
 def test_numbers_are_set_as_in_print(value: float | None, text: str) -> None:
     assert number(value) == text
+
+
+def test_the_best_is_bold_and_p_values_stand_under_differences(tmp_path: Path) -> None:
+    from idbench.reports import tables
+
+    folders = [make_run(tmp_path / n, variant=n, count=12, level=level, seed=i)
+               for i, (n, level) in enumerate((("good", 0.8), ("poor", 0.1)))]
+    text = build_report(folders, tmp_path / "report.html").read_text(encoding="utf-8")
+    measured = tables.measured([Run.open(f) for f in folders])
+    good, poor = (row.estimates["arcsim"].mean for row in measured.rows)
+    assert f'<b class="best">{number(good)}</b>' in text
+    assert f'<b class="best">{number(poor)}</b>' not in text
+    assert f"<small>p {number(measured.differences[0].p_values['arcsim'])}</small>" in text
+
+
+def test_faces_matched_to_nobody_are_shown(run_folder: Path, tmp_path: Path) -> None:
+    import json
+
+    before = _page([run_folder], tmp_path / "report.html")
+    assert "Other faces" not in before.text
+    run = Run.open(run_folder)
+    path = run.path(run.records()[0].sample.id, "faces.json")
+    faces = json.loads(path.read_text())
+    for entry in faces[:2]:
+        entry["boxes"].append([2.0, 2.0, 20.0, 20.0])
+    path.write_text(json.dumps(faces))
+    page = _page([run_folder], tmp_path / "report.html")
+    assert f"Other faces: matched to nobody in 2 of {len(faces)} frames" in page.text
+    # It is a row of one video, and no identity.
+    assert len(page.all("tr")) == len(before.all("tr"))
+
+
+def test_videos_are_linked_or_embedded_by_choice(run_folder: Path, tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from idbench.commands.report import report
+
+    for choice, inside in (("auto", True), ("embed", True), ("link", False)):
+        output = tmp_path / f"{choice}.html"
+        arguments = [str(run_folder), "-o", str(output), "--videos", choice]
+        assert CliRunner().invoke(report, arguments).exit_code == 0
+        sources = [v["src"] or "" for v in _Page(output.read_text("utf-8")).all("video")]
+        assert sources and all(s.startswith("data:") == inside for s in sources)
