@@ -116,11 +116,16 @@ def check(
     shared = [s for s in reference.values.index if s in run.values.index]
     checks.append(_samples(run, reference, len(shared), allow))
     if not any(c.outcome == "incomparable" for c in checks):
-        for name in metrics or [n for n in reference.metrics if n not in HIDDEN]:
+        for name in metrics or judged(reference):
             limit = (tolerances or {}).get(name, tolerance)
             checks += _metric(
                 name, run, reference, shared, limit, coverage_tolerance, allow, resamples)
     return Verdict(run.source, reference.source, tuple(checks), tuple(_notes(run, reference)))
+
+
+def judged(reference: Measurement) -> list[str]:
+    """The metrics that are judged unless others are named: those that tables show."""
+    return [name for name in reference.metrics if name not in HIDDEN]
 
 
 def _settings(run: Measurement, reference: Measurement, allow: Collection[str]) -> list[Check]:

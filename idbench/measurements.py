@@ -81,7 +81,7 @@ def of_run(run: Run) -> Measurement:
 
 
 def read(path: Path) -> Measurement:
-    """What was measured, of a run folder, a reference file, or a submission's folder.
+    """What was measured, of a run folder, a reference file, cached embeddings, or a submission.
 
     Raises:
         UserError: there is nothing of the kind, or it is damaged or of a newer idbench.
@@ -93,6 +93,10 @@ def read(path: Path) -> Measurement:
         for name in ("results.json", "reference.json"):
             if (path / name).is_file():
                 return gate_reference.read(path / name)
+    if path.suffix == ".zip" and path.is_file():
+        from idbench import gate_cached
+
+        return gate_cached.read(path)
     return gate_reference.read(path) if path.is_file() else of_run(Run.open(path))
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from idbench.commands import options as opt
 from idbench.errors import UserError
+
+if TYPE_CHECKING:
+    from idbench.measurements import Measurement
 
 
 @click.command(short_help="Fail when a run is worse than a reference: the gate for CI.")
@@ -20,6 +24,11 @@ from idbench.errors import UserError
 @click.option(
     "--update", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
     help="Write RUN's values to this reference file, to be committed; checks nothing.",
+)
+@click.option(
+    "--embeddings", is_flag=True,
+    help="With --update, also write FILE's cached embeddings (.zip): given as RUN, they are "
+         "scored again by the metrics installed now, without videos and networks.",
 )
 @click.option(
     "--tolerance", multiple=True, metavar="[METRIC=]NUMBER",
@@ -49,9 +58,10 @@ from idbench.errors import UserError
 )
 @opt.json_option
 def check(
-    run: Path, against: Path | None, update: Path | None, tolerance: tuple[str, ...],
-    coverage_tolerance: float, metrics: tuple[str, ...], allow: tuple[str, ...], resamples: int,
-    junit: Path | None, markdown: Path | None, as_json: bool,
+    run: Path, against: Path | None, update: Path | None, embeddings: bool,
+    tolerance: tuple[str, ...], coverage_tolerance: float, metrics: tuple[str, ...],
+    allow: tuple[str, ...], resamples: int, junit: Path | None, markdown: Path | None,
+    as_json: bool,
 ) -> int:
     """Hold RUN against a reference, on the samples that both have.
 
@@ -61,26 +71,27 @@ def check(
 
     Exit code 0: held; 1: regressed; 2: cannot be compared, or a mistake that the message mends.
     """
-    from idbench import gate, gate_output, gate_reference, measurements
+    from idbench import gate, gate_output, measurements
     from idbench.files import write_text
 
+    if embeddings and update is None:
+        raise UserError("--embeddings says what to write; give it with --update FILE.")
     if (against is None) == (update is None):
         raise UserError(
             "Give --against REF to check the run, or --update FILE to make it the reference."
         )
     measured = measurements.read(run)
     if update is not None:
-        gate_reference.write(update, measured)
-        size = update.stat().st_size / 1e3
-        if as_json:
-            click.echo(json.dumps({"reference": str(update), "samples": len(measured.values)}))
-        else:
-            click.echo(f"Reference: {update}, {len(measured.values)} samples, {size:.0f} kB")
+        _update(run, update, measured, embeddings, as_json)
         return gate.HELD
     assert against is not None
+    reference = measurements.read(against)
+    if run.suffix == ".zip" and not metrics:
+        # Values of pixels, not of embeddings, are not in a bundle.
+        metrics = tuple(n for n in gate.judged(reference) if n in measured.metrics)
     general, special = gate.parse_tolerances(tolerance)
     verdict = gate.check(
-        measured, measurements.read(against), tolerance=general, tolerances=special,
+        measured, reference, tolerance=general, tolerances=special,
         coverage_tolerance=coverage_tolerance, metrics=metrics, allow=allow, resamples=resamples,
     )
     if junit:
@@ -92,3 +103,25 @@ def check(
     else:
         click.echo(gate_output.summary(verdict))
     return verdict.code
+
+
+def _update(
+    run: Path, target: Path, measured: Measurement, embeddings: bool, as_json: bool
+) -> None:
+    """Write the reference file, and the cached embeddings beside it."""
+    from idbench import gate_cached, gate_reference
+    from idbench.runs import Run
+
+    gate_reference.write(target, measured)
+    written = [target]
+    if embeddings:
+        written.append(target.with_suffix(".embeddings.zip"))
+        gate_cached.write(written[1], Run.open(run))
+    if as_json:
+        click.echo(json.dumps({
+            "samples": len(measured.values), "files": {str(p): p.stat().st_size for p in written},
+        }))
+        return
+    for path in written:
+        size = path.stat().st_size / 1e3
+        click.echo(f"Reference: {path}, {len(measured.values)} samples, {size:.0f} kB")

@@ -257,8 +257,8 @@ def test_the_commands_of_the_page_hold(made: Made, tmp_path: Path) -> None:
     made("runs/gate", [], values=values)
     world = World(tmp_path, tmp_path)
     lines = [line for line in (DOCS / "gate.md").read_text("utf-8").splitlines()
-             if line.startswith("idbench check")]
-    assert len(lines) >= 6
+             if line.startswith("idbench check") and "embeddings" not in line]
+    assert len(lines) >= 6  # those with embeddings need networks: test_gate_cached.py
     for line in lines:
         done = world.run(*shlex.split(line)[1:])
         assert done.returncode == 0, (line, done.stderr, done.stdout)
