@@ -7,7 +7,7 @@ OUT ?= runs/demo
 LIMIT ?=
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo gate gate-update test lint clean
 
 setup: $(STAMP)
 
@@ -22,6 +22,14 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/idbench run --model concat_id --split multi --out $(OUT) $(if $(LIMIT),--limit $(LIMIT))
 	$(BIN)/idbench report $(OUT)
+
+# The embedded weights against the committed reference; after a change on purpose: make gate-update.
+GATE := references/concat_id-multi
+gate gate-update: setup
+	rm -rf runs/gate
+	$(BIN)/idbench run --model concat_id --split multi --limit $(or $(LIMIT),8) --out runs/gate
+	$(BIN)/idbench check runs/gate $(if $(filter gate-update,$@),--update $(GATE).json --embeddings,\
+	  --against $(GATE).json --markdown runs/gate.md --junit runs/gate.xml)
 
 test: setup lint
 	$(BIN)/python -m pytest
