@@ -55,7 +55,8 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
+        # Torch's words for a name that the file wants to import and call.
+        if any(word in str(error) for word in ("GLOBAL", "Unsupported class")):
             raise WeightError(
                 f"{path} holds Python objects, not tensors alone, and was not opened: opening it "
                 "could run what is in it; export a plain state dict from where you trust it "
