@@ -111,11 +111,29 @@ def pick_group(shares: Mapping[str, float], rng: np.random.Generator) -> str:
     return names[int(rng.choice(len(names), p=weights / weights.sum()))]
 
 
+def phase_at(step: int, recipe: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """The settings of a step, and the steps since its phase began.
+
+    A recipe may have `phases`, a list of settings that hold `until` a step, each in place of the
+    recipe's own; the last phase ends with the recipe. Every phase has a learning rate schedule
+    of its own over its `steps`.
+    """
+    start = 0
+    for phase in recipe.get("phases", ()):
+        until = min(phase["until"], recipe["steps"])
+        if step < until:
+            return {**recipe, **phase, "steps": until - start}, step - start
+        start = until
+    return {**recipe, "steps": recipe["steps"] - start}, step - start
+
+
 def learning_rate(step: int, recipe: Mapping[str, Any]) -> float:
-    """Warm-up, constant, then linear decay over the last `decay` share of all steps."""
-    total, warm = recipe["steps"], recipe["warmup"]
-    decay = max(1.0, recipe["decay"] * total)
-    return recipe["learning_rate"] * min(1.0, (step + 1) / warm, max(0.02, (total - step) / decay))
+    """Warm-up, constant, then linear decay over the last `decay` share of the phase's steps."""
+    settings, step = phase_at(step, recipe)
+    total, warm = settings["steps"], settings["warmup"]
+    decay = max(1.0, settings["decay"] * total)
+    share = min(1.0, (step + 1) / warm, max(0.02, (total - step) / decay))
+    return settings["learning_rate"] * share
 
 
 def train(
@@ -145,10 +163,11 @@ def train(
     seen, started = 0, time.monotonic()
     while run.step < recipe["steps"] and not run.clock.over():
         rng = np.random.default_rng([recipe["seed"], run.step])
-        group = pick_group(recipe["groups"], rng)
-        size = recipe["batch"][group.partition("_")[0]]
-        count = 0 if recipe["references"] == 0 else GROUPS[group]
-        batch = pool.draw(group, size, count, recipe["cross"], rng)
+        settings, _ = phase_at(run.step, recipe)
+        group = pick_group(settings["groups"], rng)
+        size = settings["batch"][group.partition("_")[0]]
+        count = 0 if settings["references"] == 0 else GROUPS[group]
+        batch = pool.draw(group, size, count, settings["cross"], rng)
         losses.setdefault(group, []).append(run.advance(batch, learning_rate(run.step, recipe)))
         seen += size
         if run.step % recipe["log_every"] == 0:

@@ -111,6 +111,17 @@ def test_a_killed_training_goes_on_with_the_same_losses(home, monkeypatch, tmp_p
     assert [step for step, _, _ in losses(whole)] == list(range(1, 9))
 
 
+def test_phases_change_settings_and_begin_the_learning_rate_anew():
+    two = recipe(steps=12, phases=[{"until": 8, "cross": 1.0}])
+    crosses = [training.phase_at(step, two)[0]["cross"] for step in range(12)]
+    assert crosses == [1.0] * 8 + [0.5] * 4
+    rates = [training.learning_rate(step, two) for step in range(12)]
+    alone = [training.learning_rate(step, recipe(steps=8)) for step in range(8)]
+    assert rates[:8] == alone
+    assert rates[8:] == [training.learning_rate(step, recipe(steps=4)) for step in range(4)]
+    assert rates[7] < rates[9]
+
+
 def test_minutes_end_a_training_with_a_checkpoint_and_weights(home, monkeypatch, tmp_path):
     from idbench import embedded
 

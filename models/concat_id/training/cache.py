@@ -57,7 +57,8 @@ class CacheRecipe:
         fps: frames a second taken from each video, from its start; 0 takes every frame.
         references: references a sample; pairs with fewer are left out, further ones ignored.
         draws: encoded noisy draws kept of each reference image; 0 keeps the images alone.
-        parser: what removes the background of faces: `embedded` (made for avatars) or `none`.
+        parser: what removes the background of faces: `embedded` (made for avatars), `none`, or a
+            folder with a SegFormer face parser.
         held_out: samples kept for validation, with people whom the training does not see where
             the pairs allow it.
         seed: of draws and held-out samples.
@@ -141,17 +142,11 @@ class _Unusable(UserError):
 
 
 def _load(recipe: CacheRecipe, device: torch.device) -> _Networks:
-    if recipe.parser not in ("embedded", "none"):
-        raise UserError(f"parser is embedded or none, not {recipe.parser!r}; change the recipe.")
-    foreground = None
-    if recipe.parser == "embedded":
-        from idbench.metrics.networks.parser import face_foreground
-
-        foreground = face_foreground
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     return _Networks(
         components.load_autoencoder(recipe.components).to(device, dtype),
-        components.load_text_encoder(recipe.components, device), foreground,
+        components.load_text_encoder(recipe.components, device),
+        components.load_foreground(recipe.parser, device),
     )
 
 
