@@ -118,8 +118,24 @@ METRICS = Registry(
         "not_measured": "idbench.metrics.people:NOT_MEASURED",
         "identity_slope": "idbench.metrics.drift:SLOPE",
         "identity_worst": "idbench.metrics.drift:WORST",
+        "motion": "idbench.metrics.motion:METRIC",
+        "temporal_consistency": "idbench.metrics.temporal:CONSISTENCY",
+        "share_read": "idbench.metrics.temporal:SHARE_READ",
+        "garment_similarity": "idbench.metrics.subjects:GARMENT",
+        "background_similarity": "idbench.metrics.subjects:BACKGROUND",
+        "attribute_accuracy": "idbench.metrics.attributes:ACCURACY",
+        "expression_accuracy": "idbench.metrics.attributes:EXPRESSION",
+        "head_motion_accuracy": "idbench.metrics.attributes:MOTION",
+        "garment_accuracy": "idbench.metrics.attributes:GARMENT",
+        "background_accuracy": "idbench.metrics.attributes:BACKGROUND",
     },
 )
+BEYOND = frozenset({
+    "motion", "temporal_consistency", "share_read", "garment_similarity",
+    "background_similarity", "attribute_accuracy", "expression_accuracy", "head_motion_accuracy",
+    "garment_accuracy", "background_accuracy",
+})
+"""Metrics beyond the paper's tables: computed only when they are named."""
 
 
 def split_variant(name: str) -> tuple[str, str | None]:

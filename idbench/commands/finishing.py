@@ -13,7 +13,7 @@ import click
 
 from idbench import provenance, scoring
 from idbench.errors import UserError
-from idbench.registry import METRICS
+from idbench.registry import BEYOND, METRICS
 from idbench.runs import Run
 from idbench.timings import Timings
 
@@ -36,7 +36,10 @@ class Scoring:
     def of(
         cls, protocol: str, metrics: Sequence[str], weights: Sequence[str] = ()
     ) -> Scoring:
-        """By the names on the command line; no metrics means all that the protocol defines.
+        """By the names on the command line.
+
+        No metrics means all that the protocol defines, but those of `BEYOND`; `+NAME` is one
+        besides the others.
 
         Raises:
             UserError: an unknown protocol or metric (says the nearest), one that the protocol
@@ -47,14 +50,17 @@ class Scoring:
 
         sources = parse(weights)
         found = get_protocol(protocol)
-        for name in metrics:
+        besides = [name[1:] for name in metrics if name.startswith("+")]
+        only = [name for name in metrics if not name.startswith("+")]
+        for name in [*only, *besides]:
             METRICS.target(name)
             if not found.defines(name):
                 raise UserError(
                     f"The protocol {found.name} does not define {name}; it defines "
                     f"{', '.join(defined(found, METRICS.targets()))}."
                 )
-        chosen = dict.fromkeys(metrics) if metrics else METRICS.targets()
+        usual = [name for name in METRICS.targets() if name not in BEYOND]
+        chosen = dict.fromkeys([*(only or usual), *besides])
         return cls(found, defined(found, chosen), tuple(weights), sources)
 
     @property

@@ -32,7 +32,8 @@ protocol_option = click.option(
 )
 metric_option = click.option(
     "--metric", "metrics", multiple=True, metavar="NAME",
-    help="Only this metric; may be repeated. Without it: all of `idbench list metrics`.",
+    help="Only this metric, or +NAME: this one besides the usual ones; may be repeated. See "
+         "`idbench list metrics`; those beyond the paper are computed only when named.",
 )
 weights_option = click.option(
     "--weights", "weights", multiple=True, metavar="NETWORK=SOURCE",

@@ -1,0 +1,70 @@
+"""Motion amount: how much moves in a video, by optical flow.
+
+Formula: mean over adjacent frames of the mean length of the largest 5 % of flow vectors, in
+heights of the picture a second. The largest 5 %, as VBench's dynamic degree, since most of a
+portrait stands still. A still picture has 0; so has a frozen video, whose identity is perfect.
+
+Source: Farnebäck, Two-frame motion estimation (2003), as OpenCV computes it; the largest 5 % as
+in VBench (arXiv 2311.17982), which reads them from another flow (RAFT) and thresholds them.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from idbench.metrics.base import Embeddings, make_score
+from idbench.metrics.pixels import PixelMetric, no_scores
+from idbench.types import Score
+
+HEIGHT = 128
+"""Frames are brought to this height, so that the value does not depend on resolution."""
+SHARE = 0.05
+MOST_PAIRS = 64
+"""Adjacent pairs looked at, spread evenly: memory and time stay flat for long videos."""
+
+
+def motion(frames: np.ndarray, fps: float) -> float:
+    """Motion of uint8 RGB frames (t, h, w, 3), t >= 2, in heights a second; 0 or more."""
+    pairs = len(frames) - 1
+    starts = np.unique(np.linspace(0, pairs - 1, min(MOST_PAIRS, pairs)).astype(int))
+    lengths = [_largest(_grey(frames[i]), _grey(frames[i + 1])) for i in starts]
+    return float(np.mean(lengths)) * fps
+
+
+def _grey(frame: np.ndarray) -> np.ndarray:
+    height, width = frame.shape[:2]
+    size = max(8, round(width * HEIGHT / height)), HEIGHT
+    grey = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
+    how = cv2.INTER_AREA if height > HEIGHT else cv2.INTER_CUBIC
+    return cv2.resize(grey, size, interpolation=how)
+
+
+def _largest(first: np.ndarray, second: np.ndarray) -> float:
+    """Mean length of the largest flow vectors between two grey pictures, in their heights."""
+    start = np.zeros((*first.shape, 2), np.float32)
+    flow = cv2.calcOpticalFlowFarneback(first, second, start, 0.5, 3, 15, 3, 5, 1.2, 0)
+    lengths = np.sort(np.linalg.norm(flow, axis=-1).ravel())
+    return float(lengths[-max(1, round(SHARE * len(lengths))):].mean()) / first.shape[0]
+
+
+def pixels(embeddings: Embeddings, frames: np.ndarray, fps: float) -> list[Score]:
+    """One row, of the video."""
+    sample = embeddings.sample
+    if len(frames) < 2:
+        reason = "the video has one frame: nothing can move"
+        return [make_score(sample, "motion", None, None, None, reason)]
+    return [make_score(sample, "motion", None, None, motion(frames, fps))]
+
+
+METRIC = PixelMetric(
+    name="motion",
+    title="Motion",
+    higher_is_better=True,
+    range=(0.0, float("inf")),
+    formula="mean over adjacent frames of the mean of the largest 5 % of |flow|, heights a second",
+    source="Farnebäck (2003) in OpenCV; the largest 5 % as in VBench (arXiv 2311.17982)",
+    scores=no_scores,
+    networks=(),
+    pixels=pixels,
+)

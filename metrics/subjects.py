@@ -1,0 +1,153 @@
+"""Garment and background similarity, for the splits `tryon` and `background`.
+
+Both are means over sampled frames of cos(c(region of the frame), c(region of the reference)),
+with c the embedded CLIP's image embedding. With a face box of width w and height h, centre x and
+chin y (the lower side of the box):
+
+Garment region of a frame: from x - w to x + w and from y + 0.25 h to y + 2.2 h, cut to the
+frame. Of the reference: the whole picture. Both are squashed to CLIP's size.
+
+Background region: everything but the people, who are covered by grey (128) rectangles: the head
+from x - w to x + w and from 0.6 h above the box to the chin, the body from x - 1.5 w to
+x + 1.5 w and from the chin to the lower side of the frame. The reference is brought to the
+frame's size and covered by the same rectangles, so that what is compared is background with
+background, and a difference of the people counts for nothing.
+
+A frame without a face, or without enough of the region, is unscored and leaves the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from idbench.metrics.base import Embeddings, cosine, make_score, summarise
+from idbench.metrics.networks.clip import ClipEmbedder
+from idbench.metrics.pixels import PixelMetric, no_scores
+from idbench.types import Reference, Score
+
+GREY = 128
+LEAST_BACKGROUND = 0.1
+"""Share of a frame that must be background."""
+SMALLEST = 6
+"""Pixels on a side that a region must have."""
+
+
+@cache
+def clip() -> ClipEmbedder:
+    """The embedded CLIP, loaded once a process."""
+    return ClipEmbedder("clip")
+
+
+def garment_region(shape: Sequence[int], box: np.ndarray) -> tuple[slice, slice] | None:
+    """Rows and columns of the garment below a face box (4,); None when too little is seen."""
+    x, w, h = (box[0] + box[2]) / 2, box[2] - box[0], box[3] - box[1]
+    top, bottom = round(box[3] + 0.25 * h), round(min(box[3] + 2.2 * h, shape[0]))
+    left, right = round(max(x - w, 0)), round(min(x + w, shape[1]))
+    if bottom - top < SMALLEST or right - left < SMALLEST:
+        return None
+    return slice(top, bottom), slice(left, right)
+
+
+def people_mask(shape: Sequence[int], boxes: np.ndarray) -> np.ndarray:
+    """Where the people of face boxes (n, 4) are in a frame of `shape` (h, w, ...): bool (h, w)."""
+    mask = np.zeros(tuple(shape[:2]), bool)
+    for box in boxes:
+        x, w, h = (box[0] + box[2]) / 2, box[2] - box[0], box[3] - box[1]
+        top, chin = max(0, round(box[1] - 0.6 * h)), max(0, round(box[3]))
+        for rows, half in ((slice(top, chin), w), (slice(chin, None), 1.5 * w)):
+            mask[rows, max(0, round(x - half)) : max(0, round(x + half))] = True
+    return mask
+
+
+def garment_pixels(embeddings: Embeddings, frames: np.ndarray, fps: float) -> list[Score]:
+    """Rows a frame, and one of the video; none for a sample without a garment reference.
+
+    The garment is that of the first person, as in the split `tryon`.
+    """
+
+    def of_frame(frame: np.ndarray, k: int, reference: np.ndarray) -> _Pair | str:
+        face = embeddings.matches[k].face_of_reference[0]
+        if face is None:
+            return embeddings.matches[k].reasons[0] or "the person was not found"
+        region = garment_region(frame.shape, embeddings.faces[k].boxes[face])
+        if region is None:
+            return "the garment is outside of the frame"
+        return frame[region], reference
+
+    return _similarity(embeddings, frames, "garment", "garment_similarity", of_frame)
+
+
+def background_pixels(embeddings: Embeddings, frames: np.ndarray, fps: float) -> list[Score]:
+    """Rows a frame, and one of the video; none for a sample without a background reference."""
+
+    def of_frame(frame: np.ndarray, k: int, reference: np.ndarray) -> _Pair | str:
+        boxes = embeddings.faces[k].boxes
+        if not len(boxes):
+            return "no face in the frame, so the person cannot be covered"
+        size = frame.shape[1], frame.shape[0]
+        shrinks = reference.shape[0] > frame.shape[0]
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+        same = cv2.resize(reference, size, interpolation=how)
+        mask = people_mask(frame.shape, boxes)
+        if mask.mean() > 1 - LEAST_BACKGROUND:
+            return "the people cover the background"
+        grey = np.full_like(frame, GREY)
+        return np.where(mask[..., None], grey, frame), np.where(mask[..., None], grey, same)
+
+    return _similarity(embeddings, frames, "background", "background_similarity", of_frame)
+
+
+_Pair = tuple[np.ndarray, np.ndarray]
+
+
+def _similarity(
+    embeddings: Embeddings, frames: np.ndarray, kind: str, metric: str,
+    of_frame: Callable[[np.ndarray, int, np.ndarray], _Pair | str],
+) -> list[Score]:
+    sample = embeddings.sample
+    references = [r for r in sample.references if r.kind == kind]
+    if not references:
+        return []
+    picture = _open(references[0])
+    if isinstance(picture, str):
+        return [make_score(sample, metric, None, None, None, picture)]
+    rows = []
+    for k, index in enumerate(embeddings.frames):
+        pair = of_frame(frames[index], k, picture)
+        if isinstance(pair, str):
+            rows.append(make_score(sample, metric, None, index, None, pair))
+            continue
+        seen, wanted = (_vector(part, embeddings) for part in pair)
+        rows.append(make_score(sample, metric, None, index, float(cosine(seen[None], wanted)[0])))
+    return [*rows, summarise(sample, metric, None, rows, "the region was seen in no frame")]
+
+
+def _vector(picture: np.ndarray, embeddings: Embeddings) -> np.ndarray:
+    return clip().pictures(np.ascontiguousarray(picture)[None], embeddings.protocol.clip_picture)[0]
+
+
+def _open(reference: Reference) -> np.ndarray | str:
+    try:
+        with Image.open(reference.image) as opened:
+            return np.array(opened.convert("RGB"))
+    except (OSError, UnidentifiedImageError, ValueError) as error:
+        return f"the reference {reference.image.name} cannot be read ({type(error).__name__})"
+
+
+GARMENT = PixelMetric(
+    "garment_similarity", "Garment", True, (-1.0, 1.0),
+    "mean over frames of cos(c(garment region), c(garment reference))",
+    "idbench; the paper shows try-on and measures none", no_scores, ("arcface", "clip"),
+    garment_pixels,
+)
+BACKGROUND = PixelMetric(
+    "background_similarity", "Background", True, (-1.0, 1.0),
+    "mean over frames of cos(c(frame without people), c(reference covered alike))",
+    "idbench; the paper shows background control and measures none", no_scores,
+    ("arcface", "clip"), background_pixels,
+)
