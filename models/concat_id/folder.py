@@ -24,7 +24,7 @@ from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 from idbench.models.concat_id.wan_pipeline import ConcatIDWanPipeline
 
 PARTS = ("tokenizer", "text_encoder", "vae", "transformer", "scheduler")
-OFFLOADS = ("none", "model", "sequential")
+OFFLOADS = ("none", "model")
 _DEFAULTS = {
     "ConcatIDPipeline": COGVIDEOX, "CogVideoXPipeline": COGVIDEOX,
     "ConcatIDWanPipeline": WAN, "WanPipeline": WAN,
@@ -59,8 +59,7 @@ def open_folder(
         bfloat16: load transformer and text encoder in bfloat16 (CogVideoX's autoencoder too;
             Wan's stays in float32, as it was released), else all in float32.
         tiling: decode in tiles.
-        offload: `none`; `model`: networks are on the device only while they work;
-            `sequential`: layer by layer, the least memory and slow.
+        offload: `none`, or `model`: networks are on the device only while they work.
 
     Raises:
         UserError: no complete folder, damaged files, no accelerator to offload from.
@@ -85,8 +84,6 @@ def open_folder(
         pipeline.enable_vae_tiling()
     if offload == "model":
         pipeline.enable_model_cpu_offload(device=place)
-    elif offload == "sequential":
-        pipeline.enable_sequential_cpu_offload(device=place)
     else:
         try:
             pipeline.to(place)

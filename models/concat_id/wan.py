@@ -156,7 +156,12 @@ class ConcatIDWanTransformer3DModel(WanTransformer3DModel):
             the references' feed-forward input shifted and scaled by the modulation of the
             attention (rows 0 and 1 of six), not by that of the feed-forward (rows 3 and 4), so
             they need True. False is the form one would expect; take it for a new training.
+        image_dim, added_kv_proj_dim, pos_embed_seq_len: None; they stand in the configuration
+            of `WanTransformer3DModel`, and only image-to-video networks have them.
         others: of `WanTransformer3DModel`; its defaults are Wan2.1-T2V-14B.
+
+    Raises:
+        ValueError: the configuration of an image-to-video network.
     """
 
     _no_split_modules = ["ReferenceBlock"]
@@ -179,9 +184,14 @@ class ConcatIDWanTransformer3DModel(WanTransformer3DModel):
         qk_norm: str | None = "rms_norm_across_heads",
         eps: float = 1e-6,
         rope_max_seq_len: int = 1024,
+        image_dim: None = None,
+        added_kv_proj_dim: None = None,
+        pos_embed_seq_len: None = None,
         reference_adaln: bool = False,
         reference_ffn_quirk: bool = True,
     ) -> None:
+        if image_dim is not None or added_kv_proj_dim is not None:
+            raise ValueError("Concat-ID builds on a text-to-video Wan, not on image-to-video")
         super().__init__(
             patch_size=patch_size, num_attention_heads=num_attention_heads,
             attention_head_dim=attention_head_dim, in_channels=in_channels,
@@ -215,13 +225,7 @@ class ConcatIDWanTransformer3DModel(WanTransformer3DModel):
         Raises:
             ValueError: an image-to-video base, which has an image embedding.
         """
-        if base.config.image_dim is not None or base.config.added_kv_proj_dim is not None:
-            raise ValueError("Concat-ID builds on a text-to-video Wan, not on image-to-video")
-        config = {
-            name: value for name, value in base.config.items()
-            if not name.startswith("_")
-            and name not in ("image_dim", "added_kv_proj_dim", "pos_embed_seq_len")
-        }
+        config = {k: v for k, v in base.config.items() if not k.startswith("_")}
         made = cls(**config, reference_adaln=adaln, reference_ffn_quirk=quirk)
         made.load_state_dict(base.state_dict(), strict=False)
         made.start_references_as_video()
