@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -171,6 +172,22 @@ def test_no_shared_sample_and_one_person_cannot_be_compared(made: Made) -> None:
 def test_the_model_is_what_is_tested_and_may_differ(made: Made) -> None:
     verdict = gate.check(made("b", ARCSIM, settings={"steps": 20}), made("a", ARCSIM))
     assert verdict.code == 0 and any("model name" in note for note in verdict.notes)
+
+
+def test_false_alarms_are_rare_and_a_real_drop_is_seen(made: Made) -> None:
+    """Without a tolerance, of one metric: 2.5 % by the interval's one side, and good power."""
+    reference = made("a", ARCSIM)
+    rng = np.random.default_rng(3)
+    alarms = {0.0: 0, -0.04: 0}
+    for shift in alarms:
+        for _ in range(150):
+            person = np.repeat(rng.normal(0, 0.02, 12), 4)
+            values = reference.values.copy()
+            values["arcsim"] = np.array(ARCSIM) + shift + person + rng.normal(0, 0.02, 48)
+            verdict = gate.check(replace(reference, values=values), reference, tolerance=0.0,
+                                 metrics=["arcsim"], resamples=2000)
+            alarms[shift] += verdict.code
+    assert alarms[0.0] / 150 <= 0.06 and alarms[-0.04] / 150 >= 0.9
 
 
 def test_a_reference_file_is_small_and_says_what_the_run_says(made: Made, tmp_path: Path) -> None:
