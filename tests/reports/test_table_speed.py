@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_ten_thousand_records_in_two_seconds() -> None:
     path = Path(__file__).parents[2] / "benchmarks" / "table.py"
     spec = importlib.util.spec_from_file_location("table_benchmark", path)
