@@ -114,7 +114,8 @@ def evaluate_recipe(recipe: dict[str, Any], state_dir: Path) -> dict[str, Any]:
     Prints, writes to the manifest and returns ArcSim and CurSim with references and without (the same network with
     zeroed references), their difference with a 95 % interval clustered by identity, how often
     the right reference is the nearest of all, the share of frames with a face; for two people
-    own-minus-other and the share of videos in the order of the references.
+    own-minus-other (faces told apart by place, which has no bias) and the share of videos in the
+    order of the references.
     """
     from idbench import embedded
     from idbench.models.concat_id.model import ConcatID
@@ -173,7 +174,7 @@ def _score(
     from idbench.metrics.score import Scorer
     from idbench.registry import METRICS
 
-    names = ("arcsim", "cursim", "face_coverage", "own_minus_other", "order")
+    names = ("arcsim", "cursim", "face_coverage", "own_minus_other_by_order", "order")
     scorer = Scorer("strict-v1", folder / "cache", [METRICS.load(n) for n in names])
     people = {r.name: r for s in samples for r in s.references}
     vectors = {n: scorer.embedder.reference(r.image).faces["arcface"] for n, r in people.items()}
@@ -206,8 +207,8 @@ def _score(
         if "without" in table:
             gain = np.array(table["with"][name]) - np.array(table["without"][name])
             values.update(_interval(f"{name}_gain", gain, clusters))
-    margin = np.array(table["with"]["own_minus_other"])
-    values.update(_interval("own_minus_other", margin, clusters))
+    margin = np.array(table["with"]["own_minus_other_by_order"])
+    values.update(_interval("own_minus_other_by_order", margin, clusters))
     return values
 
 
