@@ -131,8 +131,8 @@ def _select(
     check_size(len(everyone), settings.exact_limit)
     calibration = None
     if request.calibrate:
-        known = truth.read_identities(request.calibrate, base, everyone)
-        fitted = truth.calibrate(everyone, known, settings)
+        named = truth.read_identities(request.calibrate, base, everyone)
+        fitted = truth.calibrate(everyone, named, settings)
         settings, calibration = fitted.settings, fitted.as_dict(asked)
     known = truth.read_identities(request.truth, base, everyone) if request.truth else None
     best, similarity = partners.find_partners(

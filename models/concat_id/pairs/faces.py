@@ -168,7 +168,8 @@ def follow(frames: Sequence[FrameFaces], people: int) -> Tracks | None:
     assert first.vectors is not None
     totals = first.vectors[np.argsort(_centres(first), kind="stable")].astype(np.float64)
     totals = np.zeros_like(totals) + totals
-    rows, used = [], []
+    rows: list[list[int]] = []
+    used: list[int] = []
     for i in fits:
         vectors = frames[i].vectors
         assert vectors is not None
@@ -189,7 +190,7 @@ def follow(frames: Sequence[FrameFaces], people: int) -> Tracks | None:
     lengths = np.linalg.norm(totals, axis=1, keepdims=True)
     return Tracks(
         np.array(used), chosen[:, order], (totals / lengths)[order].astype(np.float32),
-        x.mean(0), (np.diff(x, axis=1) > 0).all(1),
+        x.mean(0), np.asarray((np.diff(x, axis=1) > 0).all(1)),
     )
 
 

@@ -64,12 +64,12 @@ def count_inconsistency(counts: Sequence[int]) -> float:
     return sum(int(c) != usual for c in counts) / len(counts)
 
 
-def identity_inconsistency(cosines: Sequence[float], threshold: float) -> float:
+def identity_inconsistency(cosines: Sequence[float | None], threshold: float) -> float:
     """Share of `cosines` under `threshold`, 0..1; 0 when none can be compared.
 
     Args:
         cosines: of consecutive frames with equal numbers of faces (the lowest of the people
-            matched one to one); NaN where the numbers differ or there is no face.
+            matched one to one); None where the numbers differ or there is no face.
     """
     values = np.asarray(cosines, np.float64)
     values = values[np.isfinite(values)]
@@ -77,7 +77,7 @@ def identity_inconsistency(cosines: Sequence[float], threshold: float) -> float:
 
 
 def why_dropped(
-    counts: Sequence[int], cosines: Sequence[float], settings: PairSettings
+    counts: Sequence[int], cosines: Sequence[float | None], settings: PairSettings
 ) -> str | None:
     """The first rule of `REASONS` that a video breaks, or None: it is kept."""
     usual = usual_count(counts)

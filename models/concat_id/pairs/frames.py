@@ -53,12 +53,12 @@ def sample(path: Path, rate: float) -> Iterator[SampledFrame | int]:
             yield SampledFrame(waiting.index, waiting.image, fps, flow, motion)
             waiting = None
         if count >= round(taken * fps / rate):
-            image = frame.to_ndarray(format="rgb24")
+            image: np.ndarray = frame.to_ndarray(format="rgb24")
             if crop:
                 image = image[: crop[0], : crop[1]]
             turns = round(getattr(frame, "rotation", 0) / 90) % 4
             if turns:
-                image = np.ascontiguousarray(np.rot90(image, turns))
+                image = np.rot90(image, turns)
             waiting, before = SampledFrame(count, image, fps), _grey(frame)
             taken += 1
         count += 1

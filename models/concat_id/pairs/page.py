@@ -72,7 +72,7 @@ def histogram(similarity: Mapping[str, Any], settings: Mapping[str, Any]) -> str
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    style = {"svg.hashsalt": "idbench", "svg.fonttype": "none", "font.size": 9.0,
+    style: Any = {"svg.hashsalt": "idbench", "svg.fonttype": "none", "font.size": 9.0,
              "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False}
     with rc_context(style):
         figure = Figure(figsize=(8.4, 3.0))

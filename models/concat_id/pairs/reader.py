@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -154,7 +154,7 @@ class FaceReader:
         few = [len(f) <= limits.people for f in faces]
         aligned = [align_crops(frame, f.landmarks, self.detection.crop)
                    for frame, f, ok in zip(frames, faces, few, strict=True) if ok and len(f)]
-        vectors = iter(())
+        vectors: Iterator[np.ndarray] = iter(())
         if aligned:
             cuts = np.cumsum([len(a) for a in aligned])[:-1]
             vectors = iter(np.split(self._recogniser.embed(np.concatenate(aligned)), cuts))
