@@ -15,6 +15,11 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors import SafetensorError
 from tiny_stage import make_cache, recipe
+from transformers import (
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    SegformerImageProcessor,
+)
 
 from idbench.cli import main
 from idbench.models.concat_id import networks
@@ -162,6 +167,24 @@ def test_held_out_people_are_in_no_training_sample():
     assert not set().union(*people) & others
 
 
+def test_segformer_parser_keeps_the_head_alone(tmp_path):
+    config = SegformerConfig(
+        num_labels=19, hidden_sizes=[4, 4, 4, 4], num_attention_heads=[1, 1, 1, 1],
+        depths=[1, 1, 1, 1], decoder_hidden_size=4,
+    )
+    SegformerImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    crop = np.random.default_rng(0).integers(0, 256, (24, 20, 3)).astype(np.uint8)
+    for label, share in ((1, 1.0), (13, 1.0), (17, 1.0), (0, 0.0), (16, 0.0), (18, 0.0)):
+        parser = SegformerForSemanticSegmentation(config)
+        torch.nn.init.zeros_(parser.decode_head.classifier.weight)
+        torch.nn.init.zeros_(parser.decode_head.classifier.bias)
+        parser.decode_head.classifier.bias.data[label] = 1.0
+        parser.save_pretrained(tmp_path)
+        foreground = components.load_foreground(str(tmp_path), torch.device("cpu"))
+        found = foreground(crop)
+        assert found.shape == (24, 20) and found.mean() == share, label
+
+
 # -- mistakes
 
 
@@ -254,7 +277,7 @@ def test_mistakes_with_pairs_are_one_sentence(pairs, tiny_parts, tmp_path, told)
         ({"height": 20}, "multiples of 8, not 20x24"),
         ({"frames": 10}, "Frames must be 4k + 1, not 10; take 9"),
         ({"components": "gone"}, "gone has no folder 'vae'"),
-        ({"parser": "best"}, "parser is embedded or none"),
+        ({"parser": "best"}, "There is no face parser in 'best'"),
         ({"frames": 49}, "No sample could be made"),
     ):
         assert words in told({**good, **changes}), changes
