@@ -68,7 +68,8 @@ def import_(
 
     Only use photographs of people who agreed to it; see the page on responsible use.
     """
-    from idbench.importing.assemble import Options, import_suite
+    from idbench.importing.assemble import import_suite
+    from idbench.importing.draw import Options
     from idbench.importing.faces import FaceReader
     from idbench.importing.sources import read_source, safe_name
     from idbench.progress import steps

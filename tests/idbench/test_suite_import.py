@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from toy import World
 
-from idbench.importing.assemble import draw_groups, draw_prompts
+from idbench.importing.draw import draw_groups, draw_prompts
 from idbench.importing.records import Prompt
 from idbench.suite import load_suite, write_checksums
 

@@ -1,0 +1,167 @@
+"""Who is said what: prompts drawn for people, pairs drawn of people, and the rows of splits."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from idbench.files import sha256_json
+from idbench.importing.faces import MAXIMUM_COSINE, Face
+from idbench.importing.records import PEOPLE_SPLITS, Person, Prompt, Source
+
+PAPER_PAIRS = 14
+"""Pairs of references of the paper's multi-identity evaluation, each with all its prompts."""
+SPLIT_OF_ITEM = {"garment": "tryon", "background": "background"}
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a suite is made.
+
+    Attributes:
+        name: of the suite; the seed is appended to it where something is drawn.
+        version, licence, description: for suite.yaml.
+        seed: of every draw.
+        pairs: pairs (and triples) drawn where the layout gives none.
+        several: `drop` a reference with several faces, or `largest`: keep it, the largest counts.
+        training: file of a training set's embeddings, or None.
+        maximum_cosine: an identity nearer than this to the training set is dropped.
+    """
+
+    name: str
+    version: str = "1.0"
+    licence: str = "not stated"
+    description: str = ""
+    seed: int = 0
+    pairs: int = PAPER_PAIRS
+    several: str = "drop"
+    training: Path | None = None
+    maximum_cosine: float = MAXIMUM_COSINE
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A person who stays: the picture that is the reference, and what is on it."""
+
+    person: Person
+    picture: Path
+    face: Face
+    nearest: float | None
+
+
+def make_splits(
+    source: Source, kept: Mapping[str, Kept], options: Options
+) -> tuple[list[Row], dict[str, list[Row]], dict[str, str]]:
+    """Rows of prompts.jsonl, the rows of each split, and samples that lost a person."""
+    rows: dict[str, list[Row]] = {}
+    texts: dict[str, Row] = {}
+    lost: dict[str, str] = {}
+    items = {item.name: item for item in source.items}
+
+    def add(split: str, prompt: Prompt, names: Sequence[str], others: Sequence[str]) -> None:
+        variant = kept[names[0]].person.variant if len(names) == 1 else ""
+        text = prompt.wording(variant)
+        name = prompt.name
+        if text != prompt.text:
+            name = f"{prompt.name}-{variant}"
+        texts[name] = {"prompt_id": name, "category": prompt.category, "prompt": text, "truth": {}}
+        references = [face_row(n) for n in names] + [
+            {"kind": items[i].kind, "name": i, "file": f"references/{items[i].kind}_{i}.png"}
+            for i in others
+        ]
+        rows.setdefault(split, []).append(
+            {"prompt_id": name, "references": references, "truth": {}}
+        )
+
+    by_name = {p.name: p for p in source.prompts}
+    for row in source.rows:
+        gone = [n for n in row.people if n not in kept]
+        if gone:
+            lost[row.prompt] = f"its person {gone[0]} was dropped"
+            continue
+        split = SPLIT_OF_ITEM[items[row.items[0]].kind] if row.items \
+            else PEOPLE_SPLITS[len(row.people)]
+        add(split, by_name[row.prompt], row.people, row.items)
+    if not source.rows:
+        alone = [p for p in source.prompts if p.people == 1]
+        for name in kept:
+            for prompt in draw_prompts(alone, name, options.seed):
+                add("single", prompt, [name], ())
+        for group in _groups(source, list(kept), options, lost):
+            for prompt in (p for p in source.prompts if p.people == len(group)):
+                add(PEOPLE_SPLITS[len(group)], prompt, group, ())
+        for item in source.items:
+            for name in kept:
+                for prompt in draw_prompts(alone, f"{name}/{item.name}", options.seed):
+                    add(SPLIT_OF_ITEM[item.kind], prompt, [name], [item.name])
+    return list(texts.values()), rows, lost
+
+
+def draw_prompts(prompts: Sequence[Prompt], who: str, seed: int) -> list[Prompt]:
+    """One prompt of each category for `who`, by the seed.
+
+    The draw depends on the seed, the name and the category alone: another person, or another
+    category, changes nothing of it.
+    """
+    drawn = []
+    for category in dict.fromkeys(p.category for p in prompts):
+        of_category = [p for p in prompts if p.category == category]
+        number = int(sha256_json(["prompt", seed, who, category])[:15], 16)
+        drawn.append(of_category[number % len(of_category)])
+    return drawn
+
+
+def _groups(
+    source: Source, names: Sequence[str], options: Options, lost: dict[str, str]
+) -> list[tuple[str, ...]]:
+    if source.groups:
+        for group in source.groups:
+            gone = [n for n in group if n not in names]
+            if gone:
+                lost["+".join(group)] = f"its person {gone[0]} was dropped"
+        return [g for g in source.groups if all(n in names for n in g)]
+    drawn: list[tuple[str, ...]] = []
+    for size in (2, 3):
+        if any(p.people == size for p in source.prompts):
+            drawn += draw_groups(names, size, options.pairs, options.seed)
+    return drawn
+
+
+def draw_groups(
+    names: Sequence[str], size: int, count: int, seed: int
+) -> list[tuple[str, ...]]:
+    """`count` different groups of `size` people, or as many as there are, by the seed.
+
+    Nobody is in two groups more than anybody else, as far as that is possible.
+    """
+    rng = np.random.default_rng([seed, size])
+    names = sorted(names)
+    used: Counter[str] = Counter()
+    taken: dict[frozenset[str], tuple[str, ...]] = {}
+    every = sum(1 for _ in itertools.islice(itertools.combinations(names, size), count))
+    while len(taken) < min(count, every):
+        best: tuple[str, ...] = ()
+        for _ in range(64):
+            # The least used first, in a new random order among equals each time.
+            order = sorted(rng.permutation(names), key=lambda n: used[n])
+            best = tuple(str(n) for n in order[:size])
+            if frozenset(best) not in taken:
+                break
+        else:
+            free = (c for c in itertools.combinations(names, size) if frozenset(c) not in taken)
+            best = next(free)
+        taken[frozenset(best)] = best
+        used.update(best)
+    return list(taken.values())
+
+
+def face_row(name: str) -> Row:
+    return {"kind": "face", "name": name, "file": f"references/{name}.png"}
