@@ -31,8 +31,9 @@ gate gate-update: setup
 	$(BIN)/idbench check runs/gate $(if $(filter gate-update,$@),--update $(GATE).json --embeddings,\
 	  --against $(GATE).json --markdown runs/gate.md --junit runs/gate.xml)
 
+# A process a core, each with one thread: quicker than one process with all threads.
 test: setup lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .

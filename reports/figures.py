@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -162,7 +162,9 @@ def _along(
     known = [of[~np.isnan(of)] for _, of in groups]
     quartiles = np.array([np.percentile(of, [25, 75]) if of.size else (np.nan, np.nan)
                           for of in known]).T
-    look = {"color": colour(index), "marker": MARKERS[index % len(MARKERS)], "linewidth": 1.6}
+    look: dict[str, Any] = {
+        "color": colour(index), "marker": MARKERS[index % len(MARKERS)], "linewidth": 1.6,
+    }
     upper.fill_between(x, *quartiles, color=colour(index), alpha=0.14, linewidth=0)
     upper.plot(x, [float(of.mean()) if of.size else np.nan for of in known], ms=4, label=name,
                **look)

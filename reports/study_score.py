@@ -187,9 +187,10 @@ def _strengths(study: Study, question: str, mine: Sequence[_Vote]) -> list[Stren
     for index, name in enumerate(study.systems):
         against = [(v.value if v.first == index else 1 - v.value, v.cluster)
                    for v in mine if index in (v.first, v.second)]
+        bottom, top = (None if np.isnan(x) else float(x) for x in (low[index], high[index]))
         made.append(Strength(
             question, name, int(np.flatnonzero(order == index)[0]) + 1, float(logs[index]),
-            *(None if np.isnan(x) else float(x) for x in (low[index], high[index])),
+            bottom, top,
             statistics.estimate([v for v, _ in against], [c for _, c in against]),
         ))
     return made

@@ -106,7 +106,8 @@ def _layout_of(checkpoint: Checkpoint) -> str:
 def _to_folder(
     checkpoint: Checkpoint, layout: str, target: Path, base: Path | None
 ) -> Report:
-    what, refused, aside = str(checkpoint.path), dict(checkpoint.refused), {}
+    what, refused = str(checkpoint.path), dict(checkpoint.refused)
+    aside: dict[str, torch.Tensor] = {}
     network = checkpoint.state
     if layout == "sat":
         network, aside, more = convert_sat.sort(network, what)

@@ -111,11 +111,11 @@ def validation_samples(
 def evaluate_recipe(recipe: dict[str, Any], state_dir: Path) -> dict[str, Any]:
     """`idbench train single|multi --evaluate`: the embedded weights on unseen identities.
 
-    Prints, writes to the manifest and returns ArcSim and CurSim with references and without (the same network with
-    zeroed references), their difference with a 95 % interval clustered by identity, how often
-    the right reference is the nearest of all, the share of frames with a face; for two people
-    own-minus-other (faces told apart by place, which has no bias) and the share of videos in the
-    order of the references.
+    Prints, writes to the manifest and returns ArcSim and CurSim with references and without (the
+    same network with zeroed references), their difference with a 95 % interval clustered by
+    identity, how often the right reference is the nearest of all, the share of frames with a
+    face; for two people own-minus-other (faces told apart by place, which has no bias) and the
+    share of videos in the order of the references.
     """
     from idbench import embedded
     from idbench.models.concat_id.model import ConcatID
