@@ -128,7 +128,7 @@ def evaluate_recipe(recipe: dict[str, Any], state_dir: Path) -> dict[str, Any]:
     identities, each = settings.get("identities", 24), settings.get("each", 2)
     variant = recipe["entry"].rpartition("_")[2]
     model = ConcatID(variant, steps=settings.get("steps", 20), batch=8,
-                     guidance=settings.get("guidance", 3.0))
+                     guidance=settings.get("guidance"))
     torch.set_num_threads(recipe.get("threads", 2))
     with tempfile.TemporaryDirectory() as folder:
         samples = validation_samples(people, identities, each, Path(folder))

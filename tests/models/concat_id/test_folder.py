@@ -172,7 +172,7 @@ def test_defaults_are_those_of_the_release(made):
     )
     embedded = ConcatID()
     assert embedded.settings() == {
-        "variant": None, "steps": 10, "guidance": 3.0, "frames": 9, "height": 64, "width": 96,
+        "variant": None, "steps": 10, "guidance": 2.0, "frames": 9, "height": 64, "width": 96,
         "bfloat16": True,
     }
 
