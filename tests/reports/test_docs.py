@@ -22,7 +22,7 @@ def _commands() -> list[tuple[str, str]]:
     for page in PAGES:
         for language, text in FENCE.findall(page.read_text(encoding="utf-8")):
             if language == "bash":
-                found += [(page.name, line) for line in text.splitlines()
+                found += [(page.name, line) for line in text.replace("\\\n", "").splitlines()
                           if line.startswith("idbench ")]
     return found
 
