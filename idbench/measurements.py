@@ -193,15 +193,19 @@ def in_words(found: list[tuple[str, Any, Any]], most: int = 3) -> str:
     return "; ".join(parts) + more
 
 
-@cache
 def metric_of(name: str) -> Any:
     """The registered metric of that name, or None when its package is not installed."""
-    from idbench.registry import METRICS
-
     try:
-        return METRICS.load(name)
+        return _loaded(name)
     except UserError:
         return None
+
+
+@cache
+def _loaded(name: str) -> Any:
+    from idbench.registry import METRICS
+
+    return METRICS.load(name)  # an error is not kept: a package may be installed later
 
 
 def higher_is_better(name: str) -> bool | None:
