@@ -119,6 +119,7 @@ def _score(
 ) -> tuple[dict[str, dict[str, float | None]], Iterable[str]]:
     """Sample -> metric -> value of the whole video, and the files of `folder` that were read."""
     from idbench.metrics.cache import EmbeddingCache
+    from idbench.metrics.pixels import PixelMetric
     from idbench.metrics.score import Scorer
     from idbench.registry import METRICS
 
@@ -145,11 +146,14 @@ def _score(
     known = METRICS.targets()
     metrics = [METRICS.load(name) for name in content["scoring"]["metrics"] if name in known]
     scorer = Scorer(_protocol(content["scoring"]), folder / "embeddings", metrics=metrics)
+    names = [m.name for m in scorer.metrics]
+    # There are no pixels here: what needs them stays without a value.
+    scorer.metrics = tuple(m for m in scorer.metrics if not isinstance(m, PixelMetric))
     scorer.embedder.cache = Strict(folder / "embeddings")
     values: dict[str, dict[str, float | None]] = {}
     for data in content["samples"]:
         sample = _sample(data, folder)
-        of_sample: dict[str, float | None] = dict.fromkeys(m.name for m in scorer.metrics)
+        of_sample: dict[str, float | None] = dict.fromkeys(names)
         if data["shape"] is not None:
             # Only the number of frames is read: what they showed is in the embeddings.
             frames = np.broadcast_to(np.uint8(0), data["shape"])

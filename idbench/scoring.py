@@ -153,13 +153,10 @@ def _score_one(
             video = read_video(record.video)
     except UnreadableVideo as error:
         return unscored(sample, metrics, describe(error)), []
-    from idbench.metrics.pixels import pixel_scores
-
     before = dict(scorer.timings)
     try:
         with timings.phase("score"):
             rows = scorer.score(sample, video, record.video_sha256)
-            rows += pixel_scores(scorer, sample, video, record.video_sha256)
             faces = scorer.faces(sample)
     except FATAL:
         raise

@@ -157,7 +157,7 @@ def _metric(name: str, title: str, attributes: tuple[str, ...], what: str) -> Pi
     return PixelMetric(
         name, title, True, (0.0, 1.0), f"share of {what} that the video shows",
         "idbench, on avatars; accuracy of the readers in docs/beyond.md", no_scores,
-        ("arcface", "clip"), pixels,
+        ("arcface", "clip"), pixels=pixels,
     )
 
 

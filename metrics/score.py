@@ -17,6 +17,7 @@ from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.match import MATCHINGS, FrameMatch
 from idbench.metrics.networks.recogniser import EMBEDDED_NOTE
 from idbench.metrics.networks.sources import Source, pack_folder, parse
+from idbench.metrics.pixels import PixelMetric
 from idbench.metrics.protocols import (
     DEFAULT_PROTOCOL,
     embedded_note,
@@ -126,6 +127,9 @@ class Scorer:
         embeddings = self.embed(sample, frames, video_sha256)
         with self.embedder.timed("score"):
             rows = [row for metric in self.metrics for row in metric.scores(embeddings)]
+            for metric in self.metrics:
+                if isinstance(metric, PixelMetric):
+                    rows += metric.pixels(embeddings, frames, video.fps)
         self._faces[sample.id] = _describe(embeddings)
         while len(self._faces) > KEPT_FACES:  # the oldest go: memory stays flat
             self._faces.pop(next(iter(self._faces)))

@@ -143,11 +143,11 @@ GARMENT = PixelMetric(
     "garment_similarity", "Garment", True, (-1.0, 1.0),
     "mean over frames of cos(c(garment region), c(garment reference))",
     "idbench; the paper shows try-on and measures none", no_scores, ("arcface", "clip"),
-    garment_pixels,
+    pixels=garment_pixels,
 )
 BACKGROUND = PixelMetric(
     "background_similarity", "Background", True, (-1.0, 1.0),
     "mean over frames of cos(c(frame without people), c(reference covered alike))",
     "idbench; the paper shows background control and measures none", no_scores,
-    ("arcface", "clip"), background_pixels,
+    ("arcface", "clip"), pixels=background_pixels,
 )
