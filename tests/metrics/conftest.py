@@ -14,6 +14,7 @@ from idbench.metrics.networks.clip import build_clip
 from idbench.metrics.networks.recogniser import build_recogniser
 from idbench.metrics.networks.tokens import ReducedTokenizer, clip_vocabulary
 from idbench.metrics.networks.viclip import ViCLIP
+from idbench.types import Reference, Sample
 
 VOCABULARY = clip_vocabulary(["A woman smiles in the park.", "a man"])
 _TEXT_ROWS = ReducedTokenizer(VOCABULARY).size
@@ -71,3 +72,10 @@ def one_face(group_photo: np.ndarray) -> np.ndarray:
     x, y = int((x0 + x1) / 2), int((y0 + y1) / 2)
     y, x = max(100, y), max(100, x)
     return group_photo[y - 100 : y + 100, x - 100 : x + 100]
+
+
+@pytest.fixture
+def sample(tmp_path, one_face):
+    Image.fromarray(one_face).save(tmp_path / "ann.png")
+    references = (Reference("face", "ann", tmp_path / "ann.png"),)
+    return Sample("s1", "single", "p1", "A woman smiles in the park.", "test", references, 0)

@@ -27,7 +27,7 @@ from idbench.metrics.rules import RULES
 from idbench.metrics.samplers import SAMPLERS
 from idbench.metrics.score import METRICS, Scorer
 from idbench.metrics.settings import Picture, plain
-from idbench.types import Reference, Sample, Video
+from idbench.types import Video
 
 ROOT = Path(__file__).parents[2]
 NAMES = [
@@ -116,13 +116,6 @@ def test_crops_are_cut_large_and_shrunk_where_a_protocol_says_so(one_face):
 
 
 # -- through the scorer, with tiny networks
-
-
-@pytest.fixture
-def sample(tmp_path, one_face):
-    Image.fromarray(one_face).save(tmp_path / "ann.png")
-    references = (Reference("face", "ann", tmp_path / "ann.png"),)
-    return Sample("s1", "single", "p1", "A woman smiles in the park.", "test", references, 0)
 
 
 @pytest.fixture

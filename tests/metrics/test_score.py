@@ -14,14 +14,7 @@ from idbench.metrics.cache import EmbeddingCache, cache_key
 from idbench.metrics.networks.recogniser import Recogniser
 from idbench.metrics.protocols import STRICT
 from idbench.metrics.score import METRICS, Scorer
-from idbench.types import Reference, Sample, Video
-
-
-@pytest.fixture
-def sample(tmp_path, one_face):
-    Image.fromarray(one_face).save(tmp_path / "ann.png")
-    references = (Reference("face", "ann", tmp_path / "ann.png"),)
-    return Sample("s1", "single", "p1", "A woman smiles in the park.", "test", references, 0)
+from idbench.types import Reference, Video
 
 
 @pytest.fixture
