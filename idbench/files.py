@@ -129,3 +129,24 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def json_lines(text: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The objects of a JSON-lines file's text, each with the place it stands at.
+
+    Raises:
+        UserError: a line is no JSON object; says which.
+    """
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"{path} line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{where} is no JSON ({error}); correct it.") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{where} is no JSON object; correct it.")
+        rows.append((where, row))
+    return rows

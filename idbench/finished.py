@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from idbench.errors import UserError
-from idbench.files import sha256_file, sha256_json
+from idbench.files import json_lines, sha256_file, sha256_json
 from idbench.names import nearest
 from idbench.suite import Suite
 from idbench.types import Reference, Sample
@@ -71,7 +70,9 @@ def from_manifest(manifest: Path, base: Path | None) -> list[Finished]:
     """
     if not manifest.is_file():
         raise UserError(f"The manifest {manifest} is missing; check the path.")
-    rows = _csv(manifest) if manifest.suffix.lower() in (".csv", ".tsv") else _jsonl(manifest)
+    rows = _csv(manifest) if manifest.suffix.lower() in (".csv", ".tsv") else json_lines(
+        manifest.read_text(encoding="utf-8-sig"), manifest
+    )
     if not rows:
         raise UserError(f"The manifest {manifest} has no rows; add one for each video.")
     folder = base or manifest.parent
@@ -169,18 +170,3 @@ def _csv(path: Path) -> list[tuple[str, dict[str, Any]]]:
     with open(path, newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream, delimiter=delimiter, restkey="(too many columns)")
         return [(f"{path} line {number}", row) for number, row in enumerate(reader, 2)]
-
-
-def _jsonl(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path} line {number} is no JSON ({error}); correct it.") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{path} line {number} is no JSON object; correct it.")
-        rows.append((f"{path} line {number}", row))
-    return rows

@@ -9,13 +9,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from idbench.errors import UserError
+from idbench.files import json_lines
 from idbench.importing.records import Item, Person, Prompt, Source
 from idbench.names import nearest, unknown
 
@@ -84,9 +84,7 @@ def read_table(
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no UTF-8 text ({error}); save it as UTF-8.") from error
     if path.suffix == ".jsonl":
-        for number, line in enumerate(text.splitlines(), 1):
-            if line.strip():
-                rows.append((f"{path} line {number}", _json_row(line, f"{path} line {number}")))
+        rows = json_lines(text, path)
     else:
         reader = csv.DictReader(
             text.splitlines(keepends=True), delimiter="\t" if path.suffix == ".tsv" else ",",
@@ -136,16 +134,6 @@ def distinct(names: Iterable[str], what: str, where: Path) -> None:
         if name in seen:
             raise UserError(f"{where} has two {what} named {name!r}; rename one.")
         seen.add(name)
-
-
-def _json_row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{where} is no JSON ({error}); correct it.") from error
-    if not isinstance(row, dict):
-        raise UserError(f"{where} is no JSON object; correct it.")
-    return row
 
 
 def _folders(folder: Path) -> list[Person]:
