@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase, T5EncoderModel
 from idbench.models.concat_id.autoencoder import decode, encode
 from idbench.models.concat_id.conditioning import denoise
 from idbench.models.concat_id.networks import TEXT_TOKENS
-from idbench.models.concat_id.video_pipeline import VideoPipeline
+from idbench.models.concat_id.video_pipeline import VideoPipeline, guide
 
 
 class ConcatIDPipeline(VideoPipeline):
@@ -170,8 +170,7 @@ class ConcatIDPipeline(VideoPipeline):
                     clip_frames,
                 ).float()
             if guided:
-                without, with_text = output.chunk(2)
-                output = without + guidance * (with_text - without)
+                output = guide(output, guidance)
             latents, previous = self.scheduler.step(
                 output, previous, time, times[i - 1] if i > 0 else None, latents,
                 generator=generators, return_dict=False,

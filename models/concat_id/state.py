@@ -32,12 +32,16 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
     os.replace(temporary, path)
 
 
-class Average:
-    """Exponential moving average of parameters, warmed up from the first step.
+def averaging_weight(decay: float, step: int) -> float:
+    """Share of the parameters of `step` in a moving average: 1 - min(decay, (1 + s) / (10 + s)).
 
-    The decay at step s is min(decay, (1 + s) / (10 + s)), so a short training is not
-    dominated by its initial weights.
+    The warm-up keeps a short training from being dominated by its initial weights.
     """
+    return 1.0 - min(decay, (1 + step) / (10 + step))
+
+
+class Average:
+    """Exponential moving average of parameters, warmed up from the first step."""
 
     def __init__(self, parameters: Iterable[torch.Tensor], decay: float) -> None:
         self.decay = decay
@@ -46,7 +50,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        weight = 1.0 - min(self.decay, (1 + step) / (10 + step))
+        weight = averaging_weight(self.decay, step)
         torch._foreach_lerp_(self.values, [p.detach() for p in self.live], weight)
 
     @torch.no_grad()

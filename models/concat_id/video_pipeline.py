@@ -11,6 +11,12 @@ from idbench.errors import UserError
 from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES
 
 
+def guide(output: torch.Tensor, guidance: float) -> torch.Tensor:
+    """Classifier-free guidance on a batch of (unconditional, conditional) halves, (2B, ...)."""
+    without, with_text = output.chunk(2)
+    return without + guidance * (with_text - without)
+
+
 class VideoPipeline(DiffusionPipeline):
     """Base of the pipelines. `enable_model_cpu_offload` and its like are diffusers' own."""
 

@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
-from idbench.models.concat_id.video_pipeline import VideoPipeline
+from idbench.models.concat_id.video_pipeline import VideoPipeline, guide
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 
 TEXT_TOKENS = 512
@@ -127,8 +127,7 @@ class ConcatIDWanPipeline(VideoPipeline):
                 both.to(dtype), time.expand(len(both)), text, references, return_dict=False
             )[0].float()
             if guidance is not None:
-                without, with_text = velocity.chunk(2)
-                velocity = without + guidance * (with_text - without)
+                velocity = guide(velocity, guidance)
             latents = self.scheduler.step(velocity, time, latents, return_dict=False)[0]
         return latents
 

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from idbench.errors import UserError
 from idbench.files import DiskFull, read_json, saying_disk_full, write_json
+from idbench.models.concat_id.state import averaging_weight
 from idbench.models.concat_id.training.recipe import StageRecipe, differences
 
 FILE = "checkpoint.json"
@@ -54,9 +55,6 @@ def is_sharded(accelerator: Accelerator) -> bool:
 class Average:
     """Exponential moving average of parameters in float32, of each process's own part.
 
-    The decay at step s is min(decay, (1 + s) / (10 + s)), so that a short training is not
-    dominated by its first weights.
-
     Args:
         device: where it is kept; None means with the parameters.
     """
@@ -74,7 +72,7 @@ class Average:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the parameters as they are after `step` steps."""
-        weight = 1.0 - min(self.decay, (1 + step) / (10 + step))
+        weight = averaging_weight(self.decay, step)
         for value, parameter in zip(self.values, self.live, strict=True):
             value.lerp_(parameter.detach().to(value.device, torch.float32), weight)
 

@@ -22,6 +22,7 @@ from idbench.models.concat_id.autoencoder import to_frames
 from idbench.models.concat_id.networks import build_scheduler
 from idbench.models.concat_id.training.objective import Batch, FlowObjective, loss
 from idbench.models.concat_id.training.samples import read_sample
+from idbench.models.concat_id.video_pipeline import guide
 from idbench.types import Reference, Sample, Video
 
 if TYPE_CHECKING:
@@ -97,8 +98,7 @@ def sample_latents(session: Session, batch: Batch, seed: int) -> torch.Tensor:
         both = torch.cat([latents, latents]) if guided else latents
         output = session.network(both, references, text, time.expand(len(both))).float()
         if guided:
-            without, with_text = output.chunk(2)
-            output = without + recipe.validation_guidance * (with_text - without)
+            output = guide(output, recipe.validation_guidance)
         if flow:
             latents = scheduler.step(output, time, latents, return_dict=False)[0]
         else:
