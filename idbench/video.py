@@ -89,7 +89,7 @@ def read_video(path: Path, indices: Sequence[int] | None = None) -> Video:
     count = 0
     fps = 0.0
     size = 0
-    for frame, rate, crop in _frames(path):
+    for frame, rate, crop in decoded_frames(path):
         fps = rate
         if wanted is None or count in wanted:
             array = frame.to_ndarray(format="rgb24")
@@ -123,10 +123,10 @@ def count_frames(path: Path) -> int:
     Raises:
         UnreadableVideo: missing, empty, damaged, or no video.
     """
-    return sum(1 for _ in _frames(Path(path)))
+    return sum(1 for _ in decoded_frames(Path(path)))
 
 
-def _frames(path: Path) -> Iterator[tuple[av.VideoFrame, float, tuple[int, int] | None]]:
+def decoded_frames(path: Path) -> Iterator[tuple[av.VideoFrame, float, tuple[int, int] | None]]:
     """Each decoded frame with the video's rate and the size to crop it to, if any."""
     if not path.is_file():
         raise UnreadableVideo(f"The video {path} is missing; check the path.")

@@ -78,7 +78,8 @@ class FaceParser:
 
 
 @cache
-def _parser() -> FaceParser:
+def embedded_parser() -> FaceParser:
+    """The embedded face parser, loaded once a process."""
     return FaceParser()
 
 
@@ -95,6 +96,6 @@ def face_foreground(crop: np.ndarray, parser: FaceParser | None = None) -> np.nd
     Raises:
         UserError: the embedded weights are missing or damaged.
     """
-    parser = parser or _parser()
+    parser = parser or embedded_parser()
     kept = [CLASSES.index(name) for name in FOREGROUND]
     return parser.probabilities(np.ascontiguousarray(crop)[None])[0, kept].sum(0)

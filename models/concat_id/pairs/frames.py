@@ -47,7 +47,7 @@ def sample(path: Path, rate: float) -> Iterator[SampledFrame | int]:
     waiting: SampledFrame | None = None
     before: np.ndarray | None = None
     taken = count = 0
-    for frame, fps, crop in video._frames(path):
+    for frame, fps, crop in video.decoded_frames(path):
         if waiting is not None and before is not None:
             flow, motion = movement(before, _grey(frame), fps)
             yield SampledFrame(waiting.index, waiting.image, fps, flow, motion)

@@ -99,7 +99,7 @@ def parse(image: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         np.ascontiguousarray(image), size, size, size, size, cv2.BORDER_REPLICATE
     )
     window = padded[top + size : top + 2 * size, left + size : left + 2 * size]
-    labels = parser._parser().probabilities(np.ascontiguousarray(window)[None])[0].argmax(0)
+    labels = parser.embedded_parser().probabilities(np.ascontiguousarray(window)[None])[0].argmax(0)
     found = np.zeros((height, width), np.int64)
     y0, y1, x0, x1 = max(top, 0), min(top + size, height), max(left, 0), min(left + size, width)
     found[y0:y1, x0:x1] = labels[y0 - top : y1 - top, x0 - left : x1 - left]
