@@ -20,6 +20,7 @@ MAXIMUM_REFERENCES = 3
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what sampling has cached, training has to be able to use
 def _rotary(
     head_dim: int,
     positions: tuple[int, ...],

@@ -7,6 +7,7 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 
+from idbench.models.concat_id import conditioning
 from idbench.models.concat_id.attention import use_matrix_attention
 from idbench.models.concat_id.conditioning import denoise, rotary_embedding
 
@@ -83,3 +84,11 @@ def test_matrix_attention_is_the_same_function(transformer, inputs):
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
     for a, b in zip(actual, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_a_network_that_has_sampled_can_be_trained(transformer, inputs):
+    conditioning._rotary.cache_clear()
+    with torch.inference_mode():
+        denoise(transformer, **inputs)
+    denoise(transformer, **inputs).square().mean().backward()
+    assert all(p.grad is not None for p in transformer.transformer_blocks.parameters())
