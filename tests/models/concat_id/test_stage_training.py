@@ -230,7 +230,6 @@ def test_the_averaged_weights_are_exported(cache, tmp_path):
 
 
 def test_lora_trains_adapters_alone(cache, tmp_path):
-    pytest.importorskip("peft")
     loop.train(recipe(cache, steps=1, lora_rank=4), tmp_path)
     stored = load_file(tmp_path / "export" / "pytorch_lora_weights.safetensors")
     assert stored and all("lora" in name for name in stored)
