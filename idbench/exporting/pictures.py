@@ -1,0 +1,42 @@
+"""One picture a sample: its references, then evenly spaced frames of its video, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from idbench.runs import Record, Run
+
+
+def strips(run: Run, frames: int) -> Iterator[tuple[Record, np.ndarray]]:
+    """Record and uint8 RGB picture (H, W, 3) of every sample whose video can be read.
+
+    Args:
+        frames: so many frames of each video, evenly spaced from the first to the last.
+    """
+    from idbench.video import UnreadableVideo, count_frames, read_video
+
+    for record in run.records():
+        if record.video is None:
+            continue
+        try:
+            count = record.shape[0] if record.shape else count_frames(record.video)
+            picked = np.linspace(0, count - 1, frames).round().astype(int)
+            taken = read_video(record.video, picked.tolist()).frames
+        except UnreadableVideo:
+            continue
+        height = taken.shape[1]
+        references = [_reference(r.image, height) for r in record.sample.references]
+        yield record, np.concatenate([*references, *taken], axis=1)
+
+
+def _reference(path: Any, height: int) -> np.ndarray:
+    """A reference brought to the height of the frames."""
+    from PIL import Image
+
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
+    width = max(1, round(image.width * height / image.height))
+    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
