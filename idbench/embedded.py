@@ -1,7 +1,8 @@
 """The embedded weights: found by name, checked by sha256, written with their origin.
 
 `weights/manifest.json` is {"version": 1, "files": {NAME: {file, sha256, recipe, seed, steps,
-data_version, licence, parameters, config, measured}}}.
+data_version, licence, parameters, config, measured}}}. An entry with `parent` {name, sha256} holds
+the difference to that entry's weights, see `deltas`.
 """
 
 from __future__ import annotations
@@ -93,13 +94,23 @@ def load_state(name: str) -> dict[str, torch.Tensor]:
     """The tensors of the embedded weights `name` on the CPU, floating ones as float32.
 
     Raises:
-        WeightError: as `weight_path`.
+        WeightError: as `weight_path`, or they belong to a parent of other weights.
     """
     import torch
     from safetensors.torch import load_file
 
     state = load_file(weight_path(name))
-    return {k: v.to(torch.float32) if v.is_floating_point() else v for k, v in state.items()}
+    parent = entry(name).get("parent")
+    if parent is None:
+        return {k: v.to(torch.float32) if v.is_floating_point() else v for k, v in state.items()}
+    if entry(parent["name"])["sha256"] != parent["sha256"]:
+        raise WeightError(
+            f"The weights {name} are a difference to other weights {parent['name']} than those "
+            f"here; run `idbench train {entry(name)['recipe']}` again, or restore the file."
+        )
+    from idbench import deltas
+
+    return deltas.unpack(state, load_state(parent["name"]))
 
 
 def save_entry(
@@ -114,6 +125,7 @@ def save_entry(
     half: bool = True,
     data_version: str | None = None,
     file: str | None = None,
+    parent: str | None = None,
 ) -> None:
     """Write embedded weights and their entry in the manifest, each atomically.
 
@@ -122,7 +134,16 @@ def save_entry(
         half: store floating tensors as float16.
         data_version: of the training data; by default that of the avatars as they are now.
         file: the file's name; by default NAME.safetensors, or NAME for bytes.
+        parent: store a state dict as the difference to this entry's, see `deltas`.
     """
+    origin = None
+    if parent is not None:
+        from idbench import deltas
+
+        assert not isinstance(weights, bytes)
+        numbers = sum(value.numel() for value in weights.values())
+        weights = deltas.pack(weights, load_state(parent))
+        origin = {"name": parent, "sha256": entry(parent)["sha256"]}
     if data_version is None:
         from idbench.prompts.avatars.march import DATA_VERSION
 
@@ -136,7 +157,7 @@ def save_entry(
             temporary.write_bytes(weights)
         else:
             parameters = _write_state(temporary, weights, half)
-    new = {
+    new: dict[str, Any] = {
         "file": path.name,
         "sha256": sha256_file(path),
         "recipe": recipe,
@@ -148,6 +169,8 @@ def save_entry(
         "config": dict(config),
         "measured": dict(measured),
     }
+    if origin is not None:
+        new.update(parent=origin, parameters=numbers)
     _write_entry(name, new)
 
 

@@ -21,6 +21,7 @@ from idbench.models.concat_id import data, networks
 from idbench.models.concat_id.autoencoder import decode, encode, to_frames, to_tensor
 from idbench.models.concat_id.latents import GROUPS
 from idbench.models.concat_id.pipeline import ConcatIDPipeline
+from idbench.models.concat_id.subjects import prepared_subject, subject_reference
 from idbench.types import Reference, Sample, Video
 
 
@@ -50,11 +51,15 @@ def sample_grid(
         picked = range(count if kind == "image" else 3)
         prompts = [shard.captions[i] for i in picked]
         images = [[shard.references[i, p, 0] for p in range(GROUPS[group])] for i in picked]
+        if recipe.get("subject"):
+            for i, row in zip(picked, images, strict=True):
+                size = row[0].shape[:2]
+                row.append(prepared_subject(recipe["subject"], shard.scenes[i], *size))
         held = None
         if recipe["references"]:
             flat = np.array(images).reshape(-1, 1, *shard.references.shape[-3:])
             z = encode(vae, to_tensor(flat))
-            held = z.view(len(prompts), GROUPS[group], *z.shape[2:])
+            held = z.view(len(prompts), len(images[0]), *z.shape[2:])
         length = 1 if kind == "image" else networks.CLIP_LATENT_FRAMES
         z = pipeline.sample_latents(
             text(prompts), held, list(range(len(prompts))), steps, guidance, length,
@@ -73,7 +78,8 @@ def sample_grid(
 
 
 def validation_samples(
-    people: int, identities: int, each: int, folder: Path, seed: int = 0
+    people: int, identities: int, each: int, folder: Path, seed: int = 0,
+    subject: str | None = None,
 ) -> list[Sample]:
     """Samples of `people` unseen identities with prompts of random scenes.
 
@@ -81,6 +87,8 @@ def validation_samples(
         identities: how many single people, or pairs.
         each: prompts for each of them.
         folder: where the reference photographs (192 px) are written.
+        subject: `garment` or `background`: one reference more, of the first person's garment or
+            the scene's place.
     """
     from idbench.prompts.avatars.render import render_portrait
     from idbench.prompts.avatars.scene import VALIDATION_IDENTITIES
@@ -100,16 +108,21 @@ def validation_samples(
         for number in range(each):
             rng = np.random.default_rng([seed, people, index, number])
             scene = random_scene(rng, people, seeds)
+            others = []
+            if subject is not None:
+                path = folder / f"{subject}-{index:03d}-{number}.png"
+                Image.fromarray(subject_reference(subject, scene)).save(path)
+                others = [Reference(subject, path.stem, path)]
             samples.append(Sample(
                 id=f"v{people}-{index:03d}-{number}", split="validation",
                 prompt_id=f"{index}-{number}", prompt=describe(scene, rng), category="random",
-                references=tuple(faces), seed=int(rng.integers(2**31)),
+                references=(*faces, *others), seed=int(rng.integers(2**31)),
             ))
     return samples
 
 
 def evaluate_recipe(recipe: dict[str, Any], state_dir: Path) -> dict[str, Any]:
-    """`idbench train single|multi --evaluate`: the embedded weights on unseen identities.
+    """`idbench train STAGE --evaluate`: the embedded weights on unseen identities.
 
     Prints, writes to the manifest and returns ArcSim and CurSim with references and without (the
     same network with zeroed references), their difference with a 95 % interval clustered by
@@ -120,18 +133,20 @@ def evaluate_recipe(recipe: dict[str, Any], state_dir: Path) -> dict[str, Any]:
     from idbench import embedded
     from idbench.models.concat_id.model import ConcatID
 
-    people = {"base": 1, "single": 1, "multi": 2}[recipe["entry"].rpartition("_")[2]]
+    variant = recipe["entry"].removeprefix("transformer_")
+    people = 2 if variant.startswith("multi") else 1
     needed = {"arcface", "curricularface", recipe["entry"]} - set(embedded.entries())
     if needed:
         raise UserError(f"Not trained yet: {', '.join(sorted(needed))}; run `idbench train` first.")
     settings = recipe.get("evaluation", {})
     identities, each = settings.get("identities", 24), settings.get("each", 2)
-    variant = recipe["entry"].rpartition("_")[2]
     model = ConcatID(variant, steps=settings.get("steps", 20), batch=8,
                      guidance=settings.get("guidance"))
     torch.set_num_threads(recipe.get("threads", 2))
     with tempfile.TemporaryDirectory() as folder:
-        samples = validation_samples(people, identities, each, Path(folder))
+        samples = validation_samples(
+            people, identities, each, Path(folder), subject=recipe.get("subject")
+        )
         videos = {"with": list(model.generate(samples))}
         if variant != "base":
             videos["without"] = list(_Unconditioned(model).generate(samples))
@@ -176,7 +191,7 @@ def _score(
 
     names = ("arcsim", "cursim", "face_coverage", "own_minus_other_by_order", "order")
     scorer = Scorer("strict-v1", folder / "cache", [METRICS.load(n) for n in names])
-    people = {r.name: r for s in samples for r in s.references}
+    people = {r.name: r for s in samples for r in s.references if r.kind == "face"}
     vectors = {n: scorer.embedder.reference(r.image).faces["arcface"] for n, r in people.items()}
     seen = {n: v for n, v in vectors.items() if v is not None}
     known, matrix = list(seen), np.stack(list(seen.values()))

@@ -1,10 +1,11 @@
 """Latents of the rendered data, encoded once: what the transformer trainings read.
 
 Beside each rendered shard's frames, `latents.npy` holds its video latents, `references.npy`
-its reference latents and `text.npy` its text embeddings, all float16 and already scaled. The
-pixel noise of the paper, of standard deviation exp(N(-3, 0.5)), is in the stored references:
-each has one fixed draw of it (a reference that is used a hundred times shows the same noise a
-hundred times; encoding anew at every step would cost more than the step).
+its reference latents and `text.npy` its text embeddings, all float16 and already scaled; for
+what else there is see `subjects`. The pixel noise of the paper, of standard deviation
+exp(N(-3, 0.5)), is in the stored references: each has one fixed draw of it (a reference that is
+used a hundred times shows the same noise a hundred times; encoding anew at every step would
+cost more than the step).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def encode_shard(vae: Any, text: Any, source: Path, target: Path, seed: int, cli
     shard = data.read_shard(source)
     target.mkdir(parents=True, exist_ok=True)
     if text is not None and not (target / "text.npy").exists():
-        _save(target / "text.npy", text(list(shard.captions)))
+        save_array(target / "text.npy", text(list(shard.captions)))
     if vae is None or (target / "references.npy").exists():
         return
     if shard.frames.shape[2:4] == shard.references.shape[-3:-1]:
@@ -52,8 +53,8 @@ def encode_shard(vae: Any, text: Any, source: Path, target: Path, seed: int, cli
             images = to_tensor(frames if clips else frames.reshape(-1, 1, *frames.shape[2:]))
             z = encode(vae, images)
             rows.append(z if clips else z.view(len(frames), frames.shape[1], *z.shape[2:]))
-        _save(target / "latents.npy", torch.cat(rows).half().numpy())
-    _save(target / "references.npy", _encode_references(vae, shard, seed, source))
+        save_array(target / "latents.npy", torch.cat(rows).half().numpy())
+    save_array(target / "references.npy", _encode_references(vae, shard, seed, source))
 
 
 def _encode_references(vae: Any, shard: data.Shard, seed: int, source: Path) -> np.ndarray:
@@ -66,9 +67,7 @@ def _encode_references(vae: Any, shard: data.Shard, seed: int, source: Path) -> 
     for start in range(0, len(places), 16):
         part = places[start : start + 16]
         images = to_tensor(np.stack([shard.references[k] for k in part])[:, None])
-        sigma = torch.exp(torch.randn(len(part), 1, 1, 1, 1, generator=noise) * 0.5 - 3.0)
-        images = images + sigma * torch.randn(images.shape, generator=noise)
-        z = encode(vae, images)[:, 0].half().numpy()
+        z = encode(vae, add_pixel_noise(images, noise))[:, 0].half().numpy()
         if out is None:
             out = np.zeros((*shard.references.shape[:3], *z.shape[1:]), np.float16)
         for place, value in zip(part, z, strict=True):
@@ -78,7 +77,13 @@ def _encode_references(vae: Any, shard: data.Shard, seed: int, source: Path) -> 
     return out
 
 
-def _save(path: Path, array: np.ndarray) -> None:
+def add_pixel_noise(images: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
+    """Images (n, C, T, H, W) in -1..1 with Gaussian noise of deviation exp(N(-3, 0.5)) each."""
+    sigma = torch.exp(torch.randn(len(images), 1, 1, 1, 1, generator=noise) * 0.5 - 3.0)
+    return images + sigma * torch.randn(images.shape, generator=noise)
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.npy")
     np.save(temporary, array)
     os.replace(temporary, path)
@@ -90,6 +95,7 @@ def prepare(
     """Trainer of recipe `concat_id_latents`: encode every rendered shard that is not yet."""
     from tqdm import tqdm
 
+    from idbench.models.concat_id import subjects
     from idbench.models.concat_id.networks import load_text_encoder, load_vae
 
     del resume, evaluate  # finished shards always stay
@@ -99,13 +105,17 @@ def prepare(
     vae = load_vae()
     speed_up_single_frames(vae)
     text = load_text_encoder()
+    embedder = subjects.ReferenceEmbedder()
     jobs = [
-        (path, folder / described.name / path.name, described.frames >= 9)
+        (path, folder / described.name / path.name, described)
         for described, number in data.jobs_of(data.sets_of(data.load_recipe(recipe["data"])))
         if (path := rendered / described.name / f"{number:05d}").exists()
     ]
-    for source, target, clips in tqdm(jobs, desc="encode shards"):
-        encode_shard(vae, text.numpy, source, target, recipe["seed"], clips)
+    for source, target, described in tqdm(jobs, desc="encode shards"):
+        encode_shard(vae, text.numpy, source, target, recipe["seed"], described.frames >= 9)
+        subjects.embed_shard(embedder, source, target)
+        if described.people == 1:
+            subjects.encode_subjects(vae, source, target, recipe["seed"])
     return {"shards": len(jobs)}
 
 
@@ -126,13 +136,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Record:
-    """A sample: its latents, its prompt's embedding, who is in it and the own references."""
+    """A sample: its latents, its prompt's embedding, who is in it and the own references.
+
+    `subjects`: latents of the references that show no face, by kind.
+    """
 
     latents: torch.Tensor
     text: torch.Tensor
     identities: tuple[int, ...]
     own: tuple[tuple[int, ...], ...]
     scene: int
+    subjects: Mapping[str, torch.Tensor]
 
 
 class LatentPool:
@@ -142,12 +156,24 @@ class LatentPool:
         folder: of the encoded shards.
         rendered: of the rendered shards (truth is read there).
         sets: what to read.
+        similar: quantiles between which the similarity of a person's two references must lie
+            for one to stand in for the other, see `subjects.similar_pairs`; samples without
+            such a pair for everybody are left out. None: any other scene of the person serves.
+
+    Attributes:
+        cosines: where the quantiles of `similar` lie.
     """
 
-    def __init__(self, folder: Path, rendered: Path, sets: list[data.RenderSet]) -> None:
+    def __init__(
+        self, folder: Path, rendered: Path, sets: list[data.RenderSet],
+        similar: tuple[float, float] | None = None,
+    ) -> None:
         self.groups: dict[str, list[_Record]] = {}
         self.references: list[torch.Tensor] = []
         self.of_identity: dict[int, list[tuple[int, int]]] = {}
+        self.partners: dict[int, list[int]] | None = None
+        self.cosines: tuple[float, float] | None = None
+        self._embeddings: list[np.ndarray] = []
         scenes = 0
         for described in sets:
             for path in data.finished(rendered, described):
@@ -158,6 +184,25 @@ class LatentPool:
                 scenes += described.shard
         if not self.groups:
             raise UserError(f"No encoded data in {folder}; run `idbench train concat_id_latents`.")
+        if similar is not None:
+            self._keep_similar(similar)
+
+    def _keep_similar(self, share: tuple[float, float]) -> None:
+        from idbench.models.concat_id.subjects import similar_pairs
+
+        if len(self._embeddings) < len(self.references):
+            raise UserError(
+                "References are not embedded yet; run `idbench train concat_id_latents`."
+            )
+        self.partners, self.cosines = similar_pairs(
+            np.stack(self._embeddings).astype(np.float32), list(self.of_identity.values()), share
+        )
+        for name, records in self.groups.items():
+            self.groups[name] = [r for r in records if all(self._partners(own) for own in r.own)]
+
+    def _partners(self, own: tuple[int, ...]) -> list[int]:
+        assert self.partners is not None
+        return [partner for index in own for partner in self.partners.get(index, ())]
 
     def _read(self, described: data.RenderSet, path: Path, target: Path, first: int) -> None:
         import json
@@ -168,6 +213,11 @@ class LatentPool:
         latents = None
         if (target / "latents.npy").exists():
             latents = torch.from_numpy(np.load(target / "latents.npy"))
+        embeddings = None
+        if (target / "embeddings.npy").exists():
+            embeddings = np.load(target / "embeddings.npy")
+        subjects = {kind: torch.from_numpy(np.load(target / f"{kind}.npy"))
+                    for kind in ("garment", "background") if (target / f"{kind}.npy").exists()}
         number = {1: "one", 2: "two", 3: "three"}
         for s, row in enumerate(truth):
             identities = tuple(p["identity"] for p in row["scene"]["people"])
@@ -179,6 +229,8 @@ class LatentPool:
                     known = self.of_identity.setdefault(identity, [])
                     known.append((len(self.references), first + s))
                     self.references.append(references[s, p, r])
+                    if embeddings is not None:
+                        self._embeddings.append(embeddings[s, p, r])
                 own.append(tuple(indices))
             if latents is None:
                 continue
@@ -186,24 +238,27 @@ class LatentPool:
             clip = described.frames >= 9
             # Frames are encoded alone: each of a clip is an image too; take some that differ.
             images = latents[s, ::4] if clip else latents[s]
+            others = {kind: values[s] for kind, values in subjects.items()}
             for image in images:
-                record = _Record(image[None], text[s], identities, tuple(own), first + s)
+                record = _Record(image[None], text[s], identities, tuple(own), first + s, others)
                 self.groups.setdefault(f"image_{people}", []).append(record)
             if clip:
-                record = _Record(latents[s], text[s], identities, tuple(own), first + s)
+                record = _Record(latents[s], text[s], identities, tuple(own), first + s, others)
                 self.groups.setdefault(f"clip_{people}", []).append(record)
 
     def sizes(self) -> Mapping[str, int]:
         return {name: len(records) for name, records in self.groups.items()}
 
     def draw(
-        self, group: str, size: int, references: int, cross: float, rng: np.random.Generator
+        self, group: str, size: int, references: int, cross: float, rng: np.random.Generator,
+        subject: str | None = None,
     ) -> Batch:
         """A random batch.
 
         Args:
             references: per sample: 0, or as many as people in the group.
             cross: chance that a reference comes from another scene of the person.
+            subject: `garment` or `background`: one reference more, after the faces.
         """
         records = self.groups[group]
         picked = [records[int(i)] for i in rng.integers(len(records), size=size)]
@@ -211,7 +266,15 @@ class LatentPool:
         for record in picked:
             for p in range(references):
                 chosen.append(self.references[self._reference(record, p, cross, rng)])
-        shape = (size, references, *picked[0].latents.shape[1:])
+            if subject is not None:
+                if subject not in record.subjects:
+                    raise UserError(
+                        f"Samples of {group} have no {subject} reference; run `idbench train "
+                        "concat_id_latents`, and take groups of one person."
+                    )
+                chosen.append(record.subjects[subject])
+        count = references + (subject is not None)
+        shape = (size, count, *picked[0].latents.shape[1:])
         stacked = torch.stack(chosen).float().view(shape) if chosen else torch.empty(shape)
         return Batch(
             torch.stack([r.latents for r in picked]).float(), stacked,
@@ -223,6 +286,9 @@ class LatentPool:
     ) -> int:
         own = record.own[person]
         if rng.random() < cross:
+            if self.partners is not None:
+                others = self._partners(own)
+                return others[int(rng.integers(len(others)))]
             known = self.of_identity[record.identities[person]]
             others = [index for index, scene in known if scene != record.scene]
             if others:

@@ -20,11 +20,21 @@ from idbench.models.concat_id import networks, references
 from idbench.models.concat_id.autoencoder import to_frames, to_tensor
 from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES
 from idbench.models.concat_id.defaults import Defaults
+from idbench.models.concat_id.face_tools import FaceTools, alignment_of, load_tools
 from idbench.models.concat_id.pipeline import ConcatIDPipeline
-from idbench.models.concat_id.video_pipeline import VideoPipeline
+from idbench.models.concat_id.video_pipeline import VideoPipeline, check_size
 from idbench.types import Reference, Sample, Video
 
-VARIANTS = ("base", "single", "multi")
+VARIANTS = {
+    "base": "text-to-video, references ignored: the control",
+    "single": "one person, Stage I: pre-training with references of the same scene",
+    "stage2": "one person, Stage II: from Stage I, with references of other scenes",
+    "stage3": "one person, Stage III: from Stage II, with the most similar references of others",
+    "multi": "two people, from `single`",
+    "multi_scratch": "two people, from `base`: without pre-training on one person",
+    "tryon": "a person and a garment, from `single`",
+    "background": "a person and a place, from `single`",
+}
 # Guidance by the validation identities: of 2, 3 and 4 it gave most frames with a face.
 EMBEDDED = Defaults(10, 2.0, networks.FRAMES, networks.HEIGHT, networks.WIDTH, networks.FPS)
 
@@ -33,8 +43,8 @@ class ConcatID:
     """Concat-ID, with the embedded weights or with those of a model folder.
 
     Args:
-        variant: `base` (ignores references), `single`, `multi`, or None: what fits the number
-            of references of each sample. A folder has one transformer for all but `base`.
+        variant: one of `VARIANTS`, or None: what fits the references of each sample. A folder
+            has one transformer for all but `base`.
         weights: a model folder in diffusers' layout (see `idbench convert`), for the networks
             of CogVideoX-5B's or Wan2.1's form in any size. None: the embedded weights.
         steps, guidance: of sampling.
@@ -46,6 +56,7 @@ class ConcatID:
             machine up to rounding). A folder's networks are loaded in bfloat16.
         device, offload, tiling: of a folder's networks; see `folder.open_folder`.
         negative: Wan's form only: text of the other branch of guidance; None: a zeroed embedding.
+        faces, parser, alignment: how face references are prepared; see `face_tools`.
 
     Attributes:
         problems: by reference image, what its preparation could not do; see `Prepared`.
@@ -60,7 +71,8 @@ class ConcatID:
         steps: int | None = None, guidance: float | None = None, frames: int | None = None,
         height: int | None = None, width: int | None = None, batch: int = 8,
         bfloat16: bool = True, device: str | None = None, offload: str = "none",
-        tiling: bool = False, negative: str | None = "",
+        tiling: bool = False, negative: str | None = "", faces: str = "embedded",
+        parser: str = "embedded", alignment: str | None = None,
     ) -> None:
         if variant is not None and variant not in VARIANTS:
             raise UserError(
@@ -92,6 +104,8 @@ class ConcatID:
         self.device, self.offload = device, str(offload)
         self.tiling = bool(tiling)
         self.negative = None if negative is None else str(negative)
+        self.faces, self.parser = str(faces), str(parser)
+        self.alignment = alignment_of(self.faces, alignment)
         self.problems: dict[str, str] = {}
         self._transformers: dict[str, Any] = {}
         self._prepared: dict[tuple[str, Path], np.ndarray] = {}
@@ -105,6 +119,12 @@ class ConcatID:
         }
         if self.folder is not None:
             chosen.update(tiling=self.tiling, negative=self.negative)
+        # The files of faces and parser are in `weight_hashes`, wherever they lie.
+        if (self.faces, self.parser, self.alignment) != ("embedded", "embedded", "upright"):
+            chosen.update(
+                faces=self.faces.partition(":")[0], alignment=self.alignment,
+                parser=self.parser if self.parser in ("embedded", "none") else "segformer",
+            )
         return chosen
 
     def weight_hashes(self) -> Mapping[str, str]:
@@ -113,11 +133,14 @@ class ConcatID:
         if self.folder is not None:
             names = ["face_parser"]
         else:
-            variants = VARIANTS if self.variant is None else (self.variant,)
+            variants = VARIANTS if self.variant is None else [self.variant]
             names = ["vae", "text_encoder", "text_encoder_tokenizer", "face_parser"]
             names += [f"transformer_{v}" for v in variants]
         hashes = {known[n]["file"]: known[n]["sha256"] for n in names if n in known}
-        return {**hashes, **self._folder_hashes}
+        if self.parser != "embedded":
+            hashes.pop(known.get("face_parser", {}).get("file", ""), None)
+        own = {} if self.faces == self.parser == "embedded" else self._face_tools.hashes
+        return {**hashes, **self._folder_hashes, **own}
 
     @cached_property
     def _folder_hashes(self) -> dict[str, str]:
@@ -149,7 +172,15 @@ class ConcatID:
 
     def load(self) -> None:
         """Load the networks that every variant needs (the transformer follows with its sample)."""
-        _ = self._parts if self.folder is None else self._folder_pipeline
+        if self.folder is None:
+            config = self._parts[0].config
+            unit = 2 * 2 ** (len(config.block_out_channels) - 1)  # patches of two latents a side
+            ratio = int(config.temporal_compression_ratio)
+        else:
+            pipeline = self._folder_pipeline
+            unit, ratio = pipeline.compression * pipeline.patch, pipeline.temporal_compression
+        # Said once, before the first sample, not as the failure of each.
+        check_size(unit, ratio, self.frames, self.height, self.width)
 
     def variant_of(self, sample: Sample) -> str:
         """The variant that generates `sample`."""
@@ -208,7 +239,12 @@ class ConcatID:
             [sample.prompt], images, [sample.seed], self.steps, self.guidance, self.frames,
             self.height, self.width, **chosen,
         )
-        return Video(to_frames(video)[0], self.fps)
+        shown = () if images is None else sample.references
+        notes = tuple(
+            f"reference {r.name}: {problem}" for r in shown
+            if (problem := self.problems.get(str(r.image)))
+        )
+        return Video(to_frames(video)[0], self.fps, notes)
 
     def prepare(self, reference: Reference) -> np.ndarray:
         """A reference as uint8 RGB (height, width, 3) for the VAE; remembered by path."""
@@ -224,31 +260,12 @@ class ConcatID:
             if reference.kind != "face":
                 result = references.plain(image, *size)
             else:
-                result = references.prepare(image, self._landmarks(image), self._foreground, *size)
+                result = self._face_tools.prepare(image, *size)
             if result.problem:
                 self.problems[str(reference.image)] = result.problem
             self._prepared[key] = result.image
         return self._prepared[key]
 
     @cached_property
-    def _detector(self) -> tuple[Any, Any]:
-        from idbench.metrics.faces.detect import make_detector
-        from idbench.metrics.protocols import get_protocol
-
-        detection = get_protocol("strict-v1").detection
-        return make_detector(detection), detection
-
-    def _landmarks(self, image: np.ndarray) -> np.ndarray | None:
-        """Landmarks (5, 2) of the largest face, or None."""
-        from idbench.metrics.faces.detect import find_faces
-
-        detector, detection = self._detector
-        faces = find_faces(detector, image[None], detection)[0]
-        return faces.landmarks[0] if len(faces) else None
-
-    @cached_property
-    def _foreground(self) -> references.Foreground | None:
-        """The embedded face parser; None where its weights are not there."""
-        from idbench.metrics.networks.parser import face_foreground
-
-        return face_foreground if "face_parser" in embedded.entries() else None
+    def _face_tools(self) -> FaceTools:
+        return load_tools(self.faces, self.parser, self.alignment, self.device or "cpu")

@@ -106,7 +106,7 @@ def load_text_encoder(name: str = "text_encoder") -> TextEncoder:
 
 
 def load_transformer(name: str) -> CogVideoXTransformer3DModel:
-    """An embedded transformer: `transformer_base`, `transformer_single`, `transformer_multi`."""
+    """An embedded transformer, for example `transformer_base`; see `model.VARIANTS`."""
     transformer = build_transformer(embedded.entry(name)["config"])
     transformer.load_state_dict(embedded.load_state(name))
     use_matrix_attention(transformer)

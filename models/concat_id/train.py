@@ -1,9 +1,9 @@
 """Training of the transformers: base text-to-video, Concat-ID for one person, for several.
 
 One loop for all stages. The recipe says where weights start (`init`), how many references a
-sample has, which groups of samples take which share of the steps, and how fast to learn.
-What step `s` does depends on the recipe and `s` alone, so a training that is killed and goes
-on gives the same losses as one that was not.
+sample has and of which pairs, which groups of samples take which share of the steps, and how
+fast to learn. What step `s` does depends on the recipe and `s` alone, so a training that is
+killed and goes on gives the same losses as one that was not.
 
 Loss: MSE of the velocity v = sqrt(a) eps - sqrt(1 - a) x0 on the video's latents, which equals
 the MSE of x0 weighted by 1 / (1 - a), a being alpha_bar at the drawn time. References share
@@ -139,7 +139,7 @@ def learning_rate(step: int, recipe: Mapping[str, Any]) -> float:
 def train(
     recipe: dict[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
 ) -> dict[str, Any]:
-    """Trainer of recipes `base`, `single` and `multi`.
+    """Trainer of recipes `base`, `single`, `multi` and of the other stages.
 
     Stops at `steps`, after `minutes` in all, or on SIGTERM / SIGINT; then writes a checkpoint
     and the embedded weights (averaged). `resume` goes on from the checkpoint.
@@ -167,7 +167,7 @@ def train(
         group = pick_group(settings["groups"], rng)
         size = settings["batch"][group.partition("_")[0]]
         count = 0 if settings["references"] == 0 else GROUPS[group]
-        batch = pool.draw(group, size, count, settings["cross"], rng)
+        batch = pool.draw(group, size, count, settings["cross"], rng, settings.get("subject"))
         losses.setdefault(group, []).append(run.advance(batch, learning_rate(run.step, recipe)))
         seen += size
         if run.step % recipe["log_every"] == 0:
@@ -191,8 +191,13 @@ def load_pool(recipe: Mapping[str, Any], state_dir: Path, split: str = "training
     """The encoded samples that a recipe trains on, beside its state folder."""
     sets = [s for s in data.sets_of(data.load_recipe(recipe["data"])) if s.split == split]
     home = Path(state_dir).parent
-    pool = LatentPool(home / recipe["latents"], home / recipe["data"], sets)
-    missing = [g for g in recipe["groups"] if g not in pool.groups]
+    similar = tuple(recipe["similar"]) if recipe.get("similar") else None
+    pool = LatentPool(home / recipe["latents"], home / recipe["data"], sets, similar)
+    if pool.cosines is not None:
+        low, high = pool.cosines
+        kept = ", ".join(f"{len(r)} {g}" for g, r in pool.groups.items())
+        print(f"pairs of cosine {low:.3f} to {high:.3f}: {kept}", flush=True)
+    missing = [g for g in recipe["groups"] if not pool.groups.get(g)]
     if missing:
         raise UserError(
             f"No encoded samples of {', '.join(missing)}; run `idbench train concat_id_data` and "
@@ -293,6 +298,7 @@ class Run:
         embedded.save_entry(
             self.recipe["entry"], weights, recipe=self.recipe["name"], seed=self.recipe["seed"],
             steps=self.step, config=self.recipe["network"], measured=measured,
+            parent=self.recipe["init"] if self.recipe.get("delta") else None,
         )
         self.average.swap()
 

@@ -1,0 +1,59 @@
+"""Weights of a later stage kept as the difference to the stage before, in 4 bits a number.
+
+Seven transformers of 6 million parameters in float16 would pass the size that all embedded
+weights together may have. A stage's difference to its parent is a small part of the weights
+(its norm is about a tenth of theirs), so coarse steps do: groups of 64 numbers share a float16
+scale, each number is one of 15 steps. Vectors (biases, norms) are stored as float16 differences.
+What is measured and published is always measured with the weights as stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+GROUP = 64
+_LARGEST = 7
+_CODES, _SCALES = ".codes", ".scales"
+
+
+def pack(
+    state: Mapping[str, torch.Tensor], parent: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The difference of two state dicts of the same keys and shapes.
+
+    Returns:
+        For each matrix KEY.codes uint8 (numbers / 2,), two numbers a byte, and KEY.scales
+        float16 (groups,); for each vector KEY float16.
+    """
+    packed: dict[str, torch.Tensor] = {}
+    for key, value in state.items():
+        difference = value.detach().float().cpu() - parent[key].float()
+        if difference.ndim < 2:
+            packed[key] = difference.half()
+            continue
+        rows = torch.nn.functional.pad(difference.flatten(), (0, -difference.numel() % GROUP))
+        rows = rows.view(-1, GROUP)
+        scales = (rows.abs().amax(1) / _LARGEST).half()
+        safe = scales.float().clamp(min=1e-12)[:, None]
+        codes = ((rows / safe).round().clamp(-_LARGEST, _LARGEST) + 8).to(torch.uint8).flatten()
+        packed[key + _CODES] = codes[::2] | (codes[1::2] << 4)
+        packed[key + _SCALES] = scales
+    return packed
+
+
+def unpack(
+    packed: Mapping[str, torch.Tensor], parent: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The state dict, float32, from what `pack` returned and the same parent."""
+    state: dict[str, torch.Tensor] = {}
+    for key, base in parent.items():
+        if key in packed:
+            state[key] = base.float() + packed[key].float()
+            continue
+        codes = packed[key + _CODES]
+        numbers = torch.stack([codes & 15, codes >> 4], 1).view(-1, GROUP).float() - 8
+        rows = numbers * packed[key + _SCALES].float()[:, None]
+        state[key] = base.float() + rows.flatten()[: base.numel()].view(base.shape)
+    return state
