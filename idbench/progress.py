@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from idbench import output
+
 LINE_SECONDS = 30.0
 """Without a terminal (a log file, CI) one line is printed this often."""
 
@@ -29,9 +31,9 @@ class Step(Protocol):
 
 @contextmanager
 def steps(title: str, total: int, quiet: bool = False) -> Iterator[Step]:
-    """A bar of `total` units on standard error; `quiet` shows nothing."""
+    """A bar of `total` units on standard error; `quiet`, or --quiet, shows nothing."""
     console = Console(stderr=True)
-    if quiet or total == 0:
+    if quiet or total == 0 or output.level() == output.QUIET:
         yield lambda note="": None
     elif console.is_terminal:
         columns = (

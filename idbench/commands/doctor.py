@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
@@ -122,23 +123,29 @@ def _source(text: str) -> str:
 
 
 @click.command(short_help="Check that everything a run needs is here and undamaged.")
-@opt.sharing(opt.weights_option)
-def doctor(weights: tuple[str, ...]) -> int:
+@opt.sharing(opt.weights_option, opt.json_option)
+def doctor(weights: tuple[str, ...], as_json: bool) -> int:
     """Check packages, weights (sha256), suites (checksums), video, disk and accelerator.
 
     With --weights, your own weight files are opened and fitted to their networks too.
 
     Exit code 0: all is well; 1: something is not, and the line says how to mend it.
     """
-    ill = 0
+    found = []
     checks = dict(CHECKS)
     for text in weights:
         checks[f"weights {text.partition('=')[0]}"] = partial(_source, text)
     for name, check in checks.items():
         try:
-            click.echo(f"ok    {name}: {check()}")
+            well, told = True, check()
         except UserError as error:
-            ill += 1
-            click.echo(f"FAIL  {name}: {error}")
+            well, told = False, str(error)
+        found.append({"check": name, "ok": well, "told": told})
+        if not as_json:
+            click.echo(f"{'ok   ' if well else 'FAIL '} {name}: {told}")
+    ill = sum(not one["ok"] for one in found)
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return 1 if ill else 0
     click.echo("All is well." if not ill else f"{ill} of {len(checks)} checks failed.")
     return 1 if ill else 0

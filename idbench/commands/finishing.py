@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from idbench import provenance, scoring
+from idbench import output, provenance, scoring
 from idbench.errors import UserError
 from idbench.registry import BEYOND, METRICS
 from idbench.runs import Run
@@ -155,6 +155,8 @@ def _say(run: Run, failed: Sequence[Any], as_json: bool, scored: bool) -> None:
             f"{len(failed)} of {len(run.sample_ids)} samples failed, the first because "
             f"{failed[0].reason}.{hint if run.generates else ''}"
         )
+    if output.level() == output.QUIET:
+        return
     times = run.meta["timings"]
     parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in times.items())
     peak = run.meta.get("peak_memory_gb")

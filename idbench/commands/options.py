@@ -9,10 +9,11 @@ from typing import Any
 import click
 import yaml
 
+from idbench.commands import completing
 from idbench.errors import UserError
 
 suite_option = click.option(
-    "--suite", default="avatars", show_default=True,
+    "--suite", default="avatars", show_default=True, shell_complete=completing.suites,
     help="Name of an installed suite, or the folder of one.",
 )
 limit_option = click.option(
@@ -27,11 +28,11 @@ out_option = click.option(
     help="The run folder. Without it: a folder under runs/ named after what is run.",
 )
 protocol_option = click.option(
-    "--protocol", default="strict-v1", show_default=True,
+    "--protocol", default="strict-v1", show_default=True, shell_complete=completing.protocols,
     help="How it is scored; see `idbench list protocols`.",
 )
 metric_option = click.option(
-    "--metric", "metrics", multiple=True, metavar="NAME",
+    "--metric", "metrics", multiple=True, metavar="NAME", shell_complete=completing.metrics,
     help="Only this metric, or +NAME: this one besides the usual ones; may be repeated. See "
          "`idbench list metrics`; those beyond the paper are computed only when named.",
 )

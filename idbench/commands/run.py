@@ -10,17 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from idbench.commands import completing
 from idbench.commands import options as opt
 from idbench.engine import ENGINES
 from idbench.errors import UserError
+from idbench.output import note
 
 if TYPE_CHECKING:
     from idbench.types import Model, Sample
 
 
 @click.command(short_help="Generate the videos of a split, score them, print the table.")
-@click.option("--model", required=True, metavar="NAME[@VARIANT]", help="See `idbench list models`.")
-@click.option("--split", required=True, help="single, multi, multi3, tryon or background.")
+@click.option(
+    "--model", required=True, metavar="NAME[@VARIANT]", shell_complete=completing.models,
+    help="See `idbench list models`.",
+)
+@click.option(
+    "--split", required=True, shell_complete=completing.splits,
+    help="single, multi, multi3, tryon or background.",
+)
 @opt.sharing(
     opt.suite_option, opt.out_option, opt.limit_option, opt.seed_option, opt.set_option,
     opt.protocol_option, opt.metric_option, opt.weights_option,
@@ -161,4 +169,4 @@ def _folder_name(model: str, suite: str, split: str, seed: int) -> str:
 
 def _say(text: str, as_json: bool) -> None:
     if not as_json:
-        click.echo(text, err=True)
+        note(text)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from idbench.commands import completing
 from idbench.commands import options as opt
 from idbench.errors import UserError
 
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
     help="A picture of the person; repeat it for several people, left to right.",
 )
 @click.option("--prompt", default="", help="What the video was asked to show (for ViCLIP).")
-@click.option("--suite", help="The videos are of this suite: files named SAMPLE_ID.mp4.")
-@click.option("--split", help="The split of the suite.")
+@click.option(
+    "--suite", shell_complete=completing.suites,
+    help="The videos are of this suite: files named SAMPLE_ID.mp4.",
+)
+@click.option("--split", shell_complete=completing.splits, help="The split of the suite.")
 @click.option("--name", help="What to call the system in tables.")
 @opt.sharing(
     opt.out_option, opt.limit_option, opt.seed_option, opt.protocol_option, opt.metric_option,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from idbench.commands import completing
 from idbench.commands import options as opt
 from idbench.errors import UserError
 
@@ -97,7 +98,7 @@ def import_(
 
 
 @suites.command(short_help="Check a suite: checksums, rows, pictures, one face each.")
-@click.argument("suite")
+@click.argument("suite", shell_complete=completing.suites)
 @click.option("--no-faces", is_flag=True, help="Do not look for faces.")
 @opt.sharing(_pack, opt.json_option)
 def check(suite: str, no_faces: bool, pack: Path | None, as_json: bool) -> int:

@@ -10,6 +10,7 @@ import click
 
 from idbench.commands import options as opt
 from idbench.errors import UserError
+from idbench.output import note
 
 if TYPE_CHECKING:
     from idbench.reports.published import PublishedTable
@@ -56,7 +57,7 @@ def table(
             "--split multi`, or name a run folder."
         )
     if not groups:
-        click.echo("No scored run under runs/: published rows only.", err=True)
+        note("No scored run under runs/: published rows only.")
         groups = [[]]
     made = []
     for number, group in enumerate(groups, 1):

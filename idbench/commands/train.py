@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
+from idbench.commands import completing
 from idbench.commands import options as opt
 
 
 @click.command(short_help="Train an embedded network by its recipe.")
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=completing.recipes)
 @click.option("--resume", is_flag=True, help="Go on from the state of the last training.")
 @click.option("--evaluate", is_flag=True, help="Train nothing; measure the trained weights.")
 @click.option(

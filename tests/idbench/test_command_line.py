@@ -1,0 +1,294 @@
+"""The command line as a whole: exit codes, --quiet and --verbose, --json, colour, completion."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from made_runs import made_run
+
+from idbench import cli as command_line
+from idbench import output
+from idbench.cli import COMMANDS, SHORT_HELP, cli
+from idbench.commands.listing import KINDS
+from idbench.errors import UserError
+
+
+def exit_code(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(arguments)
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.fixture(autouse=True)
+def _usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "_level", output.USUAL)
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "error")
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[str]:
+    """A run and one that is clearly worse."""
+    people = [[f"a{i}"] for i in range(12)]
+    values = [0.5 + 0.01 * (i % 3) for i in range(12)]
+    good = made_run(tmp_path / "good", "m", {"arcsim": values}, people)
+    bad = made_run(tmp_path / "bad", "m", {"arcsim": [v - 0.3 for v in values]}, people)
+    return [str(good.folder), str(bad.folder)]
+
+
+# Exit codes, as docs/command-line.md lists them.
+
+def test_0_is_done_and_1_is_a_judgement(runs: list[str]) -> None:
+    good, bad = runs
+    assert exit_code("check", good, "--against", good) == 0
+    assert exit_code("check", bad, "--against", good) == 1
+
+
+@pytest.mark.parametrize("arguments", [
+    (), ("nonsense",), ("run",), ("list", "nonsense"), ("table", "nowhere"),
+    ("table", "--nonsense"), ("check", "nowhere", "--against", "nowhere"),
+])
+def test_2_is_a_mistake_that_the_message_mends(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(*arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.strip() and "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(("error", "code", "told"), [
+    (KeyboardInterrupt(), 130, "run the same command again"),
+    (RuntimeError("a fault"), 70, "RuntimeError: a fault"),
+    (OSError(28, "No space left on device"), 2, "disk is full"),
+    (PermissionError(13, "Permission denied"), 70, "Permission denied"),
+    (UserError("Mend it."), 2, "Error: Mend it."),
+])
+def test_what_ends_a_command_has_its_code(
+    error: BaseException, code: int, told: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setitem(KINDS, "models", fail)
+    assert exit_code("list", "models") == code
+    assert told in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_141() -> None:
+    code = "from idbench.cli import main; main(['list', 'samples', '--split', 'single', '--json'])"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as started:
+        assert started.stdout and started.stderr
+        started.stdout.close()
+        assert started.wait(60) == 141
+        assert started.stderr.read() == b""
+
+
+def test_the_page_lists_every_exit_code() -> None:
+    page = (Path(__file__).parents[2] / "docs/command-line.md").read_text(encoding="utf-8")
+    for code in (0, 1, 2, 70, 130, 141):
+        assert f"\n| {code} |" in page
+
+
+# How much is said.
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_quiet_leaves_results_and_errors_alone(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert exit_code("table", "--paper", "1") == 0
+    usual = capsys.readouterr()
+    assert "published rows only" in usual.err
+    words = ("table", "--paper", "1")
+    assert exit_code(*(("-q", *words) if place == "before" else (*words, "--quiet"))) == 0
+    quiet = capsys.readouterr()
+    assert quiet.err == "" and quiet.out == usual.out
+    assert exit_code("-q", "table", "nowhere") == 2
+    assert "nowhere holds no run" in capsys.readouterr().err
+
+
+def test_quiet_shows_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    from idbench.progress import steps
+
+    for level, shown in ((output.USUAL, True), (output.QUIET, False)):
+        output.set_level(level)
+        with steps("generate", 1) as step:
+            step()
+        assert ("generate: 1 of 1" in capsys.readouterr().err) is shown
+
+
+def test_verbose_says_where_an_error_came_from(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("table", "nowhere", "--verbose") == 2
+    said = capsys.readouterr().err
+    assert "Traceback" in said and said.splitlines()[-1].startswith("Error: nowhere holds no run")
+    assert os.environ["TRANSFORMERS_VERBOSITY"] == "info"
+    assert exit_code("table", "nowhere") == 2  # the level is of one call
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_quiet_and_verbose_together_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("-q", "list", "models", "-v") == 2
+    assert "not both" in capsys.readouterr().err
+
+
+def every_command() -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        below = command.commands if isinstance(command, click.Group) else {}
+        found += [(name, other) for other in below] or [(name,)]
+    return found
+
+
+@pytest.mark.parametrize("names", every_command(), ids=" ".join)
+def test_every_command_explains_itself_and_knows_the_levels(
+    names: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(*names, "--help") == 0
+    said = capsys.readouterr().out
+    assert "--quiet" in said and "--verbose" in said
+    assert len(said.splitlines()) > 5
+
+
+# JSON and colour.
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_every_list_is_json_too(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("list", kind, "--split", "single", "--limit", "2", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows and all(isinstance(row, dict) for row in rows)
+
+
+def test_commands_that_show_runs_speak_json(
+    runs: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (("table", *runs), ("diff", *runs), ("check", runs[0], "--against", runs[0])):
+        assert exit_code(*words, "--json") == 0
+        assert json.loads(capsys.readouterr().out)
+
+
+def test_doctor_speaks_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from idbench.commands import doctor
+
+    def ill() -> str:
+        raise UserError("mend it")
+
+    monkeypatch.setattr(doctor, "CHECKS", {"a": lambda: "well", "b": ill})
+    assert exit_code("doctor", "--json") == 1
+    assert json.loads(capsys.readouterr().out) == [
+        {"check": "a", "ok": True, "told": "well"}, {"check": "b", "ok": False, "told": "mend it"}]
+
+
+def coloured(code: str, **more: str) -> bool:
+    """Whether Python code writes colours to a terminal. Bold and italic are none."""
+    environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
+    environment |= {"FORCE_COLOR": "1", "TERM": "xterm-256color", **more}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env=environment, check=True)
+    said = done.stdout + done.stderr
+    assert "\x1b[" in said
+    codes = [int(n) for found in re.findall(r"\x1b\[([\d;]+)m", said) for n in found.split(";")]
+    return any(30 <= n <= 49 or 90 <= n <= 107 for n in codes)
+
+
+def test_no_color_is_respected(runs: list[str]) -> None:
+    bar = "from idbench.progress import steps\nwith steps('generate', 1) as step: step()"
+    assert coloured(bar)
+    assert not coloured(bar, NO_COLOR="1")
+    table = f"from idbench.cli import cli\ncli(['table', '--format', 'terminal', *{runs!r}])"
+    assert not coloured(table, NO_COLOR="1")
+
+
+# Completion.
+
+def completed(line: str, **environment: str) -> list[str]:
+    """What bash is offered at the end of `line`."""
+    words = line.split(" ")
+    done = subprocess.run(
+        [sys.executable, "-c", "from idbench.cli import main; main()"], capture_output=True,
+        text=True, check=True, env={
+            **os.environ, **environment, "_IDBENCH_COMPLETE": "bash_complete",
+            "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)})
+    return [row.partition(",")[2] for row in done.stdout.splitlines() if row]
+
+
+@pytest.mark.parametrize(("line", "offered"), [
+    ("idbench tab", {"table"}),
+    ("idbench run --model con", {"concat_id", "concat_id@multi"}),
+    ("idbench run --suite av", {"avatars"}),
+    ("idbench run --split m", {"multi", "multi3"}),
+    ("idbench run --metric arc", {"arcsim"}),
+    ("idbench run --metric +mot", {"+motion"}),
+    ("idbench score --protocol str", {"strict-v1"}),
+    ("idbench list sui", {"suites"}),
+    ("idbench train cur", {"curricularface"}),
+])
+def test_names_are_completed(line: str, offered: set[str]) -> None:
+    found = completed(line)
+    assert offered <= set(found)
+    assert all(name.startswith(line.split()[-1]) for name in found)
+
+
+def test_splits_are_those_of_the_named_suite(tmp_path: Path) -> None:
+    (tmp_path / "suite.yaml").write_text("splits: {mine: 3}\n")
+    assert completed(f"idbench run --suite {tmp_path} --split ") == ["mine"]
+    (tmp_path / "suite.yaml").write_text("splits: [broken")
+    assert completed(f"idbench run --suite {tmp_path} --split ") == []
+
+
+def test_completing_imports_no_heavy_library() -> None:
+    code = (
+        "import os, sys\nfrom idbench.cli import main\n"
+        "for line in ('idbench run --model c', 'idbench run --split s', 'idbench run --metric a',\n"
+        "             'idbench run --protocol s', 'idbench run --suite a', 'idbench train c'):\n"
+        "    os.environ.update(_IDBENCH_COMPLETE='bash_complete', COMP_WORDS=line, COMP_CWORD='3'\n"
+        "                      if 'run' in line else '2')\n"
+        "    try:\n        main()\n    except SystemExit:\n        pass\n"
+        "print('HEAVY', [m for m in ('torch', 'pandas', 'scipy', 'transformers') if m in "
+        "sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "HEAVY []" and "plain,avatars" in done.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_script_is_clicks(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("completion", shell) == 0
+    assert f"_IDBENCH_COMPLETE={shell}_complete" in capsys.readouterr().out
+
+
+# Speed.
+
+def test_short_helps_are_the_commands_own() -> None:
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None and SHORT_HELP[name] == command.short_help
+
+
+def test_help_takes_at_most_four_times_the_import_of_click() -> None:
+    def seconds(code: str) -> float:
+        """Least of several, of the processor: another process on the machine is no regression."""
+        found = []
+        for _ in range(5):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        return min(found)
+
+    helped = seconds("from idbench.cli import main; main(['--help'])")
+    assert helped <= 4 * seconds("import click")
