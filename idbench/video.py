@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,34 @@ def write_video(path: Path, video: Video) -> None:
     write_bytes(Path(path), buffer.getvalue())
 
 
+@dataclass(frozen=True)
+class Clip:
+    """A video of which some frames are in memory, or none.
+
+    Attributes:
+        count: number of frames that the whole video has.
+        fps: frames a second.
+        frames: by index, uint8 RGB (h, w, 3) each; an array (count, h, w, 3) has all of them.
+    """
+
+    count: int
+    fps: float
+    frames: Mapping[int, np.ndarray] | np.ndarray
+
+    def take(self, indices: Sequence[int]) -> np.ndarray:
+        """uint8 RGB (len(indices), h, w, 3) of frames that are in memory, at least one."""
+        if isinstance(self.frames, np.ndarray):
+            return self.frames[list(indices)]
+        return np.stack([self.frames[i] for i in indices])
+
+    @property
+    def bytes(self) -> int:
+        """Size of the frames in memory."""
+        if isinstance(self.frames, np.ndarray):
+            return self.frames.nbytes
+        return sum(frame.nbytes for frame in self.frames.values())
+
+
 def read_video(path: Path, indices: Sequence[int] | None = None) -> Video:
     """Decode all frames, or those of `indices` (in that order, repeats allowed), to RGB.
 
@@ -85,36 +114,95 @@ def read_video(path: Path, indices: Sequence[int] | None = None) -> Video:
     wanted = None if indices is None else {int(i) for i in indices}
     if wanted is not None and (not wanted or min(wanted) < 0):
         raise IndexError(f"frame indices must be 0 or more, and at least one: {indices}")
-    kept: dict[int, np.ndarray] = {}
+    kept = _Kept(path)
     count = 0
     fps = 0.0
-    size = 0
-    for frame, rate, crop in decoded_frames(path):
-        fps = rate
+    for frame, about in _decode(path):
+        fps = about.fps
         if wanted is None or count in wanted:
-            array = frame.to_ndarray(format="rgb24")
-            if crop:
-                array = array[: crop[0], : crop[1]]
-            turns = round(getattr(frame, "rotation", 0) / 90) % 4
-            kept[count] = np.rot90(array, turns) if turns else array
-            size += array.nbytes
-            if size > MAXIMUM_BYTES:
-                raise UnreadableVideo(
-                    f"{path} is too long to hold in memory ({count} frames fill "
-                    f"{size / 1e9:.0f} GB); cut it or make it smaller."
-                )
+            kept.add(count, frame, about.crop)
         count += 1
-        if wanted is not None and len(kept) == len(wanted):
+        if wanted is not None and len(kept.frames) == len(wanted):
             break
     if indices is None:
         order: Sequence[int] = range(count)
-    elif len(kept) < len(set(indices)):
+    elif len(kept.frames) < len(set(indices)):
         raise IndexError(f"{path} has {count} frames, asked for {max(indices)}")
     else:
         order = [int(i) for i in indices]
-    if len({a.shape for a in kept.values()}) > 1:
-        raise UnreadableVideo(f"{path} changes its picture size; convert it to one size.")
-    return Video(np.stack([kept[i] for i in order]), fps)
+    kept.check()
+    return Video(np.stack([kept.frames[i] for i in order]), fps)
+
+
+def read_chosen(path: Path, choose: Callable[[int], Collection[int]]) -> Clip:
+    """Decode a video once, from its start to its end, and keep the frames of `choose(count)`.
+
+    How many frames there are is certain only at the end. So those that the number in the file's
+    header calls for are kept; where that was wrong, or not said, the video is decoded once more.
+
+    Raises:
+        UnreadableVideo: missing, empty, damaged, no video, or too long to hold.
+    """
+    path = Path(path)
+    kept = _Kept(path)
+    wanted: Collection[int] = ()
+    count = 0
+    fps = 0.0
+    for frame, about in _decode(path):
+        if not count:
+            fps, wanted = about.fps, choose(about.frames) if about.frames else ()
+        kept.see(frame)
+        if count in wanted:
+            kept.add(count, frame, about.crop)
+        count += 1
+    wanted = choose(count)
+    if not kept.frames.keys() >= set(wanted):
+        kept = _Kept(path)
+        for index, (frame, about) in enumerate(_decode(path)):
+            kept.see(frame)
+            if index in wanted:
+                kept.add(index, frame, about.crop)
+    kept.check()
+    return Clip(count, fps, {i: kept.frames[i] for i in sorted(set(wanted))})
+
+
+class _Kept:
+    """Frames of one video converted to RGB, as long as they fit into memory.
+
+    Raises:
+        UnreadableVideo: too long to hold, or (in `check`) of several sizes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.frames: dict[int, np.ndarray] = {}
+        self.sizes: set[tuple[int, int]] = set()
+        self._bytes = 0
+
+    def see(self, frame: av.VideoFrame) -> None:
+        """Take note of a frame's size, whether or not it is kept."""
+        self.sizes.add((frame.height, frame.width))
+
+    def add(self, index: int, frame: av.VideoFrame, crop: tuple[int, int] | None) -> None:
+        """Convert and keep a frame."""
+        array = frame.to_ndarray(format="rgb24")
+        if crop:
+            array = array[: crop[0], : crop[1]]
+        turns = round(getattr(frame, "rotation", 0) / 90) % 4
+        self.frames[index] = np.rot90(array, turns) if turns else array
+        self._bytes += array.nbytes
+        if self._bytes > MAXIMUM_BYTES:
+            raise UnreadableVideo(
+                f"{self.path} is too long to hold in memory ({index + 1} frames fill "
+                f"{self._bytes / 1e9:.0f} GB); cut it or make it smaller."
+            )
+
+    def check(self) -> None:
+        """Refuse a video of several sizes."""
+        if len({a.shape for a in self.frames.values()}) > 1 or len(self.sizes) > 1:
+            raise UnreadableVideo(
+                f"{self.path} changes its picture size; convert it to one size."
+            )
 
 
 def count_frames(path: Path) -> int:
@@ -128,6 +216,21 @@ def count_frames(path: Path) -> int:
 
 def decoded_frames(path: Path) -> Iterator[tuple[av.VideoFrame, float, tuple[int, int] | None]]:
     """Each decoded frame with the video's rate and the size to crop it to, if any."""
+    for frame, about in _decode(path):
+        yield frame, about.fps, about.crop
+
+
+@dataclass(frozen=True)
+class _About:
+    """What a file says of its video: rate, true size, number of frames (0: not said)."""
+
+    fps: float
+    crop: tuple[int, int] | None
+    frames: int
+
+
+def _decode(path: Path) -> Iterator[tuple[av.VideoFrame, _About]]:
+    """Each decoded frame, with what the file says of the video."""
     if not path.is_file():
         raise UnreadableVideo(f"The video {path} is missing; check the path.")
     count = 0
@@ -138,13 +241,14 @@ def decoded_frames(path: Path) -> Iterator[tuple[av.VideoFrame, float, tuple[int
             stream = container.streams.video[0]
             fps = float(stream.average_rate or stream.guessed_rate or 0) or 8.0
             crop = _true_size(container.metadata.get("comment", ""))
+            stated = _stated_seconds(container, stream)
+            about = _About(fps, crop, stream.frames or round((stated or 0.0) * fps))
             end = 0.0
             for frame in container.decode(stream):
-                yield frame, fps, crop
+                yield frame, about
                 count += 1
                 start = frame.time or 0.0
                 end = max(end, start + float((frame.duration or 0) * (frame.time_base or 0)))
-            stated = _stated_seconds(container, stream)
     except (av.error.FFmpegError, ValueError, EOFError) as error:
         where = f"after frame {count - 1}" if count else "at its start"
         raise UnreadableVideo(
