@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/helpers")]
 DISTINCT = 20
 CARDS = "document.querySelectorAll('.card').length"
 
@@ -25,8 +25,7 @@ CARDS = "document.querySelectorAll('.card').length"
 def make(folder: Path, count: int) -> Path:
     """A run of `count` samples: `DISTINCT` made ones, each repeated under other ids."""
     import pandas as pd
-
-    from tests.reports.conftest import make_run
+    from report_runs import make_run
 
     make_run(folder, count=DISTINCT, categories=[f"category {i}" for i in range(5)])
     meta = json.loads((folder / "run.json").read_text())

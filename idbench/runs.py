@@ -203,6 +203,7 @@ class Run:
             "shape": None if content is None else list(content.frames.shape),
             "fps": None if content is None else content.fps,
             "seconds": round(seconds, 3),
+            "notes": [] if content is None else list(content.notes),
             "source": source,
             "finished": now(),
         })

@@ -49,10 +49,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Video:
-    """Frames of one video: uint8 RGB of shape (frames, height, width, 3), and its rate."""
+    """Frames of one video: uint8 RGB of shape (frames, height, width, 3), and its rate.
+
+    `notes` say what was done otherwise than asked, such as a reference without a face.
+    """
 
     frames: np.ndarray
     fps: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Model folders in diffusers' layout, opened as a pipeline of Concat-ID.
 
-A folder made by `idbench convert`, one written by `save_pretrained`, or the base itself
-(CogVideoX-5B or Wan2.1-T2V in diffusers' layout: Concat-ID's plain forms add no parameter).
+A folder made by `idbench convert`, the `export` of a training (with its LoRA adapters, where
+there are some), one written by `save_pretrained`, or the base itself (CogVideoX-5B or Wan2.1-T2V
+in diffusers' layout: Concat-ID's plain forms add no parameter).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from idbench.models.concat_id.convert import WAN_SHIFT
 from idbench.models.concat_id.convert_sat import TEXT_TOKENS
 from idbench.models.concat_id.defaults import COGVIDEOX, WAN, Defaults
 from idbench.models.concat_id.pipeline import ConcatIDPipeline
+from idbench.models.concat_id.training import adapters
 from idbench.models.concat_id.video_pipeline import VideoPipeline
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 from idbench.models.concat_id.wan_pipeline import ConcatIDWanPipeline
@@ -42,10 +44,12 @@ def defaults_of(folder: Path) -> Defaults:
 
 def files_of(folder: Path) -> list[Path]:
     """Every file that decides what the networks compute, in order."""
-    return sorted(
-        path for part in PARTS for path in (folder / part).rglob("*")
-        if path.suffix in (".safetensors", ".json", ".model", ".txt")
-    )
+    lora = folder / adapters.FILE
+    return sorted([
+        *(path for part in PARTS for path in (folder / part).rglob("*")
+          if path.suffix in (".safetensors", ".json", ".model", ".txt")),
+        *([lora] if lora.is_file() else []),
+    ])
 
 
 def open_folder(
@@ -73,6 +77,8 @@ def open_folder(
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     try:
         pipeline = _load(folder, kind, dtype)
+        if (folder / adapters.FILE).is_file():
+            adapters.load(pipeline.transformer, folder)
     # Damage shows as any of these, from three libraries.
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
@@ -120,6 +126,12 @@ def _load(folder: Path, kind: str, dtype: torch.dtype) -> VideoPipeline:
 def _class_of(folder: Path) -> str:
     if not folder.is_dir():
         raise UserError(f"The model folder {folder} is missing; check the path.")
+    training = folder / "training.json"
+    if training.is_file() and not (folder / "model_index.json").is_file():
+        raise UserError(
+            f"{folder} has a transformer alone ({read_json(training).get('lacks')}); name a folder "
+            "of the base as `components` of the stage and train it to its end once more."
+        )
     index = read_json(folder / "model_index.json")
     kind = str(index.get("_class_name")) if isinstance(index, dict) else "None"
     if kind not in _DEFAULTS:

@@ -14,10 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from idbench.metrics.faces.align import align_crops
+
 CROP_SCALE = 3.3
 """Side of the crop, in sizes of the face: the root mean square of the distance between the
 eyes and the distance from the eyes to the mouth."""
 MINIMUM_FOREGROUND = 0.4
+ALIGNMENTS = ("upright", "arcface")
+ARCFACE_SIZE = 448
+"""Side of the crop whose five points lie on ArcFace's template. Source: as above."""
 
 Foreground = Callable[[np.ndarray], np.ndarray]
 """From an RGB crop, uint8 (H, W, 3), to the share of head in each pixel, float (H, W) in 0..1."""
@@ -112,6 +117,7 @@ def prepare(
     foreground: Foreground | None,
     height: int,
     width: int,
+    alignment: str = "upright",
 ) -> Prepared:
     """A face reference for a video of (height, width).
 
@@ -119,10 +125,15 @@ def prepare(
         image: uint8 RGB photograph.
         landmarks: (5, 2) of the largest face, or None if no face was found.
         foreground: the face parser; None leaves the background.
+        alignment: `upright` (see `crop_face`), or `arcface`: the face alone, its five points on
+            ArcFace's template, as the released code crops it.
     """
     if landmarks is None:
         return Prepared(fit_and_pad(image, height, width), "no face found: whole image used")
-    crop = crop_face(image, np.asarray(landmarks, np.float64), min(height, width))
+    if alignment == "arcface":
+        crop = align_crops(image, np.asarray(landmarks)[None], ARCFACE_SIZE)[0]
+    else:
+        crop = crop_face(image, np.asarray(landmarks, np.float64), min(height, width))
     problem = None
     if foreground is None:
         problem = "no face parser: background kept"

@@ -17,6 +17,21 @@ def guide(output: torch.Tensor, guidance: float) -> torch.Tensor:
     return without + guidance * (with_text - without)
 
 
+def check_size(unit: int, ratio: int, frames: int, height: int, width: int) -> None:
+    """Raise UserError unless height and width are multiples of `unit`, and frames `ratio` k + 1."""
+    if height < 1 or width < 1 or height % unit or width % unit:
+        near = [max(1, round(size / unit)) * unit for size in (height, width)]
+        raise UserError(
+            f"Height and width must be multiples of {unit}, not {height}x{width}; take "
+            f"{near[0]}x{near[1]}."
+        )
+    if frames < 1 or (frames - 1) % ratio:
+        raise UserError(
+            f"The autoencoder makes {ratio}k + 1 frames, not {frames}; take "
+            f"{max(0, (frames - 1) // ratio) * ratio + 1}."
+        )
+
+
 class VideoPipeline(DiffusionPipeline):
     """Base of the pipelines. `enable_model_cpu_offload` and its like are diffusers' own."""
 
@@ -79,19 +94,9 @@ class VideoPipeline(DiffusionPipeline):
         steps: int, frames: int, height: int, width: int,
     ) -> None:
         """Raise UserError for what the networks cannot make."""
-        unit = self.compression * self.patch
-        if height < 1 or width < 1 or height % unit or width % unit:
-            near = [max(1, round(size / unit)) * unit for size in (height, width)]
-            raise UserError(
-                f"Height and width must be multiples of {unit}, not {height}x{width}; take "
-                f"{near[0]}x{near[1]}."
-            )
-        ratio = self.temporal_compression
-        if frames < 1 or (frames - 1) % ratio:
-            raise UserError(
-                f"The autoencoder makes {ratio}k + 1 frames, not {frames}; take "
-                f"{max(0, (frames - 1) // ratio) * ratio + 1}."
-            )
+        check_size(
+            self.compression * self.patch, self.temporal_compression, frames, height, width
+        )
         if steps < 1:
             raise UserError(f"At least 1 step is needed, not {steps}; raise steps.")
         if len(seeds) != len(prompts):

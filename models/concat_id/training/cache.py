@@ -38,6 +38,7 @@ from idbench.errors import UserError
 from idbench.files import atomic_path, sha256_file, sha256_json, write_bytes, write_json
 from idbench.models.concat_id import references as preparation
 from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES
+from idbench.models.concat_id.face_tools import load_foreground
 from idbench.models.concat_id.training import components, samples
 from idbench.models.concat_id.training.pairs import Pair, held_out, read_pairs
 from idbench.models.concat_id.training.recipe import STRICT, read, settings_of
@@ -57,8 +58,8 @@ class CacheRecipe:
         fps: frames a second taken from each video, from its start; 0 takes every frame.
         references: references a sample; pairs with fewer are left out, further ones ignored.
         draws: encoded noisy draws kept of each reference image; 0 keeps the images alone.
-        parser: what removes the background of faces: `embedded` (made for avatars), `none`, or a
-            folder with a SegFormer face parser.
+        parser: what removes the background of faces: `embedded` (made for avatars), `none`, or
+            the folder or hub id of a SegFormer face parser.
         held_out: samples kept for validation, with people whom the training does not see where
             the pairs allow it.
         seed: of draws and held-out samples.
@@ -146,7 +147,7 @@ def _load(recipe: CacheRecipe, device: torch.device) -> _Networks:
     return _Networks(
         components.load_autoencoder(recipe.components).to(device, dtype),
         components.load_text_encoder(recipe.components, device),
-        components.load_foreground(recipe.parser, device),
+        load_foreground(recipe.parser, device.type)[0],
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
 
 from idbench.errors import UserError
 from idbench.files import DiskFull, read_json, saying_disk_full, write_json
@@ -52,6 +53,12 @@ def is_sharded(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
 
+def own_part(parameter: torch.Tensor) -> torch.Tensor:
+    """The part of a parameter that this process holds, in the parameter's own memory."""
+    data = parameter.detach()
+    return data.to_local() if isinstance(data, DTensor) else data
+
+
 class Average:
     """Exponential moving average of parameters in float32, of each process's own part.
 
@@ -60,13 +67,13 @@ class Average:
     """
 
     def __init__(
-        self, parameters: list[torch.nn.Parameter], decay: float, device: str | None = None
+        self, parameters: Sequence[torch.Tensor], decay: float, device: str | None = None
     ) -> None:
-        self.decay, self.live = decay, parameters
+        self.decay, self.live = decay, list(parameters)
         # A copy also where nothing has to be converted.
         self.values = [
-            torch.empty_like(p, dtype=torch.float32, device=device or p.device).copy_(p.detach())
-            for p in parameters
+            torch.empty_like(p, dtype=torch.float32, device=device or p.device).copy_(p)
+            for p in map(own_part, parameters)
         ]
 
     @torch.no_grad()
@@ -74,12 +81,12 @@ class Average:
         """Take in the parameters as they are after `step` steps."""
         weight = averaging_weight(self.decay, step)
         for value, parameter in zip(self.values, self.live, strict=True):
-            value.lerp_(parameter.detach().to(value.device, torch.float32), weight)
+            value.lerp_(own_part(parameter).to(value.device, torch.float32), weight)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The parameters are the averaged ones while the block runs."""
-        held = [p.detach().to("cpu", copy=True) for p in self.live]
+        held = [own_part(p).to("cpu", copy=True) for p in self.live]
         self._write(self.values)
         try:
             yield
@@ -89,7 +96,7 @@ class Average:
     @torch.no_grad()
     def _write(self, values: list[torch.Tensor]) -> None:
         for value, parameter in zip(values, self.live, strict=True):
-            parameter.copy_(value)
+            own_part(parameter).copy_(value)
 
 
 def save(

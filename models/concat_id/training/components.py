@@ -16,15 +16,13 @@ from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
 
 from idbench.errors import UserError
 from idbench.models.concat_id import networks
-from idbench.models.concat_id.references import Foreground
 
 TextEncoder = Callable[[Sequence[str]], torch.Tensor]
 """From prompts to embeddings (n, L, D) as the network of this family wants them."""
 
 
-PARSER_BACKGROUND = (0, 14, 15, 16, 18)
-"""Classes that the released code sets to black: background, hat, ear ring, necklace, clothes.
-Source: Concat-ID's inference code."""
+TILED = 256 * 256
+"""Pixels of a frame from which on it is decoded in tiles."""
 
 
 class Autoencoder:
@@ -77,7 +75,14 @@ class Autoencoder:
             latents = latents.flatten(0, 1).unsqueeze(1)
         z = latents.transpose(1, 2)
         z = z / self._scale.to(z.device) + self._mean.to(z.device)
-        images = self.vae.decode(z.to(self.vae.device, self.vae.dtype)).sample.float()
+        # A 480x720 clip decodes in 80 GB without tiles, in 24 GB with them. Encoding needs none,
+        # and small pictures must not have them: diffusers' tiles of odd sizes do not add up.
+        if z.shape[-2] * z.shape[-1] * self.spatial**2 >= TILED:
+            self.vae.enable_tiling()
+        try:
+            images = self.vae.decode(z.to(self.vae.device, self.vae.dtype)).sample.float()
+        finally:
+            self.vae.disable_tiling()
         if alone:
             images = images.squeeze(2).unflatten(0, (batch, -1)).transpose(1, 2)
         return images
@@ -110,7 +115,6 @@ def load_autoencoder(source: str) -> Autoencoder:
     with _reading(folder):
         vae = kind.from_pretrained(folder)
     vae.enable_slicing()
-    vae.enable_tiling()  # a 480x720 clip decodes in 80 GB without, in 24 GB with it
     return Autoencoder(vae)
 
 
@@ -150,46 +154,6 @@ def load_text_encoder(source: str, device: torch.device) -> TextEncoder:
         return (hidden * rows.attention_mask.unsqueeze(-1)).float().cpu()
 
     return encode
-
-
-def load_foreground(source: str, device: torch.device) -> Foreground | None:
-    """What finds the head in a face crop; None for `none`.
-
-    Args:
-        source: `embedded`, `none`, or a folder with a SegFormer face parser of 19 classes in
-            transformers' layout. Of those, the released code keeps all but `PARSER_BACKGROUND`.
-
-    Raises:
-        UserError: missing or damaged.
-    """
-    if source == "none":
-        return None
-    if source == "embedded":
-        from idbench.metrics.networks.parser import face_foreground
-
-        return face_foreground
-    from transformers import SegformerForSemanticSegmentation, SegformerImageProcessor
-
-    folder = Path(source)
-    if not (folder / "config.json").is_file():
-        raise UserError(
-            f"There is no face parser in {source!r}; parser is embedded, none, or the folder of a "
-            "SegFormer face parser."
-        )
-    with _reading(folder):
-        processor = SegformerImageProcessor.from_pretrained(folder)
-        parser = SegformerForSemanticSegmentation.from_pretrained(folder).to(device).eval()
-
-    @torch.no_grad()
-    def foreground(crop: np.ndarray) -> np.ndarray:
-        inputs = processor(images=crop, return_tensors="pt").to(device)
-        logits = torch.nn.functional.interpolate(
-            parser(**inputs).logits.float(), crop.shape[:2], mode="bilinear"
-        )
-        found = logits[0].argmax(0).cpu().numpy()
-        return (~np.isin(found, PARSER_BACKGROUND)).astype(np.float32)
-
-    return foreground
 
 
 def noise_schedule(source: str | None) -> torch.Tensor:

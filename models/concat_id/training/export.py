@@ -1,24 +1,40 @@
-"""The trained weights as a diffusers folder, whole or not there."""
+"""The trained weights as a model folder in diffusers' layout, whole or not there.
+
+    STATE/export/transformer                         the trained weights (LoRA: the frozen ones)
+                 pytorch_lora_weights.safetensors    LoRA: the adapters
+                 scheduler, vae, text_encoder, tokenizer, model_index.json
+                 training.json                       recipe, step, cache, what is lacking
+
+Autoencoder, text encoder and tokenizer are linked from `components` (or `init`), so the folder is
+complete: `idbench run --set weights=STATE/export` makes videos, and a next stage starts from it.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffusers import CogVideoXDPMScheduler, FlowMatchEulerDiscreteScheduler
 from huggingface_hub import save_torch_state_dict
 
-from idbench.files import write_json
+from idbench.errors import UserError
+from idbench.files import DiskFull, write_json
+from idbench.models.concat_id import networks
+from idbench.models.concat_id.base_parts import add_base, index_of
+from idbench.models.concat_id.training import adapters, network
 from idbench.models.concat_id.training.checkpoint import saying_full
+from idbench.models.concat_id.training.recipe import StageRecipe
 
 if TYPE_CHECKING:
     from idbench.models.concat_id.training.loop import Session
 
 
 def export(session: Session) -> Path:
-    """Write STATE/export: `transformer` (or LoRA weights) and training.json.
+    """Write STATE/export.
 
     Every process calls this: sharded weights are gathered. Returns the folder.
     """
@@ -33,17 +49,19 @@ def export(session: Session) -> Path:
         temporary = session.state_dir / ".export.part"
         shutil.rmtree(temporary, ignore_errors=True)
         with saying_full(temporary):
+            temporary.mkdir(parents=True)
             if recipe.lora_rank:
-                _write_lora(transformer, state, temporary)
-            else:
-                transformer.save_config(temporary / "transformer")
-                save_torch_state_dict(
-                    state, temporary / "transformer",
-                    filename_pattern="diffusion_pytorch_model{suffix}.safetensors",
-                )
+                adapters.write(transformer, state, temporary)
+                state = adapters.frozen(state)
+            transformer.save_config(temporary / "transformer")
+            save_torch_state_dict(
+                state, temporary / "transformer",
+                filename_pattern="diffusion_pytorch_model{suffix}.safetensors",
+            )
             write_json(temporary / "training.json", {
                 "recipe": asdict(recipe), "step": session.step, "averaged": recipe.ema > 0,
                 "cache": session.cache.settings,
+                "lacks": complete(temporary, recipe, transformer.config),
             })
             old = session.state_dir / ".export.old"
             shutil.rmtree(old, ignore_errors=True)
@@ -55,14 +73,48 @@ def export(session: Session) -> Path:
     return target
 
 
-def _write_lora(transformer: Any, state: dict[str, Any], folder: Path) -> None:
-    """pytorch_lora_weights.safetensors, what diffusers' `load_lora_weights` reads."""
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
+def complete(folder: Path, recipe: StageRecipe, config: Mapping[str, Any]) -> str | None:
+    """Bring what a transformer needs beside it to make videos into `folder`.
 
-    folder.mkdir(parents=True)
-    low = get_peft_model_state_dict(transformer, state_dict=state)
-    save_file(
-        {f"transformer.{key}": value.cpu().contiguous() for key, value in low.items()},
-        folder / "pytorch_lora_weights.safetensors", {"format": "pt"},
-    )
+    Args:
+        config: of the transformer.
+
+    Returns:
+        Why the folder is not complete, or None. It is no error: the weights are what was trained.
+    """
+    layout = "wan" if network.configuration(recipe)[0] == "wan" else "sat"
+    source = recipe.components or recipe.init
+    if source is None:
+        return "the recipe names neither components nor init"
+    index = index_of(layout)
+    try:
+        if source.startswith("embedded"):
+            index.update(_embedded(folder))
+        else:
+            index.update(add_base(Path(source), folder, layout, config))
+    except DiskFull:
+        raise
+    except UserError as error:
+        return str(error)
+    scheduler: Any
+    if layout == "wan":
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=recipe.time_shift)
+    elif (Path(source) / "scheduler").is_dir():
+        scheduler = CogVideoXDPMScheduler.from_pretrained(Path(source) / "scheduler")
+    else:
+        scheduler = networks.build_scheduler()
+    scheduler.save_pretrained(folder / "scheduler")
+    write_json(folder / "model_index.json", index)
+    return None
+
+
+def _embedded(folder: Path) -> dict[str, Any]:
+    """The embedded autoencoder and text encoder in `folder`; their entries of the index."""
+    text, vae = networks.load_text_encoder(), networks.load_vae()
+    text.tokenizer.save_pretrained(folder / "tokenizer")
+    text.network.save_pretrained(folder / "text_encoder")
+    vae.save_pretrained(folder / "vae")
+    return {
+        "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+        "text_tokens": networks.TEXT_TOKENS, "mask_padding": True,
+    }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from idbench.errors import UserError
-from idbench.models.concat_id.training import checkpoint, components, network
+from idbench.models.concat_id.training import adapters, checkpoint, components, network
 from idbench.models.concat_id.training.export import export
 from idbench.models.concat_id.training.objective import Batch, loss
 from idbench.models.concat_id.training.recipe import StageRecipe, read, settings_of
@@ -26,6 +26,7 @@ from idbench.models.concat_id.training.setup import (
     asked_to_stop,
     make_accelerator,
     make_objective,
+    reshard,
 )
 from idbench.models.concat_id.training.trackers import (
     JsonLines,
@@ -80,7 +81,7 @@ class Session:
         device = self.accelerator.device
         transformer: Any = network.load(recipe)
         if recipe.lora_rank:
-            network.add_lora(transformer, recipe)
+            adapters.add(transformer, recipe)
         if recipe.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
         transformer.train()
@@ -207,9 +208,17 @@ class Session:
         with self.averaged():
             return export(self)
 
-    def averaged(self) -> Any:
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
         """A context in which the network holds the averaged weights."""
-        return nullcontext() if self.average is None else self.average.in_place()
+        if self.average is None:
+            yield
+            return
+        # What FSDP has gathered for a forward pass is not what is written to.
+        reshard(self.network)
+        with self.average.in_place():
+            yield
+            reshard(self.network)
 
     def _write_log(self) -> None:
         """Mean loss of the steps since the last time, over all processes."""

@@ -16,6 +16,7 @@ from idbench import embedded
 from idbench.errors import UserError
 from idbench.models.concat_id.conditioning import denoise
 from idbench.models.concat_id.networks import build_transformer
+from idbench.models.concat_id.training import adapters
 from idbench.models.concat_id.training.recipe import StageRecipe
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 from idbench.names import unknown
@@ -37,7 +38,13 @@ NETWORKS: dict[str, dict[str, Any]] = {
 COMPRESSION = {"cogvideox": (4, 8), "wan": (4, 8)}
 """Frames and pixels a side that make one latent, of the published autoencoders."""
 WAN_TEXT_TOKENS = 512
-LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+CLASSES: Mapping[str, Any] = {
+    "CogVideoXTransformer3DModel": CogVideoXTransformer3DModel,
+    "WanTransformer3DModel": WanTransformer3DModel,
+    "ConcatIDWanTransformer3DModel": ConcatIDWanTransformer3DModel,
+}
+INIT = "init"
+"""In place of a network: the one that `init` holds."""
 
 
 def configuration(recipe: StageRecipe) -> tuple[str, dict[str, Any]]:
@@ -47,6 +54,8 @@ def configuration(recipe: StageRecipe) -> tuple[str, dict[str, Any]]:
         UserError: unknown network, or none of the two families.
     """
     given = recipe.network
+    if given == INIT:
+        return _of_init(recipe)
     if isinstance(given, str):
         if given not in NETWORKS:
             raise unknown("network", given, NETWORKS)
@@ -56,6 +65,24 @@ def configuration(recipe: StageRecipe) -> tuple[str, dict[str, Any]]:
     if family not in COMPRESSION:
         raise unknown("family of networks", family, COMPRESSION)
     return family, config
+
+
+def _of_init(recipe: StageRecipe) -> tuple[str, dict[str, Any]]:
+    """Family and arguments of the network that `init` holds."""
+    if recipe.init is None:
+        raise UserError(
+            f"The recipe {recipe.name!r} takes the network of `init` but names no `init`; add it."
+        )
+    if recipe.init.startswith("embedded:"):
+        return "cogvideox", dict(embedded.entry(recipe.init.partition(":")[2])["config"])
+    config = _read_config(transformer_folder(Path(recipe.init)))
+    family = "wan" if "Wan" in str(config.get("_class_name")) else "cogvideox"
+    # The class has these from the recipe.
+    left_out = ("reference_adaln", "reference_ffn_quirk")
+    return family, {
+        name: value for name, value in config.items()
+        if not name.startswith("_") and name not in left_out
+    }
 
 
 def build(recipe: StageRecipe) -> nn.Module:
@@ -80,6 +107,8 @@ def build(recipe: StageRecipe) -> nn.Module:
 def load(recipe: StageRecipe) -> nn.Module:
     """The recipe's transformer with the weights of `init`; random from `seed` without `init`.
 
+    Adapters beside the weights of `init` are added to them.
+
     Raises:
         UserError: `init` is missing, damaged, or holds another network.
     """
@@ -93,18 +122,15 @@ def load(recipe: StageRecipe) -> nn.Module:
     folder = transformer_folder(Path(recipe.init))
     kind = _read_config(folder).get("_class_name", "?")
     family, config = configuration(recipe)
-    classes: Mapping[str, Any] = {
-        "CogVideoXTransformer3DModel": CogVideoXTransformer3DModel,
-        "WanTransformer3DModel": WanTransformer3DModel,
-        "ConcatIDWanTransformer3DModel": ConcatIDWanTransformer3DModel,
-    }
-    if kind not in classes or (family == "wan") != ("Wan" in kind):
+    if kind not in CLASSES or (family == "wan") != ("Wan" in kind):
         raise UserError(
             f"{folder} holds a {kind}, the recipe {recipe.name!r} trains a {family} network; give "
             "another `init` or `network`."
         )
     try:
-        loaded = classes[kind].from_pretrained(folder, torch_dtype=torch.float32)
+        loaded = CLASSES[kind].from_pretrained(folder, torch_dtype=torch.float32)
+        if (Path(recipe.init) / adapters.FILE).is_file():
+            adapters.merge(loaded, Path(recipe.init))
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
@@ -117,7 +143,7 @@ def load(recipe: StageRecipe) -> nn.Module:
             f"{folder} has reference_adaln {loaded.config.reference_adaln}, the recipe "
             f"{recipe.name!r} {recipe.reference_adaln}; set it to what `init` has."
         )
-    for name, value in config.items():
+    for name, value in {} if recipe.network == INIT else config.items():
         if loaded.config.get(name) != value:
             raise UserError(
                 f"{folder} has {name} {loaded.config.get(name)}, the recipe {recipe.name!r} "
@@ -139,30 +165,6 @@ def transformer_folder(folder: Path) -> Path:
         f"There is no transformer in {folder} (no transformer/config.json); give a diffusers "
         "folder or the folder `export` of an earlier stage as `init`."
     )
-
-
-def add_lora(transformer: Any, recipe: StageRecipe) -> None:
-    """Freeze the network and add low-rank adapters to its attention, by peft.
-
-    Raises:
-        UserError: peft is not installed.
-    """
-    try:
-        from peft import LoraConfig
-    except ImportError as error:
-        raise UserError(
-            "LoRA needs the package peft; run `pip install peft`, or set lora_rank to 0."
-        ) from error
-    transformer.requires_grad_(False)
-    if recipe.precision == "bf16":
-        nn.Module.to(transformer, torch.bfloat16)  # frozen: nothing is lost by small updates
-    torch.manual_seed(recipe.seed + 1)  # of the adapters' first weights
-    transformer.add_adapter(LoraConfig(
-        r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, target_modules=list(LORA_TARGETS)
-    ))
-    for parameter in transformer.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
 
 
 class Denoiser(nn.Module):

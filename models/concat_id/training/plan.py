@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from idbench.errors import UserError
-from idbench.models.concat_id.training import network
+from idbench.models.concat_id.training import adapters, network
 from idbench.models.concat_id.training.measure import measure
 from idbench.models.concat_id.training.recipe import StageRecipe
 
@@ -216,12 +216,12 @@ def state_memory(
 
 
 def adapter_parameters(transformer: nn.Module, rank: int) -> int:
-    """Parameters of LoRA's adapters of this rank (see `network.LORA_TARGETS`)."""
+    """Parameters of LoRA's adapters of this rank (see `adapters.TARGETS`)."""
     return sum(
         rank * (module.in_features + module.out_features)
         for name, module in transformer.named_modules()
         if isinstance(module, nn.Linear)
-        and any(name == t or name.endswith(f".{t}") for t in network.LORA_TARGETS)
+        and any(name == t or name.endswith(f".{t}") for t in adapters.TARGETS)
     )
 
 

@@ -25,8 +25,8 @@ class StageRecipe:
 
     Attributes:
         name, trainer, description: see `idbench.recipes`.
-        network: `cogvideox-5b`, `cogvideox-2b`, `wan2.1-1.3b`, or `{family: cogvideox | wan, ...}`
-            with the arguments of diffusers' class for a network of another size.
+        network: `cogvideox-5b`, `wan2.1-1.3b`, `init` (the one that `init` holds), or
+            `{family: cogvideox | wan, ...}` with the arguments of diffusers' class.
         reference_adaln: Wan only: references have their own modulation.
         init: a folder with the weights to start from (a diffusers folder, or the folder `export`
             of an earlier stage), `embedded:NAME`, or None for random weights.

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 
 from idbench.models.concat_id.training import checkpoint, components, network
 from idbench.models.concat_id.training.objective import (
@@ -42,6 +44,11 @@ def make_accelerator(recipe: StageRecipe, state_dir: Path) -> Accelerator:
         # Without it every gradient is held twice.
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
+    if made.is_fsdp2 and recipe.precision == "bf16":
+        # Sums of gradients and the times of noise need more digits than bfloat16 has.
+        made.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
+            torch.bfloat16, torch.float32, cast_forward_inputs=False
+        )
     made.gradient_accumulation_steps = recipe.accumulation(made.num_processes)
     if made.distributed_type == DistributedType.DEEPSPEED:
         # accelerate would read these from a data loader; ours is its own.
@@ -49,6 +56,13 @@ def make_accelerator(recipe: StageRecipe, state_dir: Path) -> Accelerator:
         config["train_micro_batch_size_per_gpu"] = recipe.batch
         config["gradient_clipping"] = recipe.clip
     return made
+
+
+def reshard(network: torch.nn.Module) -> None:
+    """Drop the whole weights that FSDP has gathered; the parts of the processes stay."""
+    for module in network.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 @contextmanager

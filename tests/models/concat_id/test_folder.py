@@ -7,20 +7,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    AutoencoderKLWan,
-    CogVideoXDDIMScheduler,
-    CogVideoXPipeline,
-    FlowMatchEulerDiscreteScheduler,
-    WanPipeline,
-    WanTransformer3DModel,
-)
 from PIL import Image
-from transformers import UMT5Config, UMT5EncoderModel
+from tiny_base import cogvideox_base, wan_base
 
 from idbench.errors import UserError
-from idbench.models.concat_id import convert_sat, networks
-from idbench.models.concat_id.autoencoder import build_vae
+from idbench.models.concat_id import convert_sat
 from idbench.models.concat_id.convert import convert
 from idbench.models.concat_id.folder import open_folder
 from idbench.models.concat_id.model import ConcatID
@@ -28,8 +19,6 @@ from idbench.models.concat_id.pipeline import ConcatIDPipeline
 from idbench.models.concat_id.wan_pipeline import ConcatIDWanPipeline
 from idbench.types import Reference, Sample
 
-WORDS = ["a", "person", "smiles", "."]
-TEXT = {"d_model": 20, "num_layers": 1, "num_heads": 2, "d_kv": 6, "d_ff": 16}
 TINY = {"steps": 2, "frames": 5, "height": 32, "width": 48, "device": "cpu"}
 
 
@@ -37,46 +26,6 @@ def linear(state, name, rows, *columns):
     generator = torch.Generator().manual_seed(len(state))
     state[f"{name}.weight"] = 0.2 * torch.randn(rows, *columns, generator=generator)
     state[f"{name}.bias"] = 0.2 * torch.randn(rows, generator=generator)
-
-
-def cogvideox_base(folder):
-    """A tiny base in diffusers' layout, its autoencoder with temporal compression."""
-    torch.manual_seed(0)
-    tokenizer = networks.build_tokenizer(WORDS)
-    vae = build_vae({
-        "block_out_channels": [8, 8, 8], "layers_per_block": 1, "latent_channels": 4,
-        "norm_num_groups": 2, "sample_height": 32, "sample_width": 48, "scaling_factor": 0.7,
-    })
-    transformer = networks.build_transformer({
-        "num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 2, "in_channels": 4,
-        "out_channels": 4, "time_embed_dim": 16, "text_embed_dim": 20, "sample_height": 60,
-        "sample_width": 90, "sample_frames": 49, "max_text_seq_length": 226,
-    })
-    CogVideoXPipeline(
-        tokenizer, networks.build_text_encoder({**TEXT, "vocab_size": len(tokenizer)}), vae,
-        transformer, CogVideoXDDIMScheduler.from_config(networks.build_scheduler().config),
-    ).save_pretrained(folder)
-    return folder, transformer
-
-
-def wan_base(folder):
-    torch.manual_seed(0)
-    tokenizer = networks.build_tokenizer(WORDS)
-    text = UMT5EncoderModel(UMT5Config(
-        **TEXT, vocab_size=len(tokenizer), dropout_rate=0.0, is_encoder_decoder=False
-    ))
-    vae = AutoencoderKLWan(
-        base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, latents_mean=[0.0] * 4,
-        latents_std=[1.0] * 4,
-    )
-    transformer = WanTransformer3DModel(
-        num_attention_heads=1, attention_head_dim=128, in_channels=4, out_channels=4, text_dim=20,
-        freq_dim=16, ffn_dim=32, num_layers=1,
-    )
-    WanPipeline(
-        tokenizer, text, vae, FlowMatchEulerDiscreteScheduler(), transformer
-    ).save_pretrained(folder)
-    return folder, transformer
 
 
 @pytest.fixture(scope="module", params=["cogvideox", "wan"])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import random
 import sys
 import types
 
 import numpy as np
+import pandas as pd
 import pytest
+from pair_world import PairWorld
 
 from idbench.errors import UserError
 from idbench.models.concat_id.pairs import multi, partners, people, quality, search, stages
@@ -130,6 +133,40 @@ def test_faiss_finds_what_the_exact_search_finds() -> None:
     exact, approximate = pairs_of(made, 10**6), pairs_of(made, 10)
     assert approximate <= exact
     assert len(approximate) >= 0.97 * len(exact)
+
+
+def test_faiss_and_exact_search_give_the_same_neighbours_of_a_small_set() -> None:
+    """So few people that FAISS looks into all its cells: then it misses nobody."""
+    pytest.importorskip("faiss")
+    made, _ = world(identities=100)
+    assert len(made) <= 39 * 16
+    assert pairs_of(made, 10**6) == pairs_of(made, 10)
+    chosen = []
+    for limit in (10**6, 10):
+        chosen_settings = PairSettings(exact_limit=limit)
+        best, _ = partners.find_partners(
+            made, partners.requests(made, chosen_settings), chosen_settings
+        )
+        chosen.append(best)
+    for name, exact in chosen[0].items():
+        assert (exact.partner >= 0).any(), name
+        np.testing.assert_array_equal(chosen[1][name].partner, exact.partner, name)
+        np.testing.assert_array_equal(chosen[1][name].cosine, exact.cosine, name)
+
+
+def test_pairs_are_the_same_by_faiss_and_by_the_exact_search(tmp_path) -> None:
+    pytest.importorskip("faiss")
+    made = PairWorld(tmp_path)
+    rng = random.Random(0)
+    for identity in range(12):
+        for take in range(4):
+            made.add(f"{identity}/{take}.mp4", identity, each={"cosine": rng.uniform(0.85, 0.999)})
+    for out, settings in (("exact", {}), ("faiss", {"exact_limit": 1})):
+        made.build(out, settings=settings)
+    for name in ("cross", "tradeoff"):
+        exact, found = (pd.read_parquet(tmp_path / out / f"{name}.parquet").to_json()
+                        for out in ("exact", "faiss"))
+        assert found == exact and exact != "{}"
 
 
 def test_faiss_is_used_beyond_the_limit(monkeypatch) -> None:

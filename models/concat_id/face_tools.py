@@ -1,0 +1,184 @@
+"""How a face reference is prepared: who finds the face, how it is cropped, who finds the head.
+
+Three choices behind one interface, `FaceTools.prepare`:
+
+    faces      embedded (MTCNN), or insightface:FOLDER (SCRFD of a pack such as antelopev2)
+    alignment  upright: a window around the head, which our pairs and embedded networks use;
+               arcface: five points onto ArcFace's template in 448x448, as Concat-ID's release does
+    parser     embedded (made for avatars), none, or a SegFormer face parser of 19 classes by
+               folder or hub id, such as jonathandinu/face-parsing, which the release uses
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from idbench import embedded
+from idbench.errors import UserError
+from idbench.files import sha256_once
+from idbench.models.concat_id.references import (
+    ALIGNMENTS,
+    Foreground,
+    Prepared,
+    prepare,
+)
+from idbench.names import unknown
+
+Locate = Callable[[np.ndarray], "np.ndarray | None"]
+"""From uint8 RGB (H, W, 3) to the landmarks (5, 2) of its largest face, or None."""
+CLASSES = 19
+BACKGROUND = (0, 14, 15, 16, 18)
+"""Classes that the released code sets to black: background, hat, ear ring, necklace, clothes.
+Source: Concat-ID's inference code; the classes are those of CelebAMask-HQ."""
+RELEASED_SIZE = 640
+"""Side of the square that SCRFD searches. Source: Concat-ID's inference code."""
+
+
+@dataclass(frozen=True)
+class FaceTools:
+    """What prepares face references.
+
+    Attributes:
+        locate: finds the largest face.
+        foreground: finds the head in a crop; None leaves the background.
+        alignment: `upright` or `arcface`.
+        hashes: sha256 of the user's own weight files by name; nothing for embedded ones.
+    """
+
+    locate: Locate
+    foreground: Foreground | None
+    alignment: str
+    hashes: Mapping[str, str]
+
+    def prepare(self, image: np.ndarray, height: int, width: int) -> Prepared:
+        """A photograph, uint8 RGB, as a reference for a video of (height, width)."""
+        return prepare(
+            image, self.locate(image), self.foreground, height, width, self.alignment
+        )
+
+
+def load_tools(
+    faces: str = "embedded", parser: str = "embedded", alignment: str | None = None,
+    device: str = "cpu",
+) -> FaceTools:
+    """The tools of these names; without `alignment` an insightface pack aligns as the release.
+
+    Raises:
+        UserError: unknown names, or weights that are missing, damaged or of another network.
+    """
+    locate, hashes = _load_locator(faces, device)
+    foreground, more = load_foreground(parser, device)
+    return FaceTools(locate, foreground, alignment_of(faces, alignment), {**hashes, **more})
+
+
+def alignment_of(faces: str, alignment: str | None) -> str:
+    """The alignment that is asked for, or the usual one with these faces.
+
+    Raises:
+        UserError: unknown alignment.
+    """
+    if alignment is None:
+        return "upright" if faces == "embedded" else "arcface"
+    if alignment not in ALIGNMENTS:
+        raise unknown("alignment", alignment, ALIGNMENTS)
+    return alignment
+
+
+def load_foreground(source: str, device: str = "cpu") -> tuple[Foreground | None, dict[str, str]]:
+    """What finds the head in a face crop, and the sha256 of its files; None for `none`.
+
+    Raises:
+        UserError: no such parser, damaged, or with other classes.
+    """
+    if source == "none":
+        return None, {}
+    if source == "embedded":
+        from idbench.metrics.networks.parser import face_foreground
+
+        return (face_foreground if "face_parser" in embedded.entries() else None), {}
+    import torch
+    from safetensors import SafetensorError
+    from transformers import SegformerForSemanticSegmentation, SegformerImageProcessor
+
+    folder = _parser_folder(source)
+    try:
+        processor = SegformerImageProcessor.from_pretrained(folder)
+        network: Any = SegformerForSemanticSegmentation.from_pretrained(folder)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"The face parser {folder} cannot be read ({reason}); fetch it again.") \
+            from error
+    if network.config.num_labels != CLASSES:
+        raise UserError(
+            f"The SegFormer {folder} knows {network.config.num_labels} classes, a face parser "
+            f"{CLASSES}; take one such as jonathandinu/face-parsing."
+        )
+    network = network.to(device).eval()
+
+    @torch.no_grad()
+    def foreground(crop: np.ndarray) -> np.ndarray:
+        inputs = processor(images=crop, return_tensors="pt").to(device)
+        logits = torch.nn.functional.interpolate(
+            network(**inputs).logits.float(), crop.shape[:2], mode="bilinear"
+        )
+        found = logits[0].argmax(0).cpu().numpy()
+        return (~np.isin(found, BACKGROUND)).astype(np.float32)
+
+    files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".json"))
+    return foreground, {f"parser/{path.name}": sha256_once(path) for path in files}
+
+
+def _parser_folder(source: str) -> Path:
+    """The folder of a SegFormer: `source`, or the files of a hub id in the hub's cache."""
+    folder = Path(source)
+    if (folder / "config.json").is_file():
+        return folder
+    owner, _, name = source.partition("/")
+    if folder.exists() or not owner.strip(".") or not name or "/" in name:
+        raise UserError(
+            f"There is no face parser in {source!r}; parser is embedded, none, or the folder or "
+            "hub id of a SegFormer face parser."
+        )
+    from huggingface_hub import snapshot_download
+
+    wanted = ["config.json", "preprocessor_config.json", "*.safetensors"]
+    try:
+        return Path(snapshot_download(source, allow_patterns=wanted))
+    # No network, no such name, no rights: each has its own kind, all mean the same here.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise UserError(
+            f"The face parser {source} is neither a folder here nor to be had from the hub "
+            f"({reason}); give the folder of a SegFormer face parser."
+        ) from error
+
+
+def _load_locator(faces: str, device: str) -> tuple[Locate, dict[str, str]]:
+    from idbench.metrics.faces.detect import find_faces, make_detector
+    from idbench.metrics.protocols import Detection, get_protocol
+
+    kind, _, folder = faces.partition(":")
+    pack = None
+    if faces == "embedded":
+        detection = get_protocol("strict-v1").detection
+    elif kind == "insightface" and folder:
+        pack = Path(folder)
+        half = (0.5, 0.5, 0.5)
+        detection = Detection(detector="pack", size=RELEASED_SIZE, height=0, thresholds=half)
+    else:
+        raise UserError(
+            f"faces is embedded or insightface:FOLDER, the folder of a pack such as antelopev2, "
+            f"not {faces!r}."
+        )
+    detector = make_detector(detection, device, pack)
+
+    def locate(image: np.ndarray) -> np.ndarray | None:
+        found = find_faces(detector, image[None], detection)[0]
+        return found.landmarks[0] if len(found) else None
+
+    return locate, {} if pack is None else detector.weight_hashes()

@@ -1,0 +1,159 @@
+"""LoRA by peft: what trains, what is written, and who can read it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from diffusers import CogVideoXPipeline, CogVideoXTransformer3DModel
+from PIL import Image
+from safetensors import safe_open
+from tiny_base import cogvideox_base
+from tiny_stage import WAN, make_cache, recipe
+
+from idbench.errors import UserError
+from idbench.models.concat_id.model import ConcatID
+from idbench.models.concat_id.training import adapters, loop, network, samples
+from idbench.models.concat_id.training.plan import adapter_parameters
+from idbench.models.concat_id.training.recipe import StageRecipe, read
+from idbench.types import Reference, Sample
+
+
+@pytest.fixture(autouse=True)
+def fresh_state():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return cogvideox_base(tmp_path_factory.mktemp("base") / "base")[0]
+
+
+def stage(base: Path, cache: Path, **changes):
+    """A stage of four steps on the base; alpha is not the rank, so that it shows when lost."""
+    return recipe(cache, **{
+        "network": "init", "init": str(base), "components": str(base), "frames": 5, "height": 32,
+        "width": 48, "references": 1, "lora_rank": 4, "lora_alpha": 32.0, "steps": 4,
+        "learning_rate": 0.02, "clip": 10.0, **changes,
+    })
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return make_cache(
+        tmp_path_factory.mktemp("cache"), references=1, latents=(2, 4, 8, 12), text=(226, 20)
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(base, cache, tmp_path_factory):
+    """The session of a finished training, and what its network gave before."""
+    AcceleratorState._reset_state(True)
+    folder = tmp_path_factory.mktemp("lora")
+    made = read(StageRecipe, stage(base, cache))
+    session = loop.Session(made, samples.Cache.open(cache), folder)
+    before = {name: p.detach().clone() for name, p in session.network.named_parameters()}
+    plain = output(network.load(made))
+    session.run()
+    return session, before, plain
+
+
+def output(transformer) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(5)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    transformer.eval()
+    with torch.no_grad():
+        return network.Denoiser(transformer)(
+            normal(1, 2, 4, 8, 12), normal(1, 1, 4, 8, 12), normal(1, 226, 20), torch.tensor([300])
+        )
+
+
+def test_the_adapters_train_and_the_network_is_frozen(trained):
+    session, before, _ = trained
+    live = [n for n, p in session.network.named_parameters() if p.requires_grad]
+    plain = network.load(session.recipe)
+    planned = adapter_parameters(plain, session.recipe.lora_rank)
+    assert sum(before[name].numel() for name in live) == planned
+    assert sum(v.numel() for g in session.optimiser.param_groups for v in g["params"]) == planned
+    moved = {
+        name for name, p in session.network.named_parameters()
+        if not torch.equal(p.detach(), before[name])
+    }
+    assert moved == set(live) and all("lora_" in name for name in moved)
+
+
+def averaged(session) -> torch.Tensor:
+    with session.averaged():
+        return output(session.accelerator.unwrap_model(session.network).transformer)
+
+
+def test_diffusers_reads_the_export(trained, base):
+    session, _, plain = trained
+    folder = session.state_dir / "export"
+    expected = averaged(session)
+    assert (expected - plain).abs().max() > 0.01
+    loaded = CogVideoXTransformer3DModel.from_pretrained(folder / "transformer")
+    assert torch.equal(output(loaded), plain)  # the frozen weights are the base's
+    adapters.load(loaded, folder)
+    torch.testing.assert_close(output(loaded), expected)
+    pipeline = CogVideoXPipeline.from_pretrained(base)
+    pipeline.load_lora_weights(folder)
+    torch.testing.assert_close(output(pipeline.transformer), expected)
+    with safe_open(folder / adapters.FILE, framework="pt") as file:
+        assert json.loads(file.metadata()["lora_adapter_metadata"])["transformer.lora_alpha"] == 32
+        assert all(name.startswith("transformer.") and "lora_" in name for name in file.keys())
+
+
+def test_a_next_stage_starts_from_network_and_adapters_together(trained, base, cache):
+    session, _, _ = trained
+    content = stage(base, cache, init=str(session.state_dir / "export"), lora_rank=0)
+    merged = network.load(read(StageRecipe, content))
+    assert not any("lora" in name for name, _ in merged.named_parameters())
+    torch.testing.assert_close(output(merged), averaged(session), rtol=1e-4, atol=1e-5)
+
+
+def test_videos_are_made_with_the_adapters(trained, base, tmp_path):
+    session, _, _ = trained
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "cloth.png")
+    reference = Reference("garment", "cloth", tmp_path / "cloth.png")
+    sample = Sample("s", "tryon", "p", "a person smiles", "c", (reference,), 7)
+    videos, hashes = [], []
+    for folder in (base, session.state_dir / "export"):
+        model = ConcatID(
+            weights=str(folder), steps=2, frames=5, height=32, width=48, device="cpu",
+            bfloat16=False,
+        )
+        videos.append(next(iter(model.generate([sample]))).frames.astype(int))
+        hashes.append(model.weight_hashes())
+    assert np.abs(videos[0] - videos[1]).max() > 0
+    assert adapters.FILE in hashes[1] and adapters.FILE not in hashes[0]
+
+
+def test_wan_trains_adapters_too(tmp_path):
+    cache = make_cache(tmp_path / "cache")
+    loop.train(recipe(cache, network=WAN, lora_rank=2, steps=1), tmp_path / "state")
+    with safe_open(tmp_path / "state" / "export" / adapters.FILE, framework="pt") as file:
+        assert any("attn2" in name for name in file.keys())
+
+
+def test_without_peft_it_is_said(trained, base, cache, monkeypatch, tmp_path):
+    session, _, _ = trained
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(UserError, match=r"LoRA needs the package peft; run pip install"):
+        loop.train(stage(base, cache), tmp_path)
+    with pytest.raises(UserError, match=r"holds LoRA adapters, which need the package peft"):
+        ConcatID(weights=str(session.state_dir / "export"), device="cpu").load()

@@ -1,0 +1,136 @@
+"""Two processes train what one does: by DDP through `accelerate launch`, by FSDP with halves.
+
+accelerate gives FSDP to GPUs alone; the test tells it that these two processes, which talk by
+gloo, are such. What is proven so is the loop's part: losses, averages, checkpoints and export of
+weights of which each process holds a half.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+from tiny_stage import WAN, make_cache, recipe
+
+import idbench.models.concat_id
+from idbench.models.concat_id.training import loop
+
+HELPERS = Path(__file__).parents[2] / "helpers"
+LAUNCH = Path(idbench.models.concat_id.__file__).parent / "launch"
+FSDP = """
+import json, sys
+from pathlib import Path
+import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+from torch.distributed.tensor import DTensor
+torch.set_num_threads(1)
+PartialState(cpu=True)
+PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+from idbench.models.concat_id.training import loop
+from idbench.models.concat_id.training.recipe import StageRecipe, read
+from idbench.models.concat_id.training.samples import Cache
+content, state = json.loads(sys.argv[1])
+stopping = loop.Session._stopping
+loop.Session._stopping = lambda self: self.step == 2
+loop.train(content, state)
+loop.Session._stopping = stopping
+loop.train(content, state, resume=True)
+made = read(StageRecipe, content)
+session = loop.Session(made, Cache.open(Path(made.cache)), Path(state) / "again")
+assert session.accelerator.is_fsdp2 and session.accelerator.num_processes == 2
+own = sum(v.numel() for v in session.average.values)
+whole = sum(p.numel() for p in session.parameters)
+assert all(isinstance(p, DTensor) for p in session.parameters)
+assert 0.4 * whole < own < 0.6 * whole, (own, whole)
+print("SHARDED")
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+    torch.set_num_threads(before)
+
+
+def spread(config: str, *arguments: object) -> str:
+    """Two processes of a program on this machine, by `accelerate launch` and a file of ours."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file",
+         str(LAUNCH / config), "--num_processes", "2", "--main_process_port", str(port),
+         *map(str, arguments)],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+def logged(folder: Path) -> list[float]:
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if "loss" in row]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Everything that was exported: the network, and adapters where there are some."""
+    files = sorted((folder / "export").rglob("*.safetensors"))
+    return {name: value for file in files for name, value in load_file(file).items()}
+
+
+def alike(one: Path, other: Path) -> None:
+    assert logged(one) == pytest.approx(logged(other), rel=2e-4)
+    expected = weights(other)
+    for name, value in weights(one).items():
+        torch.testing.assert_close(value, expected[name], rtol=2e-3, atol=2e-5, msg=name)
+
+
+def test_two_processes_by_accelerate_launch_give_the_losses_of_one(tmp_path):
+    content = recipe(make_cache(tmp_path / "cache"), validate_every=2)
+    loop.train(content, tmp_path / "one")
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content))
+    spread("ddp.yaml", "-m", "idbench.cli", "train", path, "--state", tmp_path / "two")
+    assert len(logged(tmp_path / "two")) == 6
+    alike(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"network": WAN, "steps": 4}, {"lora_rank": 4, "steps": 4},
+], ids=["cogvideox", "wan", "lora"])
+def test_sharded_weights_train_and_resume_like_whole_ones(tmp_path, changes):
+    content = recipe(make_cache(tmp_path / "cache"), validate_every=2, **changes)
+    loop.train(content, tmp_path / "one")
+    script = tmp_path / "fsdp.py"
+    script.write_text(FSDP)
+    said = spread("fsdp.yaml", script, json.dumps([content, str(tmp_path / "two")]))
+    assert said.count("SHARDED") == 2
+    alike(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "zero2"])
+def test_the_launch_files_are_accelerates(name):
+    """accelerate refuses a file with keys that it does not know."""
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    path = LAUNCH / f"{name}.yaml"
+    read = load_config_from_file(str(path))
+    assert read.num_processes == 8 and read.mixed_precision == "bf16"
+    expected = {"ddp": "MULTI_GPU", "fsdp": "FSDP", "zero2": "DEEPSPEED"}
+    assert read.distributed_type == expected[name]
+    if name == "zero2":
+        assert read.deepspeed_config["zero_stage"] == 2
