@@ -26,13 +26,14 @@ def _models(**_: Any) -> Rows:
 
 
 def _metrics(**_: Any) -> Rows:
-    from idbench.registry import METRICS
+    from idbench.registry import BEYOND, METRICS
 
     rows = []
     for name, target in METRICS.targets().items():
         metric = METRICS.load(name)
         rows.append({
             "metric": name, "title": metric.title,
+            "computed": f"when named: --metric +{name}" if name in BEYOND else "always",
             "better": "higher" if metric.higher_is_better else "lower",
             "range": f"{metric.range[0]:g}..{metric.range[1]:g}", "formula": metric.formula,
             "source": metric.source, "package": target.distribution,
