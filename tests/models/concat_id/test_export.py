@@ -1,0 +1,99 @@
+"""The folder that a training leaves: complete where its parts are known, and honest where not."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from PIL import Image
+from tiny_base import cogvideox_base, wan_base
+from tiny_stage import make_cache, recipe
+
+from idbench.errors import UserError
+from idbench.models.concat_id import networks
+from idbench.models.concat_id.folder import open_folder
+from idbench.models.concat_id.model import ConcatID
+from idbench.models.concat_id.training import loop
+from idbench.types import Reference, Sample
+
+
+@pytest.fixture(autouse=True)
+def fresh_state():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+    torch.set_num_threads(before)
+
+
+def video_of(folder, tmp_path, **more) -> np.ndarray:
+    Image.new("RGB", (40, 40), (200, 30, 90)).save(tmp_path / "cloth.png")
+    reference = Reference("garment", "cloth", tmp_path / "cloth.png")
+    sample = Sample("s", "tryon", "p", "a person smiles", "c", (reference,), 7)
+    settings = {"steps": 2, "frames": 5, "height": 32, "width": 48, "device": "cpu", **more}
+    (video,) = ConcatID(weights=str(folder), **settings).generate([sample])
+    return video.frames
+
+
+def test_wan_with_its_own_modulation_trains_from_the_plain_base_to_a_video(tmp_path):
+    base, _ = wan_base(tmp_path / "base")
+    cache = make_cache(
+        tmp_path / "cache", references=1, latents=(2, 4, 4, 6), text=(512, 20)
+    )
+    content = recipe(
+        cache, network="init", init=str(base), reference_adaln=True, frames=5, height=16, width=24,
+        references=1, steps=2, time_shift=3.0,
+    )
+    loop.train(content, tmp_path / "state")
+    export = tmp_path / "state" / "export"
+    pipeline = open_folder(export, device="cpu", bfloat16=False)
+    assert pipeline.transformer.config.reference_adaln
+    assert not pipeline.transformer.config.reference_ffn_quirk  # of the release alone
+    assert pipeline.scheduler.config.shift == 3.0
+    assert video_of(export, tmp_path).shape == (5, 32, 48, 3)
+
+
+def test_an_export_with_the_embedded_parts_reads_text_as_they_do(tmp_path, monkeypatch):
+    """Their text has 32 tokens and hides what stands behind a prompt's end."""
+    tokenizer = networks.build_tokenizer(["a", "person", "smiles", "."])
+    torch.manual_seed(0)
+    text = networks.TextEncoder(tokenizer, networks.build_text_encoder({
+        "vocab_size": len(tokenizer), "d_model": 12, "num_layers": 1, "num_heads": 2, "d_kv": 6,
+        "d_ff": 16,
+    }).eval())
+    vae = open_folder(cogvideox_base(tmp_path / "base")[0], device="cpu", bfloat16=False).vae
+    monkeypatch.setattr(networks, "load_text_encoder", lambda: text)
+    monkeypatch.setattr(networks, "load_vae", lambda: vae)
+    cache = make_cache(tmp_path / "cache", text=(32, 12))
+    loop.train(recipe(cache, components="embedded", steps=1), tmp_path / "state")
+    export = tmp_path / "state" / "export"
+    pipeline = open_folder(export, device="cpu", bfloat16=False)
+    torch.testing.assert_close(pipeline.encode_text(["a person"]), text(["a person"]))
+    assert video_of(export, tmp_path).shape == (5, 32, 48, 3)
+
+
+def test_a_transformer_alone_says_so(tmp_path):
+    cache = make_cache(tmp_path / "cache")
+    loop.train(recipe(cache, steps=1), tmp_path / "state")
+    export = tmp_path / "state" / "export"
+    said = json.loads((export / "training.json").read_text())
+    assert said["lacks"] == "the recipe names neither components nor init"
+    with pytest.raises(UserError, match="has a transformer alone .the recipe names neither"):
+        ConcatID(weights=str(export))
+
+
+def test_parts_of_another_base_do_not_cost_the_weights(tmp_path):
+    """A week of training does not end in an error: the weights are kept, and why is said."""
+    base, _ = cogvideox_base(tmp_path / "base")
+    cache = make_cache(tmp_path / "cache")  # its text has another width than the base's
+    loop.train(recipe(cache, components=str(base), steps=1), tmp_path / "state")
+    export = tmp_path / "state" / "export"
+    assert "does not fit the checkpoint" in json.loads(
+        (export / "training.json").read_text()
+    )["lacks"]
+    assert (export / "transformer" / "diffusion_pytorch_model.safetensors").is_file()
+    assert not (export / "model_index.json").exists()
