@@ -13,18 +13,17 @@ from idbench.metrics.training.data import DATA_VERSION
 
 def write_entry(
     recipe: Mapping[str, Any], state: Mapping[str, torch.Tensor] | None, steps: int,
-    config: Mapping[str, Any], measured: Mapping[str, Any],
+    config: Mapping[str, Any], measured: Mapping[str, Any], half: bool = True,
 ) -> None:
     """The entry of `recipe["entry"]`: with `state` of a training now ended, else measured anew.
 
-    Measuring anew keeps the weights, and what they say of their training, as they are.
+    Measuring anew keeps the weights, and what they say of their training, as they are. `half`
+    stores floating tensors as float16.
     """
-    name, version = recipe["entry"], DATA_VERSION
     if state is None:
-        found = embedded.entry(name)
-        state, steps = embedded.load_state(name), int(found["steps"])
-        config, version = found["config"], found["data_version"]
+        embedded.save_measured(recipe["entry"], measured)
+        return
     embedded.save_entry(
-        name, state, recipe=recipe["name"], seed=recipe["seed"], steps=steps, config=config,
-        measured=measured, data_version=version,
+        recipe["entry"], state, recipe=recipe["name"], seed=recipe["seed"], steps=steps,
+        config=config, measured=measured, half=half, data_version=DATA_VERSION,
     )

@@ -20,6 +20,7 @@ BARS = {
     "clip": ("r1_full", 0.8, 6.0),
     "viclip": ("r1_full", 0.8, 6.0),
     "face_parser": ("foreground_iou", 0.95, 2.0),
+    "expression": ("accuracy", 0.55, 0.1),
 }
 
 
