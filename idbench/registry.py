@@ -100,7 +100,10 @@ class Registry:
 MODELS = Registry(
     "model",
     "idbench.models",
-    {"concat_id": "idbench.models.concat_id.model:ConcatID"},
+    {
+        "concat_id": "idbench.models.concat_id.model:ConcatID",
+        "avatars_truth": "idbench.baselines.avatars_truth:AvatarsTruth",
+    },
 )
 METRICS = Registry(
     "metric",
