@@ -16,6 +16,7 @@ from idbench.errors import UserError
 from idbench.files import saying_disk_full
 from idbench.importing.draw import Kept, Options, Row, face_row, make_splits
 from idbench.importing.faces import (
+    EMBEDDED,
     Face,
     FaceReader,
     nearest_cosine,
@@ -89,7 +90,7 @@ def import_suite(
             shutil.rmtree(part, ignore_errors=True)
     return Imported(
         target, name, {s: len(rows) for s, rows in splits.items()}, len(kept), dropped,
-        _notes(source, kept, options),
+        _notes(source, kept, options, reader),
     )
 
 
@@ -193,7 +194,9 @@ def _write(
     write_checksums(folder)
 
 
-def _notes(source: Source, kept: Mapping[str, Kept], options: Options) -> tuple[str, ...]:
+def _notes(
+    source: Source, kept: Mapping[str, Kept], options: Options, reader: FaceReader
+) -> tuple[str, ...]:
     notes = []
     categories = len({p.category for p in source.prompts if p.people == 1})
     if not source.rows and categories:
@@ -203,6 +206,11 @@ def _notes(source: Source, kept: Mapping[str, Kept], options: Options) -> tuple[
         )
     if options.training is None:
         notes.append("No training set was given: nobody was dropped for being close to one.")
+    elif reader.recogniser == EMBEDDED:
+        notes.append(
+            "Nearness to the training set was read by the embedded ArcFace, which is trained on "
+            "avatars: of photographs its cosines say little. Name an insightface pack with --pack."
+        )
     several = [k.person.name for k in kept.values() if k.face.count > 1]
     if several:
         notes.append(f"The largest of several faces counts for: {', '.join(several)}.")

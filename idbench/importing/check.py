@@ -38,6 +38,12 @@ def check_suite(
     """
     from idbench.importing.faces import FaceReader, open_picture
 
+    folder = Path(name_or_path)
+    if folder.is_dir() and not (folder / "suite.yaml").is_file():
+        raise UserError(
+            f"{folder} is no suite: it has no suite.yaml. Make one of it with `idbench suites "
+            f"import {folder}`, and check that."
+        )
     suite = load_suite(name_or_path)
     samples = {split: suite.samples(split) for split in suite.splits}
     pictures: dict[Path, Reference] = {}

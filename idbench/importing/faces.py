@@ -25,6 +25,8 @@ checked."""
 MAXIMUM_COSINE = 0.45
 """An identity nearer than this to a face of the training set is dropped. Source: Concat-ID
 (arXiv 2503.14151), section 4."""
+EMBEDDED = "embedded arcface"
+"""How a record names the recogniser that comes with idbench."""
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -79,7 +81,7 @@ class FaceReader:
         self.detector = self._detector.name.partition(":")[0]
         self._embed: Any
         if pack is None:
-            self.recogniser, self.sha256 = "embedded arcface", embedded.entry("arcface")["sha256"]
+            self.recogniser, self.sha256 = EMBEDDED, embedded.entry("arcface")["sha256"]
             self._embed = Recogniser("arcface").embed
         else:
             model, file = _pack_recogniser(pack)

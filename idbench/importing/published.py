@@ -80,8 +80,9 @@ def read_opens2v(folder: Path) -> Source:
     """OpenS2V-Eval: each sample has its own pictures and prompt; nothing is drawn.
 
     Samples of one to three people, and of one person with a garment or with a background, are
-    read; one with another object is left out, with the reason. The same sample in several files
-    is read once.
+    read; one with another object is left out, with the reason. A sample in several files is read
+    once, as the first file has it: of a whole person that is Human-Domain's, with the picture cut
+    to the head.
 
     Raises:
         UserError: no JSON of samples, or one of another form.

@@ -14,7 +14,7 @@ class Person:
     """One identity and its pictures, in the order in which they are tried as the reference.
 
     Attributes:
-        name: unique in the suite; letters, digits, `-` and `_`.
+        name: unique in the suite; letters of any script, digits and `-`.
         pictures: at least one image file.
         variant: which wording of a prompt speaks of this person (such as `woman`), or "".
     """

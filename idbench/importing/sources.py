@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from idbench.names import nearest, unknown
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".pgm", ".ppm", ".tif", ".tiff")
 TABLES = (".csv", ".tsv", ".jsonl")
+MORE = "(too many columns)"
 
 
 def read_source(folder: Path, layout: str = "auto") -> Source:
@@ -50,17 +52,25 @@ def read_own(folder: Path) -> Source:
         UserError: no references, no prompts, a missing picture, or a wrong row.
     """
     table = find_table(folder, "references")
-    people, items = _listed(table) if table else (_folders(folder), ())
+    items: tuple[Item, ...] = ()
+    skipped: dict[str, str] = {}
+    if table:
+        people, items = _listed(table)
+    else:
+        people, skipped = _folders(folder)
     if not people:
+        loose = len(pictures_in(folder))
         raise UserError(
-            f"{folder} has no references: make a folder of pictures for each person, or a "
-            "references.csv with the columns name and image."
+            (f"{table} names no person: " if table else f"{folder} has no references: ")
+            + (f"{loose} pictures lie in it directly, " if loose and not table else "")
+            + "make a folder of pictures for each person, or a references.csv with the columns "
+            "name and image."
         )
     prompts = _prompts(folder)
     pairs = find_table(folder, "pairs")
     known = [p.name for p in people]
     groups = _groups(pairs, known) if pairs else ()
-    return Source("own", tuple(people), prompts, tuple(items), groups=groups)
+    return Source("own", tuple(people), prompts, items, groups=groups, skipped=skipped)
 
 
 def find_table(folder: Path, stem: str) -> Path | None:
@@ -88,7 +98,7 @@ def read_table(
     else:
         reader = csv.DictReader(
             text.splitlines(keepends=True), delimiter="\t" if path.suffix == ".tsv" else ",",
-            restkey="(too many columns)",
+            restkey=MORE,
         )
         rows = [(f"{path} line {reader.line_num}", row) for row in reader]
     if known is None:
@@ -97,15 +107,29 @@ def read_table(
     for where, row in rows:
         for key in row:
             if key not in fields:
-                match = nearest(str(key), fields)
-                hint = f"did you mean {match!r}?" if match else f"known are {', '.join(fields)}."
-                raise UserError(f"{where} has an unknown column {key!r}: {hint}")
+                raise UserError(f"{where} {_wrong_column(str(key), fields)}")
     return rows
 
 
+def _wrong_column(key: str, fields: list[str]) -> str:
+    """What is wrong with a column that is not known, with the mend."""
+    if key == MORE:
+        return (
+            "has more columns than the first line; put a text with a comma in it in double quotes."
+        )
+    other = next((mark for mark in ";|\t" if mark in key), None)
+    if other is not None:
+        what = "a tab" if other == "\t" else repr(other)
+        return f"has columns apart by {what}; save the table with commas (or, with tabs, as .tsv)."
+    match = nearest(key, fields)
+    hint = f"did you mean {match!r}?" if match else f"known are {', '.join(fields)}."
+    return f"has an unknown column {key!r}: {hint}"
+
+
 def safe_name(text: str) -> str:
-    """`text` as a name in a suite: letters, digits, `-` and `_`."""
-    return re.sub(r"[^0-9A-Za-z]+", "-", text.strip()).strip("-") or "unnamed"
+    """`text` as a name in a suite: letters of any script, digits and `-`."""
+    whole = unicodedata.normalize("NFC", text.strip())
+    return re.sub(r"[\W_]+", "-", whole).strip("-") or "unnamed"
 
 
 def natural(path: Path) -> list[Any]:
@@ -136,16 +160,21 @@ def distinct(names: Iterable[str], what: str, where: Path) -> None:
         seen.add(name)
 
 
-def _folders(folder: Path) -> list[Person]:
+def _folders(folder: Path) -> tuple[list[Person], dict[str, str]]:
+    """A person for each folder with pictures; the folders without, with the reason."""
     inside = folder / "identities"
     base = inside if inside.is_dir() else folder
-    people = []
+    people, skipped = [], {}
     for one in sorted((p for p in base.iterdir() if p.is_dir()), key=natural):
+        if one.name.startswith("."):
+            continue
         pictures = pictures_in(one)
         if pictures:
             people.append(Person(safe_name(one.name), tuple(pictures)))
+        else:
+            skipped[one.name] = f"its folder holds no picture ({', '.join(PICTURES[:4])}, ...)"
     distinct((p.name for p in people), "people", base)
-    return people
+    return people, skipped
 
 
 def _listed(table: Path) -> tuple[list[Person], tuple[Item, ...]]:

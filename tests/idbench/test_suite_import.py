@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from toy import World
 
 from idbench.importing.draw import draw_groups, draw_prompts
 from idbench.importing.records import Prompt
+from idbench.importing.sources import read_source
 from idbench.suite import load_suite, write_checksums
 
 
@@ -115,6 +117,7 @@ def test_people_of_the_training_set_are_dropped_by_the_papers_rule(
     done = world.run("suites", "import", str(folder), "--out", "d", "--json",
                      "--training-embeddings", "t.npz", "--maximum-cosine", limit)
     told = json.loads(done.stdout)
+    assert any("trained on avatars" in note for note in told["notes"])
     assert "too close to the training set" in told["dropped"]["person-3"]
     assert "person-3" not in load_suite(world.folder / "d").identities
     assert told["identities"] == 3
@@ -208,17 +211,50 @@ def test_layout_of_opens2v(world: World) -> None:
     assert load_suite(world.folder / "s").samples("multi")[0].identities == ("woman-2", "man-1")
 
 
+def loose(folder: Path) -> None:
+    """One picture beside the prompts, in no person's folder."""
+    for one in [p for p in folder.iterdir() if p.is_dir()]:
+        shutil.rmtree(one)
+    portrait(1).save(folder / "anna.png")
+
+
 @pytest.mark.parametrize("change, words", [
     (lambda f: (f / "prompts.csv").unlink(), "has no prompts"),
     (lambda f: (f / "prompts.csv").write_text("promt\nx\n"), "did you mean 'prompt'?"),
     (lambda f: (f / "prompts.csv").write_text("prompt,people\nx,4\n"), "1, 2 and 3 are possible"),
     (lambda f: (f / "references.csv").write_text("name,image\na,b.png\n"), "which is missing"),
+    (lambda f: (f / "references.csv").write_text("name,image\n"), "references.csv names no person"),
+    (lambda f: (f / "prompts.csv").write_text("prompt;category\nx;y\n"),
+     "save the table with commas"),
+    (lambda f: (f / "prompts.csv").write_text("prompt,category\nhi, you,y\n"),
+     "line 2 has more columns than the first line"),
+    (lambda f: loose(f), "1 pictures lie in it directly, make a folder of pictures"),
 ])
 def test_faults_of_a_source_are_named(world: World, folder: Path, change, words: str) -> None:
     change(folder)
     done = world.run("suites", "import", str(folder), "--out", "s")
     assert done.returncode == 2 and words in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and not (world.folder / "s").exists()
+
+
+def test_names_of_any_script_stay_apart_and_a_folder_without_pictures_is_told(
+    folder: Path
+) -> None:
+    for name in ("王芳", "李娜", "Jürgen_M."):
+        (folder / name).mkdir()
+        portrait(1).save(folder / name / "1.png")
+    (folder / "phone").mkdir()
+    (folder / "phone" / "1.heic").write_bytes(b"x")
+    source = read_source(folder)
+    assert {"王芳", "李娜", "Jürgen-M"} <= {p.name for p in source.people}
+    assert "holds no picture (.jpg" in source.skipped["phone"]
+
+
+def test_a_folder_that_is_no_suite_yet_is_told_how_to_become_one(
+    world: World, folder: Path
+) -> None:
+    done = world.run("suites", "check", str(folder))
+    assert done.returncode == 2 and f"idbench suites import {folder}" in done.stderr
 
 
 def test_check_finds_a_face_too_many_and_a_broken_picture(world: World, folder: Path) -> None:
