@@ -47,10 +47,11 @@ def saying_disk_full(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
     """A temporary path beside `path` (same suffix), renamed to `path` when the block succeeds.
 
-    On any error, Ctrl-C included, the temporary file is removed and `path` is untouched.
+    On any error, Ctrl-C included, the temporary file is removed and `path` is untouched. Not
+    `durable`: does not wait for the disk, so that after a loss of power the file may be empty.
     """
     path = Path(path)
     with saying_disk_full(path):
@@ -63,8 +64,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             os.chmod(temporary, 0o666 & ~_umask())
-            with open(temporary, "rb") as written:
-                os.fsync(written.fileno())
+            if durable:
+                with open(temporary, "rb") as written:
+                    os.fsync(written.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -79,6 +81,16 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write `text` (UTF-8) to `path` atomically."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def write_derived(path: Path, value: Any) -> None:
+    """Write `value` as JSON in one line, atomically: for what can be computed again, quickly.
+
+    The file may be lost with the power; who reads it takes a damaged one for a missing one.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    with atomic_path(path, durable=False) as temporary:
+        temporary.write_bytes(text.encode("utf-8") + b"\n")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -22,7 +22,7 @@ from idbench.errors import UserError
 from idbench.files import atomic_path
 from idbench.measurements import ABOUT, Measurement, higher_is_better
 from idbench.runs import Run
-from idbench.types import Reference, Sample, Video
+from idbench.types import Reference, Sample
 
 SCHEMA = 1
 CONTENT = "bundle.json"
@@ -120,16 +120,17 @@ def _score(
     """Sample -> metric -> value of the whole video, and the files of `folder` that were read."""
     from idbench.metrics.cache import EmbeddingCache
     from idbench.metrics.pixels import PixelMetric
-    from idbench.metrics.score import Scorer
+    from idbench.metrics.score import Item, Scorer
     from idbench.registry import METRICS
+    from idbench.video import Clip
 
     used: dict[str, None] = {}
 
     class Strict(EmbeddingCache):
         """A cache in which everything must be: nothing is computed from the empty frames."""
 
-        def get(self, key: str) -> dict[str, np.ndarray] | None:
-            found, path = super().get(key), self.path(key)
+        def get(self, source: str, key: str) -> dict[str, np.ndarray] | None:
+            found, path = super().get(source, key), self.file(source, key)
             if found is None or path is None:
                 raise UserError(
                     "The cached embeddings are of other scoring networks, another detection or "
@@ -155,9 +156,9 @@ def _score(
         sample = _sample(data, folder)
         of_sample: dict[str, float | None] = dict.fromkeys(names)
         if data["shape"] is not None:
-            # Only the number of frames is read: what they showed is in the embeddings.
-            frames = np.broadcast_to(np.uint8(0), data["shape"])
-            rows = scorer.score(sample, Video(frames, 1.0), data["video_sha256"])
+            # Without frames: what they showed is in the embeddings.
+            clip = Clip(data["shape"][0], 1.0, {})
+            rows = scorer.rows(Item(sample, data["video_sha256"], clip))
             of_sample |= {
                 row.metric: row.value for row in rows
                 if row.identity is None and row.frame is None

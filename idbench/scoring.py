@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idbench import embedded
-from idbench.engine import FATAL, describe
-from idbench.files import atomic_path, read_json, sha256_file, sha256_json, write_json
+from idbench.ahead import Ahead
+from idbench.engine import describe
+from idbench.errors import UserError
+from idbench.files import atomic_path, read_json, sha256_file, sha256_json, write_derived
 from idbench.progress import steps
 from idbench.registry import METRICS
 from idbench.runs import Record, Run
 from idbench.timings import Timings
 from idbench.types import Sample, Score
-from idbench.video import UnreadableVideo, read_video
+from idbench.video import Clip, UnreadableVideo
 
 if TYPE_CHECKING:
     from idbench.metrics.networks.sources import Source
+    from idbench.metrics.score import Scorer
 
 PEOPLE_METRICS = ("own_minus_other", "own_minus_other_by_order", "order", "swap_rate")
 """Metrics that only a sample of several people has."""
+WINDOW = 8
+"""Videos that are scored at once; as many more are decoded ahead."""
+WINDOW_BYTES = 256_000_000
+"""A window is full with so many bytes of frames: large videos are scored one by one."""
 COLUMNS = ("sample", "metric", "identity", "frame", "value", "status", "reason")
 
 
@@ -91,24 +98,31 @@ def score(
     """
     if not records:
         return
-    digest = sha256_json(key)
     with timings.phase("load"):
         from idbench.metrics.score import Scorer
 
         metrics = [METRICS.load(name) for name in key["metrics"]]
         scorer = Scorer(protocol, run.folder / "embeddings", metrics=metrics, sources=sources)
-        weights, providers = scorer.weight_hashes(), scorer.providers()
-    run.save(scoring={
-        "sha256": digest, **key, "weight_files": weights,
-        "sources": {name: source.words() for name, source in (sources or {}).items()},
-        "providers": providers,
-        "notes": list(getattr(scorer, "notes", ())),
-    })
+        about = {
+            "sha256": sha256_json(key), **key, "weight_files": scorer.weight_hashes(),
+            "sources": {name: source.words() for name, source in (sources or {}).items()},
+            "notes": list(getattr(scorer, "notes", ())),
+        }
+    # What the cache gives needs no provider: those of the run that filled it stand.
+    before = run.meta.get("scoring") or {}
+    same = before.get("weight_files") == about["weight_files"]
+    providers: dict[str, Any] = dict(before.get("providers") or {}) if same else {}
+    said = False
     with steps("score", len(records), quiet) as step:
-        for record in records:
-            rows, faces = _score_one(run, record, scorer, list(key["metrics"]), timings)
-            _write(run, record, digest, rows, faces, timings)
-            step(record.sample.prompt_id)
+        for window in _windows(records, scorer, timings):
+            scored = _score(run, window, scorer, list(key["metrics"]), timings)
+            providers |= scorer.providers()
+            if not said or run.meta["scoring"]["providers"] != providers:
+                run.save(scoring={**about, "providers": providers})
+                said = True
+            for (record, _), (rows, faces) in zip(window, scored, strict=True):
+                _write(run, record, about["sha256"], rows, faces, timings)
+                step(record.sample.prompt_id)
 
 
 def collect(run: Run) -> Path:
@@ -140,34 +154,79 @@ def unscored(sample: Sample, metrics: Sequence[str], reason: str) -> list[Score]
     return [Score(sample.id, name, None, None, None, reason) for name in names]
 
 
-def _score_one(
-    run: Run, record: Record, scorer: Any, metrics: Sequence[str], timings: Timings
-) -> tuple[list[Score], list[Any]]:
-    sample = record.sample
-    if record.video is None or record.video_sha256 is None:
-        return unscored(sample, metrics, record.reason or "there is no video"), []
+def _windows(
+    records: Sequence[Record], scorer: Scorer, timings: Timings
+) -> Iterator[list[tuple[Record, Clip | str | Exception]]]:
+    """The records with their decoded videos, or why there is none, as many as are scored at once.
+
+    While a window is scored, a thread decodes the next.
+    """
+
+    def read(record: Record) -> Clip | str:
+        if record.video is None or record.video_sha256 is None:
+            return record.reason or "there is no video"
+        if sha256_file(record.video) != record.video_sha256:
+            return "the video was changed after it was finished"
+        return scorer.open(record.video, record.video_sha256)
+
+    def size(read: Clip | str) -> int:
+        return 0 if isinstance(read, str) else read.bytes
+
+    window: list[tuple[Record, Clip | str | Exception]] = []
+    filled = 0
+    reading = iter(Ahead(records, read, WINDOW, size, WINDOW_BYTES))
     try:
-        with timings.phase("decode"):
-            if sha256_file(record.video) != record.video_sha256:
-                return unscored(sample, metrics, "the video was changed after it was finished"), []
-            video = read_video(record.video)
-    except UnreadableVideo as error:
-        return unscored(sample, metrics, describe(error)), []
+        while True:
+            with timings.phase("decode"):  # what the networks wait for it; the rest runs beside
+                found = next(reading, None)
+            if found is None:
+                break
+            window.append(found)
+            if not isinstance(found[1], Exception):
+                filled += size(found[1])
+            if len(window) == WINDOW or filled >= WINDOW_BYTES:
+                del found
+                yield window
+                window, filled = [], 0
+        if window:
+            yield window
+    finally:
+        reading.close()
+
+
+def _score(
+    run: Run, window: Sequence[tuple[Record, Clip | str | Exception]], scorer: Scorer,
+    metrics: Sequence[str], timings: Timings,
+) -> list[tuple[list[Score], list[Any]]]:
+    """Rows and faces of each record of a window, in its order."""
+    from idbench.metrics.score import Item
+
+    items = [
+        Item(record.sample, str(record.video_sha256), read) for record, read in window
+        if not isinstance(read, str | Exception)
+    ]
     before = dict(scorer.timings)
-    try:
-        with timings.phase("score"):
-            rows = scorer.score(sample, video, record.video_sha256)
-            faces = scorer.faces(sample)
-    except FATAL:
-        raise
-    except Exception as error:
-        run.log_error(sample.id, traceback.format_exc())
-        return unscored(sample, metrics, f"scoring failed: {describe(error)}"), []
+    with timings.phase("score"):
+        scored = iter(scorer.score_all(items))
     spent = {k: v - before.get(k, 0.0) for k, v in scorer.timings.items()}
     timings.split("score", _phases(spent))
-    if not sample.prompt:
-        rows = _without_prompt(sample, rows)
-    return rows, faces
+    found: list[tuple[list[Score], list[Any]]] = []
+    for record, read in window:
+        sample = record.sample
+        if isinstance(read, str):
+            found.append((unscored(sample, metrics, read), []))
+            continue
+        rows = read if isinstance(read, Exception) else next(scored)
+        if isinstance(rows, UnreadableVideo):
+            found.append((unscored(sample, metrics, describe(rows)), []))
+        elif isinstance(rows, Exception):
+            run.log_error(sample.id, "".join(traceback.format_exception(rows)))
+            reason = f"scoring failed: {describe(rows)}"
+            found.append((unscored(sample, metrics, reason), []))
+        else:
+            found.append((rows if sample.prompt else _without_prompt(sample, rows),
+                          scorer.faces(sample)))
+    return found
 
 
 def _without_prompt(sample: Sample, rows: Sequence[Score]) -> list[Score]:
@@ -186,8 +245,8 @@ def _write(
 ) -> None:
     with timings.phase("score"):
         sample = record.sample.id
-        write_json(run.path(sample, "faces.json"), list(faces))
-        write_json(run.path(sample, "scores.json"), {
+        write_derived(run.path(sample, "faces.json"), list(faces))
+        write_derived(run.path(sample, "scores.json"), {
             "schema": 1,
             "key": digest,
             "video_sha256": record.video_sha256,
@@ -196,10 +255,13 @@ def _write(
 
 
 def _stored(run: Run, record: Record, digest: str) -> Any | None:
-    path = run.path(record.sample.id, "scores.json")
-    if not path.is_file():
+    path, faces = (run.path(record.sample.id, name) for name in ("scores.json", "faces.json"))
+    if not path.is_file() or (faces.is_file() and not faces.stat().st_size):
         return None
-    data = read_json(path)
+    try:
+        data = read_json(path)
+    except UserError:
+        return None  # Cut off with the power: it is scored again.
     same = data["key"] == digest and data["video_sha256"] == record.video_sha256
     return data if same else None
 

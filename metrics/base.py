@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -148,3 +148,25 @@ def over_identities(sample: Sample, metric: str, rows: Sequence[Score]) -> Score
             sample, metric, None, None, None, f"{missing[0].identity}: {missing[0].reason}"
         )
     return summarise(sample, metric, None, rows, "the sample has no face reference")
+
+
+def described_faces(embeddings: Embeddings) -> list[dict[str, Any]]:
+    """Each frame's faces and who they are, as JSON values; see `Scorer.faces`."""
+    described: list[dict[str, Any]] = []
+    if not embeddings.faces:
+        return described
+    names = embeddings.sample.identities
+    for frame, faces, match in zip(
+        embeddings.frames, embeddings.faces, embeddings.matches, strict=True
+    ):
+        assigned = zip(names, match.face_of_reference, strict=True)
+        described.append(
+            {
+                "frame": frame,
+                "boxes": faces.boxes.round(2).tolist(),
+                "landmarks": faces.landmarks.round(2).tolist(),
+                "assignment": {name: face for name, face in assigned if face is not None},
+                "retried": faces.retried,
+            }
+        )
+    return described

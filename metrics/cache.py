@@ -1,17 +1,30 @@
-"""The embedding cache: arrays by everything that could change them, in atomic files."""
+"""The embedding cache: arrays by everything that could change them, in atomic files.
+
+One file holds all arrays of one source (a video, an image, a text), so that reading what is known
+of a video opens one file, and writing it makes one.
+"""
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from idbench.files import atomic_path, sha256_json
 
 VERSION = 1
+"""Of the key. Files of one key each, as they were written at first, are read too."""
+KEPT = 64
+"""Files whose arrays stay in memory, the last ones read or written."""
+
+Arrays = dict[str, np.ndarray]
 
 
 def cache_key(
@@ -21,7 +34,7 @@ def cache_key(
     weights: Mapping[str, str],
     dtype: str,
 ) -> str:
-    """The key of arrays computed from a file: 64 hexadecimal digits.
+    """The key of arrays computed from a source: 64 hexadecimal digits.
 
     Args:
         source_sha256: of the video's or image's (or, for a text, of its UTF-8) bytes.
@@ -44,38 +57,85 @@ def cache_key(
 
 
 class EmbeddingCache:
-    """Arrays in files under a folder, one file a key; without a folder, nothing is kept."""
+    """Arrays in files under a folder, one file a source; without a folder, nothing is kept."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = None if folder is None else Path(folder)
-        self.hits = self.misses = 0
+        self._read: dict[str, dict[str, Arrays]] = {}
+        self._lock = Lock()
 
-    def path(self, key: str) -> Path | None:
-        """Where the arrays of `key` lie, or would lie."""
-        return None if self.folder is None else self.folder / key[:2] / f"{key}.npz"
+    def path(self, source: str) -> Path | None:
+        """Where the arrays of a source (its sha256) lie, or would lie."""
+        return None if self.folder is None else self.folder / source[:2] / f"{source}.safetensors"
 
-    def get(self, key: str) -> dict[str, np.ndarray] | None:
+    def file(self, source: str, key: str) -> Path | None:
+        """The file that holds the arrays of `key`, of this or of the older form, if there is one.
+        """
+        if self.folder is None:
+            return None
+        if key in self._entries(source):
+            return self.path(source)
+        older = self.folder / key[:2] / f"{key}.npz"
+        return older if older.is_file() else None
+
+    def get(self, source: str, key: str) -> Arrays | None:
         """The arrays of `key`; None when they are not there, or their file is damaged."""
-        path = self.path(key)
-        if path is not None and path.is_file():
-            try:
-                with np.load(path, allow_pickle=False) as stored:
-                    arrays = {name: stored[name] for name in stored.files}
-                self.hits += 1
-                return arrays
-            except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
-                pass  # Cut or damaged from outside: computed anew and written over.
-        self.misses += 1
-        return None
+        if self.folder is None:
+            return None
+        found = self._entries(source).get(key)
+        return found if found is not None else _older(self.folder / key[:2] / f"{key}.npz")
 
-    def put(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Keep arrays, atomically.
+    def put(self, source: str, entries: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        """Keep arrays by key, atomically, beside those that are known of the source.
 
         Raises:
             DiskFull: the disk is full.
         """
-        path = self.path(key)
-        if path is None:
+        path = self.path(source)
+        if path is None or not entries:
             return
-        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-            np.savez(stream, allow_pickle=False, **{n: np.asarray(v) for n, v in arrays.items()})
+        kept = dict(self._entries(source))
+        for key, arrays in entries.items():
+            kept[key] = {name: np.asarray(value, order="C") for name, value in arrays.items()}
+        flat = {f"{key}.{name}": a for key, arrays in kept.items() for name, a in arrays.items()}
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(save(flat))
+        self._hold(source, kept)
+
+    def _entries(self, source: str) -> dict[str, Arrays]:
+        """Key -> arrays of a source's file, read once for several keys."""
+        found = self._read.get(source)
+        if found is None:
+            path = self.path(source)
+            found = {} if path is None else _entries(path)
+            self._hold(source, found)
+        return found
+
+    def _hold(self, source: str, entries: dict[str, Arrays]) -> None:
+        with self._lock:  # a thread may read ahead
+            self._read[source] = entries
+            while len(self._read) > KEPT:
+                self._read.pop(next(iter(self._read)))
+
+
+def _entries(path: Path) -> dict[str, Arrays]:
+    try:
+        flat = load(path.read_bytes())
+    except (OSError, SafetensorError, ValueError, KeyError):
+        return {}  # Not there; or cut or damaged from outside: computed anew and written over.
+    found: dict[str, Arrays] = {}
+    for name, array in flat.items():
+        key, _, part = name.partition(".")
+        found.setdefault(key, {})[part] = array
+    return found
+
+
+def _older(path: Path) -> Arrays | None:
+    """The arrays of one key as they were kept at first, a file a key."""
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, struct.error):
+        return None

@@ -1,12 +1,14 @@
-"""From a decoded video, its references and its prompt to embeddings, each computed once."""
+"""From decoded videos, their references and prompts to embeddings, each computed once.
+
+What is missing of several videos is computed together: their crops in one batch a recogniser,
+their frames in one of CLIP, their clips in one of ViCLIP. Faces are searched video by video: on a
+CPU MTCNN is not quicker with more frames at once, and SCRFD takes one at a time.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,291 +16,223 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from idbench.files import sha256_file
-from idbench.metrics.cache import EmbeddingCache, cache_key
+from idbench.metrics.cache import Arrays, EmbeddingCache
 from idbench.metrics.faces.align import crops_of_frames
-from idbench.metrics.faces.detect import Detector, Faces, find_faces, make_detector
-from idbench.metrics.networks import sources as weights
-from idbench.metrics.networks.clip import ClipEmbedder, ViclipEmbedder
-from idbench.metrics.networks.pack import PackRecogniser
-from idbench.metrics.networks.recogniser import Recogniser
+from idbench.metrics.faces.detect import find_faces
+from idbench.metrics.loading import Networks
 from idbench.metrics.networks.sources import Source
-from idbench.metrics.settings import Protocol, plain
+from idbench.metrics.pictures import Pictures, ReferenceVectors, pack_faces, unpack_faces
+from idbench.metrics.settings import Protocol
+
+DETECTED = {"cpu": 4, "cuda": 32}
+"""Frames that MTCNN searches at once: more make a CPU slower."""
 
 
-@dataclass(frozen=True)
-class ReferenceVectors:
-    """What was read from one reference image.
-
-    Attributes:
-        faces: network name -> embedding (d,) of its face, or None.
-        image: network name -> embedding (d,) of the whole picture, or None.
-        face_reason, image_reason: why there is none (None: there is one).
-    """
-
-    faces: dict[str, np.ndarray | None]
-    image: dict[str, np.ndarray | None]
-    face_reason: str | None
-    image_reason: str | None
-
-
-class Embedder:
-    """The networks of a protocol, each loaded once and only when something is to be computed.
+class Embedder(Networks):
+    """Reads videos, references and prompts with the networks of a protocol.
 
     Args:
-        protocol: fixes how everything is read.
-        networks: which to read with, of `arcface`, `curricularface`, `clip`, `viclip`.
+        protocol, networks, device, sources: see `Networks`.
         cache: where embeddings are kept.
-        device: of torch.
-        sources: where each network's weights come from; by default all are embedded.
     """
 
     def __init__(
         self, protocol: Protocol, networks: Sequence[str], cache: EmbeddingCache, device: str,
         sources: Mapping[str, Source] | None = None,
     ) -> None:
-        self.protocol, self.cache, self.device = protocol, cache, device
-        self.sources = weights.parse() if sources is None else sources
-        self.recognisers = tuple(n for n in ("arcface", "curricularface") if n in networks)
-        self.reads_clip, self.reads_viclip = "clip" in networks, "viclip" in networks
-        self.clips_faces = self.reads_clip and protocol.clip_region == "face"
-        self.reads_faces = bool(self.recognisers) or self.clips_faces
-        self.timings: dict[str, float] = {}
-        self._loaded: dict[str, Any] = {}
+        super().__init__(protocol, networks, device, sources)
+        self.cache = cache
         self._references: dict[Path, ReferenceVectors] = {}
-        self._texts: dict[tuple[str, str], np.ndarray] = {}
-        self._shares: dict[str, float] = {}
-        self._hashes: dict[str, str] = {}
+        self._texts: dict[str, tuple[np.ndarray, float]] = {}
 
-    @contextmanager
-    def timed(self, what: str) -> Iterator[None]:
-        """Adds the time of the block to `timings[what]`."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.timings[what] = self.timings.get(what, 0.0) + time.perf_counter() - start
+    def knows(self, source: str, keys: Mapping[str, str]) -> bool:
+        """Whether all that is read of a source is in the cache, so that no frame is needed."""
+        return all(self.cache.get(source, key) is not None for key in keys.values())
 
-    # -- networks
-
-    def _network(self, name: str, make: Callable[[], Any]) -> Any:
-        if name not in self._loaded:
-            with self.timed("load"):
-                self._loaded[name] = make()
-        return self._loaded[name]
-
-    def detector(self) -> Detector:
-        """The detector of the protocol."""
-        settings = self.protocol.detection
-        pack = weights.pack_folder(self.sources)
-        return self._network("detector", lambda: make_detector(settings, self.device, pack))
-
-    def recogniser(self, name: str) -> Recogniser | PackRecogniser:
-        """The recogniser of that name."""
-        return self._network(name, lambda: self.sources[name].load(self.device))
-
-    def clip(self) -> ClipEmbedder:
-        """CLIP."""
-        return self._network("clip", lambda: self.sources["clip"].load(self.device))
-
-    def viclip(self) -> ViclipEmbedder:
-        """ViCLIP."""
-        return self._network("viclip", lambda: self.sources["viclip"].load(self.device))
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The networks it reads with, the detector apart."""
-        return (*self.recognisers, *["clip"] * self.reads_clip, *["viclip"] * self.reads_viclip)
-
-    def providers(self) -> dict[str, list[str]]:
-        """onnxruntime's execution providers of each network of a pack, as they run."""
-        made: dict[str, Any] = {"detector": self.detector()} if self.reads_faces else {}
-        for name in self.recognisers:
-            if self.sources[name].kind == "insightface":
-                made[name] = self.recogniser(name)
-        return {n: list(m.providers) for n, m in made.items() if hasattr(m, "providers")}
-
-    def weight_hashes(self) -> dict[str, str]:
-        """sha256 of every weight file this embedder reads, by file name."""
-        hashes = dict(self.detector().weight_hashes()) if self.reads_faces else {}
-        for name in self.reads:
-            hashes |= self.sources[name].hashes()
-        return hashes
-
-    def _hash(self, name: str) -> dict[str, str]:
-        if name not in self._hashes:  # the manifest is read once, not for every video
-            self._hashes[name] = self.sources[name].identity()
-        return {name: self._hashes[name]}
-
-    # -- faces
-
-    def faces(self, frames: np.ndarray, source: str, indices: Sequence[int]) -> list[Faces]:
-        """Faces of uint8 RGB frames (k, h, w, 3): frame j is frame `indices[j]` of `source`."""
-        settings = self.protocol.detection
-        part = plain(settings)
-        key = cache_key(
-            source, indices, part, self.detector().weight_hashes(), self.protocol.precision
-        )
-        stored = self.cache.get(key)
-        if stored is None:
-            with self.timed("detect"):
-                found = find_faces(self.detector(), frames, settings)
-            self.cache.put(key, _pack_faces(found))
-            return found
-        return _unpack_faces(stored)
-
-    def face_vectors(
-        self, frames: np.ndarray, faces: Sequence[Faces], source: str, indices: Sequence[int]
-    ) -> dict[str, list[np.ndarray]]:
-        """Recogniser name -> for each frame the embeddings (faces, d). Crops are made once."""
-        settings = self.protocol.detection
-        counts = [len(f) for f in faces]
-        crops: dict[int, np.ndarray] = {}
-        vectors: dict[str, list[np.ndarray]] = {}
-        for name in self.recognisers:
-            weights = {**self.detector().weight_hashes(), **self._hash(name)}
-            start = self.protocol.curricular_crop if name == "curricularface" else settings.crop
-            part = plain(settings)
-            if start != settings.crop:
-                part["crop_first"] = start
-            key = cache_key(source, indices, part, weights, self.protocol.precision)
-            stored = self.cache.get(key)
-            if stored is None:
-                if start not in crops:
-                    with self.timed("align"):
-                        crops[start] = crops_of_frames(frames, faces, start, settings.crop)
-                network = self.recogniser(name)
-                with self.timed("embed faces"):
-                    stored = {"vectors": network.embed(crops[start])}
-                self.cache.put(key, stored)
-            vectors[name] = np.split(stored["vectors"], np.cumsum(counts)[:-1])
-        return vectors
-
-    def clip_face_vectors(
-        self, frames: np.ndarray, faces: Sequence[Faces], source: str, indices: Sequence[int]
-    ) -> list[np.ndarray]:
-        """CLIP's embeddings (faces, d) of each frame's aligned crops, for CLIPDist of faces."""
+    def read(self, batch: Sequence[Pictures]) -> None:
+        """Everything of each in `batch`: from the cache, or computed together and kept there."""
         protocol = self.protocol
-        part = {
-            "picture": plain(protocol.clip_picture), "region": protocol.clip_region,
-            "crop": protocol.clip_crop, "detection": plain(protocol.detection),
-        }
-        weights = {**self.detector().weight_hashes(), **self._hash("clip")}
-        key = cache_key(source, indices, part, weights, protocol.precision)
-        stored = self.cache.get(key)
-        if stored is None:
-            with self.timed("align"):
-                crops = crops_of_frames(frames, faces, protocol.clip_crop, protocol.clip_crop)
-            network = self.clip()
-            with self.timed("embed faces"):
-                stored = {"vectors": network.pictures(crops, protocol.clip_picture)}
-            self.cache.put(key, stored)
-        return np.split(stored["vectors"], np.cumsum([len(f) for f in faces])[:-1])
+        crops: dict[tuple[int, int], np.ndarray] = {}
+        if self.reads_faces:
+            self._compute("faces", batch, "detect", self.detector, self._detect)
+            for one in batch:
+                one.faces = unpack_faces(self._of(one, "faces"))
+        for name in self.recognisers:
+            first = self._part(name).get("crop_first", protocol.detection.crop)
+            self._of_faces(name, batch, crops, first, protocol.detection.crop,
+                           lambda faces, name=name: self.recogniser(name).embed(faces))
+        if self.clips_faces:
+            side, picture = protocol.clip_crop, protocol.clip_picture
+            self._of_faces("clip faces", batch, crops, side, side,
+                           lambda faces: self.clip().pictures(faces, picture))
+        if self.clips_frames:
+            self._compute("clip", batch, "embed frames", self.clip, self._frame_vectors)
+            for one in batch:
+                one.frame_vectors["clip"] = self._of(one, "clip")["vectors"]
+        videos = [one for one in batch if "viclip" in one.keys]
+        self._compute("viclip", videos, "embed video", self.viclip, self._video_vectors)
+        for one in videos:
+            one.video_vector["viclip"] = self._of(one, "viclip")["vector"]
+        for one in batch:
+            self.cache.put(one.source, one.new)
 
-    # -- whole pictures, videos, texts
+    # -- what is computed of several at once
 
-    def frame_vectors(
-        self, frames: np.ndarray, source: str, indices: Sequence[int]
-    ) -> dict[str, np.ndarray]:
-        """`clip` -> embeddings (k, d) of whole frames."""
-        if not self.reads_clip or self.protocol.clip_region != "frame":
-            return {}
-        part = {"picture": plain(self.protocol.clip_picture), "region": self.protocol.clip_region}
-        key = cache_key(source, indices, part, self._hash("clip"), self.protocol.precision)
-        stored = self.cache.get(key)
-        if stored is None:
-            network = self.clip()
-            with self.timed("embed frames"):
-                stored = {"vectors": network.pictures(frames, self.protocol.clip_picture)}
-            self.cache.put(key, stored)
-        return {"clip": stored["vectors"]}
+    def _of(self, one: Pictures, step: str) -> Arrays:
+        """What a step gave of a source; empty where it has not been computed."""
+        found = one.new.get(one.keys[step])
+        return found if found is not None else self.cache.get(one.source, one.keys[step]) or {}
 
-    def video_vector(
-        self, frames: np.ndarray, source: str, indices: Sequence[int]
-    ) -> dict[str, np.ndarray]:
-        """`viclip` -> embedding (d,) of the frames (8, h, w, 3) that the protocol samples."""
-        if not self.reads_viclip or not len(indices):
-            return {}
-        part = {"picture": plain(self.protocol.video_picture)}
-        key = cache_key(source, indices, part, self._hash("viclip"), self.protocol.precision)
-        stored = self.cache.get(key)
-        if stored is None:
-            network = self.viclip()
-            with self.timed("embed video"):
-                stored = {"vector": network.video(frames, self.protocol.video_picture)}
-            self.cache.put(key, stored)
-        return {"viclip": stored["vector"]}
+    def _compute(
+        self, step: str, batch: Sequence[Pictures], what: str, load: Callable[[], Any],
+        run: Callable[[list[Pictures]], list[Arrays]],
+    ) -> None:
+        """`run` on those that lack a step; a source that is there twice is computed once."""
+        missing: dict[str, list[Pictures]] = {}
+        for one in batch:
+            if not self._of(one, step):
+                missing.setdefault(one.keys[step], []).append(one)
+        if not missing:
+            return
+        load()  # its time is counted apart
+        with self.timed(what):
+            made = run([same[0] for same in missing.values()])
+        for (key, same), arrays in zip(missing.items(), made, strict=True):
+            for one in same:
+                one.new[key] = arrays
+
+    def _detect(self, missing: list[Pictures]) -> list[Arrays]:
+        detector, settings = self.detector(), self.protocol.detection
+        size = DETECTED[self.device.partition(":")[0]]
+        found = [find_faces(detector, _there(one.frames), settings, size) for one in missing]
+        return [pack_faces(faces) for faces in found]
+
+    def _of_faces(
+        self, step: str, batch: Sequence[Pictures], crops: dict[tuple[int, int], np.ndarray],
+        first: int, side: int, embed: Callable[[np.ndarray], np.ndarray],
+    ) -> None:
+        """Embeddings of all faces by one network; `crops` are cut once for all networks."""
+        with self.timed("align"):
+            for one in batch:
+                if not self._of(one, step) and (id(one), first) not in crops:
+                    crops[id(one), first] = crops_of_frames(
+                        _there(one.frames), one.faces, first, side
+                    )
+
+        def run(missing: list[Pictures]) -> list[Arrays]:
+            vectors = embed(np.concatenate([crops[id(one), first] for one in missing]))
+            cuts = np.cumsum([sum(map(len, one.faces)) for one in missing])[:-1]
+            return [{"vectors": part} for part in np.split(vectors, cuts)]
+
+        name = "clip" if step == "clip faces" else step
+        load = self.clip if name == "clip" else lambda: self.recogniser(name)
+        self._compute(step, batch, "embed faces", load, run)
+        for one in batch:
+            cuts = np.cumsum([len(faces) for faces in one.faces])[:-1]
+            one.face_vectors[name] = np.split(self._of(one, step)["vectors"], cuts)
+
+    def _frame_vectors(self, missing: list[Pictures]) -> list[Arrays]:
+        vectors = self.clip().pictures_of(
+            [_there(one.frames) for one in missing], self.protocol.clip_picture
+        )
+        return [{"vectors": of_one} for of_one in vectors]
+
+    def _video_vectors(self, missing: list[Pictures]) -> list[Arrays]:
+        vectors = self.viclip().videos(
+            [_there(one.video) for one in missing], self.protocol.video_picture
+        )
+        return [{"vector": vector} for vector in vectors]
+
+    # -- texts and references
 
     def text_vectors(self, text: str) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """`viclip` -> embedding (d,) of the prompt; and the share of it that was read."""
         if not self.reads_viclip:
             return {}, {}
-        memory = ("viclip", text)
-        if memory not in self._texts:
-            source = hashlib.sha256(text.encode("utf-8")).hexdigest()
-            key = cache_key(source, (), {}, self._hash("viclip"), self.protocol.precision)
-            stored = self.cache.get(key)
-            if stored is None:
-                network = self.viclip()
-                with self.timed("embed text"):
-                    stored = {
-                        "vector": network.texts([text])[0],
-                        "share_read": np.asarray(network.tokenizer.share_read(text), np.float64),
-                    }
-                self.cache.put(key, stored)
-            self._texts[memory] = stored["vector"]
-            self._shares[text] = float(stored["share_read"])
-        return {"viclip": self._texts[memory]}, {"viclip": self._shares[text]}
+        self.read_texts([text])
+        vector, share = self._texts[text]
+        return {"viclip": vector}, {"viclip": share}
 
-    # -- references
+    def read_texts(self, texts: Sequence[str]) -> None:
+        """Embed the prompts that are not known yet, together; once a process, and in the cache."""
+        if not self.reads_viclip:
+            return
+        missing: dict[str, tuple[str, str]] = {}
+        for text in dict.fromkeys(texts):
+            if text in self._texts:
+                continue
+            source = hashlib.sha256(text.encode("utf-8")).hexdigest()
+            key = self.key("text", source, ())
+            stored = self.cache.get(source, key)
+            if stored is None:
+                missing[text] = source, key
+            else:
+                self._texts[text] = stored["vector"], float(stored["share_read"])
+        if not missing:
+            return
+        network = self.viclip()
+        with self.timed("embed text"):
+            vectors = network.texts(list(missing))
+        for (text, (source, key)), vector in zip(missing.items(), vectors, strict=True):
+            share = float(network.tokenizer.share_read(text))
+            arrays = {"vector": vector, "share_read": np.asarray(share, np.float64)}
+            self.cache.put(source, {key: arrays})
+            self._texts[text] = vector, share
 
     def reference(self, image: Path) -> ReferenceVectors:
         """The vectors of a reference image, computed once a process and kept in the cache."""
-        image = Path(image)
-        if image not in self._references:
-            self._references[image] = self._read_reference(image)
-        return self._references[image]
+        return self.references([image])[0]
 
-    def _read_reference(self, image: Path) -> ReferenceVectors:
-        nothing: dict[str, np.ndarray | None] = {name: None for name in self.recognisers}
-        clip_nothing: dict[str, np.ndarray | None] = {"clip": None} if self.reads_clip else {}
+    def references(self, images: Sequence[Path]) -> list[ReferenceVectors]:
+        """As `reference`; those that are not known yet are computed together."""
+        new: dict[Path, Pictures] = {}
+        for image in dict.fromkeys(map(Path, images)):
+            if image not in self._references:
+                opened = self._open(image)
+                if isinstance(opened, Pictures):
+                    new[image] = opened
+                else:
+                    self._references[image] = opened
+        if new:
+            self.read(list(new.values()))
+        for image, pictures in new.items():
+            self._references[image] = self._reference(image, pictures)
+        return [self._references[Path(image)] for image in images]
+
+    def _open(self, image: Path) -> Pictures | ReferenceVectors:
+        """A reference image, decoded where something of it is not known; or why it cannot be."""
         try:
-            with Image.open(image) as opened:
-                frames = np.array(opened.convert("RGB"))[None]
             source = sha256_file(image)
+            keys = self.keys(source, (0,), ())
+            if self.knows(source, keys):
+                return Pictures(source, keys)
+            with Image.open(image) as opened:
+                return Pictures(source, keys, np.array(opened.convert("RGB"))[None])
         except (OSError, UnidentifiedImageError, ValueError) as error:
             reason = f"the reference {image.name} cannot be read ({type(error).__name__})"
-            return ReferenceVectors(nothing, clip_nothing, reason, reason)
-        pictures = {k: v[0] for k, v in self.frame_vectors(frames, source, (0,)).items()}
+            return ReferenceVectors(*self._nothing(), reason, reason)
+
+    def _nothing(self) -> tuple[dict[str, np.ndarray | None], dict[str, np.ndarray | None]]:
+        return {n: None for n in self.recognisers}, {"clip": None} if self.reads_clip else {}
+
+    def _reference(self, image: Path, read: Pictures) -> ReferenceVectors:
+        pictures: dict[str, np.ndarray | None] = {k: v[0] for k, v in read.frame_vectors.items()}
         if not self.reads_faces:
             return ReferenceVectors({}, pictures, None, None)
-        faces = self.faces(frames, source, (0,))
-        if not len(faces[0]):
+        if not len(read.faces[0]):
             reason = f"no face was found in the reference {image.name}"
+            faces, nothing = self._nothing()
             if self.clips_faces:
-                return ReferenceVectors(nothing, clip_nothing, reason, reason)
-            return ReferenceVectors(nothing, pictures, reason, None)
+                return ReferenceVectors(faces, nothing, reason, reason)
+            return ReferenceVectors(faces, pictures, reason, None)
         # Faces are sorted by size: the largest is the reference's person.
-        found = self.face_vectors(frames, faces, source, (0,))
+        largest = {name: vectors[0][0] for name, vectors in read.face_vectors.items()}
         if self.clips_faces:
-            pictures = {"clip": self.clip_face_vectors(frames, faces, source, (0,))[0][0]}
-        return ReferenceVectors({k: v[0][0] for k, v in found.items()}, pictures, None, None)
+            pictures = {"clip": largest.pop("clip")}
+        return ReferenceVectors({**largest}, pictures, None, None)
 
 
-def _pack_faces(faces: Sequence[Faces]) -> dict[str, np.ndarray]:
-    return {
-        "counts": np.array([len(f) for f in faces], np.int64),
-        "retried": np.array([f.retried for f in faces], bool),
-        "boxes": np.concatenate([f.boxes for f in faces]),
-        "landmarks": np.concatenate([f.landmarks for f in faces]),
-        "scores": np.concatenate([f.scores for f in faces]),
-    }
-
-
-def _unpack_faces(stored: dict[str, np.ndarray]) -> list[Faces]:
-    cuts = np.cumsum(stored["counts"])[:-1]
-    parts = [np.split(stored[name], cuts) for name in ("boxes", "landmarks", "scores")]
-    retried = stored["retried"]
-    return [
-        Faces(boxes, landmarks, scores, bool(again))
-        for boxes, landmarks, scores, again in zip(*parts, retried, strict=True)
-    ]
+def _there(frames: np.ndarray | None) -> np.ndarray:
+    if frames is None:
+        raise ValueError("the cached embeddings of this file were removed while it was scored")
+    return frames

@@ -152,6 +152,10 @@ PROTOCOLS: dict[str, Protocol] = {
     )
 }
 DEFAULT_PROTOCOL = STRICT.name
+EMBEDDED_NOTE = (
+    "The embedded recognisers are trained on synthetic avatars: their scores rank avatars, and "
+    "mean little on photographs of real people."
+)
 
 
 def get_protocol(name: str | Protocol = DEFAULT_PROTOCOL) -> Protocol:

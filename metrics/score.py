@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from idbench.engine import FATAL
 from idbench.metrics import arcsim, clipdist, cursim, drift, people, viclip
-from idbench.metrics.base import Embeddings, Metric, make_score
+from idbench.metrics.base import Embeddings, Metric, described_faces, make_score
 from idbench.metrics.cache import EmbeddingCache
-from idbench.metrics.embed import Embedder, ReferenceVectors
+from idbench.metrics.embed import Embedder
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.match import MATCHINGS, FrameMatch
-from idbench.metrics.networks.recogniser import EMBEDDED_NOTE
 from idbench.metrics.networks.sources import Source, pack_folder, parse
+from idbench.metrics.pictures import COUNT, Pictures, ReferenceVectors
 from idbench.metrics.pixels import PixelMetric
 from idbench.metrics.protocols import (
     DEFAULT_PROTOCOL,
+    EMBEDDED_NOTE,
     embedded_note,
     get_protocol,
     sample_frames,
@@ -28,6 +31,7 @@ from idbench.metrics.protocols import (
 )
 from idbench.metrics.settings import Protocol
 from idbench.types import Sample, Score, Video
+from idbench.video import Clip, read_chosen
 
 METRICS: tuple[Metric, ...] = (
     arcsim.METRIC,
@@ -47,6 +51,15 @@ METRICS: tuple[Metric, ...] = (
 
 
 KEPT_FACES = 256
+
+
+@dataclass(frozen=True)
+class Item:
+    """A video to score: what was asked, the sha256 of its file, and its frames (`Scorer.open`)."""
+
+    sample: Sample
+    sha256: str
+    clip: Clip
 
 
 class Scorer:
@@ -102,7 +115,7 @@ class Scorer:
         return self.embedder.weight_hashes()
 
     def providers(self) -> dict[str, list[str]]:
-        """onnxruntime's execution providers by network, of those that it runs."""
+        """onnxruntime's execution providers by network, of those that it has loaded."""
         return self.embedder.providers()
 
     def faces(self, sample: Sample) -> list[dict[str, Any]]:
@@ -113,69 +126,154 @@ class Scorer:
         """
         return self._faces.get(sample.id, [])
 
+    # -- one video
+
     def score(self, sample: Sample, video: Video, video_sha256: str) -> list[Score]:
         """All metrics of one video, long form: rows a frame, an identity, and the video.
 
         `video_sha256` is the hash of the video file, which is part of the cache's key.
         """
         frames = np.asarray(video.frames)
-        if not len(frames):
+        return self.rows(Item(sample, video_sha256, Clip(len(frames), video.fps, frames)))
+
+    def embed(self, sample: Sample, frames: np.ndarray, video_sha256: str) -> Embeddings:
+        """Everything the metrics need of one video of uint8 RGB frames (t, h, w, 3)."""
+        return self._embed([Item(sample, video_sha256, Clip(len(frames), 0.0, frames))])[0]
+
+    def rows(self, item: Item) -> list[Score]:
+        """As `score`; of a clip without frames everything has to be in the cache."""
+        return self._measure(item, self._embed([item])[0]) if item.clip.count else self._empty(item)
+
+    # -- many videos
+
+    def open(self, path: Path, video_sha256: str) -> Clip:
+        """The frames of a video file that are still needed: none where the cache has everything.
+
+        Decodes once and sequentially, the union of what the protocol looks at. May be called
+        from another thread than the one that scores.
+
+        Raises:
+            UnreadableVideo: missing, empty, damaged, or no video.
+        """
+        cache = self.embedder.cache
+        if not self.reads_pixels:
+            known = cache.get(video_sha256, COUNT)
+            if known is not None:
+                count = int(known["frames"][0])
+                keys = self.embedder.keys(
+                    video_sha256, *(tuple(of) for of in self._sampled(count))
+                )
+                if self.embedder.knows(video_sha256, keys):
+                    return Clip(count, 0.0, {})
+        return read_chosen(path, self._needed)
+
+    def score_all(self, items: Sequence[Item]) -> list[list[Score] | Exception]:
+        """The rows of several videos; what they lack runs through the networks together.
+
+        In their order. When that fails, they are scored one by one, so that a bad video costs
+        itself alone: in place of its rows stands what it raised.
+
+        Raises:
+            DiskFull, WeightError: what every further video would meet too.
+        """
+        try:
+            read = iter(self._embed([item for item in items if item.clip.count]))
             return [
-                make_score(sample, metric.name, None, None, None, "the video has no frames")
-                for metric in self.metrics
+                self._measure(item, next(read)) if item.clip.count else self._empty(item)
+                for item in items
             ]
-        embeddings = self.embed(sample, frames, video_sha256)
+        except FATAL:
+            raise
+        except Exception as error:
+            if len(items) == 1:
+                return [error]
+            return [self.score_all([item])[0] for item in items]
+
+    @property
+    def reads_pixels(self) -> bool:
+        """Whether a metric needs all frames, so that embeddings in the cache are not enough."""
+        return any(isinstance(metric, PixelMetric) for metric in self.metrics)
+
+    def _sampled(self, count: int) -> tuple[Counter[int], tuple[int, ...]]:
+        """Of so many frames those for faces and CLIP, with their repeats, and those for ViCLIP."""
+        video = sample_video_frames(self.protocol, count) if self.embedder.reads_viclip else ()
+        return Counter(sample_frames(self.protocol, count)), video
+
+    def _needed(self, count: int) -> Collection[int]:
+        if self.reads_pixels:
+            return range(count)
+        taken, video = self._sampled(count)
+        return {*taken, *video}
+
+    def _empty(self, item: Item) -> list[Score]:
+        reason = "the video has no frames"
+        return [
+            make_score(item.sample, metric.name, None, None, None, reason)
+            for metric in self.metrics
+        ]
+
+    def _measure(self, item: Item, embeddings: Embeddings) -> list[Score]:
+        """The rows of all metrics of one video, once its embeddings are there."""
+        sample, clip = item.sample, item.clip
         with self.embedder.timed("score"):
             rows = [row for metric in self.metrics for row in metric.scores(embeddings)]
-            for metric in self.metrics:
-                if isinstance(metric, PixelMetric):
-                    rows += metric.pixels(embeddings, frames, video.fps)
-        self._faces[sample.id] = _describe(embeddings)
+            if self.reads_pixels:
+                frames = clip.take(range(clip.count))
+                for metric in self.metrics:
+                    if isinstance(metric, PixelMetric):
+                        rows += metric.pixels(embeddings, frames, clip.fps)
+        self._faces[sample.id] = described_faces(embeddings)
         while len(self._faces) > KEPT_FACES:  # the oldest go: memory stays flat
             self._faces.pop(next(iter(self._faces)))
         return rows
 
-    def embed(self, sample: Sample, frames: np.ndarray, video_sha256: str) -> Embeddings:
-        """Everything the metrics need of one video of uint8 RGB frames (t, h, w, 3)."""
+    def _embed(self, items: Sequence[Item]) -> list[Embeddings]:
+        """Everything the metrics need of videos with at least a frame each."""
         embedder = self.embedder
-        taken = Counter(sample_frames(self.protocol, len(frames)))
-        indices = tuple(taken)  # each frame is read once, however often it counts
-        sampled = frames[list(indices)]
-        references = [
-            embedder.reference(r.image) for r in sample.references if r.kind == "face"
+        people = [[r.image for r in i.sample.references if r.kind == "face"] for i in items]
+        embedder.references([image for images in people for image in images])
+        embedder.read_texts([item.sample.prompt for item in items])
+        sampled = [self._sampled(item.clip.count) for item in items]
+        batch = []
+        for item, (taken, video) in zip(items, sampled, strict=True):
+            keys = embedder.keys(item.sha256, tuple(taken), video)
+            one = Pictures(item.sha256, keys)
+            if len(item.clip.frames):  # else everything is known
+                one.frames = item.clip.take(tuple(taken))
+                one.video = item.clip.take(video) if video else None
+                if embedder.cache.get(item.sha256, COUNT) is None:
+                    one.new[COUNT] = {"frames": np.array([item.clip.count])}
+            batch.append(one)
+        embedder.read(batch)
+        return [
+            self._together(item.sample, taken, one, [embedder.reference(i) for i in images])
+            for item, (taken, _), one, images in zip(items, sampled, batch, people, strict=True)
         ]
-        faces: tuple[Faces, ...] = ()
-        matches: tuple[FrameMatch, ...] = ()
-        face_vectors: dict[str, list[np.ndarray]] = {}
-        if embedder.reads_faces:
-            found = embedder.faces(sampled, video_sha256, indices)
-            face_vectors = embedder.face_vectors(sampled, found, video_sha256, indices)
-            faces, matches = tuple(found), self._match(found, face_vectors, references)
-        if embedder.clips_faces:
-            face_vectors["clip"] = embedder.clip_face_vectors(
-                sampled, faces, video_sha256, indices
-            )
-        video_indices = sample_video_frames(self.protocol, len(frames))
+
+    def _together(
+        self, sample: Sample, taken: Counter[int], read: Pictures,
+        references: Sequence[ReferenceVectors],
+    ) -> Embeddings:
+        embedder = self.embedder
         text_vector, share_read = embedder.text_vectors(sample.prompt)
         return Embeddings(
             sample=sample,
             protocol=self.protocol,
-            frames=indices,
-            faces=faces,
-            matches=matches,
-            face_vectors=face_vectors,
+            frames=tuple(taken),
+            faces=tuple(read.faces),
+            matches=self._match(read.faces, read.face_vectors, references)
+            if embedder.reads_faces else (),
+            face_vectors=read.face_vectors,
             reference_vectors={
                 name: [r.faces[name] for r in references] for name in embedder.recognisers
             },
             reference_reasons=tuple(r.face_reason for r in references),
-            frame_vectors=embedder.frame_vectors(sampled, video_sha256, indices),
+            frame_vectors=read.frame_vectors,
             image_vectors={
                 "clip": [r.image.get("clip") for r in references]
             } if embedder.reads_clip else {},
             image_reasons=tuple(r.image_reason for r in references),
-            video_vector=embedder.video_vector(
-                frames[list(video_indices)], video_sha256, video_indices
-            ),
+            video_vector=read.video_vector,
             text_vector=text_vector,
             share_read=share_read,
             repeats=tuple(taken.values()),
@@ -192,24 +290,3 @@ class Scorer:
         return tuple(
             match(of_frame, wanted, f.boxes) for of_frame, f in zip(of_frames, faces, strict=True)
         )
-
-
-def _describe(embeddings: Embeddings) -> list[dict[str, Any]]:
-    described: list[dict[str, Any]] = []
-    if not embeddings.faces:
-        return described
-    names = embeddings.sample.identities
-    for frame, faces, match in zip(
-        embeddings.frames, embeddings.faces, embeddings.matches, strict=True
-    ):
-        assigned = zip(names, match.face_of_reference, strict=True)
-        described.append(
-            {
-                "frame": frame,
-                "boxes": faces.boxes.round(2).tolist(),
-                "landmarks": faces.landmarks.round(2).tolist(),
-                "assignment": {name: face for name, face in assigned if face is not None},
-                "retried": faces.retried,
-            }
-        )
-    return described

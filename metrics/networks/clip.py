@@ -25,6 +25,11 @@ MEAN_STD = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 
+BATCH = 64
+"""Pictures that run through CLIP at once."""
+VIDEO_BATCH, VIDEO_BATCH_CPU = 8, 2
+"""Videos that run through ViCLIP at once; a CPU is busy with two, more cost only memory."""
+
 VBENCH_PICTURE = Picture("crop", "clip", "bicubic-torchvision")
 """ViCLIP's frames as VBench makes them: centre crop; no antialiasing, whole numbers 0..255."""
 INTERNVIDEO_PICTURE = Picture("squash", "imagenet", "bilinear-cv2")
@@ -165,15 +170,39 @@ class ClipEmbedder:
         self.device, self.size = device, config["vision"]["image_size"]
         self.tokenizer = make_tokenizer(config, config["text"]["context_length"])
 
-    @torch.inference_mode()
-    def pictures(self, frames: np.ndarray, picture: Picture, batch: int = 64) -> np.ndarray:
+    def pictures(self, frames: np.ndarray, picture: Picture, batch: int = BATCH) -> np.ndarray:
         """uint8 RGB (n, h, w, 3) to (n, d)."""
-        parts = []
-        for start in range(0, len(frames), batch):
-            x = prepare_pictures(frames[start : start + batch], self.size, picture)
+        return self.pictures_of([frames], picture, batch)[0]
+
+    @torch.inference_mode()
+    def pictures_of(
+        self, videos: Sequence[np.ndarray], picture: Picture, batch: int = BATCH
+    ) -> list[np.ndarray]:
+        """Frames of several videos, uint8 RGB (n, h, w, 3) each of any size, to (n, d) of each.
+
+        They run through the network in batches that reach from one video into the next.
+        """
+        waiting: list[torch.Tensor] = []
+        parts: list[np.ndarray] = []
+
+        def run() -> None:
+            x = torch.cat(waiting)
+            waiting.clear()
             vectors = self.network.encode_image(x.to(self.device), normalize=True)
             parts.append(vectors.cpu().numpy())
-        return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+
+        for frames in videos:
+            start = 0
+            while start < len(frames):
+                end = start + batch - sum(map(len, waiting))
+                waiting.append(prepare_pictures(frames[start:end], self.size, picture))
+                start = end
+                if sum(map(len, waiting)) == batch:
+                    run()
+        if waiting:
+            run()
+        vectors = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+        return np.split(vectors, np.cumsum([len(frames) for frames in videos])[:-1])
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -201,11 +230,25 @@ class ViclipEmbedder:
         self.device, self.size = device, config["vision"]["size"]
         self.tokenizer = make_tokenizer(config, config["text"]["context"])
 
-    @torch.inference_mode()
     def video(self, frames: np.ndarray, picture: Picture) -> np.ndarray:
         """uint8 RGB frames (t, h, w, 3), t the network's temporal positions, to (d,)."""
-        x = prepare_pictures(frames, self.size, picture).transpose(0, 1)[None]
-        return F.normalize(self.network.encode_video(x.to(self.device)))[0].cpu().numpy()
+        return self.videos([frames], picture)[0]
+
+    @torch.inference_mode()
+    def videos(
+        self, videos: Sequence[np.ndarray], picture: Picture, batch: int | None = None
+    ) -> np.ndarray:
+        """As `video`, of several at once, each of any size: to (n, d)."""
+        if batch is None:
+            batch = VIDEO_BATCH_CPU if torch.device(self.device).type == "cpu" else VIDEO_BATCH
+        parts = []
+        for start in range(0, len(videos), batch):
+            x = torch.stack([
+                prepare_pictures(frames, self.size, picture).transpose(0, 1)
+                for frames in videos[start : start + batch]
+            ])
+            parts.append(F.normalize(self.network.encode_video(x.to(self.device))).cpu().numpy())
+        return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> np.ndarray:

@@ -14,10 +14,6 @@ from idbench.metrics.networks.ir import IR
 from idbench.metrics.networks.iresnet import IResNet
 
 BACKBONES: dict[str, type[IResNet] | type[IR]] = {"iresnet": IResNet, "ir": IR}
-EMBEDDED_NOTE = (
-    "The embedded recognisers are trained on synthetic avatars: their scores rank avatars, and "
-    "mean little on photographs of real people."
-)
 
 
 def crops_to_input(crops: np.ndarray | torch.Tensor, size: int) -> torch.Tensor:

@@ -62,33 +62,34 @@ def score(monkeypatch: pytest.MonkeyPatch, protocol: str, world: World) -> dict[
     def order(t: int) -> list[int]:  # as a detector sorts: largest first
         return sorted(range(len(world.boxes[t])), key=lambda i: -area(world.boxes[t][i]))
 
-    def faces(self, frames, source, indices):
-        assert len(frames) == len(indices) == len(set(indices))
-        return [
+    def unit(vectors):
+        return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+    def read(self, batch):
+        (video,) = batch
+        indices = video.frames[:, 0, 0, 0].tolist()
+        assert len(indices) == len(set(indices))
+        video.faces = [
             Faces(world.boxes[t][order(t)].reshape(-1, 4), np.zeros((len(order(t)), 5, 2)),
                   np.ones(len(order(t))))
             for t in indices
         ]
+        for n in self.recognisers:
+            video.face_vectors[n] = [unit(world.faces[n][t][order(t)]) for t in indices]
 
-    def unit(vectors):
-        return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-
-    def face_vectors(self, frames, found, source, indices):
-        return {n: [unit(world.faces[n][t][order(t)]) for t in indices] for n in self.recognisers}
-
-    def reference(self, image):
+    def reference(image):
         who = world.names.index(Path(image).stem)
-        vectors = {n: unit(world.references[n][who]) for n in self.recognisers}
+        vectors = {n: unit(of[who]) for n, of in world.references.items()}
         return ReferenceVectors(vectors, {}, None, None)
 
-    monkeypatch.setattr(Embedder, "faces", faces)
-    monkeypatch.setattr(Embedder, "face_vectors", face_vectors)
-    monkeypatch.setattr(Embedder, "reference", reference)
+    monkeypatch.setattr(Embedder, "read", read)
+    monkeypatch.setattr(Embedder, "references", lambda self, images: [*map(reference, images)])
     references = tuple(Reference("face", n, Path(f"{n}.png")) for n in world.names)
     sample = Sample("s", "any", "p", "a person smiles", "test", references, 0)
     names = ("arcsim", "cursim", "face_coverage", "not_measured")
     scorer = Scorer(protocol, None, [m for m in _all_metrics() if m.name in names])
     frames = np.zeros((len(world.boxes), 8, 8, 3), np.uint8)
+    frames += np.arange(len(frames), dtype=np.uint8)[:, None, None, None]  # told by their colour
     rows = scorer.score(sample, Video(frames, 8.0), "0" * 64)
     found = {(row.metric, row.identity, row.frame): row for row in rows}
     assert len(found) == len(rows)

@@ -151,9 +151,53 @@ def test_every_part_changes_the_key():
 
 def test_a_damaged_cache_file_is_computed_anew(tmp_path):
     cache = EmbeddingCache(tmp_path)
-    cache.put("ff" * 32, {"a": np.arange(3)})
-    np.testing.assert_array_equal(cache.get("ff" * 32)["a"], [0, 1, 2])
-    path = cache.path("ff" * 32)
+    source, key = "ff" * 32, "ab" * 32
+    cache.put(source, {key: {"a": np.arange(3)}})
+    np.testing.assert_array_equal(cache.get(source, key)["a"], [0, 1, 2])
+    path = cache.path(source)
     path.write_bytes(path.read_bytes()[:40])
-    assert cache.get("ff" * 32) is None
+    again = EmbeddingCache(tmp_path)
+    assert again.get(source, key) is None
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+    again.put(source, {key: {"a": np.arange(4)}})
+    np.testing.assert_array_equal(EmbeddingCache(tmp_path).get(source, key)["a"], np.arange(4))
+
+
+def test_arrays_of_one_source_are_kept_together_in_all_shapes(tmp_path):
+    source = "ff" * 32
+    arrays = {
+        "none": np.zeros((0, 4), np.float32), "one": np.asarray(0.5),
+        "flags": np.array([True, False]), "mirrored": np.arange(6.0).reshape(2, 3)[:, ::-1],
+    }
+    EmbeddingCache(tmp_path).put(source, {"first": arrays})
+    EmbeddingCache(tmp_path).put(source, {"second": {"x": np.arange(2)}})
+    cache = EmbeddingCache(tmp_path)
+    for name, value in arrays.items():
+        found = cache.get(source, "first")[name]
+        assert found.shape == value.shape and found.dtype == value.dtype
+        np.testing.assert_array_equal(found, value)
+    assert cache.get(source, "third") is None and cache.get("ee" * 32, "first") is None
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [cache.file(source, "second")]
+
+
+def test_embeddings_kept_in_the_older_form_are_read(tmp_path):
+    """At first each key had a file of its own, KEY.npz."""
+    source, key = "ff" * 32, "ab" * 32
+    older = tmp_path / "ab" / f"{key}.npz"
+    older.parent.mkdir()
+    np.savez(older, vectors=np.arange(3))
+    cache = EmbeddingCache(tmp_path)
+    np.testing.assert_array_equal(cache.get(source, key)["vectors"], [0, 1, 2])
+    assert cache.file(source, key) == older
+    older.write_bytes(older.read_bytes()[:40])
+    assert EmbeddingCache(tmp_path).get(source, key) is None
+
+
+def test_memory_of_the_cache_is_bounded(tmp_path):
+    from idbench.metrics import cache as module
+
+    cache = EmbeddingCache(tmp_path)
+    for i in range(module.KEPT + 20):
+        cache.put(f"{i:064x}", {"key": {"x": np.full(3, i)}})
+    assert len(cache._read) == module.KEPT
+    assert cache.get(f"{0:064x}", "key")["x"][0] == 0

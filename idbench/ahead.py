@@ -1,0 +1,74 @@
+"""Work that runs ahead in a thread, as far as a bound on its results allows."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from threading import Condition, Thread
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Ahead(Generic[T, R]):
+    """`read(item)` of each item, in order, read ahead in a thread.
+
+    Iterating gives (item, result), or (item, the exception that `read` raised). At most `limit`
+    results wait or are being read; a result that makes those waiting larger than `most` (by
+    `size`) is the last one read until they are taken. Leaving the iteration, Ctrl-C included,
+    stops the thread after the item that it is at.
+    """
+
+    def __init__(
+        self, items: Sequence[T], read: Callable[[T], R], limit: int,
+        size: Callable[[R], int] = lambda result: 0, most: int = 0,
+    ) -> None:
+        self._items, self._read, self._size = items, read, size
+        self._limit, self._most = limit, most
+        self._ready: deque[tuple[T, R | Exception, int]] = deque()
+        self._waiting = 0
+        self._stop = False
+        self._changed = Condition()
+
+    def __iter__(self) -> Iterator[tuple[T, R | Exception]]:
+        thread = Thread(target=self._work, name="read ahead", daemon=True)
+        thread.start()
+        try:
+            for _ in self._items:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._ready)
+                    item, result, size = self._ready.popleft()
+                    self._waiting -= size
+                    self._changed.notify_all()
+                yield item, result
+                del item, result  # not held while the next one is waited for
+        finally:
+            with self._changed:
+                self._stop = True
+                self._changed.notify_all()
+            thread.join()
+
+    def _work(self) -> None:
+        for item in self._items:
+            with self._changed:
+                self._changed.wait_for(self._room)
+                if self._stop:
+                    return
+            result: R | Exception
+            size = 0
+            try:
+                result = self._read(item)
+                size = self._size(result)
+            except Exception as error:
+                result = error
+            with self._changed:
+                self._ready.append((item, result, size))
+                self._waiting += size
+                self._changed.notify_all()
+            del result
+
+    def _room(self) -> bool:
+        if self._stop or not self._ready:
+            return True
+        return len(self._ready) < self._limit and (not self._most or self._waiting < self._most)

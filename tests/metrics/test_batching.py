@@ -1,0 +1,254 @@
+"""Videos scored in windows: the same values and order as one by one, and bounded memory."""
+
+from __future__ import annotations
+
+import gc
+import json
+import threading
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from toy import World
+
+from idbench import scoring
+from idbench.metrics.embed import Embedder
+from idbench.metrics.faces.align import TEMPLATE
+from idbench.metrics.faces.detect import Faces
+from idbench.metrics.score import Scorer
+from idbench.timings import Timings
+from idbench.types import Video
+from idbench.video import Clip, UnreadableVideo, count_frames, read_chosen, write_video
+
+SIZES = [(64, 96), (64, 96), (96, 64), (48, 48), (64, 96), (72, 128)]
+"""Of the videos, height and width."""
+BAD = 2
+"""Of the rows, the one whose file is no video."""
+
+
+def find_faces(detector, frames, settings, batch):
+    """As many faces as the first pixel says (0 to 2), side by side: no network, any size."""
+    found = []
+    for frame in frames:
+        count, width = int(frame[0, 0].mean()) // 100, frame.shape[1]
+        boxes = [[x, 4, x + width / 2 - 4, 40] for x in (2, width / 2)][:count]
+        marks = [TEMPLATE / 112 * 40 + (x, 2) for x in (2, width / 2)][:count]
+        found.append(Faces(
+            np.array(boxes, np.float32).reshape(-1, 4),
+            np.array(marks, np.float32).reshape(-1, 5, 2), np.ones(count, np.float32),
+        ))
+    return found
+
+
+@pytest.fixture
+def world(tiny_weights, tmp_path, monkeypatch) -> World:
+    """Six videos of four sizes with one and two people and none, and in between a file that is no
+    video; `videos.jsonl` names them all."""
+    monkeypatch.setattr("idbench.metrics.embed.find_faces", find_faces)
+    rng = np.random.default_rng(0)
+    rows = []
+    for i, (height, width) in enumerate(SIZES):
+        frames = rng.integers(0, 255, (3 + i, height, width, 3), dtype=np.uint8)
+        frames[:, :8, :8] = (150, 250, 150, 150, 250, 0)[i]
+        write_video(tmp_path / f"v{i}.mp4", Video(frames, 8.0))
+        people = 2 if i in (1, 4) else 1
+        for p in range(people):
+            frames[0, :8, :8] = 150
+            Image.fromarray(frames[p]).save(tmp_path / f"r{i}{p}.png")
+        rows.append({"video": f"v{i}.mp4", "prompt": f"a man {i % 3}",
+                     "references": [f"r{i}{p}.png" for p in range(people)]})
+    (tmp_path / "bad.mp4").write_bytes(b"no video" * 30)
+    rows.insert(BAD, {**rows[0], "video": "bad.mp4"})
+    (tmp_path / "videos.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return World(tmp_path, tmp_path)
+
+
+def score(world: World, out: str, *more: str) -> pd.DataFrame:
+    done = world.run("score", "--manifest", "videos.jsonl", "--out", out, "--name", "x", *more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = pd.read_parquet(world.folder / out / "scores.parquet")
+    found["reason"] = found["reason"].str.replace(f"{out}/samples", "RUN/samples")
+    return found
+
+
+def test_values_and_order_do_not_depend_on_the_window(world, monkeypatch):
+    monkeypatch.setattr(scoring, "WINDOW", 1)
+    whole, batches = Embedder.read, []
+
+    def read(self, batch):
+        if "viclip" in batch[0].keys:  # not references
+            batches.append(len(batch))
+        whole(self, batch)
+
+    monkeypatch.setattr(Embedder, "read", read)
+    alone = score(world, "alone")
+    for window in (3, 8):
+        monkeypatch.setattr(scoring, "WINDOW", window)
+        batches.clear()
+        together = score(world, f"window{window}")
+        assert max(batches) == min(window, len(SIZES))  # they were read together
+        words = ["sample", "metric", "identity", "frame", "status", "reason"]
+        pd.testing.assert_frame_equal(together[words], alone[words])
+        np.testing.assert_allclose(together["value"], alone["value"], atol=1e-5, rtol=0)
+        for path in (world.folder / "alone/samples").glob("*/faces.json"):
+            other = world.folder / f"window{window}/samples" / path.parent.name / "faces.json"
+            assert json.loads(path.read_text()) == json.loads(other.read_text())
+    assert {"own_minus_other", "arcsim", "cursim", "viclip", "clipdist"} <= set(alone["metric"])
+    samples = alone["sample"].drop_duplicates().tolist()
+    unscored = alone[alone["sample"] == samples[BAD]]
+    assert (unscored["status"] == "unscored").all()
+    assert unscored["reason"].str.contains("cannot be read").all()
+    arcsim = alone[(alone["metric"] == "arcsim") & alone["identity"].isna()]
+    # The bad file and the video without a face; the others have their value.
+    assert arcsim["value"].isna().sum() == 2 and len(arcsim) == len(SIZES) + 1
+    assert arcsim["value"].dropna().nunique() == len(SIZES) - 1
+
+
+def test_what_fails_in_a_window_costs_itself_alone(world, monkeypatch):
+    good = score(world, "good")
+    samples = good["sample"].drop_duplicates().tolist()
+    whole = Scorer._measure
+
+    def measure(self, item, embeddings):
+        if item.sample.id == samples[4]:
+            raise RuntimeError("too\nbad")
+        return whole(self, item, embeddings)
+
+    monkeypatch.setattr(Scorer, "_measure", measure)
+    found = score(world, "failing")
+    bad = found["sample"] == samples[4]
+    assert (found[bad]["reason"] == "scoring failed: RuntimeError: too bad").all()
+    others = good[good["sample"] != samples[4]].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found[~bad].reset_index(drop=True), others)
+    assert "RuntimeError" in (world.folder / "failing/errors.log").read_text()
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """From `no_work()` on no network is loaded, and nothing decoded that can be."""
+    def forbidden(*_, **__):
+        raise AssertionError("a network was loaded, or a video decoded")
+
+    def decoded(path, choose):
+        read_chosen(path, choose)
+        forbidden()
+
+    def switch():
+        for name in ("detector", "recogniser", "clip", "viclip"):
+            monkeypatch.setattr(Embedder, name, forbidden)
+        monkeypatch.setattr("idbench.metrics.score.read_chosen", decoded)
+
+    return switch
+
+
+def test_scoring_again_decodes_nothing_and_runs_no_network(world, no_work):
+    wanted = score(world, "run")
+    for path in (world.folder / "run/samples").glob("*/scores.json"):
+        path.unlink()
+    no_work()
+    pd.testing.assert_frame_equal(score(world, "run"), wanted)
+    # Another protocol, of the same embeddings.
+    done = world.run("score", "run", "--protocol", "consisid-v1")
+    assert done.returncode == 0, done.stderr
+    consisid = pd.read_parquet(world.folder / "run/scores.parquet")
+    assert set(consisid["metric"]) == {"arcsim", "cursim", "face_coverage", "not_measured"}
+    assert not consisid["reason"].str.contains("failed", na=False).any()
+    assert consisid[consisid["metric"] == "arcsim"]["value"].notna().any()
+
+
+def test_ctrl_c_keeps_what_is_finished(world, monkeypatch):
+    monkeypatch.setattr(scoring, "WINDOW", 2)
+    whole, calls = Scorer.score_all, []
+
+    def interrupted(self, items):
+        calls.append(len(items))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return whole(self, items)
+
+    monkeypatch.setattr(Scorer, "score_all", interrupted)
+    done = world.run("score", "--manifest", "videos.jsonl", "--out", "run", "--name", "x")
+    assert done.returncode == 130
+    assert len(list((world.folder / "run/samples").glob("*/scores.json"))) == 4
+    assert not [t for t in threading.enumerate() if t.name == "read ahead"]
+    monkeypatch.setattr(Scorer, "score_all", whole)
+    assert score(world, "run")["sample"].nunique() == len(SIZES) + 1
+
+
+class _Counted(dict):
+    """Frames whose life is counted."""
+
+
+class _Record:
+    video_sha256 = "-"
+
+    def __init__(self, path: Path) -> None:
+        self.video = path
+
+
+@pytest.mark.parametrize("each", [0, 100])
+def test_memory_is_bounded_by_the_window_and_by_bytes(tmp_path, monkeypatch, each):
+    """`each`: bytes of a video; a window holds 250 of them."""
+    monkeypatch.setattr(scoring, "WINDOW", 4)
+    monkeypatch.setattr(scoring, "WINDOW_BYTES", 250)
+    monkeypatch.setattr(scoring, "sha256_file", lambda path: "-")
+    alive: set[int] = set()
+    most = opened = 0
+
+    class Fake:
+        def open(self, path, digest):
+            nonlocal most, opened
+            frames = _Counted({0: np.zeros((each, 1, 1), np.uint8)})
+            opened += 1
+            number = opened
+            alive.add(number)
+            weakref.finalize(frames, alive.discard, number)
+            most = max(most, len(alive))
+            return Clip(1, 8.0, frames)
+
+    seen = []
+    records = [_Record(Path(str(i))) for i in range(60)]
+    for window in scoring._windows(records, Fake(), Timings()):
+        seen += [record.video.name for record, _ in window]
+        assert len(window) <= (3 if each else 4)
+        del window
+        gc.collect()
+    assert seen == [str(i) for i in range(60)]
+    # A window, as many read ahead, and no more.
+    assert 1 < most <= (6 if each else 8)
+
+
+def test_only_frames_that_are_looked_at_are_kept(tmp_path, monkeypatch):
+    frames = np.random.default_rng(0).integers(0, 255, (20, 16, 24, 3), dtype=np.uint8)
+    path = tmp_path / "v.mp4"
+    write_video(path, Video(frames, 8.0))
+    asked = []
+
+    def choose(count):
+        asked.append(count)
+        return (0, 3, 3, count - 1)
+
+    clip = read_chosen(path, choose)
+    assert asked == [20, 20] and sorted(clip.frames) == [0, 3, 19] and clip.count == 20
+    assert clip.bytes == 3 * frames[0].nbytes and clip.take([3, 3]).shape == (2, 16, 24, 3)
+    np.testing.assert_array_equal(clip.take(range(0, 1))[0], read_chosen(path, range).take([0])[0])
+    # A header that says another number costs a second decoding, not the right frames.
+    import idbench.video as video
+
+    whole = video._decode
+
+    def lying(path):
+        for frame, about in whole(path):
+            yield frame, type(about)(about.fps, about.crop, 7)
+
+    monkeypatch.setattr(video, "_decode", lying)
+    again = read_chosen(path, choose)
+    assert asked[2:] == [7, 20] and sorted(again.frames) == [0, 3, 19]
+    np.testing.assert_array_equal(again.take([19]), clip.take([19]))
+    monkeypatch.undo()
+    assert count_frames(path) == 20
+    with pytest.raises(UnreadableVideo, match="is missing"):
+        read_chosen(tmp_path / "gone.mp4", choose)
