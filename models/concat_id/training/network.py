@@ -187,11 +187,12 @@ class Denoiser(nn.Module):
         """
         if not self.wan:
             held = references if references.shape[1] else None
-            return denoise(self.transformer, latents, held, text, times)
+            # A part of the output; FSDP's hooks want no view.
+            return denoise(self.transformer, latents, held, text, times).clone()
         output = self.transformer(
             latents.transpose(1, 2), times, text, references.transpose(1, 2), return_dict=False
         )[0]
-        return output.transpose(1, 2)
+        return output.transpose(1, 2).contiguous()
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

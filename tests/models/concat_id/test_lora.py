@@ -156,4 +156,4 @@ def test_without_peft_it_is_said(trained, base, cache, monkeypatch, tmp_path):
     with pytest.raises(UserError, match=r"LoRA needs the package peft; run pip install"):
         loop.train(stage(base, cache), tmp_path)
     with pytest.raises(UserError, match=r"holds LoRA adapters, which need the package peft"):
-        ConcatID(weights=str(session.state_dir / "export"), device="cpu").load()
+        adapters.load(network.load(session.recipe), session.state_dir / "export")

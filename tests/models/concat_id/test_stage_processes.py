@@ -30,12 +30,13 @@ FSDP = """
 import json, sys
 from pathlib import Path
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType
 from torch.distributed.tensor import DTensor
 torch.set_num_threads(1)
 PartialState(cpu=True)
 PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+Accelerator.end_training = lambda self: None  # the processes go on to talk to each other
 from idbench.models.concat_id.training import loop
 from idbench.models.concat_id.training.recipe import StageRecipe, read
 from idbench.models.concat_id.training.samples import Cache
