@@ -84,10 +84,7 @@
     }
     follow();
   }, { threshold: 0.2 });
-  const say = () => {
-    button.textContent = playing ? "Pause videos" : "Play videos";
-    button.setAttribute("aria-pressed", String(playing));
-  };
+  const say = () => { button.textContent = playing ? "Pause videos" : "Play videos"; };
   button.addEventListener("click", () => {
     playing = !playing;
     say();
