@@ -21,7 +21,7 @@ from idbench.commands import options as opt
               help="Identities that are moved.")
 @click.option("--steps", type=click.IntRange(3, 50), default=5, show_default=True,
               help="Places on each axis.")
-@click.option("--clips", type=click.IntRange(2, 5000), default=24, show_default=True,
+@click.option("--clips", type=click.IntRange(2, 5000), default=48, show_default=True,
               help="Clips for ViCLIP.")
 @click.option("--height", type=click.IntRange(48, 1080), default=96, show_default=True,
               help="Height of the frames, pixels.")

@@ -92,8 +92,7 @@ def find(readings: Sequence[Reading], preferences: Sequence[Preference]) -> Find
         )
         for e in EDITED
     }
-    true = {p.clip: p.true for p in preferences}
-    prompt_auc = auc(list(true.values()), [p.other for p in preferences])
+    prompt_auc = auc([p.true for p in preferences], [p.other for p in preferences])
     return Findings(
         curves, correlations, aucs, preferred, prompt_auc, scored,
         _claims(readings, correlations, aucs, preferred),

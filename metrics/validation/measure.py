@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from idbench.prompts.avatars.scene import (
     Garment,
     Scene,
 )
-from idbench.prompts.language import describe
+from idbench.prompts.language import describe, tokens
 from idbench.prompts.sampling import random_scene
 from idbench.types import Reference, Sample, Video
 
@@ -33,6 +34,7 @@ AXES = ("identity", "shape", "yaw", "pitch", "expression")
 MAXIMUM_YAW, MAXIMUM_PITCH = 0.44, 0.26
 MOVED_EXPRESSIONS = ("laugh", "surprise", "anger", "sadness")
 EDITED = ("expression", "motion", "garment", "background")
+WORDINGS = 12
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Sizes:
 
     people: int = 12
     steps: int = 5
-    clips: int = 24
+    clips: int = 48
     height: int = 96
     seed: int = 0
 
@@ -103,10 +105,16 @@ def read_faces(
         expression = MOVED_EXPRESSIONS[index % len(MOVED_EXPRESSIONS)]
         background = BACKGROUNDS[1 + index % (len(BACKGROUNDS) - 1)]
         side = 1.0 if index % 2 else -1.0
+        start: list[Reading] = []  # the same picture on every axis
         for axis in AXES:
             for share in np.linspace(0.0, 1.0, sizes.steps).tolist():
+                if share == 0.0 and start:
+                    readings += [replace(r, axis=axis) for r in start]
+                    continue
                 frame = _frame(axis, share, mine, other, expression, side, background, sizes)
-                readings += _scored(scorer, frame, reference, axis, share)
+                rows = _scored(scorer, frame, reference, axis, share)
+                readings += rows
+                start = start or rows
         step(name)
     return readings
 
@@ -159,13 +167,26 @@ def edited(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene:
     return replace(scene, people=(only,))
 
 
+def wordings(
+    scene: Scene, other: Scene, rng: np.random.Generator, draws: int = WORDINGS
+) -> tuple[str, str]:
+    """A prompt of each of two scenes, of `draws` wordings the one in which they differ least.
+
+    Both name all of `EDITED`. A draw may turn the rest of a sentence too when one value is another:
+    then it is not the edit alone that is measured.
+    """
+    best: tuple[float, str, str] = (-1.0, "", "")
+    for wording in rng.integers(2**31, size=draws).tolist():
+        one, two = (describe(s, np.random.default_rng(wording), EDITED) for s in (scene, other))
+        alike = SequenceMatcher(None, tokens(one), tokens(two)).ratio()
+        best = max(best, (alike, one, two))
+    return best[1], best[2]
+
+
 def read_prompts(
     sizes: Sizes, cache: Path, protocol: str, step: Step = lambda note: None
 ) -> list[Preference]:
-    """ViCLIP of clips with their true prompt and with prompts in which one thing was changed.
-
-    Both prompts name the same attributes and are worded by the same draw.
-    """
+    """ViCLIP of clips with their true prompt and with prompts in which one thing was changed."""
     scorer = Scorer(protocol, cache, (viclip.METRIC,))
     rng = np.random.default_rng([81929, sizes.seed])
     found = []
@@ -173,19 +194,16 @@ def read_prompts(
         scene = random_scene(rng, 1, VALIDATION_IDENTITIES)
         video = render_clip(scene, frames=9, height=sizes.height, width=sizes.height * 3 // 2)
         digest = hashlib.sha256(video.frames.tobytes()).hexdigest()
-        wording = int(rng.integers(2**31))
 
         def score(
-            of: Scene, frames: np.ndarray = video.frames, digest: str = digest,
-            wording: int = wording,
+            text: str, frames: np.ndarray = video.frames, digest: str = digest
         ) -> float:
-            text = describe(of, np.random.default_rng(wording), EDITED)
             sample = Sample(digest[:16], "single", "p", text, "c", (), 0)
             (row,) = scorer.score(sample, Video(frames, 8.0), digest)
             return float("nan") if row.value is None else row.value
 
-        true = score(scene)
         for attribute in EDITED:
-            found.append(Preference(index, attribute, true, score(edited(scene, attribute, rng))))
+            true, other = wordings(scene, edited(scene, attribute, rng), rng)
+            found.append(Preference(index, attribute, score(true), score(other)))
         step(f"clip {index}")
     return found
