@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from report_runs import make_run
 
 from idbench.reports.html import build_report
 
 from .browser import Browser, browse, why_not
-from .conftest import make_run
 from .test_html import HOSTILE
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=f"needs a browser; {why_not()}")

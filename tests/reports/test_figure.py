@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from report_runs import FRAMES, make_run
 
 from idbench.commands.figure import figure
 from idbench.errors import UserError
 from idbench.reports import figures, series, tables
 from idbench.runs import Run
-
-from .conftest import FRAMES, make_run
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from report_runs import WEIGHT, make_run
 
 from idbench.errors import UserError
 from idbench.reports import data, figures, media
 from idbench.reports.html import build_report, curve_path, interval, number, reasons_of
 from idbench.runs import Run
 from idbench.statistics import Estimate
-
-from .conftest import WEIGHT, make_run
 
 HOSTILE = (
     '</script><script>document.title="pwned"</script><img src=x onerror="alert(1)"> $x_{$ {{7*7}}'

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from report_runs import FRAMES, make_run
 
 from idbench.errors import UserError
 from idbench.reports.strip import strip
 from idbench.runs import Run
 from idbench.video import read_video
-
-from .conftest import FRAMES, make_run
 
 
 def _pictures(figure) -> list[np.ndarray]:

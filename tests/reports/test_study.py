@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report_runs import make_run
 
 from idbench.errors import UserError
 from idbench.reports import votes
@@ -21,8 +22,6 @@ from idbench.reports.study_page import render, write
 from idbench.reports.study_server import HOST, StudyServer
 from idbench.runs import Run
 from idbench.video import read_video
-
-from .conftest import make_run
 
 SYSTEMS = ("secretone", "secrettwo", "secretthree")
 

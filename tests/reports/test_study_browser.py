@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from report_runs import make_run
 
 from idbench.reports import study_score, votes
 from idbench.reports.study import Study, build
@@ -14,7 +15,6 @@ from idbench.reports.study_page import write
 from idbench.runs import Run
 
 from .browser import Browser, browse, why_not
-from .conftest import make_run
 from .test_study import serving
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=f"needs a browser; {why_not()}")

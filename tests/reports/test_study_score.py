@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from report_runs import make_run
 
 from idbench.commands.study import study as command
 from idbench.errors import UserError
@@ -17,7 +18,6 @@ from idbench.reports.study import Study
 from idbench.reports.study_figure import bars
 from idbench.runs import Run
 
-from .conftest import make_run
 from .test_study import SYSTEMS, answer, build_study, systems
 
 

@@ -1,30 +1,16 @@
-"""The documentation: links and pictures exist, commands and code shown are real."""
+"""The documentation: links and pictures exist, the code shown is real."""
 
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
-import click
 import pytest
 import yaml
-
-from idbench.cli import COMMANDS, cli
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
-
-
-def _commands() -> list[tuple[str, str]]:
-    found = []
-    for page in PAGES:
-        for language, text in FENCE.findall(page.read_text(encoding="utf-8")):
-            if language == "bash":
-                found += [(page.name, line) for line in text.replace("\\\n", "").splitlines()
-                          if line.startswith("idbench ")]
-    return found
 
 
 def test_every_page_is_in_the_navigation_once() -> None:
@@ -45,18 +31,6 @@ def test_every_picture_is_shown() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     for picture in (ROOT / "docs" / "pictures").iterdir():
         assert f"pictures/{picture.name}" in text, picture.name
-
-
-@pytest.mark.parametrize(("page", "line"), _commands())
-def test_commands_shown_have_these_options(page: str, line: str) -> None:
-    words = shlex.split(line, comments=True)[1:]
-    assert words[0] in COMMANDS, line
-    command = cli.get_command(click.Context(cli), words[0])
-    assert command is not None
-    if isinstance(command, click.Group):
-        command = command.commands[words.pop(1)]
-    known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
-    assert {w for w in words[1:] if w.startswith("-")} <= known | {"--help"}, line
 
 
 def test_python_of_the_training_page_runs() -> None:
