@@ -186,7 +186,12 @@ class ConcatID:
         """The variant that generates `sample`."""
         if self.variant is not None:
             return self.variant
-        return {0: "base", 1: "single"}.get(len(sample.references), "multi")
+        kinds = tuple(reference.kind for reference in sample.references)
+        fitting = {
+            (): "base", ("face",): "single",
+            ("face", "garment"): "tryon", ("face", "background"): "background",
+        }
+        return fitting.get(kinds, "multi")
 
     def pipeline(self, variant: str) -> VideoPipeline:
         """The pipeline of a variant, its networks loaded once."""

@@ -63,7 +63,8 @@ def test_pairs_need_embeddings(home):  # noqa: F811
         training.load_pool(recipe(similar=[0.0, 1.0]), home / "x")
 
 
-def test_a_subject_comes_after_the_face(home):  # noqa: F811
+def test_a_subject_comes_after_the_face(home, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("IDBENCH_WEIGHTS", str(home))
     for path in sorted((home / "latents").glob("image_one/*")):
         count = len(np.load(path / "references.npy"))
         np.save(path / "garment.npy", np.full((count, 4, 4, 6), 7, np.float16))
