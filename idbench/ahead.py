@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from threading import Condition, Thread
 from typing import Generic, TypeVar
 
@@ -31,7 +31,7 @@ class Ahead(Generic[T, R]):
         self._stop = False
         self._changed = Condition()
 
-    def __iter__(self) -> Iterator[tuple[T, R | Exception]]:
+    def __iter__(self) -> Generator[tuple[T, R | Exception], None, None]:
         thread = Thread(target=self._work, name="read ahead", daemon=True)
         thread.start()
         try:

@@ -162,19 +162,19 @@ def _windows(
     While a window is scored, a thread decodes the next.
     """
 
-    def read(record: Record) -> Clip | str:
+    def read(record: Record) -> Clip | str | Exception:
         if record.video is None or record.video_sha256 is None:
             return record.reason or "there is no video"
         if sha256_file(record.video) != record.video_sha256:
             return "the video was changed after it was finished"
         return scorer.open(record.video, record.video_sha256)
 
-    def size(read: Clip | str) -> int:
-        return 0 if isinstance(read, str) else read.bytes
+    def size(read: Clip | str | Exception) -> int:
+        return 0 if isinstance(read, str | Exception) else read.bytes
 
     window: list[tuple[Record, Clip | str | Exception]] = []
     filled = 0
-    reading = iter(Ahead(records, read, WINDOW, size, WINDOW_BYTES))
+    reading = iter(Ahead[Record, Clip | str | Exception](records, read, WINDOW, size, WINDOW_BYTES))
     try:
         while True:
             with timings.phase("decode"):  # what the networks wait for it; the rest runs beside
@@ -182,8 +182,7 @@ def _windows(
             if found is None:
                 break
             window.append(found)
-            if not isinstance(found[1], Exception):
-                filled += size(found[1])
+            filled += size(found[1])
             if len(window) == WINDOW or filled >= WINDOW_BYTES:
                 del found
                 yield window

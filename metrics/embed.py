@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class Embedder(Networks):
         for name in self.recognisers:
             first = self._part(name).get("crop_first", protocol.detection.crop)
             self._of_faces(name, batch, crops, first, protocol.detection.crop,
-                           lambda faces, name=name: self.recogniser(name).embed(faces))
+                           partial(self._recognise, name))
         if self.clips_faces:
             side, picture = protocol.clip_crop, protocol.clip_picture
             self._of_faces("clip faces", batch, crops, side, side,
@@ -106,6 +107,10 @@ class Embedder(Networks):
         size = DETECTED[self.device.partition(":")[0]]
         found = [find_faces(detector, _there(one.frames), settings, size) for one in missing]
         return [pack_faces(faces) for faces in found]
+
+    def _recognise(self, name: str, faces: np.ndarray) -> np.ndarray:
+        """Embeddings of aligned faces; the network is loaded with the first that need it."""
+        return self.recogniser(name).embed(faces)
 
     def _of_faces(
         self, step: str, batch: Sequence[Pictures], crops: dict[tuple[int, int], np.ndarray],

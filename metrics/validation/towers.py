@@ -13,6 +13,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +74,8 @@ def with_value(scene: Scene, attribute: str, value: str) -> Scene:
     if attribute == "garment":
         garment = replace(person.garment, colour=value)
         return replace(scene, people=(replace(person, garment=garment),))
-    return replace(scene, people=(replace(person, **{attribute: value}),))
+    changed: dict[str, Any] = {attribute: value}
+    return replace(scene, people=(replace(person, **changed),))
 
 
 def read_linearly(vectors: np.ndarray, labels: np.ndarray) -> np.ndarray:

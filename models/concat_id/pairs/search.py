@@ -103,7 +103,7 @@ def _faiss(vectors: np.ndarray, low: float) -> Iterator[tuple[np.ndarray, np.nda
     index.train(np.ascontiguousarray(vectors[np.sort(sample)]))
     for start in range(0, count, BASE_BLOCK):
         index.add(np.ascontiguousarray(vectors[start : start + BASE_BLOCK]))
-    index.nprobe = min(cells, max(16, cells // 8))
+    index.nprobe = min(cells, max(16, cells // 8))  # type: ignore[attr-defined]
     for start in range(0, count, QUERY_BLOCK):
         asking = np.ascontiguousarray(vectors[start : start + QUERY_BLOCK])
         limits, _, columns = index.range_search(asking, low - _SLACK)

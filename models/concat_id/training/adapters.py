@@ -41,7 +41,8 @@ def add(transformer: Any, recipe: StageRecipe) -> None:
         nn.Module.to(transformer, torch.bfloat16)  # frozen: nothing is lost by small updates
     torch.manual_seed(recipe.seed + 1)  # of the adapters' first weights
     transformer.add_adapter(LoraConfig(
-        r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, target_modules=list(TARGETS)
+        r=recipe.lora_rank, lora_alpha=recipe.lora_alpha,  # type: ignore[arg-type]  # floats work
+        target_modules=list(TARGETS),
     ))
     for parameter in transformer.parameters():
         if parameter.requires_grad:
