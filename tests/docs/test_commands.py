@@ -167,6 +167,8 @@ def test_other_programs_shown_are_there() -> None:
             assert importlib.util.find_spec(shown.words[2]), shown.line
             files = [word for word in shown.words[3:] if word.endswith(".py")]
             assert all((ROOT / file).is_file() for file in files), shown.line
+        elif shown.words[0] == "python":
+            assert (ROOT / shown.words[1]).is_file(), shown.line
         elif shown.words[:2] == ("accelerate", "launch"):
             assert importlib.util.find_spec("accelerate") and shown.arguments[0] == "train"
         elif shown.words[0].startswith("launch="):

@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from diffusers import CogVideoXDPMScheduler, FlowMatchEulerDiscreteScheduler
 from huggingface_hub import save_torch_state_dict
 
@@ -40,7 +41,7 @@ def export(session: Session) -> Path:
     """
     accelerator, recipe = session.accelerator, session.recipe
     state = {
-        key.removeprefix("transformer."): value
+        key.removeprefix("transformer."): _whole(value)
         for key, value in accelerator.get_state_dict(session.network).items()
     }
     target = session.state_dir / "export"
@@ -106,6 +107,12 @@ def complete(folder: Path, recipe: StageRecipe, config: Mapping[str, Any]) -> st
     scheduler.save_pretrained(folder / "scheduler")
     write_json(folder / "model_index.json", index)
     return None
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor with a storage of its own: gathered shards may be views, which are not written."""
+    own = tensor.numel() * tensor.element_size() == tensor.untyped_storage().nbytes()
+    return tensor if own else tensor.clone()
 
 
 def _embedded(folder: Path) -> dict[str, Any]:

@@ -45,9 +45,13 @@ def tiny_parts(monkeypatch):
     torch.manual_seed(0)
     vae = build_vae(VAE)
     monkeypatch.setattr(networks, "load_vae", lambda: vae)
-    monkeypatch.setattr(
-        networks, "load_text_encoder", lambda: lambda prompts: torch.ones(len(prompts), 8, 12)
-    )
+    tokenizer = networks.build_tokenizer(["a", "person", "smiles", "."])
+    network = networks.build_text_encoder({
+        "vocab_size": len(tokenizer), "d_model": 12, "num_layers": 1, "num_heads": 2, "d_kv": 6,
+        "d_ff": 16,
+    })
+    text = networks.TextEncoder(tokenizer, network.eval())
+    monkeypatch.setattr(networks, "load_text_encoder", lambda: text)
     monkeypatch.setattr(caching, "_weight_hashes", lambda source: {"vae": "0"})
     return components.Autoencoder(vae)
 
@@ -106,7 +110,7 @@ def test_cache_holds_clips_text_and_references_of_usable_pairs(pairs, tiny_parts
     clip = np.stack([caching._cover(frame, 16, 24) for frame in frames])
     expected = tiny_parts.encode(torch.stack([components.to_image(f) for f in clip], 1)[None])[0]
     torch.testing.assert_close(stored["latents"], expected, rtol=0, atol=2e-3)
-    assert stored["latents"].shape == (3, 4, 4, 6) and stored["text"].shape == (8, 12)
+    assert stored["latents"].shape == (3, 4, 4, 6) and stored["text"].shape == (32, 12)
     face = np.asarray(Image.open(pairs.parent / "faces" / "1_0.png"))
     image = components.to_image(fit_and_pad(face, 16, 24))
     assert torch.equal(stored["images"][0], image)
