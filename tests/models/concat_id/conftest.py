@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
@@ -25,6 +26,17 @@ def shaken(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
         for parameter in network.parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
     return network.eval()
+
+
+@pytest.fixture
+def one_thread():
+    """Sums are added in the order of the threads; accelerate keeps one state a process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

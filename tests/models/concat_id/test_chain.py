@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from tiny_base import cogvideox_base
@@ -145,10 +144,4 @@ def _leaves(value: object) -> list[object]:
     return [value]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-    AcceleratorState._reset_state(True)
+pytestmark = pytest.mark.usefixtures("one_thread")

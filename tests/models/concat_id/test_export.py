@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from PIL import Image
 from tiny_base import cogvideox_base, wan_base
 from tiny_stage import make_cache, recipe
@@ -19,15 +18,7 @@ from idbench.models.concat_id.model import ConcatID
 from idbench.models.concat_id.training import loop
 from idbench.types import Reference, Sample
 
-
-@pytest.fixture(autouse=True)
-def fresh_state():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def video_of(folder, tmp_path, **more) -> np.ndarray:

@@ -23,15 +23,7 @@ from idbench.models.concat_id.training.plan import adapter_parameters
 from idbench.models.concat_id.training.recipe import StageRecipe, read
 from idbench.types import Reference, Sample
 
-
-@pytest.fixture(autouse=True)
-def fresh_state():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
 from idbench.models.concat_id.training import network
 from idbench.models.concat_id.training.measure import measure
@@ -26,13 +25,7 @@ def bench():
     return module
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-    AcceleratorState._reset_state(True)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_it_runs_on_a_cpu_with_tiny_networks(bench, tmp_path, capsys):

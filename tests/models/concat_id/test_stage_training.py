@@ -30,15 +30,7 @@ from idbench.models.concat_id.training.recipe import StageRecipe, read
 HELPERS = Path(__file__).parents[2] / "helpers"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sums are added in the order of the threads; accelerate keeps one state a process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
