@@ -17,14 +17,15 @@ PARTS = ("background", "skin", "hair", "glasses", "neck", "garment")
 
 @njit(fastmath=True, error_model="numpy")
 def _head(p, x, y, z):
-    return min(skin(p, x, y, z), hair(p, x, y, z))
+    d = skin(p, x, y, z)
+    return min(d, hair(p, x, y, z, d))
 
 
 @njit(fastmath=True, error_model="numpy")
-def _march_head(p, ox, oy, oz, dx, dy, dz, start):
+def _march_head(p, ox, oy, oz, dx, dy, dz, start, end):
     """First hit of a ray with the head, in its frame: (t, part) with part 0 for a miss.
 
-    `start`: where to begin at the earliest.
+    `start`: where to begin at the earliest; `end`: beyond it a hit is of no use.
     """
     # Bounding ellipsoid: wide enough for every hair style.
     by = -0.12
@@ -38,11 +39,13 @@ def _march_head(p, ox, oy, oz, dx, dy, dz, start):
     if disc <= 0.0:
         return 0.0, 0
     root = np.sqrt(disc)
-    t, far = max((-qb - root) / qa, start), (-qb + root) / qa
+    t, far = max((-qb - root) / qa, start), min((-qb + root) / qa, end)
+    if t > far:
+        return 0.0, 0
     for _ in range(48):
         x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
         ds = skin(p, x, y, z)
-        dh = hair(p, x, y, z)
+        dh = hair(p, x, y, z, ds)
         dg = glasses(p, x, y, z)
         d = min(ds, min(dh, dg))
         if d < 0.005:
@@ -58,9 +61,11 @@ def _march_head(p, ox, oy, oz, dx, dy, dz, start):
 
 
 @njit(fastmath=True, error_model="numpy")
-def _march_body(p, nx, ny, nz, ox, oy, oz, dx, dy, dz):
-    """First hit of a ray with neck or torso, in the torso's frame: (t, part)."""
-    t = 9.3  # the torso is at most 0.4 in front of z = 0 and 0.9 behind
+def _march_body(p, nx, ny, nz, ox, oy, oz, dx, dy, dz, end):
+    """First hit of a ray with neck or torso before `end`, in the torso's frame: (t, part)."""
+    t, far = 9.3, min(11.4, end)  # the torso is at most 0.4 in front of z = 0 and 0.9 behind
+    if t > far:
+        return 0.0, 0
     for _ in range(40):
         x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
         a, b = body(p, x, y, z, nx, ny, nz)
@@ -68,7 +73,7 @@ def _march_body(p, nx, ny, nz, ox, oy, oz, dx, dy, dz):
         if d < 0.005:
             return t, 4 if a < b else 5
         t += 0.95 * d
-        if t > 11.4:
+        if t > far:
             break
     return 0.0, 0
 
@@ -106,10 +111,10 @@ def _shade_head(p, turn, part, x, y, z, vx, vy, vz, light, key, ambient, occlusi
         c = skin(p, x - e, y + e, z - e)
         d = skin(p, x + e, y + e, z + e)
     elif part == 2:
-        a = hair(p, x + e, y - e, z - e)
-        b = hair(p, x - e, y - e, z + e)
-        c = hair(p, x - e, y + e, z - e)
-        d = hair(p, x + e, y + e, z + e)
+        a = hair(p, x + e, y - e, z - e, 9.0)
+        b = hair(p, x - e, y - e, z + e, 9.0)
+        c = hair(p, x - e, y + e, z - e, 9.0)
+        d = hair(p, x + e, y + e, z + e, 9.0)
     else:
         a = glasses(p, x + e, y - e, z - e)
         b = glasses(p, x - e, y - e, z + e)
@@ -232,14 +237,14 @@ def _ray(
         ex = m[0, 0] * dx + m[1, 0] * dy + m[2, 0] * dz
         ey = m[0, 1] * dx + m[1, 1] * dy + m[2, 1] * dz
         ez = m[0, 2] * dx + m[1, 2] * dy + m[2, 2] * dz
-        t, part = _march_head(p, hx, hy, hz, ex, ey, ez, start)
+        t, part = _march_head(p, hx, hy, hz, ex, ey, ez, start, best)
         if part > 0 and t < best:
             best, best_part, best_person = t, part, i
         if oy + 10.0 * dy < -0.6 and abs(ox + 10.0 * dx) < p.shoulder + 0.6:
             nx = m[0, 1] * 0.25 + m[0, 2] * 0.0
             ny = pivot[1] + m[1, 1] * 0.25
             nz = pivot[2] + m[2, 1] * 0.25
-            t, part = _march_body(p, nx, ny, nz, ox, oy, oz, dx, dy, dz)
+            t, part = _march_body(p, nx, ny, nz, ox, oy, oz, dx, dy, dz, best)
             if part > 0 and t < best:
                 best, best_part, best_person = t, part, i
     if best_part == 0:

@@ -91,6 +91,16 @@ def capsule(x, y, z, ax, ay, az, bx, by, bz, ra, rb):
 
 
 @njit(fastmath=True, error_model="numpy")
+def beyond(offset, radius, reach):
+    """Is an ellipsoid of this radius along an axis, `offset` away on it, of no effect on a blend?
+
+    With smallest radius m, `ellipsoid` is at least m / radius * (|offset| - radius), and m / radius
+    is at least 0.6 where this is asked. `reach`: the distance so far plus the width of the blend.
+    """
+    return 0.6 * (abs(offset) - radius) > reach
+
+
+@njit(fastmath=True, error_model="numpy")
 def bone(p, x, y, z):
     """The head without eyes, nose, lips and ears."""
     ax = abs(x)
@@ -100,36 +110,42 @@ def bone(p, x, y, z):
     if d > 0.65:  # nothing below reaches further out than this
         return d - 0.40
     drop = p.jaw_open
-    d = smooth_min(
-        d,
-        ellipsoid(x, y + 0.60 * p.fl + p.jaw_y + 0.6 * drop, z - 0.14, p.jaw_w * w, 0.42, 0.56),
-        0.20,
-    )
-    chin = ellipsoid(
-        x, y + 0.96 * p.fl + p.chin_y + drop, z - 0.44 - p.chin_z, p.chin_w, 0.17, 0.20
-    )
-    d = smooth_min(d, chin, 0.20)
-    d = smooth_min(
-        d,
-        ellipsoid(ax - 0.43 * w, y - p.cheekbone_y, z - 0.46, 0.17 + p.cheekbone, 0.15, 0.20),
-        0.16,
-    )
-    d = smooth_min(
-        d,
-        ellipsoid(
-            ax - 0.36 * w,
-            y + 0.46 * p.fl - 0.1 * p.cheek_raise,
-            z - 0.42,
-            0.18 + p.cheek_fat,
-            0.22 + 0.5 * p.cheek_fat,
-            0.20 + 0.6 * p.cheek_fat + p.cheek_raise,
-        ),
-        0.16,
-    )
-    d = smooth_min(
-        d, ellipsoid(ax - 0.26, y - p.eye_y - 0.20, z - 0.64, 0.26, 0.07, 0.08 + p.brow_ridge), 0.14
-    )
+    jaw_y = y + 0.60 * p.fl + p.jaw_y + 0.6 * drop
+    if not beyond(jaw_y, 0.42, d + 0.20):
+        d = smooth_min(d, ellipsoid(x, jaw_y, z - 0.14, p.jaw_w * w, 0.42, 0.56), 0.20)
+    chin_y = y + 0.96 * p.fl + p.chin_y + drop
+    if not beyond(chin_y, 0.17, d + 0.20):
+        chin = ellipsoid(x, chin_y, z - 0.44 - p.chin_z, p.chin_w, 0.17, 0.20)
+        d = smooth_min(d, chin, 0.20)
+    if not beyond(y - p.cheekbone_y, 0.15, d + 0.16):
+        d = smooth_min(
+            d,
+            ellipsoid(ax - 0.43 * w, y - p.cheekbone_y, z - 0.46, 0.17 + p.cheekbone, 0.15, 0.20),
+            0.16,
+        )
+    cheek_y = y + 0.46 * p.fl - 0.1 * p.cheek_raise
+    flesh = 0.22 + 0.5 * p.cheek_fat
+    if not beyond(cheek_y, flesh, d + 0.16):
+        d = smooth_min(
+            d,
+            ellipsoid(
+                ax - 0.36 * w,
+                cheek_y,
+                z - 0.42,
+                0.18 + p.cheek_fat,
+                flesh,
+                0.20 + 0.6 * p.cheek_fat + p.cheek_raise,
+            ),
+            0.16,
+        )
+    brow_y = y - p.eye_y - 0.20
+    if not beyond(brow_y, 0.07, d + 0.14):
+        d = smooth_min(
+            d, ellipsoid(ax - 0.26, brow_y, z - 0.64, 0.26, 0.07, 0.08 + p.brow_ridge), 0.14
+        )
     # Eye sockets and the hollow between nose and cheek.
+    if beyond(y - p.eye_y, 0.13, 0.12 - d):
+        return d
     socket = ellipsoid(ax - p.eye_x, y - p.eye_y, z - 0.86, 0.21, 0.13, 0.10 + p.socket)
     return smooth_max(d, -socket, 0.12)
 
@@ -143,53 +159,60 @@ def skin(p, x, y, z):
     ax = abs(x)
     if z > 0.0:
         # Lidded eyeballs.
-        d = smooth_min(
-            d, ellipsoid(ax - p.eye_x, y - p.eye_y, z - p.eye_z + 0.145, 0.155, 0.125, 0.155), 0.05
-        )
+        if not beyond(y - p.eye_y, 0.125, d + 0.05):
+            d = smooth_min(
+                d,
+                ellipsoid(ax - p.eye_x, y - p.eye_y, z - p.eye_z + 0.145, 0.155, 0.125, 0.155),
+                0.05,
+            )
         # Nose: bridge, tip, wings.
         tip_y = -p.nose_len + p.eye_y + p.nose_up
         tip_z = p.nose_z1 + p.nose_out
-        d = smooth_min(
-            d,
-            capsule(
-                x,
-                y,
-                z,
-                0.0,
-                0.08 + p.eye_y,
-                p.nose_z0 - 0.03,
-                0.0,
-                tip_y + 0.02,
-                tip_z - p.nose_tip - 0.02,
-                p.nose_bridge * 0.8,
-                p.nose_bridge,
-            ),
-            0.12,
-        )
-        d = smooth_min(
-            d,
-            ellipsoid(
-                x,
-                y - tip_y,
-                z - tip_z + p.nose_tip,
-                p.nose_tip * 1.05,
-                p.nose_tip * 0.9,
-                p.nose_tip,
-            ),
-            0.07,
-        )
-        d = smooth_min(
-            d,
-            ellipsoid(
-                ax - p.nose_w * 0.72,
-                y + p.nose_len - p.eye_y + 0.015,
-                z - p.nose_z1 - 0.30 * p.nose_out,
-                p.nose_w * 0.52,
-                0.075,
-                0.11,
-            ),
-            0.05,
-        )
+        if not beyond(x, p.nose_bridge, d + 0.12):
+            d = smooth_min(
+                d,
+                capsule(
+                    x,
+                    y,
+                    z,
+                    0.0,
+                    0.08 + p.eye_y,
+                    p.nose_z0 - 0.03,
+                    0.0,
+                    tip_y + 0.02,
+                    tip_z - p.nose_tip - 0.02,
+                    p.nose_bridge * 0.8,
+                    p.nose_bridge,
+                ),
+                0.12,
+            )
+        if not beyond(y - tip_y, p.nose_tip * 0.9, d + 0.07):
+            d = smooth_min(
+                d,
+                ellipsoid(
+                    x,
+                    y - tip_y,
+                    z - tip_z + p.nose_tip,
+                    p.nose_tip * 1.05,
+                    p.nose_tip * 0.9,
+                    p.nose_tip,
+                ),
+                0.07,
+            )
+        wing_y = y + p.nose_len - p.eye_y + 0.015
+        if not beyond(wing_y, 0.075, d + 0.05):
+            d = smooth_min(
+                d,
+                ellipsoid(
+                    ax - p.nose_w * 0.72,
+                    wing_y,
+                    z - p.nose_z1 - 0.30 * p.nose_out,
+                    p.nose_w * 0.52,
+                    0.075,
+                    0.11,
+                ),
+                0.05,
+            )
         # Lips, bent by the smile and parted by the gap.
         r = x / p.mouth_w
         bend = p.smile * r * r
@@ -197,47 +220,57 @@ def skin(p, x, y, z):
         my = y - p.mouth_y - bend
         gap = p.gap * lift
         mz = z - p.mouth_z + 0.09 * r * r
-        d = smooth_min(
-            d,
-            ellipsoid(
-                x,
-                my - 0.7 * p.lip_u - 0.45 * gap,
-                mz,
-                p.mouth_w * 0.95,
-                p.lip_u + 0.02,
-                0.055 + p.lip_out,
-            ),
-            0.05,
-        )
-        d = smooth_min(
-            d,
-            ellipsoid(
-                x,
-                my + 0.7 * p.lip_l + 0.55 * gap,
-                mz + 0.01,
-                p.mouth_w * 0.80,
-                p.lip_l + 0.02,
-                0.06 + p.lip_out,
-            ),
-            0.05,
-        )
+        upper, lower = my - 0.7 * p.lip_u - 0.45 * gap, my + 0.7 * p.lip_l + 0.55 * gap
+        # Lips are thin: the bound is weaker than that of `beyond`.
+        if 0.3 * (abs(upper) - p.lip_u - 0.02) < d + 0.05:
+            d = smooth_min(
+                d,
+                ellipsoid(x, upper, mz, p.mouth_w * 0.95, p.lip_u + 0.02, 0.055 + p.lip_out),
+                0.05,
+            )
+        if 0.3 * (abs(lower) - p.lip_l - 0.02) < d + 0.05:
+            d = smooth_min(
+                d,
+                ellipsoid(x, lower, mz + 0.01, p.mouth_w * 0.80, p.lip_l + 0.02, 0.06 + p.lip_out),
+                0.05,
+            )
     # Ears.
     ex = ax - 0.745 * p.hw - 0.5 * p.ear_out
     ez = z + 0.08 + 0.5 * ex
-    d = smooth_min(
-        d, ellipsoid(ex, y + 0.06, ez, 0.055 + p.ear_out, 0.23 * p.ear, 0.14 * p.ear), 0.03
-    )
+    wide = 0.055 + p.ear_out
+    if not beyond(ex, wide, d + 0.03):
+        d = smooth_min(d, ellipsoid(ex, y + 0.06, ez, wide, 0.23 * p.ear, 0.14 * p.ear), 0.03)
     return d
 
 
 @njit(fastmath=True, error_model="numpy")
-def hair(p, x, y, z):
-    """Signed distance to the hair; large where there is none."""
+def hair(p, x, y, z, limit):
+    """Signed distance to the hair; large where there is none.
+
+    Beyond `limit` any number beyond it may come, which saves most of the work: who asks for the
+    nearer of skin and hair gives the distance to the skin.
+    """
     s = p.style
     if s == BALD:
         return 9.0
     t = p.hair_t
     ax = abs(x)
+    # The opening is a tall ellipsoid whose upper rim is the hairline.
+    front = p.parting * 0.22 if s == SIDE_PART else 0.0
+    top = p.hairline + front * x
+    ry = 0.5 * (top - p.open_low)
+    oy = 0.5 * (top + p.open_low)
+    opening = ellipsoid(x - 0.08 * front, y - oy, z - 0.78, p.open_w, ry, 0.80)
+    if s == RECEDING:
+        opening = min(opening, ellipsoid(ax - 0.34, y - top - 0.06, z - 0.55, 0.26, 0.26, 0.55))
+    cut = p.cut_y - 0.45 * min(z + 0.15, 0.0) * (p.back_y - p.cut_y)  # lower at the nape
+    extra, blend = _extra(p, x, y, z)
+    least = max(-opening, cut - y)  # of the cap, which is yet to be computed
+    if limit < 1.4:  # from here on far caps are told nearer than they are
+        if least >= extra + blend:
+            return extra
+        if min(least, extra) - 0.25 * blend > limit:
+            return min(least, extra)
     # The cap over the skull, less an opening for the face, cut at the ears and the nape.
     cap = ellipsoid(x, y - 0.32, z + 0.12, 0.76 * p.hw + t, 0.80 * p.ch + 1.15 * t, 0.92 * p.cd + t)
     if s == AFRO:
@@ -257,17 +290,15 @@ def hair(p, x, y, z):
         )
     if s == MOHAWK:
         cap = ellipsoid(x, y - 0.52, z + 0.05, 0.13, 0.78 * p.ch + t, 0.90)
-    front = p.parting * 0.22 if s == SIDE_PART else 0.0
-    top = p.hairline + front * x
-    # The opening is a tall ellipsoid whose upper rim is the hairline.
-    ry = 0.5 * (top - p.open_low)
-    oy = 0.5 * (top + p.open_low)
-    opening = ellipsoid(x - 0.08 * front, y - oy, z - 0.78, p.open_w, ry, 0.80)
-    if s == RECEDING:
-        opening = min(opening, ellipsoid(ax - 0.34, y - top - 0.06, z - 0.55, 0.26, 0.26, 0.55))
-    d = smooth_max(cap, -opening, 0.05)
-    cut = p.cut_y - 0.45 * min(z + 0.15, 0.0) * (p.back_y - p.cut_y)  # lower at the nape
-    d = smooth_max(d, cut - y, 0.06)
+    d = smooth_max(smooth_max(cap, -opening, 0.05), cut - y, 0.06)
+    return smooth_min(d, extra, blend) if blend > 0.0 else d
+
+
+@njit(fastmath=True, error_model="numpy")
+def _extra(p, x, y, z):
+    """Hair beside the cap (lengths, bun, tail, fringe): its distance, and how wide it blends."""
+    s, t = p.style, p.hair_t
+    ax = abs(x)
     if s == LONG or s == LONG_WAVY or s == BOB:
         length = p.back_y
         wave = 0.035 * np.sin(9.0 * y + 2.0 * np.sign(x)) if s == LONG_WAVY else 0.0
@@ -281,20 +312,17 @@ def hair(p, x, y, z):
         )
         # Keep the face and the throat free.
         throat = ellipsoid(x, y + 0.75, z - 0.62, 0.58 * p.hw, 1.25, 0.80)
-        fall = smooth_max(fall, -throat, 0.08)
-        d = smooth_min(d, fall, 0.10)
-    elif s == BUN:
-        d = smooth_min(d, ellipsoid(x, y - 1.26 * p.ch, z + 0.22, 0.32, 0.27, 0.32), 0.06)
-    elif s == PONYTAIL:
-        tail = ellipsoid(
+        return smooth_max(fall, -throat, 0.08), 0.10
+    if s == BUN:
+        return ellipsoid(x, y - 1.26 * p.ch, z + 0.22, 0.32, 0.27, 0.32), 0.06
+    if s == PONYTAIL:
+        return ellipsoid(
             x - 0.72 * p.parting * p.hw, y + 0.30, z + 0.38, 0.20 + 0.5 * t, 0.72, 0.24
-        )
-        d = smooth_min(d, tail, 0.10)
-    elif s == FRINGE:
+        ), 0.10
+    if s == FRINGE:
         fringe = ellipsoid(x, y - p.hairline + 0.02, z - 0.52, 0.56 * p.hw, 0.22, 0.36)
-        fringe = smooth_max(fringe, p.brow_y + 0.075 + 0.02 * np.sin(25 * x) - y, 0.03)
-        d = smooth_min(d, fringe, 0.06)
-    return d
+        return smooth_max(fringe, p.brow_y + 0.075 + 0.02 * np.sin(25 * x) - y, 0.03), 0.06
+    return 9.0, 0.0
 
 
 @njit(fastmath=True, error_model="numpy")
