@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from idbench.files import sha256_file
+from idbench.files import sha256_file, sha256_json
 from idbench.metrics.cache import Arrays, EmbeddingCache
 from idbench.metrics.faces.align import crops_of_frames
 from idbench.metrics.faces.detect import find_faces
@@ -24,6 +23,7 @@ from idbench.metrics.loading import Networks
 from idbench.metrics.networks.sources import Source
 from idbench.metrics.pictures import Pictures, ReferenceVectors, pack_faces, unpack_faces
 from idbench.metrics.settings import Protocol
+from idbench.pictures import UnreadablePicture, is_plain, read_rgb
 
 DETECTED = {"cpu": 4, "cuda": 32}
 """Frames that MTCNN searches at once: more make a CPU slower."""
@@ -208,13 +208,16 @@ class Embedder(Networks):
         """A reference image, decoded where something of it is not known; or why it cannot be."""
         try:
             source = sha256_file(image)
+            if not is_plain(image):
+                # Caches may hold what was read of it before it was turned and laid over white.
+                source = sha256_json([source, "upright"])
             keys = self.keys(source, (0,), ())
             if self.knows(source, keys):
                 return Pictures(source, keys)
-            with Image.open(image) as opened:
-                return Pictures(source, keys, np.array(opened.convert("RGB"))[None])
-        except (OSError, UnidentifiedImageError, ValueError) as error:
-            reason = f"the reference {image.name} cannot be read ({type(error).__name__})"
+            return Pictures(source, keys, read_rgb(image)[None])
+        except (OSError, UnreadablePicture) as error:
+            kind = error.kind if isinstance(error, UnreadablePicture) else type(error).__name__
+            reason = f"the reference {image.name} cannot be read ({kind})"
             return ReferenceVectors(*self._nothing(), reason, reason)
 
     def _nothing(self) -> tuple[dict[str, np.ndarray | None], dict[str, np.ndarray | None]]:

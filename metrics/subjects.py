@@ -23,11 +23,11 @@ from functools import cache
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from idbench.metrics.base import Embeddings, cosine, make_score, summarise
 from idbench.metrics.networks.clip import ClipEmbedder
 from idbench.metrics.pixels import PixelMetric, no_scores
+from idbench.pictures import UnreadablePicture, read_rgb
 from idbench.types import Reference, Score
 
 GREY = 128
@@ -133,10 +133,9 @@ def _vector(picture: np.ndarray, embeddings: Embeddings) -> np.ndarray:
 
 def _open(reference: Reference) -> np.ndarray | str:
     try:
-        with Image.open(reference.image) as opened:
-            return np.array(opened.convert("RGB"))
-    except (OSError, UnidentifiedImageError, ValueError) as error:
-        return f"the reference {reference.image.name} cannot be read ({type(error).__name__})"
+        return read_rgb(reference.image)
+    except UnreadablePicture as error:
+        return f"the reference {reference.image.name} cannot be read ({error.kind})"
 
 
 GARMENT = PixelMetric(

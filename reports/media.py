@@ -26,7 +26,7 @@ def picture_uri(pixels: np.ndarray, quality: int = 82) -> str:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "WEBP", quality=quality, method=4)
+    Image.fromarray(pixels).save(buffer, "WEBP", quality=quality, method=2)
     return _uri("image/webp", buffer.getvalue())
 
 
@@ -35,10 +35,11 @@ def reference_uri(path: Path) -> str | None:
     """A reference image, at most `REFERENCE_SIZE` high and wide; None when unreadable."""
     from PIL import Image
 
+    from idbench.pictures import UnreadablePicture, open_rgb
+
     try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except (OSError, ValueError):
+        image = open_rgb(path)
+    except UnreadablePicture:
         return None
     image.thumbnail((REFERENCE_SIZE, REFERENCE_SIZE), Image.Resampling.LANCZOS)
     return picture_uri(np.asarray(image), quality=86)
@@ -112,12 +113,20 @@ def _crop(frame: np.ndarray, box: Sequence[float]) -> np.ndarray:
 
     x0, y0, x1, y1 = (float(v) for v in box)
     half = 0.62 * max(x1 - x0, y1 - y0, 2.0)
-    x, y = (x0 + x1) / 2, (y0 + y1) / 2
-    pad = int(np.ceil(half)) + 1
+    height, width = frame.shape[:2]
     # The face may reach over the edge of the frame, and a detector's box may lie outside.
-    x, y = float(np.clip(x, 0, frame.shape[1])), float(np.clip(y, 0, frame.shape[0]))
-    image = Image.fromarray(np.pad(frame, ((pad, pad), (pad, pad), (0, 0)), mode="edge"))
-    square = (x - half + pad, y - half + pad, x + half + pad, y + half + pad)
+    x = float(np.clip((x0 + x1) / 2, 0, width))
+    y = float(np.clip((y0 + y1) / 2, 0, height))
+    # Only what the square and the resampling filter around it see is copied.
+    around = half + 4 * half / CROP_SIZE + 2
+    left, right, top, bottom = (int(v) for v in np.floor(
+        [x - around, x + around, y - around, y + around]))
+    part = frame[max(top, 0):bottom, max(left, 0):right]
+    beyond = ((max(-top, 0), max(bottom - height, 0)), (max(-left, 0), max(right - width, 0)))
+    if any(map(any, beyond)):
+        part = np.pad(part, (*beyond, (0, 0)), mode="edge")
+    square = (x - half - left, y - half - top, x + half - left, y + half - top)
+    image = Image.fromarray(np.ascontiguousarray(part))
     return np.asarray(image.resize((CROP_SIZE, CROP_SIZE), Image.Resampling.BICUBIC, box=square))
 
 

@@ -17,6 +17,8 @@ from idbench.errors import UserError
 from idbench.runs import Record, Run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -169,14 +171,13 @@ def _row(
                     if pixels.shape == row[0].shape else "equal")
 
 
-def _reference(axes: Axes, path: object) -> None:
-    from PIL import Image
+def _reference(axes: Axes, path: Path) -> None:
+    from idbench.pictures import UnreadablePicture, open_rgb
 
     try:
-        with Image.open(path) as opened:  # type: ignore[arg-type]
-            axes.imshow(opened.convert("RGB"), interpolation="bicubic")
+        axes.imshow(open_rgb(path), interpolation="bicubic")
         axes.set_anchor("NW")
-    except (OSError, ValueError):
+    except UnreadablePicture:
         axes.text(0.5, 0.5, "unreadable", ha="center", va="center", fontsize=7,
                   transform=axes.transAxes)
 

@@ -274,10 +274,11 @@ def _picture(
     """The code of a reference; one picture has one code, whatever its file is called."""
     from PIL import Image
 
+    from idbench.pictures import UnreadablePicture, open_rgb
+
     try:
-        with Image.open(image) as opened:
-            pixels = opened.convert("RGB")
-    except (OSError, ValueError) as error:
+        pixels = open_rgb(image)
+    except UnreadablePicture as error:
         raise UserError(
             f"The reference {image} cannot be read; make its run anew, or take another."
         ) from error

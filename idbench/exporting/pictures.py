@@ -36,7 +36,8 @@ def _reference(path: Any, height: int) -> np.ndarray:
     """A reference brought to the height of the frames."""
     from PIL import Image
 
-    with Image.open(path) as opened:
-        image = opened.convert("RGB")
+    from idbench.pictures import open_rgb
+
+    image = open_rgb(path)
     width = max(1, round(image.width * height / image.height))
     return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))

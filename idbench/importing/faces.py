@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from idbench import embedded
 from idbench.errors import UserError
@@ -18,6 +18,7 @@ from idbench.metrics.faces.align import align_crops
 from idbench.metrics.faces.detect import Faces, find_faces, make_detector
 from idbench.metrics.networks.recogniser import Recogniser
 from idbench.metrics.protocols import Detection
+from idbench.pictures import open_rgb
 
 LARGEST_SIDE = 1280
 """References are kept with at most so many pixels on a side: what the scorer sees is what was
@@ -30,21 +31,15 @@ EMBEDDED = "embedded arcface"
 
 
 def open_picture(path: Path) -> Image.Image:
-    """A picture as RGB, turned as its camera held it, without metadata, at most `LARGEST_SIDE`.
+    """As `open_rgb`, without metadata and with at most `LARGEST_SIDE` pixels on a side.
 
     Raises:
-        UserError: missing, or no picture.
+        UnreadablePicture: missing, or no picture.
     """
-    try:
-        with Image.open(path) as opened:
-            turned = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"The picture {path} cannot be read ({type(error).__name__}); replace or remove it."
-        ) from error
-    turned.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
-    clean = Image.new("RGB", turned.size)
-    clean.paste(turned)
+    upright = open_rgb(path)
+    upright.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+    clean = Image.new("RGB", upright.size)
+    clean.paste(upright)
     return clean
 
 

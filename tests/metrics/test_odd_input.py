@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from idbench.metrics import embed
 from idbench.metrics.networks.recogniser import Recogniser
 from idbench.metrics.score import Scorer
 from idbench.types import Reference, Video
@@ -107,3 +108,29 @@ def test_a_reference_of_several_people_stands_for_its_largest_face(
     (frame,) = scorer.faces(one)
     areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in frame["boxes"]]
     assert len(areas) == 6 and frame["assignment"]["group"] == int(np.argmax(areas))
+
+
+def test_a_reference_is_read_upright_whatever_the_cache_holds(
+    tiny_weights, sample, one_face, tmp_path, monkeypatch
+):
+    """A phone's photograph lies on its side in the file, and EXIF says how to turn it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = tmp_path / "turned.png"
+    Image.fromarray(one_face).transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif)
+    phone = replace(sample, references=(Reference("face", "ann", turned),))
+    clip = Video(one_face[None], 8.0)
+    # What an idbench read that did not turn pictures, in the same cache.
+    lying = tmp_path / "lying.png"
+    Image.fromarray(np.rot90(one_face)).save(lying)
+    with monkeypatch.context() as before:
+        before.setattr(embed, "is_plain", lambda path: True)
+        before.setattr(embed, "read_rgb", lambda path: np.array(Image.open(lying)))
+        old = values(Scorer(cache_dir=tmp_path / "cache").score(phone, clip, "0" * 64))
+    wanted = values(Scorer().score(sample, clip, "0" * 64))
+    assert old != wanted
+    assert values(Scorer(cache_dir=tmp_path / "cache").score(phone, clip, "0" * 64)) == wanted
+
+
+def values(rows):
+    return {(r.metric, r.identity, r.frame): r.value for r in rows}

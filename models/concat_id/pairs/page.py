@@ -121,14 +121,13 @@ def _shown(row: Mapping[str, Any], people: People, store: Store, out: Path) -> d
 
 def _data(path: Path) -> str | None:
     """The picture, small, as a data URI; None when it was removed."""
-    from PIL import Image, UnidentifiedImageError
+    from idbench.pictures import UnreadablePicture, open_rgb
 
     try:
-        with Image.open(path) as opened:
-            small = opened.convert("RGB")
-            small.thumbnail((96, 96))
-    except (OSError, UnidentifiedImageError):
+        small = open_rgb(path)
+    except UnreadablePicture:
         return None
+    small.thumbnail((96, 96))
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()

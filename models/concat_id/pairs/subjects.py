@@ -18,10 +18,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from idbench.errors import UserError
 from idbench.files import atomic_path
+from idbench.pictures import UnreadablePicture, open_rgb
 
 MODES = ("files", "parser", "none")
 MINIMUM_SHARE = 0.01
@@ -127,7 +128,6 @@ def _from_files(
 
 def _image(path: Path, mode: str) -> np.ndarray:
     try:
-        with Image.open(path) as opened:
-            return np.array(opened.convert(mode))
-    except (OSError, UnidentifiedImageError, ValueError) as error:
+        return np.array(open_rgb(path).convert(mode))
+    except UnreadablePicture as error:
         raise UserError(f"{path} is no readable picture; make or copy it again.") from error

@@ -42,6 +42,7 @@ from idbench.models.concat_id.face_tools import load_foreground
 from idbench.models.concat_id.training import components, samples
 from idbench.models.concat_id.training.pairs import Pair, held_out, read_pairs
 from idbench.models.concat_id.training.recipe import STRICT, read, settings_of
+from idbench.pictures import UnreadablePicture, read_rgb
 from idbench.video import UnreadableVideo, count_frames, read_video
 
 
@@ -240,9 +241,8 @@ def _reference(
 ) -> np.ndarray:
     """A reference of the video's size: faces are crops whose background is still to go."""
     try:
-        with Image.open(path) as opened:
-            image = np.asarray(opened.convert("RGB"))
-    except (OSError, ValueError) as error:
+        image = read_rgb(path)
+    except UnreadablePicture as error:
         raise _Unusable(f"the reference {path} is no readable picture") from error
     if kind == "face" and foreground is not None:
         image, _ = preparation.remove_background(image, foreground(image))

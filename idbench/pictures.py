@@ -1,0 +1,97 @@
+"""Picture files of users as upright RGB: the one place where references and masks are opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from idbench.errors import UserError
+
+BACKDROP = (255, 255, 255, 255)
+"""What lies behind transparent parts: white, as viewers and web pages show them."""
+_PLAIN_MODES = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
+_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+
+
+class UnreadablePicture(UserError):
+    """A picture file that is missing, damaged, or no picture.
+
+    Attributes:
+        kind: name of the error below, for a short reason.
+    """
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def open_rgb(source: Path | IO[bytes]) -> Image.Image:
+    """A picture of 8-bit RGB, turned as its camera held it (EXIF), at its full size.
+
+    Transparent parts are laid over white. Grey of 16 bits keeps its high byte. Of several
+    pictures in a file it is the first. Colour profiles are not applied.
+
+    Raises:
+        UnreadablePicture: missing, damaged, no picture, too large, or of floating numbers.
+    """
+    try:
+        with Image.open(source) as opened:
+            if opened.mode == "F":
+                raise ValueError("floating numbers have no agreed white")
+            upright = ImageOps.exif_transpose(opened)
+            if upright.mode.startswith("I"):
+                # PIL's own conversion cuts at 255, which makes nearly all of it white.
+                high = np.clip(np.asarray(upright, np.int64) >> 8, 0, 255).astype(np.uint8)
+                return Image.fromarray(high).convert("RGB")
+            if _transparent(upright):
+                upright = upright.convert("RGBA")
+                behind = Image.new("RGBA", upright.size, BACKDROP)
+                upright = Image.alpha_composite(behind, upright)
+            return upright.convert("RGB")
+    except MemoryError:
+        raise
+    except Exception as error:  # what a damaged file does to PIL's readers is not documented
+        raise _unreadable(source, error) from error
+
+
+def read_rgb(source: Path | IO[bytes]) -> np.ndarray:
+    """As `open_rgb`: uint8 (height, width, 3), writable.
+
+    Raises:
+        UnreadablePicture: as `open_rgb`.
+    """
+    return np.array(open_rgb(source))
+
+
+def is_plain(path: Path) -> bool:
+    """Whether the stored pixels are those of `open_rgb` as they are; looks at the header alone.
+
+    False: turned, transparent, or of more than 8 bits. Such a picture was once read otherwise.
+
+    Raises:
+        UnreadablePicture: missing, damaged or no picture.
+    """
+    try:
+        with Image.open(path) as opened:
+            # A PNG's EXIF may stand behind its pixels: what the header has is looked at.
+            turned = "exif" in opened.info or "xmp" in opened.info or opened.format == "TIFF"
+            if turned and opened.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+                return False
+            return opened.mode in _PLAIN_MODES and not _transparent(opened)
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _transparent(picture: Image.Image) -> bool:
+    return picture.mode in _ALPHA_MODES or "transparency" in picture.info
+
+
+def _unreadable(source: Path | IO[bytes], error: Exception) -> UnreadablePicture:
+    kind = type(error).__name__
+    name = source if isinstance(source, str | Path) else "in memory"
+    return UnreadablePicture(
+        f"The picture {name} cannot be read ({kind}); replace or remove it.", kind
+    )
