@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from idbench import embedded
 from idbench.errors import UserError
@@ -23,6 +22,7 @@ from idbench.models.concat_id.defaults import Defaults
 from idbench.models.concat_id.face_tools import FaceTools, alignment_of, load_tools
 from idbench.models.concat_id.pipeline import ConcatIDPipeline
 from idbench.models.concat_id.video_pipeline import VideoPipeline, check_size
+from idbench.pictures import UnreadablePicture, read_rgb
 from idbench.types import Reference, Sample, Video
 
 VARIANTS = {
@@ -256,10 +256,10 @@ class ConcatID:
         key = (reference.kind, reference.image)
         if key not in self._prepared:
             try:
-                image = np.asarray(Image.open(reference.image).convert("RGB"))
-            except (OSError, ValueError) as error:
+                image = read_rgb(reference.image)
+            except UnreadablePicture as error:
                 raise UserError(
-                    f"The reference {reference.image} cannot be read ({error}); replace it."
+                    f"The reference {reference.image} cannot be read ({error.kind}); replace it."
                 ) from error
             size = self.height, self.width
             if reference.kind != "face":
