@@ -54,6 +54,9 @@ class Scoring(_Open):
     weights: dict[str, str] | None = Field(None, description="sha256 of each scoring network")
     detector: str | None = None
     metrics: dict[str, str] | None = Field(None, description="package and version of each metric")
+    reference_notes: dict[str, str] = Field(
+        {}, description="person -> what is to be known of a picture with no face or several"
+    )
 
 
 class RunFile(_Open):

@@ -112,14 +112,17 @@ def score(
     before = run.meta.get("scoring") or {}
     same = before.get("weight_files") == about["weight_files"]
     providers: dict[str, Any] = dict(before.get("providers") or {}) if same else {}
-    said = False
+    # Those of the samples that were scored alike before stand too.
+    same = before.get("sha256") == about["sha256"]
+    people: dict[str, str] = dict(before.get("reference_notes") or {}) if same else {}
     with steps("score", len(records), quiet) as step:
         for window in _windows(records, scorer, timings):
             scored = _score(run, window, scorer, list(key["metrics"]), timings)
             providers |= scorer.providers()
-            if not said or run.meta["scoring"]["providers"] != providers:
-                run.save(scoring={**about, "providers": providers})
-                said = True
+            people |= scorer.reference_notes
+            told = {**about, "providers": dict(providers), "reference_notes": dict(people)}
+            if run.meta.get("scoring") != told:
+                run.save(scoring=told)
             for (record, _), (rows, faces) in zip(window, scored, strict=True):
                 _write(run, record, about["sha256"], rows, faces, timings)
                 step(record.sample.prompt_id)

@@ -21,7 +21,13 @@ from idbench.metrics.faces.align import crops_of_frames
 from idbench.metrics.faces.detect import find_faces
 from idbench.metrics.loading import Networks
 from idbench.metrics.networks.sources import Source
-from idbench.metrics.pictures import Pictures, ReferenceVectors, pack_faces, unpack_faces
+from idbench.metrics.pictures import (
+    Pictures,
+    ReferenceVectors,
+    pack_faces,
+    reference_note,
+    unpack_faces,
+)
 from idbench.metrics.settings import Protocol
 from idbench.pictures import UnreadablePicture, is_plain, read_rgb
 
@@ -218,7 +224,7 @@ class Embedder(Networks):
         except (OSError, UnreadablePicture) as error:
             kind = error.kind if isinstance(error, UnreadablePicture) else type(error).__name__
             reason = f"the reference {image.name} cannot be read ({kind})"
-            return ReferenceVectors(*self._nothing(), reason, reason)
+            return ReferenceVectors(*self._nothing(), reason, reason, "cannot be read")
 
     def _nothing(self) -> tuple[dict[str, np.ndarray | None], dict[str, np.ndarray | None]]:
         return {n: None for n in self.recognisers}, {"clip": None} if self.reads_clip else {}
@@ -227,17 +233,18 @@ class Embedder(Networks):
         pictures: dict[str, np.ndarray | None] = {k: v[0] for k, v in read.frame_vectors.items()}
         if not self.reads_faces:
             return ReferenceVectors({}, pictures, None, None)
+        note = reference_note(len(read.faces[0]))
         if not len(read.faces[0]):
             reason = f"no face was found in the reference {image.name}"
             faces, nothing = self._nothing()
             if self.clips_faces:
-                return ReferenceVectors(faces, nothing, reason, reason)
-            return ReferenceVectors(faces, pictures, reason, None)
+                return ReferenceVectors(faces, nothing, reason, reason, note)
+            return ReferenceVectors(faces, pictures, reason, None, note)
         # Faces are sorted by size: the largest is the reference's person.
         largest = {name: vectors[0][0] for name, vectors in read.face_vectors.items()}
         if self.clips_faces:
             pictures = {"clip": largest.pop("clip")}
-        return ReferenceVectors({**largest}, pictures, None, None)
+        return ReferenceVectors({**largest}, pictures, None, None, note)
 
 
 def _there(frames: np.ndarray | None) -> np.ndarray:

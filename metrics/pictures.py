@@ -48,12 +48,21 @@ class ReferenceVectors:
         faces: network name -> embedding (d,) of its face, or None.
         image: network name -> embedding (d,) of the whole picture, or None.
         face_reason, image_reason: why there is none (None: there is one).
+        note: what was taken, where that is a choice or nothing: see `reference_note`.
     """
 
     faces: dict[str, np.ndarray | None]
     image: dict[str, np.ndarray | None]
     face_reason: str | None
     image_reason: str | None
+    note: str | None = None
+
+
+def reference_note(faces: int) -> str | None:
+    """What readers of the scores have to know of a reference picture with so many faces."""
+    if faces == 1:
+        return None
+    return f"{faces} faces in the picture, the largest is taken" if faces else "no face was found"
 
 
 def pack_faces(faces: Sequence[Faces]) -> Arrays:

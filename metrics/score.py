@@ -78,6 +78,8 @@ class Scorer:
         timings: seconds spent so far: load, detect, align, embed faces, embed frames,
             embed video, embed text, score.
         notes: sentences that belong beside the scores of every run.
+        reference_notes: person -> what is to be known of their reference, of those scored so far
+            whose picture shows no face or several, or cannot be read.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Scorer:
         trained_on_avatars = EMBEDDED_NOTE if ours & {"arcface", "curricularface"} else None
         notes = (*self.protocol.notes, embedded_note(self.protocol, ours), trained_on_avatars)
         self.notes = tuple(note for note in notes if note)
+        self.reference_notes: dict[str, str] = {}
         self._faces: dict[str, list[dict[str, Any]]] = {}
 
     @property
@@ -230,8 +233,12 @@ class Scorer:
     def _embed(self, items: Sequence[Item]) -> list[Embeddings]:
         """Everything the metrics need of videos with at least a frame each."""
         embedder = self.embedder
-        people = [[r.image for r in i.sample.references if r.kind == "face"] for i in items]
-        embedder.references([image for images in people for image in images])
+        people = [[r for r in i.sample.references if r.kind == "face"] for i in items]
+        every = [reference for of_sample in people for reference in of_sample]
+        read = embedder.references([reference.image for reference in every])
+        for reference, vectors in zip(every, read, strict=True):
+            if vectors.note:
+                self.reference_notes[reference.name] = vectors.note
         embedder.read_texts([item.sample.prompt for item in items])
         sampled = [self._sampled(item.clip.count) for item in items]
         batch = []
@@ -246,8 +253,8 @@ class Scorer:
             batch.append(one)
         embedder.read(batch)
         return [
-            self._together(item.sample, taken, one, [embedder.reference(i) for i in images])
-            for item, (taken, _), one, images in zip(items, sampled, batch, people, strict=True)
+            self._together(item.sample, taken, one, [embedder.reference(r.image) for r in who])
+            for item, (taken, _), one, who in zip(items, sampled, batch, people, strict=True)
         ]
 
     def _together(

@@ -33,6 +33,8 @@ HIDDEN = ("swap_rate", "own_minus_other", "identity_slope", "identity_worst")
 PARTS = ("suite", "protocol", "weights", "detector")
 """What has to be equal in one table."""
 SIGNIFICANT = 0.05
+NAMED = 8
+"""So many references are named in a note."""
 
 
 @dataclass(frozen=True)
@@ -228,10 +230,24 @@ def _caption(runs: Sequence[Run], marked: bool) -> str:
 
 def _notes(runs: Sequence[Run]) -> list[str]:
     notes = [n for run in runs for n in (run.meta.get("scoring") or {}).get("notes", [])]
+    notes += [note for run in runs for note in _reference_notes(run)]
     return notes + [
         f"{run.folder} is not finished: {len(run.records())} of {len(run.sample_ids)} samples."
         for run in runs if run.meta["status"] != "finished"
     ]
+
+
+def _reference_notes(run: Run) -> list[str]:
+    """What was found on references that show no face or several, alike ones in one sentence."""
+    alike: dict[str, list[str]] = {}
+    for name, note in ((run.meta.get("scoring") or {}).get("reference_notes") or {}).items():
+        alike.setdefault(note, []).append(name)
+    found = []
+    for note, names in alike.items():
+        more = len(names) - NAMED
+        listed = ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+        found.append(f"Reference {listed}: {note}.")
+    return found
 
 
 def _names(values: pd.DataFrame) -> list[str]:

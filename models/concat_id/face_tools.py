@@ -12,7 +12,7 @@ Three choices behind one interface, `FaceTools.prepare`:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ from idbench.models.concat_id.references import (
 )
 from idbench.names import unknown
 
-Locate = Callable[[np.ndarray], "np.ndarray | None"]
-"""From uint8 RGB (H, W, 3) to the landmarks (5, 2) of its largest face, or None."""
+Locate = Callable[[np.ndarray], np.ndarray]
+"""From uint8 RGB (H, W, 3) to the landmarks (n, 5, 2) of its faces, the largest first."""
 CLASSES = 19
 BACKGROUND = (0, 14, 15, 16, 18)
 """Classes that the released code sets to black: background, hat, ear ring, necklace, clothes.
@@ -44,22 +44,34 @@ class FaceTools:
     """What prepares face references.
 
     Attributes:
-        locate: finds the largest face.
+        locate_all: finds the faces.
         foreground: finds the head in a crop; None leaves the background.
         alignment: `upright` or `arcface`.
         hashes: sha256 of the user's own weight files by name; nothing for embedded ones.
     """
 
-    locate: Locate
+    locate_all: Locate
     foreground: Foreground | None
     alignment: str
     hashes: Mapping[str, str]
 
     def prepare(self, image: np.ndarray, height: int, width: int) -> Prepared:
-        """A photograph, uint8 RGB, as a reference for a video of (height, width)."""
-        return prepare(
-            image, self.locate(image), self.foreground, height, width, self.alignment
-        )
+        """A photograph, uint8 RGB, as a reference for a video of (height, width).
+
+        Of several faces it is the largest, as in the release; then `problem` says so.
+        """
+        found = self.locate_all(image)
+        largest = found[0] if len(found) else None
+        made = prepare(image, largest, self.foreground, height, width, self.alignment)
+        if len(found) < 2:
+            return made
+        several = f"{len(found)} faces found: the largest is used"
+        return replace(made, problem="; ".join(filter(None, (several, made.problem))))
+
+    def locate(self, image: np.ndarray) -> np.ndarray | None:
+        """The landmarks (5, 2) of the largest face of uint8 RGB (H, W, 3), or None."""
+        found = self.locate_all(image)
+        return found[0] if len(found) else None
 
 
 def load_tools(
@@ -177,8 +189,7 @@ def _load_locator(faces: str, device: str) -> tuple[Locate, dict[str, str]]:
         )
     detector = make_detector(detection, device, pack)
 
-    def locate(image: np.ndarray) -> np.ndarray | None:
-        found = find_faces(detector, image[None], detection)[0]
-        return found.landmarks[0] if len(found) else None
+    def locate(image: np.ndarray) -> np.ndarray:
+        return find_faces(detector, image[None], detection)[0].landmarks
 
     return locate, {} if pack is None else detector.weight_hashes()

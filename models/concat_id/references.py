@@ -34,7 +34,8 @@ class Prepared:
 
     Attributes:
         image: uint8 RGB (height, width, 3) of the video's size.
-        problem: why the paper's preparation was not followed to the end, or None.
+        problem: what to know of it: why the paper's preparation was not followed to the end, or
+            that a face was chosen of several. None: nothing.
     """
 
     image: np.ndarray

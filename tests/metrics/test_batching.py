@@ -107,6 +107,28 @@ def test_values_and_order_do_not_depend_on_the_window(world, monkeypatch):
     assert arcsim["value"].dropna().nunique() == len(SIZES) - 1
 
 
+def test_references_with_several_faces_or_none_are_told_of(world):
+    """r11 and r41 show two faces; here v5's person none."""
+    picture = np.zeros((72, 128, 3), np.uint8)
+    Image.fromarray(picture).save(world.folder / "r50.png")
+    score(world, "run")
+    run = json.loads((world.folder / "run/run.json").read_text())
+    notes = {name.split("-")[0]: note for name, note in run["scoring"]["reference_notes"].items()}
+    two = "2 faces in the picture, the largest is taken"
+    assert notes == {"r11": two, "r41": two, "r50": "no face was found"}
+    # From the cache, and of a part of the samples, it is the same.
+    next((world.folder / "run/samples").glob("*/scores.json")).unlink()
+    done = world.run("score", "run")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((world.folder / "run/run.json").read_text())["scoring"] == run["scoring"]
+    several, nobody = (line for line in done.stdout.splitlines() if "Reference" in line)
+    assert "Reference r11-" in several and ", r41-" in several and several.endswith(f"{two}.")
+    assert nobody.startswith("Note: Reference r50-") and nobody.endswith(": no face was found.")
+    assert world.run("report", "run", "-o", "page.html").returncode == 0
+    page = (world.folder / "page.html").read_text()
+    assert f": {two}." in page and ": no face was found." in page
+
+
 def test_what_fails_in_a_window_costs_itself_alone(world, monkeypatch):
     good = score(world, "good")
     samples = good["sample"].drop_duplicates().tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,15 @@ def test_without_a_face_the_whole_image_is_used(pack, tmp_path):
     made = tools.prepare(grey, 64, 96)
     assert made.problem == "no face found: whole image used"
     np.testing.assert_array_equal(made.image, references.fit_and_pad(grey, 64, 96))
+
+
+def test_of_several_faces_the_largest_is_used_and_it_is_said(pack, photograph):
+    tools = face_tools.load_tools(f"insightface:{pack}", "none")
+    landmarks = tools.locate(photograph)
+    both = replace(tools, locate_all=lambda image: np.stack([landmarks, landmarks / 2]))
+    made, alone = both.prepare(photograph, 64, 96), tools.prepare(photograph, 64, 96)
+    np.testing.assert_array_equal(made.image, alone.image)
+    assert made.problem == "2 faces found: the largest is used; " + alone.problem
 
 
 def test_the_model_prepares_with_the_tools_it_is_given(pack, photograph, tmp_path):
