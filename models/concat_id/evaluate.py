@@ -149,7 +149,9 @@ def evaluate_recipe(recipe: dict[str, Any], state_dir: Path) -> dict[str, Any]:
         )
         videos = {"with": list(model.generate(samples))}
         if variant != "base":
-            videos["without"] = list(_Unconditioned(model).generate(samples))
+            control = ConcatID(variant, steps=model.steps, batch=8, guidance=model.guidance,
+                               references="zeroed")
+            videos["without"] = list(control.generate(samples))
         values = _score(samples, videos, Path(folder))
         _picture(samples, model, videos, Path(state_dir) / "evaluation.png")
     entry = embedded.entry(recipe["entry"])
@@ -157,29 +159,6 @@ def evaluate_recipe(recipe: dict[str, Any], state_dir: Path) -> dict[str, Any]:
     measured = {"videos": len(samples), "sampling_steps": model.steps, **values}
     embedded.save_measured(recipe["entry"], measured)
     return measured
-
-
-class _Unconditioned:
-    """A model whose references are zeroed latents: what dropout taught the same network."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def generate(self, samples: Sequence[Sample]) -> Any:
-        vae, text, _ = self.model._parts
-        pipeline = self.model.pipeline(self.model.variant)
-        for start in range(0, len(samples), self.model.batch):
-            part = samples[start : start + self.model.batch]
-            count = len(part[0].references)
-            shape = pipeline.latent_shape(self.model.height, self.model.width)
-            zero = torch.zeros(len(part), count, *shape)
-            z = pipeline.sample_latents(
-                text([s.prompt for s in part]), zero, [s.seed for s in part], self.model.steps,
-                self.model.guidance, pipeline.latent_frames(self.model.frames), self.model.height,
-                self.model.width, self.model.bfloat16,
-            )
-            for frames in to_frames(decode(vae, z)):
-                yield Video(frames, networks.FPS)
 
 
 def _score(

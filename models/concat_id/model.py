@@ -35,6 +35,7 @@ VARIANTS = {
     "tryon": "a person and a garment, from `single`",
     "background": "a person and a place, from `single`",
 }
+REFERENCES = ("given", "zeroed")
 # Guidance by the validation identities: of 2, 3 and 4 it gave most frames with a face.
 EMBEDDED = Defaults(10, 2.0, networks.FRAMES, networks.HEIGHT, networks.WIDTH, networks.FPS)
 
@@ -57,6 +58,8 @@ class ConcatID:
         device, offload, tiling: of a folder's networks; see `folder.open_folder`.
         negative: Wan's form only: text of the other branch of guidance; None: a zeroed embedding.
         faces, parser, alignment: how face references are prepared; see `face_tools`.
+        references: `given`, or `zeroed`: zeros in place of their latents, as dropout does it in
+            training. The control of what the references do, by the same network.
 
     Attributes:
         problems: by reference image, what its preparation could not do; see `Prepared`.
@@ -72,12 +75,20 @@ class ConcatID:
         height: int | None = None, width: int | None = None, batch: int = 8,
         bfloat16: bool = True, device: str | None = None, offload: str = "none",
         tiling: bool = False, negative: str | None = "", faces: str = "embedded",
-        parser: str = "embedded", alignment: str | None = None,
+        parser: str = "embedded", alignment: str | None = None, references: str = "given",
     ) -> None:
         if variant is not None and variant not in VARIANTS:
             raise UserError(
                 f"concat_id has no variant {variant!r}; take one of {', '.join(VARIANTS)}."
             )
+        if references not in REFERENCES:
+            raise UserError(f"references is one of {', '.join(REFERENCES)}, not {references!r}.")
+        if references == "zeroed" and variant == "base":
+            raise UserError(
+                "concat_id@base takes no references that could be zeroed; leave references out, or "
+                "name another variant."
+            )
+        self.zeroed = references == "zeroed"
         self.folder = None if weights is None else Path(str(weights))
         usual = EMBEDDED
         if self.folder is not None:
@@ -125,6 +136,8 @@ class ConcatID:
                 faces=self.faces.partition(":")[0], alignment=self.alignment,
                 parser=self.parser if self.parser in ("embedded", "none") else "segformer",
             )
+        if self.zeroed:
+            chosen.update(references="zeroed")
         return chosen
 
     def weight_hashes(self) -> Mapping[str, str]:
@@ -223,19 +236,22 @@ class ConcatID:
                 group = samples[start : start + self.batch]
                 for sample in group:  # shared networks are loaded, and references prepared, once
                     self.pipeline(self.variant_of(sample))
-                    if self.variant_of(sample) != "base":
+                    if self.variant_of(sample) != "base" and not self.zeroed:
                         for reference in sample.references:
                             self.prepare(reference)
                 yield from pool.map(self._video, group)
 
     def _video(self, sample: Sample) -> Video:
         variant = self.variant_of(sample)
+        shown = () if variant == "base" else sample.references
         images = None
-        if variant != "base" and sample.references:
-            prepared = np.array([self.prepare(r) for r in sample.references])
+        if self.zeroed and shown:  # not prepared: nothing of them is seen
+            images, shown = torch.zeros(1, len(shown), 3, self.height, self.width), ()
+        elif shown:
+            prepared = np.array([self.prepare(r) for r in shown])
             images = to_tensor(prepared[:, None])[:, :, 0].unsqueeze(0)
         pipeline = self.pipeline(variant)
-        chosen: dict[str, Any] = {}
+        chosen: dict[str, Any] = {"zeroed": self.zeroed}
         if self.folder is None:
             chosen["bfloat16"] = self.bfloat16
         elif not isinstance(pipeline, ConcatIDPipeline):
@@ -244,7 +260,6 @@ class ConcatID:
             [sample.prompt], images, [sample.seed], self.steps, self.guidance, self.frames,
             self.height, self.width, **chosen,
         )
-        shown = () if images is None else sample.references
         notes = tuple(
             f"reference {r.name}: {problem}" for r in shown
             if (problem := self.problems.get(str(r.image)))

@@ -76,6 +76,7 @@ class ConcatIDPipeline(VideoPipeline):
         height: int = 64,
         width: int = 96,
         bfloat16: bool = False,
+        zeroed: bool = False,
     ) -> torch.Tensor:
         """Generate one video a prompt.
 
@@ -90,6 +91,8 @@ class ConcatIDPipeline(VideoPipeline):
                 CogVideoX).
             bfloat16: compute matrix products of a float32 transformer in bfloat16. Networks
                 loaded in bfloat16 compute in it anyway.
+            zeroed: zeros take the place of the references' latents: the same network and
+                sequence without what they show, which dropout has taught it.
 
         Returns:
             Videos in [-1, 1], (B, 3, frames, H, W).
@@ -101,9 +104,8 @@ class ConcatIDPipeline(VideoPipeline):
         text = self.encode_text(prompts)
         held = None
         if references is not None and references.shape[1]:
-            flat = references.flatten(0, 1).unsqueeze(2)
-            held = encode(self.vae, flat.to(self._execution_device, self.vae.dtype))
-            held = held.view(*references.shape[:2], *held.shape[2:])
+            held = self.encode_references(references)
+            held = torch.zeros_like(held) if zeroed else held
         latents = self.sample_latents(
             text, held, seeds, steps, guidance, self.latent_frames(frames), height, width, bfloat16
         )
@@ -123,6 +125,13 @@ class ConcatIDPipeline(VideoPipeline):
             input_ids=rows.input_ids, attention_mask=mask
         ).last_hidden_state
         return hidden if mask is None else hidden * mask.unsqueeze(-1)
+
+    @torch.inference_mode()
+    def encode_references(self, images: torch.Tensor) -> torch.Tensor:
+        """Latents (B, M, C, h, w) of images (B, M, 3, H, W), each encoded alone."""
+        flat = images.flatten(0, 1).unsqueeze(2)
+        held = encode(self.vae, flat.to(self._execution_device, self.vae.dtype))
+        return held.view(*images.shape[:2], *held.shape[2:])
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Videos of latents (B, N, C, h, w), in float32."""

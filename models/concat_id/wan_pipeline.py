@@ -68,6 +68,7 @@ class ConcatIDWanPipeline(VideoPipeline):
         height: int = 480,
         width: int = 832,
         negative: str | None = "",
+        zeroed: bool = False,
     ) -> torch.Tensor:
         """Generate one video a prompt.
 
@@ -80,6 +81,7 @@ class ConcatIDWanPipeline(VideoPipeline):
             frames: 4k + 1, at 16 a second.
             height, width: multiples of 16.
             negative: text of the other branch; None is a zeroed embedding.
+            zeroed: zeros take the place of the references' latents.
 
         Returns:
             Videos in [-1, 1], (B, 3, frames, H, W).
@@ -99,6 +101,7 @@ class ConcatIDWanPipeline(VideoPipeline):
         held = None
         if references is not None and references.shape[1]:
             held = self.encode_references(references)
+            held = torch.zeros_like(held) if zeroed else held
         channels, *size = self.latent_shape(height, width)
         shape = (channels, self.latent_frames(frames), *size)
         latents, _ = self.noise(seeds, shape, device)

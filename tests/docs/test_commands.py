@@ -76,7 +76,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_run(made / name, name="concat_id", variant=variant, count=8, people=1, seed=seed,
                  level=level, identity_names=names)
         for name, variant, seed, level in (
-            ("mine", None, 1, 0.6), ("base", "base", 2, 0.1), ("gate", None, 1, 0.6))
+            ("mine", None, 1, 0.6), ("base", "base", 2, 0.1), ("gate", None, 1, 0.6),
+            ("single", "single", 3, 0.6), ("zeroed", "single", 4, 0.1))
     ]
     clip = next(runs[0].glob("samples/*/video.mp4"))
     folder = tmp_path_factory.mktemp("world")
@@ -146,11 +147,16 @@ def test_commands_that_are_not_run_parse_and_name_what_there_is(
         Scoring.of(given["protocol"], given["metrics"])
     if command.name == "train":
         from idbench.commands.options import parse_settings
+        from idbench.models.concat_id.training import cache, loop
+        from idbench.models.concat_id.training.recipe import StageRecipe, read
         from idbench.recipes import load_recipe, load_trainer
 
         name, content = load_recipe(given["recipe"])
-        known = getattr(load_trainer(name, content), "settings", content)
-        assert set(parse_settings(given["settings"])) <= set(known)
+        trainer, chosen = load_trainer(name, content), parse_settings(given["settings"])
+        assert set(chosen) <= set(getattr(trainer, "settings", content))
+        kind = {cache.prepare: cache.CacheRecipe, loop.train: StageRecipe}.get(trainer)
+        if kind:  # their values as well
+            read(kind, {**content, **chosen, "name": name})
     if command.name == "score":
         from idbench.metrics.protocols import get_protocol
 

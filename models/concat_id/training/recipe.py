@@ -102,6 +102,11 @@ class StageRecipe:
     validation_guidance: float = 6.0
     score: bool = True
 
+    @pydantic.field_validator("precision", mode="before")
+    @classmethod
+    def _word(cls, value: Any) -> Any:
+        return "no" if value is False else value  # what YAML makes of `no`
+
     def rate(self, step: int) -> float:
         """Learning rate of the update at `step`, counted from 0."""
         warm = min(1.0, (step + 1) / max(1, self.warmup))
