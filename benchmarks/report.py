@@ -15,11 +15,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests/helpers")]
+if TYPE_CHECKING:
+    from tests.reports.browser import Browser
+
 DISTINCT = 20
-CARDS = "document.querySelectorAll('.card').length"
+SHOWN = "document.querySelector('output[name=count]').textContent"
+NODES = "document.querySelectorAll('*').length"
 
 
 def make(folder: Path, count: int) -> Path:
@@ -60,20 +65,29 @@ def main() -> None:
               f"{time.process_time() - processor:.2f} s processor; "
               f"{page.stat().st_size / 1e6:.1f} MB")
         with browse(root / "profile") as browser:
+            # Of the page's main thread: another process on the machine does not count.
+            browser.devtools("Performance.enable", timeDomain="threadTicks")
             before = time.perf_counter()
             browser.open(page.as_uri())
-            print(f"open   {time.perf_counter() - before:6.2f} s; "
-                  f"{browser.js(CARDS)} samples")
+            print(f"open   {time.perf_counter() - before:6.2f} s, "
+                  f"{browser.js(SHOWN)}, {browser.js(NODES)} elements")
             for name, value in (("sort", "arcsim worst"), ("category", "category 3"),
                                 ("find", "park"), ("category", ""), ("sort", "cursim best")):
+                spent = _processor(browser)
                 took = browser.run(
                     "const f = document.querySelector('.tools'), t = performance.now();"
                     f"f.elements[{json.dumps(name)}].value = {json.dumps(value)};"
                     "f.dispatchEvent(new Event('input', {bubbles: true}));"
                     "document.body.offsetHeight; return performance.now() - t;")
-                shown = browser.js("[...document.querySelectorAll('.card')]"
-                                   ".filter(c => !c.hidden).length")
-                print(f"{name:8} {value or 'all':14} {took:6.0f} ms, {shown} shown")
+                spent = _processor(browser) - spent
+                print(f"{name:8} {value or 'all':14} {took:6.0f} ms, {1000 * spent:4.0f} ms "
+                      f"processor; {browser.js(SHOWN)}")
+
+
+def _processor(browser: Browser) -> float:
+    """Seconds of processor that the tasks of the page's main thread took so far."""
+    metrics = browser.devtools("Performance.getMetrics")["metrics"]
+    return next(m["value"] for m in metrics if m["name"] == "TaskDuration")
 
 
 if __name__ == "__main__":

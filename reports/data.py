@@ -201,11 +201,11 @@ def _others(
     frames: Mapping[int, np.ndarray], faces: Sequence[dict[str, Any]]
 ) -> PersonView | None:
     """Faces matched to nobody, one of each shown frame; None where every face was matched."""
-    strip, tiles = media.crop_strip(frames, faces, None)
-    with_face = {int(f["frame"]) for f in faces if media.unmatched(f) is not None}
-    missing = tuple(i for i, frame in enumerate(tiles) if frame not in with_face)
-    if len(missing) == len(tiles):
+    with_face = {int(f["frame"]) for f in media.shown(faces) if media.unmatched(f) is not None}
+    if not with_face & frames.keys():
         return None
+    strip, tiles = media.crop_strip(frames, faces, None)
+    missing = tuple(i for i, frame in enumerate(tiles) if frame not in with_face)
     return PersonView("", {}, strip, tuple(tiles), missing, ())
 
 

@@ -2,7 +2,7 @@
 
 The page needs no network and opens from disk. Prompts, names and reasons are hostile input:
 the templates escape everything, and a content security policy lets only the page's own script
-run. Without JavaScript everything can still be read and played; sorting and filtering cannot.
+run. Without JavaScript the first page of samples can still be read and played.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from idbench.runs import Run
 from idbench.statistics import Estimate
 
 TEMPLATES = Path(__file__).parent / "templates"
+PAGE_SIZE = 48
+"""Samples shown at a time: browsers lay out, sort and play that many without lag."""
 MAIN_METRICS = ("arcsim", "cursim", "viclip", "clipdist")
 
 
@@ -90,6 +92,7 @@ def _context(report: data.ReportData, measured: tables.Tables) -> dict[str, Any]
         "category_names": _unique(c.category for c in report.cards),
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "version": __version__,
         "as_json": json.dumps, "sort_values": sort_values, "reasons_of": reasons_of,
+        "page_size": PAGE_SIZE,
     }
 
 

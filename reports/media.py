@@ -118,7 +118,7 @@ def _crop(frame: np.ndarray, box: Sequence[float]) -> np.ndarray:
     x = float(np.clip((x0 + x1) / 2, 0, width))
     y = float(np.clip((y0 + y1) / 2, 0, height))
     # Only what the square and the resampling filter around it see is copied.
-    around = half + 4 * half / CROP_SIZE + 2
+    around = half + 4 * half / CROP_SIZE + 4
     left, right, top, bottom = (int(v) for v in np.floor(
         [x - around, x + around, y - around, y + around]))
     part = frame[max(top, 0):bottom, max(left, 0):right]

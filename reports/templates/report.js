@@ -5,14 +5,42 @@
   const form = document.querySelector(".tools");
   const list = document.querySelector(".cards");
   const empty = document.querySelector(".empty");
+  const pagers = all(".pages");
   const lower = new Set(JSON.parse(document.body.dataset.lower || "[]"));
-  const cards = all(".card", list).map((node, place) => ({
-    node, place,
-    split: node.dataset.split, category: node.dataset.category, status: node.dataset.status,
-    identities: JSON.parse(node.dataset.identities), values: JSON.parse(node.dataset.values),
-    text: (node.querySelector(".prompt").textContent + " " + node.id).toLowerCase(),
-  }));
+  const size = +list.dataset.page;
+  // Only one page of cards is in the document: a thousand of them would make every sort lag.
+  // Those of the first page are there already; the others are text, made into cards when shown.
+  const cards = [...list.children].map((holder, place) => {
+    const node = holder.matches(".card") ? holder : null;
+    const id = node ? node.id : holder.dataset.key;
+    const prompt = node ? node.querySelector(".prompt").textContent : holder.dataset.prompt;
+    const { split, category, status, identities, values } = holder.dataset;
+    return {
+      id, place, node, split, category, status, about: holder.dataset,
+      html: node ? "" : holder.textContent,
+      identities: JSON.parse(identities), values: JSON.parse(values),
+      text: `${prompt} ${id}`.toLowerCase(),
+    };
+  });
+  list.replaceChildren(...cards.flatMap((card) => card.node || []));
+  const parser = new DOMParser();
+  const same = ["split", "category", "status"];
+  const filters = [...same, "identity", "find"];
+  let order = cards, page = 0;
   form.hidden = false;
+
+  // Together: parsing each card for itself takes eight times as long.
+  function make(wanted) {
+    const missing = wanted.filter((card) => !card.node);
+    const made = parser.parseFromString(missing.map((card) => card.html).join(""), "text/html");
+    const nodes = [...document.importNode(made.body, true).children];
+    missing.forEach((card, i) => {
+      card.node = nodes[i];
+      card.html = "";
+      Object.assign(card.node.dataset, card.about);
+      all("video", card.node).forEach(prepare);
+    });
+  }
 
   const chosen = (name) => (form.elements[name] ? form.elements[name].value : "");
   const runs = () => {
@@ -23,15 +51,6 @@
   function update() {
     const shown = runs();
     const words = chosen("find").toLowerCase().split(/\s+/).filter(Boolean);
-    let count = 0;
-    for (const card of cards) {
-      const fits = ["split", "category", "status"].every((n) => !chosen(n) || card[n] === chosen(n))
-        && (!chosen("identity") || card.identities.includes(chosen("identity")))
-        && words.every((word) => card.text.includes(word));
-      card.node.hidden = !fits;
-      count += fits;
-      if (shown) for (const take of all(".take", card.node)) take.hidden = !shown.has(+take.dataset.run);
-    }
     const [metric, end] = chosen("sort").split(" ");
     // "Worst" of a card is the worst among the videos shown; what has no value comes last.
     const up = (end === "worst") !== lower.has(metric);
@@ -39,35 +58,77 @@
       const values = (card.values[metric] || []).filter(([run]) => !shown || shown.has(run)).map((p) => p[1]);
       return values.length ? (up ? Math.min(...values) : -Math.max(...values)) : Infinity;
     };
-    const keys = new Map(cards.map((card) => [card, metric ? key(card) : 0]));
-    const order = [...cards].sort((a, b) => {
-      const x = keys.get(a), y = keys.get(b);
-      return x === y ? a.place - b.place : x < y ? -1 : 1;
-    });
-    // Hidden cards need no place: moving only the shown ones keeps large reports quick.
-    const seen = order.filter((card) => !card.node.hidden).map((card) => card.node);
-    const now = [...list.children].filter((node) => !node.hidden);
-    if (seen.some((node, i) => now[i] !== node)) list.append(...seen);
-    form.elements.count.textContent = count === 1 ? "1 sample" : `${count} samples`;
-    empty.hidden = count > 0;
+    const fits = (card) =>
+      same.every((n) => !chosen(n) || card[n] === chosen(n))
+      && (!chosen("identity") || card.identities.includes(chosen("identity")))
+      && words.every((word) => card.text.includes(word));
+    order = cards.filter(fits);
+    if (metric) {
+      const keys = new Map(order.map((card) => [card, key(card)]));
+      order.sort((a, b) => {
+        const x = keys.get(a), y = keys.get(b);
+        return x === y ? a.place - b.place : x < y ? -1 : 1;
+      });
+    }
+    show(0);
+  }
+
+  // Puts one page of the samples that fit into the document, or all of them for printing.
+  function show(asked, everything = false) {
+    const pages = Math.max(1, Math.ceil(order.length / size));
+    page = Math.max(0, Math.min(asked, pages - 1));
+    const first = page * size;
+    const wanted = everything ? order : order.slice(first, first + size);
+    make(wanted);
+    const nodes = wanted.map((card) => card.node);
+    const shown = runs();
+    if (shown) for (const node of nodes) for (const take of all(".take", node)) take.hidden = !shown.has(+take.dataset.run);
+    if (nodes.length !== list.children.length || nodes.some((node, i) => list.children[i] !== node)) list.replaceChildren(...nodes);
+    const count = order.length.toLocaleString("en");
+    form.elements.count.textContent = (order.length === 1 ? "1 sample" : `${count} samples`)
+      + (pages > 1 ? `, ${first + 1} to ${first + nodes.length} shown` : "");
+    empty.hidden = order.length > 0;
+    for (const pager of pagers) {
+      pager.hidden = pages === 1;
+      pager.querySelector("b").textContent = pages;
+      Object.assign(pager.querySelector("input"), { max: pages, value: page + 1 });
+      for (const button of all("button", pager)) button.disabled = page + +button.dataset.step < 0 || page + +button.dataset.step >= pages;
+    }
+  }
+  function turn(asked) {
+    show(asked);
+    const first = list.firstElementChild;
+    first.focus({ preventScroll: true });
+    first.scrollIntoView({ block: "start", behavior: "instant" });
+  }
+  for (const pager of pagers) {
+    for (const button of all("button", pager)) button.addEventListener("click", () => turn(page + +button.dataset.step));
+    pager.querySelector("input").addEventListener("change", (event) => turn((+event.target.value || 1) - 1));
   }
   form.addEventListener("input", update);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(update));
+  addEventListener("beforeprint", () => show(page, true));
+  addEventListener("afterprint", () => show(page));
 
-  // A link to a sample shows it even when the filters hide it.
+  // A link to a sample shows it even when it is on another page, or the filters hide it.
   function select() {
     let id = "";
     try { id = decodeURIComponent(location.hash.slice(1)); } catch { return; }
-    for (const card of cards) card.node.classList.toggle("chosen", card.node.id === id);
-    const card = cards.find((c) => c.node.id === id);
+    for (const card of cards) if (card.node) card.node.classList.toggle("chosen", card.id === id);
+    const card = cards.find((c) => c.id === id);
     if (!card) return;
-    if (card.node.hidden) { form.reset(); update(); }
+    if (!order.includes(card)) {
+      for (const name of filters) if (form.elements[name]) form.elements[name].value = "";
+      update();
+    }
+    show(Math.floor(order.indexOf(card) / size));
+    card.node.classList.add("chosen");
     card.node.focus({ preventScroll: true });
     // Cards above are measured only when they come near: once more when they have been.
-    const show = () => card.node.scrollIntoView({ block: "center", behavior: "instant" });
-    show();
-    requestAnimationFrame(() => requestAnimationFrame(show));
+    const near = () => card.node.scrollIntoView({ block: "center", behavior: "instant" });
+    near();
+    requestAnimationFrame(() => requestAnimationFrame(near));
   }
   addEventListener("hashchange", select);
 
@@ -105,7 +166,7 @@
   function toggle(video) {
     if (video.paused) { delete video.dataset.held; play(video); follow(); } else { video.dataset.held = "1"; video.pause(); }
   }
-  for (const video of all("video", list)) {
+  function prepare(video) {
     video.controls = false;
     video.tabIndex = 0;
     watcher.observe(video);
@@ -119,6 +180,7 @@
       event.preventDefault();
     });
   }
+  all("video", list).forEach(prepare);
   list.addEventListener("click", (event) => {
     const track = event.target.closest(".track");
     const video = track && track.closest(".take").querySelector("video");
@@ -182,6 +244,7 @@
       });
     });
   }
+  show(0);
   document.documentElement.dataset.ready = "1";
   select();
 })();

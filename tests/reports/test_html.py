@@ -209,6 +209,23 @@ def test_a_strip_shows_each_frame_and_leaves_a_gap_where_nobody_was_found() -> N
     assert media.crop_strip(frames, [], "a") == (None, [])
 
 
+def test_a_face_is_cut_out_as_from_the_whole_frame() -> None:
+    from PIL import Image
+
+    frame = np.random.default_rng(0).integers(0, 255, (90, 160, 3)).astype(np.uint8)
+    square = (40.25, 20.5, 90.25, 70.5)
+    half = 25 / (0.62 * 2)  # the margin around a box
+    box = (65.25 - half, 45.5 - half, 65.25 + half, 45.5 + half)
+    expected = Image.fromarray(frame).resize(
+        (media.CROP_SIZE, media.CROP_SIZE), Image.Resampling.BICUBIC, box=square)
+    found = media._crop(frame, box).astype(int)
+    assert np.abs(found - np.asarray(expected)).max() <= 1
+    # Over the edge, the frame goes on as its last pixels do.
+    plain = np.full((9, 9, 3), 77, np.uint8)
+    for outside in ((-30, -30, -20, -20), (4, 4, 40, 40), (0, 0, 0, 0)):
+        assert (media._crop(plain, outside) == 77).all()
+
+
 def test_a_curve_breaks_where_frames_are_unscored() -> None:
     line, points = curve_path(data.Curve("arcsim", (0, 1, 2, 3), (0.0, None, 1.0, 0.5)), 0.0, 1.0)
     assert line == "M12.50 100.00M62.50 0.00L87.50 50.00"

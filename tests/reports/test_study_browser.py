@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,19 +14,13 @@ from idbench.reports.study import Study, build
 from idbench.reports.study_page import write
 from idbench.runs import Run
 
-from .browser import Browser, browse, why_not
+from .browser import Browser, why_not
 from .test_study import serving
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=f"needs a browser; {why_not()}")
 
 LEFT, RIGHT, DOWN, BACKSPACE, ENTER = "\ue012", "\ue014", "\ue015", "\ue003", "\ue007"
 PLACE = "document.documentElement.dataset.place"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browse(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.fixture
