@@ -50,13 +50,19 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+def cores() -> int:
+    """Cores this process may use; macOS does not tell, there it is all of them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def hardware() -> dict[str, Any]:
     """System, processor, cores, memory, and the accelerator when torch is loaded already."""
     found: dict[str, Any] = {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": cores(),
         "memory_gb": _memory_gb(),
     }
     torch = sys.modules.get("torch")

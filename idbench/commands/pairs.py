@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from idbench.commands import options as opt
+from idbench.provenance import cores
 
 
 @click.group(short_help="Build training pairs from a folder of videos.")
@@ -85,20 +85,13 @@ def build(
     reader = ReaderSettings(chosen, weights, subjects, None if file else aesthetic, device)
     folder = out or Path("runs") / f"pairs-{videos.resolve().name or 'videos'}"
     built = build_pairs(BuildRequest(
-        videos, captions, folder, reader, workers or _cores(), file, calibrate, truth,
+        videos, captions, folder, reader, workers or cores(), file, calibrate, truth,
         quiet=as_json,
     ))
     if as_json:
         click.echo(json.dumps(built.summary, indent=2, ensure_ascii=False))
         return
     _print(built.summary, built.read, folder)
-
-
-def _cores() -> int:
-    """Cores this process may use; macOS does not tell, there it is all of them."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _print(summary: dict[str, Any], read: int, folder: Path) -> None:

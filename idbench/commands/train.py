@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -77,10 +79,16 @@ def train(
     if not evaluate:
         folder.mkdir(parents=True, exist_ok=True)
     try:
-        measured = dict(trainer(content, folder, resume, evaluate))
+        # What trainers say while they work is not part of --json's answer.
+        with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+            measured = dict(trainer(content, folder, resume, evaluate))
     except KeyboardInterrupt:
-        click.echo(f"Interrupted. Go on with: idbench train {recipe} --resume", err=True)
+        click.echo("Interrupted. Go on with the same command and --resume.", err=True)
         raise SystemExit(130) from None
+    except UserError:
+        with contextlib.suppress(OSError):  # only of what was refused before it held something
+            folder.rmdir()
+        raise
     if not measured:  # a further process of several
         return
     if as_json:

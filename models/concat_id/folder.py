@@ -7,6 +7,7 @@ in diffusers' layout: Concat-ID's plain forms add no parameter).
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,9 @@ def open_folder(
     kind = _class_of(folder)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     try:
-        pipeline = _load(folder, kind, dtype)
+        with warnings.catch_warnings():  # of names of arguments that diffusers is to lose
+            warnings.simplefilter("ignore", FutureWarning)
+            pipeline = _load(folder, kind, dtype)
         if (folder / adapters.FILE).is_file():
             adapters.load(pipeline.transformer, folder)
     # Damage shows as any of these, from three libraries.

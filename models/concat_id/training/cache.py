@@ -43,6 +43,7 @@ from idbench.models.concat_id.training import components, samples
 from idbench.models.concat_id.training.pairs import Pair, held_out, read_pairs
 from idbench.models.concat_id.training.recipe import STRICT, read, settings_of
 from idbench.pictures import UnreadablePicture, read_rgb
+from idbench.progress import steps
 from idbench.video import UnreadableVideo, count_frames, read_video
 
 
@@ -102,8 +103,6 @@ def prepare(
         UserError: pairs or videos are missing, sizes that the autoencoder cannot make, no sample
             could be made, or the disk is full.
     """
-    from tqdm import tqdm
-
     del resume, evaluate  # finished samples always stay
     recipe = read(CacheRecipe, content)
     out = Path(recipe.out) if recipe.out else Path(state_dir)
@@ -121,21 +120,22 @@ def prepare(
     own = range(state.process_index, len(pairs), state.num_processes)
     rows: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
-    for number in tqdm(own, desc="encode pairs", disable=not state.is_local_main_process):
-        pair = pairs[number]
-        try:
-            key = _key(identity, videos, pair)
-            path = samples.sample_path(out, key)
-            if not path.exists():
-                write_bytes(path, _encode(recipe, networks, videos, pair, key))
-        except (_Unusable, UnreadableVideo) as error:
-            skipped.append({"video": pair.video, "reason": str(error)})
-            continue
-        rows.append({
-            "number": number, "key": key, "video": pair.video, "caption": pair.caption,
-            "kinds": ",".join(s.kind for s in pair.slots),
-            "candidates": ",".join(str(len(s.images)) for s in pair.slots),
-        })
+    with steps("encode pairs", len(own), quiet=not state.is_local_main_process) as step:
+        for number in own:
+            pair = pairs[number]
+            try:
+                key = _key(identity, videos, pair)
+                path = samples.sample_path(out, key)
+                if not path.exists():
+                    write_bytes(path, _encode(recipe, networks, videos, pair, key))
+                rows.append({
+                    "number": number, "key": key, "video": pair.video, "caption": pair.caption,
+                    "kinds": ",".join(s.kind for s in pair.slots),
+                    "candidates": ",".join(str(len(s.images)) for s in pair.slots),
+                })
+            except (_Unusable, UnreadableVideo) as error:
+                skipped.append({"video": pair.video, "reason": str(error)})
+            step()
     return _finish(recipe, identity, out, pairs, rows, skipped, state)
 
 

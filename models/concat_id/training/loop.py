@@ -33,6 +33,8 @@ from idbench.models.concat_id.training.trackers import (
     tracker_arguments,
     tracker_settings,
 )
+from idbench.output import note
+from idbench.provenance import cores
 
 
 def train(
@@ -76,7 +78,7 @@ class Session:
         self.fixed = checkpoint.described(recipe, self.accelerator.num_processes)
         said = checkpoint.check(found, self.fixed) if found else {}
         self.step, self.before = int(said.get("step", 0)), float(said.get("seconds", 0.0))
-        self.log = JsonLines(state_dir / "log.jsonl", self.step)
+        self.log = JsonLines(state_dir / "log.jsonl", self.step, recipe.steps)
         self.started = time.monotonic()
         device = self.accelerator.device
         transformer: Any = network.load(recipe)
@@ -129,6 +131,9 @@ class Session:
             self.checkpoint()
         if self.step == recipe.steps:
             self.export()
+        elif accelerator.is_main_process:
+            note(f"Stopped at step {self.step} of {recipe.steps}; the same command with --resume "
+                 "goes on.")
         accelerator.end_training()
         return {"step": self.step, **self._last} if accelerator.is_main_process else {}
 
@@ -140,7 +145,8 @@ class Session:
         )
         loader = DataLoader(
             drawn, batch_size=None, sampler=range(self.step * drawn.accumulation, len(drawn)),
-            num_workers=self.recipe.workers, pin_memory=accelerator.device.type == "cuda",
+            num_workers=min(self.recipe.workers, cores()),
+            pin_memory=accelerator.device.type == "cuda",
         )
         for batch in loader:
             if "problem" in batch:

@@ -12,18 +12,22 @@ from accelerate.tracking import GeneralTracker, on_main_process
 
 from idbench.files import saying_disk_full, write_text
 from idbench.models.concat_id.training.recipe import StageRecipe
+from idbench.output import note
 
 
 class JsonLines(GeneralTracker):
-    """One JSON object a line, `step` first; rows after `step` are of a session that was killed."""
+    """One JSON object a line, `step` first; rows after `step` are of a session that was killed.
+
+    Each is said on standard error as well, in words.
+    """
 
     name = "jsonl"
     requires_logging_directory = False
     main_process_only = True
 
-    def __init__(self, path: Path, step: int = 0) -> None:
+    def __init__(self, path: Path, step: int, steps: int) -> None:
         super().__init__()
-        self.path = path
+        self.path, self.steps = path, steps
         self._cut(step)
 
     @on_main_process
@@ -51,7 +55,9 @@ class JsonLines(GeneralTracker):
         line = json.dumps({"step": step, **values})
         with saying_disk_full(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(line + "\n")
-        print(line, flush=True)
+        shown = (f"{name.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else
+                 f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+        note(f"step {step} of {self.steps}: {', '.join(shown)}")
 
 
 def tracker_arguments(step: int) -> dict[str, dict[str, Any]]:

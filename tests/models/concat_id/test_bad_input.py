@@ -130,6 +130,7 @@ def test_more_than_three_references(bases, tmp_path, told):
     path = tmp_path / "four.yaml"
     path.write_text(yaml.safe_dump(recipe(cache, references=4)))
     assert "less than or equal to 3, not 4" in told("train", path, "--state", tmp_path / "state")
+    assert not (tmp_path / "state").exists()
     Image.new("RGB", (32, 32)).save(tmp_path / "cloth.png")
     reference = Reference("garment", "cloth", tmp_path / "cloth.png")
     sample = Sample("s", "multi", "p", "people", "c", (reference,) * 4, 7)

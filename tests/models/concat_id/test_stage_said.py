@@ -1,0 +1,69 @@
+"""What a stage says while it trains: words on standard error, an answer on standard output."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from accelerate.state import AcceleratorState
+from tiny_stage import make_cache, recipe
+
+from idbench.cli import main
+from idbench.models.concat_id.training import loop
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Trains by a recipe on the command line; what it said on the two streams."""
+    cache = make_cache(tmp_path / "cache")
+
+    def command(*options: str, state: str = "state", **changes: object) -> tuple[str, str]:
+        AcceleratorState._reset_state(True)
+        path = tmp_path / "tiny.yaml"
+        path.write_text(yaml.safe_dump(recipe(cache, log_every=1, **changes)))
+        with pytest.raises(SystemExit) as stopped:
+            main(["train", str(path), "--state", str(tmp_path / state), *options])
+        assert not stopped.value.code
+        said = capsys.readouterr()
+        return said.out, said.err
+
+    return command
+
+
+def test_each_row_of_the_log_is_said_in_words(run, tmp_path):
+    out, err = run(steps=3)
+    rows = [json.loads(line) for line in (tmp_path / "state/log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    for row in rows:
+        assert f"step {row['step']} of 3: loss {row['loss']:.4g}, learning rate " in err
+    assert out.startswith("tiny:\n  step: 3\n") and "Stopped" not in err
+
+
+def test_json_is_all_of_the_output(run):
+    out, err = run("--json", steps=2)
+    assert json.loads(out)["step"] == 2 and "step 2 of 2: " in err
+
+
+def test_no_more_readers_than_cores_are_started(run, monkeypatch):
+    """torch warns of more, and they only get into each other's way."""
+    started = []
+
+    class Spy(loop.DataLoader):
+        def __init__(self, *arguments, num_workers=0, **named):
+            started.append(num_workers)
+            super().__init__(*arguments, **named)
+
+    monkeypatch.setattr(loop, "DataLoader", Spy)
+    monkeypatch.setattr(loop, "cores", lambda: 2)
+    for workers in (1, 8):
+        run(state=f"state{workers}", steps=1, workers=workers)
+    assert started == [1, 2]
+
+
+def test_a_training_that_is_stopped_says_how_to_go_on(run, monkeypatch):
+    monkeypatch.setattr(loop.Session, "_stopping", lambda session: session.step == 2)
+    _, err = run(steps=5)
+    assert "Stopped at step 2 of 5; the same command with --resume goes on." in err
