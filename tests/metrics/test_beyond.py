@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,27 @@ def test_the_right_background_is_nearer_than_another(true_video):
     other = replace(of, sample=replace(sample, references=gone))
     (row,) = subjects.BACKGROUND.pixels(other, frames, 8.0)
     assert row.value is None and "gone.png cannot be read" in row.reason
+
+
+def test_the_list_says_which_metrics_are_computed():
+    from click.testing import CliRunner
+
+    from idbench.commands.finishing import Scoring
+    from idbench.commands.listing import listing
+
+    done = CliRunner().invoke(listing, ["metrics", "--json"])
+    assert done.exit_code == 0, done.output
+    computed = {row["metric"]: row["computed"] for row in json.loads(done.output)}
+    assert set(computed) == set(METRICS.targets())
+    usual = set(Scoring.of("strict-v1", ()).metrics)
+    assert {name for name, when in computed.items() if when == "always"} == usual
+    for name in computed.keys() - usual - {"not_measured"}:
+        assert computed[name] == f"when named: --metric +{name}"
+        assert name in Scoring.of("strict-v1", (f"+{name}",)).metrics, "as the list says"
+    assert computed["not_measured"] == "by protocols that list it"
+    assert "not_measured" in Scoring.of("consisid-v1", ()).metrics
+    table = CliRunner().invoke(listing, ["metrics"])
+    assert "when named: --metric +motion" in " ".join(table.output.split())
 
 
 def test_they_are_computed_only_when_named():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,17 @@ from click.testing import CliRunner
 
 from idbench.metrics.validation.findings import auc, find
 from idbench.metrics.validation.heads import View, between, person, render_head
-from idbench.metrics.validation.measure import AXES, FACE_METRICS, Preference, Reading, edited
+from idbench.metrics.validation.measure import (
+    AXES,
+    EDITED,
+    FACE_METRICS,
+    Preference,
+    Reading,
+    edited,
+    wordings,
+)
 from idbench.prompts.avatars.scene import Garment, Person, Scene
+from idbench.prompts.language import describe, tokens
 
 
 def test_identities_move_in_a_straight_line_and_end_at_the_other():
@@ -51,6 +61,31 @@ def test_an_edit_changes_one_attribute(attribute):
         "background": other.background != "park",
     }
     assert [name for name, is_other in changed.items() if is_other] == [attribute]
+
+
+@pytest.mark.parametrize("attribute", EDITED)
+def test_of_the_wordings_the_one_is_taken_in_which_the_prompts_differ_least(attribute):
+    scene = Scene((Person(1001, "smile", "nod", Garment("red", "striped")),), "park")
+    other = edited(scene, attribute, np.random.default_rng(3))
+
+    def alike(one: str, two: str) -> float:
+        return SequenceMatcher(None, tokens(one), tokens(two)).ratio()
+
+    pairs = []
+    for draws in (1, 5, 40):
+        one, two = wordings(scene, other, np.random.default_rng(7), draws)
+        assert one != two, "the edit is said"
+        seeds = np.random.default_rng(7).integers(2**31, size=draws).tolist()
+        drawn = [
+            tuple(describe(s, np.random.default_rng(seed), EDITED) for s in (scene, other))
+            for seed in seeds
+        ]
+        assert (one, two) in drawn, "both in one wording"
+        assert alike(one, two) == max(alike(*pair) for pair in drawn)
+        pairs.append((one, two))
+    first, _, last = (alike(*pair) for pair in pairs)
+    assert last >= first and last > 0.75
+    assert wordings(scene, other, np.random.default_rng(7), 40) == pairs[-1]
 
 
 def test_auc_counts_pairs():
