@@ -68,6 +68,15 @@ def entry(name: str) -> dict[str, Any]:
     return known[name]
 
 
+def hashes(*names: str) -> dict[str, str]:
+    """The manifest's sha256 of the embedded weights of these names, by file name.
+
+    Raises:
+        WeightError: no such entry.
+    """
+    return {entry(name)["file"]: entry(name)["sha256"] for name in names}
+
+
 def weight_path(name: str) -> Path:
     """The file of the embedded weights `name`, its sha256 checked once a process.
 

@@ -16,7 +16,13 @@ from typing import Any
 import numpy as np
 
 from idbench.errors import UserError
-from idbench.measurements import Measurement, differences, in_words, metric_of
+from idbench.measurements import (
+    Measurement,
+    differences,
+    in_words,
+    metric_of,
+    metric_weight_differences,
+)
 from idbench.names import unknown
 from idbench.reports.tables import HIDDEN
 from idbench.statistics import RESAMPLES, difference, identity_clusters
@@ -143,6 +149,8 @@ def _settings(run: Measurement, reference: Measurement, allow: Collection[str]) 
             if known:
                 before, after = ({k: of[k] for k in known} for of in (before, after))
         changed = differences(before, after, name)
+        if name == "weights":
+            changed += metric_weight_differences(reference.scoring, run.scoring)
         if not changed:
             found.append(Check(name, "held", "the same"))
             continue

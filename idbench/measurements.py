@@ -21,7 +21,7 @@ from idbench.runs import Run
 if TYPE_CHECKING:
     import pandas as pd
 
-SCORING_PARTS = ("protocol", "weights", "detector", "metrics")
+SCORING_PARTS = ("protocol", "weights", "metric_weights", "detector", "metrics")
 """Parts of a run's scoring that have to be equal for numbers to be comparable."""
 ABOUT = ("sample", "identities", "category", "prompt_id", "status")
 """Columns of `Measurement.values` that are no metric."""
@@ -180,6 +180,18 @@ def differences(first: Any, second: Any, where: str = "") -> list[tuple[str, Any
             for found in differences(first.get(key), second.get(key), f"{where} {key}".strip())
         ]
     return [] if first == second else [(where, first, second)]
+
+
+def metric_weight_differences(
+    first: Mapping[str, Any], second: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+    """`differences` of the weight files that metrics of both scorings read besides the networks.
+
+    A file that is known to one alone belongs to a metric that the other does not have.
+    """
+    before, after = (one.get("metric_weights") or {} for one in (first, second))
+    shared = sorted(set(before) & set(after))
+    return differences({k: before[k] for k in shared}, {k: after[k] for k in shared}, "weights")
 
 
 def in_words(found: list[tuple[str, Any, Any]], most: int = 3) -> str:

@@ -7,6 +7,8 @@ A third-party package adds its models and metrics through the entry-point groups
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -47,6 +49,7 @@ class Registry:
 
         self.kind = kind
         self.group = group
+        self._known: tuple[Any, dict[str, Target]] | None = None
         self._builtin = {
             name: Target(address, "idbench", __version__) for name, address in builtin.items()
         }
@@ -57,6 +60,9 @@ class Registry:
         Raises:
             UserError: two packages offer the same name.
         """
+        state = (entry_points, _places())
+        if self._known is not None and self._known[0] == state:
+            return dict(self._known[1])
         found = dict(self._builtin)
         for point in entry_points(group=self.group):
             new = _target(point)
@@ -68,7 +74,8 @@ class Registry:
                     "rename its entry point."
                 )
             found[point.name] = new
-        return dict(sorted(found.items()))
+        self._known = state, dict(sorted(found.items()))
+        return dict(self._known[1])
 
     def target(self, name: str) -> Target:
         """The target of `name`.
@@ -165,6 +172,17 @@ def make_model(name: str, settings: Mapping[str, Any] | None = None) -> Model:
         raise UserError(
             f"The model {base!r} does not take these settings ({error}); leave them out of --set."
         ) from error
+
+
+def _places() -> tuple[tuple[str, int], ...]:
+    """Where packages are installed, and when something there was: to search it once only."""
+    found = []
+    for place in sys.path:
+        try:
+            found.append((place, os.stat(place or ".").st_mtime_ns))
+        except OSError:
+            found.append((place, 0))
+    return tuple(found)
 
 
 def _target(point: EntryPoint) -> Target:

@@ -52,6 +52,9 @@ class Scoring(_Open):
 
     protocol: dict[str, Any] | None = None
     weights: dict[str, str] | None = Field(None, description="sha256 of each scoring network")
+    metric_weights: dict[str, str] | None = Field(
+        None, description="sha256 of files that metrics read besides the networks, by file name"
+    )
     detector: str | None = None
     metrics: dict[str, str] | None = Field(None, description="package and version of each metric")
     reference_notes: dict[str, str] = Field(

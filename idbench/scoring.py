@@ -40,7 +40,8 @@ def scoring_key(
     """Everything that moves a score apart from the video: equal keys, comparable scores.
 
     Imports no network: the weights are named by their sha256, those of the user by the way they
-    are read too, and never by where they lie.
+    are read too, and never by where they lie. Files that metrics read besides the networks are
+    `metric_weights`, where there are any.
     """
     from idbench.metrics.networks import sources as weights
 
@@ -48,12 +49,14 @@ def scoring_key(
         sources = weights.parse()
     there = embedded.entries()
     targets = {name: METRICS.target(name) for name in metrics}
+    besides = {k: v for name in metrics for k, v in METRICS.load(name).weights().items()}
     return {
         "protocol": dict(protocol),
         "weights": {
             name: sources[name].identity() for name in weights.NETWORKS
             if name in there or sources[name].path is not None
         },
+        **({"metric_weights": dict(sorted(besides.items()))} if besides else {}),
         "detector": _detector(protocol, sources),
         "metrics": {n: f"{t.distribution} {t.version}" for n, t in sorted(targets.items())},
     }

@@ -18,11 +18,12 @@ which is the highest value that a perfect model gets.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
+from idbench import embedded
 from idbench.metrics import expression
 from idbench.metrics.base import Embeddings, make_score
 from idbench.metrics.faces.align import align_crops
@@ -150,19 +151,27 @@ def _accuracy(
     return [*rows, make_score(sample, metric, None, None, float(np.mean(right)))]
 
 
-def _metric(name: str, title: str, attributes: tuple[str, ...], what: str) -> PixelMetric:
+def _metric(
+    name: str, title: str, attributes: tuple[str, ...], what: str, *weights: str
+) -> PixelMetric:
+    """Args: `weights`: the embedded weights that read these attributes."""
+
     def pixels(embeddings: Embeddings, frames: np.ndarray, fps: float) -> list[Score]:
         return _accuracy(embeddings, frames, name, attributes)
 
     return PixelMetric(
         name, title, True, (0.0, 1.0), f"share of {what} that the video shows",
         "idbench, on avatars; accuracy of the readers in docs/beyond.md", no_scores,
-        ("arcface", "clip"), pixels=pixels,
+        ("arcface",), partial(embedded.hashes, *weights), pixels=pixels,
     )
 
 
-ACCURACY = _metric("attribute_accuracy", "Attributes", ATTRIBUTES, "the prompt's attributes")
-EXPRESSION = _metric("expression_accuracy", "Expression", ("expression",), "stated expressions")
+ACCURACY = _metric("attribute_accuracy", "Attributes", ATTRIBUTES, "the prompt's attributes",
+                   "clip", "expression")
+EXPRESSION = _metric("expression_accuracy", "Expression", ("expression",), "stated expressions",
+                     "expression")
 MOTION = _metric("head_motion_accuracy", "Head motion", ("motion",), "stated head motions")
-GARMENT = _metric("garment_accuracy", "Colour", ("garment",), "stated colours of garments")
-BACKGROUND = _metric("background_accuracy", "Place", ("background",), "stated backgrounds")
+GARMENT = _metric("garment_accuracy", "Colour", ("garment",), "stated colours of garments",
+                  "clip")
+BACKGROUND = _metric("background_accuracy", "Place", ("background",), "stated backgrounds",
+                     "clip")

@@ -85,6 +85,8 @@ class Metric:
         scores: pure function; per-frame rows, per-identity rows, and one row for the video.
         networks: what it reads: `arcface`, `curricularface`, `clip`, `viclip`. Only networks that
             some metric of a run reads are loaded. Faces are matched by `arcface`.
+        weights: sha256 by file name of weight files that it reads besides those: they are kept
+            with the scores, and scores of other files are not compared.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Metric:
     source: str
     scores: Callable[[Embeddings], list[Score]]
     networks: tuple[str, ...] = ("arcface",)
+    weights: Callable[[], Mapping[str, str]] = dict
 
 
 def cosine(vectors: np.ndarray, vector: np.ndarray) -> np.ndarray:

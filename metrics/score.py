@@ -115,7 +115,10 @@ class Scorer:
 
     def weight_hashes(self) -> dict[str, str]:
         """sha256 of every weight file read for these metrics, by file name."""
-        return self.embedder.weight_hashes()
+        found = self.embedder.weight_hashes()
+        for metric in self.metrics:
+            found |= metric.weights()
+        return found
 
     def providers(self) -> dict[str, list[str]]:
         """onnxruntime's execution providers by network, of those that it has loaded."""

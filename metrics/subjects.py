@@ -19,16 +19,20 @@ A frame without a face, or without enough of the region, is unscored and leaves 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
+from idbench import embedded
 from idbench.metrics.base import Embeddings, cosine, make_score, summarise
-from idbench.metrics.networks.clip import ClipEmbedder
 from idbench.metrics.pixels import PixelMetric, no_scores
 from idbench.pictures import UnreadablePicture, read_rgb
 from idbench.types import Reference, Score
+
+if TYPE_CHECKING:
+    from idbench.metrics.networks.clip import ClipEmbedder
 
 GREY = 128
 LEAST_BACKGROUND = 0.1
@@ -40,6 +44,8 @@ SMALLEST = 6
 @cache
 def clip() -> ClipEmbedder:
     """The embedded CLIP, loaded once a process."""
+    from idbench.metrics.networks.clip import ClipEmbedder
+
     return ClipEmbedder("clip")
 
 
@@ -141,12 +147,12 @@ def _open(reference: Reference) -> np.ndarray | str:
 GARMENT = PixelMetric(
     "garment_similarity", "Garment", True, (-1.0, 1.0),
     "mean over frames of cos(c(garment region), c(garment reference))",
-    "idbench; the paper shows try-on and measures none", no_scores, ("arcface", "clip"),
-    pixels=garment_pixels,
+    "idbench; the paper shows try-on and measures none", no_scores, ("arcface",),
+    partial(embedded.hashes, "clip"), pixels=garment_pixels,
 )
 BACKGROUND = PixelMetric(
     "background_similarity", "Background", True, (-1.0, 1.0),
     "mean over frames of cos(c(frame without people), c(reference covered alike))",
     "idbench; the paper shows background control and measures none", no_scores,
-    ("arcface", "clip"), pixels=background_pixels,
+    ("arcface",), partial(embedded.hashes, "clip"), pixels=background_pixels,
 )

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from idbench.errors import UserError
-from idbench.measurements import differences, higher_is_better, in_words
+from idbench.measurements import (
+    differences,
+    higher_is_better,
+    in_words,
+    metric_weight_differences,
+)
 from idbench.reports import tables
 from idbench.runs import now
 from idbench.statistics import estimate, identity_clusters
@@ -67,6 +72,7 @@ def _check_alike(group: Sequence[Entry]) -> None:
         found = differences(first.suite, other.suite, "suite")
         for part in PARTS:
             found += differences(first.scoring.get(part), other.scoring.get(part), part)
+        found += metric_weight_differences(first.scoring, other.scoring)
         if found:
             raise UserError(
                 f"{first.source} and {other.source} cannot stand in one leaderboard "

@@ -12,6 +12,7 @@ from idbench.measurements import (
     differences,
     in_words,
     metric_of,
+    metric_weight_differences,
     sample_table,
     wide_scores,
 )
@@ -137,6 +138,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
         found = [d for what in PARTS for d in differences(_part(first, what), _part(run, what),
                                                           what)]
         before, after = (one.meta.get("scoring") or {} for one in (first, run))
+        found += metric_weight_differences(before, after)
         shared = set(before.get("metrics") or {}) & set(after.get("metrics") or {})
         for name in sorted(shared):
             found += differences(

@@ -13,6 +13,7 @@ import click
 
 from idbench import output, provenance, scoring
 from idbench.errors import UserError
+from idbench.measurements import metric_weight_differences
 from idbench.registry import BEYOND, METRICS
 from idbench.runs import Run
 from idbench.timings import Timings
@@ -85,6 +86,7 @@ class Scoring:
             )
         known = before.get("weights") or {}
         other = [n for n, w in key["weights"].items() if known.get(n, w) != w]
+        other += [place for place, *_ in metric_weight_differences(before, key)]
         if before.get("detector", key["detector"]) != key["detector"]:
             other.append("detector")
         if other:

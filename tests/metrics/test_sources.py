@@ -15,13 +15,18 @@ from safetensors.torch import save_file
 from tiny_pack import make_pack
 from toy import World
 
+from idbench import embedded
 from idbench.embedded import WeightError
 from idbench.errors import UserError
 from idbench.files import sha256_file
+from idbench.measurements import metric_weight_differences
 from idbench.metrics.networks import sources
 from idbench.metrics.networks.checkpoints import fit, read_checkpoint
 from idbench.metrics.networks.ir import IR
 from idbench.metrics.networks.recogniser import build_recogniser
+from idbench.metrics.protocols import get_protocol
+from idbench.metrics.score import Scorer
+from idbench.registry import METRICS
 from idbench.scoring import scoring_key
 from idbench.types import Video
 from idbench.video import write_video
@@ -175,6 +180,45 @@ def test_the_key_is_of_what_the_file_holds_not_where_it_lies(tiny_weights, tmp_p
     keys = [scoring_key(strict, ["arcsim"], sources.parse(w)) for w in (
         [], [f"arcface=insightface:{first}"])]
     assert keys[0]["detector"] == keys[1]["detector"]
+
+
+def test_weights_that_a_metric_reads_besides_the_networks_are_recorded(tiny_weights, tmp_path):
+    """The readers of attributes take the embedded CLIP and `expression`, whatever is given."""
+    strict = get_protocol("strict-v1")
+    names = ("attribute_accuracy", "garment_similarity", "motion")
+
+    def hashes(sources=None):
+        scorer = Scorer(strict, metrics=[METRICS.load(name) for name in names], sources=sources)
+        key = scoring_key(strict.as_dict(), names, sources)
+        return key["weights"], key["metric_weights"], scorer.weight_hashes()
+
+    def save_expression(value):
+        embedded.save_entry(
+            "expression", {"weight": torch.full((2, 2), value)}, recipe="test", seed=0, steps=0,
+            config={}, measured={},
+        )
+        return sha256_file(tiny_weights / "expression.safetensors")
+
+    digest, of_clip = save_expression(1.0), sha256_file(tiny_weights / "clip.safetensors")
+    key, besides, files = hashes()
+    assert besides == {"clip.safetensors": of_clip, "expression.safetensors": digest}
+    assert besides.items() <= files.items() and key["clip"] == of_clip
+
+    theirs = tmp_path / "ViT-B-32.bin"
+    theirs.write_bytes(b"weights of another CLIP")
+    mine = {**sources.parse(), "clip": sources.Source("clip", "open_clip", theirs, "ViT-B-32")}
+    key, again, files = hashes(mine)
+    assert key["clip"] == f"open_clip:ViT-B-32:{sha256_file(theirs)}" and again == besides
+    assert besides.items() <= files.items(), "the embedded one is read beside the user's"
+
+    usual = scoring_key(strict.as_dict(), ["arcsim"])
+    assert "metric_weights" not in usual, "scores of before stay comparable, and stay"
+    assert metric_weight_differences({"metric_weights": again}, usual) == []
+    assert save_expression(2.0) != digest
+    (changed,) = metric_weight_differences(
+        {"metric_weights": again}, {"metric_weights": hashes(mine)[1]}
+    )
+    assert changed[0] == "weights expression.safetensors" and changed[1] == digest
 
 
 @pytest.fixture

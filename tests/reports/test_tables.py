@@ -72,6 +72,21 @@ def test_what_was_measured_otherwise_is_refused_naming_what_differs(
     assert tables.comparability(runs[0]) != tables.comparability(other)
 
 
+def test_files_that_a_metric_reads_besides_the_networks_count_where_both_have_it(
+    tmp_path: Path, runs: list[Run]
+) -> None:
+    first, second = runs[:2]
+    expression = {"metric_weights": {"expression.safetensors": "1"}}
+    first.save(scoring={**first.meta["scoring"], **expression})
+    assert len(tables.measured([first, second]).rows) == 2, "the second has no such metric"
+    second.save(scoring={**second.meta["scoring"], **expression})
+    assert len(tables.measured([first, second]).rows) == 2
+    expression = {"metric_weights": {"expression.safetensors": "2"}}
+    second.save(scoring={**second.meta["scoring"], **expression})
+    with pytest.raises(UserError, match="weights expression.safetensors: 1 / 2"):
+        tables.measured([first, second])
+
+
 MANY = [(f"p{i // 2}",) for i in range(24)]
 LEVEL = [0.4 + 0.02 * (i % 7) for i in range(24)]
 
