@@ -70,6 +70,19 @@ def difference(
     return estimate(paired, clusters, resamples=resamples, seed=seed)
 
 
+def resampled_means(
+    values: Sequence[float | None], clusters: Sequence[Hashable], *,
+    resamples: int = RESAMPLES, seed: int = SEED,
+) -> np.ndarray:
+    """Means of `values` (None: unscored) over draws of whole `clusters` with replacement.
+
+    Returns:
+        float64 (resamples,); without a scored value (0,).
+    """
+    sums, sizes = _sums(values, clusters)
+    return _resampled(sums, sizes, resamples, seed) if len(sums) else np.zeros(0)
+
+
 def identity_clusters(identities: Sequence[Sequence[str]]) -> list[str]:
     """A cluster name for each sample from its identities.
 

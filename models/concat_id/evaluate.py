@@ -22,6 +22,7 @@ from idbench.models.concat_id.autoencoder import decode, encode, to_frames, to_t
 from idbench.models.concat_id.latents import GROUPS
 from idbench.models.concat_id.pipeline import ConcatIDPipeline
 from idbench.models.concat_id.subjects import prepared_subject, subject_reference
+from idbench.statistics import resampled_means
 from idbench.types import Reference, Sample, Video
 
 
@@ -223,13 +224,8 @@ def _interval(name: str, values: np.ndarray, clusters: Sequence[str]) -> dict[st
     good = np.isfinite(values)
     if not good.any():
         return {}
-    groups: dict[str, list[float]] = {}
-    for cluster, value in zip(np.array(clusters)[good], values[good], strict=True):
-        groups.setdefault(str(cluster), []).append(float(value))
-    rng = np.random.default_rng(0)
-    lists = list(groups.values())
-    means = [np.concatenate([lists[i] for i in rng.integers(len(lists), size=len(lists))]).mean()
-             for _ in range(2000)]
+    known = [float(v) if is_good else None for v, is_good in zip(values, good, strict=True)]
+    means = resampled_means(known, clusters, resamples=2000, seed=0)
     low, high = np.percentile(means, [2.5, 97.5])
     return {f"{name}": round(float(values[good].mean()), 4), f"{name}_low": round(float(low), 4),
             f"{name}_high": round(float(high), 4)}

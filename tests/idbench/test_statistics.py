@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from idbench.statistics import difference, estimate, holm, identity_clusters, sign_flip
+from idbench.statistics import (
+    difference,
+    estimate,
+    holm,
+    identity_clusters,
+    resampled_means,
+    sign_flip,
+)
 
 
 def simulated(rng: np.random.Generator, people: int, videos: int) -> tuple[list[float], list[int]]:
@@ -148,3 +155,15 @@ def test_interval_holds_the_mean_of_anything(rows: list[tuple[float | None, int]
         assert found.low - 1e-9 <= found.high
         values = [v for v, _ in rows if v is not None]
         assert min(values) - 1e-9 <= found.low and found.high <= max(values) + 1e-9
+
+
+def test_resampled_means_draw_whole_clusters() -> None:
+    values: list[float | None] = [0.0, 0.1, None, 1.0, 1.1, None]
+    people = ["a", "a", "a", "b", "b", "c"]
+    means = resampled_means(values, people, resamples=4000, seed=0)
+    # Two people have a value: both drawn twice, or one of each, whatever c has not.
+    assert sorted({round(float(m), 6) for m in means}) == [0.05, 0.55, 1.05]
+    assert np.mean(np.isclose(means, 0.55)) == pytest.approx(0.5, abs=0.05)
+    again = resampled_means(values, people, resamples=4000, seed=0)
+    np.testing.assert_array_equal(again, means)
+    assert resampled_means([None], ["a"], resamples=5).shape == (0,)
