@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,71 +9,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from idbench.checkpoints import WRAPPERS, read_content
 from idbench.embedded import WeightError
-
-WRAPPERS = ("state_dict", "model", "module")
-"""Keys under which training programs put the state dict (ViCLIP: `model`)."""
-_POINTER = b"version https://git-lfs"
-
-
-def check_file(path: Path) -> None:
-    """Whether `path` can be a weight file at all, without reading it.
-
-    Raises:
-        WeightError: missing, a folder, empty, or a Git LFS pointer in place of the file.
-    """
-    if path.is_dir():
-        raise WeightError(f"{path} is a folder; give the weight file in it.")
-    if not path.is_file():
-        raise WeightError(f"There is no weight file {path}; check the path.")
-    if path.stat().st_size == 0:
-        raise WeightError(f"{path} is empty (0 bytes); download it again.")
-    with open(path, "rb") as stream:
-        if stream.read(len(_POINTER)) == _POINTER:
-            raise WeightError(
-                f"{path} is a Git LFS pointer, not the file; run `git lfs pull` there."
-            )
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a .safetensors file or of a PyTorch checkpoint, on the CPU.
 
-    PyTorch's are read with `weights_only`: nothing in the file is run. A state dict wrapped as
-    one of `WRAPPERS`, and the prefix `module.` of parallel training, are unwrapped.
+    A state dict wrapped as one of `WRAPPERS`, and the prefix `module.` of parallel training, are
+    unwrapped.
 
     Raises:
-        WeightError: as `check_file`; damaged; it holds more than tensors; or it is no state dict.
+        WeightError: as `read_content`, or it is no state dict.
     """
-    path = Path(path)
-    check_file(path)
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # Torch's words for a name that the file wants to import and call.
-        if any(word in str(error) for word in ("GLOBAL", "Unsupported class")):
-            raise WeightError(
-                f"{path} holds Python objects, not tensors alone, and was not opened: opening it "
-                "could run what is in it; export a plain state dict from where you trust it "
-                "(torch.save(model.state_dict(), FILE), or safetensors)."
-            ) from error
-        raise WeightError(f"{path} is no checkpoint; download it again.") from error
-    except RuntimeError as error:
-        if "TorchScript" in str(error):
-            raise WeightError(
-                f"{path} is a TorchScript archive, which runs code; give the same weights as a "
-                "plain state dict or as .safetensors."
-            ) from error
-        raise WeightError(_damaged(path)) from error
-    except MemoryError:
-        raise
-    except Exception as error:  # what a damaged file does to the readers is not documented
-        raise WeightError(_damaged(path)) from error
-    return _state(content, path)
+    return _state(read_content(Path(path)), path)
 
 
 def fit(
@@ -130,7 +78,3 @@ def _state(content: Any, path: Path) -> dict[str, torch.Tensor]:
     if all(key.startswith("module.") for key in content):
         return {key.removeprefix("module."): value for key, value in content.items()}
     return dict(content)
-
-
-def _damaged(path: Path) -> str:
-    return f"{path} is damaged or cut off; download it again."

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from idbench.checkpoints import check_file
 from idbench.embedded import WeightError
-from idbench.metrics.networks.checkpoints import check_file
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"

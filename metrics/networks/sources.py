@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from idbench import embedded
+from idbench.checkpoints import check_file
 from idbench.errors import UserError
 from idbench.files import sha256_once
 from idbench.names import unknown
@@ -72,8 +73,6 @@ class Source:
 
             task = "detection" if self.network == "detector" else "recognition"
             return pack_file(self.path, task)
-        from idbench.metrics.networks.checkpoints import check_file
-
         check_file(self.path)
         return self.path
 

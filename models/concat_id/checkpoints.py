@@ -1,8 +1,7 @@
-"""Reading checkpoints of other people: tensors only, never code, and plain words for damage."""
+"""Checkpoints of Concat-ID and its bases: where their files lie, and what is wrapped in them."""
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
+from idbench.checkpoints import WRAPPERS, read_content
 from idbench.errors import UserError
 from idbench.files import read_json
 
 SAT_FILE = "mp_rank_00_model_states.pt"
 WAN_FILES = ("first_stage.pt", "second_stage_adaln.pt")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-_WRAPPERS = ("module", "state_dict", "model")
 
 
 @dataclass(frozen=True)
@@ -70,26 +67,10 @@ def read_checkpoint(source: Path) -> Checkpoint:
     """The tensors of a checkpoint file.
 
     Raises:
-        UserError: missing, empty, cut short, a pointer instead of the file, no plain state dict.
+        UserError: missing, or as `checkpoints.read_content`; or it holds no tensors by name.
     """
     path = find_file(source)
-    try:
-        with open(path, "rb") as stream:
-            start = stream.read(64)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); check its rights.") from error
-    if not start:
-        raise UserError(f"{path} is empty; fetch it again.")
-    if start.startswith(b"version https://git-lfs"):
-        raise UserError(
-            f"{path} is only a pointer to a large file; fetch the file itself (git lfs pull)."
-        )
-    if path.suffix == ".safetensors":
-        content = _read_safetensors(path)
-    elif start.startswith((b"PK", b"\x80")):  # a zip archive, as torch.save writes, or a pickle
-        content = _read_torch(path)
-    else:
-        raise UserError(f"{path} is no file that torch.save wrote; fetch the checkpoint again.")
+    content = read_content(path, mapped=True)
     refused: dict[str, str] = {}
     state = _unwrap(content, refused)
     if not state:
@@ -130,46 +111,11 @@ def read_folder(folder: Path) -> Checkpoint:
     return Checkpoint(folder, state)
 
 
-def _read_safetensors(path: Path) -> Any:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
-
-
-def _read_torch(path: Path) -> Any:
-    """`torch.load` of tensors alone; large files are mapped into memory, old formats read."""
-    try:
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap can only be used" not in str(error):
-                raise
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if found is None and "Unsupported operand" not in str(error):
-            raise _damaged(path, error) from error
-        asked = f"it asks for {found[1]}" if found else "it holds more than tensors"
-        raise UserError(
-            f"{path} is no plain state dict: {asked}, which could run any code, so it was not "
-            "opened; take a file that holds tensors only."
-        ) from error
-    # torch.load answers damage with nearly every kind of error.
-    except Exception as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> UserError:
-    reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else "it ends early"
-    return UserError(f"{path} is cut short or no checkpoint ({reason}); fetch it again.")
-
-
 def _unwrap(content: Any, refused: dict[str, str], before: str = "") -> dict[str, torch.Tensor]:
     """The state dict in `content`; what stands around it goes to `refused`."""
     if not isinstance(content, Mapping):
         return {}
-    inner = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+    inner = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
     if inner is not None:
         for key in content:
             if key != inner:

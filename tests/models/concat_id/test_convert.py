@@ -234,16 +234,16 @@ def broken(kind, tmp_path):
         return path, "is empty"
     if kind == "pointer":
         path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
-        return path, "only a pointer"
+        return path, "only a Git LFS pointer"
     if kind == "cut":
         torch.save({"module": state}, path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        return path, "cut short"
+        return path, "damaged or cut off"
     if kind == "cut safetensors":
         path = path.with_suffix(".safetensors")
         save_file(state, path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        return path, "cut short"
+        return path, "damaged or cut off"
     if kind == "text":
         path.write_text("not a checkpoint at all")
         return path, "no file that torch.save wrote"
