@@ -12,10 +12,11 @@ from PIL import Image
 
 from idbench import embedded
 from idbench.errors import UserError
-from idbench.files import atomic_path, sha256_file
+from idbench.files import atomic_path, sha256_once
 from idbench.metrics.base import cosine
 from idbench.metrics.faces.align import align_crops
 from idbench.metrics.faces.detect import Faces, find_faces, make_detector
+from idbench.metrics.networks.pack import PackRecogniser
 from idbench.metrics.networks.recogniser import Recogniser
 from idbench.metrics.protocols import Detection
 from idbench.pictures import open_rgb
@@ -79,9 +80,10 @@ class FaceReader:
             self.recogniser, self.sha256 = EMBEDDED, embedded.entry("arcface")["sha256"]
             self._embed = Recogniser("arcface").embed
         else:
-            model, file = _pack_recogniser(pack)
-            self.recogniser, self.sha256 = f"{pack.name}/{file.name}", sha256_file(file)
-            self._embed = lambda crops: _pack_vectors(model, crops)
+            recogniser = PackRecogniser(pack)
+            self.recogniser = f"{pack.name}/{recogniser.file.name}"
+            self.sha256 = sha256_once(recogniser.file)
+            self._embed = recogniser.embed
 
     def detect(self, picture: Image.Image) -> Faces:
         """The faces of a picture, largest first."""
@@ -157,24 +159,3 @@ def write_embeddings(
             names=np.asarray(list(names), np.str_), recogniser=np.asarray(reader.recogniser),
             sha256=np.asarray(reader.sha256),
         )
-
-
-def _pack_recogniser(pack: Path) -> tuple[Any, Path]:
-    from insightface.model_zoo import get_model
-
-    for file in sorted(pack.glob("*.onnx")):
-        if file.name.startswith(("det_", "scrfd_", "2d", "1k3d", "gender")):
-            continue
-        model = get_model(str(file), providers=["CPUExecutionProvider"])
-        if getattr(model, "taskname", "") == "recognition":
-            return model, file
-    raise UserError(
-        f"There is no recognition model (such as w600k_r50.onnx) in {pack}; give the folder of "
-        "an insightface pack such as buffalo_l."
-    )
-
-
-def _pack_vectors(model: Any, crops: np.ndarray) -> np.ndarray:
-    # insightface takes BGR and swaps the channels itself.
-    vectors = np.asarray(model.get_feat([crop[..., ::-1] for crop in crops]), np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -11,11 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_pack import make_pack
 from toy import World
 
+from idbench.errors import UserError
+from idbench.files import sha256_file
+from idbench.importing import faces
 from idbench.importing.draw import draw_groups, draw_prompts
 from idbench.importing.records import Prompt
 from idbench.importing.sources import read_source
+from idbench.metrics.faces.align import align_crops
+from idbench.metrics.networks.pack import PackRecogniser
 from idbench.suite import load_suite, write_checksums
 
 
@@ -285,3 +291,19 @@ def test_draws_are_even_and_independent() -> None:
     assert len(groups) == 14 and len({n for g in groups for n in g}) == 28
     assert len(draw_groups(["a", "b", "c"], 2, 14, 0)) == 3
     assert draw_groups(["a", "b"], 3, 14, 0) == []
+
+
+def test_a_pack_reads_faces_as_the_scorer_does(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path / "buffalo_l")
+    pixels = np.random.default_rng(0).integers(60, 100, (320, 320, 3), dtype=np.uint8)
+    pixels[128:160, 128:192] = 255  # what the tiny pack's detector takes for a face
+    reader = faces.FaceReader(pack)
+    assert reader.recogniser == "buffalo_l/w600k_r50.onnx"
+    assert reader.sha256 == sha256_file(pack / "w600k_r50.onnx")
+    found = reader.read(Image.fromarray(pixels))
+    assert found.count >= 1 and found.vector is not None
+    crops = align_crops(pixels, reader.detect(Image.fromarray(pixels)).landmarks[:1])
+    np.testing.assert_array_equal(found.vector, PackRecogniser(pack).embed(crops)[0])
+    (pack / "w600k_r50.onnx").unlink()
+    with pytest.raises(UserError, match="no recognition model .such as w600k_r50.onnx or"):
+        faces.FaceReader(pack)
