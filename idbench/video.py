@@ -12,6 +12,7 @@ from typing import Any
 import av
 import av.error
 import numpy as np
+from av.stream import Disposition
 
 from idbench.errors import UserError
 from idbench.files import write_bytes
@@ -236,9 +237,12 @@ def _decode(path: Path) -> Iterator[tuple[av.VideoFrame, _About]]:
     count = 0
     try:
         with av.open(str(path)) as container:
-            if not container.streams.video:
+            # The cover of a piece of music is a stream of pictures too.
+            shown = [s for s in container.streams.video
+                     if not s.disposition & Disposition.attached_pic]
+            if not shown:
                 raise UnreadableVideo(f"{path} holds no video; give a video file.")
-            stream = container.streams.video[0]
+            stream = shown[0]
             fps = float(stream.average_rate or stream.guessed_rate or 0) or 8.0
             crop = _true_size(container.metadata.get("comment", ""))
             stated = _stated_seconds(container, stream)
@@ -256,6 +260,11 @@ def _decode(path: Path) -> Iterator[tuple[av.VideoFrame, _About]]:
         ) from error
     if not count:
         raise UnreadableVideo(f"The video {path} has no frames; make or copy it again.")
+    if _cut_gif(path):
+        raise UnreadableVideo(
+            f"The video {path} is cut: it ends in the middle of frame {count - 1} or after it; "
+            "make or copy it again."
+        )
     # Some containers end in the middle without an error. A short file has no rest to miss.
     if stated is not None and end < 0.9 * stated - 0.25:
         raise UnreadableVideo(
@@ -271,6 +280,15 @@ def _stated_seconds(container: Any, stream: Any) -> float | None:
     if container.duration is not None and len(container.streams) == 1:
         return float(container.duration) / av.time_base
     return None
+
+
+def _cut_gif(path: Path) -> bool:
+    """Whether a GIF lacks its last byte, 0x3b; zeros may follow it."""
+    with open(path, "rb") as stream:
+        if stream.read(4) != b"GIF8":
+            return False
+        stream.seek(-min(path.stat().st_size, 1024), 2)
+        return not stream.read().rstrip(b"\0").endswith(b"\x3b")
 
 
 def _true_size(comment: str) -> tuple[int, int] | None:

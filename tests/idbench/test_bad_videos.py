@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
+from av.stream import Disposition
 from PIL import Image
 from toy import World
 
@@ -60,6 +61,27 @@ def audio(path: Path) -> Path:
             frame = av.AudioFrame.from_ndarray(sound, format="fltp", layout="mono")
             frame.sample_rate, frame.pts = 16000, index * 1024
             container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def audio_with_cover(path: Path) -> Path:
+    """Music whose picture is stored as players want it."""
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=16000)
+        cover = container.add_stream("png", rate=1)
+        cover.height, cover.width, cover.pix_fmt = HEIGHT, WIDTH, "rgb24"
+        cover.disposition = Disposition.attached_pic
+        frame = av.VideoFrame.from_ndarray(picture(0), format="rgb24")
+        frame.pts = 0
+        container.mux(cover.encode(frame))
+        container.mux(cover.encode())
+        for index in range(10):
+            sound = av.AudioFrame.from_ndarray(
+                np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+            )
+            sound.sample_rate, sound.pts = 16000, index * 1024
+            container.mux(stream.encode(sound))
         container.mux(stream.encode())
     return path
 
@@ -139,6 +161,10 @@ def no_frames(path: Path) -> Path:
 BROKEN = {
     "zero-frames.mp4": (no_frames, "no frames|holds no video"),
     "audio-only.m4a": (audio, "holds no video"),
+    "cover.m4a": (audio_with_cover, "holds no video"),
+    "truncated.gif": (
+        lambda p: cut(p, 0.6, encode(p.with_name("w.gif"), codec="gif", pixels="rgb8")), "is cut"
+    ),
     "truncated.mp4": (lambda p: cut(p, 0.5, busy(p.with_name("whole.mp4"))), "cannot be read"),
     "truncated.mkv": (
         lambda p: cut(p, 0.5, encode(p.with_name("w.mkv"), codec="ffv1", pixels="yuv444p")), "cut"
