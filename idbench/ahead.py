@@ -14,10 +14,11 @@ R = TypeVar("R")
 class Ahead(Generic[T, R]):
     """`read(item)` of each item, in order, read ahead in a thread.
 
-    Iterating gives (item, result), or (item, the exception that `read` raised). At most `limit`
-    results wait or are being read; a result that makes those waiting larger than `most` (by
-    `size`) is the last one read until they are taken. Leaving the iteration, Ctrl-C included,
-    stops the thread after the item that it is at.
+    Iterating gives (item, result), or (item, the exception that `read` raised); what is no
+    `Exception`, such as SystemExit, is raised. At most `limit` results wait or are being read; a
+    result that makes those waiting larger than `most` (by `size`) is the last one read until they
+    are taken. Leaving the iteration, Ctrl-C included, stops the thread after the item that it is
+    at.
     """
 
     def __init__(
@@ -26,7 +27,7 @@ class Ahead(Generic[T, R]):
     ) -> None:
         self._items, self._read, self._size = items, read, size
         self._limit, self._most = limit, most
-        self._ready: deque[tuple[T, R | Exception, int]] = deque()
+        self._ready: deque[tuple[T, R | BaseException, int]] = deque()
         self._waiting = 0
         self._stop = False
         self._changed = Condition()
@@ -41,6 +42,8 @@ class Ahead(Generic[T, R]):
                     item, result, size = self._ready.popleft()
                     self._waiting -= size
                     self._changed.notify_all()
+                if isinstance(result, BaseException) and not isinstance(result, Exception):
+                    raise result
                 yield item, result
                 del item, result  # not held while the next one is waited for
         finally:
@@ -55,12 +58,12 @@ class Ahead(Generic[T, R]):
                 self._changed.wait_for(self._room)
                 if self._stop:
                     return
-            result: R | Exception
+            result: R | BaseException
             size = 0
             try:
                 result = self._read(item)
                 size = self._size(result)
-            except Exception as error:
+            except BaseException as error:  # whoever waits for it must not wait for ever
                 result = error
             with self._changed:
                 self._ready.append((item, result, size))

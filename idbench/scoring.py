@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idbench import embedded
 from idbench.ahead import Ahead
-from idbench.engine import describe
+from idbench.engine import FATAL, describe
 from idbench.errors import UserError
 from idbench.files import atomic_path, read_json, sha256_file, sha256_json, write_derived
 from idbench.progress import steps
@@ -31,6 +33,15 @@ WINDOW = 8
 WINDOW_BYTES = 256_000_000
 """A window is full with so many bytes of frames: large videos are scored one by one."""
 COLUMNS = ("sample", "metric", "identity", "frame", "value", "status", "reason")
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Rows of one sample, its faces (`Scorer.faces`), and whether the scoring itself failed."""
+
+    rows: Sequence[Score]
+    faces: Sequence[Any] = ()
+    failed: bool = False
 
 
 def scoring_key(
@@ -118,17 +129,24 @@ def score(
     # Those of the samples that were scored alike before stand too.
     same = before.get("sha256") == about["sha256"]
     people: dict[str, str] = dict(before.get("reference_notes") or {}) if same else {}
-    with steps("score", len(records), quiet) as step:
-        for window in _windows(records, scorer, timings):
+    with (
+        steps("score", len(records), quiet) as step,
+        closing(_windows(records, scorer, timings)) as windows,
+    ):
+        for window in windows:
             scored = _score(run, window, scorer, list(key["metrics"]), timings)
             providers |= scorer.providers()
             people |= scorer.reference_notes
             told = {**about, "providers": dict(providers), "reference_notes": dict(people)}
             if run.meta.get("scoring") != told:
+                if not same:
+                    # Should this end half-way, the scores of before must not pass for these.
+                    (run.folder / "scores.parquet").unlink(missing_ok=True)
                 run.save(scoring=told)
-            for (record, _), (rows, faces) in zip(window, scored, strict=True):
-                _write(run, record, about["sha256"], rows, faces, timings)
+            for (record, _), of_one in zip(window, scored, strict=True):
+                _write(run, record, about["sha256"], of_one, timings)
                 step(record.sample.prompt_id)
+            del window, scored  # not held while the next one is filled
 
 
 def collect(run: Run) -> Path:
@@ -162,7 +180,7 @@ def unscored(sample: Sample, metrics: Sequence[str], reason: str) -> list[Score]
 
 def _windows(
     records: Sequence[Record], scorer: Scorer, timings: Timings
-) -> Iterator[list[tuple[Record, Clip | str | Exception]]]:
+) -> Generator[list[tuple[Record, Clip | str | Exception]], None, None]:
     """The records with their decoded videos, or why there is none, as many as are scored at once.
 
     While a window is scored, a thread decodes the next.
@@ -202,8 +220,8 @@ def _windows(
 def _score(
     run: Run, window: Sequence[tuple[Record, Clip | str | Exception]], scorer: Scorer,
     metrics: Sequence[str], timings: Timings,
-) -> list[tuple[list[Score], list[Any]]]:
-    """Rows and faces of each record of a window, in its order."""
+) -> list[_Scored]:
+    """What came of each record of a window, in its order."""
     from idbench.metrics.score import Item
 
     items = [
@@ -215,22 +233,24 @@ def _score(
         scored = iter(scorer.score_all(items))
     spent = {k: v - before.get(k, 0.0) for k, v in scorer.timings.items()}
     timings.split("score", _phases(spent))
-    found: list[tuple[list[Score], list[Any]]] = []
+    found: list[_Scored] = []
     for record, read in window:
         sample = record.sample
         if isinstance(read, str):
-            found.append((unscored(sample, metrics, read), []))
+            found.append(_Scored(unscored(sample, metrics, read)))
             continue
+        if isinstance(read, FATAL):
+            raise read
         rows = read if isinstance(read, Exception) else next(scored)
         if isinstance(rows, UnreadableVideo):
-            found.append((unscored(sample, metrics, describe(rows)), []))
+            found.append(_Scored(unscored(sample, metrics, describe(rows))))
         elif isinstance(rows, Exception):
             run.log_error(sample.id, "".join(traceback.format_exception(rows)))
             reason = f"scoring failed: {describe(rows)}"
-            found.append((unscored(sample, metrics, reason), []))
+            found.append(_Scored(unscored(sample, metrics, reason), failed=True))
         else:
-            found.append((rows if sample.prompt else _without_prompt(sample, rows),
-                          scorer.faces(sample)))
+            found.append(_Scored(rows if sample.prompt else _without_prompt(sample, rows),
+                                 scorer.faces(sample)))
     return found
 
 
@@ -245,17 +265,17 @@ def _without_prompt(sample: Sample, rows: Sequence[Score]) -> list[Score]:
 
 
 def _write(
-    run: Run, record: Record, digest: str, rows: Sequence[Score], faces: Sequence[Any],
-    timings: Timings,
+    run: Run, record: Record, digest: str, scored: _Scored, timings: Timings
 ) -> None:
     with timings.phase("score"):
         sample = record.sample.id
-        write_derived(run.path(sample, "faces.json"), list(faces))
+        write_derived(run.path(sample, "faces.json"), list(scored.faces))
         write_derived(run.path(sample, "scores.json"), {
             "schema": 1,
             "key": digest,
             "video_sha256": record.video_sha256,
-            "scores": [[r.metric, r.identity, r.frame, r.value, r.reason] for r in rows],
+            **({"failed": True} if scored.failed else {}),
+            "scores": [[r.metric, r.identity, r.frame, r.value, r.reason] for r in scored.rows],
         })
 
 
@@ -267,6 +287,8 @@ def _stored(run: Run, record: Record, digest: str) -> Any | None:
         data = read_json(path)
     except UserError:
         return None  # Cut off with the power: it is scored again.
+    if data.get("failed"):
+        return None  # Not the video's fault, as far as is known: it is tried again.
     same = data["key"] == digest and data["video_sha256"] == record.video_sha256
     return data if same else None
 

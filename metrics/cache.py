@@ -107,15 +107,20 @@ class EmbeddingCache:
         found = self._read.get(source)
         if found is None:
             path = self.path(source)
-            found = {} if path is None else _entries(path)
-            self._hold(source, found)
+            found = self._hold(source, {} if path is None else _entries(path), new=False)
         return found
 
-    def _hold(self, source: str, entries: dict[str, Arrays]) -> None:
+    def _hold(
+        self, source: str, entries: dict[str, Arrays], new: bool = True
+    ) -> dict[str, Arrays]:
+        """Keep entries in memory; not `new`: unless there are some, which may be newer ones."""
         with self._lock:  # a thread may read ahead
-            self._read[source] = entries
+            if new or source not in self._read:
+                self._read[source] = entries
+            entries = self._read[source]
             while len(self._read) > KEPT:
                 self._read.pop(next(iter(self._read)))
+        return entries
 
 
 def _entries(path: Path) -> dict[str, Arrays]:

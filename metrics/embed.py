@@ -230,21 +230,29 @@ class Embedder(Networks):
         return {n: None for n in self.recognisers}, {"clip": None} if self.reads_clip else {}
 
     def _reference(self, image: Path, read: Pictures) -> ReferenceVectors:
-        pictures: dict[str, np.ndarray | None] = {k: v[0] for k, v in read.frame_vectors.items()}
-        if not self.reads_faces:
-            return ReferenceVectors({}, pictures, None, None)
-        note = reference_note(len(read.faces[0]))
-        if not len(read.faces[0]):
-            reason = f"no face was found in the reference {image.name}"
-            faces, nothing = self._nothing()
-            if self.clips_faces:
-                return ReferenceVectors(faces, nothing, reason, reason, note)
-            return ReferenceVectors(faces, pictures, reason, None, note)
+        no_face = f"no face was found in the reference {image.name}"
+        no_vector = f"the embedding of the reference {image.name} is not finite"
+        count = len(read.faces[0]) if self.reads_faces else 0
         # Faces are sorted by size: the largest is the reference's person.
-        largest = {name: vectors[0][0] for name, vectors in read.face_vectors.items()}
+        faces = {k: _finite(v[0][0]) if count else None for k, v in read.face_vectors.items()}
         if self.clips_faces:
-            pictures = {"clip": largest.pop("clip")}
-        return ReferenceVectors({**largest}, pictures, None, None, note)
+            pictures = {"clip": faces.pop("clip")}
+        else:
+            pictures = {k: _finite(v[0]) for k, v in read.frame_vectors.items()}
+        face_reason = image_reason = None
+        if self.reads_faces and not count:
+            face_reason, image_reason = no_face, no_face if self.clips_faces else None
+        elif faces.get("arcface", count) is None:  # who is who is told by ArcFace alone
+            face_reason = no_vector
+        if image_reason is None and pictures.get("clip", count) is None:
+            image_reason = no_vector
+        note = reference_note(count) if self.reads_faces else None
+        return ReferenceVectors(faces, pictures, face_reason, image_reason, note)
+
+
+def _finite(vector: np.ndarray) -> np.ndarray | None:
+    """An embedding, or None for one that has no direction."""
+    return vector if np.isfinite(vector).all() and vector.any() else None
 
 
 def _there(frames: np.ndarray | None) -> np.ndarray:

@@ -54,7 +54,7 @@ def _frame_rows(metric: str, network: str, embeddings: Embeddings, r: int) -> li
         reason: str | None = None
         face = embeddings.matches[k].face_of_reference[r]
         if reference is None:
-            reason = embeddings.reference_reasons[r] or "no reference face"
+            reason = embeddings.reference_reasons[r] or "the reference has no embedding"
         elif face is None:
             reason = embeddings.matches[k].reasons[r]
         else:

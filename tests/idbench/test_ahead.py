@@ -50,6 +50,20 @@ def test_no_more_is_read_than_the_bounds_allow(
     assert not running() and len(read) < 20
 
 
+def test_an_exit_in_the_thread_ends_the_iteration_and_does_not_hang() -> None:
+    def read(item: int) -> int:
+        if item == 2:
+            raise SystemExit("refused")
+        return item
+
+    seen = []
+    with pytest.raises(SystemExit, match="refused"):
+        for item, _ in Ahead(range(9), read, 3):
+            seen.append(item)
+    assert seen == [0, 1]
+    wait_until(lambda: not running())
+
+
 def test_leaving_early_ends_the_thread() -> None:
     with pytest.raises(KeyboardInterrupt):
         for item, _ in Ahead(range(1000), lambda i: i, 4):

@@ -15,6 +15,7 @@ from PIL import Image
 from toy import World
 
 from idbench import scoring
+from idbench.embedded import WeightError
 from idbench.metrics.embed import Embedder
 from idbench.metrics.faces.align import TEMPLATE
 from idbench.metrics.faces.detect import Faces
@@ -146,6 +147,49 @@ def test_what_fails_in_a_window_costs_itself_alone(world, monkeypatch):
     others = good[good["sample"] != samples[4]].reset_index(drop=True)
     pd.testing.assert_frame_equal(found[~bad].reset_index(drop=True), others)
     assert "RuntimeError" in (world.folder / "failing/errors.log").read_text()
+    # What failed is tried again, and nothing else is.
+    monkeypatch.setattr(Scorer, "_measure", whole)
+    tried = []
+    every = Scorer.score_all
+    monkeypatch.setattr(
+        Scorer, "score_all",
+        lambda self, items: tried.extend(i.sample.id for i in items) or every(self, items),
+    )
+    pd.testing.assert_frame_equal(score(world, "failing"), good)
+    assert tried == [samples[4]]
+
+
+def test_what_every_video_would_meet_ends_the_scoring(world, monkeypatch):
+    """Also where the thread that reads ahead meets it."""
+    def gone(self, path, digest):
+        raise WeightError("The weight file x is missing; restore it.")
+
+    monkeypatch.setattr(Scorer, "open", gone)
+    done = world.run("score", "--manifest", "videos.jsonl", "--out", "run", "--name", "x")
+    assert done.returncode == 2 and "The weight file x is missing" in done.stderr
+    assert not list((world.folder / "run/samples").glob("*/scores.json"))
+    assert not [t for t in threading.enumerate() if t.name == "read ahead"]
+
+
+def test_scores_of_before_do_not_pass_for_those_of_an_interrupted_scoring(world, monkeypatch):
+    monkeypatch.setattr(scoring, "WINDOW", 2)
+    score(world, "run")
+    whole, calls = Scorer.score_all, []
+
+    def interrupted(self, items):
+        calls.append(len(items))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(self, items)
+
+    monkeypatch.setattr(Scorer, "score_all", interrupted)
+    assert world.run("score", "run", "--protocol", "consisid-v1").returncode == 130
+    table = world.run("table", "run")
+    assert table.returncode == 2 and "has no scores yet" in table.stderr
+    monkeypatch.setattr(Scorer, "score_all", whole)
+    assert world.run("score", "run", "--protocol", "consisid-v1").returncode == 0
+    found = pd.read_parquet(world.folder / "run/scores.parquet")
+    assert set(found["metric"]) == {"arcsim", "cursim", "face_coverage", "not_measured"}
 
 
 @pytest.fixture

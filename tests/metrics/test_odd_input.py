@@ -111,6 +111,34 @@ def test_a_reference_of_several_people_stands_for_its_largest_face(
     assert scorer.reference_notes == {"group": "6 faces in the picture, the largest is taken"}
 
 
+def test_a_reference_whose_embedding_is_not_finite_is_none_and_says_so(
+    tiny_weights, sample, one_face, monkeypatch
+):
+    frames = np.stack([np.roll(one_face, 2 * i, axis=1) for i in range(3)])
+    real = Recogniser.embed
+
+    def scored(broken):
+        def embed(self, crops):
+            vectors = real(self, crops)
+            if self.name in broken and len(vectors) == 1:  # the reference's; a video has three
+                vectors[:] = np.nan
+            return vectors
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Recogniser, "embed", embed)
+            rows = Scorer().score(sample, Video(frames, 8.0), "0" * 64)
+        return {r.metric: r for r in rows if r.identity is None and r.frame is None}
+
+    whole = scored({"arcface", "curricularface"})
+    reason = "ann: the embedding of the reference ann.png is not finite"
+    for metric in ("arcsim", "cursim", "face_coverage", "identity_slope"):
+        assert whole[metric].reason == reason
+    assert whole["clipdist"].value is not None and whole["viclip"].value is not None
+    whole = scored({"curricularface"})
+    assert whole["cursim"].reason == "ann: the reference has no embedding"
+    assert whole["arcsim"].value is not None and whole["face_coverage"].value == 1.0
+
+
 def test_a_reference_is_read_upright_whatever_the_cache_holds(
     tiny_weights, sample, one_face, tmp_path, monkeypatch
 ):
