@@ -69,7 +69,7 @@ def tradeoff(series: Sequence[Series], x: str, y: str, titles: Mapping[str, str]
             c, marker = colour(index), MARKERS[index % len(MARKERS)]
             if one.points:
                 across, up = np.array(one.points, np.float64).T
-                axes.scatter(across, up, s=12, color=c, alpha=0.38, linewidths=0)
+                axes.scatter(across, up, s=14, color=c, alpha=0.5, linewidths=0)
             a, b = one.estimates.get(x), one.estimates.get(y)
             if a is None or b is None or a.mean is None or b.mean is None:
                 continue

@@ -70,7 +70,7 @@ def _context(report: data.ReportData, measured: tables.Tables) -> dict[str, Any]
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    titles = {m: tables.title(m).rstrip(" ↑↓") for m in report.metrics}
+    titles = {m: tables.title(m).rstrip(" ↑↓").replace(" - ", " − ") for m in report.metrics}
     low, high = _curve_range(report)
     return {
         "script": Markup(script), "style": Markup(style), "script_hash": Markup(digest),
@@ -221,7 +221,7 @@ def _figures(
 def _explained(name: str) -> dict[str, Any]:
     metric = tables._metric(name)
     return {
-        "title": tables.title(name),
+        "title": tables.title(name).replace(" - ", " − "),
         "formula": getattr(metric, "formula", "from another package"),
         "range": getattr(metric, "range", None), "source": getattr(metric, "source", ""),
     }

@@ -197,3 +197,23 @@ def test_text_has_contrast_in_both_schemes(browser: Browser, page: str, scheme: 
     assert min(ratios.values()) >= 4.5, ratios
     dark = browser.js("getComputedStyle(document.body).backgroundColor")
     assert (int(dark[4:].split(",")[0]) < 60) == (scheme == "dark")
+
+
+def test_no_caption_is_cut_on_a_phone_and_nothing_in_print(browser: Browser, page: str) -> None:
+    """A caption is as wide as the view, not as the table that scrolls under it."""
+    browser.open(page)
+    try:
+        browser.devtools("Emulation.setDeviceMetricsOverride", width=390, height=800,
+                         deviceScaleFactor=1, mobile=False)
+        assert browser.js("[...document.querySelectorAll('caption')].every(c => "
+                          "c.offsetWidth <= c.closest('.scroll').clientWidth)")
+        # A4 within usual margins.
+        browser.devtools("Emulation.setDeviceMetricsOverride", width=718, height=1000,
+                         deviceScaleFactor=1, mobile=False)
+        browser.devtools("Emulation.setEmulatedMedia", media="print")
+        assert browser.js("document.documentElement.scrollWidth") <= 718
+        heights = browser.js("[...document.querySelectorAll('.card')].map(c => c.offsetHeight)")
+        assert max(heights) < 500  # two on a page
+    finally:
+        browser.devtools("Emulation.setEmulatedMedia", media="")
+        browser.devtools("Emulation.clearDeviceMetricsOverride")
