@@ -56,11 +56,16 @@ _FILE = click.Path(path_type=Path)
     "--truth", type=_FILE,
     help="File with video and identity: report precision and recall against it.",
 )
+@click.option(
+    "--alignment", type=click.Choice(["upright", "arcface"]),
+    help="Of face crops: a window around the head, or ArcFace's template, as Concat-ID's release. "
+    "Without it: arcface with an insightface pack, else upright.",
+)
 @opt.sharing(opt.weights_option, opt.set_option, opt.json_option)
 def build(
     videos: Path, captions: Path, out: Path | None, recipe: Path | None, seed: int | None,
     workers: int | None, device: str, subjects: str, aesthetic: str | None,
-    calibrate: Path | None, truth: Path | None, weights: tuple[str, ...],
+    calibrate: Path | None, truth: Path | None, alignment: str | None, weights: tuple[str, ...],
     settings: tuple[str, ...], as_json: bool,
 ) -> None:
     """Build training pairs from the video files in VIDEOS.
@@ -82,7 +87,9 @@ def build(
     from idbench.models.concat_id.pairs.reader import ReaderSettings
 
     file = Path(aesthetic) if aesthetic and ":" not in aesthetic else None
-    reader = ReaderSettings(chosen, weights, subjects, None if file else aesthetic, device)
+    reader = ReaderSettings(
+        chosen, weights, subjects, None if file else aesthetic, device, alignment
+    )
     folder = out or Path("runs") / f"pairs-{videos.resolve().name or 'videos'}"
     built = build_pairs(BuildRequest(
         videos, captions, folder, reader, workers or cores(), file, calibrate, truth,

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Defaults:
-    """Steps and guidance of sampling; frames and their size in pixels; frames a second."""
+    """Steps and guidance of sampling; frames and their size in pixels; frames a second.
+
+    Further how face references are prepared (`face_tools`); no alignment: what fits the detector.
+    """
 
     steps: int
     guidance: float
@@ -15,6 +18,8 @@ class Defaults:
     height: int
     width: int
     fps: float
+    alignment: str | None = None
+    parser: str = "embedded"
 
 
 COGVIDEOX = Defaults(50, 6.0, 49, 480, 720, 8.0)

@@ -8,6 +8,7 @@ in diffusers' layout: Concat-ID's plain forms add no parameter).
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 from idbench.models.concat_id.wan_pipeline import ConcatIDWanPipeline
 
 PARTS = ("tokenizer", "text_encoder", "vae", "transformer", "scheduler")
+TRAINING = "training.json"
+"""What a training wrote into its export; see `training.export`."""
 OFFLOADS = ("none", "model")
 _DEFAULTS = {
     "ConcatIDPipeline": COGVIDEOX, "CogVideoXPipeline": COGVIDEOX,
@@ -37,10 +40,19 @@ _DEFAULTS = {
 def defaults_of(folder: Path) -> Defaults:
     """The released sampling settings of the base that `folder` holds.
 
+    Of the export of a training: its own size, and references prepared as it saw them.
+
     Raises:
         UserError: no model folder, parts missing, or of another system.
     """
-    return _DEFAULTS[_class_of(folder)]
+    usual = _DEFAULTS[_class_of(folder)]
+    said = read_json(folder / TRAINING) if (folder / TRAINING).is_file() else {}
+    recipe, cache = said.get("recipe", {}), said.get("cache", {})
+    known = {
+        **{name: recipe.get(name) for name in ("frames", "height", "width")},
+        **{name: cache.get(name) for name in ("fps", "alignment", "parser")},
+    }
+    return replace(usual, **{name: value for name, value in known.items() if value})
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -129,12 +141,14 @@ def _load(folder: Path, kind: str, dtype: torch.dtype) -> VideoPipeline:
 def _class_of(folder: Path) -> str:
     if not folder.is_dir():
         raise UserError(f"The model folder {folder} is missing; check the path.")
-    training = folder / "training.json"
+    training = folder / TRAINING
     if training.is_file() and not (folder / "model_index.json").is_file():
         raise UserError(
             f"{folder} has a transformer alone ({read_json(training).get('lacks')}); name a folder "
             "of the base as `components` of the stage and train it to its end once more."
         )
+    if (folder / "export" / "model_index.json").is_file():
+        raise UserError(f"{folder} holds a training; its model folder is {folder / 'export'}.")
     index = read_json(folder / "model_index.json")
     kind = str(index.get("_class_name")) if isinstance(index, dict) else "None"
     if kind not in _DEFAULTS:

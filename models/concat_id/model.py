@@ -50,7 +50,8 @@ class ConcatID:
             of CogVideoX-5B's or Wan2.1's form in any size. None: the embedded weights.
         steps, guidance: of sampling.
         frames, height, width: of the video. Embedded: trained at 9 frames of 64x96. A folder's
-            defaults, steps and guidance too, are what its base was released with.
+            defaults, steps and guidance too, are what its base was released with; the size, and
+            how faces are prepared, what its training says of itself.
         batch: samples handed out together. What is generated does not depend on it.
         bfloat16: embedded: compute the transformer's matrix products in bfloat16 (about 1.3
             times as fast on processors with AVX-512 BF16; off gives the same video on every
@@ -75,7 +76,7 @@ class ConcatID:
         height: int | None = None, width: int | None = None, batch: int = 8,
         bfloat16: bool = True, device: str | None = None, offload: str = "none",
         tiling: bool = False, negative: str | None = "", faces: str = "embedded",
-        parser: str = "embedded", alignment: str | None = None, references: str = "given",
+        parser: str | None = None, alignment: str | None = None, references: str = "given",
     ) -> None:
         if variant is not None and variant not in VARIANTS:
             raise UserError(
@@ -115,8 +116,8 @@ class ConcatID:
         self.device, self.offload = device, str(offload)
         self.tiling = bool(tiling)
         self.negative = None if negative is None else str(negative)
-        self.faces, self.parser = str(faces), str(parser)
-        self.alignment = alignment_of(self.faces, alignment)
+        self.faces, self.parser = str(faces), str(given(parser, "parser"))
+        self.alignment = alignment_of(self.faces, given(alignment, "alignment"))
         self.problems: dict[str, str] = {}
         self._transformers: dict[str, Any] = {}
         self._prepared: dict[tuple[str, Path], np.ndarray] = {}

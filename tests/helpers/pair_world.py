@@ -44,7 +44,8 @@ class ToyReader:
         self.settings = settings
 
     def identity(self) -> dict[str, Any]:
-        return {"toy": 1, **self.settings.pairs.reading()}
+        alignment = self.settings.alignment or "upright"
+        return {"toy": 1, "alignment": alignment, **self.settings.pairs.reading()}
 
     def read(self, path: Path, name: str, out: Path) -> tuple[VideoRecord, np.ndarray]:
         with open(out / "reads.txt", "a") as stream:

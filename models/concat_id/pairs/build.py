@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def build(request: BuildRequest, make: reading.Make = FaceReader) -> Built:
                 base, request.videos, request.out, reader, make, request.reader, request.workers,
                 request.quiet,
             )
-            summary = _select(request, base, found - captions, sha256_json(reader.identity()))
+            summary = _select(request, base, found - captions, reader.identity())
         finally:
             base.close()
     return Built(summary, read)
@@ -123,7 +123,7 @@ def _check(request: BuildRequest) -> None:
 
 
 def _select(
-    request: BuildRequest, base: store.Store, uncaptioned: int, reader: str
+    request: BuildRequest, base: store.Store, uncaptioned: int, reader: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Everything after reading; it is done anew each time, so thresholds can be changed."""
     asked = settings = request.reader.pairs
@@ -142,7 +142,8 @@ def _select(
     outputs = list(_outputs(request, everyone, best, settings))
     for made in outputs:
         output.write_output(
-            request.out / f"{made.name}.parquet", made, everyone, base, settings.seed
+            request.out / f"{made.name}.parquet", made, everyone, base, settings.seed,
+            reader.get("alignment"),
         )
     unreadable = _write_videos(request.out / "videos.parquet", base, settings)
     kept = {str(n): len(everyone.of_group(n)) for n in (1, 2, 3)}
@@ -162,7 +163,7 @@ def _select(
         "similarity": similarity.as_dict(),
         "reader": {
             "weights": list(request.reader.weights), "subjects": request.reader.subjects,
-            "sha256": reader,
+            "alignment": reader.get("alignment"), "sha256": sha256_json(reader),
         },
     }
     # Round trip: tuples become lists, as a reader of the file sees them.

@@ -11,6 +11,8 @@
         flip        whether it is to be mirrored (garments at random, faces never)
         candidates  list of image, frame, box, landmarks, share: the faces kept
     score, aesthetic, flow, motion   of Stage III, null elsewhere
+
+The files' metadata says the `alignment` of the faces, so that a training can hand it on.
 """
 
 from __future__ import annotations
@@ -47,16 +49,20 @@ _GROUP = 1000
 """Rows held before they are written."""
 
 
-def write_output(path: Path, output: Output, people: People, store: Store, seed: int) -> None:
+def write_output(
+    path: Path, output: Output, people: People, store: Store, seed: int,
+    alignment: str | None = None,
+) -> None:
     """Write one output, atomically, some rows at a time."""
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
+    schema = SCHEMA.with_metadata({"alignment": alignment} if alignment else None)
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         waiting: list[dict[str, Any]] = []
         for row in rows(output, people, store, seed):
             waiting.append(row)
             if len(waiting) == _GROUP:
-                writer.write_table(pa.Table.from_pylist(waiting, SCHEMA))
+                writer.write_table(pa.Table.from_pylist(waiting, schema))
                 waiting = []
-        writer.write_table(pa.Table.from_pylist(waiting, SCHEMA))
+        writer.write_table(pa.Table.from_pylist(waiting, schema))
 
 
 def rows(

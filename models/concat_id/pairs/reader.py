@@ -12,15 +12,16 @@ import cv2
 import numpy as np
 
 from idbench.files import write_bytes
-from idbench.metrics.faces.align import align_crops
+from idbench.metrics.faces.align import align_crops, similarity_transforms
 from idbench.metrics.faces.detect import Faces, find_faces, make_detector
 from idbench.metrics.networks import sources
 from idbench.metrics.protocols import Detection
+from idbench.models.concat_id.face_tools import alignment_of
 from idbench.models.concat_id.pairs import faces as people_in
 from idbench.models.concat_id.pairs import quality, subjects
 from idbench.models.concat_id.pairs.frames import SampledFrame, sample
 from idbench.models.concat_id.pairs.settings import PairSettings
-from idbench.models.concat_id.references import CROP_SCALE, crop_face
+from idbench.models.concat_id.references import ARCFACE_SIZE, CROP_SCALE, crop_face
 from idbench.video import UnreadableVideo
 
 BATCH = 16
@@ -42,6 +43,8 @@ class ReaderSettings:
         subjects: see `subjects.MODES`.
         aesthetic: `module:function`, see `quality.load_scorer`; None: no scorer.
         device: of torch.
+        alignment: of the face crops, `upright` or `arcface` (see `face_tools`); None: what
+            Concat-ID's references get with these networks.
     """
 
     pairs: PairSettings
@@ -49,6 +52,7 @@ class ReaderSettings:
     subjects: str = "files"
     aesthetic: str | None = None
     device: str = "cpu"
+    alignment: str | None = None
 
 
 class Reader(Protocol):
@@ -73,6 +77,8 @@ class FaceReader:
         named = sources.parse(settings.weights)
         pack = sources.pack_folder(named)
         self.detection = EMBEDDED if pack is None else PACK
+        faces = "embedded" if pack is None else "insightface"
+        self.alignment = alignment_of(faces, settings.alignment)
         self._detector = make_detector(self.detection, settings.device, pack)
         self._recogniser = named["arcface"].load(settings.device)
         self._arcface = named["arcface"].identity()
@@ -85,7 +91,8 @@ class FaceReader:
         return {
             **self.settings.pairs.reading(), "detection": asdict(self.detection),
             "weights": {**self._detector.weight_hashes(), "arcface": self._arcface},
-            "subjects": self.settings.subjects, "aesthetic": self.settings.aesthetic, "version": 1,
+            "subjects": self.settings.subjects, "aesthetic": self.settings.aesthetic,
+            "alignment": self.alignment, "version": 1,
         }
 
     def read(
@@ -164,7 +171,7 @@ class FaceReader:
             crops: tuple[bytes, ...] = ()
             if ok:
                 crops = tuple(
-                    encode(face_crop(frame.image, marks, limits.crop_size))
+                    encode(face_crop(frame.image, marks, limits.crop_size, self.alignment))
                     for marks in of_frame.landmarks
                 )
             result.append(people_in.FrameFaces(
@@ -184,9 +191,19 @@ def crop_file(stem: str, crop: str) -> str:
     return f"faces/{stem[:2]}/{stem}_{crop}.jpg"
 
 
-def face_crop(image: np.ndarray, landmarks: np.ndarray, largest: int) -> np.ndarray:
-    """`references.crop_face` at the face's own resolution, at most `largest` pixels a side."""
+def face_crop(
+    image: np.ndarray, landmarks: np.ndarray, largest: int, alignment: str = "upright"
+) -> np.ndarray:
+    """A face as `references.prepare` crops it, background and all.
+
+    At the face's own resolution, at most `largest` pixels a side: uint8 RGB (side, side, 3).
+    """
     marks = np.asarray(landmarks, np.float64)
+    if alignment == "arcface":
+        # At the face's own resolution the similarity onto the template neither grows nor shrinks.
+        zoom = float(np.hypot(*similarity_transforms(marks, ARCFACE_SIZE)[:, 0]))
+        size = int(np.clip(round(ARCFACE_SIZE / max(zoom, 1e-6)), 16, largest))
+        return align_crops(image, marks[None], size)[0]
     eyes, mouth, across = marks[:2].mean(0), marks[3:5].mean(0), marks[1] - marks[0]
     squares = float(across @ across + (mouth - eyes) @ (mouth - eyes))
     side = CROP_SCALE * max(np.sqrt(squares / 2), 1.0)

@@ -40,7 +40,7 @@ from idbench.models.concat_id import references as preparation
 from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES
 from idbench.models.concat_id.face_tools import load_foreground
 from idbench.models.concat_id.training import components, samples
-from idbench.models.concat_id.training.pairs import Pair, held_out, read_pairs
+from idbench.models.concat_id.training.pairs import Pair, alignment_of, held_out, read_pairs
 from idbench.models.concat_id.training.recipe import STRICT, read, settings_of
 from idbench.pictures import UnreadablePicture, read_rgb
 from idbench.progress import steps
@@ -108,9 +108,9 @@ def prepare(
     out = Path(recipe.out) if recipe.out else Path(state_dir)
     videos = Path(recipe.videos)
     if not recipe.videos or not videos.is_dir():
+        what = f"There is no folder {recipe.videos}" if recipe.videos else "No videos are named"
         raise UserError(
-            f"There is no folder of videos {recipe.videos!r}; give the one that the pairs were "
-            "built from: --set videos=FOLDER."
+            f"{what}; give the folder that the pairs were built from: --set videos=FOLDER."
         )
     pairs = list(read_pairs(recipe.pairs, recipe.references))
     state = PartialState(cpu=recipe.device == "cpu")
@@ -283,7 +283,9 @@ def _finish(
         temporary.write_text("".join(json.dumps(row) + "\n" for row in skipped))
     with atomic_path(out / "index.parquet") as temporary:
         pd.DataFrame(rows).drop_duplicates("key").to_parquet(temporary)
-    write_json(out / "cache.json", {**identity, "components": recipe.components})
+    write_json(out / "cache.json", {
+        **identity, "components": recipe.components, "alignment": alignment_of(recipe.pairs),
+    })
     return {"samples": len(rows), "held_out": len(held), "skipped": len(skipped)}
 
 

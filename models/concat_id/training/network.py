@@ -116,9 +116,7 @@ def load(recipe: StageRecipe) -> nn.Module:
     if recipe.init is None:
         return build(recipe)
     if recipe.init.startswith("embedded:"):
-        transformer = build(recipe)
-        _fill(transformer, embedded.load_state(recipe.init.partition(":")[2]), recipe)
-        return transformer
+        return _filled(recipe, embedded.load_state(recipe.init.partition(":")[2]))
     folder = transformer_folder(Path(recipe.init))
     kind = _read_config(folder).get("_class_name", "?")
     family, config = configuration(recipe)
@@ -202,11 +200,15 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder / 'config.json'} is no valid JSON; copy it again.") from error
 
 
-def _fill(transformer: nn.Module, state: Mapping[str, torch.Tensor], recipe: StageRecipe) -> None:
-    try:
-        transformer.load_state_dict(state)
-    except RuntimeError as error:
+def _filled(recipe: StageRecipe, state: Mapping[str, torch.Tensor]) -> nn.Module:
+    """The recipe's transformer with these weights."""
+    with torch.device("meta"):  # whether they fit is seen before a large network is made
+        wanted = {name: value.shape for name, value in build(recipe).state_dict().items()}
+    if wanted != {name: value.shape for name, value in state.items()}:
         raise UserError(
             f"{recipe.init} holds another network than the recipe {recipe.name!r}; give another "
-            "`init` or `network`."
-        ) from error
+            "`init`, or --set network=init to take its network."
+        )
+    transformer = build(recipe)
+    transformer.load_state_dict(state)
+    return transformer

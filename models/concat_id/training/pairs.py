@@ -3,7 +3,8 @@
 Used columns: `video` (path inside the folder of videos), `caption`, and `references`, a list in
 the order of the sequence of `kind` (face, garment, background; face where absent), `video` (that
 it comes from; optional) and `candidates`, a list of `image` (file relative to the parquet file's
-folder). Faces are upright crops as `references.crop_face` makes them. Other columns are ignored.
+folder). Faces are crops as `references.prepare` makes them, background and all; their `alignment`
+stands in the file's metadata. Other columns are ignored.
 """
 
 from __future__ import annotations
@@ -49,9 +50,10 @@ def read_pairs(source: str, references: int) -> Iterator[Pair]:
     """
     path = Path(source)
     if not source or not path.is_file():
+        what = f"There is no pairs file {source}" if source else "No pairs are named"
         raise UserError(
-            f"There is no pairs file {source!r}; build one with `idbench pairs build`, and give "
-            "one of its parquet files: --set pairs=FILE."
+            f"{what}; build them with `idbench pairs build`, and give one of its parquet files: "
+            "--set pairs=FILE."
         )
     try:
         file = pq.ParquetFile(path)
@@ -76,6 +78,12 @@ def read_pairs(source: str, references: int) -> Iterator[Pair]:
             f"No pair in {path} has {references} references; take another file or --set references="
             "N."
         )
+
+
+def alignment_of(source: str) -> str | None:
+    """How the faces of a readable pairs file are aligned; None where it does not say."""
+    said = (pq.read_schema(source).metadata or {}).get(b"alignment")
+    return None if said is None else said.decode()
 
 
 def held_out(

@@ -121,8 +121,9 @@ class StageRecipe:
         together = self.batch * processes
         if self.global_batch % together:
             raise UserError(
-                f"The recipe {self.name!r} has global_batch {self.global_batch}, which {processes} "
-                f"processes of batch {self.batch} cannot make; take a multiple of {together}."
+                f"The recipe {self.name!r} has global_batch {self.global_batch}, which "
+                f"{processes} process{'es' if processes > 1 else ''} of batch {self.batch} cannot "
+                f"make; take a multiple of {together}."
             )
         return self.global_batch // together
 

@@ -154,7 +154,7 @@ def test_checkpoints_that_cannot_be_used(bases, tmp_path, told, kind):
     elif kind == "truncated":
         torch.save({"module": {"model.diffusion_model.x": torch.zeros(1000)}}, source)
         source.write_bytes(source.read_bytes()[:2000])
-        words = "cut short"
+        words = "damaged or cut off"
     elif kind == "another base":
         torch.save({"unet.down_blocks.0.weight": torch.zeros(2)}, source)
         words = "no checkpoint of Concat-ID"

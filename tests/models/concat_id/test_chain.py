@@ -133,6 +133,9 @@ def test_an_export_makes_videos(
     (video,) = (tmp_path / "run").rglob("video.mp4")
     assert read_video(video, range(5)).frames.shape == (5, 32, 48, 3)
     noted = json.loads((tmp_path / "run" / "run.json").read_text())
+    settings = noted["identity"]["model"]["settings"]
+    # Pairs -> cache -> export -> run: references are prepared as the training saw them.
+    assert (settings["alignment"], settings["parser"]) == ("upright", "none")
     assert any("transformer/diffusion_pytorch_model" in str(name) for name in _leaves(noted))
 
 

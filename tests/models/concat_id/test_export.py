@@ -88,3 +88,24 @@ def test_parts_of_another_base_do_not_cost_the_weights(tmp_path):
     )["lacks"]
     assert (export / "transformer" / "diffusion_pytorch_model.safetensors").is_file()
     assert not (export / "model_index.json").exists()
+
+
+def test_a_run_takes_its_size_and_its_references_from_the_training(tmp_path):
+    base, _ = wan_base(tmp_path / "base")
+    cache = make_cache(tmp_path / "cache", references=1, latents=(2, 4, 4, 6), text=(512, 20))
+    said = json.loads((cache / "cache.json").read_text())
+    (cache / "cache.json").write_text(json.dumps(
+        {**said, "fps": 12.0, "alignment": "arcface", "parser": "none"}
+    ))
+    content = recipe(cache, network="init", init=str(base), frames=5, height=16, width=24,
+                     references=1, steps=1)
+    loop.train(content, tmp_path / "state")
+    model = ConcatID(weights=str(tmp_path / "state" / "export"))
+    assert (model.frames, model.height, model.width, model.fps) == (5, 16, 24, 12.0)
+    assert (model.alignment, model.parser) == ("arcface", "none")
+    assert (model.steps, model.guidance) == (50, 5.0)  # of the base
+    other = ConcatID(weights=str(tmp_path / "state" / "export"), frames=9, parser="embedded",
+                     alignment="upright")
+    assert (other.frames, other.parser, other.alignment) == (9, "embedded", "upright")
+    with pytest.raises(UserError, match="holds a training; its model folder is .*export"):
+        ConcatID(weights=str(tmp_path / "state"))

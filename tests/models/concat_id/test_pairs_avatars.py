@@ -180,6 +180,39 @@ def test_a_face_crop_is_the_same_from_a_window_as_from_the_whole_frame() -> None
     assert len(reader.face_crop(clip.frames[0], marks, 20)) == 20
 
 
+def test_a_crop_onto_arcfaces_template_is_what_a_reference_of_the_release_gets() -> None:
+    from idbench.metrics.faces.align import similarity_transforms
+    from idbench.models.concat_id.references import prepare
+
+    clip = clip_of(2, count=1)
+    image = cv2.resize(clip.frames[0], None, fx=6, fy=6, interpolation=cv2.INTER_CUBIC)
+    marks = 6 * clip.landmarks[0, 0].astype(float)
+    prepared = prepare(image, marks, None, 448, 448, "arcface").image
+    crop = reader.face_crop(image, marks, 448, "arcface")
+    # In the picture's own pixels: the eyes are as far apart as there.
+    points = similarity_transforms(marks, len(crop)) @ np.append(marks[:2], np.ones((2, 1)), 1).T
+    assert np.linalg.norm(points[:, 1] - points[:, 0]) == pytest.approx(
+        np.linalg.norm(marks[1] - marks[0]), rel=0.01
+    )
+    assert np.abs(cv2.resize(crop, (448, 448)).astype(int) - prepared).mean() < 3
+    upright = reader.face_crop(image, marks, 448)
+    assert np.abs(cv2.resize(upright, (448, 448)).astype(int) - prepared).mean() > 15
+    assert len(reader.face_crop(image, marks, 20, "arcface")) == 20
+    # Five points in one place have no size.
+    assert reader.face_crop(image, marks * 0 + 9, 448, "arcface").shape == (448, 448, 3)
+
+
+def test_faces_are_aligned_as_references_are_with_the_same_networks(tmp_path: Path) -> None:
+    from idbench.models.concat_id.face_tools import alignment_of
+
+    pack = make_pack(tmp_path / "pack")
+    for weights, faces in (((), "embedded"), ((f"arcface=insightface:{pack}",), "insightface:x")):
+        for asked in (None, "upright", "arcface"):
+            settings = reader.ReaderSettings(PairSettings(), weights, alignment=asked)
+            said = reader.FaceReader(settings).identity()["alignment"]
+            assert said == alignment_of(faces, asked) and asked in (None, said)
+
+
 def test_files_beside_the_video_are_its_subjects(tmp_path: Path) -> None:
     image = np.full((64, 96, 3), (0, 90, 200), np.uint8)
     image[40:60, 30:70] = (200, 0, 0)

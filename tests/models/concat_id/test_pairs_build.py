@@ -22,6 +22,7 @@ from pair_world import PairWorld, ToyReader
 from idbench.errors import UserError
 from idbench.models.concat_id.pairs import build as building
 from idbench.models.concat_id.pairs import people, settings, store, truth
+from idbench.models.concat_id.training.pairs import alignment_of
 
 
 @pytest.fixture
@@ -109,6 +110,17 @@ def test_rows_hold_the_video_and_its_references(world: PairWorld) -> None:
     flips = [r.references[1]["flip"] for r in
              pd.read_parquet(out / "tryon.parquet").itertuples()]
     assert True in flips and False in flips
+
+
+def test_another_alignment_is_read_anew_and_said(world: PairWorld) -> None:
+    request = world.request()
+    for asked, read in (("upright", 54), ("arcface", 54), ("arcface", 0)):
+        with_it = replace(request.reader, alignment=asked)
+        made = building.build(replace(request, reader=with_it), ToyReader)
+        assert made.read == read and made.summary["reader"]["alignment"] == asked
+        assert alignment_of(str(request.out / "cross.parquet")) == asked
+    pd.DataFrame([{"video": "a"}]).to_parquet(world.folder / "theirs.parquet")
+    assert alignment_of(str(world.folder / "theirs.parquet")) is None
 
 
 def test_nothing_is_read_twice_and_thresholds_change_without_reading(world: PairWorld) -> None:

@@ -16,12 +16,13 @@ from PIL import Image
 from safetensors import SafetensorError
 from tiny_stage import make_cache, recipe
 
+from idbench import embedded
 from idbench.cli import main
 from idbench.models.concat_id import networks
 from idbench.models.concat_id.autoencoder import build_vae
 from idbench.models.concat_id.references import fit_and_pad
 from idbench.models.concat_id.training import cache as caching
-from idbench.models.concat_id.training import components, loop, samples
+from idbench.models.concat_id.training import components, loop, network, samples
 from idbench.models.concat_id.training.pairs import Pair, Slot, held_out
 from idbench.types import Video
 from idbench.video import read_video, write_video
@@ -197,7 +198,7 @@ def test_mistakes_in_a_recipe_are_one_sentence(tmp_path, told):
         ({"network": {**good["network"], "layers": 3}}, "unusable network"),
         ({"cache": str(tmp_path / "gone")}, "There is no finished cache in"),
         ({"frames": 13}, "was made with frames 9, the recipe 'tiny' has 13"),
-        ({"global_batch": 3}, "which 1 processes of batch 2 cannot make"),
+        ({"global_batch": 3}, "which 1 process of batch 2 cannot make"),
         ({"init": str(tmp_path)}, "There is no transformer in"),
         ({"reference_noise": "fresh"}, "names no autoencoder"),
         ({"components": str(tmp_path), "validate_every": 1}, "has no folder 'vae'"),
@@ -250,10 +251,10 @@ def test_mistakes_with_pairs_are_one_sentence(pairs, tiny_parts, tmp_path, told)
     pd.DataFrame([{"video": "0.mp4", "caption": "x"}]).to_parquet(odd)
     (tmp_path / "broken.parquet").write_bytes(b"x")
     for changes, words in (
-        ({"pairs": "gone.parquet"}, "There is no pairs file 'gone.parquet'"),
+        ({"pairs": "gone.parquet"}, "There is no pairs file gone.parquet; build them"),
         ({"pairs": str(odd)}, "has no column 'references'"),
         ({"pairs": str(tmp_path / "broken.parquet")}, "is damaged"),
-        ({"videos": "gone"}, "There is no folder of videos 'gone'"),
+        ({"videos": "gone"}, "There is no folder gone; give the folder that"),
         ({"references": 2}, "has 2 references"),
         ({"height": 20}, "multiples of 8, not 20x24"),
         ({"frames": 10}, "Frames must be 4k + 1, not 10; take 9"),
@@ -262,3 +263,18 @@ def test_mistakes_with_pairs_are_one_sentence(pairs, tiny_parts, tmp_path, told)
         ({"frames": 49}, "No sample could be made"),
     ):
         assert words in told({**good, **changes}), changes
+
+
+def test_embedded_weights_of_another_network_are_refused_before_it_is_made(
+    tmp_path, told, monkeypatch
+):
+    """CogVideoX-5B beside the embedded weights: 22 GB would be filled first."""
+    monkeypatch.setattr(embedded, "load_state", lambda name: {"a.weight": torch.zeros(2)})
+    made = []
+    monkeypatch.setattr(
+        network, "build_transformer", lambda config, make=network.build_transformer: (
+            made.append(torch.empty(0).device.type), make(config))[1],
+    )
+    content = recipe(make_cache(tmp_path / "cache"), network="cogvideox-5b", init="embedded:tiny")
+    assert "embedded:tiny holds another network than the recipe 'tiny'" in told(content)
+    assert made == ["meta"]
