@@ -7,6 +7,7 @@ A third-party package adds its models and metrics through the entry-point groups
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Mapping
@@ -169,6 +170,10 @@ def make_model(name: str, settings: Mapping[str, Any] | None = None) -> Model:
     except TypeError as error:
         if "keyword argument" not in str(error):
             raise
+        known = [n for n in inspect.signature(factory).parameters if n not in ("self", "variant")]
+        for setting in settings or {}:
+            if setting not in known:
+                raise unknown(f"setting of {base}", setting, known) from error
         raise UserError(
             f"The model {base!r} does not take these settings ({error}); leave them out of --set."
         ) from error

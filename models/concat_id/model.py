@@ -24,6 +24,7 @@ from idbench.models.concat_id.pipeline import ConcatIDPipeline
 from idbench.models.concat_id.video_pipeline import VideoPipeline, check_size
 from idbench.pictures import UnreadablePicture, read_rgb
 from idbench.types import Reference, Sample, Video
+from idbench.values import number, switch, whole
 
 VARIANTS = {
     "base": "text-to-video, references ignored: the control",
@@ -106,15 +107,17 @@ class ConcatID:
             return getattr(usual, name) if value is None else value
 
         self.variant = variant
-        self.steps, self.guidance = int(given(steps, "steps")), float(given(guidance, "guidance"))
-        self.frames = int(given(frames, "frames"))
-        self.height, self.width = int(given(height, "height")), int(given(width, "width"))
+        self.steps = whole("steps", given(steps, "steps"))
+        self.guidance = number("guidance", given(guidance, "guidance"))
+        self.frames = whole("frames", given(frames, "frames"))
+        self.height = whole("height", given(height, "height"))
+        self.width = whole("width", given(width, "width"))
         self.fps = usual.fps
-        if self.steps < 1 or batch < 1:
+        self.batch, self.bfloat16 = whole("batch", batch), switch("bfloat16", bfloat16)
+        if self.steps < 1 or self.batch < 1:
             raise UserError("steps and batch must be at least 1; raise the setting.")
-        self.batch, self.bfloat16 = int(batch), bool(bfloat16)
         self.device, self.offload = device, str(offload)
-        self.tiling = bool(tiling)
+        self.tiling = switch("tiling", tiling)
         self.negative = None if negative is None else str(negative)
         self.faces, self.parser = str(faces), str(given(parser, "parser"))
         self.alignment = alignment_of(self.faces, given(alignment, "alignment"))

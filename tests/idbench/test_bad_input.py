@@ -44,7 +44,7 @@ def test_unknown_names_say_the_nearest(
 
 @pytest.mark.parametrize("more, words", [
     (("--protocol", "strict"), ("Unknown protocol 'strict'", "'strict-v1'")),
-    (("--set", "setps=2"), ("does not take these settings", "setps")),
+    (("--set", "setps=2"), ("Unknown setting of toy 'setps'", "did you mean 'steps'?")),
     (("--set", "steps"), ("is no KEY=VALUE",)),
     (("--limit", "0"), ("--limit",)),
     (("--engine", "spark"), ("'spark'", "local")),

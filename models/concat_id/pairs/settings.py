@@ -11,6 +11,7 @@ import yaml
 
 from idbench.errors import UserError
 from idbench.names import unknown
+from idbench.values import number, whole
 
 Range = tuple[float, float]
 
@@ -139,11 +140,7 @@ def _typed(name: str, value: Any, kind: type) -> Any:
         if isinstance(value, list | tuple):
             return tuple(tuple(v) if isinstance(v, list | tuple) else v for v in value)
         raise UserError(f"{name} must be two numbers such as [0.7, 0.9], not {value!r}.")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"{name} must be a number, not {value!r}.")
-    if kind is int and value != int(value):
-        raise UserError(f"{name} must be a whole number, not {value!r}.")
-    return kind(value)
+    return whole(name, value) if kind is int else number(name, value)
 
 
 def _between(name: str, value: float, low: float, high: float) -> None:

@@ -233,6 +233,20 @@ def test_settings_of_a_folder_need_a_folder():
             ConcatID(**settings)
 
 
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"steps": 1.5}, "steps must be a whole number, not 1.5"),
+    ({"steps": float("nan")}, "steps must be a whole number"),
+    ({"frames": "nine"}, "frames must be a number, not 'nine'"),
+    ({"guidance": True}, "guidance must be a number, not True"),
+    ({"batch": "x"}, "batch must be a number"),
+    ({"bfloat16": "maybe"}, "bfloat16 must be true or false, not 'maybe'"),
+    ({"tiling": 1}, "tiling must be true or false|belong to the networks"),
+])
+def test_settings_of_another_kind_are_one_sentence(settings, words):
+    with pytest.raises(UserError, match=words):
+        ConcatID(**settings)
+
+
 def test_the_command_line_runs_a_folder(made, tmp_path, monkeypatch, capsys):
     from idbench.cli import main
 

@@ -1,0 +1,43 @@
+"""Values a user typed: numbers and switches, and one sentence where they are not."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import Any
+
+from idbench.errors import UserError
+
+
+def whole(name: str, value: Any) -> int:
+    """`value` as an int.
+
+    Raises:
+        UserError: no whole number; names what was to be one.
+    """
+    found = number(name, value)
+    if not math.isfinite(found) or found != int(found):
+        raise UserError(f"{name} must be a whole number, not {value!r}.")
+    return int(value)
+
+
+def number(name: str, value: Any) -> float:
+    """`value` as a float.
+
+    Raises:
+        UserError: no number; names what was to be one.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise UserError(f"{name} must be a number, not {value!r}.")
+    return float(value)
+
+
+def switch(name: str, value: Any) -> bool:
+    """`value` as a bool.
+
+    Raises:
+        UserError: neither true nor false; names what was to be it.
+    """
+    if not isinstance(value, bool):
+        raise UserError(f"{name} must be true or false, not {value!r}.")
+    return value
