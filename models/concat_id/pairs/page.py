@@ -22,7 +22,11 @@ from idbench.models.concat_id.pairs.store import Store
 
 SHOWN = 8
 """Pairs shown of each output."""
-COLOURS = {"cross": "#2c5d8f", "tradeoff": "#b4532a", "multi": "#3f7a4c"}
+RANGES = {
+    "cross": ("Stage II", "#2c5d8f"), "tradeoff": ("Stage III", "#b4532a"),
+    "multi": ("several people, subjects", "#3f7a4c"),
+}
+"""Ranges of cosines: name in the figure, and colour."""
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -71,31 +75,37 @@ def histogram(similarity: Mapping[str, Any], settings: Mapping[str, Any]) -> str
     """Inline SVG: cosines of a sample of all pairs and of the pairs found, with the ranges."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
     style: Any = {"svg.hashsalt": "idbench", "svg.fonttype": "none", "font.size": 9.0,
              "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False}
     with rc_context(style):
         figure = Figure(figsize=(8.4, 3.0))
         panels = figure.subplots(1, 2)
-        figure.subplots_adjust(left=0.07, right=0.985, bottom=0.16, top=0.9, wspace=0.12)
+        figure.subplots_adjust(left=0.08, right=0.97, bottom=0.26, top=0.9, wspace=0.16)
         for axes, name, title in (
             (panels[0], "sample_of_all_pairs", "all pairs (a sample)"),
             (panels[1], "found", f"pairs from {similarity['lowest_cosine_searched']:.2f} on"),
         ):
             bars = similarity[name]
             axes.bar([float(b) + BIN / 2 for b in bars], list(bars.values()), width=BIN,
-                     color="#6d6a63")
+                     color="#4b4943", zorder=2)
             axes.set_title(title, fontsize=9)
             axes.set_xlabel("ArcFace cosine")
             if bars:
                 axes.set_yscale("log")
-            for range_name, colour in COLOURS.items():
+                axes.set_ylim(0.7, 2 * max(bars.values()))
+                # The usual labels of a logarithm are formulas, which stay unset here.
+                axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+                axes.yaxis.set_minor_formatter(NullFormatter())
+            for range_name, (label, colour) in RANGES.items():
                 low, high = settings[range_name]
-                axes.axvspan(low, high, color=colour, alpha=0.15, label=range_name, lw=0)
-        panels[0].set_ylabel("pairs")
+                axes.axvspan(low, high, color=colour, alpha=0.18, label=label, lw=0, zorder=1)
+        panels[0].set_ylabel("pairs of people")
         panels[0].set_xlim(-1, 1)
         panels[1].set_xlim(similarity["lowest_cosine_searched"], 1)
-        panels[0].legend(frameon=False, loc="upper left")
+        figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, ncols=len(RANGES),
+                      loc="lower center", bbox_to_anchor=(0.5, -0.02))
         stream = io.StringIO()
         figure.savefig(stream, format="svg", metadata={"Date": None})
     text = stream.getvalue()

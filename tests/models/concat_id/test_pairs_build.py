@@ -11,6 +11,7 @@ import sys
 import time
 import tracemalloc
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -328,6 +329,22 @@ def test_hostile_captions_are_escaped(world: PairWorld) -> None:
     page = (world.folder / "out" / "pairs.html").read_text()
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert "<svg" in page and "Stage III" in page
+
+
+def test_the_page_shows_what_there_is_and_names_what_there_is_not(world: PairWorld) -> None:
+    summary = world.build(settings={"people": 3}).summary
+    page = (world.folder / "out" / "pairs.html").read_text()
+    assert "mathdefault" not in page  # ticks of a logarithm are numbers, not formulas
+    for output in summary["outputs"].values():
+        assert f"<h2>{escape(output['title'].replace('<=', '≤'))}</h2>" in page
+    assert "No video for" not in page
+    for path in world.videos.glob("three*"):
+        path.unlink()
+    world.captions = {v: c for v, c in world.captions.items() if not v.startswith("three")}
+    world.build()
+    page = (world.folder / "out" / "pairs.html").read_text()
+    assert "<li>Stage I, 3 identities: references from the same video</li>" in page
+    assert "multi3_pretraining.parquet" not in page and "multi2_pretraining.parquet" in page
 
 
 @pytest.mark.parametrize("change, words", [
