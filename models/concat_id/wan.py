@@ -229,7 +229,9 @@ class ConcatIDWanTransformer3DModel(WanTransformer3DModel):
         made = cls(**config, reference_adaln=adaln, reference_ffn_quirk=quirk)
         made.load_state_dict(base.state_dict(), strict=False)
         made.start_references_as_video()
-        return made.to(base.device, base.dtype)
+        torch.nn.Module.to(made, base.device)
+        # diffusers' own `to` warns of some parts even where nothing is cast.
+        return made if made.dtype == base.dtype else made.to(base.dtype)
 
     @torch.no_grad()
     def start_references_as_video(self) -> None:
