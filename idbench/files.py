@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 from idbench.errors import UserError
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_PROCESS = secrets.token_hex(4)
+_COUNTER = itertools.count()
 
 
 class DiskFull(UserError):
@@ -47,29 +50,24 @@ def saying_disk_full(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` (same suffix), renamed to `path` when the block succeeds.
 
-    On any error, Ctrl-C included, the temporary file is removed and `path` is untouched. Not
-    `durable`: does not wait for the disk, so that after a loss of power the file may be empty.
+    On any error, Ctrl-C included, the temporary file is removed and `path` is untouched.
     """
     path = Path(path)
     with saying_disk_full(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}.", suffix=f".part{path.suffix}", dir=path.parent
-        )
+        handle, name = _temporary(path)
         os.close(handle)
         temporary = Path(name)
         try:
             yield temporary
-            os.chmod(temporary, 0o666 & ~_umask())
-            if durable:
-                with open(temporary, "rb") as written:
-                    os.fsync(written.fileno())
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
             os.replace(temporary, path)
-        finally:
+        except BaseException:
             temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -86,11 +84,20 @@ def write_text(path: Path, text: str) -> None:
 def write_derived(path: Path, value: Any) -> None:
     """Write `value` as JSON in one line, atomically: for what can be computed again, quickly.
 
-    The file may be lost with the power; who reads it takes a damaged one for a missing one.
+    It does not wait for the disk: the file may be lost, or empty, after a loss of power; who reads
+    it takes a damaged one for a missing one.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    with atomic_path(path, durable=False) as temporary:
-        temporary.write_bytes(text.encode("utf-8") + b"\n")
+    with saying_disk_full(path):  # as `atomic_path`, in half the time: there are two a video
+        handle, temporary = _temporary(path)
+        try:
+            with open(handle, "wb") as stream:
+                stream.write(text.encode("utf-8") + b"\n")
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -137,10 +144,19 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _temporary(path: Path) -> tuple[int, str]:
+    """A new empty file beside `path`, whose folder is made: its descriptor, open, and its name."""
+    folder, file = os.path.split(path)
+    stem, suffix = os.path.splitext(file)
+    # No other process, and no other thread of this one, makes the same name.
+    part = f".{stem}.{_PROCESS}{os.getpid():x}-{next(_COUNTER):x}.part{suffix}"
+    name = os.path.join(folder, part)
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+    try:
+        return os.open(name, flags, 0o666), name
+    except FileNotFoundError:
+        os.makedirs(folder or ".", exist_ok=True)
+        return os.open(name, flags, 0o666), name
 
 
 def json_lines(text: str, path: Path) -> list[tuple[str, dict[str, Any]]]:

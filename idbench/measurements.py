@@ -6,8 +6,6 @@ one value a sample and metric, and under what it was measured. Reading imports n
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idbench.errors import UserError
-from idbench.files import read_json
 from idbench.runs import Run
 
 if TYPE_CHECKING:
@@ -104,37 +101,18 @@ def sample_table(run: Run) -> pd.DataFrame:
     """One row a finished sample, in the suite's order.
 
     Columns: sample, suite_id, identities (tuple), category, prompt_id, prompt, status, reason,
-    seconds. Reads as `Run.records`, without building a path for each of thousands of samples.
+    seconds. Reads as `Run.records`, without building paths for thousands of samples.
     """
     import pandas as pd
 
-    folder = os.path.join(run.folder, "samples")
-    rows = []
-    for sample in run.sample_ids:
-        found = _sample(os.path.join(folder, sample))
-        if found is not None:
-            rows.append(found)
+    found = (run.sample_file(sample) for sample in run.sample_ids)
+    rows = [_row(data) for data in found if data is not None]
     columns = ["sample", "suite_id", "identities", "category", "prompt_id", "prompt", "status",
                "reason", "seconds"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _sample(folder: str) -> tuple[Any, ...] | None:
-    path = os.path.join(folder, "sample.json")
-    try:
-        with open(path, "rb") as stream:
-            data = json.loads(stream.read())
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        data = read_json(Path(path))  # says what is wrong
-    if data["video"]:
-        # A video removed or cut by hand is not finished any more.
-        try:
-            if os.stat(os.path.join(folder, data["video"])).st_size != data["video_bytes"]:
-                return None
-        except OSError:
-            return None
+def _row(data: Mapping[str, Any]) -> tuple[Any, ...]:
     identities = tuple(r["name"] for r in data["references"] if r["kind"] == "face")
     return (data["id"], data["suite_id"], identities, data["category"], data["prompt_id"],
             data["prompt"], data["status"], data["reason"], data["seconds"])

@@ -15,6 +15,8 @@ Every write is atomic. Paths inside the folder are relative to it.
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -126,20 +128,14 @@ class Run:
 
     def path(self, sample: str, name: str = "") -> Path:
         """The folder of a sample, or a file in it."""
-        return self.folder / "samples" / sample / name
+        return Path(os.path.join(self.folder, "samples", sample, name))  # thousands of times
 
     def record(self, sample: str) -> Record | None:
         """The finished sample, or None when it is not finished."""
-        path = self.path(sample, "sample.json")
-        if not path.is_file():
+        data = self.sample_file(sample)
+        if data is None:
             return None
-        data = read_json(path)
         video = self.path(sample, data["video"]) if data["video"] else None
-        # A video removed or cut by hand is not finished any more.
-        if video is not None and (
-            not video.is_file() or video.stat().st_size != data["video_bytes"]
-        ):
-            return None
         references = tuple(
             Reference(r["kind"], r["name"], self.folder / r["image"]) for r in data["references"]
         )
@@ -153,6 +149,26 @@ class Run:
             made, data["suite_id"], data["status"], data["reason"], video,
             data["video_sha256"], data["seconds"], shape, data["fps"],
         )
+
+    def sample_file(self, sample: str) -> dict[str, Any] | None:
+        """What sample.json of a finished sample holds, or None when it is not finished."""
+        folder = os.path.join(self.folder, "samples", sample)
+        path = os.path.join(folder, "sample.json")
+        try:
+            with open(path, "rb") as stream:
+                data = json.loads(stream.read())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            data = read_json(Path(path))  # says what is wrong
+        if data["video"]:
+            # A video removed or cut by hand is not finished any more.
+            try:
+                if os.stat(os.path.join(folder, data["video"])).st_size != data["video_bytes"]:
+                    return None
+            except OSError:
+                return None
+        return data
 
     def records(self) -> list[Record]:
         """All finished samples, in the suite's order."""

@@ -32,7 +32,9 @@ WINDOW = 8
 """Videos that are scored at once; as many more are decoded ahead."""
 WINDOW_BYTES = 256_000_000
 """A window is full with so many bytes of frames: large videos are scored one by one."""
-COLUMNS = ("sample", "metric", "identity", "frame", "value", "status", "reason")
+COLUMNS = {"sample": "string", "metric": "string", "identity": "string", "frame": "Int64",
+           "value": "float64", "status": "string", "reason": "string"}
+"""Of scores.parquet, with pandas' types."""
 
 
 @dataclass(frozen=True)
@@ -155,19 +157,27 @@ def collect(run: Run) -> Path:
     Columns: sample, metric, identity (or null), frame (or null), value (or null), status, reason.
     """
     import pandas as pd
+    import pyarrow
+    import pyarrow.parquet
 
-    rows: list[list[Any]] = []
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     for sample in run.sample_ids:
         path = run.path(sample, "scores.json")
-        if path.is_file():
-            rows += [[sample, *row] for row in read_json(path)["scores"]]
-    frame = pd.DataFrame(rows, columns=["sample", "metric", "identity", "frame", "value", "reason"])
-    frame["status"] = frame["reason"].isna().map({True: "scored", False: "unscored"})
-    types = {"sample": "string", "metric": "string", "identity": "string", "frame": "Int64",
-             "value": "float64", "status": "string", "reason": "string"}
+        if path.is_file() and (rows := read_json(path)["scores"]):
+            metrics, identities, frames, values, reasons = zip(*rows, strict=True)
+            status = ("scored" if reason is None else "unscored" for reason in reasons)
+            of_sample = ([sample] * len(rows), metrics, identities, frames, values, status, reasons)
+            for column, part in zip(columns.values(), of_sample, strict=True):
+                column.extend(part)
+    # Pandas reads its own types from it; to make the table by pandas takes ten times as long.
+    empty = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
+    schema = pyarrow.Schema.from_pandas(empty, preserve_index=False)
+    table = pyarrow.table(
+        [pyarrow.array(columns[of.name], of.type) for of in schema], schema=schema
+    )
     target = run.folder / "scores.parquet"
     with atomic_path(target) as temporary:
-        frame.astype(types)[list(COLUMNS)].to_parquet(temporary, index=False)
+        pyarrow.parquet.write_table(table, temporary)
     return target
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,7 +43,7 @@ class Sample:
     seed: int
     truth: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def identities(self) -> tuple[str, ...]:
         return tuple(r.name for r in self.references if r.kind == "face")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,12 +104,15 @@ class Metric:
 def cosine(vectors: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """Cosine of each row of `vectors` (n, d) with `vector` (d,): float64 (n,), in -1..1.
 
-    A row of zeros, or one with a NaN, gives NaN: not measurable, never 0.
+    A row of zeros, or one with a NaN, gives NaN: not measurable, never 0. A row's value does not
+    depend on the other rows.
     """
     a = np.asarray(vectors, np.float64)
     b = np.asarray(vector, np.float64)
+    # One product a row: those of a whole matrix round otherwise for other numbers of rows.
+    dot = np.matmul(a[..., None, :], b[:, None])[..., 0, 0]
     with np.errstate(invalid="ignore", divide="ignore"):
-        value = (a @ b) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b))
+        value = dot / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b))
     return np.clip(value, -1.0, 1.0)
 
 
@@ -119,7 +123,7 @@ def make_score(
     """A `Score`; a value that is no finite number becomes unscored, with that reason."""
     if reason is not None:
         return Score(sample.id, metric, identity, frame, None, reason)
-    if value is None or not np.isfinite(value):
+    if value is None or not isfinite(value):
         return Score(sample.id, metric, identity, frame, None, "the embedding is not finite")
     return Score(sample.id, metric, identity, frame, float(value))
 

@@ -35,15 +35,19 @@ def scores(embeddings: Embeddings) -> list[Score]:
     sample, rows, means = embeddings.sample, [], []
     for r, name in enumerate(sample.identities):
         reference = embeddings.image_vectors[NETWORK][r]
-        frame_rows = []
-        for k, frame in enumerate(embeddings.frames):
-            value: float | None = None
-            vector, reason = _picture(embeddings, k, r)
-            if reference is None:
-                reason = embeddings.image_reasons[r] or "the reference has no embedding"
-            elif vector is not None:
-                value = float(clipdist(vector[None], reference)[0])
-            frame_rows.append(make_score(sample, "clipdist", name, frame, value, reason))
+        missing = embeddings.image_reasons[r] or "the reference has no embedding"
+        pictures = [_picture(embeddings, k, r) for k in range(len(embeddings.frames))]
+        vectors = [vector for vector, _ in pictures if vector is not None]
+        values = iter(
+            clipdist(np.stack(vectors), reference).tolist()
+            if vectors and reference is not None else ()
+        )
+        frame_rows = [
+            make_score(sample, "clipdist", name, frame, None, missing) if reference is None
+            else make_score(sample, "clipdist", name, frame, None, reason) if vector is None
+            else make_score(sample, "clipdist", name, frame, next(values))
+            for frame, (vector, reason) in zip(embeddings.frames, pictures, strict=True)
+        ]
         taken = embeddings.sampled(frame_rows)
         means.append(summarise(sample, "clipdist", name, taken, "no frame could be read"))
         rows += frame_rows

@@ -48,21 +48,21 @@ def identity_scores(metric: str, network: str, embeddings: Embeddings) -> list[S
 def _frame_rows(metric: str, network: str, embeddings: Embeddings, r: int) -> list[Score]:
     """A row each frame: the cosine of reference `r` and the face that stands for it."""
     sample, reference = embeddings.sample, embeddings.reference_vectors[network][r]
-    rows = []
-    for k, frame in enumerate(embeddings.frames):
-        value: float | None = None
-        reason: str | None = None
-        face = embeddings.matches[k].face_of_reference[r]
-        if reference is None:
-            reason = embeddings.reference_reasons[r] or "the reference has no embedding"
-        elif face is None:
-            reason = embeddings.matches[k].reasons[r]
-        else:
-            vector = embeddings.face_vectors[network][k][face]
-            clamp = embeddings.protocol.clamp
-            value = float(similarity(vector[None], reference, clamp)[0])
-        rows.append(make_score(sample, metric, sample.identities[r], frame, value, reason))
-    return rows
+    name, faces = sample.identities[r], [m.face_of_reference[r] for m in embeddings.matches]
+    if reference is None:
+        reason = embeddings.reference_reasons[r] or "the reference has no embedding"
+        return [make_score(sample, metric, name, k, None, reason) for k in embeddings.frames]
+    vectors = [
+        of_frame[face] for of_frame, face in zip(embeddings.face_vectors[network], faces,
+                                                 strict=True) if face is not None
+    ]
+    clamp = embeddings.protocol.clamp
+    values = iter(similarity(np.stack(vectors), reference, clamp).tolist() if vectors else ())
+    return [
+        make_score(sample, metric, name, frame, None, match.reasons[r]) if face is None
+        else make_score(sample, metric, name, frame, next(values))
+        for frame, face, match in zip(embeddings.frames, faces, embeddings.matches, strict=True)
+    ]
 
 
 def _summary(

@@ -10,6 +10,8 @@ faces is 0.
 
 from __future__ import annotations
 
+from math import isfinite
+
 import numpy as np
 
 from idbench.metrics.base import Embeddings, Metric, make_score, over_identities, summarise
@@ -62,10 +64,9 @@ def own_minus_other(embeddings: Embeddings) -> list[Score]:
         for frame, match in zip(embeddings.frames, embeddings.matches, strict=True):
             face, value, reason = match.face_of_reference[r], None, match.reasons[r]
             if face is not None:
-                others = np.delete(match.similarity[face], r)
-                others = others[np.isfinite(others)]
-                if len(others):
-                    value = float(match.similarity[face, r] - others.max())
+                own, others = _own_and_others(match.similarity[face], r)
+                if others:
+                    value = own - max(others)
                 else:
                     reason = "no other reference has a face embedding"
             frame_rows.append(make_score(sample, "own_minus_other", name, frame, value, reason))
@@ -101,11 +102,9 @@ def own_minus_other_by_order(embeddings: Embeddings) -> list[Score]:
             if reason is None and not order:
                 reason = "fewer faces than references"
             elif reason is None:
-                cosines = match.similarity[order[r]]
-                others = np.delete(cosines, r)
-                others = others[np.isfinite(others)]
-                if len(others):
-                    value = float(cosines[r] - others.mean())
+                own, others = _own_and_others(match.similarity[order[r]], r)
+                if others:
+                    value = own - sum(others) / len(others)
                 else:
                     reason = "no other reference has a face embedding"
             frame_rows.append(make_score(sample, metric, name, frame, value, reason))
@@ -114,6 +113,12 @@ def own_minus_other_by_order(embeddings: Embeddings) -> list[Score]:
         )
         rows += frame_rows
     return [*rows, *means, over_identities(sample, metric, means)]
+
+
+def _own_and_others(cosines: np.ndarray, r: int) -> tuple[float, list[float]]:
+    """Of a face's cosines (references,) that to reference `r`, and the finite ones to others."""
+    row = cosines.tolist()
+    return row[r], [value for i, value in enumerate(row) if i != r and isfinite(value)]
 
 
 def _orders(embeddings: Embeddings) -> list[tuple[int, ...]]:

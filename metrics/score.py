@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from idbench.metrics.base import Embeddings, Metric, described_faces, make_score
 from idbench.metrics.cache import EmbeddingCache
 from idbench.metrics.embed import Embedder
 from idbench.metrics.faces.detect import Faces
-from idbench.metrics.faces.match import MATCHINGS, FrameMatch
+from idbench.metrics.faces.match import MATCHINGS, FrameMatch, cosines
 from idbench.metrics.networks.sources import Source, pack_folder, parse
 from idbench.metrics.pictures import COUNT, Pictures, ReferenceVectors
 from idbench.metrics.pixels import PixelMetric
@@ -60,6 +61,16 @@ class Item:
     sample: Sample
     sha256: str
     clip: Clip
+
+
+@lru_cache(maxsize=64)
+def _sampled(
+    protocol: Protocol, count: int, video: bool
+) -> tuple[Counter[int], tuple[int, ...]]:
+    return (
+        Counter(sample_frames(protocol, count)),
+        sample_video_frames(protocol, count) if video else (),
+    )
 
 
 class Scorer:
@@ -202,8 +213,7 @@ class Scorer:
 
     def _sampled(self, count: int) -> tuple[Counter[int], tuple[int, ...]]:
         """Of so many frames those for faces and CLIP, with their repeats, and those for ViCLIP."""
-        video = sample_video_frames(self.protocol, count) if self.embedder.reads_viclip else ()
-        return Counter(sample_frames(self.protocol, count)), video
+        return _sampled(self.protocol, count, self.embedder.reads_viclip)
 
     def _needed(self, count: int) -> Collection[int]:
         if self.reads_pixels:
@@ -295,8 +305,13 @@ class Scorer:
     ) -> tuple[FrameMatch, ...]:
         match = MATCHINGS[self.protocol.matching]
         wanted = [r.faces.get("arcface") for r in references]
-        # Without a recogniser, which only matching by place allows, there is nothing to compare.
-        of_frames = vectors.get("arcface") or [np.zeros((len(f), 0)) for f in faces]
+        known = [vector is not None for vector in wanted]
+        ends = np.cumsum([len(f) for f in faces])
+        if "arcface" in vectors:
+            similarity = cosines(np.concatenate(vectors["arcface"]), wanted)
+        else:  # matching by place alone allows it: there is nothing to compare
+            similarity = np.full((int(ends[-1]), len(wanted)), np.nan)
         return tuple(
-            match(of_frame, wanted, f.boxes) for of_frame, f in zip(of_frames, faces, strict=True)
+            match(similarity[end - len(f) : end], known, f.boxes)
+            for f, end in zip(faces, ends.tolist(), strict=True)
         )

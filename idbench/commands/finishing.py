@@ -116,8 +116,8 @@ def finish(
         with suppress(UserError, OSError):
             run.save(status="interrupted", timings=timings.as_dict())
         raise
-    records = run.records()
-    failed = [r for r in records if r.status == "failed"]
+    records = [data for data in map(run.sample_file, run.sample_ids) if data is not None]
+    failed = [data for data in records if data["status"] == "failed"]
     counts = {
         "planned": len(run.sample_ids), "generated": len(records) - len(failed),
         "failed": len(failed),
@@ -134,7 +134,7 @@ def finish(
     _say(run, failed, as_json, asked is not None)
     if failed and len(failed) == len(records):
         raise UserError(
-            f"All {len(failed)} samples failed, the first because {failed[0].reason}; mend that "
+            f"All {len(failed)} samples failed, the first because {failed[0]['reason']}; mend that "
             f"and run it again{' with --retry-failed' if run.generates else ''}."
         )
 
@@ -155,7 +155,7 @@ def _say(run: Run, failed: Sequence[Any], as_json: bool, scored: bool) -> None:
         hint = f" --retry-failed tries them again; see {run.folder}/errors.log."
         click.echo(
             f"{len(failed)} of {len(run.sample_ids)} samples failed, the first because "
-            f"{failed[0].reason}.{hint if run.generates else ''}"
+            f"{failed[0]['reason']}.{hint if run.generates else ''}"
         )
     if output.level() == output.QUIET:
         return

@@ -46,6 +46,8 @@ class Faces:
         )
 
 
+FLATTEST = 64
+"""A frame that is so many times as wide as high holds no face, and enlarged it fills the memory."""
 NO_PACK = (
     "This protocol finds faces with SCRFD, whose weights do not come with idbench; name an "
     "insightface pack with --weights arcface=insightface:FOLDER (or detector=...), or choose "
@@ -239,6 +241,8 @@ def find_faces(
 
 def _search(detector: Detector, frames: np.ndarray, height: int, batch: int) -> list[Faces]:
     scale = max(1.0, height / frames.shape[1])
+    if scale > 1.0 and frames.shape[2] > FLATTEST * frames.shape[1]:
+        return [Faces.none() for _ in frames]
     size = round(frames.shape[2] * scale), round(frames.shape[1] * scale)
     found: list[Faces] = []
     for start in range(0, len(frames), batch):

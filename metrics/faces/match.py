@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from idbench.metrics.base import cosine
 
@@ -37,47 +36,68 @@ def cosines(faces: np.ndarray, references: Sequence[np.ndarray | None]) -> np.nd
 
 
 def match_faces(faces: np.ndarray, references: Sequence[np.ndarray | None]) -> FrameMatch:
-    """Optimal one-to-one assignment: the sum of cosines of assigned pairs is largest.
+    """As `one_to_one`, from embeddings.
 
     Args:
         faces: embeddings (n, d) of one frame's faces; rows that are not finite are left out.
         references: an embedding (d,) each, or None for a reference without a face.
     """
-    faces = np.asarray(faces)
-    similarity = cosines(faces, references)
+    known = [reference is not None for reference in references]
+    return one_to_one(cosines(np.asarray(faces), references), known)
+
+
+def one_to_one(similarity: np.ndarray, known: Sequence[bool]) -> FrameMatch:
+    """Optimal one-to-one assignment: the sum of cosines of assigned pairs is largest.
+
+    Args:
+        similarity: cosines (faces, references) of one frame; a face that has none is left out.
+        known: whether each reference has an embedding.
+    """
     usable = np.isfinite(similarity)
     rows, columns = np.flatnonzero(usable.any(1)), np.flatnonzero(usable.any(0))
     assigned: dict[int, int] = {}
     if len(rows) and len(columns):
-        i, j = linear_sum_assignment(similarity[np.ix_(rows, columns)], maximize=True)
+        whole = len(rows), len(columns)
+        part = similarity if whole == similarity.shape else similarity[np.ix_(rows, columns)]
+        i, j = _assign(part)
         assigned = {int(columns[b]): int(rows[a]) for a, b in zip(i, j, strict=True)}
     reasons: list[str | None] = []
-    for r, reference in enumerate(references):
+    for r, has_one in enumerate(known):
         if r in assigned:
             reasons.append(None)
-        elif reference is None:
+        elif not has_one:
             reasons.append("the reference has no face embedding")
-        elif not len(faces):
+        elif not len(similarity):
             reasons.append("no face in the frame")
         elif not len(rows):
             reasons.append("the embedding is not finite")
         else:
             reasons.append("fewer faces than references: another person's was the better match")
     return FrameMatch(
-        tuple(assigned.get(r) for r in range(len(references))), tuple(reasons), similarity
+        tuple(assigned.get(r) for r in range(len(known))), tuple(reasons), similarity
     )
 
 
-def match_largest(faces: np.ndarray, references: Sequence[np.ndarray | None]) -> FrameMatch:
+def _assign(similarity: np.ndarray) -> tuple[Sequence[int], Sequence[int]]:
+    """Rows and columns of the one-to-one assignment whose sum is largest, of a finite (n, m)."""
+    best = similarity.argmax(0).tolist()
+    if len(set(best)) == len(best):  # each column has its largest, so no sum is larger
+        return best, range(len(best))
+    from scipy.optimize import linear_sum_assignment  # takes half a second to import
+
+    rows, columns = linear_sum_assignment(similarity, maximize=True)
+    return rows.tolist(), columns.tolist()
+
+
+def largest(similarity: np.ndarray) -> FrameMatch:
     """The frame's largest face stands for every reference: for one person a video.
 
     Args:
-        faces: embeddings (n, d), largest face first.
+        similarity: (faces, references), largest face first.
     """
-    face = 0 if len(faces) else None
-    reason = None if len(faces) else "no face in the frame"
-    count = len(references)
-    return FrameMatch((face,) * count, (reason,) * count, cosines(faces, references))
+    count, references = similarity.shape
+    face, reason = (0, None) if count else (None, "no face in the frame")
+    return FrameMatch((face,) * references, (reason,) * references, similarity)
 
 
 def places(boxes: np.ndarray, references: int) -> tuple[int, ...]:
@@ -90,43 +110,45 @@ def places(boxes: np.ndarray, references: int) -> tuple[int, ...]:
     """
     if len(boxes) < references:
         return ()
-    centres = boxes[:references, 0] + boxes[:references, 2]
-    return tuple(int(i) for i in np.argsort(centres, kind="stable"))
+    centres = [x0 + x1 for x0, _, x1, _ in boxes[:references].tolist()]
+    return tuple(sorted(range(references), key=centres.__getitem__))
 
 
-def match_left_to_right(
-    faces: np.ndarray, references: Sequence[np.ndarray | None], boxes: np.ndarray
-) -> FrameMatch:
+def by_place(similarity: np.ndarray, boxes: np.ndarray) -> FrameMatch:
     """The faces of `places` stand for the references in their order, which is left to right.
 
     Args:
-        faces: embeddings (n, d); (n, 0) where no recogniser was read.
+        similarity: (faces, references); NaN where no recogniser was read.
     """
-    order = places(boxes, len(references))
+    count = similarity.shape[1]
+    order = places(boxes, count)
     if order:
-        return FrameMatch(order, (None,) * len(order), cosines(faces, references))
+        return FrameMatch(order, (None,) * count, similarity)
     reason = "fewer faces than references" if len(boxes) else "no face in the frame"
-    count = len(references)
-    return FrameMatch((None,) * count, (reason,) * count, cosines(faces, references))
+    return FrameMatch((None,) * count, (reason,) * count, similarity)
 
 
-Matching = Callable[[np.ndarray, Sequence[np.ndarray | None], np.ndarray], FrameMatch]
-"""From a frame's embeddings (n, d), the references' and the boxes (n, 4) to an assignment."""
+Matching = Callable[[np.ndarray, Sequence[bool], np.ndarray], FrameMatch]
+"""From a frame's cosines (faces, references), whether each reference has an embedding, and the
+boxes (faces, 4) to an assignment."""
 
 MATCHINGS: dict[str, Matching] = {
-    "one-to-one": lambda faces, references, boxes: match_faces(faces, references),
-    "largest": lambda faces, references, boxes: match_largest(faces, references),
-    "largest-else-one-to-one": lambda faces, references, boxes: (
-        match_largest if len(references) == 1 else match_faces
-    )(faces, references),
-    "left-to-right": match_left_to_right,
+    "one-to-one": lambda similarity, known, boxes: one_to_one(similarity, known),
+    "largest": lambda similarity, known, boxes: largest(similarity),
+    "largest-else-one-to-one": lambda similarity, known, boxes: (
+        largest(similarity) if len(known) == 1 else one_to_one(similarity, known)
+    ),
+    "left-to-right": lambda similarity, known, boxes: by_place(similarity, boxes),
 }
 
 
 def left_to_right(match: FrameMatch, boxes: np.ndarray) -> tuple[int, ...]:
     """The matched references of a frame, by the centre of their face's box from left to right."""
-    found = [(r, face) for r, face in enumerate(match.face_of_reference) if face is not None]
-    return tuple(r for r, f in sorted(found, key=lambda p: boxes[p[1], 0] + boxes[p[1], 2]))
+    found = [r for r, face in enumerate(match.face_of_reference) if face is not None]
+    if len(found) < 2:
+        return tuple(found)
+    centres = [x0 + x1 for x0, _, x1, _ in boxes.tolist()]
+    return tuple(sorted(found, key=lambda r: centres[match.face_of_reference[r] or 0]))
 
 
 def order_agrees(order: tuple[int, ...]) -> bool | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
+import sys
 import threading
 import weakref
 from pathlib import Path
@@ -16,10 +18,12 @@ from toy import World
 
 from idbench import scoring
 from idbench.embedded import WeightError
+from idbench.files import write_json
 from idbench.metrics.embed import Embedder
 from idbench.metrics.faces.align import TEMPLATE
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.score import Scorer
+from idbench.runs import Run
 from idbench.timings import Timings
 from idbench.types import Video
 from idbench.video import Clip, UnreadableVideo, count_frames, read_chosen, write_video
@@ -223,6 +227,33 @@ def test_scoring_again_decodes_nothing_and_runs_no_network(world, no_work):
     assert set(consisid["metric"]) == {"arcsim", "cursim", "face_coverage", "not_measured"}
     assert not consisid["reason"].str.contains("failed", na=False).any()
     assert consisid[consisid["metric"] == "arcsim"]["value"].notna().any()
+
+
+def test_scoring_from_the_cache_imports_nothing_that_takes_long():
+    code = (
+        "import sys, idbench.metrics.score, idbench.commands.finishing as f\n"
+        "f.Scoring.of('strict-v1', ()).key\n"
+        "print([m for m in ('torch', 'scipy.stats', 'scipy.optimize') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]", done.stdout
+
+
+def test_the_table_of_scores_has_the_same_types_whatever_is_in_it(world):
+    score(world, "run")
+    run = Run.open(world.folder / "run")
+    full = pd.read_parquet(scoring.collect(run))
+    for path in (world.folder / "run/samples").glob("*/scores.json"):
+        data = json.loads(path.read_text())
+        write_json(path, {**data, "scores": [["arcsim", None, None, 0.5, None]]})
+    few = pd.read_parquet(scoring.collect(run))
+    assert len(few) == len(SIZES) + 1 and few["reason"].isna().all()
+    for path in (world.folder / "run/samples").glob("*/scores.json"):
+        path.unlink()
+    none = pd.read_parquet(scoring.collect(run))
+    assert len(none) == 0
+    for found in (full, few, none):
+        assert {name: str(kind) for name, kind in found.dtypes.items()} == scoring.COLUMNS
 
 
 def test_ctrl_c_keeps_what_is_finished(world, monkeypatch):

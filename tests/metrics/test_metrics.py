@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from idbench.metrics import arcsim, clipdist, cursim, people, viclip
-from idbench.metrics.base import Embeddings
+from idbench.metrics.base import Embeddings, cosine
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.match import match_faces
 from idbench.metrics.protocols import (
@@ -60,6 +60,17 @@ def _value(rows, identity=None, frame=None):
     found = [r for r in rows if r.identity == identity and r.frame == frame]
     assert len(found) == 1
     return found[0]
+
+
+def test_a_cosine_does_not_depend_on_the_other_rows():
+    """To the last digit: a face has one value, however many faces or frames are compared."""
+    rng = np.random.default_rng(0)
+    rows, vector = rng.normal(size=(33, 512)).astype(np.float32), rng.normal(size=512)
+    alone = np.array([cosine(row[None], vector)[0] for row in rows])
+    for count in (1, 2, 3, 8, 33):
+        np.testing.assert_array_equal(cosine(rows[:count], vector), alone[:count])
+    assert cosine(rows[:0], vector).shape == (0,)
+    assert np.isnan(cosine(np.array([[0.0, 0.0], [np.nan, 1.0]]), np.ones(2))).all()
 
 
 @pytest.mark.parametrize("function", [arcsim.arcsim, cursim.cursim])

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from idbench.metrics import embed
+from idbench.metrics.faces.detect import Faces, find_faces
 from idbench.metrics.networks.recogniser import Recogniser
+from idbench.metrics.protocols import STRICT
 from idbench.metrics.score import Scorer
 from idbench.types import Reference, Video
 from idbench.video import read_video
@@ -72,6 +74,22 @@ def test_odd_files_are_scored_like_any_other(tiny_weights, sample, one_face, tmp
     assert unscored <= (NEEDS_THREE_FRAMES if len(video.frames) < 3 else set()), unscored
     assert all(np.isfinite(r.value) for r in rows if r.value is not None)
     assert whole["face_coverage"].value == 1.0, "the face is seen however the file is packed"
+
+
+def test_a_frame_that_is_a_line_is_not_enlarged_until_memory_is_full(monkeypatch):
+    """2 x 8000 pixels would become 256 x 1,024,000: 3 GB a frame."""
+    asked = []
+
+    class Detector:
+        def detect(self, frames):
+            asked.append(frames.shape)
+            return [Faces.none() for _ in frames]
+
+    settings = STRICT.detection
+    found = find_faces(Detector(), np.zeros((3, 2, 8000, 3), np.uint8), settings)
+    assert [len(faces) for faces in found] == [0, 0, 0] and not asked
+    find_faces(Detector(), np.zeros((1, 8, 400, 3), np.uint8), settings)
+    assert asked == [(1, 256, 12800, 3), (1, 256, 12800, 3)], "both searches"
 
 
 def test_an_embedding_that_is_not_finite_costs_its_own_frame_alone(

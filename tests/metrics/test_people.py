@@ -118,6 +118,17 @@ def test_of_several_people_the_slope_is_the_mean_and_the_worst_the_worst():
     assert _value(drift.worst(e)).value == pytest.approx(0.5)
 
 
+def test_the_slope_is_that_of_scipy_to_the_last_digit():
+    from scipy.stats import linregress
+
+    rng = np.random.default_rng(0)
+    for count in range(3, 40):
+        times, values = np.sort(rng.random(count)), rng.normal(size=count)
+        assert drift.slope(times, values) == float(linregress(times, values).slope)
+    with pytest.raises(ValueError, match="all equal"):
+        drift.slope(np.ones(4), np.arange(4.0))
+
+
 def test_frames_without_the_person_leave_slope_and_worst_and_too_few_have_no_slope():
     ann = np.array([1.0, 0.0])
     frames = [[(1, _turned(0.9))], [], [(1, _turned(0.5))], [(1, np.full(2, np.nan))]]

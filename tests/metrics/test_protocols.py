@@ -15,7 +15,7 @@ from idbench.errors import UserError
 from idbench.files import sha256_json
 from idbench.metrics.faces.align import TEMPLATE, align_crops, crops_of_frames
 from idbench.metrics.faces.detect import Faces, find_faces
-from idbench.metrics.faces.match import MATCHINGS, match_left_to_right
+from idbench.metrics.faces.match import MATCHINGS, by_place
 from idbench.metrics.protocols import (
     PROTOCOLS,
     STRICT,
@@ -96,11 +96,10 @@ def test_the_published_samplers(count):
 
 def test_faces_stand_for_references_from_left_to_right():
     boxes = np.array([[60, 0, 90, 30], [0, 0, 25, 25], [30, 0, 50, 20], [99, 0, 101, 2]], float)
-    nothing = np.zeros((4, 0))
-    two = match_left_to_right(nothing, [None, None], boxes)
+    two = by_place(np.full((4, 2), np.nan), boxes)
     assert two.face_of_reference == (1, 0)
-    assert match_left_to_right(nothing, [None] * 3, boxes).face_of_reference == (1, 2, 0)
-    few = match_left_to_right(nothing[:1], [None, None], boxes[:1])
+    assert by_place(np.full((4, 3), np.nan), boxes).face_of_reference == (1, 2, 0)
+    few = by_place(np.full((1, 2), np.nan), boxes[:1])
     assert few.face_of_reference == (None, None) and "fewer faces" in few.reasons[0]
 
 
