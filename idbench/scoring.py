@@ -91,10 +91,15 @@ def _version(package: str) -> str:
 
 
 def pending(run: Run, ids: Sequence[str], key: Mapping[str, Any]) -> list[Record]:
-    """The finished samples of `ids` without scores under `key`."""
-    digest = sha256_json(key)
+    """The finished samples of `ids` without scores under `key`, and others scored otherwise.
+
+    One folder has one scoring: its table never holds values of two.
+    """
+    digest, asked = sha256_json(key), set(ids)
     found = []
-    for sample in ids:
+    for sample in run.sample_ids:
+        if sample not in asked and not run.path(sample, "scores.json").is_file():
+            continue
         record = run.record(sample)
         if record is not None and _stored(run, record, digest) is None:
             found.append(record)

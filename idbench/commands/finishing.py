@@ -106,10 +106,9 @@ def finish(
     try:
         yield
         if asked:
-            todo = scoring.pending(run, ids, asked.key)
-            scoring.score(
-                run, todo, asked.protocol, asked.key, timings, as_json, asked.sources or None
-            )
+            key = asked.key
+            todo = scoring.pending(run, ids, key)
+            scoring.score(run, todo, asked.protocol, key, timings, as_json, asked.sources or None)
             scoring.collect(run)
     except BaseException:
         # A full disk must not hide behind the failure to write this.

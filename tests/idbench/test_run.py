@@ -55,6 +55,21 @@ def test_repeated_run_generates_nothing_and_loads_no_torch(world: World) -> None
     assert time.monotonic() - start < 10
 
 
+def test_a_part_scored_otherwise_takes_the_rest_with_it(world: World) -> None:
+    """One folder has one scoring: else its table would hold values of two."""
+    assert world.run(*world.toy()).returncode == 0
+    more = world.toy("--metric", "motion", "--limit", "2")
+    assert world.run(*more).returncode == 0
+    scores = pd.read_parquet(world.folder / "out/scores.parquet")
+    assert scores["metric"].value_counts().to_dict() == {"sampled": 8, "motion": 8}
+    # What was never scored is not asked for.
+    fresh = [a if a != "out" else "fresh" for a in world.toy("--no-score")]
+    assert world.run(*fresh).returncode == 0
+    part = [a for a in fresh if a != "--no-score"]
+    assert world.run(*part, "--limit", "2").returncode == 0
+    assert len(pd.read_parquet(world.folder / "fresh/scores.parquet")) == 2
+
+
 def test_same_samples_give_same_bytes_whatever_the_batch_and_limit(world: World) -> None:
     assert world.run(*world.toy("--batch", "1", "--no-score")).returncode == 0
     other = ["b" if a == "out" else a for a in world.toy("--batch", "8", "--no-score")]
