@@ -8,7 +8,7 @@ CPU MTCNN is not quicker with more frames at once, and SCRFD takes one at a time
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,10 @@ DETECTED = {"cpu": 4, "cuda": 32}
 """Frames that MTCNN searches at once: more make a CPU slower."""
 
 
+FACES = 1024
+"""Faces whose crops are in memory at once; of a video with more, all of its own."""
+
+
 class Embedder(Networks):
     """Reads videos, references and prompts with the networks of a protocol.
 
@@ -58,20 +62,12 @@ class Embedder(Networks):
 
     def read(self, batch: Sequence[Pictures]) -> None:
         """Everything of each in `batch`: from the cache, or computed together and kept there."""
-        protocol = self.protocol
-        crops: dict[tuple[int, int], np.ndarray] = {}
         if self.reads_faces:
             self._compute("faces", batch, "detect", self.detector, self._detect)
             for one in batch:
                 one.faces = unpack_faces(self._of(one, "faces"))
-        for name in self.recognisers:
-            first = self._part(name).get("crop_first", protocol.detection.crop)
-            self._of_faces(name, batch, crops, first, protocol.detection.crop,
-                           partial(self._recognise, name))
-        if self.clips_faces:
-            side, picture = protocol.clip_crop, protocol.clip_picture
-            self._of_faces("clip faces", batch, crops, side, side,
-                           lambda faces: self.clip().pictures(faces, picture))
+            for part in _by_faces(batch):
+                self._read_faces(part)
         if self.clips_frames:
             self._compute("clip", batch, "embed frames", self.clip, self._frame_vectors)
             for one in batch:
@@ -82,6 +78,19 @@ class Embedder(Networks):
             one.video_vector["viclip"] = self._of(one, "viclip")["vector"]
         for one in batch:
             self.cache.put(one.source, one.new)
+
+    def _read_faces(self, batch: Sequence[Pictures]) -> None:
+        """What the networks say of the faces that were found."""
+        protocol = self.protocol
+        crops: dict[tuple[int, int], np.ndarray] = {}
+        for name in self.recognisers:
+            first = self._part(name).get("crop_first", protocol.detection.crop)
+            self._of_faces(name, batch, crops, first, protocol.detection.crop,
+                           partial(self._recognise, name))
+        if self.clips_faces:
+            side, picture = protocol.clip_crop, protocol.clip_picture
+            self._of_faces("clip faces", batch, crops, side, side,
+                           lambda faces: self.clip().pictures(faces, picture))
 
     # -- what is computed of several at once
 
@@ -248,6 +257,21 @@ class Embedder(Networks):
             image_reason = no_vector
         note = reference_note(count) if self.reads_faces else None
         return ReferenceVectors(faces, pictures, face_reason, image_reason, note)
+
+
+def _by_faces(batch: Sequence[Pictures]) -> Iterator[list[Pictures]]:
+    """`batch` in parts of at most `FACES` faces: crowds would fill the memory with crops."""
+    part: list[Pictures] = []
+    count = 0
+    for one in batch:
+        faces = sum(map(len, one.faces))
+        if part and count + faces > FACES:
+            yield part
+            part, count = [], 0
+        part.append(one)
+        count += faces
+    if part:
+        yield part
 
 
 def _finite(vector: np.ndarray) -> np.ndarray | None:

@@ -19,9 +19,11 @@ from toy import World
 from idbench import scoring
 from idbench.embedded import WeightError
 from idbench.files import write_json
+from idbench.metrics import embed
 from idbench.metrics.embed import Embedder
 from idbench.metrics.faces.align import TEMPLATE
 from idbench.metrics.faces.detect import Faces
+from idbench.metrics.networks.recogniser import Recogniser
 from idbench.metrics.score import Scorer
 from idbench.runs import Run
 from idbench.timings import Timings
@@ -110,6 +112,22 @@ def test_values_and_order_do_not_depend_on_the_window(world, monkeypatch):
     # The bad file and the video without a face; the others have their value.
     assert arcsim["value"].isna().sum() == 2 and len(arcsim) == len(SIZES) + 1
     assert arcsim["value"].dropna().nunique() == len(SIZES) - 1
+
+
+def test_crops_of_crowds_are_not_all_in_memory_at_once(world, monkeypatch):
+    wanted = score(world, "wanted")
+    whole, counts = Recogniser.embed, []
+
+    def counted(self, crops):
+        counts.append(len(crops))
+        return whole(self, crops)
+
+    monkeypatch.setattr(Recogniser, "embed", counted)
+    monkeypatch.setattr(embed, "FACES", 12)
+    found = score(world, "parts")
+    assert max(counts) <= 14 < sum(counts) / 2, "the largest video alone has 7 x 2 faces"
+    assert found.drop(columns="value").equals(wanted.drop(columns="value"))
+    np.testing.assert_allclose(found["value"], wanted["value"], atol=1e-5, rtol=0)
 
 
 def test_references_with_several_faces_or_none_are_told_of(world):
