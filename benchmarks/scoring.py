@@ -7,8 +7,9 @@
 In one run and taking turns:
   scoring   what `idbench score` does once its networks are loaded: hash, decode, detect, align,
             embed, match, compute, write; the embedding cache is empty
-  networks  the same detector and networks alone, on the same frames, crops and clips, already
-            resized and normalised, each at the batch size that is best here
+  networks  the same detector and networks alone, on the same frames, crops and clips (those of
+            the references, and the prompts, too), already resized and normalised, each at the
+            batch size that is best here
   loop      as published scripts do it: for each video load the models, seek each frame with cv2,
             one crop and one picture a forward, and embed the reference and the prompt anew
 
@@ -48,6 +49,7 @@ from idbench.metrics.networks.clip import prepare_pictures  # noqa: E402
 from idbench.metrics.networks.recogniser import crops_to_input  # noqa: E402
 from idbench.metrics.protocols import sample_frames, sample_video_frames  # noqa: E402
 from idbench.metrics.score import Scorer  # noqa: E402
+from idbench.pictures import read_rgb  # noqa: E402
 from idbench.timings import Timings  # noqa: E402
 from idbench.video import read_video  # noqa: E402
 
@@ -108,14 +110,19 @@ class Bench:
             sampled = whole[list(dict.fromkeys(sample_frames(self.protocol, len(whole))))]
             frames.append(sampled)
             clips.append(whole[list(sample_video_frames(self.protocol, len(whole)))])
+        # Each reference and prompt once, as scoring does.
+        samples = [record.sample for record in self.records]
+        paths = dict.fromkeys(r.image for sample in samples for r in sample.references)
+        self.frames = frames + [read_rgb(path)[None] for path in paths]
+        for shown in self.frames:
             for frame, faces in zip(
-                sampled, find_faces(self.loaded["detector"], sampled, detection), strict=True
+                shown, find_faces(self.loaded["detector"], shown, detection), strict=True
             ):
                 crops.append(align_crops(frame, faces.landmarks, detection.crop))
-        self.frames = frames
         clip, viclip = self.loaded["clip"], self.loaded["viclip"]
+        prompts = list(dict.fromkeys(sample.prompt for sample in samples))
         pictures = torch.cat(
-            [prepare_pictures(f, clip.size, self.protocol.clip_picture) for f in frames]
+            [prepare_pictures(f, clip.size, self.protocol.clip_picture) for f in self.frames]
         )
         videos = torch.stack([
             prepare_pictures(c, viclip.size, self.protocol.video_picture).transpose(0, 1)
@@ -126,6 +133,7 @@ class Bench:
             ("detector", self._detect, (4, 16)),
             ("clip", _runner(clip.network.encode_image, pictures), BATCHES),
             ("viclip", _runner(viclip.network.encode_video, videos), (1, 2, 8)),
+            ("prompts", lambda _: viclip.texts(prompts), (1,)),
         ]
         for name in ("arcface", "curricularface"):
             network = self.loaded[name].network
