@@ -95,7 +95,7 @@ def find(readings: Sequence[Reading], preferences: Sequence[Preference]) -> Find
     prompt_auc = auc([p.true for p in preferences], [p.other for p in preferences])
     return Findings(
         curves, correlations, aucs, preferred, prompt_auc, scored,
-        _claims(readings, correlations, aucs, preferred),
+        _claims(readings, correlations, aucs, preferred, bool(preferences)),
     )
 
 
@@ -108,7 +108,7 @@ def change(readings: Sequence[Reading], metric: str, axis: str) -> float | None:
 
 def _claims(
     readings: Sequence[Reading], rho: dict[tuple[str, str], Estimate],
-    aucs: dict[str, float | None], preferred: dict[str, Estimate],
+    aucs: dict[str, float | None], preferred: dict[str, Estimate], any_prompt: bool,
 ) -> tuple[Claim, ...]:
     claims = []
     for metric in ("arcsim", "cursim"):
@@ -133,7 +133,9 @@ def _claims(
     for name, found in preferred.items():
         claims.append(Claim("viclip", f"ViCLIP prefers the true prompt to one with another {name} "
                             "(share of clips)", found.mean, 0.75, True))
-    return tuple(claims)
+    # A protocol of fewer metrics claims nothing of the others.
+    read = {r.metric for r in readings} | ({"viclip"} if any_prompt else set())
+    return tuple(claim for claim in claims if claim.metric in read)
 
 
 def _by_person(

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from idbench.metrics import arcsim, clipdist, cursim, viclip
+from idbench.metrics.protocols import get_protocol
 from idbench.metrics.score import Scorer
 from idbench.metrics.validation.heads import View, between, person, render_head
 from idbench.prompts.avatars.render import render_clip
@@ -186,7 +187,12 @@ def wordings(
 def read_prompts(
     sizes: Sizes, cache: Path, protocol: str, step: Step = lambda note: None
 ) -> list[Preference]:
-    """ViCLIP of clips with their true prompt and with prompts in which one thing was changed."""
+    """ViCLIP of clips with their true prompt and with prompts in which one thing was changed.
+
+    Nothing under a protocol without ViCLIP.
+    """
+    if not get_protocol(protocol).defines("viclip"):
+        return []
     scorer = Scorer(protocol, cache, (viclip.METRIC,))
     rng = np.random.default_rng([81929, sizes.seed])
     found = []

@@ -149,3 +149,15 @@ def test_the_command_writes_a_page_on_the_embedded_networks(tmp_path: Path):
         assert data["scored"][metric]["identity"] > 0.8
     page = (tmp_path / "validation.html").read_text()
     assert page.count("<svg") == len(AXES) and "ArcSim falls as the identity" in page
+
+
+def test_a_protocol_of_one_metric_claims_nothing_of_the_others(tmp_path: Path):
+    from idbench.commands.validate_metrics import validate_metrics
+
+    done = CliRunner().invoke(validate_metrics, [
+        "-o", str(tmp_path), "--people", "2", "--steps", "3", "--clips", "2",
+        "--protocol", "clipdist-face", "--json",
+    ])
+    assert done.exit_code == 0, done.output
+    claims = json.loads((tmp_path / "validation.json").read_text())["claims"]
+    assert {claim["metric"] for claim in claims} == {"clipdist"}
