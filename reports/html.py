@@ -70,7 +70,7 @@ def _context(report: data.ReportData, measured: tables.Tables) -> dict[str, Any]
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    titles = {m: tables.title(m).rstrip(" ↑↓").replace(" - ", " − ") for m in report.metrics}
+    titles = {m: _title(m).rstrip(" ↑↓") for m in report.metrics}
     low, high = _curve_range(report)
     return {
         "script": Markup(script), "style": Markup(style), "script_hash": Markup(digest),
@@ -218,10 +218,15 @@ def _figures(
     return made
 
 
+def _title(metric: str) -> str:
+    """As `tables.title`, with a minus in place of the hyphen that a terminal shows."""
+    return tables.title(metric).replace(" - ", " − ")
+
+
 def _explained(name: str) -> dict[str, Any]:
     metric = tables._metric(name)
     return {
-        "title": tables.title(name).replace(" - ", " − "),
+        "title": _title(name),
         "formula": getattr(metric, "formula", "from another package"),
         "range": getattr(metric, "range", None), "source": getattr(metric, "source", ""),
     }

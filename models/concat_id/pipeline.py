@@ -102,10 +102,7 @@ class ConcatIDPipeline(VideoPipeline):
         """
         self.check(prompts, references, seeds, steps, frames, height, width)
         text = self.encode_text(prompts)
-        held = None
-        if references is not None and references.shape[1]:
-            held = self.encode_references(references)
-            held = torch.zeros_like(held) if zeroed else held
+        held = self.held(references, zeroed)
         latents = self.sample_latents(
             text, held, seeds, steps, guidance, self.latent_frames(frames), height, width, bfloat16
         )

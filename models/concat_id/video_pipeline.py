@@ -52,6 +52,17 @@ class VideoPipeline(DiffusionPipeline):
         """Latents per token, in height and width."""
         raise NotImplementedError
 
+    def encode_references(self, images: torch.Tensor) -> torch.Tensor:
+        """Latents of images (B, M, 3, H, W), each encoded alone, in the form's own order."""
+        raise NotImplementedError
+
+    def held(self, references: torch.Tensor | None, zeroed: bool) -> torch.Tensor | None:
+        """Latents of the references, zeros in their place if `zeroed`; None without references."""
+        if references is None or not references.shape[1]:
+            return None
+        latents = self.encode_references(references)
+        return torch.zeros_like(latents) if zeroed else latents
+
     def enable_vae_tiling(self) -> None:
         """Decode large pictures in tiles: less memory, and at seams not the very same pixels."""
         self.vae.enable_tiling()

@@ -98,10 +98,7 @@ class ConcatIDWanPipeline(VideoPipeline):
             if negative is not None:
                 other = self.encode_text([negative]).expand_as(text)
             text = torch.cat([other, text])
-        held = None
-        if references is not None and references.shape[1]:
-            held = self.encode_references(references)
-            held = torch.zeros_like(held) if zeroed else held
+        held = self.held(references, zeroed)
         channels, *size = self.latent_shape(height, width)
         shape = (channels, self.latent_frames(frames), *size)
         latents, _ = self.noise(seeds, shape, device)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import random
 import zlib
 from pathlib import Path
 from typing import Any
@@ -112,3 +113,29 @@ class PairWorld:
         """Every reading so far."""
         path = self.folder / out / "reads.txt"
         return path.read_text().split("\n")[:-1] if path.exists() else []
+
+
+def ten_people(folder: Path) -> PairWorld:
+    """Ten people in four videos each, some of them together, and one video for each rule."""
+    made = PairWorld(folder)
+    rng = random.Random(0)
+    for identity in range(10):
+        for take in range(4):
+            made.add(
+                f"{identity}/take{take}.mp4", identity, garment=take == 0,
+                each={"cosine": rng.uniform(0.85, 0.999)}, flow=rng.random(),
+            )
+    for k in range(4):
+        made.add(f"two{k}.mp4", k, k + 1, each={"cosine": 0.98})
+        made.add(f"three{k}.mp4", k, k + 1, k + 2, each={"cosine": 0.98})
+    made.add("landscape.mp4", 1, caption="Waves roll in.")
+    made.add("empty.mp4", counts=[0, 0, 0, 0])
+    made.add("crowd.mp4", counts=[7, 7, 7, 7])
+    made.add("comes-and-goes.mp4", 1, counts=[1, 1, 2, 2])
+    made.add("changes.mp4", 1, cosines=[0.9, 0.1, 0.1])
+    made.add("order.mp4", counts=[2, 2, 2, 2])
+    (made.videos / "broken.mp4").write_text("no video")
+    made.captions["broken.mp4"] = "A man."
+    made.add("uncaptioned.mp4", 1)
+    del made.captions["uncaptioned.mp4"]
+    return made

@@ -193,22 +193,36 @@ def test_what_every_video_would_meet_ends_the_scoring(world, monkeypatch):
     assert not [t for t in threading.enumerate() if t.name == "read ahead"]
 
 
-def test_scores_of_before_do_not_pass_for_those_of_an_interrupted_scoring(world, monkeypatch):
+@pytest.fixture
+def interrupt(monkeypatch):
+    """`interrupt(n)`: Ctrl-C at the n-th window; what it returns lets scoring go on."""
+    whole = Scorer.score_all
+
+    def at(window: int):
+        calls = []
+
+        def interrupted(self, items):
+            calls.append(len(items))
+            if len(calls) == window:
+                raise KeyboardInterrupt
+            return whole(self, items)
+
+        monkeypatch.setattr(Scorer, "score_all", interrupted)
+        return lambda: monkeypatch.setattr(Scorer, "score_all", whole)
+
+    return at
+
+
+def test_scores_of_before_do_not_pass_for_those_of_an_interrupted_scoring(
+    world, monkeypatch, interrupt
+):
     monkeypatch.setattr(scoring, "WINDOW", 2)
     score(world, "run")
-    whole, calls = Scorer.score_all, []
-
-    def interrupted(self, items):
-        calls.append(len(items))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return whole(self, items)
-
-    monkeypatch.setattr(Scorer, "score_all", interrupted)
+    go_on = interrupt(2)
     assert world.run("score", "run", "--protocol", "consisid-v1").returncode == 130
     table = world.run("table", "run")
     assert table.returncode == 2 and "has no scores yet" in table.stderr
-    monkeypatch.setattr(Scorer, "score_all", whole)
+    go_on()
     assert world.run("score", "run", "--protocol", "consisid-v1").returncode == 0
     found = pd.read_parquet(world.folder / "run/scores.parquet")
     assert set(found["metric"]) == {"arcsim", "cursim", "face_coverage", "not_measured"}
@@ -274,22 +288,14 @@ def test_the_table_of_scores_has_the_same_types_whatever_is_in_it(world):
         assert {name: str(kind) for name, kind in found.dtypes.items()} == scoring.COLUMNS
 
 
-def test_ctrl_c_keeps_what_is_finished(world, monkeypatch):
+def test_ctrl_c_keeps_what_is_finished(world, monkeypatch, interrupt):
     monkeypatch.setattr(scoring, "WINDOW", 2)
-    whole, calls = Scorer.score_all, []
-
-    def interrupted(self, items):
-        calls.append(len(items))
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return whole(self, items)
-
-    monkeypatch.setattr(Scorer, "score_all", interrupted)
+    go_on = interrupt(3)
     done = world.run("score", "--manifest", "videos.jsonl", "--out", "run", "--name", "x")
     assert done.returncode == 130
     assert len(list((world.folder / "run/samples").glob("*/scores.json"))) == 4
     assert not [t for t in threading.enumerate() if t.name == "read ahead"]
-    monkeypatch.setattr(Scorer, "score_all", whole)
+    go_on()
     assert score(world, "run")["sample"].nunique() == len(SIZES) + 1
 
 

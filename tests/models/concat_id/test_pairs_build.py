@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
-from pair_world import PairWorld, ToyReader
+from pair_world import PairWorld, ToyReader, ten_people
 
 from idbench.errors import UserError
 from idbench.models.concat_id.pairs import build as building
@@ -28,29 +27,7 @@ from idbench.models.concat_id.training.pairs import alignment_of
 
 @pytest.fixture
 def world(tmp_path: Path) -> PairWorld:
-    """Ten people in four videos each, some of them together, and one video for each rule."""
-    made = PairWorld(tmp_path)
-    rng = random.Random(0)
-    for identity in range(10):
-        for take in range(4):
-            made.add(
-                f"{identity}/take{take}.mp4", identity, garment=take == 0,
-                each={"cosine": rng.uniform(0.85, 0.999)}, flow=rng.random(),
-            )
-    for k in range(4):
-        made.add(f"two{k}.mp4", k, k + 1, each={"cosine": 0.98})
-        made.add(f"three{k}.mp4", k, k + 1, k + 2, each={"cosine": 0.98})
-    made.add("landscape.mp4", 1, caption="Waves roll in.")
-    made.add("empty.mp4", counts=[0, 0, 0, 0])
-    made.add("crowd.mp4", counts=[7, 7, 7, 7])
-    made.add("comes-and-goes.mp4", 1, counts=[1, 1, 2, 2])
-    made.add("changes.mp4", 1, cosines=[0.9, 0.1, 0.1])
-    made.add("order.mp4", counts=[2, 2, 2, 2])
-    (made.videos / "broken.mp4").write_text("no video")
-    made.captions["broken.mp4"] = "A man."
-    made.add("uncaptioned.mp4", 1)
-    del made.captions["uncaptioned.mp4"]
-    return made
+    return ten_people(tmp_path)
 
 
 def tables(folder: Path) -> dict[str, str]:
@@ -347,67 +324,8 @@ def test_the_page_shows_what_there_is_and_names_what_there_is_not(world: PairWor
     assert "multi3_pretraining.parquet" not in page and "multi2_pretraining.parquet" in page
 
 
-@pytest.mark.parametrize("change, words", [
-    (lambda w, r: replace(r, videos=w.folder / "none"), "There is no folder"),
-    (lambda w, r: replace(r, captions=w.folder / "none.csv"), "captions file .* is missing"),
-    (lambda w, r: replace(r, truth=w.folder / "none.csv"), "identities file .* is missing"),
-    (lambda w, r: replace(r, captions=w.file("c.csv", "video,caption\n")), "is empty"),
-    (lambda w, r: replace(r, captions=w.file("c.csv", "video,text\n0/take0.mp4,hi\n")),
-     "Line 2 .* has no caption"),
-    (lambda w, r: replace(r, captions=w.file("c.csv", "video,caption\n0/tak0.mp4,a man\n")),
-     "unknown video '0/tak0.mp4': did you mean '0/take0.mp4'"),
-    (lambda w, r: replace(r, captions=w.file(
-        "c.csv", "video,caption\n0/take0.mp4,a man\n0/take0.mp4,a man\n")), "a second time"),
-    (lambda w, r: replace(r, captions=w.file("c.jsonl", "{no json")), "cannot be read"),
-    (lambda w, r: replace(r, captions=w.file("c.json", "3")), "neither a list"),
-    (lambda w, r: replace(r, captions=w.file("c.xls", "x")), "unknown kind"),
-    (lambda w, r: replace(r, truth=w.file("t.csv", "video,identity\nnone.mp4,1\n")),
-     "unknown video"),
-    (lambda w, r: replace(r, aesthetic=w.file("s.csv", "video,score\n0/take0.mp4,nice\n")),
-     "'nice' is no number"),
-])
-def test_wrong_inputs_are_one_sentence(world: PairWorld, change, words: str) -> None:
-    def file(name: str, text: str) -> Path:
-        (world.folder / name).write_text(text)
-        return world.folder / name
-
-    world.file = file  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match=words):
-        building.build(change(world, world.request()), ToyReader)
-
-
-def test_an_empty_folder_is_refused_and_nothing_made(tmp_path: Path) -> None:
-    world = PairWorld(tmp_path)
-    with pytest.raises(UserError, match="There are no videos"):
-        world.build()
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_damaged_store_is_said(world: PairWorld) -> None:
-    world.build()
-    (world.folder / "out" / "videos.sqlite").write_bytes(b"no database" * 1000)
-    with pytest.raises(UserError, match="remove it"):
-        world.build()
-
-
 def test_results_inside_the_folder_of_videos_are_no_videos(world: PairWorld) -> None:
     request = replace(world.request(), out=world.videos / "out")
     building.build(request, ToyReader)
     (world.videos / "out" / "stray.mp4").write_text("{}")
     assert building.build(request, ToyReader).summary["videos"]["found"] == 56
-
-
-@pytest.mark.parametrize("arguments, words", [
-    (["none", "--captions", "none.csv"], "There is no folder"),
-    (["none"], "--captions"),
-    (["none", "--captions", "none.csv", "--set", "cross=0.7"], "cross must be two numbers"),
-    (["none", "--captions", "none.csv", "--set", "croos=[0.7, 0.8]"], "did you mean 'cross'?"),
-    (["none", "--captions", "none.csv", "--recipe", "none.yaml"], "recipe none.yaml is missing"),
-    (["none", "--captions", "none.csv", "--subjects", "all"], "--subjects"),
-])
-def test_the_command_refuses(arguments: list[str], words: str) -> None:
-    from idbench.commands.pairs import pairs
-
-    result = CliRunner().invoke(pairs, ["build", *arguments])
-    message = result.output + str(result.exception)
-    assert result.exit_code != 0 and words in message
