@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from diffusers import CogVideoXTransformer3DModel
 
+from idbench import embedded
 from idbench.errors import UserError
 from idbench.models.concat_id import data
 from idbench.models.concat_id.attention import use_matrix_attention
@@ -35,6 +36,7 @@ from idbench.models.concat_id.networks import (
     build_transformer,
 )
 from idbench.models.concat_id.optimisers import Optimiser
+from idbench.models.concat_id.schedule import learning_rate, phase_at, pick_group
 from idbench.models.concat_id.state import Average, Clock, Log, save_atomically
 
 
@@ -104,45 +106,14 @@ def velocity_loss(
     return (output.float() - inputs.target).square().mean((1, 2, 3, 4))
 
 
-def pick_group(shares: Mapping[str, float], rng: np.random.Generator) -> str:
-    """A group's name, drawn by share."""
-    names = list(shares)
-    weights = np.array([shares[n] for n in names], dtype=float)
-    return names[int(rng.choice(len(names), p=weights / weights.sum()))]
-
-
-def phase_at(step: int, recipe: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
-    """The settings of a step, and the steps since its phase began.
-
-    A recipe may have `phases`, a list of settings that hold `until` a step, each in place of the
-    recipe's own; the last phase ends with the recipe. Every phase has a learning rate schedule
-    of its own over its `steps`.
-    """
-    start = 0
-    for phase in recipe.get("phases", ()):
-        until = min(phase["until"], recipe["steps"])
-        if step < until:
-            return {**recipe, **phase, "steps": until - start}, step - start
-        start = until
-    return {**recipe, "steps": recipe["steps"] - start}, step - start
-
-
-def learning_rate(step: int, recipe: Mapping[str, Any]) -> float:
-    """Warm-up, constant, then linear decay over the last `decay` share of the phase's steps."""
-    settings, step = phase_at(step, recipe)
-    total, warm = settings["steps"], settings["warmup"]
-    decay = max(1.0, settings["decay"] * total)
-    share = min(1.0, (step + 1) / warm, max(0.02, (total - step) / decay))
-    return settings["learning_rate"] * share
-
-
 def train(
     recipe: dict[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
 ) -> dict[str, Any]:
     """Trainer of recipes `base`, `single`, `multi` and of the other stages.
 
     Stops at `steps`, after `minutes` in all, or on SIGTERM / SIGINT; then writes a checkpoint
-    and the embedded weights (averaged). `resume` goes on from the checkpoint.
+    and the embedded weights (averaged). `resume` goes on from the checkpoint; without one, from
+    the embedded weights where a phase restarts at their step.
     """
     if evaluate:
         from idbench.models.concat_id.evaluate import evaluate_recipe
@@ -163,7 +134,9 @@ def train(
     seen, started = 0, time.monotonic()
     while run.step < recipe["steps"] and not run.clock.over():
         rng = np.random.default_rng([recipe["seed"], run.step])
-        settings, _ = phase_at(run.step, recipe)
+        settings, since = phase_at(run.step, recipe)
+        if settings.get("restart") and since == 0:
+            run.restart()
         group = pick_group(settings["groups"], rng)
         size = settings["batch"][group.partition("_")[0]]
         count = 0 if settings["references"] == 0 else GROUPS[group]
@@ -206,6 +179,20 @@ def load_pool(recipe: Mapping[str, Any], state_dir: Path, split: str = "training
     return pool
 
 
+def restart_of_embedded(recipe: Mapping[str, Any], checkpoint: Path) -> int:
+    """The step of the embedded weights, if this recipe made them and restarts there.
+
+    Raises:
+        UserError: it does not, so without `checkpoint` there is nothing to go on from.
+    """
+    known = embedded.entries().get(recipe["entry"])
+    if known is not None and known["recipe"] == recipe["name"]:
+        settings, since = phase_at(known["steps"], recipe)
+        if settings.get("restart") and since == 0:
+            return int(known["steps"])
+    raise UserError(f"There is no {checkpoint} to resume from; leave out --resume.")
+
+
 class Run:
     """Network, optimiser, averaged weights and step of one training; saved and restored whole."""
 
@@ -222,9 +209,10 @@ class Run:
         if resume and self.path.exists():
             stored = torch.load(self.path, weights_only=True)
             self.network.load_state_dict(stored["network"])
+        elif resume:
+            self.step = restart_of_embedded(recipe, self.path)
+            self.network.load_state_dict(embedded.load_state(recipe["entry"]))
         elif recipe.get("init"):
-            from idbench import embedded
-
             self.network.load_state_dict(embedded.load_state(recipe["init"]))
         if device.type == "cpu":
             use_matrix_attention(self.network)
@@ -242,6 +230,17 @@ class Run:
             self.workers, initializer=torch.set_num_threads, initargs=(recipe["threads"],)
         )
         self.clock = Clock(recipe.get("minutes"), recipe["checkpoint_minutes"], used)
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Go on from the averaged weights, rounded as they are stored, with a new optimiser.
+
+        So the state of all steps before is what `export` writes: who has only that can go on.
+        """
+        for value in self.average.values:
+            value.copy_(value.half())
+        self.average.restart()
+        self.optimiser = Optimiser(self.network, self.recipe)
 
     def advance(self, batch: Batch, rate: float) -> float:
         """One optimiser step; returns the mean loss."""
@@ -291,8 +290,6 @@ class Run:
 
     def export(self, measured: Mapping[str, Any]) -> None:
         """Write the averaged weights as embedded weights."""
-        from idbench import embedded
-
         self.average.swap()
         weights = {k: v.detach().cpu() for k, v in self.network.state_dict().items()}
         embedded.save_entry(

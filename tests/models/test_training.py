@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from idbench.models.concat_id import data, latents
+from idbench.errors import UserError
+from idbench.models.concat_id import data, latents, schedule
 from idbench.models.concat_id import train as training
 from idbench.models.concat_id.latents import Batch
 from idbench.models.concat_id.networks import build_scheduler
@@ -113,13 +114,44 @@ def test_a_killed_training_goes_on_with_the_same_losses(home, monkeypatch, tmp_p
 
 def test_phases_change_settings_and_begin_the_learning_rate_anew():
     two = recipe(steps=12, phases=[{"until": 8, "cross": 1.0}])
-    crosses = [training.phase_at(step, two)[0]["cross"] for step in range(12)]
+    crosses = [schedule.phase_at(step, two)[0]["cross"] for step in range(12)]
     assert crosses == [1.0] * 8 + [0.5] * 4
-    rates = [training.learning_rate(step, two) for step in range(12)]
-    alone = [training.learning_rate(step, recipe(steps=8)) for step in range(8)]
+    rates = [schedule.learning_rate(step, two) for step in range(12)]
+    alone = [schedule.learning_rate(step, recipe(steps=8)) for step in range(8)]
     assert rates[:8] == alone
-    assert rates[8:] == [training.learning_rate(step, recipe(steps=4)) for step in range(4)]
+    assert rates[8:] == [schedule.learning_rate(step, recipe(steps=4)) for step in range(4)]
     assert rates[7] < rates[9]
+
+
+def test_a_phase_that_restarts_needs_only_the_stored_weights(home, monkeypatch, tmp_path):
+    monkeypatch.setenv("IDBENCH_WEIGHTS", str(tmp_path / "weights"))
+    (tmp_path / "weights").mkdir()
+    phases = [{"until": 5}, {"until": 8, "restart": True, "cross": 0.0}]
+    whole = home / "whole"
+    training.train(recipe(phases=phases, optimiser="muon"), whole)
+    # Only the weights of step 5 are left of the first phase. Its length is that of the phase.
+    training.train(recipe(steps=5, optimiser="muon"), home / "first")
+    training.train(recipe(phases=phases, optimiser="muon"), home / "second", resume=True)
+    assert losses(home / "second") == losses(whole)[5:]
+    # The moving average goes on, too: the same weights are stored.
+    from idbench import embedded
+
+    stored = embedded.entry("transformer_tiny")
+    assert stored["steps"] == 8
+    training.train(recipe(phases=phases, optimiser="muon"), home / "again")
+    assert embedded.entry("transformer_tiny")["sha256"] == stored["sha256"]
+
+
+def test_resuming_without_a_checkpoint_is_refused(home, monkeypatch, tmp_path):
+    monkeypatch.setenv("IDBENCH_WEIGHTS", str(tmp_path / "weights"))
+    (tmp_path / "weights").mkdir()
+    with pytest.raises(UserError, match="no .*checkpoint.pt to resume from"):
+        training.train(recipe(), home / "nothing", resume=True)
+    # Weights of the recipe's name that are not where a phase restarts do not serve either.
+    training.train(recipe(steps=3), home / "short")
+    with pytest.raises(UserError, match="checkpoint.pt to resume from"):
+        phases = [{"until": 5}, {"until": 8, "restart": True}]
+        training.train(recipe(phases=phases), home / "other", resume=True)
 
 
 def test_minutes_end_a_training_with_a_checkpoint_and_weights(home, monkeypatch, tmp_path):
@@ -188,15 +220,13 @@ def test_the_loss_is_the_error_of_x0_weighted_by_one_over_one_minus_alpha(transf
 
 
 def test_an_unknown_group_is_refused(home):
-    from idbench.errors import UserError
-
     with pytest.raises(UserError, match="unknown group"):
         training.train(recipe(groups={"image_four": 1.0}), home / "x")
 
 
 def test_groups_are_drawn_by_their_share():
     rng = np.random.default_rng(0)
-    names = [training.pick_group({"image_one": 3, "clip_one": 1}, rng) for _ in range(2000)]
+    names = [schedule.pick_group({"image_one": 3, "clip_one": 1}, rng) for _ in range(2000)]
     assert abs(names.count("clip_one") / 2000 - 0.25) < 0.04
 
 
