@@ -14,6 +14,7 @@ import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def encode_shard(vae: Any, text: Any, source: Path, target: Path, seed: int, cli
         rows = []
         step = 2 if clips else 16
         for start in range(0, len(shard.frames), step):
-            frames = np.asarray(shard.frames[start : start + step])
+            frames = np.array(shard.frames[start : start + step])
             images = to_tensor(frames if clips else frames.reshape(-1, 1, *frames.shape[2:]))
             z = encode(vae, images)
             rows.append(z if clips else z.view(len(frames), frames.shape[1], *z.shape[2:]))
@@ -89,33 +90,62 @@ def save_array(path: Path, array: np.ndarray) -> None:
     os.replace(temporary, path)
 
 
+class ShardEncoder:
+    """Encodes one shard after the other; its networks are loaded once."""
+
+    def __init__(self, threads: int) -> None:
+        from idbench.models.concat_id.networks import load_text_encoder, load_vae
+        from idbench.models.concat_id.subjects import ReferenceEmbedder
+
+        torch.set_num_threads(threads)
+        self.vae, self.text = load_vae(), load_text_encoder()
+        speed_up_single_frames(self.vae)
+        self.embedder = ReferenceEmbedder()
+
+    def __call__(self, described: data.RenderSet, source: Path, target: Path, seed: int) -> None:
+        """Write what is missing in `target` of the rendered shard `source`."""
+        from idbench.models.concat_id import subjects
+
+        encode_shard(self.vae, self.text.numpy, source, target, seed, described.frames >= 9)
+        subjects.embed_shard(self.embedder, source, target)
+        if described.people == 1:
+            subjects.encode_subjects(self.vae, source, target, seed)
+
+
+@cache
+def _encoder(threads: int) -> ShardEncoder:
+    return ShardEncoder(threads)
+
+
+def _encode(threads: int, *job: Any) -> None:
+    _encoder(threads)(*job)
+
+
 def prepare(
     recipe: dict[str, Any], state_dir: Path, resume: bool = True, evaluate: bool = False
 ) -> dict[str, Any]:
-    """Trainer of recipe `concat_id_latents`: encode every rendered shard that is not yet."""
+    """Trainer of recipe `concat_id_latents`: encode what is missing of every rendered shard.
+
+    `workers` processes with `threads` threads each.
+    """
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
     from tqdm import tqdm
 
-    from idbench.models.concat_id import subjects
-    from idbench.models.concat_id.networks import load_text_encoder, load_vae
-
     del resume, evaluate  # finished shards always stay
-    torch.set_num_threads(recipe.get("threads", 2))
     folder = Path(state_dir)
     rendered = folder.parent / recipe["data"]
-    vae = load_vae()
-    speed_up_single_frames(vae)
-    text = load_text_encoder()
-    embedder = subjects.ReferenceEmbedder()
     jobs = [
-        (path, folder / described.name / path.name, described)
+        (described, path, folder / described.name / path.name, recipe["seed"])
         for described, number in data.jobs_of(data.sets_of(data.load_recipe(recipe["data"])))
         if (path := rendered / described.name / f"{number:05d}").exists()
     ]
-    for source, target, described in tqdm(jobs, desc="encode shards"):
-        encode_shard(vae, text.numpy, source, target, recipe["seed"], described.frames >= 9)
-        subjects.embed_shard(embedder, source, target)
-        if described.people == 1:
-            subjects.encode_subjects(vae, source, target, recipe["seed"])
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(recipe.get("workers", 2), mp_context=context) as pool:
+        futures = [pool.submit(_encode, recipe.get("threads", 1), *job) for job in jobs]
+        for future in tqdm(futures, desc="encode shards"):
+            future.result()
     return {"shards": len(jobs)}
 
 

@@ -252,3 +252,20 @@ def test_square_portraits_become_references_and_no_samples(tmp_path):
     latents.encode_shard(build_vae(VAE).eval(), None, source, target, 1, False)
     assert np.load(target / "references.npy").shape == (2, 3, 1, 4, 4, 6)
     assert not (target / "latents.npy").exists()
+
+
+def test_shards_are_encoded_by_processes_and_only_where_something_is_missing(tmp_path, monkeypatch):
+    sets = {"image_one": {"scenes": 4, "people": 1, "frames": 2, "identities": 2, "shard": 2}}
+    monkeypatch.setattr(data, "load_recipe", lambda name: {"sets": sets})
+    data.render({"sets": sets, "seed": 3, "workers": 1}, tmp_path / "data")
+    content = {"data": "data", "seed": 5, "workers": 2, "threads": 1}
+    assert latents.prepare(content, tmp_path / "latents") == {"shards": 2}
+    shards = [tmp_path / "latents" / "image_one" / f"{k:05d}" for k in range(2)]
+    names = {"latents", "references", "text", "embeddings", "garment", "background"}
+    assert all({p.stem for p in shard.iterdir()} == names for shard in shards)
+    assert np.load(shards[0] / "latents.npy").shape == (2, 2, 16, 16, 24)
+    (shards[1] / "text.npy").unlink()
+    before = {p: p.stat().st_mtime_ns for shard in shards for p in shard.iterdir()}
+    latents.prepare(content, tmp_path / "latents")
+    assert (shards[1] / "text.npy").exists()
+    assert all(p.stat().st_mtime_ns == time for p, time in before.items())
