@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,7 @@ def _select(
         known.of_person if known else None,
     )
     outputs = list(_outputs(request, everyone, best, settings))
+    _remove_older(request.out, [made.name for made in outputs])
     for made in outputs:
         output.write_output(
             request.out / f"{made.name}.parquet", made, everyone, base, settings.seed,
@@ -171,6 +172,15 @@ def _select(
     write_json(request.out / "summary.json", summary)
     page.write_page(request.out / "pairs.html", summary, outputs, everyone, base, request.out)
     return summary
+
+
+def _remove_older(out: Path, made: Sequence[str]) -> None:
+    """What speaks of an earlier build's files, and those of them that this build has not."""
+    optional = [*(f"multi{n}_{kind}" for n in (2, 3) for kind in ("pretraining", "cross")),
+                "tryon", "background"]
+    older = [f"{name}.parquet" for name in optional if name not in made]
+    for name in ("summary.json", "pairs.html", *older):
+        (out / name).unlink(missing_ok=True)
 
 
 def _outputs(

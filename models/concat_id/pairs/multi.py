@@ -25,7 +25,7 @@ def pretraining(people: People, size: int) -> Output:
 
 
 def cross(people: People, best: Best, size: int, settings: PairSettings) -> Output:
-    """Stage II with `size` identities, at least `multi_crossed` of them (or all) from elsewhere.
+    """Stage II with `size` identities: both of two, or `multi_crossed` of three, from elsewhere.
 
     An identity without a partner keeps faces of the video itself.
     """
@@ -33,7 +33,7 @@ def cross(people: People, best: Best, size: int, settings: PairSettings) -> Outp
     partners = best.partner[targets]
     cosines = best.cosine[targets]
     conflicts = _drop_shared(partners, cosines)
-    needed = min(settings.multi_crossed, size)
+    needed = settings.multi_crossed if size == 3 else size
     good = (partners != OWN).sum(1) >= needed
     low, high = best.interval
     title = (

@@ -109,7 +109,8 @@ def find_partners(
             if use.any():
                 part = type(pairs)(pairs.rows[use], pairs.columns[use], pairs.cosines[use])
                 order = random_order(
-                    people.keys, part.rows, part.columns, settings.seed * 16 + request.salt
+                    people.keys, part.rows, part.columns,
+                    (settings.seed * 16 + request.salt) % 2**64,
                 )
                 best[name].add(part, order)
     sizes = np.unique(people.video, return_counts=True)[1].astype(np.int64)

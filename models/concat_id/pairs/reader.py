@@ -10,7 +10,9 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
+import torch
 
+from idbench.errors import UserError
 from idbench.files import write_bytes
 from idbench.metrics.faces.align import align_crops, similarity_transforms
 from idbench.metrics.faces.detect import Faces, find_faces, make_detector
@@ -69,11 +71,12 @@ class FaceReader:
     """The reader with real networks.
 
     Raises:
-        UserError: wrong `weights`, missing or damaged weight files, no such scorer.
+        UserError: wrong `weights`, missing or damaged weight files, no such scorer or device.
     """
 
     def __init__(self, settings: ReaderSettings) -> None:
         self.settings = settings
+        _check_device(settings.device)
         named = sources.parse(settings.weights)
         pack = sources.pack_folder(named)
         self.detection = EMBEDDED if pack is None else PACK
@@ -224,6 +227,16 @@ def encode(image: np.ndarray) -> bytes:
     if not done:
         raise ValueError(f"cannot encode a picture of shape {image.shape}")
     return data.tobytes()
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"The device {name!r} cannot be used ({str(error).splitlines()[0]}); take cpu, or mend "
+            "what is said."
+        ) from error
 
 
 def _confident(faces: Faces, minimum: float) -> Faces:

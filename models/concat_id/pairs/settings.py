@@ -149,23 +149,24 @@ def _between(name: str, value: float, low: float, high: float) -> None:
 
 
 def _range(name: str, value: Any, low: float, high: float) -> None:
-    numbers = len(value) == 2 and all(
-        isinstance(v, int | float) and not isinstance(v, bool) for v in value
-    )
-    if not numbers or not low <= value[0] < value[1] <= high:
+    if not _two_numbers(value) or not low <= value[0] < value[1] <= high:
         raise UserError(
             f"{name} must be two rising numbers between {low:g} and {high:g}, not {list(value)}."
         )
 
 
+def _two_numbers(value: Any) -> bool:
+    return len(value) == 2 and all(
+        isinstance(v, int | float) and not isinstance(v, bool) for v in value
+    )
+
+
 def _anchors(anchors: tuple[Any, ...]) -> None:
-    good = len(anchors) >= 2 and all(isinstance(a, tuple) and len(a) == 2 for a in anchors)
-    if good:
-        good = all(
-            a[0] < b[0] and 0 <= a[1] < b[1] <= 1
-            for a, b in zip(anchors, anchors[1:], strict=False)
-        )
-    if not good:
+    good = len(anchors) >= 2 and all(isinstance(a, tuple) and _two_numbers(a) for a in anchors)
+    if not good or not all(
+        -1 <= a[0] < b[0] <= 1 and 0 <= a[1] < b[1] <= 1
+        for a, b in zip(anchors, anchors[1:], strict=False)
+    ):
         raise UserError(
             "calibration_anchors must be rising pairs of a cosine and a share, such as "
             "[[0.7, 0.05], [0.9, 0.84], [0.99, 0.995]]."

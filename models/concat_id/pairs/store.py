@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from idbench.errors import UserError
 from idbench.files import DiskFull, sha256_json
 from idbench.models.concat_id.pairs import tables
 from idbench.models.concat_id.pairs.faces import VideoRecord
+from idbench.models.concat_id.pairs.subjects import BESIDE
 from idbench.names import nearest
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
@@ -45,7 +46,8 @@ class Row:
     Attributes:
         number: of the video in this run, from 1, in the order of the folder.
         name: path relative to the folder of videos, with `/`.
-        fingerprint: of the file (size and time of change) and of the reader.
+        fingerprint: of the file and the pictures beside it (sizes and times of change), and of
+            the reader.
         problem: why it could not be read, or None.
         record, vectors: what was read, embeddings float32 (people, d); None before.
     """
@@ -102,8 +104,8 @@ class Store:
         count = 0
         with self._errors():
             self._base.execute("DELETE FROM videos")
-            for path in _walk(folder, out.resolve()):
-                row = path.relative_to(folder).as_posix(), *_state(path)
+            for path, beside in _walk(folder, out.resolve()):
+                row = path.relative_to(folder).as_posix(), *_state(path, beside)
                 self._base.execute(
                     "INSERT INTO videos (name, size, changed) VALUES (?, ?, ?)", row
                 )
@@ -178,10 +180,11 @@ class Store:
         """
         last, blob = 0, "r.vectors" if vectors else "NULL"
         while True:
-            page = self._base.execute(
-                f"SELECT {_COLUMNS}, {blob} {_JOINED} WHERE v.caption IS NOT NULL AND v.rowid > ? "
-                f"ORDER BY v.rowid LIMIT {_PAGE}", (last,)
-            ).fetchall()
+            with self._errors():
+                page = self._base.execute(
+                    f"SELECT {_COLUMNS}, {blob} {_JOINED} WHERE v.caption IS NOT NULL "
+                    f"AND v.rowid > ? ORDER BY v.rowid LIMIT {_PAGE}", (last,)
+                ).fetchall()
             if not page:
                 return
             for found in page:
@@ -194,16 +197,20 @@ class Store:
         Raises:
             KeyError: no such video.
         """
-        found = self._base.execute(
-            f"SELECT {_COLUMNS}, NULL {_JOINED} WHERE v.rowid = ?", (int(number),)
-        ).fetchone()
+        with self._errors():
+            found = self._base.execute(
+                f"SELECT {_COLUMNS}, NULL {_JOINED} WHERE v.rowid = ?", (int(number),)
+            ).fetchone()
         if found is None:
             raise KeyError(number)
         return self._row(found)
 
     def number_of(self, name: str) -> int | None:
         """The number of the video of that name, or None."""
-        found = self._base.execute("SELECT rowid FROM videos WHERE name = ?", (name,)).fetchone()
+        with self._errors():
+            found = self._base.execute(
+                "SELECT rowid FROM videos WHERE name = ?", (name,)
+            ).fetchone()
         return None if found is None else int(found[0])
 
     def _row(self, found: tuple) -> Row:
@@ -211,9 +218,11 @@ class Store:
         fingerprint = self._fingerprint(size, changed)
         if stored != fingerprint:
             return Row(number, name, caption, fingerprint, aesthetic)
-        return Row(
-            number, name, caption, fingerprint, aesthetic, problem, *_decode(record, blob)
-        )
+        try:
+            read = _decode(record, blob)
+        except (ValueError, TypeError, KeyError) as error:
+            raise self._damaged(error) from error
+        return Row(number, name, caption, fingerprint, aesthetic, problem, *read)
 
     def put(
         self, row: Row, problem: str | None, record: VideoRecord | None = None,
@@ -244,9 +253,12 @@ class Store:
                 ) from error
             raise UserError(f"{self.path} cannot be used ({error}); check its folder.") from error
         except sqlite3.DatabaseError as error:
-            raise UserError(
-                f"{self.path} is damaged ({error}); remove it, the videos are then read again."
-            ) from error
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> UserError:
+        return UserError(
+            f"{self.path} is damaged ({error}); remove it, the videos are then read again."
+        )
 
 
 def _decode(record: str | None, blob: bytes | None) -> tuple[VideoRecord | None, np.ndarray | None]:
@@ -257,25 +269,30 @@ def _decode(record: str | None, blob: bytes | None) -> tuple[VideoRecord | None,
     return found, np.frombuffer(blob, np.float32).reshape(people, -1 if people else 0)
 
 
-def _state(path: Path) -> tuple[int, int]:
-    """Size and time of change; of a broken link something that no file has."""
+def _state(path: Path, beside: Sequence[Path]) -> tuple[int, int]:
+    """Size and time of change, of all together; of a broken link something that no file has."""
     try:
-        status = path.stat()
+        every = [file.stat() for file in (path, *beside)]
     except OSError:
         return -1, 0
-    return status.st_size, status.st_mtime_ns
+    return sum(s.st_size for s in every), max(s.st_mtime_ns for s in every)
 
 
-def _walk(folder: Path, out: Path) -> Iterator[Path]:
-    """Video files below `folder`, without hidden ones and without what is in `out`."""
+def _walk(folder: Path, out: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Video files below `folder`, each with the pictures for it that lie beside it.
+
+    Without hidden ones and without what is in `out`.
+    """
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(
             f for f in folders
             if not f.startswith(".") and (Path(place) / f).resolve() != out
         )
-        for file in sorted(files):
+        names = set(files)
+        for file in sorted(names):
             if file.startswith(".") or not file.lower().endswith(SUFFIXES):
                 continue
             if not file.isprintable():  # bytes that are no UTF-8, line breaks
                 raise UserError(f"The name of the video {file!r} cannot be written; rename it.")
-            yield Path(place) / file
+            pictures = (f"{Path(file).stem}.{kind}.png" for kind in BESIDE)
+            yield Path(place) / file, [Path(place) / p for p in pictures if p in names]

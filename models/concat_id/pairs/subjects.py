@@ -25,6 +25,8 @@ from idbench.files import atomic_path
 from idbench.pictures import UnreadablePicture, open_rgb
 
 MODES = ("files", "parser", "none")
+BESIDE = ("garment", "garment-mask", "background", "person-mask")
+"""Of the pictures beside a video: `clip.KIND.png`."""
 MINIMUM_SHARE = 0.01
 """A garment that fills less of the frame is no reference."""
 WINDOW = 2.6

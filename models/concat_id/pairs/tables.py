@@ -44,8 +44,13 @@ def rows(path: Path, what: str, columns: tuple[str, ...]) -> Iterator[tuple[int,
                     f"Line {number} of the {what} {path} has no {lacking[0]}; every row needs "
                     f"{' and '.join(columns)}."
                 )
+            if None in row:  # where `csv` puts them; the text before is cut off
+                raise UserError(
+                    f"Line {number} of the {what} {path} has more fields than its first line has "
+                    "columns; quote text that holds the separator."
+                )
             yield number, row
-    except (ValueError, csv.Error) as error:  # JSON and UTF-8 errors are ValueErrors
+    except (ValueError, OSError, csv.Error) as error:  # JSON and UTF-8 errors are ValueErrors
         raise UserError(f"The {what} {path} cannot be read ({error}); correct it.") from error
 
 

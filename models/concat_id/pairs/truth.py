@@ -45,7 +45,7 @@ def read_identities(path: Path, store: Store, people: People) -> Identities:
     """The identities of a file.
 
     Raises:
-        UserError: see `tables.rows`; an unknown video, or a person named twice.
+        UserError: see `tables.rows`; an unknown video, no place, or a person named twice.
     """
     numbers: dict[str, int] = {}
     seen: set[tuple[int, int]] = set()
@@ -58,7 +58,7 @@ def read_identities(path: Path, store: Store, people: People) -> Identities:
                 f"Line {line} of the identities file {path} is for an unknown video "
                 f"{row['video']!r}; name videos by their path inside the folder of videos."
             )
-        person = int(tables.number(row.get("person") or 0, path, line))
+        person = _place(row.get("person") or 0, path, line)
         if (video, person) in seen:
             raise UserError(
                 f"Line {line} of the identities file {path} names person {person} of "
@@ -71,6 +71,15 @@ def read_identities(path: Path, store: Store, people: People) -> Identities:
         if place < len(people) and people.video[place] == video:
             of_person[place] = identity
     return Identities(of_person, _pairs(videos.values()))
+
+
+def _place(value: Any, path: Path, line: int) -> int:
+    found = tables.number(value, path, line)
+    if found < 0 or found != int(found):
+        raise UserError(
+            f"Line {line} of {path}: {value!r} is no person; give the place from the left, from 0."
+        )
+    return int(found)
 
 
 @dataclass(frozen=True)

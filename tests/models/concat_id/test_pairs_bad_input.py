@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from pair_world import PairWorld, ToyReader, ten_people
 
 from idbench.errors import UserError
 from idbench.models.concat_id.pairs import build as building
+from idbench.models.concat_id.pairs.reader import FaceReader, ReaderSettings
+from idbench.models.concat_id.pairs.settings import PairSettings
 
 
 @pytest.fixture
@@ -36,13 +39,24 @@ def world(tmp_path: Path) -> PairWorld:
      "unknown video"),
     (lambda w, r: replace(r, aesthetic=w.file("s.csv", "video,score\n0/take0.mp4,nice\n")),
      "'nice' is no number"),
+    (lambda w, r: replace(r, captions=w.file(
+        "c.csv", "video,caption\n0/take0.mp4,A man, smiling\n")), "Line 2 .* more fields than"),
+    (lambda w, r: replace(r, truth=w.file("t.csv", "video,identity,person\n0/take0.mp4,1,-1\n")),
+     "Line 2 .*: '-1' is no person"),
+    (lambda w, r: replace(r, truth=w.file("t.csv", "video,identity,person\n0/take0.mp4,1,1.5\n")),
+     "Line 2 .*: '1.5' is no person"),
+    (lambda w, r: replace(r, captions=w.link("c.csv", "/proc/self/mem")), "cannot be read"),
 ])
 def test_wrong_inputs_are_one_sentence(world: PairWorld, change, words: str) -> None:
     def file(name: str, text: str) -> Path:
         (world.folder / name).write_text(text)
         return world.folder / name
 
-    world.file = file  # type: ignore[attr-defined]
+    def link(name: str, target: str) -> Path:  # a file that fails while it is read
+        (world.folder / name).symlink_to(target)
+        return world.folder / name
+
+    world.file, world.link = file, link  # type: ignore[attr-defined]
     with pytest.raises(UserError, match=words):
         building.build(change(world, world.request()), ToyReader)
 
@@ -59,6 +73,26 @@ def test_a_damaged_store_is_said(world: PairWorld) -> None:
     (world.folder / "out" / "videos.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(UserError, match="remove it"):
         world.build()
+
+
+def test_a_store_that_is_damaged_further_in_is_said(world: PairWorld) -> None:
+    world.build()
+    path = world.folder / "out" / "videos.sqlite"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:12_288] + b"Z" * (len(whole) - 12_288))
+    with pytest.raises(UserError, match="is damaged .*; remove it"):
+        world.build()
+    path.write_bytes(whole)
+    with sqlite3.connect(path) as base:
+        base.execute("UPDATE records SET record = '{' WHERE name = '0/take0.mp4'")
+    with pytest.raises(UserError, match="is damaged .*; remove it"):
+        world.build()
+
+
+def test_the_largest_seed_works_and_an_unknown_device_is_said(world: PairWorld) -> None:
+    assert world.build(settings={"seed": 2**63 - 1}).summary["outputs"]["cross"]["pairs"]
+    with pytest.raises(UserError, match="device 'gpu' cannot be used .*; take cpu"):
+        FaceReader(ReaderSettings(PairSettings(), device="gpu"))
 
 
 @pytest.mark.parametrize("arguments, words", [

@@ -59,6 +59,9 @@ def test_the_papers_values_are_the_defaults() -> None:
     ({"count_share": float("nan")}, "between 0 and 1"), ({"faces_kept": 2.5}, "whole number"),
     ({"faces_kept": 0}, "faces_kept"), ({"people": 4}, "people"), ({"seed": True}, "a number"),
     ({"frames_per_second": 0}, "frames_per_second"), ({"calibration_anchors": [0.7]}, "anchors"),
+    ({"calibration_anchors": [["a", 0.1], ["b", 0.2]]}, "anchors"),
+    ({"calibration_anchors": [[0.7, "x"], [0.9, 0.5]]}, "anchors"),
+    ({"calibration_anchors": [[0.7, 0.1], [1.5, 0.5]]}, "anchors"),
 ])
 def test_wrong_thresholds_are_refused(values: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=".*" + words.replace("?", r"\?")):

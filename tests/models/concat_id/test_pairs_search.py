@@ -235,6 +235,13 @@ def test_multi_identity_needs_two_crossed_references() -> None:
         for row in output.partners:
             assert len({p for p in row if p >= 0}) == (row >= 0).sum()
     assert (multi.cross(made, best["multi"], 3, settings).partners == stages.OWN).any()
+    # The setting is that of three people; of two both are crossed whatever it says.
+    one = PairSettings(multi=(0.7, 0.97), multi_crossed=1)
+    best["multi"].partner[made.of_group(2)[0, 0]] = -1
+    two = multi.cross(made, best["multi"], 2, one)
+    assert len(two.targets) and (two.partners != stages.OWN).all()
+    crossed = (multi.cross(made, best["multi"], 3, one).partners != stages.OWN).sum(1)
+    assert crossed.min() == 1
 
 
 def test_one_partner_for_two_people_is_a_conflict() -> None:
