@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from idbench.errors import UserError
-from idbench.files import read_json
+from idbench.models.concat_id.checkpoints import read_settings
 
 PARTS = ("tokenizer", "text_encoder", "vae")
 _INDEX: dict[str, dict[str, Any]] = {
@@ -59,10 +59,8 @@ def add_base(
     Raises:
         UserError: parts are missing, or are of another base.
     """
-    index = read_json(base / "model_index.json")
-    if not isinstance(index, dict):
-        raise UserError(f"{base / 'model_index.json'} is no list of parts; fetch it again.")
-    missing = [name for name in PARTS if name not in index or not (base / name).is_dir()]
+    index = read_settings(base / "model_index.json")
+    missing = lacking(base, index, PARTS)
     if missing:
         raise UserError(
             f"{base} lacks {', '.join(missing)}; name a complete folder of the base with --base."
@@ -73,7 +71,7 @@ def add_base(
             f"{base} is of another base: its autoencoder is {index['vae'][1]}, the checkpoint "
             f"needs {wanted}; name the matching base with --base."
         )
-    vae, text = (read_json(base / part / "config.json") for part in ("vae", "text_encoder"))
+    vae, text = (read_settings(base / part / "config.json") for part in ("vae", "text_encoder"))
     channels = vae.get("z_dim", vae.get("latent_channels"))
     width = transformer["text_dim" if layout == "wan" else "text_embed_dim"]
     if channels != transformer["in_channels"] or text.get("d_model") != width:
@@ -83,8 +81,27 @@ def add_base(
             "needed; name the matching base with --base."
         )
     for name in PARTS:
+        for path in (base / name).rglob("*"):
+            if not path.exists():  # a link into a cache that was emptied
+                raise UserError(f"{path} leads to no file; fetch the base again.")
+    for name in PARTS:
         shutil.copytree(base / name, folder / name, copy_function=_link_or_copy)
     return {name: index[name] for name in PARTS}
+
+
+def lacking(folder: Path, index: Mapping[str, Any], parts: Iterable[str]) -> list[str]:
+    """Those of `parts` that have no folder, or no library and class in model_index.json."""
+    return [
+        part for part in parts
+        if not (folder / part).is_dir() or not is_part(index.get(part))
+    ]
+
+
+def is_part(entry: Any) -> bool:
+    """Whether an entry of model_index.json is that of a part: its library and its class."""
+    return (
+        isinstance(entry, list) and len(entry) == 2 and all(isinstance(name, str) for name in entry)
+    )
 
 
 def _link_or_copy(source: str, target: str) -> None:

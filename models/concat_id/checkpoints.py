@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from idbench.checkpoints import WRAPPERS, read_content
 from idbench.errors import UserError
@@ -109,6 +110,36 @@ def read_folder(folder: Path) -> Checkpoint:
             "fetch it again."
         )
     return Checkpoint(folder, state)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`, such as a config.json.
+
+    Raises:
+        UserError: missing, or it holds something else.
+    """
+    settings = read_json(path)
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} is no JSON object; fetch it again.")
+    return settings
+
+
+def names_in(folder: Path) -> set[str]:
+    """Names of the tensors of one network in diffusers' or transformers' layout.
+
+    Only the heads of the .safetensors files are read; the files are those of the index, where
+    there is one.
+    """
+    names: set[str] = set()
+    for file in (WEIGHTS, "model.safetensors"):
+        index, files = folder / f"{file}.index.json", {file}
+        if index.is_file():
+            files = set(read_settings(index)["weight_map"].values())
+        for path in (folder / name for name in files):
+            if path.is_file():
+                with safe_open(path, "pt") as opened:
+                    names.update(opened.keys())
+    return names
 
 
 def _unwrap(content: Any, refused: dict[str, str], before: str = "") -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ from diffusers import CogVideoXTransformer3DModel, FlowMatchEulerDiscreteSchedul
 from safetensors.torch import save_file
 
 from idbench.errors import UserError
-from idbench.files import atomic_path, read_json, saying_disk_full, sha256_file, write_json
+from idbench.files import atomic_path, saying_disk_full, sha256_file, write_json
 from idbench.models.concat_id import convert_sat, convert_wan, networks
 from idbench.models.concat_id.base_parts import add_base, index_of
 from idbench.models.concat_id.checkpoints import (
@@ -24,8 +24,10 @@ from idbench.models.concat_id.checkpoints import (
     Checkpoint,
     read_checkpoint,
     read_folder,
+    read_settings,
 )
-from idbench.models.concat_id.layouts import State, check_shapes, listed
+from idbench.models.concat_id.layouts import State, check_names, check_shapes, listed
+from idbench.models.concat_id.training import adapters
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 
 LAYOUTS = ("sat", "diffusers", "wan")
@@ -127,13 +129,13 @@ def _to_folder(
     )
     _check_space(target, state)
     with atomic_folder(target) as folder:
+        index = index_of(layout)
+        if base is not None:
+            index.update(add_base(base, folder, layout, transformer.config))
         transformer.save_pretrained(folder / "transformer", max_shard_size="5GB")
         scheduler.save_pretrained(folder / "scheduler")
         if aside:
             save_file({name: tensor.clone() for name, tensor in aside.items()}, folder / ASIDE)
-        index = index_of(layout)
-        if base is not None:
-            index.update(add_base(base, folder, layout, transformer.config))
         write_json(folder / "model_index.json", index)
         write_json(folder / "conversion.json", report.as_json())
     return report
@@ -144,7 +146,7 @@ def _to_released(
 ) -> Report:
     if base is not None:
         raise UserError("--base completes a diffusers folder; leave it out on the way back.")
-    config = read_json(inner / "config.json")
+    config = read_settings(inner / "config.json")
     name = str(config.get("_class_name"))
     layout = {_COG: "sat", _WAN: "wan", "WanTransformer3DModel": "wan"}.get(name)
     if layout is None:
@@ -156,25 +158,33 @@ def _to_released(
             f"{source} is a {name}, whose released layout is {layout}, not {to}; write --to "
             f"{layout}."
         )
-    state = read_folder(inner).state
-    class_name = _COG if layout == "sat" else _WAN
-    filled(class_name, config, state, str(inner))
-    what, aside = str(inner), {}
+    what, aside, merged = str(inner), {}, 0
+    state: State = read_folder(inner).state
+    network = filled(_COG if layout == "sat" else _WAN, config, state, what)
     _check_representable(config, layout, what)
+    place = inner.absolute()
+    whole = place.parent if place.name == "transformer" else place
+    if (whole / adapters.FILE).is_file():
+        merged = len(read_checkpoint(whole / adapters.FILE).state)
+        adapters.merge(network, whole)
+        state = network.state_dict()
     if layout == "sat":
         released, form = convert_sat.to_released(state, what), "CogVideoX"
-        kept = source / ASIDE
+        kept = whole / ASIDE
         if kept.is_file():
             aside = read_checkpoint(kept).state
+            check_names(aside, aside.keys() & convert_sat.UNUSED.keys(), str(kept))
             released.update({convert_sat.PREFIX + n: t for n, t in aside.items()})
         content: Any = {"module": released}
     else:
         released = convert_wan.to_released(state, what)
         form = "Wan AdaLN" if config.get("reference_adaln") else "Wan"
         content = released
-    report = Report(source.name, None, "diffusers", layout, form, len(state) + len(aside))
+    report = Report(source.name, None, "diffusers", layout, form, len(state) + len(aside) + merged)
     _check_space(target, released)
     if target.suffix in (".pt", ".pth"):
+        if target.is_dir():
+            raise UserError(f"{target} is a folder; remove it or name another target.")
         with atomic_path(target) as temporary:
             _save(content, temporary)
         return report
@@ -193,11 +203,17 @@ def filled(class_name: str, config: Mapping[str, Any], state: State, what: str) 
     """The transformer of `config` with the tensors of `state` in it, each in its own dtype.
 
     Raises:
-        UserError: names or shapes that are not the network's.
+        UserError: settings of no such network; names or shapes that are not the network's.
     """
     made = CogVideoXTransformer3DModel if class_name == _COG else ConcatIDWanTransformer3DModel
-    with torch.device("meta"):
-        network = made.from_config(dict(config))
+    try:
+        with torch.device("meta"):
+            network = made.from_config(dict(config))
+    except Exception as error:  # what wrong settings do in diffusers is not documented
+        raise UserError(
+            f"{what} has settings of no {class_name} ({' '.join(str(error).split())[:120]}); fetch "
+            "it again, or take another base."
+        ) from error
     check_shapes(state, network, what)
     network.load_state_dict(
         {name: tensor.contiguous() for name, tensor in state.items()}, strict=True, assign=True
@@ -211,10 +227,17 @@ def _check_representable(config: Mapping[str, Any], layout: str, what: str) -> N
     if layout == "sat":
         wanted = {
             "use_rotary_positional_embeddings": True, "use_learned_positional_embeddings": False,
-            "patch_size_t": None, "ofs_embed_dim": None, "patch_size": 2,
+            "patch_size_t": None, "ofs_embed_dim": None, "patch_size": 2, "norm_eps": 1e-5,
+            "activation_fn": "gelu-approximate", "timestep_activation_fn": "silu",
+            "flip_sin_to_cos": True, "freq_shift": 0,
         }
-    elif config.get("reference_adaln"):
-        wanted = {"reference_ffn_quirk": True}
+    else:
+        wanted = {
+            "attention_head_dim": convert_wan.HEAD_DIM, "eps": 1e-6,
+            "qk_norm": "rms_norm_across_heads",
+        }
+        if config.get("reference_adaln"):
+            wanted["reference_ffn_quirk"] = True
     for name, value in wanted.items():
         if config.get(name, value) != value:
             raise UserError(
@@ -243,6 +266,8 @@ def _check_space(target: Path, state: State) -> None:
     parent = target.absolute().parent
     while not parent.exists():
         parent = parent.parent
+    if not parent.is_dir():
+        raise UserError(f"{parent} is a file, no folder; name another target.")
     needed = sum(tensor.nbytes for tensor in state.values())
     free = shutil.disk_usage(parent).free
     if free < needed:

@@ -172,7 +172,7 @@ def config_of(network: State, what: str = "the checkpoint") -> dict[str, Any]:
             f"{what} lacks or bends the tensor {error} of CogVideoX: it is of another base or "
             "damaged; fetch it again."
         ) from error
-    if patch != [2, 2] or rows != 4 * channels or width % head:
+    if patch != [2, 2] or rows != 4 * channels or not head or width % head:
         raise UserError(
             f"{what} is of another base: patches of {tuple(patch)}, {channels} channels in and "
             f"{rows} numbers a patch out; text-to-video CogVideoX-5B has patches of (2, 2) and "

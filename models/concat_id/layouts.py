@@ -49,7 +49,13 @@ def to_ours(state: State, rules: Iterable[Rule], what: str) -> dict[str, torch.T
     check_names(state, by_name, what)
     made: dict[str, torch.Tensor] = {}
     for name, rule in by_name.items():
-        made.update(zip(rule.ours, rule.split(state[name]), strict=True))
+        try:
+            made.update(zip(rule.ours, rule.split(state[name]), strict=True))
+        except (RuntimeError, ValueError) as error:  # no rows to split, or too few
+            raise UserError(
+                f"{what}: {name} has shape {tuple(state[name].shape)}, which is not that of "
+                f"{len(rule.ours)} tensors in one; it is of another base or damaged."
+            ) from error
     return made
 
 
@@ -76,7 +82,10 @@ def check_names(state: Iterable[str], wanted: Iterable[str], what: str) -> None:
 
 
 def check_shapes(state: State, network: torch.nn.Module, what: str) -> None:
-    """Raise UserError where a tensor has another shape than in `network` (may be on meta)."""
+    """Raise UserError where a tensor is of another kind or shape than in `network`.
+
+    The network may be on the meta device; floating-point numbers of any width are of its kind.
+    """
     wanted = network.state_dict()
     check_names(state, wanted, what)
     for name, tensor in state.items():
@@ -85,15 +94,18 @@ def check_shapes(state: State, network: torch.nn.Module, what: str) -> None:
                 f"{what}: {name} has shape {tuple(tensor.shape)}, the network needs "
                 f"{tuple(wanted[name].shape)}; it is of another base or damaged."
             )
+        if not tensor.is_floating_point() or tensor.layout != torch.strided:
+            kind = f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
+            raise UserError(
+                f"{what}: {name} is no dense tensor of floating-point numbers ({kind}); take the "
+                "weights as they were released, not compressed."
+            )
 
 
 def layer_count(names: Iterable[str], prefix: str) -> int:
-    """1 + the largest number that follows `prefix` in `names`; 0 without any."""
-    found = [
-        int(number) for name in names
-        if name.startswith(prefix) and (number := name[len(prefix) :].split(".")[0]).isdigit()
-    ]
-    return max(found, default=-1) + 1
+    """How many numbers follow `prefix` in `names`, from 0 up to the first that does not."""
+    found = {name[len(prefix) :].split(".")[0] for name in names if name.startswith(prefix)}
+    return next(i for i in range(len(found) + 1) if str(i) not in found)
 
 
 def listed(names: Iterable[str], most: int = 4) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from idbench.errors import UserError
@@ -74,7 +75,7 @@ def load(transformer: Any, folder: Path) -> None:
     """Put the adapters in `folder` on the network; it then computes with them.
 
     Raises:
-        UserError: peft is not installed.
+        UserError: peft is not installed; the file is damaged or holds those of another network.
     """
     try:
         import peft  # noqa: F401
@@ -82,10 +83,26 @@ def load(transformer: Any, folder: Path) -> None:
         raise UserError(
             f"{folder} holds LoRA adapters, which need the package peft; run {NEEDS_PEFT}."
         ) from error
-    transformer.load_lora_adapter(
-        str(folder), prefix=PREFIX, weight_name=FILE, adapter_name="default",
-        local_files_only=True, use_safetensors=True,
-    )
+    try:
+        with safe_open(folder / FILE, "pt") as file:
+            held = sum(".lora_" in name for name in file.keys())
+        transformer.load_lora_adapter(
+            str(folder), prefix=PREFIX, weight_name=FILE, adapter_name="default",
+            local_files_only=True, use_safetensors=True,
+        )
+    except Exception as error:  # what another network's do in peft is not documented
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(
+            f"The adapters {folder / FILE} cannot be put on the network ({reason}); they are "
+            "damaged or of another network."
+        ) from error
+    # Names that it does not know, the library passes by.
+    taken = sum(".lora_" in name for name, _ in transformer.named_parameters())
+    if not held or taken != held:
+        raise UserError(
+            f"{folder / FILE} holds {held} tensors of adapters, {taken} of them for this network; "
+            "they are of another network."
+        )
 
 
 def merge(transformer: Any, folder: Path) -> None:

@@ -13,6 +13,7 @@ from accelerate.state import AcceleratorState
 from diffusers import CogVideoXPipeline, CogVideoXTransformer3DModel
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import save_file
 from tiny_base import cogvideox_base
 from tiny_stage import WAN, make_cache, recipe
 
@@ -117,6 +118,23 @@ def test_a_next_stage_starts_from_network_and_adapters_together(trained, base, c
     torch.testing.assert_close(output(merged), averaged(session), rtol=1e-4, atol=1e-5)
 
 
+def test_a_released_file_holds_network_and_adapters_together(trained, tmp_path):
+    from idbench.models.concat_id import convert_sat
+    from idbench.models.concat_id.convert import convert
+
+    session, _, _ = trained
+    export = session.state_dir / "export"
+    for number, source in enumerate((export, export / "transformer")):
+        report = convert(source, tmp_path / f"{number}.pt")
+        with safe_open(export / adapters.FILE, framework="pt") as file:
+            plain = CogVideoXTransformer3DModel.from_pretrained(export / "transformer")
+            assert report.mapped == len(plain.state_dict()) + len(file.keys())
+        released = torch.load(tmp_path / f"{number}.pt", weights_only=True)["module"]
+        network, _, _ = convert_sat.sort(released)
+        plain.load_state_dict(convert_sat.from_released(network))
+        torch.testing.assert_close(output(plain), averaged(session), rtol=1e-4, atol=1e-5)
+
+
 def test_videos_are_made_with_the_adapters(trained, base, tmp_path):
     session, _, _ = trained
     pixels = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
@@ -149,3 +167,23 @@ def test_without_peft_it_is_said(trained, base, cache, monkeypatch, tmp_path):
         loop.train(stage(base, cache), tmp_path)
     with pytest.raises(UserError, match=r"holds LoRA adapters, which need the package peft"):
         adapters.load(network.load(session.recipe), session.state_dir / "export")
+
+
+@pytest.mark.parametrize(("names", "words"), [
+    (["transformer_blocks.0.attn1.to_q"], "holds 2 tensors of adapters, 0 of them for this"),
+    (["transformer.transformer_blocks.9.attn1.to_q"], "cannot be put on the network"),
+    (["transformer.transformer_blocks.0.attn1.to_q", "transformer_blocks.0.attn1.to_k"],
+     "holds 4 tensors of adapters, 2 of them"),
+    ([], "holds 0 tensors"),
+])
+def test_adapters_of_another_network_are_not_passed_by(trained, base, tmp_path, names, words):
+    session, _, _ = trained
+    state = {"other": torch.zeros(1)}
+    for name in names:
+        state |= {f"{name}.lora_A.weight": torch.ones(2, 32), f"{name}.lora_B.weight":
+                  torch.ones(32, 2)}
+    save_file(state, tmp_path / adapters.FILE)
+    plain = CogVideoXTransformer3DModel.from_pretrained(base / "transformer")
+    with pytest.raises(UserError, match=words) as caught:
+        adapters.load(plain, tmp_path)
+    assert "\n" not in str(caught.value)
