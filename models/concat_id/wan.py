@@ -227,20 +227,16 @@ class ConcatIDWanTransformer3DModel(WanTransformer3DModel):
         """
         config = {k: v for k, v in base.config.items() if not k.startswith("_")}
         made = cls(**config, reference_adaln=adaln, reference_ffn_quirk=quirk)
-        made.load_state_dict(base.state_dict(), strict=False)
-        made.start_references_as_video()
-        torch.nn.Module.to(made, base.device)
-        # diffusers' own `to` warns of some parts even where nothing is cast.
-        return made if made.dtype == base.dtype else made.to(base.dtype)
-
-    @torch.no_grad()
-    def start_references_as_video(self) -> None:
-        """Copy the video's modulation to the references' (the start of the AdaLN training)."""
-        if self.reference_time_proj is None:
-            return
-        self.reference_time_proj.load_state_dict(self.condition_embedder.time_proj.state_dict())
-        for block in self.blocks:
-            block.reference_table.copy_(block.scale_shift_table)
+        state = base.state_dict()
+        if adaln:
+            for end in ("weight", "bias"):
+                state[f"reference_time_proj.{end}"] = state[f"condition_embedder.time_proj.{end}"]
+            for i in range(len(made.blocks)):
+                state[f"blocks.{i}.reference_table"] = state[f"blocks.{i}.scale_shift_table"]
+        # Each tensor in its own dtype: a network in bfloat16 keeps some in float32.
+        made.load_state_dict({name: value.clone() for name, value in state.items()}, assign=True)
+        made.rope.to(base.device, base.rope.freqs_cos.dtype)
+        return made
 
     def forward(  # type: ignore[override]
         self,

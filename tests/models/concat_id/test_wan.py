@@ -43,6 +43,28 @@ def test_the_plain_form_has_no_new_parameter(wan_base):
     assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
 
 
+@pytest.mark.parametrize("adaln", [False, True])
+def test_a_base_in_bfloat16_keeps_its_dtypes_and_its_output(wan_base, wan_inputs, tmp_path, adaln):
+    """diffusers leaves norms, tables and the time embedding in float32."""
+    wan_base.save_pretrained(tmp_path)
+    base = WanTransformer3DModel.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
+    ours = ConcatIDWanTransformer3DModel.from_base(base, adaln=adaln)
+    kinds = {name: tensor.dtype for name, tensor in base.state_dict().items()}
+    assert len(set(kinds.values())) == 2
+    state = ours.state_dict()
+    assert kinds == {name: state[name].dtype for name in kinds}
+    if adaln:
+        assert ours.blocks[0].reference_table.dtype == torch.float32
+        assert ours.reference_time_proj.weight.dtype == torch.bfloat16
+    inputs = {
+        name: value if name == "timestep" else value.bfloat16()
+        for name, value in wan_inputs.items() if name != "references"
+    }
+    assert torch.equal(output(ours, inputs), output(base, inputs))
+    state["proj_out.bias"].zero_()  # a copy of the base's, not the base's own
+    assert base.state_dict()["proj_out.bias"].any()
+
+
 @pytest.mark.parametrize("wan", ["plain", "adaln"], indirect=True)
 def test_one_reference_gives_what_the_released_networks_compute(wan, wan_inputs):
     inputs = with_one(wan_inputs)
