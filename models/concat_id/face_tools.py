@@ -21,12 +21,14 @@ import numpy as np
 from idbench import embedded
 from idbench.errors import UserError
 from idbench.files import sha256_once
+from idbench.models.concat_id.layouts import listed
 from idbench.models.concat_id.references import (
     ALIGNMENTS,
     Foreground,
     Prepared,
     prepare,
 )
+from idbench.models.concat_id.video_pipeline import check_device
 from idbench.names import unknown
 
 Locate = Callable[[np.ndarray], np.ndarray]
@@ -81,8 +83,10 @@ def load_tools(
     """The tools of these names; without `alignment` an insightface pack aligns as the release.
 
     Raises:
-        UserError: unknown names, or weights that are missing, damaged or of another network.
+        UserError: unknown names, weights that are missing, damaged or of another network, or a
+            device that is not here.
     """
+    check_device(device)
     locate, hashes = _load_locator(faces, device)
     foreground, more = load_foreground(parser, device)
     return FaceTools(locate, foreground, alignment_of(faces, alignment), {**hashes, **more})
@@ -114,15 +118,17 @@ def load_foreground(source: str, device: str = "cpu") -> tuple[Foreground | None
 
         return (face_foreground if "face_parser" in embedded.entries() else None), {}
     import torch
-    from safetensors import SafetensorError
     from transformers import SegformerForSemanticSegmentation, SegformerImageProcessor
 
     folder = _parser_folder(source)
     try:
         processor = SegformerImageProcessor.from_pretrained(folder)
-        network: Any = SegformerForSemanticSegmentation.from_pretrained(folder)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
+        network: Any
+        network, loading = SegformerForSemanticSegmentation.from_pretrained(
+            folder, output_loading_info=True
+        )
+    except Exception as error:  # what a damaged file does to the readers is not documented
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"The face parser {folder} cannot be read ({reason}); fetch it again.") \
             from error
     if network.config.num_labels != CLASSES:
@@ -130,6 +136,16 @@ def load_foreground(source: str, device: str = "cpu") -> tuple[Foreground | None
             f"The SegFormer {folder} knows {network.config.num_labels} classes, a face parser "
             f"{CLASSES}; take one such as jonathandinu/face-parsing."
         )
+    first = str(network.config.id2label[0])
+    if first.lower() not in ("background", "label_0"):
+        raise UserError(
+            f"The SegFormer {folder} is no face parser: its first class is {first!r}, not the "
+            "background; take one such as jonathandinu/face-parsing."
+        )
+    # The count of batches is read in training alone.
+    missing = [name for name in loading["missing_keys"] if not name.endswith("batches_tracked")]
+    if missing:
+        raise UserError(f"The face parser {folder} lacks {listed(missing)}; fetch it again.")
     network = network.to(device).eval()
 
     @torch.no_grad()

@@ -18,12 +18,15 @@ from safetensors import SafetensorError
 
 from idbench.errors import UserError
 from idbench.files import read_json
+from idbench.models.concat_id.base_parts import is_part, lacking
+from idbench.models.concat_id.checkpoints import names_in
 from idbench.models.concat_id.convert import WAN_SHIFT
 from idbench.models.concat_id.convert_sat import TEXT_TOKENS
 from idbench.models.concat_id.defaults import COGVIDEOX, WAN, Defaults
+from idbench.models.concat_id.layouts import listed
 from idbench.models.concat_id.pipeline import ConcatIDPipeline
 from idbench.models.concat_id.training import adapters
-from idbench.models.concat_id.video_pipeline import VideoPipeline
+from idbench.models.concat_id.video_pipeline import VideoPipeline, check_device
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 from idbench.models.concat_id.wan_pipeline import ConcatIDWanPipeline
 
@@ -57,11 +60,11 @@ def defaults_of(folder: Path) -> Defaults:
 
 def files_of(folder: Path) -> list[Path]:
     """Every file that decides what the networks compute, in order."""
-    lora = folder / adapters.FILE
+    alone = (folder / adapters.FILE, folder / "model_index.json")
     return sorted([
         *(path for part in PARTS for path in (folder / part).rglob("*")
           if path.suffix in (".safetensors", ".json", ".model", ".txt")),
-        *([lora] if lora.is_file() else []),
+        *(path for path in alone if path.is_file()),
     ])
 
 
@@ -84,6 +87,7 @@ def open_folder(
     if offload not in OFFLOADS:
         raise UserError(f"offload is one of {', '.join(OFFLOADS)}, not {offload!r}.")
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device(place)
     if offload != "none" and torch.device(place).type == "cpu":
         raise UserError("offload needs an accelerator to take networks from; leave it out.")
     kind = _class_of(folder)
@@ -92,6 +96,7 @@ def open_folder(
         with warnings.catch_warnings():  # of names of arguments that diffusers is to lose
             warnings.simplefilter("ignore", FutureWarning)
             pipeline = _load(folder, kind, dtype)
+        _check_tensors(pipeline, folder)
         if (folder / adapters.FILE).is_file():
             adapters.load(pipeline.transformer, folder)
     # Damage shows as any of these, from three libraries.
@@ -138,6 +143,28 @@ def _load(folder: Path, kind: str, dtype: torch.dtype) -> VideoPipeline:
     return ConcatIDWanPipeline.from_pretrained(folder, **options)
 
 
+def _check_tensors(pipeline: VideoPipeline, folder: Path) -> None:
+    """Raise UserError where the libraries would go on with random weights, or leave weights out."""
+    for part in ("transformer", "vae", "text_encoder"):
+        network, held = getattr(pipeline, part), names_in(folder / part)
+        tensors = network.state_dict(keep_vars=True)
+        # One tensor may have two names in a network, and one of them in its file.
+        known = {id(tensor) for name, tensor in tensors.items() if name in held}
+        missing = [name for name, tensor in tensors.items() if id(tensor) not in known]
+        if missing:
+            raise UserError(
+                f"{folder / part} lacks {listed(missing)} of the network in its config.json; "
+                "convert or fetch it again."
+            )
+        # A text encoder's file may hold a decoder, which is of no use here.
+        strange = held - tensors.keys() - {name for name, _ in network.named_buffers()}
+        if strange and part == "transformer":
+            raise UserError(
+                f"{folder / part} holds {listed(strange)} that the network in its config.json does "
+                "not have; convert or fetch it again."
+            )
+
+
 def _class_of(folder: Path) -> str:
     if not folder.is_dir():
         raise UserError(f"The model folder {folder} is missing; check the path.")
@@ -156,7 +183,13 @@ def _class_of(folder: Path) -> str:
             f"{folder} holds a {kind}, not a Concat-ID or its base ({', '.join(_DEFAULTS)}); "
             "make one with `idbench convert`."
         )
-    missing = [part for part in PARTS if part not in index or not (folder / part).is_dir()]
+    others = [name for name, part in index.items() if name not in PARTS and is_part(part)]
+    if others:
+        raise UserError(
+            f"{folder} makes its videos with {', '.join(others)} too, which Concat-ID does not "
+            "know; take CogVideoX-5B or Wan2.1-T2V."
+        )
+    missing = lacking(folder, index, PARTS)
     if missing:
         raise UserError(
             f"{folder} lacks {', '.join(missing)}; convert again with --base, a folder of the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -21,7 +22,7 @@ from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES
 from idbench.models.concat_id.defaults import Defaults
 from idbench.models.concat_id.face_tools import FaceTools, alignment_of, load_tools
 from idbench.models.concat_id.pipeline import ConcatIDPipeline
-from idbench.models.concat_id.video_pipeline import VideoPipeline, check_size
+from idbench.models.concat_id.video_pipeline import VideoPipeline, check_size, check_steps
 from idbench.pictures import UnreadablePicture, read_rgb
 from idbench.types import Reference, Sample, Video
 from idbench.values import number, switch, whole
@@ -97,6 +98,8 @@ class ConcatID:
             from idbench.models.concat_id.folder import defaults_of
 
             usual = defaults_of(self.folder)
+            if negative and not usual.negative:
+                raise UserError("negative belongs to Wan's form; leave it out for CogVideoX's.")
         elif device or offload != "none" or tiling or negative != "":
             raise UserError(
                 "device, offload, tiling and negative belong to the networks of a model folder; "
@@ -114,8 +117,8 @@ class ConcatID:
         self.width = whole("width", given(width, "width"))
         self.fps = usual.fps
         self.batch, self.bfloat16 = whole("batch", batch), switch("bfloat16", bfloat16)
-        if self.steps < 1 or self.batch < 1:
-            raise UserError("steps and batch must be at least 1; raise the setting.")
+        if self.steps < 1 or self.batch < 1 or not math.isfinite(self.guidance):
+            raise UserError("steps and batch must be at least 1, guidance finite; change it.")
         self.device, self.offload = device, str(offload)
         self.tiling = switch("tiling", tiling)
         self.negative = None if negative is None else str(negative)
@@ -190,14 +193,17 @@ class ConcatID:
     def load(self) -> None:
         """Load the networks that every variant needs (the transformer follows with its sample)."""
         if self.folder is None:
-            config = self._parts[0].config
+            vae, _, scheduler = self._parts
+            config = vae.config
             unit = 2 * 2 ** (len(config.block_out_channels) - 1)  # patches of two latents a side
             ratio = int(config.temporal_compression_ratio)
         else:
             pipeline = self._folder_pipeline
             unit, ratio = pipeline.compression * pipeline.patch, pipeline.temporal_compression
+            scheduler = pipeline.scheduler
         # Said once, before the first sample, not as the failure of each.
         check_size(unit, ratio, self.frames, self.height, self.width)
+        check_steps(self.steps, scheduler)
 
     def variant_of(self, sample: Sample) -> str:
         """The variant that generates `sample`."""
@@ -266,7 +272,7 @@ class ConcatID:
         )
         notes = tuple(
             f"reference {r.name}: {problem}" for r in shown
-            if (problem := self.problems.get(str(r.image)))
+            if r.kind == "face" and (problem := self.problems.get(str(r.image)))
         )
         return Video(to_frames(video)[0], self.fps, notes)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import CogVideoXDPMScheduler, DiffusionPipeline
 
 from idbench.errors import UserError
 from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES
@@ -30,6 +31,27 @@ def check_size(unit: int, ratio: int, frames: int, height: int, width: int) -> N
             f"The autoencoder makes {ratio}k + 1 frames, not {frames}; take "
             f"{max(0, (frames - 1) // ratio) * ratio + 1}."
         )
+
+
+def check_steps(steps: int, scheduler: Any) -> None:
+    """Raise UserError unless `scheduler` can sample in so many steps."""
+    if steps < 1:
+        raise UserError(f"At least 1 step is needed, not {steps}; raise steps.")
+    most = scheduler.config.num_train_timesteps
+    # Flow matching knows every time between its steps, CogVideoX's schedule only these.
+    if isinstance(scheduler, CogVideoXDPMScheduler) and steps > most:
+        raise UserError(f"At most {most} steps can be taken, not {steps}; lower steps.")
+
+
+def check_device(device: str) -> None:
+    """Raise UserError unless tensors can be brought to `device` and read there."""
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        raise UserError(
+            f"Networks cannot be brought to {device} ({str(error).splitlines()[0][:120]}); take "
+            "device=cpu, or a device that is here."
+        ) from error
 
 
 class VideoPipeline(DiffusionPipeline):
@@ -108,12 +130,21 @@ class VideoPipeline(DiffusionPipeline):
         check_size(
             self.compression * self.patch, self.temporal_compression, frames, height, width
         )
-        if steps < 1:
-            raise UserError(f"At least 1 step is needed, not {steps}; raise steps.")
-        if len(seeds) != len(prompts):
-            raise UserError(f"{len(prompts)} prompts need as many seeds, not {len(seeds)}.")
+        check_steps(steps, self.scheduler)
+        if not prompts or len(seeds) != len(prompts):
+            raise UserError(
+                f"1 or more prompts need as many seeds, not {len(prompts)} prompts and "
+                f"{len(seeds)} seeds."
+            )
         if references is None:
             return
+        if references.ndim != 5 or references.shape[1] and (
+            len(references) != len(prompts) or references.shape[2] != 3
+        ):
+            raise UserError(
+                f"References of shape {tuple(references.shape)} beside {len(prompts)} prompts; "
+                "give (prompts, references of each, 3, height, width)."
+            )
         if references.shape[1] > MAXIMUM_REFERENCES:
             raise UserError(
                 f"Concat-ID takes at most {MAXIMUM_REFERENCES} references, not "

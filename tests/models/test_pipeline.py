@@ -85,6 +85,19 @@ def test_too_many_references_are_refused(pipeline):
         generate(pipeline, ["a person"], [1], torch.rand(1, 4, 3, 16, 24))
 
 
+@pytest.mark.parametrize("shape", [(1, 3, 16, 24), (1, 1, 3, 16, 24), (2, 1, 4, 16, 24)])
+def test_references_of_another_shape_are_refused(pipeline, shape):
+    with pytest.raises(UserError, match="beside 2 prompts; give .prompts, references of each"):
+        generate(pipeline, ["a person", "smiles"], [1, 2], torch.rand(shape))
+
+
+def test_no_prompts_and_too_many_steps_are_refused(pipeline):
+    with pytest.raises(UserError, match="1 or more prompts"):
+        generate(pipeline, [], [])
+    with pytest.raises(UserError, match="At most 1000 steps can be taken, not 1001"):
+        pipeline(["a person"], seeds=[1], steps=1001, height=16, width=24)
+
+
 def test_the_scheduler_turns_a_right_velocity_into_the_clean_sample():
     scheduler = networks.build_scheduler()
     scheduler.set_timesteps(12)

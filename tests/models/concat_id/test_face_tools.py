@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from insightface.utils.face_align import norm_crop
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny_base import cogvideox_base
 from tiny_pack import make_pack
 from transformers import (
@@ -186,3 +189,42 @@ def test_a_parser_of_other_classes_or_a_damaged_one_is_refused(tmp_path):
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(UserError, match="cannot be read .* fetch it again"):
         face_tools.load_foreground(str(tmp_path / "cut"))
+
+
+def without_head(folder):
+    state = load_file(folder / "model.safetensors")
+    kept = {name: t for name, t in state.items() if not name.startswith("decode_head.classifier")}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def of_streets(folder):
+    """Cityscapes has 19 classes too."""
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"]["0"] = "road"
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def with_code(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"a": Path}))
+
+
+@pytest.mark.parametrize(("spoil", "words"), [
+    (without_head, "lacks 2 tensors .decode_head.classifier.bias"),
+    (of_streets, "its first class is 'road', not the background"),
+    (with_code, "cannot be read .Weights only load failed"),
+    (lambda f: (f / "config.json").write_text("[]"), "cannot be read"),
+    (lambda f: (f / "preprocessor_config.json").write_text("[]"), "cannot be read"),
+], ids=["no head", "streets", "code", "config", "preprocessor"])
+def test_a_parser_that_would_show_chance_or_a_traceback_is_refused(tmp_path, spoil, words):
+    folder = make_parser(tmp_path / "parser", 1)
+    spoil(folder)
+    with pytest.raises(UserError, match=words) as caught:
+        face_tools.load_foreground(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_device_that_is_not_here_is_said(tmp_path):
+    parser = str(make_parser(tmp_path / "parser", 1))
+    with pytest.raises(UserError, match="cannot be brought to gpu"):
+        face_tools.load_tools(parser=parser, device="gpu")
