@@ -22,8 +22,9 @@ import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -84,7 +85,7 @@ class CacheRecipe:
     parser: str = "none"
     held_out: pydantic.NonNegativeInt = 64
     seed: pydantic.NonNegativeInt = 0
-    device: str = "auto"
+    device: Literal["auto", "cpu"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -112,17 +113,20 @@ def prepare(
         raise UserError(
             f"{what}; give the folder that the pairs were built from: --set videos=FOLDER."
         )
-    pairs = list(read_pairs(recipe.pairs, recipe.references))
+    # Read again each time: millions of pairs in memory are gigabytes in every process.
+    count = sum(1 for _ in read_pairs(recipe.pairs, recipe.references))
     state = PartialState(cpu=recipe.device == "cpu")
     networks = _load(recipe, state.device)
     networks.autoencoder.check_size(recipe.frames, recipe.height, recipe.width)
     identity = _identity(recipe)
-    own = range(state.process_index, len(pairs), state.num_processes)
+    own = range(state.process_index, count, state.num_processes)
+    pairs = islice(
+        read_pairs(recipe.pairs, recipe.references), own.start, None, own.step
+    )
     rows: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
     with steps("encode pairs", len(own), quiet=not state.is_local_main_process) as step:
-        for number in own:
-            pair = pairs[number]
+        for number, pair in zip(own, pairs, strict=True):
             try:
                 key = _key(identity, videos, pair)
                 path = samples.sample_path(out, key)
@@ -136,7 +140,7 @@ def prepare(
             except (_Unusable, UnreadableVideo) as error:
                 skipped.append({"video": pair.video, "reason": str(error)})
             step()
-    return _finish(recipe, identity, out, pairs, rows, skipped, state)
+    return _finish(recipe, identity, out, rows, skipped, state)
 
 
 class _Unusable(UserError):
@@ -260,8 +264,8 @@ def _half(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _finish(
-    recipe: CacheRecipe, identity: Mapping[str, Any], out: Path, pairs: list[Pair],
-    rows: list[dict[str, Any]], skipped: list[dict[str, str]], state: PartialState,
+    recipe: CacheRecipe, identity: Mapping[str, Any], out: Path, rows: list[dict[str, Any]],
+    skipped: list[dict[str, str]], state: PartialState,
 ) -> dict[str, Any]:
     """Write the index from every process's rows; the main process returns counts."""
     from accelerate.utils import gather_object
@@ -272,13 +276,16 @@ def _finish(
     if not state.is_main_process:
         return {}
     if not rows:
-        reason = skipped[0]["reason"] if skipped else "the pairs are empty"
-        raise UserError(f"No sample could be made ({reason}); check pairs and videos.")
+        raise UserError(
+            f"No sample could be made ({skipped[0]['reason']}); check pairs and videos."
+        )
     rows.sort(key=lambda row: row.pop("number"))
     chosen = [(row["key"], row["video"]) for row in rows]
+    pairs = read_pairs(recipe.pairs, recipe.references)
     held = set(held_out(chosen, pairs, recipe.held_out, recipe.seed))
     for row in rows:
         row["split"] = "validation" if row["key"] in held else "training"
+    (out / "cache.json").unlink(missing_ok=True)  # of an earlier cache: it has another index
     with atomic_path(out / "skipped.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in skipped))
     with atomic_path(out / "index.parquet") as temporary:

@@ -2,7 +2,8 @@
 
     STATE/checkpoints/00001200/    accelerate's state of network and optimiser, for every process
         average.R.safetensors      averaged weights (of process R where weights are sharded)
-        checkpoint.json            written last: step, seconds, what was trained, sizes of files
+        checkpoint.json            written last: step, seconds, losses not yet logged, what was
+                                   trained, sizes of files
 
 The folder is written under another name and renamed; the older ones are removed afterwards.
 """
@@ -100,15 +101,21 @@ class Average:
 
 
 def save(
-    folder: Path, accelerator: Accelerator, average: Average | None, step: int, seconds: float,
-    fixed: Mapping[str, Any], keep: int,
+    folder: Path, accelerator: Accelerator, average: Average | None, said: Mapping[str, Any],
+    keep: int,
 ) -> Path:
-    """Write the checkpoint of `step` below `folder`; every process calls this.
+    """Write a checkpoint below `folder`; every process calls this.
+
+    Args:
+        said: of checkpoint.json: `step`, which names it, and further values; `fixed` as of
+            `described`.
+        keep: so many of the latest stay.
 
     Raises:
         DiskFull: nothing is left half written, older checkpoints stay.
     """
-    target, temporary = folder / f"{step:08d}", folder / f".{step:08d}.part"
+    name = f"{said['step']:08d}"
+    target, temporary = folder / name, folder / f".{name}.part"
     main = accelerator.is_main_process
     if main:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -127,12 +134,9 @@ def save(
             if main:
                 sizes = {str(p.relative_to(temporary)): p.stat().st_size
                          for p in sorted(temporary.rglob("*")) if p.is_file()}
-                for name in sizes:
-                    _to_disk(temporary / name)
-                write_json(temporary / FILE, {
-                    "version": 1, "step": step, "seconds": seconds, "fixed": dict(fixed),
-                    "files": sizes,
-                })
+                for file in sizes:
+                    _to_disk(temporary / file)
+                write_json(temporary / FILE, {"version": 1, **said, "files": sizes})
                 shutil.rmtree(target, ignore_errors=True)
                 os.replace(temporary, target)
                 _to_disk(folder)

@@ -57,10 +57,14 @@ def train(
             f"{state_dir} holds a training of step {int(found.name)}; go on with --resume, or name "
             "another folder with --state."
         )
+    if evaluate and found is None:
+        raise UserError(f"There is no checkpoint in {state_dir} to evaluate; train first.")
+    if evaluate and not len(cache.split("validation")):
+        raise UserError(
+            f"The cache {recipe.cache} holds out no samples to evaluate on; make one with held_out."
+        )
     session = Session(recipe, cache, state_dir, found)
-    if evaluate:
-        return session.validate()
-    return session.run()
+    return session.validate() if evaluate else session.run()
 
 
 class Session:
@@ -78,10 +82,11 @@ class Session:
         self.fixed = checkpoint.described(recipe, self.accelerator.num_processes)
         said = checkpoint.check(found, self.fixed) if found else {}
         self.step, self.before = int(said.get("step", 0)), float(said.get("seconds", 0.0))
-        self.log = JsonLines(state_dir / "log.jsonl", self.step, recipe.steps)
+        self.log = JsonLines(state_dir / "log.jsonl", recipe.steps)
         self.started = time.monotonic()
         device = self.accelerator.device
         transformer: Any = network.load(recipe)
+        cache.check_network(transformer.config)
         if recipe.lora_rank:
             adapters.add(transformer, recipe)
         if recipe.gradient_checkpointing:
@@ -106,13 +111,15 @@ class Session:
             checkpoint.restore(found, self.accelerator, self.average)
         self.autoencoder = self._autoencoder()
         self.stop = False
-        self._losses: list[torch.Tensor] = []
+        # Of the steps since the last row of the log.
+        self._losses = [torch.tensor(v, device=device) for v in said.get("losses", ())]
         self._last: dict[str, Any] = {}
         self._since: float | None = None
 
     def run(self) -> dict[str, Any]:
         """Train to the end; returns the last logged values (nothing on other processes)."""
         accelerator, recipe = self.accelerator, self.recipe
+        self.log.cut(self.step)
         accelerator.init_trackers(
             recipe.name, tracker_settings(recipe), tracker_arguments(self.step)
         )
@@ -203,10 +210,16 @@ class Session:
         return values
 
     def checkpoint(self) -> None:
-        seconds = self.before + time.monotonic() - self.started
+        said = {
+            "step": self.step, "seconds": self.before + time.monotonic() - self.started,
+            "losses": [], "fixed": self.fixed,
+        }
+        if self._losses:
+            losses = self.accelerator.reduce(torch.stack(self._losses), reduction="mean")
+            said["losses"] = [self._finite(value) for value in losses.tolist()]
         checkpoint.save(
-            self.state_dir / "checkpoints", self.accelerator, self.average, self.step, seconds,
-            self.fixed, self.recipe.keep_checkpoints,
+            self.state_dir / "checkpoints", self.accelerator, self.average, said,
+            self.recipe.keep_checkpoints,
         )
 
     def export(self) -> Path:
@@ -229,19 +242,22 @@ class Session:
     def _write_log(self) -> None:
         """Mean loss of the steps since the last time, over all processes."""
         mean = self.accelerator.reduce(torch.stack(self._losses).mean(), reduction="mean")
-        value, count = float(mean), len(self._losses)
+        value, count = self._finite(float(mean)), len(self._losses)
         self._losses = []
-        if not math.isfinite(value):
-            raise UserError(
-                f"The loss is {value} at step {self.step}: training has diverged; lower the "
-                "learning_rate and go on from an older checkpoint."
-            )
         now = time.monotonic()
         self._last = {"loss": value, "learning_rate": self.recipe.rate(self.step - 1)}
         if self._since is not None:
             self._last["seconds_per_step"] = (now - self._since) / count
         self._since = now
         self.accelerator.log(self._last, step=self.step)
+
+    def _finite(self, loss: float) -> float:
+        if math.isfinite(loss):
+            return loss
+        raise UserError(
+            f"The loss is {loss} at step {self.step}: training has diverged; lower the "
+            "learning_rate and go on from an older checkpoint."
+        )
 
     def _stopping(self) -> bool:
         """Whether to stop; all processes agree, asked only where they wait for each other."""

@@ -43,6 +43,8 @@ CLASSES: Mapping[str, Any] = {
     "WanTransformer3DModel": WanTransformer3DModel,
     "ConcatIDWanTransformer3DModel": ConcatIDWanTransformer3DModel,
 }
+UNFIT = (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError, NameError)
+"""What diffusers and PyTorch raise at sizes and names that make no network."""
 INIT = "init"
 """In place of a network: the one that `init` holds."""
 
@@ -89,19 +91,37 @@ def build(recipe: StageRecipe) -> nn.Module:
     """The recipe's transformer with random weights (on the meta device inside its context).
 
     Raises:
-        UserError: an argument that the class does not take.
+        UserError: arguments of which the class makes no network.
     """
     family, config = configuration(recipe)
     try:
         if family == "cogvideox":
-            return build_transformer(config)
-        return ConcatIDWanTransformer3DModel(
-            **config, reference_adaln=recipe.reference_adaln, reference_ffn_quirk=False
-        )
-    except TypeError as error:
+            made: Any = build_transformer(config)
+        else:
+            made = ConcatIDWanTransformer3DModel(
+                **config, reference_adaln=recipe.reference_adaln, reference_ffn_quirk=False
+            )
+        _check_sizes(family, made.config)
+    except UNFIT as error:
+        reason = " ".join(str(error).split())[:200] or "its sizes do not fit each other"
         raise UserError(
-            f"The recipe {recipe.name!r} has an unusable network ({error}); correct `network`."
+            f"The recipe {recipe.name!r} has an unusable network ({reason}); correct `network`."
         ) from error
+    return made
+
+
+def _check_sizes(family: str, config: Any) -> None:
+    """Raises ValueError at what the class takes and no step can be computed with."""
+    # CogVideoX gives a quarter of a head to time, 3/8 each to height and width, all in twos.
+    unit = 16 if family == "cogvideox" else 2
+    if config.attention_head_dim % unit:
+        raise ValueError(f"attention_head_dim must be a multiple of {unit}")
+    if config.num_layers < 1 or config.num_attention_heads < 1:
+        raise ValueError("num_layers and num_attention_heads must be at least 1")
+    if config.out_channels not in (None, config.in_channels):
+        raise ValueError("out_channels must be in_channels")
+    if family == "wan" and len(config.patch_size) != 3:
+        raise ValueError("patch_size must be three numbers")
 
 
 def load(recipe: StageRecipe) -> nn.Module:

@@ -10,7 +10,7 @@ stands in the file's metadata. Other columns are ignored.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,11 +66,10 @@ def read_pairs(source: str, references: int) -> Iterator[Pair]:
         found = 0
         for batch in file.iter_batches(1000, columns=list(_NEEDED)):
             for row in batch.to_pylist():
-                slots = tuple(_slot(row["video"], r, path) for r in row["references"] or ())
-                slots = tuple(slot for slot in slots if slot.images)
-                if len(slots) >= references:
+                pair = _pair(row, path, references)
+                if len(pair.slots) == references:
                     found += 1
-                    yield Pair(row["video"], row["caption"] or "", slots[:references])
+                    yield pair
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"The pairs file {path} is damaged ({error}); build it again.") from error
     if not found:
@@ -87,7 +86,7 @@ def alignment_of(source: str) -> str | None:
 
 
 def held_out(
-    rows: Sequence[tuple[str, str]], pairs: Sequence[Pair], count: int, seed: int
+    rows: Sequence[tuple[str, str]], pairs: Iterable[Pair], count: int, seed: int
 ) -> Iterator[str]:
     """Keys of validation samples: whole groups of videos that pairs link, in a random order.
 
@@ -98,8 +97,9 @@ def held_out(
     """
     from scipy.cluster.hierarchy import DisjointSet
 
-    links = DisjointSet(p.video for p in pairs)
+    links = DisjointSet()
     for pair in pairs:
+        links.add(pair.video)
         for slot in pair.slots:
             links.add(slot.video)
             links.merge(pair.video, slot.video)
@@ -112,6 +112,22 @@ def held_out(
         if len(groups[name]) <= left:
             left -= len(groups[name])
             yield from groups[name]
+
+
+def _pair(row: dict[str, Any], path: Path, references: int) -> Pair:
+    """The pair of a row, with at most so many references."""
+    try:
+        slots = (_slot(row["video"], r, path) for r in row["references"] or ())
+        kept = tuple(slot for slot in slots if slot.images)[:references]
+        if isinstance(row["video"], str):
+            return Pair(row["video"], str(row["caption"] or ""), kept)
+    except (AttributeError, TypeError):  # values of another kind
+        pass
+    raise UserError(
+        f"The pairs file {path} has a row that cannot be used (of video {row['video']!r}): video "
+        "must be text, and references a list of kind, video and candidates with an image; give a "
+        "parquet file of `idbench pairs build`."
+    )
 
 
 def _slot(video: str, reference: dict[str, Any], path: Path) -> Slot:

@@ -9,6 +9,7 @@ that of weights, gradients, optimiser, average and kept activations, plus `overh
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any
 
 import torch
@@ -49,9 +50,13 @@ class Assumptions:
             raise UserError(
                 f"--strategy is one of {', '.join(STRATEGIES)}, not {self.strategy!r}."
             )
-        if not 0 < self.mfu <= 1 or self.peak_tflops <= 0 or self.gpus < 1:
+        if not 0 < self.mfu <= 1 or not 0 < self.peak_tflops < inf or self.gpus < 1:
             raise UserError(
                 "--mfu lies in (0, 1], --peak-tflops above 0 and --gpus at 1 or more; change them."
+            )
+        if not 0 < self.memory < inf or not 0 <= self.overhead < inf:
+            raise UserError(
+                "--gpu-memory lies above 0 and --overhead at 0 or more GiB; change them."
             )
 
 

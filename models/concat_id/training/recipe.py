@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 from pydantic.dataclasses import dataclass
@@ -13,7 +13,8 @@ from idbench.errors import UserError
 from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES
 from idbench.names import unknown
 
-STRICT = pydantic.ConfigDict(extra="forbid")
+STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+Decay = Annotated[float, pydantic.Field(ge=0, lt=1)]
 Checked = TypeVar("Checked")
 
 
@@ -78,10 +79,10 @@ class StageRecipe:
     batch: pydantic.PositiveInt = 1
     learning_rate: pydantic.PositiveFloat = 1e-5
     warmup: pydantic.NonNegativeInt = 0
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     weight_decay: pydantic.NonNegativeFloat = 1e-4
     clip: pydantic.PositiveFloat = 0.1
-    ema: float = pydantic.Field(default=0.999, ge=0, lt=1)
+    ema: Decay = 0.999
     ema_device: Literal["same", "cpu"] = "same"
     precision: Literal["bf16", "no"] = "bf16"
     gradient_checkpointing: bool = True
@@ -90,7 +91,7 @@ class StageRecipe:
     text_dropout: float = pydantic.Field(default=0.1, ge=0, le=1)
     reference_dropout: float = pydantic.Field(default=0.1, ge=0, le=1)
     time_shift: pydantic.PositiveFloat = 5.0
-    seed: pydantic.NonNegativeInt = 0
+    seed: int = pydantic.Field(default=0, ge=0, lt=2**63)  # what torch takes
     workers: pydantic.NonNegativeInt = 4
     device: Literal["auto", "cpu"] = "auto"
     log_every: pydantic.PositiveInt = 10

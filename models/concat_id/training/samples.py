@@ -55,12 +55,20 @@ class Cache:
         if not (folder / "cache.json").is_file():
             raise UserError(f"There is no finished cache in {folder}; {PREPARE}.")
         settings = read_json(folder / "cache.json")
-        if settings.get("version") != VERSION:
+        version = settings.get("version") if isinstance(settings, dict) else None
+        if version != VERSION:
             raise UserError(
-                f"The cache {folder} has version {settings.get('version')!r}, this idbench reads "
-                f"{VERSION}; {PREPARE}."
+                f"The cache {folder} has version {version!r}, this idbench reads {VERSION}; "
+                f"{PREPARE}."
             )
-        return Cache(folder, settings, pd.read_parquet(folder / "index.parquet"))
+        try:
+            index = pd.read_parquet(folder / "index.parquet")
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"The index of the cache {folder} is missing or damaged; {PREPARE}: samples that "
+                "are there stay."
+            ) from error
+        return Cache(folder, settings, index)
 
     def split(self, name: str) -> pd.DataFrame:
         """The rows of `training` or `validation`."""
@@ -82,6 +90,24 @@ class Cache:
             )
         if not len(self.split("training")):
             raise UserError(f"The cache {self.folder} has no training samples; {PREPARE}.")
+
+    def check_network(self, config: Any) -> None:
+        """Raises UserError where a transformer of this config cannot take the cache's samples."""
+        row = read_sample(self.folder, str(self.split("training").key[0]), 0, True, None)
+        latents, text = row["latents"].shape, row["text"].shape
+        wide = config.get("text_embed_dim") or config.get("text_dim")
+        patch = config.patch_size if isinstance(config.patch_size, int) else config.patch_size[-1]
+        for what, made, wanted in (
+            ("latents of channels", latents[1], config.in_channels),
+            ("text of width", text[1], wide),
+            ("latents of rows beyond whole patches", latents[2] % patch, 0),
+            ("latents of columns beyond whole patches", latents[3] % patch, 0),
+        ):
+            if made != wanted:
+                raise UserError(
+                    f"The cache {self.folder} has {what} {made}, the network takes {wanted}; make "
+                    "it with the network's own `components`, or give another `init` or `network`."
+                )
 
 
 def sample_path(folder: Path, key: str) -> Path:

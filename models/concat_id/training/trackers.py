@@ -16,7 +16,7 @@ from idbench.output import note
 
 
 class JsonLines(GeneralTracker):
-    """One JSON object a line, `step` first; rows after `step` are of a session that was killed.
+    """One JSON object a line, `step` first.
 
     Each is said on standard error as well, in words.
     """
@@ -25,13 +25,13 @@ class JsonLines(GeneralTracker):
     requires_logging_directory = False
     main_process_only = True
 
-    def __init__(self, path: Path, step: int, steps: int) -> None:
+    def __init__(self, path: Path, steps: int) -> None:
         super().__init__()
         self.path, self.steps = path, steps
-        self._cut(step)
 
     @on_main_process
-    def _cut(self, step: int) -> None:
+    def cut(self, step: int) -> None:
+        """Remove the rows after `step`, which a training from there writes again."""
         if not self.path.exists():
             return
         kept = []

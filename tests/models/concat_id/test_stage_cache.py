@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -18,12 +19,13 @@ from tiny_stage import make_cache, recipe
 
 from idbench import embedded
 from idbench.cli import main
+from idbench.errors import UserError
 from idbench.models.concat_id import networks
 from idbench.models.concat_id.autoencoder import build_vae
 from idbench.models.concat_id.references import fit_and_pad
 from idbench.models.concat_id.training import cache as caching
 from idbench.models.concat_id.training import components, loop, network, samples
-from idbench.models.concat_id.training.pairs import Pair, Slot, held_out
+from idbench.models.concat_id.training.pairs import Pair, Slot, held_out, read_pairs
 from idbench.types import Video
 from idbench.video import read_video, write_video
 
@@ -135,6 +137,34 @@ def test_cache_goes_on_and_makes_a_sample_anew_when_its_source_changes(
     Image.new("RGB", (9, 9)).save(pairs.parent / "faces" / "2_1.png")
     caching.prepare(settings(pairs), out)
     assert made == ["1.mp4", "2.mp4", "3.mp4", "4.mp4"]  # the last two cannot be made
+
+
+def test_pairs_are_not_held_in_memory(pairs, tiny_parts, tmp_path, monkeypatch):
+    alive, most = weakref.WeakSet(), []
+
+    def read(*arguments):
+        for pair in read_pairs(*arguments):
+            alive.add(pair)
+            most.append(len(alive))
+            yield pair
+
+    monkeypatch.setattr(caching, "read_pairs", read)
+    assert caching.prepare(settings(pairs), tmp_path / "cache")["samples"] == 3
+    assert max(most) <= 3  # of five: one in work, one handed over, one being read
+
+
+def test_a_cache_that_is_half_made_anew_is_no_cache(pairs, tiny_parts, tmp_path, monkeypatch):
+    out = tmp_path / "cache"
+    caching.prepare(settings(pairs), out)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(caching, "write_json", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        caching.prepare(settings(pairs, frames=5), out)
+    with pytest.raises(UserError, match="There is no finished cache"):
+        samples.Cache.open(out)
 
 
 def test_stage_trains_on_the_cache_with_fresh_noise_and_shows_validation(

@@ -23,7 +23,7 @@ def run(tmp_path, capsys):
     def command(*options: str, state: str = "state", **changes: object) -> tuple[str, str]:
         AcceleratorState._reset_state(True)
         path = tmp_path / "tiny.yaml"
-        path.write_text(yaml.safe_dump(recipe(cache, log_every=1, **changes)))
+        path.write_text(yaml.safe_dump(recipe(cache, **changes)))
         with pytest.raises(SystemExit) as stopped:
             main(["train", str(path), "--state", str(tmp_path / state), *options])
         assert not stopped.value.code
@@ -67,3 +67,26 @@ def test_a_training_that_is_stopped_says_how_to_go_on(run, monkeypatch):
     monkeypatch.setattr(loop.Session, "_stopping", lambda session: session.step == 2)
     _, err = run(steps=5)
     assert "Stopped at step 2 of 5; the same command with --resume goes on." in err
+
+
+def test_a_training_that_is_stopped_between_rows_logs_the_same_means(run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Session, "_stopping", lambda session: session.step == 2)
+        run(steps=6, log_every=3, state="stopped")
+    run("--resume", steps=6, log_every=3, state="stopped")
+    run(steps=6, log_every=3, state="whole")
+    means = [
+        [json.loads(line)["loss"] for line in (tmp_path / state / "log.jsonl").open()]
+        for state in ("stopped", "whole")
+    ]
+    assert len(means[0]) == 2 and means[0] == means[1]
+
+
+def test_to_evaluate_leaves_the_log_of_a_training_that_goes_on(run, tmp_path):
+    run(steps=2)
+    log = tmp_path / "state" / "log.jsonl"
+    with log.open("a") as stream:
+        stream.write('{"step": 3, "loss": 1.0}\n')
+    before = log.read_text()
+    run("--evaluate", steps=2)
+    assert log.read_text() == before
