@@ -55,6 +55,8 @@ def load_recipe(name_or_path: str) -> tuple[str, dict[str, Any]]:
         raise unknown("recipe", name_or_path, installed)
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"The recipe {path} is not text in UTF-8; save it as such.") from error
     except yaml.YAMLError as error:
         where = " ".join(str(error).split())
         raise UserError(f"The recipe {path} is no valid YAML ({where}); correct it.") from error

@@ -74,8 +74,8 @@ def train(
                    "\n".join([f"{name}:", *(f"  {line}" for line in planned.lines())]))
         return
     folder = state or Path(".training") / name
-    restarts = any(phase.get("restart") for phase in content.get("phases", ()))
-    if resume and not evaluate and not folder.is_dir() and not restarts:
+    # With phases there may be stored weights to go on from: their trainer says whether there are.
+    if resume and not evaluate and not folder.is_dir() and not content.get("phases"):
         raise UserError(f"There is no state in {folder} to resume; leave out --resume.")
     if not evaluate:
         folder.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,34 @@ from typing import Any
 
 import numpy as np
 
+from idbench.errors import UserError
+
+REQUIRED = (
+    "name", "entry", "data", "latents", "seed", "threads", "bfloat16", "network", "references",
+    "cross", "groups", "batch", "steps", "learning_rate", "weight_decay", "warmup", "decay", "clip",
+    "ema", "text_dropout", "reference_dropout", "log_every", "sample_every", "checkpoint_minutes",
+)
+"""Lines without which a recipe of an embedded transformer says too little."""
+
+
+def check_recipe(recipe: Mapping[str, Any]) -> None:
+    """See that a recipe has all lines, and phases in order.
+
+    Raises:
+        UserError: it does not.
+    """
+    missing = [line for line in REQUIRED if line not in recipe]
+    if missing:
+        raise UserError(f"The recipe lacks {', '.join(missing)}; see `single.yaml`.")
+    phases = recipe.get("phases", [])
+    if not isinstance(phases, list) or not all(
+        isinstance(phase, dict) and isinstance(phase.get("until"), int) for phase in phases
+    ):
+        raise UserError("phases: a list of settings, each with the step `until` which they hold.")
+    ends = [phase["until"] for phase in phases]
+    if ends != sorted(set(ends)) or (ends and ends[0] < 1):
+        raise UserError(f"phases end at {ends}; each must end after the one before.")
+
 
 def pick_group(shares: Mapping[str, float], rng: np.random.Generator) -> str:
     """A group's name, drawn by share."""

@@ -36,7 +36,7 @@ from idbench.models.concat_id.networks import (
     build_transformer,
 )
 from idbench.models.concat_id.optimisers import Optimiser
-from idbench.models.concat_id.schedule import learning_rate, phase_at, pick_group
+from idbench.models.concat_id.schedule import check_recipe, learning_rate, phase_at, pick_group
 from idbench.models.concat_id.state import Average, Clock, Log, save_atomically
 
 
@@ -115,6 +115,7 @@ def train(
     and the embedded weights (averaged). `resume` goes on from the checkpoint; without one, from
     the embedded weights where a phase restarts at their step.
     """
+    check_recipe(recipe)
     if evaluate:
         from idbench.models.concat_id.evaluate import evaluate_recipe
 

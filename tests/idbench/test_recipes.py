@@ -47,10 +47,12 @@ def test_mistakes_are_one_sentence(world: World, recipe: Path) -> None:
     broken = world.folder / "broken.yaml"
     broken.write_text("trainer: no.such:train\n")
     (world.folder / "empty.yaml").write_text("steps: 3\n")
+    (world.folder / "latin.yaml").write_bytes("trainer: é\n".encode("latin-1"))
     for arguments, words in (
         (("train", "arcfase"), "did you mean 'arcface'?"),
         (("train", "gone.yaml"), "The recipe gone.yaml is missing"),
         (("train", "empty.yaml"), "names no trainer"),
+        (("train", "latin.yaml"), "is not text in UTF-8"),
         (("train", "broken.yaml"), "cannot be loaded"),
         (("train", "small.yaml", "--set", "stepps=3"), "did you mean 'steps'?"),
         (("train", "small.yaml", "--resume"), "no state in .training/small to resume"),

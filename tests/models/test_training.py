@@ -154,6 +154,18 @@ def test_resuming_without_a_checkpoint_is_refused(home, monkeypatch, tmp_path):
         training.train(recipe(phases=phases), home / "other", resume=True)
 
 
+@pytest.mark.parametrize(("change", "said"), [
+    ({"ema": None}, "lacks ema"),
+    ({"phases": "all"}, "a list of settings"),
+    ({"phases": [{"cross": 1.0}]}, "a list of settings"),
+    ({"phases": [{"until": 5}, {"until": 5}]}, "must end after"),
+])
+def test_a_recipe_with_faults_is_one_sentence(home, change, said):
+    content = {k: v for k, v in recipe(**change).items() if v is not None}
+    with pytest.raises(UserError, match=said):
+        training.train(content, home / "x")
+
+
 def test_minutes_end_a_training_with_a_checkpoint_and_weights(home, monkeypatch, tmp_path):
     from idbench import embedded
 
