@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
@@ -74,3 +76,11 @@ def prepare(folder: Path, run_folders: Sequence[Path], clip: Path, suite: Path) 
         shutil.copyfile(portrait, person / "front.png")
     (folder / "mine" / "prompts.csv").write_text(
         "prompt,category,people\nA person smiles.,expression,1\nTwo people talk.,scene,2\n")
+    write_longer_recipe(folder / "my_single.yaml")
+
+
+def write_longer_recipe(path: Path) -> None:
+    """The copy of `single.yaml` with one phase more that docs/training.md speaks of."""
+    recipe = yaml.safe_load((ROOT / "models/concat_id/recipes/single.yaml").read_text())
+    recipe["phases"].append({"until": 20000, "restart": True})
+    path.write_text(yaml.safe_dump({**recipe, "steps": 20000}))

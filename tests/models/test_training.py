@@ -8,6 +8,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from shown_commands import write_longer_recipe
 
 from idbench.errors import UserError
 from idbench.models.concat_id import data, latents, schedule
@@ -15,6 +16,7 @@ from idbench.models.concat_id import train as training
 from idbench.models.concat_id.latents import Batch
 from idbench.models.concat_id.networks import build_scheduler
 from idbench.prompts.avatars.scene import Person, Scene
+from idbench.recipes import load_recipe
 
 from .conftest import TRANSFORMER
 
@@ -140,6 +142,13 @@ def test_a_phase_that_restarts_needs_only_the_stored_weights(home, monkeypatch, 
     assert stored["steps"] == 8
     training.train(recipe(phases=phases, optimiser="muon"), home / "again")
     assert embedded.entry("transformer_tiny")["sha256"] == stored["sha256"]
+
+
+def test_the_embedded_stage_one_can_be_trained_on_as_the_docs_say(tmp_path):
+    write_longer_recipe(tmp_path / "my_single.yaml")
+    _, longer = load_recipe(str(tmp_path / "my_single.yaml"))
+    step = training.restart_of_embedded(longer, tmp_path / "checkpoint.pt")
+    assert step == load_recipe("single")[1]["steps"]
 
 
 def test_resuming_without_a_checkpoint_is_refused(home, monkeypatch, tmp_path):
