@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -235,15 +235,27 @@ def jobs_of(sets: Sequence[RenderSet]) -> Iterator[tuple[RenderSet, int]]:
         yield sets[i], k
 
 
+def in_processes(
+    function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], workers: int, what: str
+) -> None:
+    """Call `function` with the arguments of each job, in `workers` processes, with a bar."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    from tqdm import tqdm
+
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        futures = [pool.submit(function, *job) for job in jobs]
+        for future in tqdm(futures, desc=what):
+            future.result()
+
+
 def render(
     recipe: dict[str, Any], state_dir: Path, resume: bool = True, evaluate: bool = False
 ) -> dict[str, Any]:
     """Trainer of recipe `data`: render what is missing with `workers` processes."""
-    import multiprocessing
     import time
-    from concurrent.futures import ProcessPoolExecutor
-
-    from tqdm import tqdm
 
     del resume, evaluate  # finished shards always stay
     folder = Path(state_dir)
@@ -253,13 +265,9 @@ def render(
         for s, k in jobs_of(sets)
         if not (folder / s.name / f"{k:05d}").exists()
     ]
-    start, frames = time.monotonic(), 0
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(recipe.get("workers", 2), mp_context=context) as pool:
-        futures = [pool.submit(render_shard, *job) for job in jobs]
-        for job, future in tqdm(list(zip(jobs, futures, strict=True)), desc="render shards"):
-            future.result()
-            frames += job[0].shard * job[0].frames
+    start = time.monotonic()
+    in_processes(render_shard, jobs, recipe.get("workers", 2), "render shards")
+    frames = sum(described.shard * described.frames for described, *_ in jobs)
     seconds = time.monotonic() - start
     total = sum(s.scenes for s in sets)
     return {"scenes": total, "rendered_frames": frames, "seconds": round(seconds, 1)}

@@ -21,6 +21,7 @@ import numpy as np
 from idbench import embedded
 from idbench.errors import UserError
 from idbench.files import sha256_once
+from idbench.models.concat_id.devices import check_device
 from idbench.models.concat_id.layouts import listed
 from idbench.models.concat_id.references import (
     ALIGNMENTS,
@@ -28,7 +29,6 @@ from idbench.models.concat_id.references import (
     Prepared,
     prepare,
 )
-from idbench.models.concat_id.video_pipeline import check_device
 from idbench.names import unknown
 
 Locate = Callable[[np.ndarray], np.ndarray]

@@ -23,10 +23,11 @@ from idbench.models.concat_id.checkpoints import names_in
 from idbench.models.concat_id.convert import WAN_SHIFT
 from idbench.models.concat_id.convert_sat import TEXT_TOKENS
 from idbench.models.concat_id.defaults import COGVIDEOX, WAN, Defaults
+from idbench.models.concat_id.devices import check_device
 from idbench.models.concat_id.layouts import listed
 from idbench.models.concat_id.pipeline import ConcatIDPipeline
 from idbench.models.concat_id.training import adapters
-from idbench.models.concat_id.video_pipeline import VideoPipeline, check_device
+from idbench.models.concat_id.video_pipeline import VideoPipeline
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 from idbench.models.concat_id.wan_pipeline import ConcatIDWanPipeline
 

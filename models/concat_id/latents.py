@@ -90,35 +90,29 @@ def save_array(path: Path, array: np.ndarray) -> None:
     os.replace(temporary, path)
 
 
-class ShardEncoder:
-    """Encodes one shard after the other; its networks are loaded once."""
-
-    def __init__(self, threads: int) -> None:
-        from idbench.models.concat_id.networks import load_text_encoder, load_vae
-        from idbench.models.concat_id.subjects import ReferenceEmbedder
-
-        torch.set_num_threads(threads)
-        self.vae, self.text = load_vae(), load_text_encoder()
-        speed_up_single_frames(self.vae)
-        self.embedder = ReferenceEmbedder()
-
-    def __call__(self, described: data.RenderSet, source: Path, target: Path, seed: int) -> None:
-        """Write what is missing in `target` of the rendered shard `source`."""
-        from idbench.models.concat_id import subjects
-
-        encode_shard(self.vae, self.text.numpy, source, target, seed, described.frames >= 9)
-        subjects.embed_shard(self.embedder, source, target)
-        if described.people == 1:
-            subjects.encode_subjects(self.vae, source, target, seed)
-
-
 @cache
-def _encoder(threads: int) -> ShardEncoder:
-    return ShardEncoder(threads)
+def _networks(threads: int) -> tuple[Any, Any, Any]:
+    """Autoencoder, text encoder and embedder of references, loaded once a process."""
+    from idbench.models.concat_id.networks import load_text_encoder, load_vae
+    from idbench.models.concat_id.subjects import ReferenceEmbedder
+
+    torch.set_num_threads(threads)
+    vae = load_vae()
+    speed_up_single_frames(vae)
+    return vae, load_text_encoder(), ReferenceEmbedder()
 
 
-def _encode(threads: int, *job: Any) -> None:
-    _encoder(threads)(*job)
+def _encode_all(
+    described: data.RenderSet, source: Path, target: Path, seed: int, threads: int
+) -> None:
+    """Write what is missing in `target` of the rendered shard `source`."""
+    from idbench.models.concat_id import subjects
+
+    vae, text, embedder = _networks(threads)
+    encode_shard(vae, text.numpy, source, target, seed, described.frames >= 9)
+    subjects.embed_shard(embedder, source, target)
+    if described.people == 1:
+        subjects.encode_subjects(vae, source, target, seed)
 
 
 def prepare(
@@ -128,24 +122,16 @@ def prepare(
 
     `workers` processes with `threads` threads each.
     """
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    from tqdm import tqdm
-
     del resume, evaluate  # finished shards always stay
     folder = Path(state_dir)
     rendered = folder.parent / recipe["data"]
     jobs = [
-        (described, path, folder / described.name / path.name, recipe["seed"])
+        (described, path, folder / described.name / path.name, recipe["seed"],
+         recipe.get("threads", 1))
         for described, number in data.jobs_of(data.sets_of(data.load_recipe(recipe["data"])))
         if (path := rendered / described.name / f"{number:05d}").exists()
     ]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(recipe.get("workers", 2), mp_context=context) as pool:
-        futures = [pool.submit(_encode, recipe.get("threads", 1), *job) for job in jobs]
-        for future in tqdm(futures, desc="encode shards"):
-            future.result()
+    data.in_processes(_encode_all, jobs, recipe.get("workers", 2), "encode shards")
     return {"shards": len(jobs)}
 
 

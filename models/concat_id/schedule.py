@@ -60,6 +60,12 @@ def phase_at(step: int, recipe: Mapping[str, Any]) -> tuple[dict[str, Any], int]
     return {**recipe, "steps": recipe["steps"] - start}, step - start
 
 
+def restarts_at(step: int, recipe: Mapping[str, Any]) -> bool:
+    """Whether a phase with `restart: true` begins at this step."""
+    settings, since = phase_at(step, recipe)
+    return since == 0 and bool(settings.get("restart"))
+
+
 def learning_rate(step: int, recipe: Mapping[str, Any]) -> float:
     """Warm-up, constant, then linear decay over the last `decay` share of the phase's steps."""
     settings, step = phase_at(step, recipe)

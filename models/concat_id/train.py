@@ -36,7 +36,13 @@ from idbench.models.concat_id.networks import (
     build_transformer,
 )
 from idbench.models.concat_id.optimisers import Optimiser
-from idbench.models.concat_id.schedule import check_recipe, learning_rate, phase_at, pick_group
+from idbench.models.concat_id.schedule import (
+    check_recipe,
+    learning_rate,
+    phase_at,
+    pick_group,
+    restarts_at,
+)
 from idbench.models.concat_id.state import Average, Clock, Log, save_atomically
 
 
@@ -135,8 +141,8 @@ def train(
     seen, started = 0, time.monotonic()
     while run.step < recipe["steps"] and not run.clock.over():
         rng = np.random.default_rng([recipe["seed"], run.step])
-        settings, since = phase_at(run.step, recipe)
-        if settings.get("restart") and since == 0:
+        settings, _ = phase_at(run.step, recipe)
+        if restarts_at(run.step, recipe):
             run.restart()
         group = pick_group(settings["groups"], rng)
         size = settings["batch"][group.partition("_")[0]]
@@ -187,10 +193,9 @@ def restart_of_embedded(recipe: Mapping[str, Any], checkpoint: Path) -> int:
         UserError: it does not, so without `checkpoint` there is nothing to go on from.
     """
     known = embedded.entries().get(recipe["entry"])
-    if known is not None and known["recipe"] == recipe["name"]:
-        settings, since = phase_at(known["steps"], recipe)
-        if settings.get("restart") and since == 0:
-            return int(known["steps"])
+    if (known is not None and known["recipe"] == recipe["name"]
+            and restarts_at(known["steps"], recipe)):
+        return int(known["steps"])
     raise UserError(f"There is no {checkpoint} to resume from; leave out --resume.")
 
 
@@ -232,7 +237,6 @@ class Run:
         )
         self.clock = Clock(recipe.get("minutes"), recipe["checkpoint_minutes"], used)
 
-    @torch.no_grad()
     def restart(self) -> None:
         """Go on from the averaged weights, rounded as they are stored, with a new optimiser.
 

@@ -43,17 +43,6 @@ def check_steps(steps: int, scheduler: Any) -> None:
         raise UserError(f"At most {most} steps can be taken, not {steps}; lower steps.")
 
 
-def check_device(device: str) -> None:
-    """Raise UserError unless tensors can be brought to `device` and read there."""
-    try:
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-        raise UserError(
-            f"Networks cannot be brought to {device} ({str(error).splitlines()[0][:120]}); take "
-            "device=cpu, or a device that is here."
-        ) from error
-
-
 class VideoPipeline(DiffusionPipeline):
     """Base of the pipelines. `enable_model_cpu_offload` and its like are diffusers' own."""
 

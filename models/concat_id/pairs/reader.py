@@ -10,14 +10,13 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
-import torch
 
-from idbench.errors import UserError
 from idbench.files import write_bytes
 from idbench.metrics.faces.align import align_crops, similarity_transforms
 from idbench.metrics.faces.detect import Faces, find_faces, make_detector
 from idbench.metrics.networks import sources
 from idbench.metrics.protocols import Detection
+from idbench.models.concat_id.devices import check_device
 from idbench.models.concat_id.face_tools import alignment_of
 from idbench.models.concat_id.pairs import faces as people_in
 from idbench.models.concat_id.pairs import quality, subjects
@@ -76,7 +75,7 @@ class FaceReader:
 
     def __init__(self, settings: ReaderSettings) -> None:
         self.settings = settings
-        _check_device(settings.device)
+        check_device(settings.device)
         named = sources.parse(settings.weights)
         pack = sources.pack_folder(named)
         self.detection = EMBEDDED if pack is None else PACK
@@ -227,16 +226,6 @@ def encode(image: np.ndarray) -> bytes:
     if not done:
         raise ValueError(f"cannot encode a picture of shape {image.shape}")
     return data.tobytes()
-
-
-def _check_device(name: str) -> None:
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"The device {name!r} cannot be used ({str(error).splitlines()[0]}); take cpu, or mend "
-            "what is said."
-        ) from error
 
 
 def _confident(faces: Faces, minimum: float) -> Faces:

@@ -21,7 +21,7 @@ from idbench.errors import UserError
 from idbench.files import DiskFull, sha256_json
 from idbench.models.concat_id.pairs import tables
 from idbench.models.concat_id.pairs.faces import VideoRecord
-from idbench.models.concat_id.pairs.subjects import BESIDE
+from idbench.models.concat_id.pairs.subjects import BESIDE, beside
 from idbench.names import nearest
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
@@ -294,5 +294,6 @@ def _walk(folder: Path, out: Path) -> Iterator[tuple[Path, list[Path]]]:
                 continue
             if not file.isprintable():  # bytes that are no UTF-8, line breaks
                 raise UserError(f"The name of the video {file!r} cannot be written; rename it.")
-            pictures = (f"{Path(file).stem}.{kind}.png" for kind in BESIDE)
-            yield Path(place) / file, [Path(place) / p for p in pictures if p in names]
+            path = Path(place) / file
+            pictures = (beside(path, kind) for pair in BESIDE.items() for kind in pair)
+            yield path, [picture for picture in pictures if picture.name in names]

@@ -25,12 +25,17 @@ from idbench.files import atomic_path
 from idbench.pictures import UnreadablePicture, open_rgb
 
 MODES = ("files", "parser", "none")
-BESIDE = ("garment", "garment-mask", "background", "person-mask")
-"""Of the pictures beside a video: `clip.KIND.png`."""
+BESIDE = {"garment": "garment-mask", "background": "person-mask"}
+"""Of the pictures beside a video: what is used as it is, and what it is made with otherwise."""
 MINIMUM_SHARE = 0.01
 """A garment that fills less of the frame is no reference."""
 WINDOW = 2.6
 """Side of the parser's window, in heights of the face's box (what it was trained on)."""
+
+
+def beside(video: Path, kind: str) -> Path:
+    """Where a picture for a video lies: `clip.KIND.png` beside `clip.mp4`."""
+    return video.with_name(f"{video.stem}.{kind}.png")
 
 
 def prepare(
@@ -50,10 +55,7 @@ def prepare(
     """
     made: dict[str, np.ndarray | None] = {"garment": None, "background": None}
     if mode == "files":
-        made = {
-            "garment": _from_files(video, frame, "garment", "garment-mask"),
-            "background": _from_files(video, frame, "background", "person-mask"),
-        }
+        made = {kind: _from_files(video, frame, kind, mask) for kind, mask in BESIDE.items()}
     elif mode == "parser" and frame is not None:
         garment, person = parse(*frame)
         made = {
@@ -113,10 +115,10 @@ def parse(image: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _from_files(
     video: Path, frame: tuple[np.ndarray, np.ndarray] | None, plain: str, mask: str
 ) -> np.ndarray | None:
-    path = video.with_name(f"{video.stem}.{plain}.png")
+    path = beside(video, plain)
     if path.is_file():
         return _image(path, "RGB")
-    path = video.with_name(f"{video.stem}.{mask}.png")
+    path = beside(video, mask)
     if not path.is_file() or frame is None:
         return None
     found = _image(path, "L") > 127

@@ -226,5 +226,5 @@ def test_a_parser_that_would_show_chance_or_a_traceback_is_refused(tmp_path, spo
 
 def test_a_device_that_is_not_here_is_said(tmp_path):
     parser = str(make_parser(tmp_path / "parser", 1))
-    with pytest.raises(UserError, match="cannot be brought to gpu"):
+    with pytest.raises(UserError, match="device 'gpu' cannot be used"):
         face_tools.load_tools(parser=parser, device="gpu")

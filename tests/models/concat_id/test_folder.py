@@ -219,7 +219,7 @@ def test_a_base_of_another_kind_is_refused(made, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [({"frames": 6}, "k \\+ 1 frames, not 6"), ({"height": 30}, "must be multiples of"),
-     ({"device": "cuda:7"}, "cannot be brought|cannot be loaded")],
+     ({"device": "cuda:7"}, "cannot be used|cannot be loaded")],
 )
 def test_impossible_settings_are_refused(made, sample, settings, words):
     model = ConcatID(weights=str(made[2]), **{**TINY, **settings})

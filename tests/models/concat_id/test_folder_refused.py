@@ -96,7 +96,7 @@ def test_a_device_that_is_not_here_is_said_before_loading(folder, options, monke
     from idbench.models.concat_id import folder as module
 
     monkeypatch.setattr(module, "_load", lambda *_: pytest.fail("loaded"))
-    refused(folder, "Networks cannot be brought to", **options)
+    refused(folder, "cannot be used", **options)
 
 
 def test_the_index_is_among_the_files_that_matter(folder):
