@@ -1,0 +1,114 @@
+"""Files as pydantic models: one class is both what is in memory and what is on disk.
+
+Every file that idbench writes and reads back has a subclass of `Stored`. `read` and `write` are the
+only way to the disk, so that a damaged file is one sentence wherever it is read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from idbench.errors import UserError
+from idbench.files import write_text
+from idbench.names import nearest
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Part(BaseModel):
+    """A part of a stored file. Fields of later versions are kept, not refused."""
+
+    model_config = ConfigDict(
+        extra="allow", strict=True, allow_inf_nan=False, protected_namespaces=(),
+        validate_by_name=True, validate_by_alias=True, serialize_by_alias=True,
+    )
+
+
+class Stored(Part):
+    """A JSON file.
+
+    Attributes:
+        SCHEMA: the newest version that this idbench reads.
+        FIX: what a user can do about a damaged file, the end of a sentence.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+    FIX: ClassVar[str] = "restore it or remove it"
+
+    schema_: int = Field(1, alias="schema", ge=1, description="version of this form")
+
+    @field_validator("schema_")
+    @classmethod
+    def _known(cls, version: int) -> int:
+        if version > cls.SCHEMA:
+            raise ValueError(
+                f"written by a newer idbench, this one reads up to {cls.SCHEMA}: update idbench"
+            )
+        return version
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The file at `path`.
+
+        Raises:
+            UserError: missing, unreadable, no JSON, of a newer idbench, or with a wrong field;
+                names the file and the field.
+        """
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}); check the path.") from error
+        return cls.parse(data, path)
+
+    @classmethod
+    def parse(cls, data: bytes, where: object) -> Self:
+        """The model in the JSON text `data`; `where` names it in errors, as in `read`."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            raise UserError(explain(error, where, cls, cls.FIX)) from error
+
+    def json_text(self) -> str:
+        """The JSON text, as `write` writes it."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    def write(self, path: Path) -> None:
+        """Write the file atomically."""
+        write_text(path, self.json_text())
+
+
+def validate(
+    model: type[Model], value: Any, where: object, fix: str = "correct it"
+) -> Model:
+    """`value` as `model`.
+
+    Raises:
+        UserError: the first fault, as one sentence that names `where` and the field.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise UserError(explain(error, where, model, fix)) from error
+
+
+def explain(error: ValidationError, where: object, model: type[BaseModel], fix: str) -> str:
+    """The first fault of a validation as one sentence."""
+    # A misspelt field is both unknown and missing: the first says more.
+    fault = min(error.errors(), key=lambda f: f["type"] != "extra_forbidden")
+    name = ".".join(str(part) for part in fault["loc"])
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "json_invalid":
+        return f"{where} is not valid JSON ({message.removeprefix('Invalid JSON: ')}); {fix}."
+    if fault["type"] == "extra_forbidden":
+        match = nearest(str(fault["loc"][-1]), model.model_fields)
+        known = ", ".join(model.model_fields)
+        hint = f"did you mean {match!r}?" if match else f"known are {known}."
+        return f"{where} has an unknown field {name!r}: {hint}"
+    if fault["type"] == "missing":
+        return f"{where} lacks the field {name!r}; {fix}."
+    if not name:
+        return f"{where} is damaged ({message}); {fix}."
+    return f"{where}: the field {name!r} is wrong ({message[:1].lower()}{message[1:]}); {fix}."
