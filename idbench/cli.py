@@ -46,7 +46,7 @@ SHORT_HELP = {
     "diff": "Show what differs between two runs, and which samples moved most.",
     "leaderboard": "Rank runs and submissions on one sortable page.",
     "figure": "Draw figures of runs for papers.",
-    "export": "Write a run for Hugging Face datasets, TensorBoard or MLflow.",
+    "export": "Write a run for Hugging Face datasets or TensorBoard.",
     "study": "Let people compare the videos of runs, blind.",
     "list": "List models, metrics, suites, protocols, weights, recipes.",
     "train": "Train an embedded network by its recipe.",

@@ -1,4 +1,4 @@
-"""`idbench export`: a run for Hugging Face datasets, TensorBoard or MLflow."""
+"""`idbench export`: a run for Hugging Face datasets or TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,63 +11,56 @@ import click
 from idbench.commands import options as opt
 from idbench.errors import UserError
 
-TARGETS = ("datasets", "tensorboard", "mlflow")
 
-
-@click.command(short_help="Write a run for Hugging Face datasets, TensorBoard or MLflow.")
+@click.command(short_help="Write a run for Hugging Face datasets or TensorBoard.")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--to", required=True, type=click.Choice(TARGETS), help="For which tool.")
 @click.option(
-    "--out", metavar="FOLDER",
-    help="Where to write; of mlflow also the address of a server. Default: exports/TO/NAME, with "
-         "mlflow exports/mlflow for all runs.",
+    "--to", required=True, type=click.Choice(("datasets", "tensorboard")), help="For which tool."
+)
+@click.option(
+    "--out", metavar="FOLDER", type=click.Path(path_type=Path),
+    help="Where to write. Default: exports/TO/NAME.",
 )
 @click.option(
     "--step", type=click.IntRange(min=0), default=0, show_default=True,
-    help="Of tensorboard and mlflow: the step of the values, such as that of a checkpoint.",
+    help="tensorboard only: the step of the values, such as that of a checkpoint.",
 )
 @click.option(
     "--frames", type=click.IntRange(min=0, max=64), default=0, show_default=True,
-    help="Of tensorboard and mlflow: so many frames of each video as a picture; 0: none.",
+    help="tensorboard only: frames of each video to write as one picture; 0: none.",
 )
-@click.option("--check", is_flag=True, help="Of datasets: load what was written, offline.")
+@click.option("--check", is_flag=True, help="datasets only: load what was written, offline.")
 @opt.json_option
 def export(
-    run: Path, to: str, out: str | None, step: int, frames: int, check: bool, as_json: bool
+    run: Path, to: str, out: Path | None, step: int, frames: int, check: bool, as_json: bool
 ) -> None:
     """Write the scored RUN for another tool.
 
     \b
     datasets     parquet and videos, for datasets.load_dataset(FOLDER)
     tensorboard  an event file, for tensorboard --logdir FOLDER
-    mlflow       parameters, metrics and files in a tracking folder or server
 
-    A value that is missing is missing there too, with its coverage beside, and never 0.
+    A missing value stays missing there, with its coverage beside it; it is never 0.
     """
     from idbench.runs import Run
 
     if to == "datasets" and (step or frames):
-        raise UserError("--step and --frames are for tensorboard and mlflow; leave them out.")
+        raise UserError("--step and --frames are for tensorboard; leave them out.")
     if to != "datasets" and check:
         raise UserError("--check is for datasets; leave it out.")
     opened = Run.open(run)
-    name = run.resolve().name
-    target = out or str(Path("exports", to, *([] if to == "mlflow" else [name])))
-    told: dict[str, Any] = {"run": str(run), "to": to, "out": target}
+    target = out or Path("exports", to, run.resolve().name)
+    told: dict[str, Any] = {"run": str(run), "to": to, "out": str(target)}
     if to == "datasets":
         from idbench.exporting import hugging_face
 
-        told["rows"] = hugging_face.export(opened, Path(target))
+        told["rows"] = hugging_face.export(opened, target)
         if check:
-            told["loaded"] = hugging_face.check(Path(target))
-    elif to == "tensorboard":
+            told["loaded"] = hugging_face.check(target)
+    else:
         from idbench.exporting import tensorboard
 
-        told["file"] = str(tensorboard.export(opened, Path(target), step, frames))
-    else:
-        from idbench.exporting import mlflow
-
-        told["mlflow_run"] = mlflow.export(opened, target, step, frames)
+        told["file"] = str(tensorboard.export(opened, target, step, frames))
     click.echo(json.dumps(told, indent=2) if as_json else _words(told))
 
 
@@ -76,6 +69,4 @@ def _words(told: dict[str, Any]) -> str:
         rows = ", ".join(f"{count} {part}" for part, count in told["rows"].items())
         loaded = "; loads with datasets" if "loaded" in told else ""
         return f"Dataset: {told['out']}: {rows}{loaded}"
-    if told["to"] == "tensorboard":
-        return f"TensorBoard: {told['file']}"
-    return f"MLflow: run {told['mlflow_run']} in {told['out']}"
+    return f"TensorBoard: {told['file']}"

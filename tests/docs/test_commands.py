@@ -36,8 +36,6 @@ ONLY_READ = {
     r"study serve": "waits for voters; tests/reports/test_study_browser.py votes",
     r"check .*(--embeddings|embeddings\.zip)": "needs a run of real networks; "
                                                "tests/idbench/test_gate_cached.py runs it",
-    r"export .*--to mlflow": "mlflow excludes the pinned pandas; tests/reports/test_exports.py "
-                             "runs it on a stand-in",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +97,27 @@ def test_real_footage_is_read() -> None:
     # A car's inside: neither black nor white, and coloured.
     assert 40 < video.frames.mean() < 200
     assert np.ptp(video.frames.mean((0, 1, 2))) > 1
+
+
+@pytest.mark.parametrize("matrix, corner", [
+    # ISO/IEC 14496-12: x' = a x + c y, y' = b x + d y, with y downwards; matrix is (a, b, c, d).
+    ((0, 1, -1, 0), (0, -1)),  # a quarter turn clockwise: the top left corner goes to the top right
+    ((0, -1, 1, 0), (-1, 0)),  # counter-clockwise: to the bottom left
+    ((-1, 0, 0, -1), (-1, -1)),  # half a turn: to the bottom right
+])
+def test_a_phones_rotation_is_applied_in_its_direction(
+    tmp_path: Path, matrix: tuple[int, ...], corner: tuple[int, int]
+) -> None:
+    frames = np.zeros((3, 48, 80, 3), np.uint8)
+    frames[:, :16, :16] = 255  # the top left corner is white
+    path = tmp_path / "a.mp4"
+    write_video(path, Video(frames, 8.0))
+    data = bytearray(path.read_bytes())
+    start = data.index(b"tkhd") + 44  # past type, flags, times, duration, layer and volume
+    a, b, c, d = (n * 0x10000 for n in matrix)
+    data[start:start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    turned = read_video(path).frames[0]
+    assert turned.shape[:2] == ((80, 48) if matrix[0] == 0 else (48, 80))
+    corners = {(y, x): turned[y, x].mean() > 128 for y in (0, -1) for x in (0, -1)}
+    assert [place for place, white in corners.items() if white] == [corner]

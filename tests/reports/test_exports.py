@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -142,88 +141,7 @@ def test_a_metric_scored_nowhere_has_coverage_and_no_mean(
     assert events.Scalars("viclip/coverage")[0].value == 0
 
 
-class Client:
-    """Stands in for mlflow.MlflowClient: notes what it is told."""
-
-    made: list[Client] = []
-
-    def __init__(self, tracking_uri: str) -> None:
-        self.address = tracking_uri
-        self.experiment: dict[str, Any] = {}
-        self.params: dict[str, str] = {}
-        self.metrics: dict[str, tuple[float, int]] = {}
-        self.files: set[str] = set()
-        self.ended: str | None = None
-        self.made.append(self)
-
-    def get_experiment_by_name(self, name: str) -> None:
-        return None
-
-    def create_experiment(self, name: str, artifact_location: str | None) -> str:
-        self.experiment = {"name": name, "place": artifact_location}
-        return "3"
-
-    def create_run(self, experiment: str, run_name: str, tags: dict[str, str]) -> Any:
-        assert experiment == "3"
-        return types.SimpleNamespace(info=types.SimpleNamespace(run_id="r1"))
-
-    def log_param(self, run: str, key: str, value: str) -> None:
-        assert key not in self.params and len(value) <= 500
-        self.params[key] = value
-
-    def log_metric(self, run: str, key: str, value: float, step: int) -> None:
-        assert np.isfinite(value)
-        self.metrics[key] = (value, step)
-
-    def log_artifact(self, run: str, path: str) -> None:
-        self.files.add(Path(path).name)
-
-    def log_artifacts(self, run: str, folder: str) -> None:
-        self.files |= {p.relative_to(folder).as_posix() for p in Path(folder).rglob("*.*")}
-
-    def set_terminated(self, run: str, status: str) -> None:
-        self.ended = status
-
-
-@pytest.fixture
-def mlflow(monkeypatch: pytest.MonkeyPatch) -> list[Client]:
-    monkeypatch.setitem(sys.modules, "mlflow", types.SimpleNamespace(MlflowClient=Client))
-    monkeypatch.setattr(Client, "made", [])
-    return Client.made
-
-
-def test_mlflow_is_told_everything(
-    run_folder: Path, tmp_path: Path, mlflow: list[Client]
-) -> None:
-    target = tmp_path / "tracking"
-    ran(run_folder, "--to", "mlflow", "--out", target, "--step", 5, "--frames", 2)
-    (client,) = mlflow
-    assert client.address == f"sqlite:///{target / 'mlflow.db'}" and target.is_dir()
-    assert client.experiment["name"] == "idbench avatars multi strict-v1"
-    assert client.experiment["place"] == (target / "artifacts").as_uri()
-    assert client.params["model.settings.steps"] == "8"
-    estimates = tables.measured([Run.open(run_folder)]).rows[0].estimates
-    assert client.metrics["arcsim/mean"] == (estimates["arcsim"].mean, 5)
-    assert client.metrics["arcsim/coverage"] == (pytest.approx(4 / 6), 5)
-    assert {"run.json", "scores.parquet", "table.md", "unscored.json"} <= client.files
-    assert sum(name.endswith(".png") for name in client.files) == 5
-    assert client.ended == "FINISHED"
-
-
-def test_mlflow_takes_a_server_and_says_what_failed(
-    run_folder: Path, mlflow: list[Client], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise OSError("gone")
-
-    monkeypatch.setattr(Client, "log_metric", fail)
-    with pytest.raises(OSError, match="gone"):
-        ran(run_folder, "--to", "mlflow", "--out", "http://localhost:5000")
-    assert mlflow[0].address == "http://localhost:5000" and mlflow[0].ended == "FAILED"
-
-
-@pytest.mark.parametrize(("to", "more"), [
-    ("tensorboard", ()), ("mlflow", ()), ("datasets", ("--check",))])
+@pytest.mark.parametrize(("to", "more"), [("tensorboard", ()), ("datasets", ("--check",))])
 def test_a_missing_extra_is_named(
     run_folder: Path, tmp_path: Path, to: str, more: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
@@ -234,6 +152,6 @@ def test_a_missing_extra_is_named(
 
 
 def test_options_of_another_target_are_refused(run_folder: Path) -> None:
-    for arguments in (("--to", "datasets", "--frames", 2), ("--to", "mlflow", "--check")):
+    for arguments in (("--to", "datasets", "--frames", 2), ("--to", "tensorboard", "--check")):
         with pytest.raises(UserError, match="leave"):
             ran(run_folder, *arguments)
