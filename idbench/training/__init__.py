@@ -1,0 +1,1 @@
+"""The parts that all trainings share: loop, checkpoints, schedule, averaged weights, log."""

@@ -1,0 +1,128 @@
+"""Trains modules on one device: optimiser, averaged weights and one checkpoint file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from idbench.errors import UserError
+from idbench.files import sha256_json
+from idbench.output import note
+from idbench.training import save
+from idbench.training.average import Average
+from idbench.training.log import Log
+from idbench.training.loop import Pace, Progress, Values, run
+
+CHECKPOINT = "checkpoint.pt"
+FREE = (
+    "name", "description", "trainer", "steps", "minutes", "threads", "validation", "evaluation",
+    "log_every", "evaluate_every", "checkpoint_minutes",
+)
+"""Settings of a recipe that may change between the sessions of one training."""
+
+
+def pace_of(recipe: Mapping[str, Any], **changes: Any) -> Pace:
+    """The pace that a recipe's fields give; a checkpoint a minute by default."""
+    names = ("steps", "minutes", "log_every", "checkpoint_minutes")
+    given = {name: recipe[name] for name in names if name in recipe}
+    return Pace(**{"checkpoint_minutes": 1.0, **given, **changes})
+
+
+def fit(
+    recipe: Mapping[str, Any],
+    folder: Path,
+    modules: Mapping[str, nn.Module],
+    optimiser: torch.optim.Optimizer,
+    loss_of: Callable[[int], tuple[torch.Tensor, Values]],
+    *,
+    rate: Callable[[int], float],
+    resume: bool,
+    average: Average | None = None,
+    after: Callable[[int], object] = lambda step: None,
+    pace: Pace | None = None,
+) -> int:
+    """Train `modules` by a recipe; returns the finished steps.
+
+    Keeps `checkpoint.pt` and `log.jsonl` in `folder`.
+
+    Args:
+        recipe: fields of `pace_of`, and `clip`, the largest norm of the gradient (default 1).
+            A checkpoint of a recipe that differs outside `FREE` is refused.
+        loss_of: the loss of a step and further values to log. It must depend on the step, the
+            modules and torch's random generator only.
+        rate: the learning rate of a step.
+        after: see `loop.run`.
+        pace: in place of the recipe's own.
+
+    Raises:
+        Interrupted: a signal came; the checkpoint is written.
+        UserError: a damaged checkpoint, one of another recipe, or a loss that is not finite.
+    """
+    path, progress = Path(folder) / CHECKPOINT, Progress()
+    pace = pace or pace_of(recipe)
+    identity = sha256_json({k: v for k, v in recipe.items() if k not in FREE})
+    log = Log(path.parent / "log.jsonl", pace.steps)
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    clip = float(recipe.get("clip", 1.0))
+    for module in modules.values():
+        module.train()
+    if resume and path.is_file():
+        stored = save.load(path)
+        if stored.get("identity") != identity:
+            raise UserError(
+                f"{path} was written by another version of this recipe; train without --resume, "
+                "or restore the recipe."
+            )
+        load_modules(stored, modules)
+        optimiser.load_state_dict(stored["optimiser"])
+        if average is not None:
+            average.load(stored["average"])
+        save.restore_random_state(stored["random"])
+        progress = Progress(**stored["progress"])
+        note(f"resuming at step {progress.step} of {pace.steps}")
+    log.cut(progress.step)
+
+    def advance(step: int) -> Values:
+        for group in optimiser.param_groups:
+            group["lr"] = rate(step)
+        loss, values = loss_of(step)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(parameters, clip)
+        optimiser.step()
+        if average is not None:
+            average.update(step + 1)
+        return {"loss": loss.detach(), "norm": norm, **values}
+
+    def checkpoint(progress: Progress) -> None:
+        save.save(path, {
+            "identity": identity, "progress": vars(progress), "random": save.random_state(),
+            "modules": {name: module.state_dict() for name, module in modules.items()},
+            "optimiser": optimiser.state_dict(),
+            "average": None if average is None else average.values,
+        })
+
+    run(progress, pace, log, advance=advance, checkpoint=checkpoint, after=after)
+    for module in modules.values():
+        module.eval()
+    return progress.step
+
+
+def load_modules(stored: Mapping[str, Any], modules: Mapping[str, nn.Module]) -> None:
+    """Load the weights of a checkpoint into `modules`.
+
+    Raises:
+        UserError: the checkpoint is of other modules.
+    """
+    try:
+        for name, module in modules.items():
+            module.load_state_dict(stored["modules"][name])
+    except (KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"The checkpoint does not fit this recipe ({reason}); train without --resume."
+        ) from error
