@@ -50,7 +50,7 @@ def test_step_costs_at_most_a_tenth_more_than_a_bare_loop(benchmark, tmp_path) -
     optimiser = torch.optim.AdamW(bare.parameters(), lr=1e-5, betas=(0.9, 0.95))
 
     def bare_step() -> None:
-        objective.loss(bare, session.objective, held).mean().backward()
+        objective.loss(bare, session.family, held).mean().backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 

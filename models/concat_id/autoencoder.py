@@ -83,34 +83,33 @@ def to_frames(images: torch.Tensor) -> np.ndarray:
     return values.to(torch.uint8).permute(0, 2, 3, 4, 1).cpu().numpy()
 
 
-@torch.inference_mode()
-def encode(
-    vae: AutoencoderKLCogVideoX, images: torch.Tensor, generator: torch.Generator | None = None
-) -> torch.Tensor:
-    """Scaled latents (B, t, C, h, w) of images (B, 3, T, H, W): means, or drawn with a generator.
+@torch.no_grad()
+def encode(vae: AutoencoderKLCogVideoX, images: torch.Tensor) -> torch.Tensor:
+    """Scaled means, float32 (B, N, C, h, w), of images (B, 3, T, H, W).
 
-    t = (T - 1) / r + 1 for a temporal compression of r. With r = 1 every frame is encoded alone,
-    whatever stands beside it.
+    N = (T - 1) / r + 1 for a temporal compression of r. With r = 1 every frame is encoded alone.
+    Matrix products are computed in bfloat16 on the CPU, elsewhere in the network's precision.
     """
     batch, alone = len(images), vae.config.temporal_compression_ratio == 1
+    images = images.to(vae.dtype)
     if alone:
         images = images.transpose(1, 2).flatten(0, 1).unsqueeze(2)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=images.device.type == "cpu"):
-        distribution = vae.encode(images).latent_dist
-    z = distribution.mean.float()
-    if generator is not None:
-        z = z + distribution.std.float() * torch.randn(z.shape, generator=generator)
-    z = z.permute(0, 2, 1, 3, 4) * vae.config.scaling_factor
+        z = vae.encode(images).latent_dist.mean.float()
+    z = z.transpose(1, 2) * vae.config.scaling_factor
     return z.reshape(batch, -1, *z.shape[2:]) if alone else z
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def decode(vae: AutoencoderKLCogVideoX, latents: torch.Tensor) -> torch.Tensor:
-    """Images (B, 3, T, H, W) in [-1, 1] of scaled latents (B, t, C, h, w)."""
+    """Images, float32 (B, 3, T, H, W), of scaled latents (B, N, C, h, w); precision as `encode`.
+
+    Scaled back in float32, so that a network in bfloat16 rounds the latents once.
+    """
     batch, alone = len(latents), vae.config.temporal_compression_ratio == 1
     if alone:
         latents = latents.flatten(0, 1).unsqueeze(1)
-    z = latents.permute(0, 2, 1, 3, 4) / vae.config.scaling_factor
+    z = (latents.transpose(1, 2).float() / vae.config.scaling_factor).to(vae.dtype)
     with torch.autocast(z.device.type, torch.bfloat16, enabled=z.device.type == "cpu"):
         images = vae.decode(z).sample.float()
     if alone:

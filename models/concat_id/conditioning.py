@@ -87,7 +87,7 @@ def denoise(
     latents: torch.Tensor,
     references: torch.Tensor | None,
     text: torch.Tensor,
-    timestep: torch.Tensor,
+    times: torch.Tensor,
     clip_frames: int | None = None,
 ) -> torch.Tensor:
     """The network's prediction at the video's positions.
@@ -98,7 +98,7 @@ def denoise(
         references: clean reference latents (B, M, C, H, W), left to right; None or M = 0 gives
             the base network's output, bit for bit.
         text: text embeddings (B, L, D).
-        timestep: (B,) or scalar; references share it though they carry no noise.
+        times: (B,) or scalar; references share it though they carry no noise.
         clip_frames: see `rotary_embedding`.
 
     Returns:
@@ -113,7 +113,7 @@ def denoise(
     output = transformer(
         hidden_states=sequence,
         encoder_hidden_states=text,
-        timestep=timestep,
+        timestep=times,
         image_rotary_emb=rotary,
         return_dict=False,
     )[0]

@@ -25,11 +25,13 @@ from idbench.models.concat_id.convert_sat import TEXT_TOKENS
 from idbench.models.concat_id.defaults import COGVIDEOX, WAN, Defaults
 from idbench.models.concat_id.devices import check_device
 from idbench.models.concat_id.layouts import listed
-from idbench.models.concat_id.pipeline import ConcatIDPipeline
+from idbench.models.concat_id.pipeline import (
+    ConcatIDPipeline,
+    ConcatIDWanPipeline,
+    VideoPipeline,
+)
 from idbench.models.concat_id.training import adapters
-from idbench.models.concat_id.video_pipeline import VideoPipeline
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
-from idbench.models.concat_id.wan_pipeline import ConcatIDWanPipeline
 
 PARTS = ("tokenizer", "text_encoder", "vae", "transformer", "scheduler")
 TRAINING = "training.json"

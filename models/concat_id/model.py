@@ -21,8 +21,8 @@ from idbench.models.concat_id.autoencoder import to_frames, to_tensor
 from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES
 from idbench.models.concat_id.defaults import Defaults
 from idbench.models.concat_id.face_tools import FaceTools, alignment_of, load_tools
-from idbench.models.concat_id.pipeline import ConcatIDPipeline
-from idbench.models.concat_id.video_pipeline import VideoPipeline, check_size, check_steps
+from idbench.models.concat_id.families import check_size, check_steps
+from idbench.models.concat_id.pipeline import ConcatIDPipeline, VideoPipeline
 from idbench.pictures import UnreadablePicture, read_rgb
 from idbench.types import Reference, Sample, Video
 from idbench.values import number, switch, whole

@@ -1,38 +1,222 @@
-"""Sampling: Concat-ID's denoising loop as a diffusers pipeline.
+"""Concat-ID's pipelines: text and up to three reference images to video, in diffusers' form.
 
-The references stand in both branches of classifier-free guidance; the unconditional branch
-has a zeroed text embedding (not that of an empty prompt). Noise is drawn from one generator
-per sample, so a sample does not depend on what else is in its batch.
+The parts are diffusers' and transformers' own classes, so `save_pretrained`, `from_pretrained`,
+`enable_model_cpu_offload` and the like work as usual. What is computed stands in `families`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers import (
     AutoencoderKLCogVideoX,
+    AutoencoderKLWan,
     CogVideoXDPMScheduler,
     CogVideoXTransformer3DModel,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
 )
-from transformers import PreTrainedTokenizerBase, T5EncoderModel
+from transformers import PreTrainedTokenizerBase, T5EncoderModel, UMT5EncoderModel
 
-from idbench.models.concat_id.autoencoder import decode, encode
-from idbench.models.concat_id.conditioning import denoise
+from idbench.errors import UserError
+from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES
+from idbench.models.concat_id.families import CogVideoX, Family, Wan, check_size, check_steps
 from idbench.models.concat_id.networks import TEXT_TOKENS
-from idbench.models.concat_id.video_pipeline import VideoPipeline, guide
+from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
+
+
+class VideoPipeline(DiffusionPipeline):
+    """What the pipelines of both families share."""
+
+    model_cpu_offload_seq = "text_encoder->transformer->vae"
+
+    @property
+    def family(self) -> Family:
+        """How these networks are used."""
+        raise NotImplementedError
+
+    @property
+    def patch(self) -> int:
+        """Latents per token, in height and width."""
+        raise NotImplementedError
+
+    @property
+    def compression(self) -> int:
+        """Pixels of the video per latent, in height and width."""
+        return self.family.compression(self.vae)[1]
+
+    @property
+    def temporal_compression(self) -> int:
+        """Frames of the video per latent frame, after the first."""
+        return self.family.compression(self.vae)[0]
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: Sequence[str],
+        references: torch.Tensor | None,
+        seeds: Sequence[int],
+        steps: int,
+        guidance: float,
+        frames: int,
+        height: int,
+        width: int,
+        negative: str | None = None,
+        bfloat16: bool = False,
+        zeroed: bool = False,
+    ) -> torch.Tensor:
+        """Generate one video a prompt; calling a pipeline does this with its family's defaults.
+
+        Args:
+            prompts: B prompts.
+            references: images in [-1, 1], (B, M, 3, H, W), left to right; prepared by
+                `references.prepare`. None or M = 0: the base network.
+            seeds: B seeds.
+            steps, guidance: of sampling; guidance 1 leaves out the unconditional branch.
+            frames: rk + 1 for a temporal compression of r; one frame gives an image.
+            height, width: multiples of the autoencoder's compression times the patch (16 for
+                the published networks).
+            negative: text of the unconditional branch; None: a zeroed embedding.
+            bfloat16: compute matrix products of a float32 transformer in bfloat16. Networks
+                loaded in bfloat16 compute in it anyway.
+            zeroed: replace the references' latents by zeros: the same network and sequence
+                without what they show, which dropout has taught it.
+
+        Returns:
+            Videos in [-1, 1], (B, 3, frames, H, W).
+
+        Raises:
+            UserError: sizes that the networks cannot make, too many references.
+        """
+        self.check(prompts, references, seeds, steps, frames, height, width)
+        text = self.encode_text(prompts)
+        other = None
+        if negative is not None and guidance != 1.0:
+            other = self.encode_text([negative]).expand_as(text)
+        held = None
+        if references is not None and references.shape[1]:
+            held = self.encode_references(references)
+            held = torch.zeros_like(held) if zeroed else held
+        latent_frames = (frames - 1) // self.temporal_compression + 1
+        latents = self.sample_latents(
+            text, held, seeds, steps, guidance, latent_frames, height, width, bfloat16,
+            negative=other,
+        )
+        video = self.family.decode(self.vae, latents)
+        self.maybe_free_model_hooks()
+        return video
+
+    def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Embeddings (B, text_tokens, D)."""
+        return self.family.encode_text(
+            self.tokenizer, self.text_encoder, prompts, self._execution_device
+        )
+
+    def encode_references(self, images: torch.Tensor) -> torch.Tensor:
+        """Latents (B, M, C, h, w) of images (B, M, 3, H, W), each encoded alone."""
+        flat = images.flatten(0, 1).unsqueeze(2).to(self._execution_device)
+        held = self.family.encode(self.vae, flat)
+        return held.view(*images.shape[:2], *held.shape[2:])
+
+    @torch.inference_mode()
+    def sample_latents(
+        self,
+        text: torch.Tensor,
+        references: torch.Tensor | None,
+        seeds: Sequence[int],
+        steps: int,
+        guidance: float,
+        latent_frames: int,
+        height: int,
+        width: int,
+        bfloat16: bool = False,
+        clip_frames: int | None = None,
+        negative: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Sample with text embeddings and reference latents; (B, N, C, h, w)."""
+        dtype = self.transformer.dtype
+        family = self.family
+
+        def network(
+            latents: torch.Tensor, references: torch.Tensor | None, text: torch.Tensor,
+            times: torch.Tensor,
+        ) -> torch.Tensor:
+            with torch.autocast(latents.device.type, torch.bfloat16, enabled=bfloat16):
+                return family.predict(
+                    self.transformer, latents.to(dtype), references, text, times, clip_frames
+                )
+
+        size = self.compression
+        shape = (latent_frames, self.transformer.config.in_channels, height // size, width // size)
+        return family.sample(
+            network, seeds, shape, text.to(dtype),
+            None if references is None else references.to(dtype), steps, guidance,
+            None if negative is None else negative.to(dtype), self.progress_bar,
+        )
+
+    def enable_vae_tiling(self) -> None:
+        """Decode large frames in tiles: less memory, slightly different pixels at the seams."""
+        self.vae.enable_tiling()
+
+    def disable_vae_tiling(self) -> None:
+        """Decode whole frames."""
+        self.vae.disable_tiling()
+
+    def enable_vae_slicing(self) -> None:
+        """Decode the videos of a batch one by one: less memory, the same pixels."""
+        self.vae.enable_slicing()
+
+    def disable_vae_slicing(self) -> None:
+        """Decode a whole batch together."""
+        self.vae.disable_slicing()
+
+    def check(
+        self, prompts: Sequence[str], references: torch.Tensor | None, seeds: Sequence[int],
+        steps: int, frames: int, height: int, width: int,
+    ) -> None:
+        """Raise UserError for what the networks cannot make."""
+        self.check_settings(steps, frames, height, width)
+        if not prompts or len(seeds) != len(prompts):
+            raise UserError(
+                f"1 or more prompts need as many seeds, not {len(prompts)} prompts and "
+                f"{len(seeds)} seeds."
+            )
+        if references is None:
+            return
+        if references.ndim != 5 or references.shape[1] and (
+            len(references) != len(prompts) or references.shape[2] != 3
+        ):
+            raise UserError(
+                f"References of shape {tuple(references.shape)} do not fit {len(prompts)} prompts; "
+                "give (prompts, references of each, 3, height, width)."
+            )
+        if references.shape[1] > MAXIMUM_REFERENCES:
+            raise UserError(
+                f"Concat-ID takes at most {MAXIMUM_REFERENCES} references, not "
+                f"{references.shape[1]}; leave some out."
+            )
+        if references.shape[1] and tuple(references.shape[3:]) != (height, width):
+            raise UserError(
+                f"References of {references.shape[3]}x{references.shape[4]} do not fit a video of "
+                f"{height}x{width}; prepare them for the video's size."
+            )
+
+    def check_settings(self, steps: int, frames: int, height: int, width: int) -> None:
+        """Raise UserError for steps or a size that the networks cannot make."""
+        unit = self.compression * self.patch
+        check_size(unit, self.temporal_compression, frames, height, width)
+        check_steps(steps, self.scheduler)
 
 
 class ConcatIDPipeline(VideoPipeline):
-    """Text and 0 to 3 reference images to video, with CogVideoX's networks of any size.
-
-    The parts are diffusers' and transformers' own classes, so `save_pretrained` and
-    `from_pretrained` use diffusers' folder layout.
+    """Concat-ID with CogVideoX's networks of any size.
 
     Args:
         text_tokens: tokens that a prompt is padded or cut to (226 for CogVideoX).
-        mask_padding: tokens behind a prompt's end are hidden from the text encoder, and their
-            embeddings zero. CogVideoX was trained without.
+        mask_padding: hide padding from the text encoder and zero its embeddings. CogVideoX was
+            trained without.
     """
 
     def __init__(
@@ -53,132 +237,61 @@ class ConcatIDPipeline(VideoPipeline):
         self.register_to_config(text_tokens=text_tokens, mask_padding=mask_padding)
 
     @property
-    def compression(self) -> int:
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
-
-    @property
-    def temporal_compression(self) -> int:
-        return int(self.vae.config.temporal_compression_ratio)
+    def family(self) -> CogVideoX:
+        return CogVideoX(self.scheduler, self.config.text_tokens, self.config.mask_padding)
 
     @property
     def patch(self) -> int:
         return self.transformer.config.patch_size
 
-    @torch.inference_mode()
     def __call__(
-        self,
-        prompts: Sequence[str],
-        references: torch.Tensor | None = None,
-        seeds: Sequence[int] = (0,),
-        steps: int = 20,
-        guidance: float = 6.0,
-        frames: int = 9,
-        height: int = 64,
-        width: int = 96,
-        bfloat16: bool = False,
-        zeroed: bool = False,
+        self, prompts: Sequence[str], references: torch.Tensor | None = None,
+        seeds: Sequence[int] = (0,), steps: int = 20, guidance: float = 6.0, frames: int = 9,
+        height: int = 64, width: int = 96, **options: Any,
     ) -> torch.Tensor:
-        """Generate one video a prompt.
-
-        Args:
-            prompts: B prompts.
-            references: images in [-1, 1], (B, M, 3, H, W), left to right; prepared by
-                `references.prepare`. None or M = 0: the base network.
-            seeds: B seeds.
-            steps, guidance: of sampling; guidance 1 leaves out the unconditional branch.
-            frames: rk + 1 for a temporal compression of r; one frame gives an image.
-            height, width: multiples of the autoencoder's compression times the patch (16 for
-                CogVideoX).
-            bfloat16: compute matrix products of a float32 transformer in bfloat16. Networks
-                loaded in bfloat16 compute in it anyway.
-            zeroed: zeros take the place of the references' latents: the same network and
-                sequence without what they show, which dropout has taught it.
-
-        Returns:
-            Videos in [-1, 1], (B, 3, frames, H, W).
-
-        Raises:
-            UserError: sizes that the networks cannot make, too many references.
-        """
-        self.check(prompts, references, seeds, steps, frames, height, width)
-        text = self.encode_text(prompts)
-        held = self.held(references, zeroed)
-        latents = self.sample_latents(
-            text, held, seeds, steps, guidance, self.latent_frames(frames), height, width, bfloat16
+        """`generate` with the embedded networks' size; `options` are its further arguments."""
+        return self.generate(
+            prompts, references, seeds, steps, guidance, frames, height, width, **options
         )
-        video = self._decode(latents)
-        self.maybe_free_model_hooks()
-        return video
 
-    @torch.inference_mode()
-    def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Embeddings (B, text_tokens, D)."""
-        rows = self.tokenizer(
-            list(prompts), padding="max_length", truncation=True,
-            max_length=self.config.text_tokens, return_tensors="pt",
-        ).to(self._execution_device)
-        mask = rows.attention_mask if self.config.mask_padding else None
-        hidden = self.text_encoder(
-            input_ids=rows.input_ids, attention_mask=mask
-        ).last_hidden_state
-        return hidden if mask is None else hidden * mask.unsqueeze(-1)
 
-    @torch.inference_mode()
-    def encode_references(self, images: torch.Tensor) -> torch.Tensor:
-        """Latents (B, M, C, h, w) of images (B, M, 3, H, W), each encoded alone."""
-        flat = images.flatten(0, 1).unsqueeze(2)
-        held = encode(self.vae, flat.to(self._execution_device, self.vae.dtype))
-        return held.view(*images.shape[:2], *held.shape[2:])
+class ConcatIDWanPipeline(VideoPipeline):
+    """Concat-ID with Wan's networks. The released weights know one reference; see `wan`."""
 
-    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Videos of latents (B, N, C, h, w), in float32."""
-        latents = latents.to(self.vae.dtype)
-        ratio, count = self.temporal_compression, latents.shape[1]
-        if ratio == 1 or count % 2:
-            return decode(self.vae, latents)
-        # diffusers' code decodes latents in twos after a first three (or one). An even number
-        # lacks one: the last is repeated, and what comes of the repetition cut off. Convolutions
-        # look back in time only; only the normalisation of the last pair sees the repetition.
-        video = decode(self.vae, torch.cat([latents, latents[:, -1:]], dim=1))
-        return video[:, :, : (count - 1) * ratio + 1]
-
-    @torch.inference_mode()
-    def sample_latents(
+    def __init__(
         self,
-        text: torch.Tensor,
-        references: torch.Tensor | None,
-        seeds: Sequence[int],
-        steps: int,
-        guidance: float,
-        latent_frames: int,
-        height: int,
-        width: int,
-        bfloat16: bool = False,
-        clip_frames: int | None = None,
+        tokenizer: PreTrainedTokenizerBase,
+        text_encoder: UMT5EncoderModel,
+        vae: AutoencoderKLWan,
+        transformer: ConcatIDWanTransformer3DModel,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        text_tokens: int = Wan.TEXT_TOKENS,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer,
+            scheduler=scheduler,
+        )
+        self.register_to_config(text_tokens=text_tokens)
+
+    @property
+    def family(self) -> Wan:
+        return Wan(self.scheduler, self.config.text_tokens)
+
+    @property
+    def patch(self) -> int:
+        return self.transformer.config.patch_size[1]
+
+    def __call__(
+        self, prompts: Sequence[str], references: torch.Tensor | None = None,
+        seeds: Sequence[int] = (0,), steps: int = 50, guidance: float = 5.0, frames: int = 81,
+        height: int = 480, width: int = 832, negative: str | None = "", **options: Any,
     ) -> torch.Tensor:
-        """The denoising loop on text embeddings and reference latents; (B, N, C, h, w)."""
-        device, dtype = text.device, self.transformer.dtype
-        shape = (latent_frames, *self.latent_shape(height, width))
-        latents, generators = self.noise(seeds, shape, device)
-        self.scheduler.set_timesteps(steps, device=device)
-        guided = guidance != 1.0
-        if guided:
-            text = torch.cat([torch.zeros_like(text), text])
-            references = None if references is None else torch.cat([references, references])
-        text = text.to(dtype)
-        references = None if references is None else references.to(dtype)
-        previous, times = None, self.scheduler.timesteps
-        for i, time in enumerate(self.progress_bar(times)):
-            both = torch.cat([latents, latents]) if guided else latents
-            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-                output = denoise(
-                    self.transformer, both.to(dtype), references, text, time.expand(len(both)),
-                    clip_frames,
-                ).float()
-            if guided:
-                output = guide(output, guidance)
-            latents, previous = self.scheduler.step(
-                output, previous, time, times[i - 1] if i > 0 else None, latents,
-                generator=generators, return_dict=False,
-            )
-        return latents
+        """`generate` with the release's settings; `options` are its further arguments.
+
+        The released code's unconditional branch is the embedding of a negative prompt, since its
+        Wan was trained without dropping text; `negative` None gives a zeroed embedding.
+        """
+        return self.generate(
+            prompts, references, seeds, steps, guidance, frames, height, width, negative, **options
+        )

@@ -53,5 +53,5 @@ def inputs():
 
     return {
         "latents": normal(2, 3, 4, 4, 6), "references": normal(2, 2, 4, 4, 6),
-        "text": normal(2, 32, 12), "timestep": torch.tensor([900, 300]),
+        "text": normal(2, 32, 12), "times": torch.tensor([900, 300]),
     }

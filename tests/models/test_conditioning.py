@@ -23,10 +23,10 @@ def test_without_references_the_output_is_the_base_networks_bit_for_bit(transfor
     cos_sin = get_3d_rotary_pos_embed(16, ((0, 0), (2, 3)), (2, 3), 3)
     base = transformer(
         hidden_states=inputs["latents"], encoder_hidden_states=inputs["text"],
-        timestep=inputs["timestep"], image_rotary_emb=cos_sin, return_dict=False,
+        timestep=inputs["times"], image_rotary_emb=cos_sin, return_dict=False,
     )[0]
     for none in (None, inputs["references"][:, :0]):
-        ours = denoise(transformer, inputs["latents"], none, inputs["text"], inputs["timestep"])
+        ours = denoise(transformer, inputs["latents"], none, inputs["text"], inputs["times"])
         assert torch.equal(ours, base)
 
 
@@ -34,7 +34,7 @@ def test_without_references_the_output_is_the_base_networks_bit_for_bit(transfor
 def test_only_the_videos_positions_come_out(transformer, inputs, count):
     references = inputs["references"].repeat(1, 2, 1, 1, 1)[:, :count]
     output = denoise(
-        transformer, inputs["latents"], references, inputs["text"], inputs["timestep"]
+        transformer, inputs["latents"], references, inputs["text"], inputs["times"]
     )
     assert output.shape == inputs["latents"].shape
 

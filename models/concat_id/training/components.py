@@ -1,4 +1,4 @@
-"""What stands around the trained network and stays as it is: autoencoder, text encoder, noise.
+"""What is not trained: autoencoder, text encoder and noise schedule.
 
 Loaded from a diffusers folder, or `embedded` for the small ones that ship with idbench.
 """
@@ -12,21 +12,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
+from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan, CogVideoXDPMScheduler
 
 from idbench.errors import UserError
 from idbench.models.concat_id import networks
+from idbench.models.concat_id.families import CogVideoX, Family, Wan, check_size, family_of
+from idbench.models.concat_id.families.cogvideox import build_scheduler
+from idbench.models.concat_id.families.wan import build_scheduler as build_wan_scheduler
 
 TextEncoder = Callable[[Sequence[str]], torch.Tensor]
-"""From prompts to embeddings (n, L, D) as the network of this family wants them."""
-
-
+"""From prompts to embeddings (n, L, D), float32 on the CPU."""
 TILED = 256 * 256
-"""Pixels of a frame from which on it is decoded in tiles."""
+"""Frames with this many pixels or more are decoded in tiles."""
 
 
 class Autoencoder:
-    """A video autoencoder of either family, with its latents scaled for the transformer.
+    """A video autoencoder of either family, frozen, used as its family uses it.
 
     Args:
         vae: diffusers' AutoencoderKLCogVideoX or AutoencoderKLWan.
@@ -34,71 +35,35 @@ class Autoencoder:
 
     def __init__(self, vae: Any) -> None:
         self.vae = vae.eval().requires_grad_(False)
-        config = vae.config
-        self.wan = isinstance(vae, AutoencoderKLWan)
-        if self.wan:
-            shape = (1, -1, 1, 1, 1)
-            self._mean = torch.tensor(config.latents_mean).view(shape)
-            self._scale = 1 / torch.tensor(config.latents_std).view(shape)
-            self.spatial = 2 ** (len(config.dim_mult) - 1)
-            self.temporal = 2 ** sum(config.temperal_downsample)  # diffusers' spelling
-        else:
-            self._mean, self._scale = torch.zeros(1), torch.tensor(config.scaling_factor)
-            self.spatial = 2 ** (len(config.block_out_channels) - 1)
-            self.temporal = int(config.temporal_compression_ratio)
+        self.family = family_of(type(vae).__name__)
+        self.temporal, self.spatial = self.family.compression(vae)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Autoencoder:
         """Move the network; returns itself."""
         torch.nn.Module.to(self.vae, device, dtype)  # diffusers' own `to` warns for nothing
         return self
 
-    @torch.no_grad()
     def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """Means (B, N, C, h, w), float32 and scaled, of images (B, 3, T, H, W) in [-1, 1].
+        """Means (B, N, C, h, w), float32 and scaled, of images (B, 3, T, H, W) in [-1, 1]."""
+        return self.family.encode(self.vae, images.to(self.vae.device))
 
-        With a temporal compression of 1 every frame is encoded alone.
-        """
-        batch, alone = len(images), self.temporal == 1
-        if alone:
-            images = images.transpose(1, 2).flatten(0, 1).unsqueeze(2)
-        posterior = self.vae.encode(images.to(self.vae.device, self.vae.dtype)).latent_dist
-        z = posterior.mean.float()
-        z = (z - self._mean.to(z.device)) * self._scale.to(z.device)
-        z = z.transpose(1, 2)
-        return z.reshape(batch, -1, *z.shape[2:]) if alone else z
-
-    @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Images (B, 3, T, H, W) in [-1, 1] of scaled latents (B, N, C, h, w)."""
-        batch, alone = len(latents), self.temporal == 1
-        if alone:
-            latents = latents.flatten(0, 1).unsqueeze(1)
-        z = latents.transpose(1, 2)
-        z = z / self._scale.to(z.device) + self._mean.to(z.device)
-        # A 480x720 clip decodes in 80 GB without tiles, in 24 GB with them. Encoding needs none,
-        # and small pictures must not have them: diffusers' tiles of odd sizes do not add up.
-        if z.shape[-2] * z.shape[-1] * self.spatial**2 >= TILED:
+        """Images (B, 3, T, H, W) in [-1, 1] of scaled latents (B, N, C, h, w).
+
+        A 480x720 clip takes 80 GB without tiles, 24 GB with them. Small frames must not be tiled:
+        diffusers' tiles of odd sizes do not add up.
+        """
+        height, width = (size * self.spatial for size in latents.shape[-2:])
+        if height * width >= TILED:
             self.vae.enable_tiling()
         try:
-            images = self.vae.decode(z.to(self.vae.device, self.vae.dtype)).sample.float()
+            return self.family.decode(self.vae, latents.to(self.vae.device))
         finally:
             self.vae.disable_tiling()
-        if alone:
-            images = images.squeeze(2).unflatten(0, (batch, -1)).transpose(1, 2)
-        return images
 
     def check_size(self, frames: int, height: int, width: int) -> None:
-        """Raises UserError where the autoencoder cannot make this size of latents in patches."""
-        unit = 2 * self.spatial
-        if height % unit or width % unit:
-            raise UserError(
-                f"Height and width must be multiples of {unit}, not {height}x{width}; change them."
-            )
-        if (frames - 1) % self.temporal:
-            raise UserError(
-                f"Frames must be {self.temporal}k + 1, not {frames}; take "
-                f"{(frames - 1) // self.temporal * self.temporal + 1}."
-            )
+        """Raise UserError unless this size gives whole latents and patches."""
+        check_size(2 * self.spatial, self.temporal, frames, height, width)
 
 
 def load_autoencoder(source: str) -> Autoencoder:
@@ -121,9 +86,6 @@ def load_autoencoder(source: str) -> Autoencoder:
 def load_text_encoder(source: str, device: torch.device) -> TextEncoder:
     """The text encoder of a diffusers folder (`tokenizer`, `text_encoder`), or `embedded`.
 
-    CogVideoX: T5-XXL, 226 tokens, padding attended to and kept. Wan: UMT5-XXL, 512 tokens,
-    padding masked and zeroed. Both as their pipelines in diffusers do it.
-
     Raises:
         UserError: missing or damaged.
     """
@@ -132,44 +94,34 @@ def load_text_encoder(source: str, device: torch.device) -> TextEncoder:
     from transformers import AutoTokenizer, T5EncoderModel, UMT5EncoderModel
 
     folder = _part(source, "text_encoder")
+    family: Family
     with _reading(folder):
         tokenizer = AutoTokenizer.from_pretrained(_part(source, "tokenizer"))
-        kind = UMT5EncoderModel if "umt5" in (folder / "config.json").read_text() else (
-            T5EncoderModel
-        )
+        if "umt5" in (folder / "config.json").read_text():
+            kind, family = UMT5EncoderModel, Wan(None)
+        else:
+            kind, family = T5EncoderModel, CogVideoX(None)
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         encoder = kind.from_pretrained(folder, torch_dtype=dtype).to(device).eval()
-    masked = kind is UMT5EncoderModel
-    length = 512 if masked else 226
-
-    @torch.no_grad()
-    def encode(prompts: Sequence[str]) -> torch.Tensor:
-        rows = tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=length,
-            add_special_tokens=True, return_tensors="pt",
-        ).to(device)
-        if not masked:
-            return encoder(rows.input_ids).last_hidden_state.float().cpu()
-        hidden = encoder(rows.input_ids, rows.attention_mask).last_hidden_state
-        return (hidden * rows.attention_mask.unsqueeze(-1)).float().cpu()
-
-    return encode
+    return lambda prompts: family.encode_text(tokenizer, encoder, prompts).float().cpu()
 
 
-def noise_schedule(source: str | None) -> torch.Tensor:
-    """alpha_bar of CogVideoX's training times, float32 (1000,).
+def load_family(name: str, source: str | None, shift: float) -> Family:
+    """The family with its noise schedule.
 
-    From `scheduler` of a diffusers folder where there is one; else that of CogVideoX-5B, which is
-    also the embedded scale's.
+    Args:
+        name: `cogvideox` or `wan`.
+        source: a diffusers folder, whose `scheduler` is CogVideoX's schedule; without one it is
+            that of CogVideoX-5B, which the embedded networks use too.
+        shift: of Wan's noise levels.
     """
-    if source and source != "embedded":
-        folder = Path(source) / "scheduler"
-        if folder.is_dir():
-            from diffusers import CogVideoXDPMScheduler
-
-            with _reading(folder):
-                return CogVideoXDPMScheduler.from_pretrained(folder).alphas_cumprod.float()
-    return networks.build_scheduler().alphas_cumprod.float()
+    if name == "wan":
+        return Wan(build_wan_scheduler(shift))
+    folder = Path(source or "") / "scheduler"
+    if source and folder.is_dir():
+        with _reading(folder):
+            return CogVideoX(CogVideoXDPMScheduler.from_pretrained(folder))
+    return CogVideoX(build_scheduler())
 
 
 def to_image(array: np.ndarray) -> torch.Tensor:
@@ -189,7 +141,7 @@ def _part(source: str, name: str) -> Path:
 
 @contextmanager
 def _reading(folder: Path) -> Iterator[None]:
-    """Say in one sentence that the folder's files cannot be read."""
+    """Turn what the libraries raise at damaged files into one sentence."""
     from safetensors import SafetensorError
 
     try:

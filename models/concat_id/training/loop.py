@@ -25,7 +25,7 @@ from idbench.models.concat_id.training.samples import Cache, StepSamples
 from idbench.models.concat_id.training.setup import (
     asked_to_stop,
     make_accelerator,
-    make_objective,
+    make_family,
     reshard,
 )
 from idbench.models.concat_id.training.trackers import (
@@ -92,7 +92,7 @@ class Session:
         if recipe.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
         transformer.train()
-        self.objective = make_objective(recipe, transformer)
+        self.family = make_family(recipe)
         # In float32 where it trains: a small update to a bfloat16 weight is lost.
         live = [p for p in transformer.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(
@@ -170,7 +170,7 @@ class Session:
         for _ in range(count):
             batch = self.to_device(next(batches))
             with accelerator.accumulate(self.network):
-                value = loss(self.network, self.objective, batch).mean()
+                value = loss(self.network, self.family, batch).mean()
                 accelerator.backward(value)
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(self.parameters, recipe.clip)

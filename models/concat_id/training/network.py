@@ -14,7 +14,7 @@ from torch import nn
 
 from idbench import embedded
 from idbench.errors import UserError
-from idbench.models.concat_id.conditioning import denoise
+from idbench.models.concat_id.families import family_of
 from idbench.models.concat_id.networks import build_transformer
 from idbench.models.concat_id.training import adapters
 from idbench.models.concat_id.training.recipe import StageRecipe
@@ -186,31 +186,35 @@ def transformer_folder(folder: Path) -> Path:
 
 
 class Denoiser(nn.Module):
-    """One call for both families; what accelerate wraps, so that its hooks see each call."""
+    """`Family.predict` as a module: what accelerate wraps, so that its hooks see each call.
 
-    def __init__(self, transformer: Any) -> None:
+    Args:
+        clip_frames: least temporal position of the first reference; None: behind the video.
+    """
+
+    def __init__(self, transformer: Any, clip_frames: int | None = None) -> None:
         super().__init__()
         self.transformer = transformer
-        self.wan = isinstance(transformer, WanTransformer3DModel)
+        self.clip_frames = clip_frames
+        self.family = family_of(type(transformer).__name__)
         self._no_split_modules = transformer._no_split_modules
 
     def forward(
-        self, latents: torch.Tensor, references: torch.Tensor, text: torch.Tensor,
+        self, latents: torch.Tensor, references: torch.Tensor | None, text: torch.Tensor,
         times: torch.Tensor,
     ) -> torch.Tensor:
         """Velocity (B, N, C, h, w) of noisy latents (B, N, C, h, w).
 
         Args:
-            references: (B, M, C, h, w), M may be 0. text: (B, L, D). times: (B,), 0 to 1000.
+            references: (B, M, C, h, w), M may be 0; or None. text: (B, L, D).
+            times: (B,), 0 to 1000.
         """
-        if not self.wan:
-            held = references if references.shape[1] else None
-            # A part of the output; FSDP's hooks want no view.
-            return denoise(self.transformer, latents, held, text, times).clone()
-        output = self.transformer(
-            latents.transpose(1, 2), times, text, references.transpose(1, 2), return_dict=False
-        )[0]
-        return output.transpose(1, 2).contiguous()
+        first = None
+        if self.clip_frames is not None:
+            first = max(self.clip_frames, latents.shape[1])
+        output = self.family.predict(self.transformer, latents, references, text, times, first)
+        # It may be a part of the network's output, and FSDP's hooks want no view.
+        return output.clone(memory_format=torch.contiguous_format)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -13,12 +13,8 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 
+from idbench.models.concat_id.families import Family
 from idbench.models.concat_id.training import checkpoint, components, network
-from idbench.models.concat_id.training.objective import (
-    FlowObjective,
-    Objective,
-    VelocityObjective,
-)
 from idbench.models.concat_id.training.recipe import StageRecipe
 from idbench.models.concat_id.training.trackers import tracker_arguments
 
@@ -26,13 +22,11 @@ if TYPE_CHECKING:
     from idbench.models.concat_id.training.loop import Session
 
 
-def make_objective(recipe: StageRecipe, transformer: Any) -> Objective:
-    """The loss of the network's family."""
-    if network.configuration(recipe)[0] == "wan":
-        return FlowObjective(recipe.time_shift)
+def make_family(recipe: StageRecipe) -> Family:
+    """The network's family with its noise schedule."""
     source = recipe.components or recipe.init
     plain = None if source is None or source.startswith("embedded") else source
-    return VelocityObjective(components.noise_schedule(plain))
+    return components.load_family(network.configuration(recipe)[0], plain, recipe.time_shift)
 
 
 def make_accelerator(recipe: StageRecipe, state_dir: Path) -> Accelerator:

@@ -14,15 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 
 from idbench.files import write_bytes
 from idbench.models.concat_id.autoencoder import to_frames
-from idbench.models.concat_id.networks import build_scheduler
-from idbench.models.concat_id.training.objective import Batch, FlowObjective, loss
+from idbench.models.concat_id.training.objective import Batch, loss
 from idbench.models.concat_id.training.samples import read_sample
-from idbench.models.concat_id.video_pipeline import guide
 from idbench.types import Reference, Sample, Video
 
 if TYPE_CHECKING:
@@ -49,7 +46,7 @@ def validate(session: Session) -> dict[str, Any]:
     losses, videos = [], []
     for number in own:
         batch = _read(session, str(held.key[number]), number, len(held))
-        losses.append(loss(session.network, session.objective, batch).mean())
+        losses.append(loss(session.network, session.family, batch).mean())
         if session.autoencoder is not None:
             latents = sample_latents(session, batch, number)
             videos.append(torch.from_numpy(to_frames(session.autoencoder.decode(latents))))
@@ -74,39 +71,13 @@ def validate(session: Session) -> dict[str, Any]:
 
 
 def sample_latents(session: Session, batch: Batch, seed: int) -> torch.Tensor:
-    """Denoise from noise of `seed`: (B, N, C, h, w).
-
-    References stand in both branches of the guidance; the unconditional text is zero.
-    """
-    recipe, device = session.recipe, batch.latents.device
-    generator = torch.Generator().manual_seed(seed)
-    latents = torch.randn(batch.latents.shape, generator=generator).to(device)
-    guided = recipe.validation_guidance != 1.0
-    text, references = batch.text, batch.references
-    if guided:
-        text = torch.cat([torch.zeros_like(text), text])
-        references = torch.cat([references, references])
-    flow = isinstance(session.objective, FlowObjective)
-    scheduler: Any = (
-        FlowMatchEulerDiscreteScheduler(shift=recipe.time_shift) if flow else build_scheduler()
+    """Latents (1, N, C, h, w) sampled from noise of `seed`, as the pipelines sample them."""
+    recipe = session.recipe
+    _, *shape = batch.latents.shape
+    return session.family.sample(
+        session.network, [seed], tuple(shape), batch.text, batch.references,
+        recipe.validation_steps, recipe.validation_guidance,
     )
-    if not flow:
-        scheduler.alphas_cumprod = session.objective.alphas.cpu()  # type: ignore[union-attr]
-    scheduler.set_timesteps(recipe.validation_steps, device=device)
-    previous = None
-    for i, time in enumerate(scheduler.timesteps):
-        both = torch.cat([latents, latents]) if guided else latents
-        output = session.network(both, references, text, time.expand(len(both))).float()
-        if guided:
-            output = guide(output, recipe.validation_guidance)
-        if flow:
-            latents = scheduler.step(output, time, latents, return_dict=False)[0]
-        else:
-            before = scheduler.timesteps[i - 1] if i else None
-            latents, previous = scheduler.step(
-                output, previous, time, before, latents, generator=generator, return_dict=False
-            )
-    return latents
 
 
 def grid(images: list[list[np.ndarray]], videos: list[np.ndarray]) -> Image.Image:

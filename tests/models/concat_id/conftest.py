@@ -9,8 +9,8 @@ from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTran
 from transformers import UMT5Config, UMT5EncoderModel
 
 from idbench.models.concat_id import networks
+from idbench.models.concat_id.pipeline import ConcatIDWanPipeline
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
-from idbench.models.concat_id.wan_pipeline import ConcatIDWanPipeline
 
 # Heads of 24 channels split as the real 128 do: a third each, without rounding.
 WAN = {

@@ -106,9 +106,9 @@ def test_an_unreadable_video_among_many_is_named_counted_and_skipped(tmp_path):
 def test_sizes_that_the_networks_cannot_make(bases, tmp_path, told):
     """The tiny autoencoder has 4x4 pixels a latent where the published one has 8x8."""
     for number, (changes, words) in enumerate((
-        ({"frames": 6}, "makes 4k + 1 frames, not 6; take 5"),
-        ({"height": 36}, "must be multiples of 8, not 36x48; take"),
-        ({"width": 50}, "must be multiples of 8, not 32x50; take"),
+        ({"frames": 6}, "Frames must be 4k + 1, not 6; try 5"),
+        ({"height": 36}, "must be multiples of 8, not 36x48; try"),
+        ({"width": 50}, "must be multiples of 8, not 32x50; try"),
         ({"steps": 0}, "steps and batch must be at least 1"),
     )):
         out = tmp_path / str(number)

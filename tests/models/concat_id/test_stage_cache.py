@@ -287,7 +287,7 @@ def test_mistakes_with_pairs_are_one_sentence(pairs, tiny_parts, tmp_path, told)
         ({"videos": "gone"}, "There is no folder gone; give the folder that"),
         ({"references": 2}, "has 2 references"),
         ({"height": 20}, "multiples of 8, not 20x24"),
-        ({"frames": 10}, "Frames must be 4k + 1, not 10; take 9"),
+        ({"frames": 10}, "Frames must be 4k + 1, not 10; try 9"),
         ({"components": "gone"}, "gone has no folder 'vae'"),
         ({"parser": "best"}, "There is no face parser in 'best'"),
         ({"frames": 49}, "No sample could be made"),

@@ -19,12 +19,6 @@ from tiny_stage import TRANSFORMER, WAN, make_cache, recipe
 
 from idbench.errors import UserError
 from idbench.models.concat_id.training import loop, network, samples
-from idbench.models.concat_id.training.objective import (
-    Batch,
-    FlowObjective,
-    VelocityObjective,
-    loss,
-)
 from idbench.models.concat_id.training.recipe import StageRecipe, read
 
 HELPERS = Path(__file__).parents[2] / "helpers"
@@ -165,35 +159,6 @@ def test_dropout_zeroes_its_own_part_alone(cache, tmp_path, name):
     assert bool((made.text == 0).all()) == (name == "text_dropout")
     assert bool((made.references == 0).all()) == (name == "reference_dropout")
     assert torch.equal(made.latents, batch["latents"])
-
-
-def test_velocity_loss_is_that_of_x0_weighted_by_noise():
-    generator = torch.Generator().manual_seed(0)
-    x0, noise, wrong = (torch.randn(3, 2, 4, 4, 6, generator=generator) for _ in range(3))
-    alphas = torch.linspace(0.99, 0.05, 10)
-    batch = Batch(x0, x0[:, :0], x0[:, 0, 0], torch.tensor([0.05, 0.55, 0.95]), noise)
-    objective = VelocityObjective(alphas)
-    noisy, times, target = objective.noised(batch)
-    assert times.tolist() == [0, 5, 9]
-    a = alphas[times].view(-1, 1, 1, 1, 1)
-
-    class Constant(torch.nn.Module):
-        def forward(self, *_):
-            return wrong
-
-    predicted = a.sqrt() * noisy - (1 - a).sqrt() * wrong  # x0 from a predicted velocity
-    expected = ((predicted - x0).square() / (1 - a)).mean((1, 2, 3, 4))
-    torch.testing.assert_close(loss(Constant(), objective, batch), expected)
-    torch.testing.assert_close(a.sqrt() * noisy - (1 - a).sqrt() * target, x0)
-
-
-def test_flow_objective_goes_back_to_x0_and_shifts_times_towards_noise():
-    generator = torch.Generator().manual_seed(0)
-    x0, noise = (torch.randn(2, 2, 4, 4, 6, generator=generator) for _ in range(2))
-    batch = Batch(x0, x0[:, :0], x0[:, 0, 0], torch.tensor([0.25, 0.5]), noise)
-    noisy, times, target = FlowObjective(5.0).noised(batch)
-    assert times.tolist() == pytest.approx([625.0, 1000 * 5 / 6])
-    torch.testing.assert_close(noisy - times.view(-1, 1, 1, 1, 1) / 1000 * target, x0)
 
 
 def test_wan_trains_with_references_and_their_modulation(cache, tmp_path):

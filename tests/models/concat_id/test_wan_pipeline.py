@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
 from idbench.errors import UserError
-from idbench.models.concat_id.wan_pipeline import ConcatIDWanPipeline
+from idbench.models.concat_id.pipeline import ConcatIDWanPipeline
 
 SIZE = {"steps": 3, "guidance": 2.0, "frames": 5, "height": 32, "width": 48}
 
@@ -92,36 +91,17 @@ def test_references_and_text_are_encoded_once(wan_pipeline, monkeypatch):
     assert calls.count("encode") == 1 and calls.count("forward") == 2
 
 
-def test_the_schedule_is_shifted_by_5(wan_pipeline):
-    """Noise levels s -> 5 s / (1 + 4 s) of 1, 3/4, 2/4, 1/4, then 0."""
-    generate(wan_pipeline, ["a person"], [1], steps=4)
-    even = np.array([1, 0.75, 0.5, 0.25])
-    expected = [*(5 * even / (1 + 4 * even)), 0]
-    assert wan_pipeline.scheduler.sigmas.numpy() == pytest.approx(expected, abs=1e-6)
-
-
-def test_euler_steps_along_a_right_velocity_end_at_the_clean_sample(wan_pipeline, monkeypatch):
-    clean = torch.randn(1, 4, 2, 4, 6, generator=torch.Generator().manual_seed(0))
-    noise, _ = wan_pipeline.noise([3], clean.shape[1:], torch.device("cpu"))
-    monkeypatch.setattr(
-        wan_pipeline.transformer, "forward", lambda x, *_, **__: ((noise - clean),)
-    )
-    text = wan_pipeline.encode_text(["a person"])
-    end = wan_pipeline._denoise(noise, None, text, 7, None)
-    torch.testing.assert_close(end, clean, rtol=0, atol=1e-4)
-
-
 def test_latents_are_normalised_and_back(wan_pipeline):
     faces = images(2, 2)
     held = wan_pipeline.encode_references(faces)
-    assert held.shape == (2, 4, 2, 4, 6)
+    assert held.shape == (2, 2, 4, 4, 6)
     alone = wan_pipeline.encode_references(faces[1:, 1:])
-    torch.testing.assert_close(held[1:, :, 1:], alone)
+    torch.testing.assert_close(held[1:, 1:], alone)
     raw = wan_pipeline.vae.encode(faces[:1, 0].unsqueeze(2)).latent_dist.mode()
     config = wan_pipeline.vae.config
     for channel in range(4):
         expected = (raw[0, channel, 0] - config.latents_mean[channel]) / config.latents_std[channel]
-        torch.testing.assert_close(held[0, channel, 0], expected)
+        torch.testing.assert_close(held[0, 0, channel], expected)
 
 
 def test_saved_and_loaded_pipelines_agree(wan_pipeline, tmp_path):
@@ -158,7 +138,7 @@ def test_bfloat16_networks_give_nearly_the_same_video(wan_pipeline):
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"frames": 10}, "4k \\+ 1 frames, not 10; take 9"),
+    [({"frames": 10}, "Frames must be 4k \\+ 1, not 10; try 9"),
      ({"height": 40}, "multiples of 16, not 40x48"), ({"steps": 0}, "At least 1 step"),
      ({"references": torch.zeros(1, 4, 3, 32, 48)}, "at most 3 references"),
      ({"references": torch.zeros(1, 1, 3, 48, 32)}, "prepare them")],

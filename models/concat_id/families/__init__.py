@@ -1,0 +1,31 @@
+"""CogVideoX and Wan: how each family's networks are used, once for sampling and training."""
+
+from __future__ import annotations
+
+from idbench.models.concat_id.families.base import (
+    Family,
+    Network,
+    Noised,
+    check_size,
+    check_steps,
+    guide,
+)
+from idbench.models.concat_id.families.cogvideox import CogVideoX
+from idbench.models.concat_id.families.wan import Wan
+
+FAMILIES: dict[str, type[CogVideoX] | type[Wan]] = {"cogvideox": CogVideoX, "wan": Wan}
+
+
+def family_of(class_name: str) -> type[CogVideoX] | type[Wan]:
+    """The family of a class of networks or pipelines in diffusers' naming.
+
+    `ConcatIDWanTransformer3DModel` and `AutoencoderKLWan` are Wan's; every other name is
+    CogVideoX's.
+    """
+    return Wan if "Wan" in class_name else CogVideoX
+
+
+__all__ = [
+    "FAMILIES", "CogVideoX", "Family", "Network", "Noised", "Wan", "check_size", "check_steps",
+    "family_of", "guide",
+]

@@ -1,0 +1,213 @@
+"""What a family of networks is: how to encode, decode, add noise, predict and sample with it.
+
+Latents are (B, N, C, h, w) everywhere, scaled for the transformer, whatever order the networks
+themselves use. Sampling, training, validation, caching and conversion all go through a family.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+
+from idbench.errors import UserError
+
+Network = Callable[
+    [torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor], torch.Tensor
+]
+"""From noisy latents, references, text and times to the velocity, as `Family.predict`."""
+
+
+class Noised(NamedTuple):
+    """Noisy latents (B, N, C, h, w), their times (B,) and the velocity to predict."""
+
+    latents: torch.Tensor
+    times: torch.Tensor
+    target: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Family(ABC):
+    """One family of networks with its noise schedule.
+
+    The networks are passed to each method: pipelines move and offload them, training wraps them.
+
+    Attributes:
+        scheduler: diffusers' scheduler; its settings are used for training and sampling, its
+            state is never changed.
+        text_tokens: tokens that a prompt is padded or cut to.
+        mask_padding: whether padding is hidden from the text encoder and its embeddings zeroed.
+    """
+
+    scheduler: Any
+    text_tokens: int
+    mask_padding: bool
+
+    name: ClassVar[str]
+    TEXT_TOKENS: ClassVar[int]
+    """Of the published networks."""
+    COMPRESSION: ClassVar[tuple[int, int]] = (4, 8)
+    """Frames, and pixels a side, that make one latent of the published autoencoders."""
+
+    # Text
+
+    @torch.no_grad()
+    def encode_text(
+        self, tokenizer: Any, encoder: Any, prompts: Sequence[str],
+        device: torch.device | None = None,
+    ) -> torch.Tensor:
+        """Embeddings (B, text_tokens, D) of prompts, in the encoder's precision.
+
+        Args:
+            device: where the encoder will run; None: where it is.
+        """
+        rows = tokenizer(
+            [self.clean(prompt) for prompt in prompts], padding="max_length", truncation=True,
+            max_length=self.text_tokens, return_tensors="pt",
+        ).to(device or encoder.device)
+        mask = rows.attention_mask if self.mask_padding else None
+        hidden = encoder(input_ids=rows.input_ids, attention_mask=mask).last_hidden_state
+        return hidden if mask is None else hidden * mask.unsqueeze(-1)
+
+    def clean(self, prompt: str) -> str:
+        """The prompt as the text encoder was trained to read it."""
+        return prompt
+
+    # Autoencoder
+
+    @staticmethod
+    @abstractmethod
+    def encode(vae: Any, images: torch.Tensor) -> torch.Tensor:
+        """Means, float32 (B, N, C, h, w), of images (B, 3, T, H, W) in [-1, 1]."""
+
+    @staticmethod
+    @abstractmethod
+    def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+        """Images, float32 (B, 3, T, H, W), about in [-1, 1], of latents (B, N, C, h, w)."""
+
+    @staticmethod
+    @abstractmethod
+    def compression(vae: Any) -> tuple[int, int]:
+        """Frames, after the first, and pixels a side that make one latent."""
+
+    # Diffusion
+
+    @abstractmethod
+    def add_noise(
+        self, latents: torch.Tensor, noise: torch.Tensor, uniform: torch.Tensor
+    ) -> Noised:
+        """Latents at the times that `uniform` (B,), in [0, 1), picks in the training schedule.
+
+        Args:
+            latents: clean (B, N, C, h, w). noise: standard normal, of the same shape.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def predict(
+        transformer: Any, latents: torch.Tensor, references: torch.Tensor | None,
+        text: torch.Tensor, times: torch.Tensor, clip_frames: int | None = None,
+    ) -> torch.Tensor:
+        """Velocity (B, N, C, h, w) at the video's positions.
+
+        Args:
+            latents: noisy (B, N, C, h, w).
+            references: clean (B, M, C, h, w), left to right; None or M = 0: the base network.
+            text: (B, L, D). times: (B,).
+            clip_frames: temporal position of the first reference; None: N.
+        """
+
+    @abstractmethod
+    def start(self, scheduler: Any, steps: int, device: torch.device) -> None:
+        """Set the times of so many sampling steps on a copy of the scheduler."""
+
+    @abstractmethod
+    def step(
+        self, scheduler: Any, velocity: torch.Tensor, number: int, latents: torch.Tensor,
+        before: Any, generators: list[torch.Generator],
+    ) -> tuple[torch.Tensor, Any]:
+        """The latents after step `number`, and what the next step needs as `before`."""
+
+    @staticmethod
+    def noise(
+        seeds: Sequence[int], shape: tuple[int, int, int, int], device: torch.device
+    ) -> tuple[torch.Tensor, list[torch.Generator]]:
+        """Noise (len(seeds), N, C, h, w) for `shape` (N, C, h, w), and each sample's generator.
+
+        The generators are on the CPU, so a seed means the same noise on every device.
+        """
+        generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        drawn = torch.stack([torch.randn(shape, generator=g) for g in generators])
+        return drawn.to(device), generators
+
+    def sample(
+        self, network: Network, seeds: Sequence[int], shape: tuple[int, int, int, int],
+        text: torch.Tensor, references: torch.Tensor | None, steps: int, guidance: float,
+        negative: torch.Tensor | None = None,
+        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    ) -> torch.Tensor:
+        """The denoising loop: latents (B, N, C, h, w) for B seeds.
+
+        Noise is drawn from one generator a sample, so a sample does not depend on its batch.
+
+        Args:
+            network: predicts the velocity, see `predict`.
+            shape: (N, C, h, w).
+            text: embeddings (B, L, D).
+            references: latents (B, M, C, h, w), kept in both branches of the guidance, or None.
+            guidance: scale of classifier-free guidance; 1 leaves out the unconditional branch.
+            negative: text embeddings of the unconditional branch, (B, L, D); None: zeros.
+            progress: wraps the times, for a progress bar.
+        """
+        device, guided = text.device, guidance != 1.0
+        latents, generators = self.noise(seeds, shape, device)
+        scheduler = copy(self.scheduler)
+        self.start(scheduler, steps, device)
+        if guided:
+            text = torch.cat([torch.zeros_like(text) if negative is None else negative, text])
+            references = None if references is None else torch.cat([references, references])
+        before = None
+        for number, time in enumerate(progress(scheduler.timesteps)):
+            both = torch.cat([latents, latents]) if guided else latents
+            velocity = network(both, references, text, time.expand(len(both))).float()
+            if guided:
+                velocity = guide(velocity, guidance)
+            latents, before = self.step(scheduler, velocity, number, latents, before, generators)
+        return latents
+
+
+def guide(output: torch.Tensor, guidance: float) -> torch.Tensor:
+    """Classifier-free guidance on a batch of (unconditional, conditional) halves, (2B, ...)."""
+    without, with_text = output.chunk(2)
+    return without + guidance * (with_text - without)
+
+
+def check_size(unit: int, ratio: int, frames: int, height: int, width: int) -> None:
+    """Raise UserError unless height and width are multiples of `unit`, and frames `ratio` k + 1."""
+    if height < 1 or width < 1 or height % unit or width % unit:
+        near = [max(1, round(size / unit)) * unit for size in (height, width)]
+        raise UserError(
+            f"Height and width must be multiples of {unit}, not {height}x{width}; try "
+            f"{near[0]}x{near[1]}."
+        )
+    if frames < 1 or (frames - 1) % ratio:
+        raise UserError(
+            f"Frames must be {ratio}k + 1, not {frames}; try "
+            f"{max(0, (frames - 1) // ratio) * ratio + 1}."
+        )
+
+
+def check_steps(steps: int, scheduler: Any) -> None:
+    """Raise UserError unless `scheduler` can sample in this number of steps."""
+    from diffusers import CogVideoXDPMScheduler
+
+    if steps < 1:
+        raise UserError(f"At least 1 step is needed, not {steps}; raise steps.")
+    most = scheduler.config.num_train_timesteps
+    # Flow matching knows every time between its steps, CogVideoX's schedule only these.
+    if isinstance(scheduler, CogVideoXDPMScheduler) and steps > most:
+        raise UserError(f"At most {most} steps can be taken, not {steps}; lower steps.")
