@@ -19,12 +19,31 @@ def test_every_page_is_in_the_navigation_once() -> None:
     assert sorted(named) == [page.name for page in PAGES]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as mkdocs makes them."""
+    from markdown.extensions.toc import slugify
+
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    return {slugify(title, "-") for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda p: p.name)
 def test_links_and_pictures_exist(page: Path) -> None:
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     for target in re.findall(r"\]\(([^)]+)\)", text):
-        if not target.startswith("https://"):
-            assert (page.parent / target.partition("#")[0]).is_file(), target
+        if target.startswith("https://"):
+            continue
+        file, _, anchor = target.partition("#")
+        linked = page.parent / file if file else page
+        assert linked.is_file(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_no_page_is_a_dead_end(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    linked = {t.partition("#")[0] for t in re.findall(r"\]\(([^)]+)\)", text)}
+    assert any(t.endswith(".md") for t in linked)
 
 
 def test_every_picture_is_shown() -> None:
