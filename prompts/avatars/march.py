@@ -1,4 +1,8 @@
-"""Ray marching and shading of one frame, in numba."""
+"""Ray marching and shading of one frame, in numba.
+
+Points and directions are passed as three floats: numba compiles them to registers. The torso's
+frame is the world's, with the person at the origin; the head's frame is turned about `pivot`.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,8 @@ from .paint import cloth_colour, hair_colour, ramp, skin_colour
 from .shape import body, glasses, hair, skin
 
 DATA_VERSION = 2
-"""Names the look of the avatars. Raise it with every change of shape, paint or framing: data and
-weights record it, and editing this file makes numba compile the imported functions anew."""
+"""Version of the avatars' look. Raise it with every change of shape, paint or framing: data and
+weights record it, and editing this file makes numba recompile the imported functions."""
 
 PARTS = ("background", "skin", "hair", "glasses", "neck", "garment")
 
@@ -19,6 +23,50 @@ PARTS = ("background", "skin", "hair", "glasses", "neck", "garment")
 def _head(p, x, y, z):
     d = skin(p, x, y, z)
     return min(d, hair(p, x, y, z, d))
+
+
+@njit(fastmath=True, error_model="numpy")
+def _distance(p, part, x, y, z):
+    """To one part of the head, of `PARTS`."""
+    if part == 1:
+        return skin(p, x, y, z)
+    if part == 2:
+        return hair(p, x, y, z, 9.0)
+    return glasses(p, x, y, z)
+
+
+@njit(fastmath=True, error_model="numpy")
+def _turned_back(m, x, y, z):
+    """A direction of the torso's frame in the head's (rows of `m` are the torso's axes)."""
+    return (
+        m[0, 0] * x + m[1, 0] * y + m[2, 0] * z,
+        m[0, 1] * x + m[1, 1] * y + m[2, 1] * z,
+        m[0, 2] * x + m[1, 2] * y + m[2, 2] * z,
+    )
+
+
+@njit(fastmath=True, error_model="numpy")
+def _in_head(m, pivot, x, y, z):
+    """A point of the torso's frame in the head's."""
+    hx, hy, hz = _turned_back(m, x - pivot[0], y - pivot[1], z - pivot[2])
+    return hx + pivot[0], hy + pivot[1], hz + pivot[2]
+
+
+@njit(fastmath=True, error_model="numpy")
+def _normalised(x, y, z):
+    length = np.sqrt(x * x + y * y + z * z) + 1e-9
+    return x / length, y / length, z / length
+
+
+@njit(fastmath=True, error_model="numpy")
+def _head_normal(p, part, x, y, z):
+    """Outward normal of a part of the head, from four samples around a point."""
+    e = 0.012
+    a = _distance(p, part, x + e, y - e, z - e)
+    b = _distance(p, part, x - e, y - e, z + e)
+    c = _distance(p, part, x - e, y + e, z - e)
+    d = _distance(p, part, x + e, y + e, z + e)
+    return _normalised(a - b - c + d, -a - b + c + d, -a + b - c + d)
 
 
 @njit(fastmath=True, error_model="numpy")
@@ -104,29 +152,8 @@ def _shade_head(p, turn, part, x, y, z, vx, vy, vz, light, key, ambient, occlusi
     (x, y, z): head's frame; (vx, vy, vz): ray, torso's frame. A negative `occlusion` is
     computed; one given is taken, with `shadow`, from a neighbouring ray.
     """
-    e = 0.012
-    if part == 1:
-        a = skin(p, x + e, y - e, z - e)
-        b = skin(p, x - e, y - e, z + e)
-        c = skin(p, x - e, y + e, z - e)
-        d = skin(p, x + e, y + e, z + e)
-    elif part == 2:
-        a = hair(p, x + e, y - e, z - e, 9.0)
-        b = hair(p, x - e, y - e, z + e, 9.0)
-        c = hair(p, x - e, y + e, z - e, 9.0)
-        d = hair(p, x + e, y + e, z + e, 9.0)
-    else:
-        a = glasses(p, x + e, y - e, z - e)
-        b = glasses(p, x - e, y - e, z + e)
-        c = glasses(p, x - e, y + e, z - e)
-        d = glasses(p, x + e, y + e, z + e)
-    hx, hy, hz = a - b - c + d, -a - b + c + d, -a + b - c + d
-    length = np.sqrt(hx * hx + hy * hy + hz * hz) + 1e-9
-    hx, hy, hz = hx / length, hy / length, hz / length
-    # Light in the head's frame (rows of `turn` are the torso's axes).
-    lx = turn[0, 0] * light[0] + turn[1, 0] * light[1] + turn[2, 0] * light[2]
-    ly = turn[0, 1] * light[0] + turn[1, 1] * light[1] + turn[2, 1] * light[2]
-    lz = turn[0, 2] * light[0] + turn[1, 2] * light[1] + turn[2, 2] * light[2]
+    hx, hy, hz = _head_normal(p, part, x, y, z)
+    lx, ly, lz = _turned_back(turn, light[0], light[1], light[2])
     if occlusion < 0.0:
         near = _head(p, x + 0.17 * hx, y + 0.17 * hy, z + 0.17 * hz) / 0.17
         occlusion = 0.45 + 0.55 * min(max(near, 0.0), 1.0)
@@ -167,14 +194,11 @@ def _shade_body(p, turn, pivot, neck, part, x, y, z, vx, vy, vz, light, key, amb
     b = body(p, x - e, y - e, z + e, neck[0], neck[1], neck[2])[k]
     c = body(p, x - e, y + e, z - e, neck[0], neck[1], neck[2])[k]
     d = body(p, x + e, y + e, z + e, neck[0], neck[1], neck[2])[k]
-    nx, ny, nz = a - b - c + d, -a - b + c + d, -a + b - c + d
-    length = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-9
-    nx, ny, nz = nx / length, ny / length, nz / length
+    nx, ny, nz = _normalised(a - b - c + d, -a - b + c + d, -a + b - c + d)
     # Shade cast by the head: its distance a little above the hit, towards the light.
-    sx, sy, sz = x + 0.30 * light[0] - pivot[0], y + 0.38 - pivot[1], z + 0.30 * light[2] - pivot[2]
-    hx = turn[0, 0] * sx + turn[1, 0] * sy + turn[2, 0] * sz + pivot[0]
-    hy = turn[0, 1] * sx + turn[1, 1] * sy + turn[2, 1] * sz + pivot[1]
-    hz = turn[0, 2] * sx + turn[1, 2] * sy + turn[2, 2] * sz + pivot[2]
+    hx, hy, hz = _in_head(
+        turn, pivot, x + 0.30 * light[0], y + 0.38, z + 0.30 * light[2]
+    )
     over = _head(p, hx, hy, hz)
     shade = 0.50 + 0.50 * ramp(-0.05, 0.45, over)
     if part == 5:
@@ -199,20 +223,8 @@ def _shade_body(p, turn, pivot, neck, part, x, y, z, vx, vy, vz, light, key, amb
 
 @njit(fastmath=True, error_model="numpy")
 def _ray(
-    people,
-    turns,
-    centres,
-    pivot,
-    camera,
-    light,
-    key,
-    ambient,
-    px,
-    py,
-    start,
-    known,
-    occlusion,
-    shadow,
+    people, turns, centres, pivot, camera, light, key, ambient,
+    px, py, start, known, occlusion, shadow,
 ):
     """One ray through pixel position (px, py): colour, part, person, depth, occlusion, shadow.
 
@@ -230,13 +242,8 @@ def _ray(
         if abs(ox + 10.0 * dx) > 2.2:
             continue
         m = turns[i]
-        qx, qy, qz = ox - pivot[0], oy - pivot[1], oz - pivot[2]
-        hx = m[0, 0] * qx + m[1, 0] * qy + m[2, 0] * qz + pivot[0]
-        hy = m[0, 1] * qx + m[1, 1] * qy + m[2, 1] * qz + pivot[1]
-        hz = m[0, 2] * qx + m[1, 2] * qy + m[2, 2] * qz + pivot[2]
-        ex = m[0, 0] * dx + m[1, 0] * dy + m[2, 0] * dz
-        ey = m[0, 1] * dx + m[1, 1] * dy + m[2, 1] * dz
-        ez = m[0, 2] * dx + m[1, 2] * dy + m[2, 2] * dz
+        hx, hy, hz = _in_head(m, pivot, ox, oy, oz)
+        ex, ey, ez = _turned_back(m, dx, dy, dz)
         t, part = _march_head(p, hx, hy, hz, ex, ey, ez, start, best)
         if part > 0 and t < best:
             best, best_part, best_person = t, part, i
@@ -258,10 +265,7 @@ def _ray(
             p, m, pivot, neck, best_part, x, y, z, dx, dy, dz, light, key, ambient
         )
     else:
-        qx, qy, qz = x - pivot[0], y - pivot[1], z - pivot[2]
-        hx = m[0, 0] * qx + m[1, 0] * qy + m[2, 0] * qz + pivot[0]
-        hy = m[0, 1] * qx + m[1, 1] * qy + m[2, 1] * qz + pivot[1]
-        hz = m[0, 2] * qx + m[1, 2] * qy + m[2, 2] * qz + pivot[2]
+        hx, hy, hz = _in_head(m, pivot, x, y, z)
         if best_part != known:
             occlusion = -1.0
         r, g, b, occlusion, shadow = _shade_head(
@@ -292,20 +296,8 @@ def render_frame(
     for row in range(height):
         for col in range(width):
             r, g, b, k, i, t, o, s = _ray(
-                people,
-                turns,
-                centres,
-                pivot,
-                camera,
-                light,
-                key,
-                ambient,
-                col + 0.5,
-                row + 0.5,
-                0.0,
-                -1,
-                -1.0,
-                0.0,
+                people, turns, centres, pivot, camera, light, key, ambient,
+                col + 0.5, row + 0.5, 0.0, -1, -1.0, 0.0,
             )
             depth[row, col], shade[row, col, 0], shade[row, col, 1] = t, o, s
             part[row, col], owner[row, col] = k, i
@@ -341,20 +333,9 @@ def render_frame(
                 sr, sc = sub // 2, sub % 2
                 # Rays begin just before the nearest of the hits around.
                 r, g, b, k, i, _, _, _ = _ray(
-                    people,
-                    turns,
-                    centres,
-                    pivot,
-                    camera,
-                    light,
-                    key,
-                    ambient,
-                    col + 0.25 + 0.5 * sc,
-                    row + 0.25 + 0.5 * sr,
-                    start - 0.15,
-                    part[row, col],
-                    shade[row, col, 0],
-                    shade[row, col, 1],
+                    people, turns, centres, pivot, camera, light, key, ambient,
+                    col + 0.25 + 0.5 * sc, row + 0.25 + 0.5 * sr, start - 0.15,
+                    part[row, col], shade[row, col, 0], shade[row, col, 1],
                 )
                 if k == 0:
                     r = backdrop[2 * row + sr, 2 * col + sc, 0]

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from .shape import (
+    AFRO,
     BUZZ,
     CURLY,
     GOATEE,
@@ -119,12 +120,8 @@ def skin_colour(p, x, y, z):
     crow = 0.5 + 0.5 * np.cos(26.0 * np.arctan2(y - p.eye_y, ax - p.eye_x - 0.02))
     reach = np.sqrt((ax - p.eye_x) ** 2 + (y - p.eye_y) ** 2)
     dark += (
-        0.22
-        * old
-        * crow
-        * ramp(p.eye_w + 0.02, p.eye_w + 0.06, reach)
-        * ramp(p.eye_w + 0.20, p.eye_w + 0.10, reach)
-        * ramp(p.eye_x + 0.02, p.eye_x + 0.10, ax)
+        0.22 * old * crow * ramp(p.eye_w + 0.02, p.eye_w + 0.06, reach)
+        * ramp(p.eye_w + 0.20, p.eye_w + 0.10, reach) * ramp(p.eye_x + 0.02, p.eye_x + 0.10, ax)
     )
     dark += 0.9 * p.brow_close * line(ax - 0.05, 0.035) * line(y - p.eye_y - p.brow_y + 0.03, 0.10)
 
@@ -137,9 +134,8 @@ def skin_colour(p, x, y, z):
     if q > -0.6:
         top = p.eye_up * np.sqrt(max(q, 0.0))
         dark += 0.34 * line(v - top - p.crease, 0.030) * ramp(-0.5, 0.1, q)
-        dark += (
-            (0.10 + 0.35 * old) * line(v + p.eye_low + 0.085 - 0.03 * q, 0.035) * ramp(-0.2, 0.3, q)
-        )
+        bag = line(v + p.eye_low + 0.085 - 0.03 * q, 0.035)
+        dark += (0.10 + 0.35 * old) * bag * ramp(-0.2, 0.3, q)
     # Nostrils and the shade under the nose.
     ny = y - p.eye_y + p.nose_len
     nostril = ramp(0.045, 0.020, np.sqrt((ax - 0.55 * p.nose_w) ** 2 + 1.8 * (ny + 0.055) ** 2))
@@ -173,11 +169,8 @@ def skin_colour(p, x, y, z):
         upper = up_low + p.lip_u * 1.25 * lift**0.7 * cupid
         lower = low_up - p.lip_l * 1.25 * root
         e = 0.012
-        on = (
-            ramp(upper + e, upper - e, my)
-            * ramp(lower - e, lower + e, my)
-            * ramp(1.02, 0.94, abs(s))
-        )
+        on = ramp(upper + e, upper - e, my) * ramp(lower - e, lower + e, my)
+        on *= ramp(1.02, 0.94, abs(s))
         tone = 0.86 if my > 0.5 * (up_low + low_up) else 1.0
         r += on * (p.lips[0] * tone - r)
         g += on * (p.lips[1] * tone - g)
@@ -199,22 +192,13 @@ def skin_colour(p, x, y, z):
     t = (ax - p.eye_x + 0.01) / p.brow_len
     if abs(t) < 1.2 and z > 0.1:
         inner = 0.5 * (1.0 - min(max(t, -1.0), 1.0))
-        centre = (
-            p.eye_y
-            + p.brow_y
-            + p.brow_arch * (1.0 - t * t)
-            + p.brow_tilt * 0.5 * t * p.brow_len * 2
-        )
+        centre = p.eye_y + p.brow_y + p.brow_arch * (1.0 - t * t)
+        centre += p.brow_tilt * 0.5 * t * p.brow_len * 2
         centre += p.brow_in * inner * inner - p.brow_close * inner * inner
         thick = p.brow_t * (1.05 - 0.55 * max(t, 0.0))
         hairs = 0.86 + 0.3 * noise(x * 40.0, y * 12.0, p.salt + 11)
-        k = (
-            ramp(thick + 0.012, thick - 0.012, abs(y - centre))
-            * ramp(1.12, 0.88, abs(t))
-            * hairs
-            * 0.92
-        )
-        k = min(k, 1.0)
+        k = ramp(thick + 0.012, thick - 0.012, abs(y - centre)) * ramp(1.12, 0.88, abs(t))
+        k = min(k * hairs * 0.92, 1.0)
         r += k * (p.hair[0] * 0.62 - r)
         g += k * (p.hair[1] * 0.62 - g)
         b += k * (p.hair[2] * 0.62 - b)
@@ -253,7 +237,7 @@ def skin_colour(p, x, y, z):
 @njit(fastmath=True, error_model="numpy")
 def hair_colour(p, x, y, z):
     """RGB of the hair with strands or curls."""
-    if p.style == CURLY or p.style == 7:
+    if p.style == CURLY or p.style == AFRO:
         k = 0.62 + 0.65 * noise(x * 11.0 + 3.0, y * 11.0 + z * 7.0, p.salt)
     else:
         around = np.arctan2(x, z + 0.3)
@@ -301,18 +285,15 @@ def cloth_colour(p, x, y):
         v = (y * 4.2) % 1.0 - 0.5
         k = ramp(0.30, 0.22, np.sqrt(u * u + v * v))
     cy = y + 1.74
+    reach = np.sqrt(x * x + cy * cy)
+    if p.emblem > 0:  # no pattern around it
+        k *= ramp(0.19, 0.25, reach)
     if p.emblem == 1:
-        k = max(k * ramp(0.19, 0.25, np.sqrt(x * x + cy * cy)), ramp(e, -e, star(x, cy, 0.22)))
+        k = max(k, ramp(e, -e, star(x, cy, 0.22)))
     elif p.emblem == 2:
-        k = max(k * ramp(0.19, 0.25, np.sqrt(x * x + cy * cy)), ramp(e, -e, heart(x, cy, 0.19)))
+        k = max(k, ramp(e, -e, heart(x, cy, 0.19)))
     elif p.emblem == 3:
-        k = max(
-            k * ramp(0.19, 0.25, np.sqrt(x * x + cy * cy)),
-            ramp(0.18, 0.15, np.sqrt(x * x + cy * cy)),
-        )
+        k = max(k, ramp(0.18, 0.15, reach))
     weave = 0.95 + 0.1 * noise(x * 9.0 + 50.0, y * 9.0 + 50.0, p.salt + 23)
-    return (
-        (r + k * (p.g2[0] - r)) * weave,
-        (g + k * (p.g2[1] - g)) * weave,
-        (b + k * (p.g2[2] - b)) * weave,
-    )
+    r, g, b = r + k * (p.g2[0] - r), g + k * (p.g2[1] - g), b + k * (p.g2[2] - b)
+    return r * weave, g * weave, b * weave

@@ -25,33 +25,20 @@ _FLOATS = (
     "ear ear_out hair_t hairline parting open_w open_low cut_y back_y glasses_w glasses_h "
     "glasses_r glasses_z "
     # age and marks
-    "age freckles blush mole_x mole_y mole_r shout "
+    "age freckles blush mole_x mole_y mole_r "
 ).split()
-_COLOURS = ("skin", "hair", "iris", "lips", "glasses_rgb", "g1", "g2", "shirt")
+_COLOURS = ("skin", "hair", "iris", "lips", "glasses_rgb", "g1", "g2")
 FACE = np.dtype(
     [(name, "f8") for name in _FLOATS]
     + [(name, "f8", (3,)) for name in _COLOURS]
     + [(name, "i8") for name in ("style", "beard", "glasses", "pattern", "emblem", "salt")]
-    + [("neck_w", "f8"), ("shoulder", "f8"), ("neckline", "f8"), ("sleeve", "f8")]
+    + [("neck_w", "f8"), ("shoulder", "f8")]
 )
 
 # Hair styles by the geometry they need; indices follow identity.HAIR_STYLES.
 (
-    BALD,
-    RECEDING,
-    BUZZ,
-    SHORT,
-    SIDE_PART,
-    QUIFF,
-    FRINGE,
-    AFRO,
-    CURLY,
-    BOB,
-    LONG,
-    LONG_WAVY,
-    BUN,
-    PONYTAIL,
-    MOHAWK,
+    BALD, RECEDING, BUZZ, SHORT, SIDE_PART, QUIFF, FRINGE, AFRO, CURLY, BOB, LONG, LONG_WAVY, BUN,
+    PONYTAIL, MOHAWK,
 ) = range(15)
 NO_BEARD, STUBBLE, MOUSTACHE, GOATEE, SHORT_BEARD, FULL_BEARD = range(6)
 
@@ -80,6 +67,12 @@ def smooth_max(a, b, k):
 
 
 @njit(fastmath=True, error_model="numpy")
+def join(d, x, y, z, rx, ry, rz, k):
+    """`d` smoothly joined, over width `k`, with an ellipsoid."""
+    return smooth_min(d, ellipsoid(x, y, z, rx, ry, rz), k)
+
+
+@njit(fastmath=True, error_model="numpy")
 def capsule(x, y, z, ax, ay, az, bx, by, bz, ra, rb):
     """Distance to a segment from a to b whose radius runs from ra to rb."""
     dx, dy, dz = bx - ax, by - ay, bz - az
@@ -92,10 +85,10 @@ def capsule(x, y, z, ax, ay, az, bx, by, bz, ra, rb):
 
 @njit(fastmath=True, error_model="numpy")
 def beyond(offset, radius, reach):
-    """Is an ellipsoid of this radius along an axis, `offset` away on it, of no effect on a blend?
+    """Whether an ellipsoid `offset` away along one axis is too far to change a blend.
 
     With smallest radius m, `ellipsoid` is at least m / radius * (|offset| - radius), and m / radius
-    is at least 0.6 where this is asked. `reach`: the distance so far plus the width of the blend.
+    is at least 0.6 for every caller. `reach`: the distance so far plus the width of the blend.
     """
     return 0.6 * (abs(offset) - radius) > reach
 
@@ -106,43 +99,27 @@ def bone(p, x, y, z):
     ax = abs(x)
     w = p.hw
     d = ellipsoid(x, y - 0.30, z + 0.10, 0.76 * w, 0.80 * p.ch, 0.92 * p.cd)
-    d = smooth_min(d, ellipsoid(x, y + 0.22 * p.fl, z - 0.12, 0.64 * w, 0.74 * p.fl, 0.70), 0.22)
+    d = join(d, x, y + 0.22 * p.fl, z - 0.12, 0.64 * w, 0.74 * p.fl, 0.70, 0.22)
     if d > 0.65:  # nothing below reaches further out than this
         return d - 0.40
     drop = p.jaw_open
     jaw_y = y + 0.60 * p.fl + p.jaw_y + 0.6 * drop
     if not beyond(jaw_y, 0.42, d + 0.20):
-        d = smooth_min(d, ellipsoid(x, jaw_y, z - 0.14, p.jaw_w * w, 0.42, 0.56), 0.20)
+        d = join(d, x, jaw_y, z - 0.14, p.jaw_w * w, 0.42, 0.56, 0.20)
     chin_y = y + 0.96 * p.fl + p.chin_y + drop
     if not beyond(chin_y, 0.17, d + 0.20):
-        chin = ellipsoid(x, chin_y, z - 0.44 - p.chin_z, p.chin_w, 0.17, 0.20)
-        d = smooth_min(d, chin, 0.20)
-    if not beyond(y - p.cheekbone_y, 0.15, d + 0.16):
-        d = smooth_min(
-            d,
-            ellipsoid(ax - 0.43 * w, y - p.cheekbone_y, z - 0.46, 0.17 + p.cheekbone, 0.15, 0.20),
-            0.16,
-        )
+        d = join(d, x, chin_y, z - 0.44 - p.chin_z, p.chin_w, 0.17, 0.20, 0.20)
+    bone_y = y - p.cheekbone_y
+    if not beyond(bone_y, 0.15, d + 0.16):
+        d = join(d, ax - 0.43 * w, bone_y, z - 0.46, 0.17 + p.cheekbone, 0.15, 0.20, 0.16)
     cheek_y = y + 0.46 * p.fl - 0.1 * p.cheek_raise
     flesh = 0.22 + 0.5 * p.cheek_fat
     if not beyond(cheek_y, flesh, d + 0.16):
-        d = smooth_min(
-            d,
-            ellipsoid(
-                ax - 0.36 * w,
-                cheek_y,
-                z - 0.42,
-                0.18 + p.cheek_fat,
-                flesh,
-                0.20 + 0.6 * p.cheek_fat + p.cheek_raise,
-            ),
-            0.16,
-        )
+        deep = 0.20 + 0.6 * p.cheek_fat + p.cheek_raise
+        d = join(d, ax - 0.36 * w, cheek_y, z - 0.42, 0.18 + p.cheek_fat, flesh, deep, 0.16)
     brow_y = y - p.eye_y - 0.20
     if not beyond(brow_y, 0.07, d + 0.14):
-        d = smooth_min(
-            d, ellipsoid(ax - 0.26, brow_y, z - 0.64, 0.26, 0.07, 0.08 + p.brow_ridge), 0.14
-        )
+        d = join(d, ax - 0.26, brow_y, z - 0.64, 0.26, 0.07, 0.08 + p.brow_ridge, 0.14)
     # Eye sockets and the hollow between nose and cheek.
     if beyond(y - p.eye_y, 0.13, 0.12 - d):
         return d
@@ -159,60 +136,25 @@ def skin(p, x, y, z):
     ax = abs(x)
     if z > 0.0:
         # Lidded eyeballs.
-        if not beyond(y - p.eye_y, 0.125, d + 0.05):
-            d = smooth_min(
-                d,
-                ellipsoid(ax - p.eye_x, y - p.eye_y, z - p.eye_z + 0.145, 0.155, 0.125, 0.155),
-                0.05,
-            )
+        eye_x, eye_y = ax - p.eye_x, y - p.eye_y
+        if not beyond(eye_y, 0.125, d + 0.05):
+            d = join(d, eye_x, eye_y, z - p.eye_z + 0.145, 0.155, 0.125, 0.155, 0.05)
         # Nose: bridge, tip, wings.
         tip_y = -p.nose_len + p.eye_y + p.nose_up
         tip_z = p.nose_z1 + p.nose_out
+        tip = p.nose_tip
         if not beyond(x, p.nose_bridge, d + 0.12):
-            d = smooth_min(
-                d,
-                capsule(
-                    x,
-                    y,
-                    z,
-                    0.0,
-                    0.08 + p.eye_y,
-                    p.nose_z0 - 0.03,
-                    0.0,
-                    tip_y + 0.02,
-                    tip_z - p.nose_tip - 0.02,
-                    p.nose_bridge * 0.8,
-                    p.nose_bridge,
-                ),
-                0.12,
+            bridge = capsule(
+                x, y, z, 0.0, 0.08 + p.eye_y, p.nose_z0 - 0.03, 0.0, tip_y + 0.02,
+                tip_z - tip - 0.02, p.nose_bridge * 0.8, p.nose_bridge,
             )
-        if not beyond(y - tip_y, p.nose_tip * 0.9, d + 0.07):
-            d = smooth_min(
-                d,
-                ellipsoid(
-                    x,
-                    y - tip_y,
-                    z - tip_z + p.nose_tip,
-                    p.nose_tip * 1.05,
-                    p.nose_tip * 0.9,
-                    p.nose_tip,
-                ),
-                0.07,
-            )
+            d = smooth_min(d, bridge, 0.12)
+        if not beyond(y - tip_y, tip * 0.9, d + 0.07):
+            d = join(d, x, y - tip_y, z - tip_z + tip, tip * 1.05, tip * 0.9, tip, 0.07)
         wing_y = y + p.nose_len - p.eye_y + 0.015
         if not beyond(wing_y, 0.075, d + 0.05):
-            d = smooth_min(
-                d,
-                ellipsoid(
-                    ax - p.nose_w * 0.72,
-                    wing_y,
-                    z - p.nose_z1 - 0.30 * p.nose_out,
-                    p.nose_w * 0.52,
-                    0.075,
-                    0.11,
-                ),
-                0.05,
-            )
+            wing_x, wing_z = ax - p.nose_w * 0.72, z - p.nose_z1 - 0.30 * p.nose_out
+            d = join(d, wing_x, wing_y, wing_z, p.nose_w * 0.52, 0.075, 0.11, 0.05)
         # Lips, bent by the smile and parted by the gap.
         r = x / p.mouth_w
         bend = p.smile * r * r
@@ -223,23 +165,16 @@ def skin(p, x, y, z):
         upper, lower = my - 0.7 * p.lip_u - 0.45 * gap, my + 0.7 * p.lip_l + 0.55 * gap
         # Lips are thin: the bound is weaker than that of `beyond`.
         if 0.3 * (abs(upper) - p.lip_u - 0.02) < d + 0.05:
-            d = smooth_min(
-                d,
-                ellipsoid(x, upper, mz, p.mouth_w * 0.95, p.lip_u + 0.02, 0.055 + p.lip_out),
-                0.05,
-            )
+            d = join(d, x, upper, mz, p.mouth_w * 0.95, p.lip_u + 0.02, 0.055 + p.lip_out, 0.05)
         if 0.3 * (abs(lower) - p.lip_l - 0.02) < d + 0.05:
-            d = smooth_min(
-                d,
-                ellipsoid(x, lower, mz + 0.01, p.mouth_w * 0.80, p.lip_l + 0.02, 0.06 + p.lip_out),
-                0.05,
-            )
+            mz += 0.01
+            d = join(d, x, lower, mz, p.mouth_w * 0.80, p.lip_l + 0.02, 0.06 + p.lip_out, 0.05)
     # Ears.
     ex = ax - 0.745 * p.hw - 0.5 * p.ear_out
     ez = z + 0.08 + 0.5 * ex
     wide = 0.055 + p.ear_out
     if not beyond(ex, wide, d + 0.03):
-        d = smooth_min(d, ellipsoid(ex, y + 0.06, ez, wide, 0.23 * p.ear, 0.14 * p.ear), 0.03)
+        d = join(d, ex, y + 0.06, ez, wide, 0.23 * p.ear, 0.14 * p.ear, 0.03)
     return d
 
 
@@ -247,8 +182,8 @@ def skin(p, x, y, z):
 def hair(p, x, y, z, limit):
     """Signed distance to the hair; large where there is none.
 
-    Beyond `limit` any number beyond it may come, which saves most of the work: who asks for the
-    nearer of skin and hair gives the distance to the skin.
+    Exact only up to `limit`: beyond it any larger number may come, which saves most of the work.
+    To find the nearer of skin and hair, pass the distance to the skin.
     """
     s = p.style
     if s == BALD:
@@ -265,8 +200,8 @@ def hair(p, x, y, z, limit):
         opening = min(opening, ellipsoid(ax - 0.34, y - top - 0.06, z - 0.55, 0.26, 0.26, 0.55))
     cut = p.cut_y - 0.45 * min(z + 0.15, 0.0) * (p.back_y - p.cut_y)  # lower at the nape
     extra, blend = _extra(p, x, y, z)
-    least = max(-opening, cut - y)  # of the cap, which is yet to be computed
-    if limit < 1.4:  # from here on far caps are told nearer than they are
+    least = max(-opening, cut - y)  # a lower bound of the cap's distance, computed below
+    if limit < 1.4:  # beyond this, far caps are reported nearer than they are
         if least >= extra + blend:
             return extra
         if min(least, extra) - 0.25 * blend > limit:
@@ -283,11 +218,8 @@ def hair(p, x, y, z, limit):
     elif s != AFRO and s != BUZZ:
         cap += 0.010 * np.sin(22 * x + 5 * z)
     if s == QUIFF:
-        cap = smooth_min(
-            cap,
-            ellipsoid(x + 0.08 * p.parting, y - 1.05 * p.ch, z - 0.42, 0.42, 0.22 + t, 0.40),
-            0.2,
-        )
+        quiff_x, quiff_y = x + 0.08 * p.parting, y - 1.05 * p.ch
+        cap = join(cap, quiff_x, quiff_y, z - 0.42, 0.42, 0.22 + t, 0.40, 0.2)
     if s == MOHAWK:
         cap = ellipsoid(x, y - 0.52, z + 0.05, 0.13, 0.78 * p.ch + t, 0.90)
     d = smooth_max(smooth_max(cap, -opening, 0.05), cut - y, 0.06)
@@ -296,19 +228,15 @@ def hair(p, x, y, z, limit):
 
 @njit(fastmath=True, error_model="numpy")
 def _extra(p, x, y, z):
-    """Hair beside the cap (lengths, bun, tail, fringe): its distance, and how wide it blends."""
+    """Hair outside the cap (lengths, bun, tail, fringe): its distance, and its blend width."""
     s, t = p.style, p.hair_t
     ax = abs(x)
     if s == LONG or s == LONG_WAVY or s == BOB:
         length = p.back_y
         wave = 0.035 * np.sin(9.0 * y + 2.0 * np.sign(x)) if s == LONG_WAVY else 0.0
         fall = ellipsoid(
-            ax - wave,
-            y - 0.5 * (0.45 + length),
-            z + 0.22,
-            0.80 * p.hw + 0.9 * t,
-            0.5 * (0.55 - length),
-            0.56 + t,
+            ax - wave, y - 0.5 * (0.45 + length), z + 0.22,
+            0.80 * p.hw + 0.9 * t, 0.5 * (0.55 - length), 0.56 + t,
         )
         # Keep the face and the throat free.
         throat = ellipsoid(x, y + 0.75, z - 0.62, 0.58 * p.hw, 1.25, 0.80)
@@ -316,9 +244,8 @@ def _extra(p, x, y, z):
     if s == BUN:
         return ellipsoid(x, y - 1.26 * p.ch, z + 0.22, 0.32, 0.27, 0.32), 0.06
     if s == PONYTAIL:
-        return ellipsoid(
-            x - 0.72 * p.parting * p.hw, y + 0.30, z + 0.38, 0.20 + 0.5 * t, 0.72, 0.24
-        ), 0.10
+        tail_x = x - 0.72 * p.parting * p.hw
+        return ellipsoid(tail_x, y + 0.30, z + 0.38, 0.20 + 0.5 * t, 0.72, 0.24), 0.10
     if s == FRINGE:
         fringe = ellipsoid(x, y - p.hairline + 0.02, z - 0.52, 0.56 * p.hw, 0.22, 0.36)
         return smooth_max(fringe, p.brow_y + 0.075 + 0.02 * np.sin(25 * x) - y, 0.03), 0.06
