@@ -73,12 +73,8 @@ def _park(image, draw, rng, w, h):
         for _ in range(6):
             dx, dy = rng.integers(-16, 17), rng.integers(-10, 18)
             draw.ellipse(
-                (
-                    x + dx - size * 0.6,
-                    top + dy - size * 0.5,
-                    x + dx + size * 0.6,
-                    top + dy + size * 0.6,
-                ),
+                (x + dx - size * 0.6, top + dy - size * 0.5, x + dx + size * 0.6,
+                 top + dy + size * 0.6),
                 fill=_vary((52, 118, 50), rng),
             )
 
@@ -113,14 +109,8 @@ def _city(image, draw, rng, w, h):
 
 def _library(image, draw, rng, w, h):
     image.paste((92, 58, 34), (0, 0, w, h))
-    books = [
-        (150, 44, 40),
-        (38, 84, 120),
-        (46, 106, 66),
-        (190, 150, 74),
-        (104, 60, 112),
-        (214, 200, 170),
-    ]
+    books = [(150, 44, 40), (38, 84, 120), (46, 106, 66), (190, 150, 74), (104, 60, 112),
+             (214, 200, 170)]
     for row in range(5):
         y = row * 40
         x = int(rng.integers(0, 6))
@@ -159,13 +149,8 @@ def _mountains(image, draw, rng, w, h):
                 k = 0.20
                 drop = (h - peak) * k
                 draw.polygon(
-                    [
-                        (x - half * k, peak + drop),
-                        (x, peak),
-                        (x + half * k, peak + drop),
-                        (x, peak + 0.7 * drop),
-                    ],
-                    fill=(244, 246, 250),
+                    [(x - half * k, peak + drop), (x, peak), (x + half * k, peak + drop),
+                     (x, peak + 0.7 * drop)], fill=(244, 246, 250),
                 )
 
 
@@ -198,13 +183,6 @@ def _snow(image, draw, rng, w, h):
 
 
 _PAINTERS: dict[str, Callable[..., None]] = {
-    "studio": _studio,
-    "park": _park,
-    "beach": _beach,
-    "city": _city,
-    "library": _library,
-    "kitchen": _kitchen,
-    "mountains": _mountains,
-    "night sky": _night,
-    "snow": _snow,
+    "studio": _studio, "park": _park, "beach": _beach, "city": _city, "library": _library,
+    "kitchen": _kitchen, "mountains": _mountains, "night sky": _night, "snow": _snow,
 }

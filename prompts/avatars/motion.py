@@ -1,4 +1,4 @@
-"""From words to numbers: expressions and head motions as curves over time, as `FACE` records."""
+"""Expressions and head motions as curves over time, and a person's `FACE` record in one frame."""
 
 from __future__ import annotations
 
@@ -11,46 +11,32 @@ from .scene import GARMENT_EMBLEMS, GARMENT_PATTERNS, Garment, Person
 from .shape import FACE, settle
 
 CLOTH = {
-    "white": (0.90, 0.90, 0.88),
-    "black": (0.09, 0.09, 0.10),
-    "grey": (0.50, 0.51, 0.53),
-    "red": (0.76, 0.12, 0.12),
-    "orange": (0.92, 0.48, 0.10),
-    "yellow": (0.93, 0.80, 0.18),
-    "green": (0.14, 0.52, 0.25),
-    "blue": (0.13, 0.29, 0.70),
-    "purple": (0.46, 0.20, 0.62),
+    "white": (0.90, 0.90, 0.88), "black": (0.09, 0.09, 0.10), "grey": (0.50, 0.51, 0.53),
+    "red": (0.76, 0.12, 0.12), "orange": (0.92, 0.48, 0.10), "yellow": (0.93, 0.80, 0.18),
+    "green": (0.14, 0.52, 0.25), "blue": (0.13, 0.29, 0.70), "purple": (0.46, 0.20, 0.62),
     "pink": (0.94, 0.56, 0.70),
+}
+GLASSES_SIZES = {
+    "round": (0.19, 0.17, 0.17), "square": (0.20, 0.14, 0.04), "wide": (0.225, 0.13, 0.09),
+}
+"""Half width, half height and corner radius of a lens."""
+HAIR_THICKNESS = {
+    "buzz": 0.025, "short": 0.05, "receding": 0.035, "side part": 0.07, "quiff": 0.06,
+    "fringe": 0.08, "afro": 0.20, "curly": 0.12, "bob": 0.09, "long": 0.07, "long wavy": 0.10,
+    "bun": 0.045, "ponytail": 0.05, "mohawk": 0.14,
 }
 
 # smile: height of the corners; width: of the mouth; gap: between the lips; jaw: drop;
 # raise/inner/close: brows up, inner ends up, inner ends down; eye: opening; cheek: raised.
 _NEUTRAL = dict(
-    smile=0.0,
-    width=1.0,
-    gap=0.0,
-    teeth=0.0,
-    jaw=0.0,
-    brow=0.0,
-    inner=0.0,
-    close=0.0,
-    eye=1.0,
-    low=1.0,
-    cheek=0.0,
-    look=0.0,
+    smile=0.0, width=1.0, gap=0.0, teeth=0.0, jaw=0.0, brow=0.0, inner=0.0, close=0.0, eye=1.0,
+    low=1.0, cheek=0.0, look=0.0,
 )
 _EXPRESSIONS: dict[str, dict[str, float]] = {
     "neutral": {},
     "smile": dict(smile=0.070, width=1.18, gap=0.035, teeth=1.0, eye=0.88, low=0.8, cheek=0.05),
     "laugh": dict(
-        smile=0.080,
-        width=1.20,
-        gap=0.17,
-        teeth=1.0,
-        jaw=0.07,
-        eye=0.62,
-        low=0.6,
-        cheek=0.07,
+        smile=0.080, width=1.20, gap=0.17, teeth=1.0, jaw=0.07, eye=0.62, low=0.6, cheek=0.07,
         brow=0.03,
     ),
     "surprise": dict(gap=0.22, width=0.74, jaw=0.13, brow=0.10, eye=1.38, low=1.2),
@@ -100,12 +86,11 @@ def expression_values(
 ) -> dict[str, float]:
     """Facial controls at `time` in [0, 1]; `phase` in [0, 1] shifts speech and laughter."""
     values = dict(_NEUTRAL)
-    target = _EXPRESSIONS[expression]
     # An expression is there from the first frame and settles within the first third.
     k = strength * (0.75 + 0.25 * min(time * 3.0, 1.0))
     if expression == "eyes closed":
         k = 1.0
-    for name, value in target.items():
+    for name, value in _EXPRESSIONS[expression].items():
         values[name] += k * (value - _NEUTRAL[name])
     if expression == "speaking":
         beat = 0.5 + 0.5 * np.sin(2 * np.pi * (2.3 * time + phase))
@@ -126,9 +111,7 @@ def garment_colours(garment: Garment) -> tuple[tuple[float, ...], tuple[float, .
 
 
 def face_record(
-    identity: Identity,
-    person: Person,
-    controls: dict[str, float],
+    identity: Identity, person: Person, controls: dict[str, float],
     gaze: tuple[float, float] = (0, 0),
 ) -> np.ndarray:
     """The `FACE` record (shape (1,)) of a person in one frame."""
@@ -136,22 +119,15 @@ def face_record(
     record = np.zeros(1, dtype=FACE)
     p = record[0]
     length = s["face_length"]
-    p["hw"], p["ch"], p["cd"], p["fl"] = (
-        s["head_width"],
-        s["cranium_height"],
-        s["cranium_depth"],
-        length,
-    )
+    p["hw"], p["ch"], p["cd"] = s["head_width"], s["cranium_height"], s["cranium_depth"]
+    p["fl"] = length
     p["jaw_w"], p["jaw_y"], p["jaw_open"] = s["jaw_width"], s["jaw_height"], c["jaw"]
     p["chin_w"], p["chin_y"], p["chin_z"] = s["chin_width"], s["chin_length"], s["chin_forward"]
     p["cheekbone"], p["cheekbone_y"] = s["cheekbone"], s["cheekbone_y"]
     p["cheek_fat"], p["cheek_raise"] = s["cheek_fat"], c["cheek"]
     p["brow_ridge"], p["socket"] = s["brow_ridge"], s["socket_depth"]
-    p["eye_x"], p["eye_y"], p["eye_w"] = (
-        s["eye_spacing"] * (0.5 + 0.5 * s["head_width"]),
-        s["eye_y"],
-        s["eye_width"],
-    )
+    p["eye_x"] = s["eye_spacing"] * (0.5 + 0.5 * s["head_width"])
+    p["eye_y"], p["eye_w"] = s["eye_y"], s["eye_width"]
     opening = s["eye_height"] * (1 - 0.35 * s["eye_lid"])
     p["eye_up"] = opening * c["eye"]
     p["eye_low"] = 0.62 * opening * max(c["low"], 0.0) * (1.0 if c["eye"] > 0 else 0.35)
@@ -166,11 +142,8 @@ def face_record(
     p["brow_tilt"], p["brow_len"] = s["brow_tilt"], s["brow_length"]
     p["brow_in"], p["brow_close"] = c["inner"], c["close"]
     p["lashes"] = identity.lashes
-    p["nose_len"], p["nose_w"], p["nose_out"] = (
-        s["nose_length"] * length,
-        s["nose_width"],
-        s["nose_out"],
-    )
+    p["nose_len"] = s["nose_length"] * length
+    p["nose_w"], p["nose_out"] = s["nose_width"], s["nose_out"]
     p["nose_bridge"], p["nose_tip"], p["nose_up"] = s["nose_bridge"], s["nose_tip"], s["nose_up"]
     p["mouth_y"] = s["eye_y"] - (s["nose_length"] + s["philtrum"]) * length - 0.02 - 0.25 * c["jaw"]
     p["mouth_w"] = s["mouth_width"] * c["width"]
@@ -183,12 +156,7 @@ def face_record(
     _hair(p, identity)
     p["glasses"] = GLASSES.index(identity.glasses)
     if p["glasses"]:
-        w, h, r = {
-            "round": (0.19, 0.17, 0.17),
-            "square": (0.20, 0.14, 0.04),
-            "wide": (0.225, 0.13, 0.09),
-        }[identity.glasses]
-        p["glasses_w"], p["glasses_h"], p["glasses_r"] = w, h, r
+        p["glasses_w"], p["glasses_h"], p["glasses_r"] = GLASSES_SIZES[identity.glasses]
     p["skin"], p["hair"], p["iris"] = identity.skin, identity.hair_colour, identity.iris
     p["lips"], p["glasses_rgb"] = identity.lips, identity.glasses_colour
     p["g1"], p["g2"] = garment_colours(person.garment)
@@ -204,27 +172,8 @@ def face_record(
 def _hair(p: np.void, identity: Identity) -> None:
     style, volume = identity.hair_style, identity.hair_volume
     p["style"] = HAIR_STYLES.index(style)
-    thickness = {
-        "buzz": 0.025,
-        "short": 0.05,
-        "receding": 0.035,
-        "side part": 0.07,
-        "quiff": 0.06,
-        "fringe": 0.08,
-        "afro": 0.20,
-        "curly": 0.12,
-        "bob": 0.09,
-        "long": 0.07,
-        "long wavy": 0.10,
-        "bun": 0.045,
-        "ponytail": 0.05,
-        "mohawk": 0.14,
-    }.get(style, 0.0)
-    p["hair_t"] = thickness * (0.75 + 0.7 * volume)
-    line = identity.hairline
-    if style == "receding":
-        line += 0.10
-    p["hairline"] = line
+    p["hair_t"] = HAIR_THICKNESS.get(style, 0.0) * (0.75 + 0.7 * volume)
+    p["hairline"] = identity.hairline + (0.10 if style == "receding" else 0.0)
     p["parting"] = identity.parting
     p["open_w"] = 0.60 * identity.shape["head_width"]
     p["open_low"] = -1.75

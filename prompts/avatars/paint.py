@@ -30,6 +30,12 @@ def ramp(a, b, v):
 
 
 @njit(fastmath=True, error_model="numpy")
+def mix(r, g, b, colour, k):
+    """(r, g, b) moved by the share k towards a colour."""
+    return r + k * (colour[0] - r), g + k * (colour[1] - g), b + k * (colour[2] - b)
+
+
+@njit(fastmath=True, error_model="numpy")
 def line(v, width):
     """1 on v = 0, falling to 0 at +-width."""
     t = max(1.0 - abs(v) / width, 0.0)
@@ -92,7 +98,7 @@ def skin_colour(p, x, y, z):
     # Shaved or thin hair on the skull shows as a tint.
     if p.style == RECEDING or p.style == BUZZ:
         stub = 0.30 * ramp(p.hairline - 0.04, p.hairline + 0.10, y) * ramp(1.0, 0.7, z)
-        r, g, b = r + stub * (p.hair[0] - r), g + stub * (p.hair[1] - g), b + stub * (p.hair[2] - b)
+        r, g, b = mix(r, g, b, p.hair, stub)
     if z < -0.2:
         return r, g, b, gloss
     # Blood in cheeks, nose and under the skin.
@@ -152,9 +158,7 @@ def skin_colour(p, x, y, z):
         elif p.beard == SHORT_BEARD:
             cover *= 0.80
         k = strand * 0.9
-        r += cover * (p.hair[0] * k - r)
-        g += cover * (p.hair[1] * k - g)
-        b += cover * (p.hair[2] * k - b)
+        r, g, b = mix(r, g, b, (p.hair[0] * k, p.hair[1] * k, p.hair[2] * k), cover)
         gloss *= 1 - cover
 
     # Lips, teeth and mouth.
@@ -172,9 +176,7 @@ def skin_colour(p, x, y, z):
         on = ramp(upper + e, upper - e, my) * ramp(lower - e, lower + e, my)
         on *= ramp(1.02, 0.94, abs(s))
         tone = 0.86 if my > 0.5 * (up_low + low_up) else 1.0
-        r += on * (p.lips[0] * tone - r)
-        g += on * (p.lips[1] * tone - g)
-        b += on * (p.lips[2] * tone - b)
+        r, g, b = mix(r, g, b, (p.lips[0] * tone, p.lips[1] * tone, p.lips[2] * tone), on)
         gloss += 0.15 * on
         if p.gap > 0.012:
             hole = ramp(up_low, up_low - e, my) * ramp(low_up, low_up + e, my) * (lift > 0.02)
@@ -182,8 +184,8 @@ def skin_colour(p, x, y, z):
             tooth = hole * ramp(teeth_low - e, teeth_low + e, my) * ramp(0.95, 0.75, abs(s))
             if p.teeth <= 0.0:
                 tooth = 0.0
-            r, g, b = r + hole * (0.26 - r), g + hole * (0.06 - g), b + hole * (0.07 - b)
-            r, g, b = r + tooth * (0.93 - r), g + tooth * (0.91 - g), b + tooth * (0.86 - b)
+            r, g, b = mix(r, g, b, (0.26, 0.06, 0.07), hole)
+            r, g, b = mix(r, g, b, (0.93, 0.91, 0.86), tooth)
         else:
             seam = 0.62 * line(my, 0.020) * ramp(1.08, 0.98, abs(s))
             r, g, b = r * (1 - seam), g * (1 - seam), b * (1 - seam)
@@ -199,9 +201,7 @@ def skin_colour(p, x, y, z):
         hairs = 0.86 + 0.3 * noise(x * 40.0, y * 12.0, p.salt + 11)
         k = ramp(thick + 0.012, thick - 0.012, abs(y - centre)) * ramp(1.12, 0.88, abs(t))
         k = min(k * hairs * 0.92, 1.0)
-        r += k * (p.hair[0] * 0.62 - r)
-        g += k * (p.hair[1] * 0.62 - g)
-        b += k * (p.hair[2] * 0.62 - b)
+        r, g, b = mix(r, g, b, (p.hair[0] * 0.62, p.hair[1] * 0.62, p.hair[2] * 0.62), k)
 
     # Eyes.
     if q > -0.15 and z > 0.15:
@@ -217,18 +217,17 @@ def skin_colour(p, x, y, z):
             er, eg, eb = 1.05 * shade, 1.03 * shade, 1.01 * shade
             k = ramp(p.iris_r + 0.010, p.iris_r - 0.010, rr)
             ring = 0.55 + 0.45 * ramp(p.iris_r, 0.5 * p.iris_r, rr)
-            er += k * (p.iris[0] * ring * shade - er)
-            eg += k * (p.iris[1] * ring * shade - eg)
-            eb += k * (p.iris[2] * ring * shade - eb)
-            k = ramp(0.050, 0.036, rr)
-            er, eg, eb = er + k * (0.03 - er), eg + k * (0.03 - eg), eb + k * (0.03 - eb)
+            ring *= shade
+            iris = (p.iris[0] * ring, p.iris[1] * ring, p.iris[2] * ring)
+            er, eg, eb = mix(er, eg, eb, iris, k)
+            er, eg, eb = mix(er, eg, eb, (0.03, 0.03, 0.03), ramp(0.050, 0.036, rr))
             k = ramp(0.026, 0.012, np.sqrt((gx + 0.028) ** 2 + (gy - 0.034) ** 2))
-            er, eg, eb = er + k * (1.0 - er), eg + k * (1.0 - eg), eb + k * (1.0 - eb)
-            r, g, b = r + white * (er - r), g + white * (eg - g), b + white * (eb - b)
+            er, eg, eb = mix(er, eg, eb, (1.0, 1.0, 1.0), k)
+            r, g, b = mix(r, g, b, (er, eg, eb), white)
             gloss = max(gloss, 0.3 * white)
         lash = (0.55 + 0.4 * p.lashes) * line(v - top - 0.004, 0.020 + 0.016 * p.lashes)
         lash *= ramp(-0.12, 0.08, q)
-        r, g, b = r + lash * (0.05 - r), g + lash * (0.035 - g), b + lash * (0.03 - b)
+        r, g, b = mix(r, g, b, (0.05, 0.035, 0.03), lash)
         rim = 0.28 * line(v - low, 0.018) * ramp(0.0, 0.2, q)
         r, g, b = r * (1 - rim), g * (1 - 1.1 * rim), b * (1 - 1.1 * rim)
     return r, g, b, gloss
@@ -295,5 +294,5 @@ def cloth_colour(p, x, y):
     elif p.emblem == 3:
         k = max(k, ramp(0.18, 0.15, reach))
     weave = 0.95 + 0.1 * noise(x * 9.0 + 50.0, y * 9.0 + 50.0, p.salt + 23)
-    r, g, b = r + k * (p.g2[0] - r), g + k * (p.g2[1] - g), b + k * (p.g2[2] - b)
+    r, g, b = mix(r, g, b, p.g2, k)
     return r * weave, g * weave, b * weave

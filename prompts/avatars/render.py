@@ -70,14 +70,7 @@ class Clip:
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     """3x3 matrix from the head's frame to the torso's."""
-    cy, sy, cp, sp, cr, sr = (
-        np.cos(yaw),
-        np.sin(yaw),
-        np.cos(pitch),
-        np.sin(pitch),
-        np.cos(roll),
-        np.sin(roll),
-    )
+    (cy, cp, cr), (sy, sp, sr) = np.cos([yaw, pitch, roll]), np.sin([yaw, pitch, roll])
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
     about_z = np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]])
@@ -114,52 +107,29 @@ def render_clip(
     shape = (frames, height, width)
     out = np.empty((*shape, 3), np.uint8)
     parts, owners = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
-    boxes, landmarks = (
-        np.empty((frames, count, 4), np.float32),
-        np.empty((frames, count, 5, 2), np.float32),
-    )
+    boxes = np.empty((frames, count, 4), np.float32)
+    landmarks = np.empty((frames, count, 5, 2), np.float32)
     angles = np.empty((frames, count, 3), np.float32)
     for t in range(frames):
         time = t / max(frames - 1, 1)
         records, turns = [], np.empty((count, 3, 3))
         for i, person in enumerate(scene.people):
             controls = expression_values(person.expression, time, phases[i], strengths[i])
-            records.append(
-                face_record(sample_identity(person.identity), person, controls, tuple(gazes[i]))
-            )
+            identity = sample_identity(person.identity)
+            records.append(face_record(identity, person, controls, tuple(gazes[i])))
             pose = head_pose(person.motion, time, poses_rng[i])
             angles[t, i] = pose.yaw, pose.pitch, pose.roll
             turns[i] = rotation(pose.yaw, pose.pitch, pose.roll)
         people = np.concatenate(records)
         camera = np.array([scale * CAMERA_DISTANCE, width / 2, eye_line, CAMERA_DISTANCE])
         colour, parts[t], owners[t] = render_frame(
-            people,
-            turns,
-            centres,
-            PIVOT,
-            camera,
-            light,
-            np.array(key) * level,
-            np.array(ambient) * level,
-            backdrop,
-            height,
-            width,
+            people, turns, centres, PIVOT, camera, light, np.array(key) * level,
+            np.array(ambient) * level, backdrop, height, width,
         )
         out[t] = np.clip(colour * 255.0 + 0.5, 0, 255).astype(np.uint8)
         for i in range(count):
             boxes[t, i], landmarks[t, i] = _truth(people[i], turns[i], centres[i], camera)
-    return Clip(
-        scene,
-        fps,
-        out,
-        boxes,
-        landmarks,
-        parts,
-        owners,
-        angles[..., 0],
-        angles[..., 1],
-        angles[..., 2],
-    )
+    return Clip(scene, fps, out, boxes, landmarks, parts, owners, *np.moveaxis(angles, -1, 0))
 
 
 def _truth(
@@ -169,27 +139,23 @@ def _truth(
     tip_z = p["nose_z1"] + p["nose_out"]
     # The corner as one sees it lies just inside the tip of the lips.
     corner_x, corner_y = 0.93 * p["mouth_w"], p["mouth_y"] + 0.8 * p["smile"]
-    points = np.array(
-        [
-            [-p["eye_x"], p["eye_y"], p["eye_z"]],
-            [p["eye_x"], p["eye_y"], p["eye_z"]],
-            [0.0, p["eye_y"] - p["nose_len"] + p["nose_up"], tip_z],
-            [-corner_x, corner_y, p["corner_z"] + 0.02],
-            [corner_x, corner_y, p["corner_z"] + 0.02],
-        ]
-    )
+    points = np.array([
+        [-p["eye_x"], p["eye_y"], p["eye_z"]],
+        [p["eye_x"], p["eye_y"], p["eye_z"]],
+        [0.0, p["eye_y"] - p["nose_len"] + p["nose_up"], tip_z],
+        [-corner_x, corner_y, p["corner_z"] + 0.02],
+        [corner_x, corner_y, p["corner_z"] + 0.02],
+    ])
     bottom = -0.96 * p["fl"] - p["chin_y"] - p["jaw_open"] - 0.14
-    rim = np.array(
-        [
-            [-0.66 * p["hw"], p["eye_y"], 0.25],
-            [0.66 * p["hw"], p["eye_y"], 0.25],
-            [-0.52 * p["hw"], p["mouth_y"], 0.35],
-            [0.52 * p["hw"], p["mouth_y"], 0.35],
-            [0.0, 0.62, 0.62],
-            [0.0, bottom, 0.5],
-            [0.0, p["eye_y"] - p["nose_len"], tip_z],
-        ]
-    )
+    rim = np.array([
+        [-0.66 * p["hw"], p["eye_y"], 0.25],
+        [0.66 * p["hw"], p["eye_y"], 0.25],
+        [-0.52 * p["hw"], p["mouth_y"], 0.35],
+        [0.52 * p["hw"], p["mouth_y"], 0.35],
+        [0.0, 0.62, 0.62],
+        [0.0, bottom, 0.5],
+        [0.0, p["eye_y"] - p["nose_len"], tip_z],
+    ])
     box = _project(rim, turn, centre, camera)
     marks = _project(points, turn, centre, camera)
     return np.concatenate([box.min(0), box.max(0)]).astype(np.float32), marks.astype(np.float32)
@@ -213,9 +179,7 @@ def render_portrait(identity: int, seed: int = 0, size: int = 192) -> Clip:
     colour = str(rng.choice(["white", "grey", "black", "blue"]))
     expression = str(rng.choice(["neutral", "smile"]))
     scene = Scene(
-        (Person(identity, expression, "still", Garment(colour)),),
-        "studio",
-        "soft",
+        (Person(identity, expression, "still", Garment(colour)),), "studio", "soft",
         seed=int(rng.integers(2**31)),
     )
     return render_clip(scene, frames=1, height=size, width=size)

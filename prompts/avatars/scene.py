@@ -1,57 +1,35 @@
-"""What an avatar scene is: people, what they do and wear, where, and in what light.
+"""An avatar scene as plain data: people, what they do and wear, the place and the light.
 
-Everything here is plain data. The renderer (`render.py`) turns a `Scene` into frames
-and ground truth; the language (`language.py`) turns it into an English prompt.
+The renderer (`render.py`) turns a `Scene` into frames and ground truth; the language
+(`language.py`) turns it into an English prompt.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 EXPRESSIONS = (
-    "neutral",
-    "smile",
-    "laugh",
-    "surprise",
-    "sadness",
-    "anger",
-    "eyes closed",
-    "speaking",
+    "neutral", "smile", "laugh", "surprise", "sadness", "anger", "eyes closed", "speaking",
 )
 MOTIONS = ("still", "turn left", "turn right", "nod", "shake", "tilt")
 """Head motions. Left and right are the viewer's, as in the picture."""
 
 GARMENT_COLOURS = (
-    "white",
-    "black",
-    "grey",
-    "red",
-    "orange",
-    "yellow",
-    "green",
-    "blue",
-    "purple",
-    "pink",
+    "white", "black", "grey", "red", "orange", "yellow", "green", "blue", "purple", "pink",
 )
 GARMENT_PATTERNS = ("plain", "striped", "checked", "dotted")
 GARMENT_EMBLEMS = ("none", "star", "heart", "circle")
 BACKGROUNDS = (
-    "studio",
-    "park",
-    "beach",
-    "city",
-    "library",
-    "kitchen",
-    "mountains",
-    "night sky",
-    "snow",
+    "studio", "park", "beach", "city", "library", "kitchen", "mountains", "night sky", "snow",
 )
 LIGHTS = ("soft", "left", "right", "warm")
 
 EVALUATION_IDENTITIES = range(0, 1_000)
-"""Identity seeds kept for evaluation. No recipe may train on one of them."""
+"""Identity seeds reserved for evaluation. No recipe may train on them."""
 VALIDATION_IDENTITIES = range(1_000, 2_000)
-"""Identity seeds for choosing and checking networks. Neither trained on nor in a suite."""
+"""Identity seeds for choosing and checking networks: neither in training nor in a suite."""
 TRAINING_IDENTITIES = range(10_000, 1_000_000)
 
 
@@ -106,3 +84,9 @@ class Scene:
             raise ValueError(f"a scene has one to three people, not {len(self.people)}")
         _check(self.background, BACKGROUNDS, "background")
         _check(self.light, LIGHTS, "light")
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Scene:
+        """The scene that `dataclasses.asdict` was called on."""
+        people = (Person(**{**p, "garment": Garment(**p["garment"])}) for p in value["people"])
+        return cls(**{**value, "people": tuple(people)})
