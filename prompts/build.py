@@ -1,10 +1,10 @@
-"""Builds the suite `avatars` from what people wrote of it (`suites/avatars/source.yaml`).
+"""Builds the suite `avatars` from its hand-written source, `suites/avatars/source.yaml`.
 
     python -m idbench.prompts.build [--folder DIR] [--texts-only]
 
-Identities get references, prompts get ids, and each split pairs them in a fixed rotation, so
-that every prompt is said of several people and every person hears every category. The same
-source gives the same files, byte for byte for texts.
+Identities get references, prompts get ids, and each split pairs them in a fixed rotation: every
+prompt is used with several people, and every person gets every category. The same source gives
+the same files; texts are equal byte for byte.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def identity_name(seed: int) -> str:
     """Name of an evaluation identity: `a007` is seed 7.
 
     Raises:
-        ValueError: the seed is not one kept for evaluation.
+        ValueError: the seed is not reserved for evaluation.
     """
     if seed not in EVALUATION_IDENTITIES:
         raise ValueError(f"identity seed {seed} is not kept for evaluation")
@@ -45,23 +45,24 @@ def prompt_rows(source: Mapping[str, Any]) -> list[Row]:
     """Every prompt with its id (`multi-garment-03`), category, text and truth.
 
     Raises:
-        ValueError: a prompt is too long, uses a word the language does not know, occurs
-            twice, or has a truth outside the vocabulary of scenes.
+        ValueError: a prompt is too long, has an unknown word, occurs twice, or has a truth
+            outside the vocabulary of scenes.
     """
     rows: list[Row] = []
     known = set(vocabulary())
-    for split in SPLITS:
-        for category, prompts in source["prompts"][split].items():
-            for number, (text, truth) in enumerate(prompts, start=1):
-                words = tokens(text)
-                if len(words) > MAXIMUM_TOKENS:
-                    raise ValueError(f"{len(words)} tokens, more than {MAXIMUM_TOKENS}: {text!r}")
-                if not known.issuperset(words):
-                    raise ValueError(f"unknown words {sorted(set(words) - known)}: {text!r}")
-                check_truth(truth)
-                name = f"{split}-{category.replace(' ', '-')}-{number:02d}"
-                rows.append({"prompt_id": name, "category": category, "prompt": text,
-                             "truth": truth})
+    prompts = (
+        (f"{split}-{category.replace(' ', '-')}-{number:02d}", category, *prompt)
+        for split in SPLITS for category, prompts in source["prompts"][split].items()
+        for number, prompt in enumerate(prompts, start=1)
+    )
+    for name, category, text, truth in prompts:
+        words = tokens(text)
+        if len(words) > MAXIMUM_TOKENS:
+            raise ValueError(f"{len(words)} tokens, more than {MAXIMUM_TOKENS}: {text!r}")
+        if not known.issuperset(words):
+            raise ValueError(f"unknown words {sorted(set(words) - known)}: {text!r}")
+        check_truth(truth)
+        rows.append({"prompt_id": name, "category": category, "prompt": text, "truth": truth})
     texts = [row["prompt"] for row in rows]
     if len(set(texts)) != len(texts):
         raise ValueError("a prompt occurs twice")
@@ -73,44 +74,33 @@ def split_rows(source: Mapping[str, Any]) -> dict[str, list[Row]]:
     of_split = {split: [r for r in prompt_rows(source) if r["prompt_id"].startswith(f"{split}-")]
                 for split in SPLITS}
     singles = [[seed] for seed in source["identities"]]
-    garments, backgrounds = list(source["garments"]), list(source["backgrounds"])
-
     rows: dict[str, list[Row]] = {}
-    for split, groups in (("single", singles), ("multi", source["pairs"]),
-                          ("multi3", source["triples"])):
-        rows[split] = [_row(prompt, group) for group, prompt, _ in _rotate(groups, of_split[split])]
-    rows["tryon"] = [
-        _row(prompt, group, garment=(name, source["garments"][name]))
-        for group, prompt, number in _rotate([[s] for s in source["tryon_identities"]],
-                                             of_split["tryon"])
-        for name in [garments[number % len(garments)]]
-    ]
-    rows["background"] = [
-        _row(prompt, group, background=(name, source["backgrounds"][name]))
-        for group, prompt, number in _rotate([[s] for s in source["background_identities"]],
-                                             of_split["background"])
-        for name in [backgrounds[number % len(backgrounds)]]
-    ]
+    for split, groups, kind in (
+        ("single", singles, ""), ("multi", source["pairs"], ""), ("multi3", source["triples"], ""),
+        ("tryon", [[s] for s in source["tryon_identities"]], "garment"),
+        ("background", [[s] for s in source["background_identities"]], "background"),
+    ):
+        objects = list(source[f"{kind}s"].items()) if kind else [("", None)]
+        rows[split] = [_row(prompt, group, kind, *objects[number % len(objects)])
+                       for group, prompt, number in _rotate(groups, of_split[split])]
     return rows
 
 
 def _rotate(
     groups: Sequence[Sequence[int]], prompts: Sequence[Row]
 ) -> Iterator[tuple[Sequence[int], Row, int]]:
-    """Each group with one prompt of each category, and a number that turns with both."""
+    """Each group with one prompt of each category, and a number that changes with both."""
     categories = list(dict.fromkeys(row["category"] for row in prompts))
     for index, group in enumerate(groups):
         for offset, category in enumerate(categories):
             of_category = [row for row in prompts if row["category"] == category]
-            # The offset keeps two people from sharing all their prompts.
+            # The offset prevents two people from sharing all their prompts.
             turn = index + offset * (1 + index // len(of_category))
             yield group, of_category[turn % len(of_category)], index + 3 * offset
 
 
-def _row(
-    prompt: Row, group: Sequence[int], garment: tuple[str, Row] | None = None,
-    background: tuple[str, Sequence[Any]] | None = None,
-) -> Row:
+def _row(prompt: Row, group: Sequence[int], kind: str, name: str, shown: Any) -> Row:
+    """One row: `kind` and `name` of its object (or ""), and what the object shows."""
     if len(set(group)) != len(group):
         raise ValueError(f"a person occurs twice in {group}")
     names = [identity_name(seed) for seed in group]
@@ -118,14 +108,12 @@ def _row(
     stated = prompt["truth"].get("people") or [{}] * len(names)
     people = [{"identity": n, **said} for n, said in zip(names, stated, strict=True)]
     truth: Row = {**prompt["truth"], "people": people}
-    if garment:
-        references.append({"kind": "garment", "name": garment[0],
-                           "file": f"references/garment_{garment[0]}.png"})
-        people[0]["garment"] = dict(garment[1])
-    if background:
-        references.append({"kind": "background", "name": background[0],
-                           "file": f"references/background_{background[0]}.png"})
-        truth["background"], truth["background_seed"] = background[1]
+    if kind:
+        references.append({"kind": kind, "name": name, "file": f"references/{kind}_{name}.png"})
+    if kind == "garment":
+        people[0]["garment"] = dict(shown)
+    elif kind == "background":
+        truth["background"], truth["background_seed"] = shown
     return {"prompt_id": prompt["prompt_id"], "references": references, "truth": truth}
 
 

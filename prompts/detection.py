@@ -1,4 +1,4 @@
-"""The detector trained on photographs that judges reference portraits when a suite is built."""
+"""MTCNN, trained on photographs, as the judge of rendered faces."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 
 
 @cache
-def _detector() -> Any:
+def mtcnn(min_face_size: int = 20) -> Any:
+    """facenet-pytorch's MTCNN on the CPU, whose weights come with the package."""
     from facenet_pytorch import MTCNN
 
-    return MTCNN(keep_all=True, device="cpu", post_process=False)
+    return MTCNN(keep_all=True, min_face_size=min_face_size, device="cpu")
 
 
 def detect_faces(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -21,7 +22,7 @@ def detect_faces(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         Boxes (faces, 4) as x0, y0, x1, y1 in pixels, and probabilities (faces,) in 0..1.
     """
-    boxes, probabilities = _detector().detect(np.ascontiguousarray(pixels))
+    boxes, probabilities = mtcnn().detect(np.ascontiguousarray(pixels))
     if boxes is None:
         return np.zeros((0, 4)), np.zeros(0)
     return np.asarray(boxes), np.asarray(probabilities)

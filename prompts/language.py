@@ -1,8 +1,8 @@
 """From an avatar scene to an English prompt, in many paraphrases.
 
-A description never speaks of a person's face, hair or other traits of identity: those come
-from the reference. It names a chosen or random part of what is to happen, so that models
-trained with it learn prompts that leave things open.
+A description never mentions a person's face, hair or other traits of identity: those come from
+the reference. It mentions a chosen or random part of the scene, so that models trained with it
+learn prompts that leave things open.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from idbench.prompts import phrases
 from idbench.prompts.avatars.scene import Garment, Person, Scene
+from idbench.prompts.grammar import finish, join, listed, pick, plural, with_article
 
 MAXIMUM_TOKENS = 30
 """Words and punctuation marks of a prompt; the tokenizer of the embedded scale keeps 32."""
@@ -29,7 +30,7 @@ _TOKEN = re.compile(r"[a-z0-9]+|[^\sa-z0-9]")
 
 @dataclass(frozen=True)
 class Description:
-    """A prompt and what it names.
+    """A prompt and what it mentions.
 
     `mentioned` holds "background", "light", and "expression:0", "motion:0", "garment:0" with
     the index of the person from the left.
@@ -65,11 +66,11 @@ def describe(
 def description(
     scene: Scene, rng: np.random.Generator, mention: Collection[str] | None = None
 ) -> Description:
-    """A prompt for the scene and what it names.
+    """A prompt for the scene and what it mentions.
 
-    `mention` lists what to name: "background", "light", "expression", "motion" and "garment"
+    `mention` lists what to mention: "background", "light", "expression", "motion" and "garment"
     (of every person), or "garment:1" (of the second person from the left). Without it a
-    random part is named. What does not fit in `MAXIMUM_TOKENS` is left out.
+    random part is mentioned. What does not fit in `MAXIMUM_TOKENS` is left out.
 
     Raises:
         ValueError: `mention` has an unknown attribute.
@@ -77,10 +78,10 @@ def description(
     named = _draw(scene, rng) if mention is None else _expand(scene, mention)
     while True:
         for _ in range(4):
-            text = _finish(_write(scene, named, rng))
+            text = finish(_write(scene, named, rng))
             if len(tokens(text)) <= MAXIMUM_TOKENS:
                 return Description(text, frozenset(named))
-        named = set(named) - {_pick(rng, sorted(named))}
+        named = set(named) - {pick(rng, sorted(named))}
 
 
 def interaction(scene: Scene) -> str | None:
@@ -100,20 +101,20 @@ def interaction(scene: Scene) -> str | None:
 
 def garment_phrase(garment: Garment, rng: np.random.Generator) -> str:
     """A garment with its article: "a red striped shirt with a star on the chest"."""
-    colour = _pick(rng, phrases.COLOUR_WORDS[garment.colour])
-    noun = _pick(rng, phrases.GARMENT_NOUNS)
+    colour = pick(rng, phrases.COLOUR_WORDS[garment.colour])
+    noun = pick(rng, phrases.GARMENT_NOUNS)
     with_parts: list[str] = []
     adjectives = [colour]
     if garment.pattern != "plain" and rng.random() < 0.3:
-        with_parts.append(_pick(rng, phrases.PATTERN_NOUNS[garment.pattern]))
+        with_parts.append(pick(rng, phrases.PATTERN_NOUNS[garment.pattern]))
     else:
-        adjectives.append(_pick(rng, phrases.PATTERN_ADJECTIVES[garment.pattern]))
+        adjectives.append(pick(rng, phrases.PATTERN_ADJECTIVES[garment.pattern]))
         if rng.random() < 0.4:
             adjectives.reverse()
     if garment.emblem != "none":
-        emblem = _pick(rng, phrases.EMBLEMS[garment.emblem])
-        with_parts.append(f"{emblem} {_pick(rng, phrases.EMBLEM_PLACES)}")
-    text = _article(" ".join([*adjectives, noun]).strip())
+        emblem = pick(rng, phrases.EMBLEMS[garment.emblem])
+        with_parts.append(f"{emblem} {pick(rng, phrases.EMBLEM_PLACES)}")
+    text = with_article(" ".join([*adjectives, noun]).strip())
     return f"{text} with {' and '.join(with_parts)}" if with_parts else text
 
 
@@ -130,15 +131,11 @@ def _strings(value: object) -> Iterator[str]:
             yield from _strings(item)
 
 
-def _pick(rng: np.random.Generator, options: Collection[str]) -> str:
-    return list(options)[int(rng.integers(len(options)))]
-
-
 def _draw(scene: Scene, rng: np.random.Generator) -> set[str]:
     named = {a for a in SCENE_ATTRIBUTES if rng.random() < _PROBABILITY[a]}
     for index, person in enumerate(scene.people):
         for attribute in PERSON_ATTRIBUTES:
-            # People rarely say that nothing happens, so a model must not need to hear it.
+            # People rarely say that nothing happens, so a model must not depend on it.
             default = getattr(person, attribute) in ("neutral", "still")
             if rng.random() < _PROBABILITY[attribute] * (0.6 if default else 1.0):
                 named.add(f"{attribute}:{index}")
@@ -163,27 +160,32 @@ def _expand(scene: Scene, mention: Collection[str]) -> set[str]:
 
 def _write(scene: Scene, named: Collection[str], rng: np.random.Generator) -> str:
     """One try at a text, tokens apart by spaces, without capitals and full of spare spaces."""
-    place = _pick(rng, phrases.BACKGROUNDS[scene.background]) if "background" in named else ""
-    light = _pick(rng, phrases.LIGHTS[scene.light]) if "light" in named else ""
+    place = pick(rng, phrases.BACKGROUNDS[scene.background]) if "background" in named else ""
+    light = pick(rng, phrases.LIGHTS[scene.light]) if "light" in named else ""
+    light = f", {light}" if light else ""
     if len(scene.people) == 1:
-        return _write_one(scene.people[0], named, place, light, rng)
+        return _write_one(scene.people[0], _of_person(named, 0), place, light, rng)
     return _write_many(scene, named, place, light, rng)
 
 
+def _of_person(named: Collection[str], index: int) -> frozenset[str]:
+    """The attributes that are mentioned of one person."""
+    return frozenset(a for a in PERSON_ATTRIBUTES if f"{a}:{index}" in named)
+
+
 def _write_one(
-    person: Person, named: Collection[str], place: str, light: str, rng: np.random.Generator
+    person: Person, said: frozenset[str], place: str, light: str, rng: np.random.Generator
 ) -> str:
-    light = f", {light}" if light else ""
     style = rng.random()
     if style < 0.25:  # a noun phrase: "a video of a smiling person in a park"
-        what = _noun_phrase(person, 0, named, rng)
-        return f"{_pick(rng, phrases.VIDEO_OF)} {what} {place} {light} ."
+        what = _noun_phrase(person, said, rng)
+        return f"{pick(rng, phrases.VIDEO_OF)} {what} {place} {light} ."
     if style < 0.4:  # two sentences: the person first, then what they do
-        verbs = _verbs(person, 0, named, rng)
+        verbs = _verbs(person, said, rng)
         if verbs:
-            first = _clause(person, 0, {n for n in named if n == "garment:0"}, rng)
-            return f"{first} {place} {light} . they {_join(verbs, rng, 0)} ."
-    clause = _clause(person, 0, named, rng)
+            first = _clause(person, said & {"garment"}, rng)
+            return f"{first} {place} {light} . they {join(verbs, rng, 0)} ."
+    clause = _clause(person, said, rng)
     if place and style < 0.65:
         return f"{place} , {clause} {light} ."
     return f"{clause} {place} {light} ."
@@ -194,7 +196,6 @@ def _write_many(
 ) -> str:
     count = len(scene.people)
     together = interaction(scene)
-    light = f", {light}" if light else ""
     named = set(named)
     opening = ""
     spoken = {"talk": "expression", "laugh": "expression", "smile": "expression"}
@@ -203,7 +204,7 @@ def _write_many(
         pair = {f"{attribute}:0", f"{attribute}:1"}
         if pair <= named:
             named -= pair
-            opening = _plural(_pick(rng, phrases.INTERACTIONS[together]))
+            opening = plural(pick(rng, phrases.INTERACTIONS[together]))
     everybody = ""
     for attribute, table in (("expression", phrases.EXPRESSION_VERBS),
                              ("motion", phrases.MOTION_VERBS)):
@@ -211,133 +212,88 @@ def _write_many(
         values = {getattr(p, attribute) for p in scene.people}
         if not opening and len(values) == 1 and every <= named and rng.random() < 0.7:
             named -= every
-            opening = _plural(_pick(rng, table[values.pop()]))
-            everybody = _pick(rng, phrases.EVERYBODY[count])
-    parts = [_positioned(p, i, count, named, rng) for i, p in enumerate(scene.people)
-             if any(n.endswith(f":{i}") for n in named)]
-    people = everybody or _pick(rng, phrases.PEOPLE[count])
-    beside = "" if opening else _pick(rng, phrases.STANDING_TOGETHER)
+            opening = plural(pick(rng, table[values.pop()]))
+            everybody = pick(rng, phrases.EVERYBODY[count])
+    positions = ("left", "right") if count == 2 else ("left", "middle", "right")
+    parts = [_positioned(person, position, said, count, rng)
+             for i, (person, position) in enumerate(zip(scene.people, positions, strict=True))
+             if (said := _of_person(named, i))]
+    people = everybody or pick(rng, phrases.PEOPLE[count])
+    beside = "" if opening else pick(rng, phrases.STANDING_TOGETHER)
     if not parts or opening or rng.random() < 0.4:
-        stance = opening or _pick(rng, phrases.STANCES) + " " + beside
-        mark = _pick(rng, (" .", " :", " ;")) if parts else ""
-        return f"{people} {stance} {place} {light} {mark} {_list(parts, rng)} ."
+        stance = opening or pick(rng, phrases.STANCES) + " " + beside
+        mark = pick(rng, (" .", " :", " ;")) if parts else ""
+        return f"{people} {stance} {place} {light} {mark} {listed(parts, rng)} ."
     if place and rng.random() < 0.5:
-        return f"{place} , {_list(parts, rng)} {light} ."
-    return f"{_list(parts, rng)} {', ' + place if place else ''} {light} ."
+        return f"{place} , {listed(parts, rng)} {light} ."
+    return f"{listed(parts, rng)} {', ' + place if place else ''} {light} ."
 
 
 def _positioned(
-    person: Person, index: int, count: int, named: Collection[str], rng: np.random.Generator
+    person: Person, position: str, said: frozenset[str], count: int, rng: np.random.Generator
 ) -> str:
-    position = ("left", "right")[index] if count == 2 else ("left", "middle", "right")[index]
     style = rng.random()
     if style < 0.25:
-        clause = _clause(person, index, named, rng, subject="a person")
-        return _pick(rng, phrases.PREPOSED_POSITIONS[position]).format(n=clause)
-    subject = _pick(rng, phrases.POSITIONS[position])
+        clause = _clause(person, said, rng, subject="a person")
+        return pick(rng, phrases.PREPOSED_POSITIONS[position]).format(n=clause)
+    subject = pick(rng, phrases.POSITIONS[position])
     if style < 0.5 or count == 3:
         subject = phrases.SHORT_POSITIONS[position]
-    return _clause(person, index, named, rng, subject=subject)
+    return _clause(person, said, rng, subject=subject)
 
 
 def _clause(
-    person: Person, index: int, named: Collection[str], rng: np.random.Generator,
-    subject: str | None = None,
+    person: Person, said: frozenset[str], rng: np.random.Generator, subject: str | None = None
 ) -> str:
     """Subject and finite verb: "a person in a red shirt smiles and turns left"."""
-    wears = f"garment:{index}" in named
+    wears = "garment" in said
     garment = garment_phrase(person.garment, rng) if wears else ""
-    free = subject is None
-    subject = subject or _pick(rng, phrases.SUBJECTS)
-    left = set(named)
-    if free and subject.endswith("person") and f"expression:{index}" in left \
-            and rng.random() < 0.25:
+    if subject is None:
+        subject = pick(rng, phrases.SUBJECTS)
         adjectives = phrases.EXPRESSION_ADJECTIVES[person.expression]
-        if adjectives:
-            left.discard(f"expression:{index}")
+        if subject.endswith("person") and "expression" in said and rng.random() < 0.25 \
+                and adjectives:
+            said -= {"expression"}
             article, _, noun = subject.partition(" ")
-            word = _pick(rng, adjectives)
-            subject = _article(f"{word} {noun}") if article == "a" else f"{article} {word} {noun}"
-    verbs = _verbs(person, index, left, rng)
+            noun = f"{pick(rng, adjectives)} {noun}"
+            subject = with_article(noun) if article == "a" else f"{article} {noun}"
+    verbs = _verbs(person, said, rng)
     if not verbs and wears:
-        return f"{subject} {_pick(rng, ('wears', 'is wearing', 'is dressed in'))} {garment}"
+        return f"{subject} {pick(rng, ('wears', 'is wearing', 'is dressed in'))} {garment}"
     if not verbs:
-        verbs = [_pick(rng, phrases.STANCES)]
-    predicate = _join(verbs, rng, 1)
+        verbs = [pick(rng, phrases.STANCES)]
+    predicate = join(verbs, rng, 1)
     if wears and rng.random() < 0.6:
-        return f"{subject} {_pick(rng, phrases.WEARING).format(g=garment)} {predicate}"
+        return f"{subject} {pick(rng, phrases.WEARING).format(g=garment)} {predicate}"
     if wears:
-        return f"{subject} {predicate} {_pick(rng, ('in', ', wearing'))} {garment}"
+        return f"{subject} {predicate} {pick(rng, ('in', ', wearing'))} {garment}"
     return f"{subject} {predicate}"
 
 
-def _noun_phrase(
-    person: Person, index: int, named: Collection[str], rng: np.random.Generator
-) -> str:
+def _noun_phrase(person: Person, said: frozenset[str], rng: np.random.Generator) -> str:
     """Without a finite verb: "a happy person in a red shirt, turning left"."""
-    noun, tail, left = "a person", "", set(named)
-    if f"expression:{index}" in left and rng.random() < 0.6:
+    noun, tail = "a person", ""
+    if "expression" in said and rng.random() < 0.6:
         adjectives = phrases.EXPRESSION_ADJECTIVES[person.expression]
-        left.discard(f"expression:{index}")
+        said -= {"expression"}
         if adjectives and rng.random() < 0.6:
-            noun = _article(f"{_pick(rng, adjectives)} person")
+            noun = with_article(f"{pick(rng, adjectives)} person")
         else:
-            tail = _pick(rng, phrases.EXPRESSION_WITH[person.expression])
-    if f"garment:{index}" in named:
-        wearing = _pick(rng, phrases.WEARING).format(g=garment_phrase(person.garment, rng))
+            tail = pick(rng, phrases.EXPRESSION_WITH[person.expression])
+    if "garment" in said:
+        wearing = pick(rng, phrases.WEARING).format(g=garment_phrase(person.garment, rng))
         noun = f"{noun} {wearing}"
-    verbs = _verbs(person, index, left, rng)
-    return f"{noun} {tail} {_join(verbs, rng, 2) if verbs else ''}"
+    verbs = _verbs(person, said, rng)
+    return f"{noun} {tail} {join(verbs, rng, 2) if verbs else ''}"
 
 
-def _verbs(
-    person: Person, index: int, named: Collection[str], rng: np.random.Generator
-) -> list[str]:
+def _verbs(person: Person, said: frozenset[str], rng: np.random.Generator) -> list[str]:
     verbs = []
-    if f"expression:{index}" in named:
-        verbs.append(_pick(rng, phrases.EXPRESSION_VERBS[person.expression]))
-    if f"motion:{index}" in named:
-        verbs.append(_pick(rng, phrases.MOTION_VERBS[person.motion]))
+    if "expression" in said:
+        verbs.append(pick(rng, phrases.EXPRESSION_VERBS[person.expression]))
+    if "motion" in said:
+        verbs.append(pick(rng, phrases.MOTION_VERBS[person.motion]))
     if rng.random() < 0.35:
         verbs.reverse()
-    return [v.format(head=_pick(rng, ("the head", "their head")),
-                     eyes=_pick(rng, ("the eyes", "their eyes"))) for v in verbs]
-
-
-def _join(verbs: list[str], rng: np.random.Generator, form: int) -> str:
-    """Verb phrases in base (0), third person (1) or -ing (2) form, joined."""
-    if len(verbs) == 2 and form < 2 and rng.random() < 0.35:
-        return f"{_conjugate(verbs[0], form)} while {_conjugate(verbs[1], 2)}"
-    return " and ".join(_conjugate(v, form) for v in verbs)
-
-
-def _conjugate(phrase: str, form: int) -> str:
-    if form == 0:
-        return phrase
-    words = phrase.split(" ")
-    at = 1 if words[0] == "slowly" else 0
-    words[at] = phrases.VERBS[words[at]][form - 1]
-    return " ".join(words)
-
-
-def _plural(phrase: str) -> str:
-    return phrase.format(head="their heads", eyes="their eyes")
-
-
-def _list(parts: list[str], rng: np.random.Generator) -> str:
-    if len(parts) < 2:
-        return "".join(parts)
-    last = _pick(rng, (" and ", " , and ", " while ", " , "))
-    return " , ".join(parts[:-1]) + last + parts[-1]
-
-
-def _article(text: str) -> str:
-    return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
-
-
-def _finish(text: str) -> str:
-    """Spaces, punctuation and capitals as they are written."""
-    text = re.sub(r"\s+", " ", text).strip()
-    text = re.sub(r"(?:[,:;] )*([,.:;])(?= |$)", lambda m: m.group(1), text)
-    text = re.sub(r" ([,.:;])", r"\1", text)
-    return re.sub(r"(^|\. )([a-z])", lambda m: m.group(1) + m.group(2).upper(), text)
+    return [v.format(head=pick(rng, ("the head", "their head")),
+                     eyes=pick(rng, ("the eyes", "their eyes"))) for v in verbs]

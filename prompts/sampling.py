@@ -19,22 +19,23 @@ from idbench.prompts.avatars.scene import (
     Person,
     Scene,
 )
+from idbench.prompts.grammar import pick
 
 _TOGETHER: tuple[tuple[str, str, str], ...] = (
     ("motion", "turn right", "turn left"), ("motion", "turn left", "turn right"),
     ("expression", "speaking", "speaking"), ("expression", "laugh", "laugh"),
     ("expression", "smile", "smile"), ("motion", "nod", "nod"),
 )
-"""What people do together: attribute, its value for the first and for the others."""
+"""What people do together: the attribute, its value for the first and for the others."""
 
 
 def random_garment(
     rng: np.random.Generator, plain: float = 0.4, no_emblem: float = 0.6
 ) -> Garment:
-    """A garment of any colour; `plain` and `no_emblem` are the chances of the plain kinds."""
-    pattern = "plain" if rng.random() < plain else _choose(rng, GARMENT_PATTERNS[1:])
-    emblem = "none" if rng.random() < no_emblem else _choose(rng, GARMENT_EMBLEMS[1:])
-    return Garment(_choose(rng, GARMENT_COLOURS), pattern, emblem)
+    """A garment of any colour; `plain` and `no_emblem`: probability of no pattern, no emblem."""
+    pattern = "plain" if rng.random() < plain else pick(rng, GARMENT_PATTERNS[1:])
+    emblem = "none" if rng.random() < no_emblem else pick(rng, GARMENT_EMBLEMS[1:])
+    return Garment(pick(rng, GARMENT_COLOURS), pattern, emblem)
 
 
 def random_scene(
@@ -46,17 +47,17 @@ def random_scene(
     """A scene of uniformly drawn attributes.
 
     Args:
-        rng: the source of chance; the same state gives the same scene.
+        rng: random generator; the same state gives the same scene.
         people: 1 to 3, of different identities.
         identities: identity seeds to draw from; at least `people` of them.
-        together: for more than one person, the chance that they do one thing together.
+        together: with several people, the probability that they do one thing together.
     """
     chosen: list[int] = []
     while len(chosen) < people:
         seed = int(identities[int(rng.integers(len(identities)))])
         if seed not in chosen:
             chosen.append(seed)
-    rows = [{"expression": _choose(rng, EXPRESSIONS), "motion": _choose(rng, MOTIONS)}
+    rows = [{"expression": pick(rng, EXPRESSIONS), "motion": pick(rng, MOTIONS)}
             for _ in chosen]
     if people > 1 and rng.random() < together:
         # The first two kinds need exactly two people: they turn to or from each other.
@@ -68,9 +69,5 @@ def random_scene(
         Person(seed, row["expression"], row["motion"], random_garment(rng))
         for seed, row in zip(chosen, rows, strict=True)
     )
-    return Scene(persons, _choose(rng, BACKGROUNDS), _choose(rng, LIGHTS),
+    return Scene(persons, pick(rng, BACKGROUNDS), pick(rng, LIGHTS),
                  seed=int(rng.integers(2**31)))
-
-
-def _choose(rng: np.random.Generator, options: Sequence[str]) -> str:
-    return options[int(rng.integers(len(options)))]

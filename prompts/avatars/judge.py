@@ -2,9 +2,9 @@
 
     python -m idbench.prompts.avatars.judge --identities 100
 
-MTCNN (weights inside facenet-pytorch) says how many faces are found and how far its landmarks
-lie from the truth; dlib's ResNet (packages `dlib-bin` and `face-recognition-models`, extra
-`test`) says how well the people can be told apart. Both see frames enlarged to 256 or 384 rows.
+MTCNN (from facenet-pytorch) measures how many faces are found and how far its landmarks are from
+the truth. dlib's ResNet (packages `dlib-bin` and `face-recognition-models`, extra `test`)
+measures how well people can be told apart. Both see frames enlarged to 256 or 384 rows.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import mannwhitneyu
 
+from idbench.prompts.detection import mtcnn
 from idbench.prompts.sampling import random_scene
 
 from .render import render_clip
@@ -28,13 +29,13 @@ from .scene import VALIDATION_IDENTITIES
 
 @dataclass(frozen=True)
 class Detection:
-    """Faces found by MTCNN in frames of avatars.
+    """What MTCNN finds in frames of avatars.
 
     Attributes:
-        faces: number of faces that are there.
+        faces: number of faces in the frames.
         found: share of them inside a detected box.
-        landmarks_within: share of landmarks of found faces that lie within 8 % of the distance
-            between the person's eyes (in three dimensions, so that a turn does not shrink it).
+        landmarks_within: share of the landmarks of found faces with an error of less than 8 % of
+            the distance between the eyes (measured in 3D, so that a turn does not shrink it).
         landmark_error: median error in the same unit.
     """
 
@@ -42,13 +43,6 @@ class Detection:
     found: float
     landmarks_within: float
     landmark_error: float
-
-
-@cache
-def _mtcnn() -> Any:
-    from facenet_pytorch import MTCNN
-
-    return MTCNN(keep_all=True, min_face_size=40, device="cpu")
 
 
 def measure_detection(
@@ -61,37 +55,36 @@ def measure_detection(
         scene = random_scene(rng, people=people, identities=VALIDATION_IDENTITIES)
         clip = render_clip(scene, frames=3, height=height, width=height * 3 // 2)
         factor = enlarged / height
-        images = [
-            cv2.resize(f, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-            for f in clip.frames
-        ]
-        boxes, _, marks = _mtcnn().detect(images, landmarks=True)
+        images = [_enlarged(frame, factor) for frame in clip.frames]
+        boxes, _, marks = mtcnn(40).detect(images, landmarks=True)
         for t in range(3):
             for i in range(people):
                 truth = clip.landmarks[t, i] * factor
                 x, y = truth.mean(0)
                 faces += 1
                 eyes = np.linalg.norm(truth[0] - truth[1]) / np.cos(clip.yaw[t, i])
-                for box, mark in zip(
-                    boxes[t] if boxes[t] is not None else [],
-                    marks[t] if boxes[t] is not None else [],
-                    strict=True,
-                ):
+                if boxes[t] is None:
+                    continue
+                for box, mark in zip(boxes[t], marks[t], strict=True):
                     if box[0] < x < box[2] and box[1] < y < box[3]:
                         hits += 1
-                        errors.append(
-                            np.linalg.norm(np.asarray(mark, float) - truth, axis=1) / eyes
-                        )
+                        error = np.linalg.norm(np.asarray(mark, float) - truth, axis=1)
+                        errors.append(error / eyes)
                         break
-    error = np.array(errors)
-    return Detection(faces, hits / faces, float((error < 0.08).mean()), float(np.median(error)))
+    return Detection(
+        faces, hits / faces, float((np.array(errors) < 0.08).mean()), float(np.median(errors))
+    )
+
+
+def _enlarged(frame: np.ndarray, factor: float) -> np.ndarray:
+    return cv2.resize(frame, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
 
 
 @cache
 def _dlib() -> tuple[Any, Any]:
     import dlib
 
-    spec = find_spec("face_recognition_models")  # importing it needs the vanished pkg_resources
+    spec = find_spec("face_recognition_models")  # importing it needs the removed pkg_resources
     if spec is None or spec.origin is None:
         raise ImportError("the package face-recognition-models is not installed")
     folder = Path(spec.origin).parent / "models"
@@ -118,19 +111,15 @@ def measure_separation(
         for _ in range(scenes):
             scene = random_scene(rng, people=1, identities=[identity])
             clip = render_clip(scene, frames=2, height=height, width=height * 3 // 2)
-            factor = enlarged / height
-            image = cv2.resize(
-                clip.frames[1], None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC
-            )
-            boxes, scores = _mtcnn().detect(image)
+            image = _enlarged(clip.frames[1], enlarged / height)
+            boxes, scores = mtcnn(40).detect(image)
             if boxes is None:
                 continue
             x0, y0, x1, y1 = boxes[int(np.argmax(scores))]
             # dlib's boxes begin at the brows.
             box = dlib.rectangle(int(x0), int(y0 + 0.1 * (y1 - y0)), int(x1), int(y1))
-            embeddings.append(
-                np.array(network.compute_face_descriptor(image, predictor(image, box)))
-            )
+            face = predictor(image, box)
+            embeddings.append(np.array(network.compute_face_descriptor(image, face)))
             labels.append(identity)
     return separation_auc(np.array(embeddings), np.array(labels)), len(labels)
 
@@ -140,9 +129,8 @@ def separation_auc(embeddings: np.ndarray, labels: np.ndarray) -> float:
     rows, columns = np.triu_indices(len(labels), 1)
     near = -np.linalg.norm(embeddings[rows] - embeddings[columns], axis=1)
     same = labels[rows] == labels[columns]
-    ranks = rankdata(near)
-    positives, negatives = same.sum(), (~same).sum()
-    return float((ranks[same].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    pairs = same.sum() * (~same).sum()
+    return float(mannwhitneyu(near[same], near[~same]).statistic / pairs)
 
 
 def main() -> None:
