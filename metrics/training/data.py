@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -22,8 +22,6 @@ from idbench.prompts.avatars.march import DATA_VERSION as LOOK
 from idbench.prompts.avatars.scene import (
     TRAINING_IDENTITIES,
     VALIDATION_IDENTITIES,
-    Garment,
-    Person,
     Scene,
 )
 
@@ -91,15 +89,6 @@ class Frames:
     scenes: tuple[Scene, ...]
 
 
-def scene_from_json(value: Mapping[str, Any]) -> Scene:
-    """The scene that `dataclasses.asdict` was called on."""
-    people = tuple(
-        Person(**{**person, "garment": Garment(**person["garment"])})
-        for person in value["people"]
-    )
-    return Scene(**{**value, "people": people})
-
-
 def plan(settings: Settings) -> list[Scene]:
     """The scenes of `settings`, in order."""
     from idbench.prompts.sampling import random_scene
@@ -162,7 +151,7 @@ def portraits(
         clips = [render_portrait(int(s), seed=seed, size=size) for s in seeds]
         _write(path, [clip.scene for clip in clips], clips)
     stored = _read(path)
-    scenes = tuple(scene_from_json(json.loads(text)) for text in stored.pop("scenes"))
+    scenes = tuple(Scene.from_dict(json.loads(text)) for text in stored.pop("scenes"))
     return Frames(**stored, scenes=scenes)
 
 

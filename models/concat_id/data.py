@@ -23,8 +23,6 @@ from idbench.models.concat_id import references
 from idbench.prompts.avatars.scene import (
     TRAINING_IDENTITIES,
     VALIDATION_IDENTITIES,
-    Garment,
-    Person,
     Scene,
 )
 
@@ -89,14 +87,6 @@ class Shard:
     references: np.ndarray
     scenes: tuple[Scene, ...]
     captions: tuple[str, ...]
-
-
-def scene_from_json(value: Mapping[str, Any]) -> Scene:
-    """The scene that `dataclasses.asdict` was called on."""
-    people = tuple(
-        Person(**{**person, "garment": Garment(**person["garment"])}) for person in value["people"]
-    )
-    return Scene(**{**value, "people": people})
 
 
 def scene_of(described: RenderSet, index: int, seed: int) -> Scene:
@@ -199,7 +189,7 @@ def read_shard(folder: Path) -> Shard:
         for name in ("frames", "faces", "boxes", "references")
     }
     truth = json.loads((folder / "truth.json").read_text())
-    scenes = tuple(scene_from_json(row["scene"]) for row in truth)
+    scenes = tuple(Scene.from_dict(row["scene"]) for row in truth)
     return Shard(**arrays, scenes=scenes, captions=tuple(row["caption"] for row in truth))
 
 

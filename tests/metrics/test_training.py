@@ -15,11 +15,10 @@ from idbench.metrics.training.data import (
     dataset,
     faces_of,
     plan,
-    scene_from_json,
 )
 from idbench.metrics.training.loop import learning_rate, train_steps
 from idbench.metrics.training.recognisers import area_under_curve, true_accept_rate
-from idbench.prompts.avatars.scene import EVALUATION_IDENTITIES
+from idbench.prompts.avatars.scene import EVALUATION_IDENTITIES, Scene
 from idbench.recipes import load_recipe, load_trainer
 
 SMALL = Settings("training", seed=1, identities=12, scenes=20, frames=2)
@@ -70,7 +69,7 @@ def test_scenes_survive_json():
     from dataclasses import asdict
 
     scene = plan(SMALL)[0]
-    assert scene_from_json(asdict(scene)) == scene
+    assert Scene.from_dict(asdict(scene)) == scene
 
 
 def test_each_epoch_sees_every_item_once_and_no_epoch_repeats_the_last():
