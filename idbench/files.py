@@ -81,18 +81,17 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_derived(path: Path, value: Any) -> None:
-    """Write `value` as JSON in one line, atomically: for what can be computed again, quickly.
+def write_derived(path: Path, text: str) -> None:
+    """Write `text` (UTF-8) atomically but without waiting for the disk.
 
-    It does not wait for the disk: the file may be lost, or empty, after a loss of power; who reads
-    it takes a damaged one for a missing one.
+    For what can be computed again: after a loss of power the file may be missing or empty, and
+    whoever reads it treats a damaged one as missing.
     """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     with saying_disk_full(path):  # as `atomic_path`, in half the time: there are two a video
         handle, temporary = _temporary(path)
         try:
             with open(handle, "wb") as stream:
-                stream.write(text.encode("utf-8") + b"\n")
+                stream.write(text.encode("utf-8"))
             os.replace(temporary, path)
         except BaseException:
             with suppress(FileNotFoundError):

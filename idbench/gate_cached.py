@@ -35,7 +35,8 @@ def write(path: Path, run: Run) -> None:
         UserError: the run lacks embeddings, or was not scored by the networks installed now.
     """
     content = {
-        "schema": SCHEMA, "identity": run.meta["identity"], "scoring": run.meta["scoring"],
+        "schema": SCHEMA, "identity": run.file.identity.model_dump(),
+        "scoring": run.file.scoring.model_dump(),
         "samples": [_described(run, record) for record in run.records()],
     }
     _, used = _score(content, run.folder)

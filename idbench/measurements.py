@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from idbench.errors import UserError
 from idbench.runs import Run
+from idbench.scores import sample_table, wide_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,16 +65,16 @@ def of_run(run: Run) -> Measurement:
     Raises:
         UserError: it has no scores yet.
     """
-    identity, scoring = run.meta["identity"], run.meta.get("scoring") or {}
+    identity, scoring = run.file.identity, run.file.scoring.model_dump()
     wide = wide_scores(run)
     values = sample_table(run).set_index("suite_id")[list(ABOUT)].join(wide, on="sample")
     return Measurement(
-        system=run.name, source=str(run.folder), model=identity["model"],
-        suite=identity["suite"], split=identity["split"], seed=identity["seed"],
+        system=run.name, source=str(run.folder), model=identity.model.model_dump(),
+        suite=identity.suite.model_dump(), split=identity.split, seed=identity.seed,
         scoring={part: scoring.get(part) for part in SCORING_PARTS},
         better={str(name): higher_is_better(str(name)) for name in wide.columns},
-        planned=tuple(run.meta["samples"]), values=values,
-        idbench=(run.meta.get("packages") or {}).get("idbench"),
+        planned=tuple(run.file.samples), values=values,
+        idbench=run.file.packages.get("idbench"),
     )
 
 
@@ -95,58 +96,6 @@ def read(path: Path) -> Measurement:
 
         return gate_cached.read(path)
     return gate_reference.read(path) if path.is_file() else of_run(Run.open(path))
-
-
-def sample_table(run: Run) -> pd.DataFrame:
-    """One row a finished sample, in the suite's order.
-
-    Columns: sample, suite_id, identities (tuple), category, prompt_id, prompt, status, reason,
-    seconds. Reads as `Run.records`, without building paths for thousands of samples.
-    """
-    import pandas as pd
-
-    found = (run.sample_file(sample) for sample in run.sample_ids)
-    rows = [_row(data) for data in found if data is not None]
-    columns = ["sample", "suite_id", "identities", "category", "prompt_id", "prompt", "status",
-               "reason", "seconds"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _row(data: Mapping[str, Any]) -> tuple[Any, ...]:
-    identities = tuple(r["name"] for r in data["references"] if r["kind"] == "face")
-    return (data["id"], data["suite_id"], identities, data["category"], data["prompt_id"],
-            data["prompt"], data["status"], data["reason"], data["seconds"])
-
-
-def wide_scores(run: Run) -> pd.DataFrame:
-    """Values of whole videos: one row a sample, one float64 column a metric, NaN: unscored.
-
-    Raises:
-        UserError: the run has no scores yet, or its table of scores is damaged.
-    """
-    import pyarrow
-    import pyarrow.parquet
-
-    path = run.folder / "scores.parquet"
-    if not path.is_file():
-        raise UserError(
-            f"{run.folder} has no scores yet; make them with `idbench score {run.folder}`."
-        )
-    try:
-        table = pyarrow.parquet.read_table(path)
-        whole = pyarrow.compute.and_(
-            pyarrow.compute.is_null(table["identity"]), pyarrow.compute.is_null(table["frame"])
-        )
-        frame = table.select(["sample", "metric", "value"]).filter(whole).to_pandas()
-    except (OSError, KeyError, pyarrow.ArrowException) as error:
-        raise UserError(
-            f"{path} cannot be read ({type(error).__name__}); make it again with "
-            f"`idbench score {run.folder}`."
-        ) from error
-    frame = frame.drop_duplicates(["sample", "metric"])
-    wide = frame.pivot(index="sample", columns="metric", values="value").astype("float64")
-    wide.columns = [str(name) for name in wide.columns]
-    return wide
 
 
 def differences(first: Any, second: Any, where: str = "") -> list[tuple[str, Any, Any]]:

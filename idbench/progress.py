@@ -1,21 +1,21 @@
-"""Progress on the terminal: a bar with the remaining time, or plain lines where there is none."""
+"""Progress of a run: a bar with the remaining time on a terminal, lines in a log, or nothing."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as RichProgress
 
 from idbench import output
 
@@ -27,6 +27,22 @@ class Step(Protocol):
     """Call it after each finished unit."""
 
     def __call__(self, note: str = "") -> None: ...
+
+
+class Progress:
+    """Where a run reports how far it is; `quiet`, and --quiet, report nothing."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+
+    def say(self, text: str) -> None:
+        """One line on standard error."""
+        if not self.quiet:
+            output.note(text)
+
+    def bar(self, title: str, total: int) -> AbstractContextManager[Step]:
+        """A bar of `total` units; see `steps`."""
+        return steps(title, total, self.quiet)
 
 
 @contextmanager
@@ -41,7 +57,7 @@ def steps(title: str, total: int, quiet: bool = False) -> Iterator[Step]:
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with Progress(*columns, console=console) as progress:
+        with RichProgress(*columns, console=console) as progress:
             task = progress.add_task(title, total=total, note="")
             yield lambda note="": progress.update(task, advance=1, note=note)
     else:

@@ -9,65 +9,35 @@
     RUN/embeddings/              the embedding cache
     RUN/scores.parquet           all scores, long form
     RUN/errors.log               tracebacks of samples that failed
-Every write is atomic. Paths inside the folder are relative to it.
+Every write is atomic. Paths inside the folder are relative to it. `idbench.records` has the files.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from idbench import lock
+from idbench import lock, provenance
 from idbench.errors import UserError
-from idbench.files import (
-    atomic_path,
-    read_json,
-    saying_disk_full,
-    sha256_file,
-    sha256_json,
-    write_json,
-)
+from idbench.files import atomic_path, saying_disk_full, sha256_file, sha256_json
+from idbench.records import Counts, Git, Identity, ModelName, RunFile, SampleFile
+from idbench.timings import Timings
 from idbench.types import Reference, Sample, Video
 
-SCHEMA = 1
-"""Version of run.json and sample.json. Older ones stay readable."""
+OWN_FOLDERS = ("samples", "references", "embeddings")
+"""What a run makes before its run.json."""
 
 
-@dataclass(frozen=True)
-class Record:
-    """One finished sample of a run.
-
-    Attributes:
-        sample: what was asked; its id is the run's, its images lie in the run folder.
-        suite_id: the suite's part of the id: equal in the runs of different models.
-        status: "generated" or "failed".
-        reason: why it failed.
-        video: the video file (None when failed).
-        seconds: time to generate it.
-    """
-
-    sample: Sample
-    suite_id: str
-    status: str
-    reason: str | None
-    video: Path | None
-    video_sha256: str | None
-    seconds: float
-    shape: tuple[int, ...] | None
-    fps: float | None
-
-
-def sample_id(suite_id: str, model: Mapping[str, Any]) -> str:
+def sample_id(suite_id: str, model: ModelName) -> str:
     """The id of a run's sample: the suite's part and all of the model that changes the video."""
-    part = {k: model.get(k) for k in ("name", "variant", "revision", "settings", "weights")}
+    part = {k: getattr(model, k) for k in ("name", "variant", "revision", "settings", "weights")}
     return sha256_json([suite_id, part])[:16]
 
 
@@ -77,152 +47,131 @@ def now() -> str:
 
 
 class Run:
-    """A run folder. Opened for reading by anyone, written by the one process that locks it."""
+    """A run folder. Anyone may read it; the process that holds it (`begin`) writes it.
 
-    def __init__(self, folder: Path, meta: dict[str, Any]) -> None:
-        self.folder = Path(folder)
-        self.meta = meta
+    Attributes:
+        file: run.json.
+        timings: seconds of each phase, those of earlier starts included.
+    """
+
+    def __init__(self, folder: Path, file: RunFile) -> None:
+        self.folder, self.file = Path(folder), file
+        self.timings = Timings(file.timings)
 
     @classmethod
     def open(cls, folder: Path) -> Run:
         """The run in `folder`.
 
         Raises:
-            UserError: no run there, or one of a newer idbench.
+            UserError: no run there, a damaged one, or one of a newer idbench.
         """
-        folder = Path(folder)
-        if not (folder / "run.json").is_file():
+        path = Path(folder) / "run.json"
+        if not path.is_file():
             raise UserError(
                 f"{folder} holds no run (no run.json); name a folder that `idbench run` or "
                 "`idbench score` made."
             )
-        meta = read_json(folder / "run.json")
-        schema = meta.get("schema") if isinstance(meta, dict) else None
-        if not isinstance(schema, int) or schema > SCHEMA:
-            raise UserError(
-                f"{folder} was written by a newer idbench (schema {schema}, this one reads up to "
-                f"{SCHEMA}); update idbench."
-            )
-        return cls(folder, meta)
+        return cls(Path(folder), RunFile.read(path))
 
     @property
     def name(self) -> str:
         """The model's name with its variant, as tables show it."""
-        model = self.meta["identity"]["model"]
-        return f"{model['name']}@{model['variant']}" if model.get("variant") else model["name"]
+        return self.file.identity.model.title
+
+    @property
+    def split(self) -> str:
+        """The split of the suite."""
+        return self.file.identity.split
 
     @property
     def generates(self) -> bool:
         """Whether a model made the videos here; else they came finished."""
-        return self.meta["identity"]["kind"] == "generate"
+        return self.file.identity.kind == "generate"
 
     @property
     def sample_ids(self) -> list[str]:
         """Ids of all planned samples, in the suite's order."""
-        return list(self.meta["samples"].values())
+        return list(self.file.samples.values())
 
     def save(self, **changes: Any) -> None:
         """Change fields of run.json and write it."""
-        self.meta.update(changes, updated=now())
-        write_json(self.folder / "run.json", self.meta)
+        for name, value in {**changes, "timings": self.timings.as_dict(), "updated": now()}.items():
+            setattr(self.file, name, value)
+        self.file.write(self.folder / "run.json")
 
     def path(self, sample: str, name: str = "") -> Path:
         """The folder of a sample, or a file in it."""
         return Path(os.path.join(self.folder, "samples", sample, name))  # thousands of times
 
-    def record(self, sample: str) -> Record | None:
-        """The finished sample, or None when it is not finished."""
-        data = self.sample_file(sample)
-        if data is None:
-            return None
-        video = self.path(sample, data["video"]) if data["video"] else None
-        references = tuple(
-            Reference(r["kind"], r["name"], self.folder / r["image"]) for r in data["references"]
-        )
-        made = Sample(
-            id=data["id"], split=data["split"], prompt_id=data["prompt_id"],
-            prompt=data["prompt"], category=data["category"], references=references,
-            seed=data["seed"], truth=data["truth"],
-        )
-        shape = tuple(data["shape"]) if data["shape"] else None
-        return Record(
-            made, data["suite_id"], data["status"], data["reason"], video,
-            data["video_sha256"], data["seconds"], shape, data["fps"],
-        )
+    def record(self, sample: str) -> SampleFile | None:
+        """The finished sample, or None when it is not finished.
 
-    def sample_file(self, sample: str) -> dict[str, Any] | None:
-        """What sample.json of a finished sample holds, or None when it is not finished."""
-        folder = os.path.join(self.folder, "samples", sample)
-        path = os.path.join(folder, "sample.json")
+        A damaged record, and one whose video was removed or cut by hand, is not finished.
+        """
+        path = self.path(sample, "sample.json")
         try:
-            with open(path, "rb") as stream:
-                data = json.loads(stream.read())
-        except FileNotFoundError:
+            record = SampleFile.read(path)
+        except UserError:
             return None
-        except ValueError:
-            data = read_json(Path(path))  # says what is wrong
-        if data["video"]:
-            # A video removed or cut by hand is not finished any more.
+        record._run = self.folder
+        if record.id != sample:
+            return None
+        if record.video_name is not None:
             try:
-                if os.stat(os.path.join(folder, data["video"])).st_size != data["video_bytes"]:
+                if os.stat(self.path(sample, record.video_name)).st_size != record.video_bytes:
                     return None
             except OSError:
                 return None
-        return data
+        return record
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[SampleFile]:
         """All finished samples, in the suite's order."""
-        found = (self.record(sample) for sample in self.sample_ids)
+        found = map(self.record, self.sample_ids)
         return [record for record in found if record is not None]
 
-    def localise(self, sample: Sample) -> Sample:
-        """`sample` with its reference images copied into the run folder."""
-        return replace(
-            sample, references=tuple(self._copy(reference) for reference in sample.references)
-        )
+    def adopt(self, sample: Sample) -> Sample:
+        """`sample` with its reference images copied into the run folder.
+
+        A later change of the originals then changes nothing.
+        """
+        return replace(sample, references=tuple(map(self._copy, sample.references)))
 
     def finish(
-        self, sample: Sample, suite_id: str, *, video: Path | None, reason: str | None = None,
+        self, sample: Sample, *, video: Path | None, reason: str | None = None,
         seconds: float = 0.0, content: Video | None = None, source: str | None = None,
     ) -> None:
         """Write sample.json: from now on the sample is finished.
 
         Args:
+            sample: an adopted sample.
             video: the written video, inside the sample's folder (None: failed).
             reason: why it failed.
             content: the frames, for their shape and rate.
             source: the user's path of a finished video.
         """
-        local = self.localise(sample)
-        write_json(self.path(sample.id, "sample.json"), {
-            "schema": SCHEMA,
-            "id": sample.id,
-            "suite_id": suite_id,
-            "split": sample.split,
-            "prompt_id": sample.prompt_id,
-            "prompt": sample.prompt,
-            "category": sample.category,
-            "references": [
-                {
-                    "kind": r.kind, "name": r.name,
-                    "image": r.image.relative_to(self.folder).as_posix(),
-                }
-                for r in local.references
-            ],
-            "seed": sample.seed,
-            "truth": dict(sample.truth),
-            "status": "failed" if video is None else "generated",
-            "reason": reason,
-            "video": None if video is None else video.name,
-            "video_sha256": None if video is None else sha256_file(video),
-            "video_bytes": None if video is None else video.stat().st_size,
-            "shape": None if content is None else list(content.frames.shape),
-            "fps": None if content is None else content.fps,
-            "seconds": round(seconds, 3),
-            "notes": [] if content is None else list(content.notes),
-            "source": source,
-            "finished": now(),
-        })
+        SampleFile.of(
+            sample, self.folder,
+            status="failed" if video is None else "generated", reason=reason,
+            video_name=None if video is None else video.name,
+            video_sha256=None if video is None else sha256_file(video),
+            video_bytes=None if video is None else video.stat().st_size,
+            shape=None if content is None else tuple(content.frames.shape),
+            fps=None if content is None else float(content.fps), seconds=round(seconds, 3),
+            notes=[] if content is None else list(content.notes), source=source, finished=now(),
+        ).write(self.path(sample.id, "sample.json"))
+
+    def close(self) -> None:
+        """Write the final state: status, counts, hardware, times, memory."""
+        records = self.records()
+        failed = sum(record.status == "failed" for record in records)
+        planned = len(self.sample_ids)
+        peak = max(filter(None, [provenance.peak_memory_gb(), self.file.peak_memory_gb]),
+                   default=None)
+        self.save(
+            status="finished" if len(records) == planned else "interrupted",
+            counts=Counts(planned=planned, generated=len(records) - failed, failed=failed),
+            hardware={**self.file.hardware, **provenance.hardware()}, peak_memory_gb=peak,
+        )
 
     def log_error(self, sample: str, text: str) -> None:
         """Append a traceback to errors.log."""
@@ -250,6 +199,70 @@ class Run:
 
 
 @contextmanager
+def begin(
+    folder: Path, identity: Identity, samples: Sequence[Sample], *, command: Sequence[str] = (),
+    timings: Timings | None = None, force: bool = False,
+) -> Iterator[Run]:
+    """Hold `folder` and begin its run, or go on with it; on an error its state is kept.
+
+    Args:
+        identity: everything that makes it this run.
+        samples: every planned sample, with its id in the run, in order.
+        command: the arguments of the command line.
+        timings: seconds spent before the folder was opened.
+        force: begin anew: what the folder holds of an earlier run is removed.
+
+    Raises:
+        UserError: the folder holds another run (says in what it differs), other files, or
+            another process uses it.
+    """
+    planned = {sample.suite_id: sample.id for sample in samples}
+    with locked(folder):
+        if force:
+            for name in ("samples", "scores.parquet", "run.json"):
+                _remove(folder / name)
+        if (folder / "run.json").exists():
+            run = Run.open(folder)
+            check_identity(run, identity)
+            # A larger limit adds samples; of finished videos exactly those named now are the run.
+            planned = {**(run.file.samples if run.generates else {}), **planned}
+        else:
+            run = Run(folder, RunFile(
+                status="running", created=now(), identity=identity, samples=planned,
+                git=Git(**provenance.git_state()), packages=provenance.package_versions(),
+                hardware=provenance.hardware(),
+            ))
+        run.timings.include(timings.as_dict() if timings else {})
+        run.save(samples=planned, status="running", command=["idbench", *command])
+        with _kept(run):
+            yield run
+
+
+@contextmanager
+def reopen(folder: Path) -> Iterator[Run]:
+    """Hold the run in `folder`, whatever made it; on an error its state is kept.
+
+    Raises:
+        UserError: no run there, or another process uses it.
+    """
+    with locked(folder):
+        run = Run.open(folder)
+        with _kept(run):
+            yield run
+
+
+@contextmanager
+def _kept(run: Run) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        # A full disk must not hide behind the failure to write this.
+        with suppress(UserError, OSError):
+            run.save(status="interrupted")
+        raise
+
+
+@contextmanager
 def locked(folder: Path) -> Iterator[Path]:
     """Hold `folder` for this process alone; makes it, and clears what a killed process left.
 
@@ -262,7 +275,7 @@ def locked(folder: Path) -> Iterator[Path]:
     if folder.is_dir() and not (folder / "run.json").exists():
         foreign = [
             p.name for p in folder.iterdir()
-            if p.name not in ("samples", "references", "embeddings") and not p.name.startswith(".")
+            if p.name not in OWN_FOLDERS and not p.name.startswith(".")
         ]
         if foreign:
             raise UserError(
@@ -276,53 +289,18 @@ def locked(folder: Path) -> Iterator[Path]:
         yield folder
 
 
-def start(
-    folder: Path, *, identity: Mapping[str, Any], request: Mapping[str, Any],
-    samples: Sequence[tuple[str, str]], command: Sequence[str],
-) -> Run:
-    """Begin the run in `folder`, or go on with it.
-
-    Args:
-        identity: everything that makes it this run: suite, split, seed, model.
-        request: what was asked on the command line, to recognise a repeated call cheaply.
-        command: the arguments of the command line.
-        samples: (suite id, sample id) of every planned sample, in order.
+def check_identity(run: Run, identity: Identity) -> None:
+    """Refuse to go on with another run.
 
     Raises:
-        UserError: the folder holds another run; says in what it differs.
+        UserError: says in what they differ.
     """
-    from idbench import provenance
-
-    if (folder / "run.json").exists():
-        run = Run.open(folder)
-        difference = first_difference(run.meta["identity"], identity)
-        if difference:
-            raise UserError(
-                f"{folder} holds another run ({difference}); name another folder with --out, or "
-                "remove that one."
-            )
-        # A larger limit adds samples; of finished videos exactly those named now are the run.
-        planned = {**(run.meta["samples"] if run.generates else {}), **dict(samples)}
-        run.save(samples=planned, request=dict(request), status="running",
-                 command=["idbench", *command])
-        return run
-    run = Run(folder, {
-        "schema": SCHEMA,
-        "status": "running",
-        "command": ["idbench", *command],
-        "created": now(),
-        "request": dict(request),
-        "identity": dict(identity),
-        "samples": dict(samples),
-        "scoring": None,
-        "git": provenance.git_state(),
-        "packages": provenance.package_versions(),
-        "hardware": provenance.hardware(),
-        "timings": {},
-        "counts": {},
-    })
-    run.save()
-    return run
+    difference = first_difference(run.file.identity.model_dump(), identity.model_dump())
+    if difference:
+        raise UserError(
+            f"{run.folder} holds another run ({difference}); name another folder with --out, or "
+            "replace that run with --force."
+        )
 
 
 def first_difference(old: Any, new: Any, where: str = "") -> str | None:
@@ -338,12 +316,10 @@ def first_difference(old: Any, new: Any, where: str = "") -> str | None:
     return f"its {where} is {_short(old)}, asked for is {_short(new)}"
 
 
-def copy_video(source: Path, target: Path) -> None:
-    """Copy a finished video into a run folder, atomically."""
-    with atomic_path(target) as temporary:
-        shutil.copyfile(source, temporary)
-
-
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 24 else f"{text[:12]}..."
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ import yaml
 from idbench.errors import UserError
 from idbench.files import sha256_file, sha256_json
 from idbench.names import nearest, unknown
+from idbench.records import SuiteName
 from idbench.types import Reference, Sample
 
 
@@ -105,6 +106,11 @@ class Suite:
         rows = _round_robin(_rows(path, _SplitRow))
         return [self._sample(split, row, seed, path) for row in rows[:limit]]
 
+    @property
+    def title(self) -> SuiteName:
+        """Name, version and hash, as a run keeps them."""
+        return SuiteName(name=self.name, version=self.version, sha256=self.sha256)
+
     @cached_property
     def identities(self) -> dict[str, Any]:
         """What identities.json says of each identity, by name."""
@@ -131,6 +137,7 @@ class Suite:
         )
         return Sample(
             id=digest[:16],
+            suite_id=digest[:16],
             split=split,
             prompt_id=row.prompt_id,
             prompt=prompt.prompt,

@@ -28,10 +28,14 @@ class Reference:
 
 @dataclass(frozen=True)
 class Sample:
-    """One unit of work: what to generate. Order of `references` is left to right.
+    """One unit of work: what to generate.
 
-    `seed` derives from the suite's part of the sample (suite version, identities, prompt,
-    repetition), never from batch position, rank or worker count.
+    Attributes:
+        id: the sample's id in a run; before a model is known, `suite_id`.
+        references: left to right, as the people in the video.
+        seed: derives from the suite's part of the sample (suite version, identities, prompt,
+            repetition), never from batch position, rank or worker count.
+        suite_id: equal in the runs of different models.
     """
 
     id: str
@@ -42,6 +46,7 @@ class Sample:
     references: tuple[Reference, ...]
     seed: int
     truth: Mapping[str, Any] = field(default_factory=dict)
+    suite_id: str = ""
 
     @cached_property
     def identities(self) -> tuple[str, ...]:
@@ -52,7 +57,7 @@ class Sample:
 class Video:
     """Frames of one video: uint8 RGB of shape (frames, height, width, 3), and its rate.
 
-    `notes` say what was done otherwise than asked, such as a reference without a face.
+    `notes` say where the model could not do what was asked, such as a reference without a face.
     """
 
     frames: np.ndarray
@@ -89,7 +94,9 @@ class Model(Protocol):
     """A system that makes videos. Registered lazily by name as "module:attr".
 
     The registered attribute is called with `variant` (after `@` on the command line, or
-    None) and keyword settings, and returns an object like this one.
+    None) and keyword settings, and returns an object like this one. Making it must be quick:
+    `run` makes it even when all videos are there, to compare settings and weights. Networks are
+    loaded in `load()`, which a model may have, or in `generate`.
     """
 
     name: str
@@ -104,6 +111,9 @@ class Model(Protocol):
         """sha256 of every weight file read, by file name."""
         ...
 
-    def generate(self, samples: Sequence[Sample]) -> Iterator[Video]:
-        """One video a sample, in order. Each depends on its own sample alone."""
+    def generate(self, samples: Sequence[Sample]) -> Iterator[Video | Path]:
+        """One video a sample, in order. Each depends on its own sample alone.
+
+        A path is a video file that is finished; it is copied into the run.
+        """
         ...

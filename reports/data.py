@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from idbench.files import read_json
+from idbench.errors import UserError
+from idbench.records import FacesFile, SampleFile
 from idbench.reports import media, series, tables
 from idbench.reports.views import (
     CardView,
@@ -22,7 +23,8 @@ from idbench.reports.views import (
     Unscored,
     Value,
 )
-from idbench.runs import Record, Run
+from idbench.runs import Run
+from idbench.scores import long_scores
 from idbench.statistics import Estimate, estimate, identity_clusters
 
 if TYPE_CHECKING:
@@ -117,9 +119,7 @@ class _Row(NamedTuple):
 
 def _scores(run: Run) -> dict[str, list[_Row]]:
     """The rows of each sample, with None for what is missing."""
-    import pandas as pd
-
-    frame = pd.read_parquet(run.folder / "scores.parquet").astype(object)
+    frame = long_scores(run).astype(object)
     frame = frame.where(frame.notna(), None)
     found: dict[str, list[_Row]] = collections.defaultdict(list)
     columns = (frame[name] for name in ("sample", *_Row._fields))
@@ -128,7 +128,15 @@ def _scores(run: Run) -> dict[str, list[_Row]]:
     return found
 
 
-def _card(record: Record) -> CardView:
+def _faces(path: Path) -> list[dict[str, Any]]:
+    """The faces of a sample; none where they are missing or damaged."""
+    try:
+        return FacesFile.read(path).model_dump()["frames"]
+    except UserError:
+        return []
+
+
+def _card(record: SampleFile) -> CardView:
     sample = record.sample
     references = tuple(
         ReferenceView(r.kind, r.name, media.reference_uri(r.image)) for r in sample.references
@@ -137,14 +145,13 @@ def _card(record: Record) -> CardView:
 
 
 def _take(
-    run: Run, index: int, record: Record, rows: Sequence[_Row], metrics: Sequence[str],
+    run: Run, index: int, record: SampleFile, rows: Sequence[_Row], metrics: Sequence[str],
     page: Path, embed: bool,
 ) -> TakeView:
     from idbench.video import UnreadableVideo
 
     sample, problem = record.sample, record.reason
-    path = run.path(sample.id, "faces.json")
-    faces = read_json(path) if path.is_file() else []
+    faces = _faces(run.path(sample.id, "faces.json"))
     uri = poster = None
     seen = Seen(0, record.fps or 8.0, {})
     if record.video is not None:
@@ -225,7 +232,7 @@ def _reasons(
 
 
 def _categories(
-    records: Sequence[Sequence[Record]], values: Sequence[pd.DataFrame], metrics: Sequence[str]
+    records: Sequence[Sequence[SampleFile]], values: Sequence[pd.DataFrame], metrics: Sequence[str]
 ) -> dict[str, tuple[dict[str, Estimate], ...]]:
     """For each category and run the estimate of each metric."""
     names = dict.fromkeys(r.sample.category for of_run in records for r in of_run)

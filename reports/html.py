@@ -234,27 +234,24 @@ def _explained(name: str) -> dict[str, Any]:
 
 def _method(run: Run, label: str) -> dict[str, Any]:
     """How a run was made, as plain pairs."""
-    meta = run.meta
-    scoring, identity = meta.get("scoring") or {}, meta["identity"]
-    model = identity["model"]
-    command = [str(part) for part in meta.get("command", [])]
+    file = run.file
+    scoring, model, revision = file.scoring, file.identity.model, file.git.revision
+    command = list(file.command)
     if command:
         command[0] = PurePath(command[0]).name
-    git = meta.get("git") or {}
-    revision = git.get("revision")
     return {
-        "label": label, "suite": identity["suite"], "split": identity["split"],
-        "command": shlex.join(command), "created": _when(meta.get("created")),
-        "status": meta.get("status"), "counts": meta.get("counts") or {},
+        "label": label, "suite": file.identity.suite.model_dump(), "split": run.split,
+        "command": shlex.join(command), "created": _when(file.created),
+        "status": file.status, "counts": file.counts.model_dump(exclude_none=True),
         "revision": "not a checkout" if not revision else
-        revision + (" with uncommitted changes" if git.get("dirty") else ""),
-        "protocol": _flat(scoring.get("protocol") or {}),
-        "settings": _flat({"revision": model.get("revision"), **(model.get("settings") or {})}),
-        "model_weights": model.get("weights") or {},
-        "metric_weights": scoring.get("weight_files") or {},
-        "packages": meta.get("packages") or {}, "hardware": _flat(meta.get("hardware") or {}),
-        "peak_memory_gb": meta.get("peak_memory_gb"),
-        "timings": {k: v for k, v in (meta.get("timings") or {}).items() if v},
+        revision + (" with uncommitted changes" if file.git.dirty else ""),
+        "protocol": _flat(scoring.protocol),
+        "settings": _flat({"revision": model.revision, **model.settings}),
+        "model_weights": model.weights,
+        "metric_weights": scoring.weight_files,
+        "packages": file.packages, "hardware": _flat(file.hardware),
+        "peak_memory_gb": file.peak_memory_gb,
+        "timings": {k: v for k, v in file.timings.items() if v},
     }
 
 

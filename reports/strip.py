@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idbench.errors import UserError
-from idbench.runs import Record, Run
+from idbench.records import SampleFile
+from idbench.runs import Run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,10 +36,10 @@ CHARACTERS = 16
 class _Block:
     """A sample: the record of each run (None: the run has no finished one)."""
 
-    records: tuple[Record | None, ...]
+    records: tuple[SampleFile | None, ...]
 
     @property
-    def asked(self) -> Record:
+    def asked(self) -> SampleFile:
         return next(r for r in self.records if r is not None)
 
 

@@ -22,7 +22,8 @@ from typing import Any
 
 from idbench.errors import UserError
 from idbench.files import read_json, sha256_json, write_bytes, write_json
-from idbench.runs import Record, Run
+from idbench.records import SampleFile
+from idbench.runs import Run
 
 SCHEMA = 1
 QUESTIONS = {
@@ -201,7 +202,7 @@ def build(
     return Study.open(folder)
 
 
-def _shared(runs: Sequence[Run]) -> dict[str, list[Record]]:
+def _shared(runs: Sequence[Run]) -> dict[str, list[SampleFile]]:
     """Suite id -> the record of each run, of the samples that all runs have a video of."""
     by_run = [{r.suite_id: r for r in run.records() if r.video} for run in runs]
     shared = {k: [of[k] for of in by_run] for k in by_run[0] if all(k in of for of in by_run)}
@@ -213,7 +214,7 @@ def _shared(runs: Sequence[Run]) -> dict[str, list[Record]]:
     return shared
 
 
-def _spread(shared: Mapping[str, Sequence[Record]], rng: random.Random) -> list[str]:
+def _spread(shared: Mapping[str, Sequence[SampleFile]], rng: random.Random) -> list[str]:
     """Sample ids so that any beginning holds many identities and categories evenly."""
     waiting = list(shared)
     rng.shuffle(waiting)
@@ -259,7 +260,7 @@ def _code(rng: random.Random, taken: Mapping[str, str]) -> str:
             return code
 
 
-def _video(path: Path, record: Record) -> None:
+def _video(path: Path, record: SampleFile) -> None:
     """The video encoded anew: other systems' encoders leave their names in the file."""
     from idbench.video import read_video, write_video
 

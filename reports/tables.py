@@ -8,16 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from idbench.errors import UserError
-from idbench.measurements import (
-    differences,
-    in_words,
-    metric_of,
-    metric_weight_differences,
-    sample_table,
-    wide_scores,
-)
+from idbench.measurements import differences, in_words, metric_of, metric_weight_differences
 from idbench.reports.published import PublishedTable
 from idbench.runs import Run
+from idbench.scores import sample_table, wide_scores
 from idbench.statistics import Estimate, estimate, holm, identity_clusters, sign_flip
 
 if TYPE_CHECKING:
@@ -96,10 +90,10 @@ def measured(
     check_comparable(runs)
     values = [video_values(run) for run in runs]
     names = labels(runs)
-    splits = [run.meta["identity"]["split"] for run in runs]
+    splits = [run.split for run in runs]
     marks = _marks(values, splits)
     rows = tuple(
-        MeasuredRow(name, str(run.folder), split, _estimates(of_run), run.meta["status"], mark)
+        MeasuredRow(name, str(run.folder), split, _estimates(of_run), run.file.status, mark)
         for run, name, split, of_run, mark in zip(
             runs, names, splits, values, marks, strict=True)
     )
@@ -120,7 +114,7 @@ def matching(runs: Sequence[Run], name: str) -> list[int]:
 
 def labels(runs: Sequence[Run]) -> list[str]:
     """Names of the runs as shown: with the folder where two of one split would be alike."""
-    keys = [(run.name, run.meta["identity"]["split"]) for run in runs]
+    keys = [(run.name, run.split) for run in runs]
     return [
         run.name if keys.count(key) == 1 else f"{run.name} ({run.folder.name})"
         for run, key in zip(runs, keys, strict=True)
@@ -137,7 +131,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
         first = runs[0]
         found = [d for what in PARTS for d in differences(_part(first, what), _part(run, what),
                                                           what)]
-        before, after = (one.meta.get("scoring") or {} for one in (first, run))
+        before, after = (one.file.scoring.model_dump() for one in (first, run))
         found += metric_weight_differences(before, after)
         shared = set(before.get("metrics") or {}) & set(after.get("metrics") or {})
         for name in sorted(shared):
@@ -152,7 +146,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
 
 def comparability(run: Run) -> str:
     """Equal for runs that may stand in one table."""
-    versions = sorted(set(((run.meta.get("scoring") or {}).get("metrics") or {}).values()))
+    versions = sorted(set(run.file.scoring.metrics.values()))
     parts = [_part(run, what) for what in PARTS]
     return json.dumps([*parts, [v for v in versions if v.startswith("idbench ")]], sort_keys=True)
 
@@ -215,9 +209,9 @@ _PUBLISHED_TITLES = {"facesim": "FaceSim (%) ↑", "clipdist_printed": "printed:
 def _caption(runs: Sequence[Run], marked: bool) -> str:
     if not runs:
         return ""
-    suite, scoring = runs[0].meta["identity"]["suite"], runs[0].meta["scoring"] or {}
-    protocol = scoring.get("protocol", {}).get("name", "not scored")
-    named = f"suite {suite['name']} {suite['version']}"
+    suite = runs[0].file.identity.suite
+    protocol = runs[0].file.scoring.protocol_name or "not scored"
+    named = f"suite {suite.name} {suite.version}"
     caption = (
         f"Measured: {named.strip()}, protocol {protocol}; mean "
         "[95 % interval, bootstrap over identities]; (share scored) where it is under 100 %."
@@ -231,18 +225,18 @@ def _caption(runs: Sequence[Run], marked: bool) -> str:
 
 
 def _notes(runs: Sequence[Run]) -> list[str]:
-    notes = [n for run in runs for n in (run.meta.get("scoring") or {}).get("notes", [])]
+    notes = [n for run in runs for n in run.file.scoring.notes]
     notes += [note for run in runs for note in _reference_notes(run)]
     return notes + [
         f"{run.folder} is not finished: {len(run.records())} of {len(run.sample_ids)} samples."
-        for run in runs if run.meta["status"] != "finished"
+        for run in runs if run.file.status != "finished"
     ]
 
 
 def _reference_notes(run: Run) -> list[str]:
     """What was found on references that show no face or several, alike ones in one sentence."""
     alike: dict[str, list[str]] = {}
-    for name, note in ((run.meta.get("scoring") or {}).get("reference_notes") or {}).items():
+    for name, note in run.file.scoring.reference_notes.items():
         alike.setdefault(note, []).append(name)
     found = []
     for note, names in alike.items():
@@ -345,5 +339,5 @@ def _optional(column: pd.Series) -> list[float | None]:
 
 def _part(run: Run, what: str) -> Any:
     if what == "suite":
-        return run.meta["identity"]["suite"]
-    return (run.meta.get("scoring") or {}).get(what)
+        return run.file.identity.suite.model_dump()
+    return getattr(run.file.scoring, what) or None

@@ -25,6 +25,7 @@ from idbench.errors import UserError
 from idbench.exporting.summary import library
 from idbench.files import saying_disk_full
 from idbench.runs import Run
+from idbench.scores import long_scores, wide_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,9 +108,7 @@ def _videos(run: Run) -> pd.DataFrame:
     """A row a finished sample; `references` names the pictures, then a column a metric."""
     import pandas as pd
 
-    from idbench.measurements import wide_scores
-
-    values, split = wide_scores(run), run.meta["identity"]["split"]
+    values, split = wide_scores(run), run.split
     rows = [{
         "file_name": None if r.video is None else _video_name(r.sample.id, r.video),
         "sample": r.sample.id, "suite_id": r.suite_id, "system": run.name, "split": split,
@@ -140,9 +139,7 @@ def _references(run: Run) -> pd.DataFrame:
 
 
 def _scores(run: Run) -> pd.DataFrame:
-    import pandas as pd
-
-    frame = pd.read_parquet(run.folder / "scores.parquet")
+    frame = long_scores(run)
     columns = ["sample", "metric", "identity", "frame", "value", "status", "reason"]
     text = {name: "string" for name in columns if name not in ("frame", "value")}
     return frame[columns].astype({**text, "frame": "Int64", "value": "float64"})
@@ -163,17 +160,17 @@ def _video_name(sample: str, video: Path) -> str:
 def _card(run: Run) -> str:
     from idbench.reports import tables
 
-    identity, scoring = run.meta["identity"], run.meta.get("scoring") or {}
+    suite = run.file.identity.suite
     # datasets takes letters, digits and underscores for the name of a split.
-    part = re.sub(r"\W", "_", identity["split"])
+    part = re.sub(r"\W", "_", run.split)
     head: dict[str, Any] = {
-        "pretty_name": f"{run.name} on {identity['suite']['name']}", "tags": ["video", "idbench"],
+        "pretty_name": f"{run.name} on {suite.name}", "tags": ["video", "idbench"],
         "configs": [{"config_name": "videos", "data_files": [
             {"split": part, "path": ["videos/metadata.parquet", "videos/*"]}]}],
     }
     return CARD.format(
         head=yaml.safe_dump(head, sort_keys=False, allow_unicode=True), system=run.name,
-        suite=f"{identity['suite']['name']} {identity['suite']['version']}".strip(),
-        split=identity["split"], protocol=(scoring.get("protocol") or {}).get("name"), part=part,
+        suite=f"{suite.name} {suite.version}".strip(),
+        split=run.split, protocol=run.file.scoring.protocol_name, part=part,
         table=tables.render(tables.measured([run]), "md"),
     )

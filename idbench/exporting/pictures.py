@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from idbench.runs import Record, Run
+from idbench.records import SampleFile
+from idbench.runs import Run
 
 
-def strips(run: Run, frames: int) -> Iterator[tuple[Record, np.ndarray]]:
+def strips(run: Run, frames: int) -> Iterator[tuple[SampleFile, np.ndarray]]:
     """Record and uint8 RGB picture (H, W, 3) of every sample whose video can be read.
 
     Args:

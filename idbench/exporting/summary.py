@@ -8,6 +8,7 @@ from typing import Any
 
 from idbench.errors import UserError
 from idbench.runs import Run
+from idbench.scores import long_scores
 
 Setting = str | int | float | bool
 
@@ -28,12 +29,12 @@ def library(name: str, extra: str) -> Any:
 
 def settings(run: Run) -> dict[str, Setting]:
     """What was run and how it was scored, by dotted names such as `model.settings.steps`."""
-    identity, scoring = run.meta["identity"], run.meta.get("scoring") or {}
+    identity, scoring = run.file.identity, run.file.scoring
     parts = {
-        "system": run.name, "split": identity["split"], "seed": identity["seed"],
-        "suite": identity["suite"], "model": identity["model"],
-        "protocol": scoring.get("protocol") or {}, "scoring_weights": scoring.get("weights") or {},
-        "idbench": (run.meta.get("packages") or {}).get("idbench"),
+        "system": run.name, "split": identity.split, "seed": identity.seed,
+        "suite": identity.suite.model_dump(), "model": identity.model.model_dump(),
+        "protocol": scoring.protocol, "scoring_weights": scoring.weights,
+        "idbench": run.file.packages.get("idbench"),
     }
     return _flat(parts)
 
@@ -60,9 +61,7 @@ def scalars(run: Run) -> dict[str, float]:
 
 def reasons(run: Run) -> dict[str, int]:
     """Why videos have no value: reason -> number of values of whole videos, most first."""
-    import pandas as pd
-
-    frame = pd.read_parquet(run.folder / "scores.parquet")
+    frame = long_scores(run)
     whole = frame[frame["identity"].isna() & frame["frame"].isna() & frame["reason"].notna()]
     return {str(reason): int(count) for reason, count in whole["reason"].value_counts().items()}
 

@@ -79,7 +79,7 @@ def _along(writer: Any, run: Run) -> None:
 
 
 def _histograms(writer: Any, run: Run, step: int) -> None:
-    from idbench.measurements import wide_scores
+    from idbench.scores import wide_scores
 
     for name, column in wide_scores(run).items():
         values = column.dropna().to_numpy()

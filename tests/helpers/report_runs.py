@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from idbench import runs, scoring
-from idbench.files import sha256_json, write_json
+from idbench import runs, scores
+from idbench.files import sha256_json
+from idbench.records import Counts, FacesFile, Identity, ScoresFile, ScoringRecord
+from idbench.timings import Timings
 from idbench.types import Reference, Sample, Score, Video
 from idbench.video import write_video
 
@@ -80,45 +83,43 @@ def make_run(
         part = {"prompt": prompt, "i": i}
         samples.append(Sample(
             sha256_json(part)[:16], "multi" if people > 1 else "single", f"p{i}", prompt,
-            categories[i % len(categories)], tuple(references), i))
-    model = {"name": name, "variant": variant, "revision": "1", "settings": {"steps": 8},
-             "weights": {"toy.safetensors": WEIGHT}}
-    identity = {"suite": {"name": "avatars", "version": "1.0", "sha256": "cd" * 32},
-                "split": samples[0].split, "seed": 0, "model": model}
-    ids = [(s.id, runs.sample_id(s.id, model)) for s in samples]
-    with runs.locked(folder):
-        run = runs.start(folder, identity=identity, request={}, samples=ids,
-                         command=["run", "--model", name])
-        run.save(scoring={
-            "sha256": "0" * 64, "protocol": {"name": "strict-v1", "version": 1, "frames": 16,
-                                             "detection": {"detector": "mtcnn", "height": 256}},
-            "weights": {}, "detector": "2.5.3", "weight_files": {"arcface.safetensors": WEIGHT},
-            "notes": ["The recognisers are trained on synthetic people."]})
-        for i, (sample, (suite_id, run_id)) in enumerate(zip(samples, ids, strict=True)):
-            made = Sample(run_id, *[getattr(sample, f) for f in (
-                "split", "prompt_id", "prompt", "category", "references", "seed")])
-            path = run.path(run_id, "video.mp4")
+            categories[i % len(categories)], tuple(references), i,
+            suite_id=sha256_json(part)[:16]))
+    identity = Identity.model_validate({
+        "suite": {"name": "avatars", "version": "1.0", "sha256": "cd" * 32},
+        "split": samples[0].split, "seed": 0,
+        "model": {"name": name, "variant": variant, "revision": "1", "settings": {"steps": 8},
+                  "weights": {"toy.safetensors": WEIGHT}},
+    })
+    samples = [replace(s, id=runs.sample_id(s.suite_id, identity.model)) for s in samples]
+    with runs.begin(folder, identity, samples, command=["run", "--model", name]) as run:
+        run.save(scoring=ScoringRecord(
+            sha256="0" * 64, detector="2.5.3", weight_files={"arcface.safetensors": WEIGHT},
+            protocol={"name": "strict-v1", "version": 1, "frames": 16,
+                      "detection": {"detector": "mtcnn", "height": 256}},
+            notes=["The recognisers are trained on synthetic people."]))
+        for i, sample in enumerate(map(run.adopt, samples)):
+            path = run.path(sample.id, "video.mp4")
             if i in fail:
-                run.finish(made, suite_id, video=None, reason="out of memory")
-                rows = [Score(run_id, m, None, None, None, "out of memory")
+                run.finish(sample, video=None, reason="out of memory")
+                rows = [Score(sample.id, m, None, None, None, "out of memory")
                         for m in ("arcsim", "cursim", "viclip", "clipdist")]
                 faces: list[dict[str, Any]] = []
             else:
                 frames = frames_of(i, people) if frames_of else moving_faces(people, rng)
                 boxes = boxes_of(i) if boxes_of else None
                 write_video(path, Video(frames, 8.0))
-                run.finish(made, suite_id, video=path, content=Video(frames, 8.0), seconds=0.5)
-                rows, faces = _scored(made, people, level, rng, i in missing, extra_metric,
+                run.finish(sample, video=path, content=Video(frames, 8.0), seconds=0.5)
+                rows, faces = _scored(sample, people, level, rng, i in missing, extra_metric,
                                       boxes)
-            write_json(run.path(run_id, "faces.json"), faces)
-            write_json(run.path(run_id, "scores.json"), {
-                "schema": 1, "key": "0" * 64, "video_sha256": None,
-                "scores": [[r.metric, r.identity, r.frame, r.value, r.reason] for r in rows]})
-        scoring.collect(run)
-        run.save(status="finished", counts={"planned": count, "generated": count - len(fail),
-                                            "failed": len(fail)},
-                 timings={"load": 2.0, "generate": 31.5, "encode": 0.4, "detect": 9.0,
-                          "embed": 3.2, "score": 0.6}, peak_memory_gb=1.9)
+            FacesFile.model_validate({"frames": faces}).write(run.path(sample.id, "faces.json"))
+            ScoresFile.of(rows, key="0" * 64, video_sha256=None).write(
+                run.path(sample.id, "scores.json"))
+        scores.collect(run)
+        run.timings = Timings({"load": 2.0, "generate": 31.5, "encode": 0.4, "detect": 9.0,
+                               "embed": 3.2, "score": 0.6})
+        run.save(status="finished", peak_memory_gb=1.9, counts=Counts(
+            planned=count, generated=count - len(fail), failed=len(fail)))
     return folder
 
 

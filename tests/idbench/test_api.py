@@ -62,7 +62,7 @@ def test_what_is_no_run_is_refused_with_the_mend(runs: Path, tmp_path: Path) -> 
     with pytest.raises(UserError, match="There is no run in nothing"):
         idbench.load()
     (runs / "one/scores.parquet").write_bytes(b"cut")
-    with pytest.raises(UserError, match="cannot be read .*idbench score"):
+    with pytest.raises(UserError, match="is damaged .*idbench score"):
         idbench.load(runs / "one")
     (runs / "one/scores.parquet").unlink()
     with pytest.raises(UserError, match="has no scores yet"):
@@ -111,7 +111,7 @@ def test_exported_schemas_are_those_of_the_models(tmp_path: Path) -> None:
     for path in written:
         assert path.read_text() == (docs / path.name).read_text(), (
             "run: python -m idbench.schemas docs/schemas")
-    assert Run.open(OLD[-1]).meta["schema"] <= schemas.MODELS["run"][0]
+    assert Run.open(OLD[-1]).file.schema_ <= schemas.MODELS["run"][0]
 
 
 def test_list_schemas(tmp_path: Path) -> None:

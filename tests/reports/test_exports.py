@@ -15,9 +15,9 @@ from PIL import Image
 
 from idbench.commands.export import export
 from idbench.errors import UserError
-from idbench.measurements import wide_scores
 from idbench.reports import tables
 from idbench.runs import Run
+from idbench.scores import wide_scores
 from idbench.video import read_video
 
 

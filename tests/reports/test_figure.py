@@ -109,7 +109,8 @@ def test_mistakes_are_said_plainly(
 
 def test_runs_of_two_protocols_share_no_figure(tmp_path: Path) -> None:
     runs = [Run.open(make_run(tmp_path / n)) for n in ("a", "b")]
-    runs[1].save(scoring={**runs[1].meta["scoring"], "protocol": {"name": "other"}})
+    runs[1].save(scoring=runs[1].file.scoring.model_copy(
+        update={"protocol": {"name": "other"}}))
     for kind in ("tradeoff", "curves"):
         with pytest.raises(UserError, match="cannot stand in one table"):
             _call(kind, tmp_path / "a", tmp_path / "b", "-o", tmp_path / "f.png")

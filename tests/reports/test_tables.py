@@ -77,12 +77,12 @@ def test_files_that_a_metric_reads_besides_the_networks_count_where_both_have_it
 ) -> None:
     first, second = runs[:2]
     expression = {"metric_weights": {"expression.safetensors": "1"}}
-    first.save(scoring={**first.meta["scoring"], **expression})
+    first.save(scoring=first.file.scoring.model_copy(update=expression))
     assert len(tables.measured([first, second]).rows) == 2, "the second has no such metric"
-    second.save(scoring={**second.meta["scoring"], **expression})
+    second.save(scoring=second.file.scoring.model_copy(update=expression))
     assert len(tables.measured([first, second]).rows) == 2
     expression = {"metric_weights": {"expression.safetensors": "2"}}
-    second.save(scoring={**second.meta["scoring"], **expression})
+    second.save(scoring=second.file.scoring.model_copy(update=expression))
     with pytest.raises(UserError, match="weights expression.safetensors: 1 / 2"):
         tables.measured([first, second])
 
@@ -160,7 +160,7 @@ def test_compare_on_the_command_line(tmp_path: Path) -> None:
 
 def test_a_terminal_shows_bold_and_underline_and_reads_no_markup(tmp_path: Path) -> None:
     low, high, _ = three(tmp_path)
-    low.meta["identity"]["model"]["name"] = "[red]low|x"
+    low.file.identity.model.name = "[red]low|x"
     stream = io.StringIO()
     table_output.show(tables.measured([low, high]),
                       Console(file=stream, force_terminal=True, width=200, color_system="standard"))
@@ -170,7 +170,7 @@ def test_a_terminal_shows_bold_and_underline_and_reads_no_markup(tmp_path: Path)
 
 def test_hostile_names_stay_text_in_every_format(tmp_path: Path) -> None:
     low, high, _ = three(tmp_path)
-    low.meta["identity"]["model"]["name"] = "<script>a|b\n\\input{x}&%$#_^~"
+    low.file.identity.model.name = "<script>a|b\n\\input{x}&%$#_^~"
     made = tables.measured([low, high])
     assert "<script>" not in tables.render(made, "html")
     page = tables.render(made, "md")

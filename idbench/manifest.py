@@ -1,4 +1,4 @@
-"""Finished videos, from anywhere, as samples: named by a suite, by a manifest, or one by one."""
+"""Finished videos as samples: named after those of a suite, in a manifest, or one by one."""
 
 from __future__ import annotations
 
@@ -11,24 +11,84 @@ from typing import Any
 from idbench.errors import UserError
 from idbench.files import json_lines, sha256_file, sha256_json
 from idbench.names import nearest
-from idbench.suite import Suite
+from idbench.records import SuiteName
+from idbench.suite import Suite, load_suite
 from idbench.types import Reference, Sample
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".m4v")
+Pair = tuple[Sample, Path | None]
+"""A sample and its video; None where a suite's sample has no video."""
 _FIELDS = ("video", "prompt", "reference", "references", "category", "id")
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A sample and its video. `video` is None where a suite's sample has no video."""
+class Listed:
+    """Samples whose videos are finished, and where they were listed.
 
-    sample: Sample
-    video: Path | None
+    Attributes:
+        videos: suite's id -> the video file (None: a suite's sample has no video).
+        suite: the suite or manifest that they are of.
+    """
+
+    samples: list[Sample]
+    videos: dict[str, Path | None]
+    suite: SuiteName
+    split: str = "finished"
+    seed: int = 0
+
+
+def listed(
+    videos: Sequence[Path], *, references: Sequence[Path] = (), prompts: str | Sequence[str] = "",
+    manifest: Path | None = None, suite: str | None = None, split: str | None = None,
+    limit: int | None = None, seed: int = 0,
+) -> Listed:
+    """The finished videos that a caller named in one of three ways.
+
+    Args:
+        videos: files and folders of videos.
+        references: images of the people in every video, left to right.
+        prompts: one for all videos, or one for each.
+        manifest: a CSV or JSON-lines file; relative paths in it are relative to `videos[0]`,
+            if given, else to its own folder.
+        suite, split: the videos are named after the samples of a split.
+
+    Raises:
+        UserError: none or several of the ways, or what one of them lacks.
+    """
+    ways = [bool(manifest), bool(references), bool(suite or split)]
+    if sum(ways) > 1:
+        raise UserError("Give one of --manifest, --reference and --suite, not several.")
+    if not any(ways):
+        raise UserError(
+            "Say who the videos should show: --reference IMAGE, --manifest FILE, or --suite NAME "
+            "--split NAME; or give one run folder."
+        )
+    if manifest:
+        pairs = from_manifest(manifest, videos[0] if videos else None)[:limit]
+        about = SuiteName(name=manifest.name, version="", sha256=sha256_file(manifest))
+        return _listed(pairs, about)
+    if not videos:
+        raise UserError("Name the videos to score, or the folder that holds them.")
+    if references:
+        pairs = from_files(videos_of(videos), references, prompts)[:limit]
+        return _listed(pairs, SuiteName(name="videos", version="", sha256=""))
+    if not split:
+        raise UserError("Give --split with --suite, such as --split single.")
+    loaded = load_suite(suite or "avatars")
+    pairs = from_suite(loaded, split, videos[0], limit, seed)
+    return _listed(pairs, loaded.title, split=split, seed=seed)
+
+
+def _listed(pairs: Sequence[Pair], suite: SuiteName, **about: Any) -> Listed:
+    return Listed(
+        [sample for sample, _ in pairs], {sample.id: video for sample, video in pairs}, suite,
+        **about,
+    )
 
 
 def from_suite(
     suite: Suite, split: str, folder: Path, limit: int | None, seed: int
-) -> list[Finished]:
+) -> list[Pair]:
     """The samples of a split with the videos in `folder`, found by the sample's id as file name.
 
     `idbench list samples --suite S --split T` prints the ids with prompts and references. A
@@ -48,8 +108,8 @@ def from_suite(
                 f"{path.name}; remove one."
             )
         found[path.stem] = path
-    matched = [Finished(s, found.get(s.id)) for s in samples]
-    if not any(item.video for item in matched):
+    matched = [(s, found.get(s.id)) for s in samples]
+    if not any(video for _, video in matched):
         example = f"{samples[0].id}.mp4" if samples else "ID.mp4"
         raise UserError(
             f"No video in {folder} is named after a sample of {suite.name}/{split} (such as "
@@ -59,7 +119,7 @@ def from_suite(
     return matched
 
 
-def from_manifest(manifest: Path, base: Path | None) -> list[Finished]:
+def from_manifest(manifest: Path, base: Path | None) -> list[Pair]:
     """The rows of a CSV or JSON-lines file: video, prompt, reference(s), category, id.
 
     Several references: a list in JSON, separated by `;` in CSV, left to right as the people in
@@ -77,14 +137,25 @@ def from_manifest(manifest: Path, base: Path | None) -> list[Finished]:
         raise UserError(f"The manifest {manifest} has no rows; add one for each video.")
     folder = base or manifest.parent
     made = [_row(row, where, manifest.parent, folder) for where, row in rows]
-    _distinct([item.sample.id for item in made], manifest)
+    _distinct([sample.id for sample, _ in made], manifest)
     return made
 
 
-def from_files(videos: Sequence[Path], references: Sequence[Path], prompt: str) -> list[Finished]:
-    """Each video with the same references (left to right) and prompt ("" where there is none)."""
-    made = [_finished(video, references, prompt, "finished", None) for video in videos]
-    _distinct([item.sample.id for item in made], videos[0].parent)
+def from_files(
+    videos: Sequence[Path], references: Sequence[Path], prompts: str | Sequence[str]
+) -> list[Pair]:
+    """Each video with the same references (left to right) and its prompt ("": it has none)."""
+    texts = [prompts] * len(videos) if isinstance(prompts, str) else list(prompts)
+    if len(texts) != len(videos):
+        raise UserError(
+            f"There are {len(texts)} prompts for {len(videos)} videos; give one for all, or one "
+            "for each."
+        )
+    made = [
+        _pair(video, references, prompt, "finished", None)
+        for video, prompt in zip(videos, texts, strict=True)
+    ]
+    _distinct([sample.id for sample, _ in made], videos[0].parent)
     return made
 
 
@@ -111,7 +182,7 @@ def videos_of(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _row(row: Mapping[str, Any], where: str, home: Path, folder: Path) -> Finished:
+def _row(row: Mapping[str, Any], where: str, home: Path, folder: Path) -> Pair:
     for key in row:
         if key not in _FIELDS:
             match = nearest(str(key), _FIELDS)
@@ -124,16 +195,16 @@ def _row(row: Mapping[str, Any], where: str, home: Path, folder: Path) -> Finish
         references = [part.strip() for part in references.split(";") if part.strip()]
     if not references:
         raise UserError(f"{where} names no reference image; fill in the field 'reference'.")
-    return _finished(
+    return _pair(
         folder / str(row["video"]), [home / str(name) for name in references],
         str(row.get("prompt") or ""), str(row.get("category") or "finished"),
         str(row["id"]) if row.get("id") else None,
     )
 
 
-def _finished(
+def _pair(
     video: Path, references: Sequence[Path], prompt: str, category: str, name: str | None
-) -> Finished:
+) -> Pair:
     hashes = []
     for path in references:
         if not path.is_file():
@@ -150,11 +221,12 @@ def _finished(
             f"The references of {video} name the same picture twice; give one for each person."
         )
     part = {"references": hashes, "prompt": prompt, "name": name or video.name}
+    identifier = sha256_json(part)[:16]
     sample = Sample(
-        id=sha256_json(part)[:16], split="finished", prompt_id=name or video.stem, prompt=prompt,
-        category=category, references=people, seed=0, truth={},
+        id=identifier, suite_id=identifier, split="finished", prompt_id=name or video.stem,
+        prompt=prompt, category=category, references=people, seed=0, truth={},
     )
-    return Finished(sample, video)
+    return sample, video
 
 
 def _distinct(ids: Sequence[str], where: Path) -> None:

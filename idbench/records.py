@@ -1,0 +1,260 @@
+"""The files of a run folder: each model here is both what is in memory and what is on disk.
+
+    RUN/run.json                 RunFile
+    RUN/samples/ID/sample.json   SampleFile, written last: the sample is finished
+    RUN/samples/ID/scores.json   ScoresFile
+    RUN/samples/ID/faces.json    FacesFile
+
+Fields may be added within a schema version; nothing is renamed or removed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Len
+from pydantic import Field, PrivateAttr, model_validator
+
+from idbench.stored import Part, Stored
+from idbench.types import Reference, Sample, Score
+
+
+class SuiteName(Part):
+    """The suite, or the manifest, that the samples come from."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+class ModelName(Part):
+    """What generated the videos: everything that changes them."""
+
+    name: str
+    variant: str | None = None
+    revision: str | None = None
+    settings: dict[str, Any] = {}
+    weights: dict[str, str] = Field({}, description="sha256 of each weight file, by file name")
+
+    @property
+    def title(self) -> str:
+        """NAME or NAME@VARIANT, as in tables and on the command line."""
+        return f"{self.name}@{self.variant}" if self.variant else self.name
+
+
+class Identity(Part):
+    """What makes a run this run: nothing here may change once it has begun."""
+
+    kind: Literal["generate", "videos"] = Field(
+        "generate", description="videos: they came finished, from anywhere"
+    )
+    suite: SuiteName
+    split: str
+    seed: int
+    model: ModelName
+
+
+class ScoringRecord(Part):
+    """Under what the values were measured."""
+
+    sha256: str | None = Field(None, description="of everything that moves a score")
+    protocol: dict[str, Any] = {}
+    weights: dict[str, str] = Field({}, description="sha256 of each scoring network")
+    metric_weights: dict[str, str] = Field(
+        {}, description="sha256 of files that metrics read besides the networks, by file name"
+    )
+    detector: str | None = None
+    metrics: dict[str, str] = Field({}, description="package and version of each metric")
+    weight_files: dict[str, str] = Field({}, description="sha256 of every file read, by name")
+    sources: dict[str, str] = Field({}, description="where the user's networks came from")
+    notes: list[str] = []
+    providers: dict[str, list[str]] = Field({}, description="onnxruntime's, by network")
+    reference_notes: dict[str, str] = Field(
+        {}, description="person -> what to know about a picture with no face, or several"
+    )
+
+    @property
+    def protocol_name(self) -> str | None:
+        """The protocol's name; None before anything was scored."""
+        return self.protocol.get("name")
+
+
+class Git(Part):
+    """The checkout that idbench ran from."""
+
+    revision: str | None = None
+    dirty: bool | None = None
+
+
+class Counts(Part):
+    """Samples: planned = generated + failed + not done yet."""
+
+    planned: int | None = None
+    generated: int | None = None
+    failed: int | None = None
+
+
+class RunFile(Stored):
+    """RUN/run.json: what was asked, what it was made with, and how far it is."""
+
+    FIX: ClassVar[str] = "restore the file, or remove its folder and run again"
+
+    status: Literal["running", "finished", "interrupted"]
+    command: list[str] = []
+    created: str | None = None
+    updated: str | None = None
+    identity: Identity
+    samples: dict[str, str] = Field(description="suite's id -> run's id of every planned sample")
+    scoring: ScoringRecord = ScoringRecord()
+    git: Git = Git()
+    packages: dict[str, str] = {}
+    hardware: dict[str, Any] = {}
+    timings: dict[str, float] = Field({}, description="seconds of each phase")
+    counts: Counts = Counts()
+    peak_memory_gb: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _migrate(cls, value: Any) -> Any:
+        # Before a run was scored, its `scoring` was null; `request` is not needed any more.
+        if isinstance(value, Mapping):
+            value = {k: v for k, v in value.items() if k != "request"}
+            if value.get("scoring", ...) is None:
+                del value["scoring"]
+        return value
+
+
+class ReferenceImage(Part):
+    kind: Literal["face", "garment", "background"]
+    name: str
+    image: str = Field(description="path inside the run folder")
+
+
+class SampleFile(Stored):
+    """RUN/samples/ID/sample.json: what was asked, and what came out."""
+
+    id: str
+    suite_id: str = Field(description="equal in the runs of different models")
+    split: str
+    prompt_id: str
+    prompt: str
+    category: str
+    references: list[ReferenceImage]
+    seed: int
+    truth: dict[str, Any] = {}
+    status: Literal["generated", "failed"]
+    reason: str | None = Field(description="why it failed")
+    video_name: str | None = Field(alias="video", description="in the sample's folder")
+    video_sha256: str | None
+    video_bytes: int | None
+    shape: tuple[int, ...] | None = Field(description="frames, height, width, channels")
+    fps: float | None
+    seconds: float = Field(description="time to generate it")
+    notes: list[str] = Field([], description="what was done otherwise than asked")
+    source: str | None = Field(None, description="the user's path of a finished video")
+    finished: str | None = None
+
+    _run: Path = PrivateAttr(Path())
+
+    @classmethod
+    def of(cls, sample: Sample, run: Path, **outcome: Any) -> SampleFile:
+        """The record of `sample`, whose references lie in the run folder `run`."""
+        return cls(
+            id=sample.id, suite_id=sample.suite_id, split=sample.split,
+            prompt_id=sample.prompt_id, prompt=sample.prompt, category=sample.category,
+            references=[
+                ReferenceImage(kind=r.kind, name=r.name, image=r.image.relative_to(run).as_posix())
+                for r in sample.references
+            ],
+            seed=sample.seed, truth=dict(sample.truth), **outcome,
+        )
+
+    @cached_property
+    def sample(self) -> Sample:
+        """What was asked; its images lie in the run folder."""
+        return Sample(
+            id=self.id, suite_id=self.suite_id, split=self.split, prompt_id=self.prompt_id,
+            prompt=self.prompt, category=self.category, seed=self.seed, truth=self.truth,
+            references=tuple(
+                Reference(r.kind, r.name, self._run / r.image) for r in self.references
+            ),
+        )
+
+    @property
+    def video(self) -> Path | None:
+        """The video file (None: failed)."""
+        name = self.video_name
+        return None if name is None else self._run / "samples" / self.id / name
+
+
+Row = tuple[str, str | None, int | None, float | None, str | None]
+"""metric, identity, frame, value, reason: as in `idbench.types.Score`."""
+
+
+class ScoresFile(Stored):
+    """RUN/samples/ID/scores.json: the scores of one sample."""
+
+    key: str = Field(description="sha256 of everything that moves a score but the video")
+    video_sha256: str | None
+    failed: bool = Field(False, description="scoring itself failed: it is tried again")
+    scores: list[Row]
+
+    @classmethod
+    def of(cls, scores: list[Score], **about: Any) -> ScoresFile:
+        """The file of one sample's scores."""
+        rows = [(s.metric, s.identity, s.frame, s.value, s.reason) for s in scores]
+        return cls(scores=rows, **about)
+
+    def json_text(self) -> str:
+        """One line: there are thousands of rows."""
+        return self.model_dump_json() + "\n"
+
+
+Box = Annotated[list[float], Len(4, 4)]
+Point = Annotated[list[float], Len(2, 2)]
+
+
+class FrameFaces(Part):
+    """The faces found in one sampled frame."""
+
+    frame: int
+    boxes: list[Box] = Field(description="left, top, right, bottom, in pixels of the frame")
+    landmarks: list[list[Point]]
+    assignment: dict[str, int] = Field(description="identity -> index of its face")
+    retried: bool = False
+
+
+class FacesFile(Stored):
+    """RUN/samples/ID/faces.json: boxes and who is who, for the report."""
+
+    frames: list[FrameFaces] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _migrate(cls, value: Any) -> Any:
+        return {"frames": value} if isinstance(value, list) else value  # as first written
+
+    def json_text(self) -> str:
+        """One line: there are thousands of numbers."""
+        return self.model_dump_json() + "\n"
+
+
+class ScoreRow(Part):
+    """A row of RUN/scores.parquet: one value, or the reason why there is none."""
+
+    sample: str
+    metric: str
+    identity: str | None = Field(description="null: of the whole video")
+    frame: int | None = Field(description="null: of the whole video")
+    value: float | None
+    status: Literal["scored", "unscored"]
+    reason: str | None
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON has it: tuples as lists, anything unknown as text."""
+    return json.loads(json.dumps(value, default=str))

@@ -1,0 +1,119 @@
+"""RUN/scores.parquet, and a run's samples, as tables. Reading imports no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from idbench.errors import UserError
+from idbench.files import atomic_path
+from idbench.records import ScoresFile
+from idbench.runs import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow
+
+COLUMNS = {"sample": "string", "metric": "string", "identity": "string", "frame": "Int64",
+           "value": "float64", "status": "string", "reason": "string"}
+"""Of scores.parquet, with pandas' types."""
+
+
+def collect(run: Run) -> Path:
+    """Write scores.parquet of all scored samples; returns its path.
+
+    Columns: sample, metric, identity (or null), frame (or null), value (or null), status, reason.
+    """
+    import pandas as pd
+    import pyarrow
+    import pyarrow.parquet
+
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    for sample in run.sample_ids:
+        path = run.path(sample, "scores.json")
+        if path.is_file() and (rows := ScoresFile.read(path).scores):
+            metrics, identities, frames, values, reasons = zip(*rows, strict=True)
+            status = ("scored" if reason is None else "unscored" for reason in reasons)
+            of_sample = ([sample] * len(rows), metrics, identities, frames, values, status, reasons)
+            for column, part in zip(columns.values(), of_sample, strict=True):
+                column.extend(part)
+    # Pandas reads its own types from it; to make the table by pandas takes ten times as long.
+    empty = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
+    schema = pyarrow.Schema.from_pandas(empty, preserve_index=False)
+    table = pyarrow.table(
+        [pyarrow.array(columns[of.name], of.type) for of in schema], schema=schema
+    )
+    target = run.folder / "scores.parquet"
+    with atomic_path(target) as temporary:
+        pyarrow.parquet.write_table(table, temporary)
+    return target
+
+
+def long_scores(run: Run) -> pd.DataFrame:
+    """All scores, one row a value: `COLUMNS`.
+
+    Raises:
+        UserError: the run has no scores yet, or its table of scores is damaged.
+    """
+    return _read(run).to_pandas()
+
+
+def wide_scores(run: Run) -> pd.DataFrame:
+    """Values of whole videos: one row a sample, one float64 column a metric, NaN: unscored.
+
+    Raises:
+        UserError: the run has no scores yet, or its table of scores is damaged.
+    """
+    import pyarrow.compute as pc
+
+    table = _read(run)
+    whole = pc.and_(pc.is_null(table["identity"]), pc.is_null(table["frame"]))
+    frame = table.select(["sample", "metric", "value"]).filter(whole).to_pandas()
+    frame = frame.drop_duplicates(["sample", "metric"])
+    wide = frame.pivot(index="sample", columns="metric", values="value").astype("float64")
+    wide.columns = [str(name) for name in wide.columns]
+    return wide
+
+
+def sample_table(run: Run) -> pd.DataFrame:
+    """One row a finished sample, in the suite's order.
+
+    Columns: sample, suite_id, identities (tuple), category, prompt_id, prompt, status, reason,
+    seconds, video (path or None), references (list of paths).
+    """
+    import pandas as pd
+
+    rows = [
+        (r.id, r.suite_id, tuple(i.name for i in r.references if i.kind == "face"), r.category,
+         r.prompt_id, r.prompt, r.status, r.reason, r.seconds,
+         None if r.video_name is None else f"{run.folder}/samples/{r.id}/{r.video_name}",
+         [f"{run.folder}/{i.image}" for i in r.references])
+        for r in run.records()
+    ]
+    columns = ["sample", "suite_id", "identities", "category", "prompt_id", "prompt", "status",
+               "reason", "seconds", "video", "references"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _read(run: Run) -> pyarrow.Table:
+    """scores.parquet, with the columns and kinds of values that it must have."""
+    import pyarrow
+    import pyarrow.parquet
+
+    path = run.folder / "scores.parquet"
+    if not path.is_file():
+        raise UserError(
+            f"{run.folder} has no scores yet; score it with `idbench score {run.folder}`."
+        )
+    try:
+        table = pyarrow.parquet.read_table(path)
+        wanted = {"frame": pyarrow.int64(), "value": pyarrow.float64()}
+        return table.select(list(COLUMNS)).cast(pyarrow.schema([
+            table.schema.field(name).with_type(wanted[name]) if name in wanted
+            else table.schema.field(name).with_type(pyarrow.string()) for name in COLUMNS
+        ])).replace_schema_metadata(table.schema.metadata)
+    except (OSError, KeyError, ValueError, pyarrow.ArrowException) as error:
+        text = " ".join(str(error).split())[:100]
+        raise UserError(
+            f"{path} is damaged ({text}); score it again with `idbench score {run.folder}`."
+        ) from error
