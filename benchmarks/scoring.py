@@ -40,9 +40,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from scoring_networks import make_weights, with_ir_50  # noqa: E402
 from scoring_world import Cost, cost, make_videos  # noqa: E402
 
-from idbench import finished, runs, scoring  # noqa: E402
-from idbench.commands.finishing import Scoring  # noqa: E402
-from idbench.commands.score import _take  # noqa: E402
+from idbench import manifest as manifests  # noqa: E402
+from idbench import runs, steps  # noqa: E402
+from idbench.baselines.finished_videos import FinishedVideos  # noqa: E402
+from idbench.engine import LocalEngine  # noqa: E402
 from idbench.metrics.faces.align import align_crops  # noqa: E402
 from idbench.metrics.faces.detect import find_faces, make_detector  # noqa: E402
 from idbench.metrics.networks.clip import prepare_pictures  # noqa: E402
@@ -50,7 +51,9 @@ from idbench.metrics.networks.recogniser import crops_to_input  # noqa: E402
 from idbench.metrics.protocols import sample_frames, sample_video_frames  # noqa: E402
 from idbench.metrics.score import Scorer  # noqa: E402
 from idbench.pictures import read_rgb  # noqa: E402
-from idbench.timings import Timings  # noqa: E402
+from idbench.progress import Progress  # noqa: E402
+from idbench.records import Identity, ModelName  # noqa: E402
+from idbench.scoring import Scoring  # noqa: E402
 from idbench.video import read_video  # noqa: E402
 
 BATCHES = (4, 16, 64)
@@ -58,13 +61,12 @@ BATCHES = (4, 16, 64)
 
 def make_run(folder: Path, name: str, manifest: Path, asked: Scoring) -> runs.Run:
     """A run folder with the manifest's videos, not scored."""
-    items = finished.from_manifest(manifest, None)
-    run = runs.start(
-        folder / name, identity={"kind": "videos", "model": {"name": name}}, request={},
-        samples=[(item.sample.id, item.sample.id) for item in items], command=[],
-    )
-    for item in items:
-        _take(run, item, item.sample.id, item.sample.id)
+    listed = manifests.listed([], manifest=manifest)
+    identity = Identity(kind="videos", suite=listed.suite, split=listed.split, seed=0,
+                        model=ModelName(name=name))
+    with runs.begin(folder / name, identity, listed.samples) as run:
+        steps.generate(run, FinishedVideos(name, listed.videos), listed.samples, LocalEngine(1),
+                       Progress(quiet=True))
     return run
 
 
@@ -81,7 +83,6 @@ class Bench:
         """What `idbench score` does; `loaded`: with the networks that are there already."""
         self.rounds += 1
         run = make_run(self.folder, f"run{self.rounds}", self.manifest, self.asked)
-        records, key = run.records(), self.asked.key
         original = Scorer.__init__
 
         def prepared(scorer: Scorer, *arguments: Any, **more: Any) -> None:
@@ -91,13 +92,12 @@ class Bench:
 
         Scorer.__init__ = prepared  # type: ignore[method-assign]
         try:
-            took = cost(lambda: scoring.score(
-                run, records, self.protocol, key, Timings(), True, self.asked.sources or None
-            ))
+            took = cost(lambda: steps.score(
+                run, run.sample_ids, self.asked, Progress(quiet=True)))
         finally:
             Scorer.__init__ = original  # type: ignore[method-assign]
         self.loaded = dict(self.scorer.embedder._loaded)
-        self.records = records
+        self.records = run.records()
         return took
 
     def prepare(self) -> None:
@@ -271,7 +271,7 @@ def peak(manifest: Path) -> None:
     from idbench.metrics.cache import EmbeddingCache
 
     EmbeddingCache.get = lambda self, source, key: None  # type: ignore[method-assign]
-    scoring.score(run, run.records(), asked.protocol, asked.key, Timings(), True)
+    steps.score(run, run.sample_ids, asked, Progress(quiet=True))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 

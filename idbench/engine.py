@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from idbench.embedded import WeightError
 from idbench.errors import UserError
@@ -23,13 +24,13 @@ FATAL = (DiskFull, WeightError)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one sample: a video, or the reason why there is none.
+    """What a model made of one sample: frames or a finished file, or why there is neither.
 
-    `seconds` is the time since the outcome before; `trace` the traceback of a failure.
+    `seconds` is the time since the previous outcome; `trace` the traceback of a failure.
     """
 
     sample: Sample
-    video: Video | None
+    video: Video | Path | None
     reason: str | None
     seconds: float
     trace: str | None = None
@@ -82,7 +83,7 @@ def _attempt(model: Model, batch: Sequence[Sample]) -> Iterator[Outcome]:
     """
     clock = time.perf_counter()
     done = 0
-    surplus: Video | None = None
+    surplus: Video | Path | None = None
     try:
         videos = iter(model.generate(batch))
         for sample in batch:

@@ -34,7 +34,7 @@ def write(path: Path, run: Run) -> None:
     Raises:
         UserError: the run lacks embeddings, or was not scored by the networks installed now.
     """
-    content = {
+    content: dict[str, Any] = {
         "schema": SCHEMA, "identity": run.file.identity.model_dump(),
         "scoring": run.file.scoring.model_dump(),
         "samples": [_described(run, record) for record in run.records()],

@@ -167,7 +167,9 @@ class SampleFile(Stored):
             id=sample.id, suite_id=sample.suite_id, split=sample.split,
             prompt_id=sample.prompt_id, prompt=sample.prompt, category=sample.category,
             references=[
-                ReferenceImage(kind=r.kind, name=r.name, image=r.image.relative_to(run).as_posix())
+                ReferenceImage.model_validate({
+                    "kind": r.kind, "name": r.name, "image": r.image.relative_to(run).as_posix(),
+                })
                 for r in sample.references
             ],
             seed=sample.seed, truth=dict(sample.truth), **outcome,

@@ -161,7 +161,7 @@ def _score(
             _describe_scoring(run, scorer, scoring)
             for (record, _), scores in zip(window, files, strict=True):
                 with run.timings.phase("score"):
-                    faces = FacesFile(frames=scorer.faces(record.sample))
+                    faces = FacesFile.model_validate({"frames": scorer.faces(record.sample)})
                     write_derived(run.path(record.id, "faces.json"), faces.json_text())
                     write_derived(run.path(record.id, "scores.json"), scores.json_text())
                 advance(record.prompt_id)
@@ -246,14 +246,15 @@ def _score_window(
     files = []
     for record, opened in window:
         result = next(scored) if isinstance(opened, Clip) else opened
+        failed = False
         if isinstance(result, FATAL):
             raise result
-        failed = isinstance(result, Exception) and not isinstance(result, UnreadableVideo)
-        if failed:
+        if isinstance(result, UnreadableVideo):
+            result = describe(result)
+        elif isinstance(result, Exception):
+            failed = True
             run.log_error(record.id, "".join(traceback.format_exception(result)))
-        if isinstance(result, Exception):
-            prefix = "scoring failed: " if failed else ""
-            result = f"{prefix}{describe(result)}"
+            result = f"scoring failed: {describe(result)}"
         if isinstance(result, str):
             result = missing(record.sample, scoring.metrics, result)
         files.append(ScoresFile.of(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from idbench.errors import UserError
 from idbench.files import write_text
@@ -44,8 +45,9 @@ class Stored(Part):
     @classmethod
     def _known(cls, version: int) -> int:
         if version > cls.SCHEMA:
-            raise ValueError(
-                f"written by a newer idbench, this one reads up to {cls.SCHEMA}: update idbench"
+            raise PydanticCustomError(
+                "newer_schema", "was written by a newer idbench (schema {found}, this one reads "
+                "up to {known}); update idbench", {"found": version, "known": cls.SCHEMA},
             )
         return version
 
@@ -102,6 +104,8 @@ def explain(error: ValidationError, where: object, model: type[BaseModel], fix: 
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "json_invalid":
         return f"{where} is not valid JSON ({message.removeprefix('Invalid JSON: ')}); {fix}."
+    if fault["type"] == "newer_schema":
+        return f"{where} {message}."
     if fault["type"] == "extra_forbidden":
         match = nearest(str(fault["loc"][-1]), model.model_fields)
         known = ", ".join(model.model_fields)

@@ -137,7 +137,7 @@ def test_commands_that_are_not_run_parse_and_name_what_there_is(
     command, context = parsed(shown.arguments)
     given = context.params
     if command.name == "run":
-        from idbench.commands.finishing import Scoring
+        from idbench.scoring import Scoring
 
         MODELS.target(split_variant(given["model"])[0])
         suite = given["suite"] if not given["suite"].startswith("suites/") else "avatars"

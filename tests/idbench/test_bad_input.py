@@ -135,4 +135,4 @@ def test_run_of_a_newer_idbench_is_refused(world: World) -> None:
     (folder / "run.json").write_text('{"schema": 99}')
     refused(world.run("table", "new"), "written by a newer idbench", "update idbench")
     (folder / "run.json").write_text('{"schema": ')
-    refused(world.run("table", "new"), "no valid JSON")
+    refused(world.run("table", "new"), "not valid JSON")

@@ -119,7 +119,7 @@ def test_missing_things_are_named(world: World, clips: list[Path]) -> None:
     for arguments, words in (
         (("videos/x.mp4", "--reference", "one.png"), "The video videos/x.mp4 is missing"),
         (("videos/one.mp4", "--reference", "x.png"), "The reference image x.png is missing"),
-        (("videos/one.mp4",), "Say whom the videos should show"),
+        (("videos/one.mp4",), "Say who the videos should show"),
         (("videos", "--suite", str(world.suite), "--split", "single"), "No video in videos is"),
         (("videos", "--reference", "one.png", "--split", "single"), "Give one of"),
     ):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toy import make_suite
 
+from idbench import runs
 from idbench.errors import UserError
-from idbench.runs import sample_id
+from idbench.records import ModelName
 from idbench.suite import load_suite, suite_names, write_checksums
 
 MODEL = {"name": "m", "variant": None, "revision": "1", "settings": {"steps": 2}, "weights": {}}
@@ -40,6 +42,9 @@ def test_a_small_limit_has_many_identities_and_prompts(suite_folder: Path) -> No
 
 
 def test_every_part_of_the_model_changes_the_sample_id() -> None:
+    def sample_id(suite_id: str, model: dict[str, Any]) -> str:
+        return runs.sample_id(suite_id, ModelName.model_validate(model))
+
     base = sample_id("abc", MODEL)
     assert base == sample_id("abc", json.loads(json.dumps(MODEL)))
     changes = [

@@ -9,6 +9,7 @@ import sys
 import threading
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ import pytest
 from PIL import Image
 from toy import World
 
-from idbench import scoring
+from idbench import steps
 from idbench.embedded import WeightError
 from idbench.files import write_json
 from idbench.metrics import embed
@@ -26,6 +27,7 @@ from idbench.metrics.faces.detect import Faces
 from idbench.metrics.networks.recogniser import Recogniser
 from idbench.metrics.score import Scorer
 from idbench.runs import Run
+from idbench.scores import COLUMNS, collect
 from idbench.timings import Timings
 from idbench.types import Video
 from idbench.video import Clip, UnreadableVideo, count_frames, read_chosen, write_video
@@ -82,7 +84,7 @@ def score(world: World, out: str, *more: str) -> pd.DataFrame:
 
 
 def test_values_and_order_do_not_depend_on_the_window(world, monkeypatch):
-    monkeypatch.setattr(scoring, "WINDOW", 1)
+    monkeypatch.setattr(steps, "WINDOW", 1)
     whole, batches = Embedder.read, []
 
     def read(self, batch):
@@ -93,7 +95,7 @@ def test_values_and_order_do_not_depend_on_the_window(world, monkeypatch):
     monkeypatch.setattr(Embedder, "read", read)
     alone = score(world, "alone")
     for window in (3, 8):
-        monkeypatch.setattr(scoring, "WINDOW", window)
+        monkeypatch.setattr(steps, "WINDOW", window)
         batches.clear()
         together = score(world, f"window{window}")
         assert max(batches) == min(window, len(SIZES))  # they were read together
@@ -216,7 +218,7 @@ def interrupt(monkeypatch):
 def test_scores_of_before_do_not_pass_for_those_of_an_interrupted_scoring(
     world, monkeypatch, interrupt
 ):
-    monkeypatch.setattr(scoring, "WINDOW", 2)
+    monkeypatch.setattr(steps, "WINDOW", 2)
     score(world, "run")
     go_on = interrupt(2)
     assert world.run("score", "run", "--protocol", "consisid-v1").returncode == 130
@@ -263,7 +265,7 @@ def test_scoring_again_decodes_nothing_and_runs_no_network(world, no_work):
 
 def test_scoring_from_the_cache_imports_nothing_that_takes_long():
     code = (
-        "import sys, idbench.metrics.score, idbench.commands.finishing as f\n"
+        "import sys, idbench.metrics.score, idbench.scoring as f\n"
         "f.Scoring.of('strict-v1', ()).key\n"
         "print([m for m in ('torch', 'scipy.stats', 'scipy.optimize') if m in sys.modules])"
     )
@@ -274,22 +276,22 @@ def test_scoring_from_the_cache_imports_nothing_that_takes_long():
 def test_the_table_of_scores_has_the_same_types_whatever_is_in_it(world):
     score(world, "run")
     run = Run.open(world.folder / "run")
-    full = pd.read_parquet(scoring.collect(run))
+    full = pd.read_parquet(collect(run))
     for path in (world.folder / "run/samples").glob("*/scores.json"):
         data = json.loads(path.read_text())
         write_json(path, {**data, "scores": [["arcsim", None, None, 0.5, None]]})
-    few = pd.read_parquet(scoring.collect(run))
+    few = pd.read_parquet(collect(run))
     assert len(few) == len(SIZES) + 1 and few["reason"].isna().all()
     for path in (world.folder / "run/samples").glob("*/scores.json"):
         path.unlink()
-    none = pd.read_parquet(scoring.collect(run))
+    none = pd.read_parquet(collect(run))
     assert len(none) == 0
     for found in (full, few, none):
-        assert {name: str(kind) for name, kind in found.dtypes.items()} == scoring.COLUMNS
+        assert {name: str(kind) for name, kind in found.dtypes.items()} == COLUMNS
 
 
 def test_ctrl_c_keeps_what_is_finished(world, monkeypatch, interrupt):
-    monkeypatch.setattr(scoring, "WINDOW", 2)
+    monkeypatch.setattr(steps, "WINDOW", 2)
     go_on = interrupt(3)
     done = world.run("score", "--manifest", "videos.jsonl", "--out", "run", "--name", "x")
     assert done.returncode == 130
@@ -313,9 +315,9 @@ class _Record:
 @pytest.mark.parametrize("each", [0, 100])
 def test_memory_is_bounded_by_the_window_and_by_bytes(tmp_path, monkeypatch, each):
     """`each`: bytes of a video; a window holds 250 of them."""
-    monkeypatch.setattr(scoring, "WINDOW", 4)
-    monkeypatch.setattr(scoring, "WINDOW_BYTES", 250)
-    monkeypatch.setattr(scoring, "sha256_file", lambda path: "-")
+    monkeypatch.setattr(steps, "WINDOW", 4)
+    monkeypatch.setattr(steps, "WINDOW_BYTES", 250)
+    monkeypatch.setattr(steps, "sha256_file", lambda path: "-")
     alive: set[int] = set()
     most = opened = 0
 
@@ -332,7 +334,7 @@ def test_memory_is_bounded_by_the_window_and_by_bytes(tmp_path, monkeypatch, eac
 
     seen = []
     records = [_Record(Path(str(i))) for i in range(60)]
-    for window in scoring._windows(records, Fake(), Timings()):
+    for window in steps._windows(SimpleNamespace(timings=Timings()), records, Fake()):
         seen += [record.video.name for record, _ in window]
         assert len(window) <= (3 if each else 4)
         del window

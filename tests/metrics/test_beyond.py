@@ -177,8 +177,8 @@ def test_the_right_background_is_nearer_than_another(true_video):
 def test_the_list_says_which_metrics_are_computed():
     from click.testing import CliRunner
 
-    from idbench.commands.finishing import Scoring
     from idbench.commands.listing import listing
+    from idbench.scoring import Scoring
 
     done = CliRunner().invoke(listing, ["metrics", "--json"])
     assert done.exit_code == 0, done.output
@@ -196,7 +196,7 @@ def test_the_list_says_which_metrics_are_computed():
 
 
 def test_they_are_computed_only_when_named():
-    from idbench.commands.finishing import Scoring
+    from idbench.scoring import Scoring
 
     assert BEYOND <= set(METRICS.targets())
     assert not BEYOND & set(Scoring.of("strict-v1", ()).metrics)

@@ -224,7 +224,7 @@ def test_embedded_networks_in_place_of_the_protocols_are_told(tiny_weights):
 
 
 def test_a_metric_that_the_protocol_does_not_define_is_one_sentence():
-    from idbench.commands.finishing import Scoring
+    from idbench.scoring import Scoring
 
     assert Scoring.of("viclip-vbench", ()).metrics == ("viclip",)
     assert "not_measured" not in Scoring.of("strict-v1", ()).metrics

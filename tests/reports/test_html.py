@@ -11,6 +11,7 @@ import pytest
 from report_runs import WEIGHT, make_run
 
 from idbench.errors import UserError
+from idbench.records import FacesFile
 from idbench.reports import data, figures, media
 from idbench.reports.html import build_report, curve_path, interval, number, reasons_of
 from idbench.runs import Run
@@ -269,18 +270,16 @@ def test_the_best_is_bold_and_p_values_stand_under_differences(tmp_path: Path) -
 
 
 def test_faces_matched_to_nobody_are_shown(run_folder: Path, tmp_path: Path) -> None:
-    import json
-
     before = _page([run_folder], tmp_path / "report.html")
     assert "Other faces" not in before.text
     run = Run.open(run_folder)
     path = run.path(run.records()[0].sample.id, "faces.json")
-    faces = json.loads(path.read_text())
-    for entry in faces[:2]:
-        entry["boxes"].append([2.0, 2.0, 20.0, 20.0])
-    path.write_text(json.dumps(faces))
+    faces = FacesFile.read(path)
+    for entry in faces.frames[:2]:
+        entry.boxes.append([2.0, 2.0, 20.0, 20.0])
+    faces.write(path)
     page = _page([run_folder], tmp_path / "report.html")
-    assert f"Other faces: matched to nobody in 2 of {len(faces)} frames" in page.text
+    assert f"Other faces: matched to nobody in 2 of {len(faces.frames)} frames" in page.text
     # It is a row of one video, and no identity.
     assert len(page.all("tr")) == len(before.all("tr"))
 
