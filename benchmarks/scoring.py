@@ -62,10 +62,10 @@ BATCHES = (4, 16, 64)
 def make_run(folder: Path, name: str, manifest: Path, asked: Scoring) -> runs.Run:
     """A run folder with the manifest's videos, not scored."""
     listed = manifests.listed([], manifest=manifest)
-    identity = Identity(kind="videos", suite=listed.suite, split=listed.split, seed=0,
+    identity = Identity(kind="videos", suite=listed.title, split=listed.split, seed=0,
                         model=ModelName(name=name))
-    with runs.begin(folder / name, identity, listed.samples) as run:
-        steps.generate(run, FinishedVideos(name, listed.videos), listed.samples, LocalEngine(1),
+    with runs.begin(folder / name, identity, listed.listed) as run:
+        steps.generate(run, FinishedVideos(name, listed.videos), listed.listed, LocalEngine(1),
                        Progress(quiet=True))
     return run
 

@@ -16,6 +16,8 @@ from idbench.suite import Suite, load_suite
 from idbench.types import Reference, Sample
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".m4v")
+Paths = str | Path | Sequence[str | Path]
+"""One path, or several."""
 Pair = tuple[Sample, Path | None]
 """A sample and its video; None where a suite's sample has no video."""
 _FIELDS = ("video", "prompt", "reference", "references", "category", "id")
@@ -27,14 +29,18 @@ class Listed:
 
     Attributes:
         videos: suite's id -> the video file (None: a suite's sample has no video).
-        suite: the suite or manifest that they are of.
+        title: the suite or manifest that lists them.
     """
 
-    samples: list[Sample]
+    listed: list[Sample]
     videos: dict[str, Path | None]
-    suite: SuiteName
+    title: SuiteName
     split: str = "finished"
     seed: int = 0
+
+    def samples(self, split: str, limit: int | None = None, seed: int = 0) -> list[Sample]:
+        """The samples, as of a suite with one split."""
+        return self.listed[:limit]
 
 
 def listed(
@@ -77,6 +83,11 @@ def listed(
     loaded = load_suite(suite or "avatars")
     pairs = from_suite(loaded, split, videos[0], limit, seed)
     return _listed(pairs, loaded.title, split=split, seed=seed)
+
+
+def paths_of(given: Paths) -> list[Path]:
+    """One path, or several, as a list."""
+    return [Path(given)] if isinstance(given, str | Path) else [Path(path) for path in given]
 
 
 def _listed(pairs: Sequence[Pair], suite: SuiteName, **about: Any) -> Listed:

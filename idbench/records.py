@@ -20,7 +20,7 @@ from annotated_types import Len
 from pydantic import Field, PrivateAttr, model_validator
 
 from idbench.stored import Part, Stored
-from idbench.types import Reference, Sample, Score
+from idbench.types import Model, Reference, Sample, Score
 
 
 class SuiteName(Part):
@@ -40,6 +40,15 @@ class ModelName(Part):
     settings: dict[str, Any] = {}
     weights: dict[str, str] = Field({}, description="sha256 of each weight file, by file name")
 
+    @classmethod
+    def of(cls, model: Model) -> ModelName:
+        """The model's own account of itself."""
+        return cls.model_validate(json.loads(json.dumps({
+            "name": model.name, "variant": getattr(model, "variant", None),
+            "revision": model.revision, "settings": dict(model.settings()),
+            "weights": dict(model.weight_hashes()),
+        }, default=str)))
+
     @property
     def title(self) -> str:
         """NAME or NAME@VARIANT, as in tables and on the command line."""
@@ -56,6 +65,12 @@ class Identity(Part):
     split: str
     seed: int
     model: ModelName
+
+    @property
+    def folder_name(self) -> str:
+        """Name of the default run folder."""
+        seed = f"-seed{self.seed}" if self.seed else ""
+        return f"{self.model.title}-{self.suite.name}-{self.split}{seed}"
 
 
 class ScoringRecord(Part):
@@ -255,8 +270,3 @@ class ScoreRow(Part):
     value: float | None
     status: Literal["scored", "unscored"]
     reason: str | None
-
-
-def plain(value: Any) -> Any:
-    """`value` as JSON has it: tuples as lists, anything unknown as text."""
-    return json.loads(json.dumps(value, default=str))

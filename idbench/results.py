@@ -11,7 +11,7 @@ version is `SCHEMA`. Columns may be added within a version; nothing is renamed o
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,18 +103,18 @@ class Results:
         return Path(path)
 
     def __repr__(self) -> str:
-        systems = ", ".join(f"{run.name} on {run.split}" for run in self._runs)
-        counts = [len(run.records()) for run in self._runs]
-        return f"Results of {systems}: {sum(counts)} samples\n\n{self._table_text('md')}"
+        runs = ", ".join(
+            f"{run.name} ({len(run.records())} of {len(run.sample_ids)} samples of {run.split})"
+            for run in self._runs
+        )
+        return f"Results: {runs}\n\n{self._or_reason(str)}"
 
     def _repr_html_(self) -> str:
-        return self._table_text("html")
+        return self._or_reason(lambda table: table._repr_html_())
 
-    def _table_text(self, form: str) -> str:
-        from idbench.reports import tables
-
+    def _or_reason(self, shown: Callable[[Tables], str]) -> str:
         try:
-            return tables.render(self.table(), form)
+            return shown(self.table())
         except UserError as error:
             return str(error)
 

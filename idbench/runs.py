@@ -52,11 +52,13 @@ class Run:
     Attributes:
         file: run.json.
         timings: seconds of each phase, those of earlier starts included.
+        damaged: sample id -> what is wrong with its sample.json, of the records read so far.
     """
 
     def __init__(self, folder: Path, file: RunFile) -> None:
         self.folder, self.file = Path(folder), file
         self.timings = Timings(file.timings)
+        self.damaged: dict[str, str] = {}
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -109,13 +111,16 @@ class Run:
         A damaged record, and one whose video was removed or cut by hand, is not finished.
         """
         path = self.path(sample, "sample.json")
+        if not os.path.exists(path):
+            return None
         try:
             record = SampleFile.read(path)
-        except UserError:
+            if record.id != sample:
+                raise UserError(f"{path} is of another sample, {record.id}; remove it.")
+        except UserError as error:
+            self.damaged[sample] = str(error)
             return None
         record._run = self.folder
-        if record.id != sample:
-            return None
         if record.video_name is not None:
             try:
                 if os.stat(self.path(sample, record.video_name)).st_size != record.video_bytes:
@@ -200,7 +205,7 @@ class Run:
 
 @contextmanager
 def begin(
-    folder: Path, identity: Identity, samples: Sequence[Sample], *, command: Sequence[str] = (),
+    folder: Path, identity: Identity, samples: Sequence[Sample], command: Sequence[str] = (),
     timings: Timings | None = None, force: bool = False,
 ) -> Iterator[Run]:
     """Hold `folder` and begin its run, or go on with it; on an error its state is kept.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,6 @@ from idbench import embedded
 from idbench.errors import UserError
 from idbench.files import sha256_json
 from idbench.measurements import metric_weight_differences
-from idbench.records import plain
 from idbench.registry import BEYOND, METRICS
 from idbench.runs import Run
 
@@ -76,7 +76,8 @@ class Scoring:
     @cached_property
     def key(self) -> dict[str, Any]:
         """Everything that moves a score apart from the video; equal keys, comparable scores."""
-        return scoring_key(plain(self.protocol.as_dict()), self.metrics, self.sources or None)
+        protocol = json.loads(json.dumps(self.protocol.as_dict()))  # tuples become lists
+        return scoring_key(protocol, self.metrics, self.sources or None)
 
     @cached_property
     def sha256(self) -> str:

@@ -64,7 +64,7 @@ def generate(
         with run.timings.phase("load"):
             load()
     adopted = [run.adopt(sample) for sample in samples]
-    with progress.bar("generate", len(adopted)) as advance:
+    with progress.bar("generate" if run.generates else "copy", len(adopted)) as advance:
         for outcome in engine.generate(model, adopted):
             if run.generates:
                 run.timings.add("generate", outcome.seconds)
@@ -112,8 +112,31 @@ def score(
         DiskFull, WeightError: what every further video would meet too.
     """
     records = run.records() if force else unscored(run, samples, scoring.sha256)
-    if records:
-        _score(run, records, scoring, progress)
+    if not records:
+        collect(run)
+        return
+    with run.timings.phase("load"):
+        from idbench.metrics.score import Scorer
+
+        scorer = Scorer(
+            scoring.protocol, run.folder / "embeddings",
+            metrics=[METRICS.load(name) for name in scoring.metrics],
+            sources=scoring.sources or None,
+        )
+    with (
+        progress.bar("score", len(records)) as advance,
+        closing(_windows(run, records, scorer)) as windows,
+    ):
+        for window in windows:
+            files = _score_window(run, window, scorer, scoring)
+            _describe_scoring(run, scorer, scoring)
+            for (record, _), scores in zip(window, files, strict=True):
+                with run.timings.phase("score"):
+                    faces = FacesFile.model_validate({"frames": scorer.faces(record.sample)})
+                    write_derived(run.path(record.id, "faces.json"), faces.json_text())
+                    write_derived(run.path(record.id, "scores.json"), scores.json_text())
+                advance(record.prompt_id)
+            del window, files  # not held while the next window is filled
     collect(run)
 
 
@@ -139,33 +162,6 @@ def _has_scores(run: Run, record: SampleFile, key: str) -> bool:
     return (
         not stored.failed and stored.key == key and stored.video_sha256 == record.video_sha256
     )
-
-
-def _score(
-    run: Run, records: Sequence[SampleFile], scoring: Scoring, progress: Progress
-) -> None:
-    with run.timings.phase("load"):
-        from idbench.metrics.score import Scorer
-
-        scorer = Scorer(
-            scoring.protocol, run.folder / "embeddings",
-            metrics=[METRICS.load(name) for name in scoring.metrics],
-            sources=scoring.sources or None,
-        )
-    with (
-        progress.bar("score", len(records)) as advance,
-        closing(_windows(run, records, scorer)) as windows,
-    ):
-        for window in windows:
-            files = _score_window(run, window, scorer, scoring)
-            _describe_scoring(run, scorer, scoring)
-            for (record, _), scores in zip(window, files, strict=True):
-                with run.timings.phase("score"):
-                    faces = FacesFile.model_validate({"frames": scorer.faces(record.sample)})
-                    write_derived(run.path(record.id, "faces.json"), faces.json_text())
-                    write_derived(run.path(record.id, "scores.json"), scores.json_text())
-                advance(record.prompt_id)
-            del window, files  # not held while the next window is filled
 
 
 def _describe_scoring(run: Run, scorer: Scorer, scoring: Scoring) -> None:

@@ -73,6 +73,12 @@ class Tables:
     published: tuple[PublishedTable, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        return render(self, "md")
+
+    def _repr_html_(self) -> str:
+        return render(self, "html")
+
 
 def measured(
     runs: Sequence[Run], published: Sequence[PublishedTable] = (), compare: str | None = None
@@ -227,6 +233,10 @@ def _caption(runs: Sequence[Run], marked: bool) -> str:
 def _notes(runs: Sequence[Run]) -> list[str]:
     notes = [n for run in runs for n in run.file.scoring.notes]
     notes += [note for run in runs for note in _reference_notes(run)]
+    notes += [
+        f"{run.folder}: the sample {sample} is damaged and left out ({problem})"
+        for run in runs for sample, problem in run.damaged.items()
+    ]
     return notes + [
         f"{run.folder} is not finished: {len(run.records())} of {len(run.sample_ids)} samples."
         for run in runs if run.file.status != "finished"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -131,6 +133,36 @@ def test_import_is_light() -> None:
     assert done.stdout.strip() == "1"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = idbench.nothing
+
+
+def test_the_python_page_runs_as_a_notebook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    shown: list[Any] = []
+    text = (ROOT / "docs/python.md").read_text("utf-8")
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        for node in ast.parse(block).body:  # a notebook shows the value of an expression
+            if isinstance(node, ast.Expr):
+                shown.append(eval(ast.unparse(node), names))  # noqa: S307
+            else:
+                exec(ast.unparse(node), names)  # noqa: S102
+    results, scores = names["results"], names["scores"]
+    assert "avatars_truth" in repr(results) and "<table" in results._repr_html_()
+    assert shown[0] is results and len(results.videos) == 2 and len(names["both"].videos) == 3
+    assert scores.videos.arcsim[0] == pytest.approx(results.videos.arcsim[0], abs=0.05)
+    assert all(Path(path).is_file() for path in results.videos.video)
+    assert all(Path(path).is_file() for paths in results.videos.references for path in paths)
+    assert names["frames"].shape[1:] == (64, 96, 3)
+    assert "avatars_truth" in (tmp_path / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("first", ["import idbench.evaluate", "from idbench.evaluate import score"])
+def test_the_functions_are_offered_whatever_was_imported_before(first: str) -> None:
+    code = (f"{first}\nimport idbench\nassert callable(idbench.evaluate), idbench.evaluate\n"
+            "assert {'evaluate', 'score', 'load', 'Results'} <= set(dir(idbench))")
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_python_and_commands_of_the_results_page_run(

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from toy import World
 
 
@@ -191,3 +192,57 @@ def test_removed_video_is_generated_again_and_changed_one_is_unscored(world: Wor
     scores = pd.read_parquet(world.folder / "out/scores.parquet")
     reasons = scores.loc[scores["sample"] == videos[1].parent.name, "reason"].tolist()
     assert reasons == ["the video was changed after it was finished"]
+
+
+def change_plugin(world: World, monkeypatch: pytest.MonkeyPatch, **attributes: object) -> None:
+    """What a newer version of the third-party model would say of itself."""
+    import toy_plugin
+
+    for name, value in attributes.items():
+        monkeypatch.setattr(toy_plugin.Toy, name, value)
+
+
+@pytest.mark.parametrize("attributes, words", [
+    ({"revision": "2"}, "its model revision is 1, asked for is 2"),
+    ({"weight_hashes": lambda self: {"toy.pt": "ab"}}, "its model weights toy.pt is None, asked"),
+    ({"settings": lambda self: {"steps": 3, "new": 1}}, "its model settings new is None, asked"),
+])
+def test_a_changed_model_is_not_the_stored_one(
+    world: World, monkeypatch: pytest.MonkeyPatch, attributes: dict[str, object], words: str
+) -> None:
+    """Also when all videos are there: the old table would pass for that of the new model."""
+    assert world.run(*world.toy("--limit", "2")).returncode == 0
+    change_plugin(world, monkeypatch, **attributes)
+    done = world.run(*world.toy("--limit", "2"))
+    assert done.returncode == 2 and words in done.stderr
+    assert "--force" in done.stderr
+    log = world.folder / "log"
+    forced = world.run(*world.toy("--limit", "2", "--force"), TOY_LOG=str(log))
+    assert forced.returncode == 0, forced.stderr
+    assert len(log.read_text().split()) == 2
+    assert world.run(*world.toy("--limit", "2")).returncode == 0
+
+
+def test_force_generates_and_scores_again(world: World) -> None:
+    log = str(world.folder / "log")
+    assert world.run(*world.toy("--limit", "3")).returncode == 0
+    assert world.run(*world.toy("--limit", "2", "--force"), TOY_LOG=log).returncode == 0
+    assert len(Path(log).read_text().split()) == 2
+    assert len(pd.read_parquet(world.folder / "out/scores.parquet")) == 2
+    before = {p: p.stat().st_mtime_ns for p in world.folder.glob("out/samples/*/scores.json")}
+    assert world.run("score", "out", "--metric", "sampled").returncode == 0
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+    assert world.run("score", "out", "--metric", "sampled", "--force").returncode == 0
+    assert all(p.stat().st_mtime_ns > stamp for p, stamp in before.items())
+
+
+def test_a_damaged_sample_costs_that_sample_alone(world: World) -> None:
+    assert world.run(*world.toy("--limit", "3")).returncode == 0
+    path = sorted(world.folder.glob("out/samples/*/sample.json"))[0]
+    path.write_text(path.read_text()[:-40])
+    table = world.run("table", "out")
+    assert table.returncode == 0 and "Traceback" not in table.stderr
+    assert f"sample {path.parent.name} is damaged" in table.stdout.replace("\n", " ")
+    log = world.folder / "log"
+    assert world.run(*world.toy("--limit", "3"), TOY_LOG=str(log)).returncode == 0
+    assert log.read_text().split() == [path.parent.name]
