@@ -1,26 +1,51 @@
-"""Checkpoint files of others: tensors only, never code, and plain words for damage."""
+"""Other people's checkpoint files: read as tensors alone, never as code, or refused."""
 
 from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from idbench.embedded import WeightError
+from idbench.files import read_json
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 WRAPPERS = ("module", "state_dict", "model")
 """Keys under which training programs put the state dict (SAT: `module`, ViCLIP: `model`)."""
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+"""The weights of one network in diffusers' folder layout."""
+_NO_TENSOR = "no tensor"
 _POINTER = b"version https://git-lfs"
-_STARTS = (b"PK", b"\x80")
-"""Of what torch.save writes: a zip archive, or (before PyTorch 1.6) a pickle."""
+_MAGIC = (b"PK", b"\x80")
+"""First bytes of what torch.save writes: a zip archive, or (before PyTorch 1.6) a pickle."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors of one file, or of one network's folder.
+
+    Attributes:
+        path: the file or folder.
+        state: tensors on the CPU by name.
+        refused: what else it holds, by name, and why that is not part of the network.
+    """
+
+    path: Path
+    state: dict[str, torch.Tensor]
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def check_file(path: Path) -> None:
-    """Whether `path` can be a weight file at all, without reading it; imports no torch.
+    """Check that `path` can be a weight file, without reading it; imports no torch.
 
     Raises:
-        WeightError: missing, a folder, empty, not to be read, or a Git LFS pointer in its place.
+        WeightError: missing, a folder, empty, unreadable, or a Git LFS pointer.
     """
     if path.is_dir():
         raise WeightError(f"{path} is a folder; give the weight file in it.")
@@ -35,61 +60,226 @@ def check_file(path: Path) -> None:
         )
 
 
-def read_content(path: Path, mapped: bool = False) -> Any:
-    """What a .safetensors file or a PyTorch checkpoint holds, tensors on the CPU.
+def read_checkpoint(path: Path, mapped: bool = False) -> Checkpoint:
+    """The state dict in a .safetensors file or a PyTorch checkpoint.
 
-    PyTorch's are read with `weights_only`: nothing in the file is run.
+    A state dict under one of `WRAPPERS` is unwrapped, and the prefix `module.` of parallel
+    training removed. PyTorch's files are read with `weights_only`: nothing in them is run.
 
     Args:
-        mapped: leave PyTorch's tensors in the file until they are used, where its form allows.
+        mapped: leave PyTorch's tensors in the file until they are used, where its format allows.
 
     Raises:
-        WeightError: as `check_file`; damaged; no checkpoint; or it holds more than tensors.
+        WeightError: as `check_file`; damaged; no checkpoint; or it holds no tensors by name.
+    """
+    path = Path(path)
+    check_file(path)
+    refused: dict[str, str] = {}
+    state = _unwrap(_content(path, mapped), refused)
+    if not state:
+        raise _no_state_dict(path)
+    if all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return Checkpoint(path, state, refused)
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict in a file that holds nothing else; as `read_checkpoint`.
+
+    Raises:
+        WeightError: as `read_checkpoint`, or there are other values among the tensors.
+    """
+    found = read_checkpoint(path)
+    if _NO_TENSOR in found.refused.values():
+        raise _no_state_dict(found.path)
+    return found.state
+
+
+def read_folder(folder: Path) -> Checkpoint:
+    """The tensors of one network in diffusers' folder layout, from one file or from shards.
+
+    Raises:
+        WeightError: a file is missing or damaged, or a shard lacks a tensor of the index.
+    """
+    index = folder / f"{WEIGHTS}.index.json"
+    if not index.is_file():
+        if not (folder / WEIGHTS).is_file():
+            raise WeightError(
+                f"{folder} has no {WEIGHTS}; save the model with safetensors, or fetch it again."
+            )
+        return Checkpoint(folder, read_checkpoint(folder / WEIGHTS).state)
+    files = _shards(index)
+    state: dict[str, torch.Tensor] = {}
+    for name in sorted(set(files.values())):
+        state.update(read_checkpoint(folder / name).state)
+    missing = sorted(set(files) - set(state))
+    if missing:
+        raise WeightError(
+            f"{folder} lacks {len(missing)} tensors of its index ({missing[0]}, ...); fetch it "
+            "again."
+        )
+    return Checkpoint(folder, state)
+
+
+def tensor_names(folder: Path) -> set[str]:
+    """Names of the tensors of one network in diffusers' or transformers' folder layout.
+
+    Only the headers of the .safetensors files are read; with an index, those of its files.
+    """
+    from safetensors import safe_open
+
+    names: set[str] = set()
+    for file in (WEIGHTS, "model.safetensors"):
+        index = folder / f"{file}.index.json"
+        for name in set(_shards(index).values()) if index.is_file() else {file}:
+            if (folder / name).is_file():
+                with safe_open(folder / name, "pt") as opened:
+                    names.update(opened.keys())
+    return names
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`, such as a config.json.
+
+    Raises:
+        UserError: missing, no JSON.
+        WeightError: it holds something else.
+    """
+    settings = read_json(path)
+    if not isinstance(settings, dict):
+        raise WeightError(f"{path} is no JSON object; fetch it again.")
+    return settings
+
+
+def fit(
+    network: nn.Module, state: Mapping[str, torch.Tensor], path: Path, what: str
+) -> nn.Module:
+    """`network` (it may be on the meta device) with the tensors of `state` in float32, frozen.
+
+    Names and shapes have to be the network's. Only the counters of batch norms
+    (`num_batches_tracked`), which change no result, may be missing.
+
+    Args:
+        what: the network in words, for messages.
+
+    Raises:
+        WeightError: other names or shapes; says the first.
     """
     import torch
 
-    path = Path(path)
-    check_file(path)
+    wanted = network.state_dict()
+    counters = {
+        key: torch.zeros((), dtype=value.dtype) for key, value in wanted.items()
+        if key.endswith("num_batches_tracked")
+    }
+    tensors = {**counters, **state}
+    check_fit(tensors, wanted, path, what)
+    ready = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+    network.load_state_dict(ready, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def check_fit(
+    state: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], path: Path | str,
+    what: str,
+) -> None:
+    """Raise WeightError unless `state` has the names and shapes of `wanted`."""
+    missing = [key for key in wanted if key not in state]
+    unknown = [key for key in state if key not in wanted]
+    shapes = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
+    found = []
+    if missing:
+        found.append(f"{len(missing)} tensors are missing, such as {missing[0]}")
+    if unknown:
+        found.append(f"{len(unknown)} are unknown, such as {unknown[0]}")
+    if shapes:
+        key = shapes[0]
+        found.append(
+            f"{len(shapes)} have another shape, such as {key} with {tuple(state[key].shape)} "
+            f"in place of {tuple(wanted[key].shape)}"
+        )
+    if found:
+        raise WeightError(f"{path} does not hold the weights of {what}: {'; '.join(found)}.")
+
+
+def _content(path: Path, mapped: bool) -> Any:
+    import torch
+    from safetensors.torch import load_file
+
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             return load_file(path)
-        if not _start(path).startswith(_STARTS):
+        if not _start(path).startswith(_MAGIC):
             raise WeightError(
-                f"{path} is no checkpoint (no file that torch.save wrote); fetch it again."
+                f"{path} is no checkpoint (torch.save did not write it); fetch it again."
             )
-        if mapped:
-            try:
-                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            except RuntimeError as error:
-                if "mmap can only be used" not in str(error):
-                    raise
-        return torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        except RuntimeError as error:
+            if "mmap can only be used" not in str(error):
+                raise
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (WeightError, MemoryError):
         raise
-    except pickle.UnpicklingError as error:
-        # Torch's words for what the file wants to import and call, or do besides.
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if found is None and not any(
-            word in str(error) for word in ("GLOBAL", "Unsupported class", "Unsupported operand")
-        ):
-            raise _damaged(path, error) from error
-        raise WeightError(
+    except Exception as error:  # what a damaged file does to the readers is not documented
+        raise _explained(path, error) from error
+
+
+def _explained(path: Path, error: Exception) -> WeightError:
+    """Why a file could not be read."""
+    text = str(error)
+    # PyTorch's words for what the file wants to import, call or do besides.
+    code = ("GLOBAL", "Unsupported class", "Unsupported operand")
+    if isinstance(error, pickle.UnpicklingError) and any(word in text for word in code):
+        found = re.search(r"GLOBAL ([\w.]+)", text)
+        return WeightError(
             f"{path} is no plain state dict: it holds Python objects"
             f"{f' ({found[1]})' if found else ''}, not tensors alone, and was not opened, since "
             "that could run what is in it; export a plain state dict from where you trust it "
             "(torch.save(model.state_dict(), FILE), or safetensors)."
-        ) from error
-    except RuntimeError as error:
-        if "TorchScript" in str(error):
-            raise WeightError(
-                f"{path} is a TorchScript archive, which runs code; give the same weights as a "
-                "plain state dict or as .safetensors."
-            ) from error
-        raise _damaged(path, error) from error
-    except Exception as error:  # what a damaged file does to the readers is not documented
-        raise _damaged(path, error) from error
+        )
+    if isinstance(error, RuntimeError) and "TorchScript" in text:
+        return WeightError(
+            f"{path} is a TorchScript archive, which runs code; give the same weights as a "
+            "plain state dict or as .safetensors."
+        )
+    reason = text.strip().splitlines()[0][:120] if text.strip() else "it ends early"
+    return WeightError(f"{path} is damaged or cut off ({reason}); fetch it again.")
+
+
+def _unwrap(content: Any, refused: dict[str, str], before: str = "") -> dict[str, torch.Tensor]:
+    """The state dict in `content`; everything around it goes to `refused`."""
+    import torch
+
+    if not isinstance(content, Mapping):
+        return {}
+    inner = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+    if inner is not None:
+        for key in content:
+            if key != inner:
+                refused[f"{before}{key}"] = "beside the network's weights: a record of the training"
+        return _unwrap(content[inner], refused, f"{before}{inner}.")
+    state = {}
+    for key, value in content.items():
+        if isinstance(value, torch.Tensor) and isinstance(key, str):
+            state[key] = value.detach()
+        else:
+            refused[f"{before}{key}"] = _NO_TENSOR
+    return state
+
+
+def _shards(index: Path) -> dict[str, str]:
+    """The file of each tensor in an index of shards."""
+    files = read_settings(index).get("weight_map")
+    if not isinstance(files, Mapping) or not all(
+        isinstance(name, str) and Path(name).name == name for name in files.values()
+    ):
+        raise WeightError(f"{index} is no index of shards; fetch the folder again.")
+    return dict(files)
+
+
+def _no_state_dict(path: Path) -> WeightError:
+    return WeightError(f"{path} holds no state dict (names with tensors); give the weight file.")
 
 
 def _start(path: Path) -> bytes:
@@ -97,9 +287,6 @@ def _start(path: Path) -> bytes:
         with open(path, "rb") as stream:
             return stream.read(64)
     except OSError as error:
-        raise WeightError(f"{path} cannot be read ({error.strerror}); check its rights.") from error
-
-
-def _damaged(path: Path, error: Exception) -> WeightError:
-    reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else "it ends early"
-    return WeightError(f"{path} is damaged or cut off ({reason}); fetch it again.")
+        raise WeightError(
+            f"{path} cannot be read ({error.strerror}); check its permissions."
+        ) from error

@@ -118,9 +118,9 @@ def load_open_clip(name: str, path: Path) -> tuple[nn.Module, dict[str, Any]]:
     from open_clip.convert import convert_state_dict
     from open_clip.model import convert_to_custom_text_state_dict
 
-    from idbench.metrics.networks.checkpoints import fit, read_checkpoint
+    from idbench.checkpoints import fit, read_state
 
-    state = read_checkpoint(path)
+    state = read_state(path)
     try:
         network = open_clip.create_model(
             name, load_weights=False, pretrained_text=False, pretrained_image=False

@@ -208,12 +208,12 @@ def _clip(source: Source, device: str) -> Any:
 def _fitted(build: Any, source: Source, what: str) -> Any:
     import torch
 
-    from idbench.metrics.networks.checkpoints import fit, read_checkpoint
+    from idbench.checkpoints import fit, read_state
 
     assert source.path is not None
     with torch.device("meta"):  # the file's tensors become the network's: no second copy
         network = build()
-    return fit(network, read_checkpoint(source.path), source.path, what)
+    return fit(network, read_state(source.path), source.path, what)
 
 
 _LOADERS = {

@@ -1,4 +1,4 @@
-"""What a transformer needs beside it to make videos: autoencoder, text encoder, tokenizer."""
+"""Model folders in diffusers' layout: their parts, and completing one with those of its base."""
 
 from __future__ import annotations
 
@@ -8,42 +8,28 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from idbench.checkpoints import read_settings
 from idbench.errors import UserError
-from idbench.models.concat_id.checkpoints import read_settings
+from idbench.models.concat_id.families import CogVideoX, Wan
 
 PARTS = ("tokenizer", "text_encoder", "vae")
-_INDEX: dict[str, dict[str, Any]] = {
-    "sat": {
-        "_class_name": "ConcatIDPipeline",
-        "scheduler": ["diffusers", "CogVideoXDPMScheduler"],
-        "transformer": ["diffusers", "CogVideoXTransformer3DModel"],
-        "tokenizer": ["transformers", "T5Tokenizer"],
-        "text_encoder": ["transformers", "T5EncoderModel"],
-        "vae": ["diffusers", "AutoencoderKLCogVideoX"],
-        # CogVideoX reads all 226 tokens, those behind the prompt's end too.
-        "text_tokens": 226, "mask_padding": False,
-    },
-    "wan": {
-        "_class_name": "ConcatIDWanPipeline",
-        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-        "transformer": ["idbench.models.concat_id.wan", "ConcatIDWanTransformer3DModel"],
-        "tokenizer": ["transformers", "T5TokenizerFast"],
-        "text_encoder": ["transformers", "UMT5EncoderModel"],
-        "vae": ["diffusers", "AutoencoderKLWan"],
-        "text_tokens": 512,
-    },
-}
 
 
-def index_of(layout: str) -> dict[str, Any]:
-    """model_index.json of a folder converted from `layout` (`sat` or `wan`)."""
+def index_of(family: type[CogVideoX] | type[Wan]) -> dict[str, Any]:
+    """model_index.json of a new folder of this family."""
     from diffusers import __version__
 
-    return {"_diffusers_version": __version__, **_INDEX[layout]}
+    return {"_diffusers_version": __version__, **family.INDEX}
+
+
+def transformer_folder(folder: Path) -> Path | None:
+    """`folder`/transformer, or `folder` itself if the transformer lies there; else None."""
+    places = (folder / "transformer", folder)
+    return next((place for place in places if (place / "config.json").is_file()), None)
 
 
 def add_base(
-    base: Path, folder: Path, layout: str, transformer: Mapping[str, Any]
+    base: Path, folder: Path, family: type[CogVideoX] | type[Wan], transformer: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Bring autoencoder, text encoder and tokenizer of `base` into `folder`.
 
@@ -57,15 +43,25 @@ def add_base(
         The parts' entries of `base`'s model_index.json.
 
     Raises:
-        UserError: parts are missing, or are of another base.
+        UserError: parts are missing, or belong to another base.
     """
     index = read_settings(base / "model_index.json")
+    _check_base(base, index, family, transformer)
+    for name in PARTS:
+        shutil.copytree(base / name, folder / name, copy_function=_link_or_copy)
+    return {name: index[name] for name in PARTS}
+
+
+def _check_base(
+    base: Path, index: Mapping[str, Any], family: type[CogVideoX] | type[Wan],
+    transformer: Mapping[str, Any],
+) -> None:
     missing = lacking(base, index, PARTS)
     if missing:
         raise UserError(
             f"{base} lacks {', '.join(missing)}; name a complete folder of the base with --base."
         )
-    wanted = _INDEX[layout]["vae"][1]
+    wanted = family.INDEX["vae"][1]
     if index["vae"][1] != wanted:
         raise UserError(
             f"{base} is of another base: its autoencoder is {index['vae'][1]}, the checkpoint "
@@ -73,20 +69,17 @@ def add_base(
         )
     vae, text = (read_settings(base / part / "config.json") for part in ("vae", "text_encoder"))
     channels = vae.get("z_dim", vae.get("latent_channels"))
-    width = transformer["text_dim" if layout == "wan" else "text_embed_dim"]
+    width = transformer[family.TEXT_WIDTH]
     if channels != transformer["in_channels"] or text.get("d_model") != width:
         raise UserError(
-            f"{base} does not fit the checkpoint: {channels} latent channels and text of "
-            f"{text.get('d_model')} numbers, where {transformer['in_channels']} and {width} are "
-            "needed; name the matching base with --base."
+            f"{base} does not fit the checkpoint: it has {channels} latent channels and text "
+            f"embeddings of width {text.get('d_model')}, not {transformer['in_channels']} and "
+            f"{width}; name the matching base with --base."
         )
     for name in PARTS:
         for path in (base / name).rglob("*"):
             if not path.exists():  # a link into a cache that was emptied
-                raise UserError(f"{path} leads to no file; fetch the base again.")
-    for name in PARTS:
-        shutil.copytree(base / name, folder / name, copy_function=_link_or_copy)
-    return {name: index[name] for name in PARTS}
+                raise UserError(f"{path} is a broken link; fetch the base again.")
 
 
 def lacking(folder: Path, index: Mapping[str, Any], parts: Iterable[str]) -> list[str]:
@@ -98,7 +91,7 @@ def lacking(folder: Path, index: Mapping[str, Any], parts: Iterable[str]) -> lis
 
 
 def is_part(entry: Any) -> bool:
-    """Whether an entry of model_index.json is that of a part: its library and its class."""
+    """Whether an entry of model_index.json names a library and a class."""
     return (
         isinstance(entry, list) and len(entry) == 2 and all(isinstance(name, str) for name in entry)
     )
@@ -106,7 +99,7 @@ def is_part(entry: Any) -> bool:
 
 def _link_or_copy(source: str, target: str) -> None:
     try:
-        # A hub's cache holds links; what is linked here has to be the file itself.
+        # A hub's cache holds links: link the file itself.
         os.link(os.path.realpath(source), target)
     except OSError:
         shutil.copyfile(source, target)

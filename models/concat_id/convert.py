@@ -1,7 +1,8 @@
-"""Released Concat-ID checkpoints to idbench's folders, and back, without losing a tensor."""
+"""Released Concat-ID checkpoints to model folders in diffusers' layout, and back, losslessly."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -11,29 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import CogVideoXTransformer3DModel, FlowMatchEulerDiscreteScheduler
 from safetensors.torch import save_file
 
+from idbench.checkpoints import Checkpoint, read_checkpoint, read_folder, read_settings
 from idbench.errors import UserError
 from idbench.files import atomic_path, saying_disk_full, sha256_file, write_json
 from idbench.models.concat_id import convert_sat, convert_wan, networks
-from idbench.models.concat_id.base_parts import add_base, index_of
-from idbench.models.concat_id.checkpoints import (
-    SAT_FILE,
-    WAN_FILES,
-    Checkpoint,
-    read_checkpoint,
-    read_folder,
-    read_settings,
-)
+from idbench.models.concat_id.base_parts import add_base, index_of, transformer_folder
+from idbench.models.concat_id.families import CogVideoX, Wan
+from idbench.models.concat_id.families.wan import build_scheduler as build_wan_scheduler
 from idbench.models.concat_id.layouts import State, check_names, check_shapes, listed
 from idbench.models.concat_id.training import adapters
-from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 
-LAYOUTS = ("sat", "diffusers", "wan")
+SAT_FILE = "mp_rank_00_model_states.pt"
+WAN_FILES = ("first_stage.pt", "second_stage_adaln.pt")
 ASIDE = "unused.safetensors"
-WAN_SHIFT = 5.0
-_COG, _WAN = "CogVideoXTransformer3DModel", "ConcatIDWanTransformer3DModel"
+Kind = type[CogVideoX] | type[Wan]
 
 
 @dataclass(frozen=True)
@@ -70,68 +64,83 @@ def convert(
 
     Args:
         source: a released checkpoint (file or folder), or a model folder in diffusers' layout.
-        target: the folder to make; towards `sat` and `wan` also a file (*.pt).
+        target: the folder to make; for `sat` and `wan` it may be a file (*.pt).
         to: the target's layout; None: diffusers for a released checkpoint, else the release's.
-        base: towards diffusers, a folder of the base in diffusers' layout, whose autoencoder,
-            text encoder and tokenizer complete the new one.
+        base: for diffusers, a folder of the base in diffusers' layout, whose autoencoder, text
+            encoder and tokenizer complete the new one.
 
     Raises:
-        UserError: source damaged, of another base, no plain state dict; target there already.
+        UserError: the source is damaged, of another base, or no plain state dict; the target
+            exists.
     """
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise UserError(f"{target} is there already; remove it or name another target.")
-    inner = _transformer_folder(source)
+    inner = transformer_folder(source)
     if inner is not None:
         return _to_released(source, inner, target, to, base)
-    checkpoint = read_checkpoint(source)
-    layout = _layout_of(checkpoint)
-    if (to or "diffusers") != "diffusers":
+    if (source / "model_index.json").is_file():
+        raise UserError(f"{source} lacks transformer/config.json; fetch the folder again.")
+    return _to_folder(read_released(source), target, to, base)
+
+
+def read_released(source: Path) -> Checkpoint:
+    """The tensors of a released checkpoint, a file or the folder of a release.
+
+    Raises:
+        UserError: missing, several checkpoints, or as `checkpoints.read_checkpoint`.
+    """
+    return read_checkpoint(_find_file(source), mapped=True)
+
+
+def _find_file(source: Path) -> Path:
+    if source.is_file():
+        return source
+    if not source.is_dir():
+        raise UserError(f"{source} is missing; check the path.")
+    latest = source / "latest"
+    if latest.is_file():
+        step = latest.read_text(encoding="utf-8", errors="replace").strip()
+        found = source / step / SAT_FILE
+        if not re.fullmatch(r"[\w.-]+", step) or not found.is_file():
+            raise UserError(
+                f"{latest} names the step {step[:40]!r}, but {SAT_FILE} is not there; fetch the "
+                "checkpoint again."
+            )
+        return found
+    files = [source / name for name in (SAT_FILE, *WAN_FILES) if (source / name).is_file()]
+    if len(files) != 1:
+        what = "more than one checkpoint" if files else "no checkpoint and no model folder"
         raise UserError(
-            f"{checkpoint.path} is in the layout {layout}, which converts to diffusers, not to "
-            f"{to}; leave out --to."
+            f"{source} holds {what}; name the file itself ({SAT_FILE}, {', '.join(WAN_FILES)})."
         )
-    return _to_folder(checkpoint, layout, target, base)
+    return files[0]
 
 
-def _layout_of(checkpoint: Checkpoint) -> str:
-    if convert_sat.is_released(checkpoint.state):
-        return "sat"
-    if convert_wan.is_released(checkpoint.state):
-        return "wan"
-    raise UserError(
-        f"{checkpoint.path} is no checkpoint of Concat-ID: it holds {listed(checkpoint.state)}, "
-        f"where SAT's names begin with {convert_sat.PREFIX} and Wan's with blocks.0.self_attn; "
-        "take a released Concat-ID checkpoint."
-    )
-
-
-def _to_folder(
-    checkpoint: Checkpoint, layout: str, target: Path, base: Path | None
-) -> Report:
+def _to_folder(checkpoint: Checkpoint, target: Path, to: str | None, base: Path | None) -> Report:
     what, refused = str(checkpoint.path), dict(checkpoint.refused)
+    family = _family_of(checkpoint)
+    _check_layout(what, f"is in the layout {family.LAYOUT}, which", to, "diffusers")
+    network, scheduler = checkpoint.state, None
     aside: dict[str, torch.Tensor] = {}
-    network = checkpoint.state
-    if layout == "sat":
-        network, aside, more = convert_sat.sort(network, what)
-        refused.update(more)
+    if family is CogVideoX:
+        network, aside, others = convert_sat.sort(network, what)
+        refused.update(others)
         config = convert_sat.config_of(network, what)
-        state, form = convert_sat.from_released(network, what), "CogVideoX"
-        scheduler: Any = networks.build_scheduler()
+        state, scheduler = convert_sat.from_released(network, what), networks.build_scheduler()
     else:
         config = convert_wan.config_of(network, what)
-        state = convert_wan.from_released(network, what)
-        form = "Wan AdaLN" if config["reference_adaln"] else "Wan"
-        scheduler = FlowMatchEulerDiscreteScheduler(shift=WAN_SHIFT)
-    transformer = filled(_COG if layout == "sat" else _WAN, config, state, what)
+        state, scheduler = convert_wan.from_released(network, what), build_wan_scheduler()
+    transformer = _filled(family, config, state, what)
     report = Report(
-        checkpoint.path.name, sha256_file(checkpoint.path), layout, "diffusers", form,
-        len(network), {name: convert_sat.UNUSED[name] for name in aside}, refused,
+        checkpoint.path.name, sha256_file(checkpoint.path), family.LAYOUT, "diffusers",
+        _form(family, config), len(network),
+        {name: convert_sat.UNUSED[name] for name in aside}, refused,
     )
     _check_space(target, state)
     with atomic_folder(target) as folder:
-        index = index_of(layout)
+        index = index_of(family)
         if base is not None:
-            index.update(add_base(base, folder, layout, transformer.config))
+            index.update(add_base(base, folder, family, transformer.config))
         transformer.save_pretrained(folder / "transformer", max_shard_size="5GB")
         scheduler.save_pretrained(folder / "scheduler")
         if aside:
@@ -146,73 +155,74 @@ def _to_released(
 ) -> Report:
     if base is not None:
         raise UserError("--base completes a diffusers folder; leave it out on the way back.")
-    config = read_settings(inner / "config.json")
-    name = str(config.get("_class_name"))
-    layout = {_COG: "sat", _WAN: "wan", "WanTransformer3DModel": "wan"}.get(name)
-    if layout is None:
-        raise UserError(
-            f"{inner} is a {name}, on which Concat-ID is not built; take {_COG} or {_WAN}."
-        )
-    if (to or layout) != layout:
-        raise UserError(
-            f"{source} is a {name}, whose released layout is {layout}, not {to}; write --to "
-            f"{layout}."
-        )
-    what, aside, merged = str(inner), {}, 0
+    config, what = read_settings(inner / "config.json"), str(inner)
+    family = _family_of_class(str(config.get("_class_name")), what)
+    _check_layout(str(source), f"is a {config['_class_name']}, which", to, family.LAYOUT)
     state: State = read_folder(inner).state
-    network = filled(_COG if layout == "sat" else _WAN, config, state, what)
-    _check_representable(config, layout, what)
+    network = _filled(family, config, state, what)
+    _check_representable(config, family, what)
     place = inner.absolute()
     whole = place.parent if place.name == "transformer" else place
+    count = len(state)
     if (whole / adapters.FILE).is_file():
-        merged = len(read_checkpoint(whole / adapters.FILE).state)
+        count += len(read_checkpoint(whole / adapters.FILE).state)
         adapters.merge(network, whole)
         state = network.state_dict()
-    if layout == "sat":
-        released, form = convert_sat.to_released(state, what), "CogVideoX"
-        kept = whole / ASIDE
-        if kept.is_file():
-            aside = read_checkpoint(kept).state
-            check_names(aside, aside.keys() & convert_sat.UNUSED.keys(), str(kept))
-            released.update({convert_sat.PREFIX + n: t for n, t in aside.items()})
-        content: Any = {"module": released}
+    content: Any
+    if family is CogVideoX:
+        aside = _read_aside(whole / ASIDE)
+        content = {"module": {**convert_sat.to_released(state, what), **aside}}
+        count += len(aside)
     else:
-        released = convert_wan.to_released(state, what)
-        form = "Wan AdaLN" if config.get("reference_adaln") else "Wan"
-        content = released
-    report = Report(source.name, None, "diffusers", layout, form, len(state) + len(aside) + merged)
-    _check_space(target, released)
+        content = convert_wan.to_released(state, what)
+    report = Report(source.name, None, "diffusers", family.LAYOUT, _form(family, config), count)
+    _check_space(target, content.get("module", content))
+    _write_released(content, family, report, target)
+    return report
+
+
+def _write_released(content: Any, family: Kind, report: Report, target: Path) -> None:
     if target.suffix in (".pt", ".pth"):
         if target.is_dir():
             raise UserError(f"{target} is a folder; remove it or name another target.")
         with atomic_path(target) as temporary:
             _save(content, temporary)
-        return report
+        return
     with atomic_folder(target) as folder:
-        if layout == "sat":
+        if family is CogVideoX:
             (folder / "1").mkdir()
             _save(content, folder / "1" / SAT_FILE)
             (folder / "latest").write_text("1")
         else:
-            _save(content, folder / WAN_FILES["AdaLN" in form])
+            _save(content, folder / WAN_FILES["AdaLN" in report.form])
         write_json(folder / "conversion.json", report.as_json())
-    return report
 
 
-def filled(class_name: str, config: Mapping[str, Any], state: State, what: str) -> Any:
-    """The transformer of `config` with the tensors of `state` in it, each in its own dtype.
+def _read_aside(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors kept aside by `_to_folder`, by their released names."""
+    if not path.is_file():
+        return {}
+    aside = read_checkpoint(path).state
+    check_names(aside, aside.keys() & convert_sat.UNUSED.keys(), str(path))
+    return {convert_sat.PREFIX + name: tensor for name, tensor in aside.items()}
 
-    Raises:
-        UserError: settings of no such network; names or shapes that are not the network's.
-    """
-    made = CogVideoXTransformer3DModel if class_name == _COG else ConcatIDWanTransformer3DModel
+
+def _form(family: Kind, config: Mapping[str, Any]) -> str:
+    if family is CogVideoX:
+        return "CogVideoX"
+    return "Wan AdaLN" if config.get("reference_adaln") else "Wan"
+
+
+def _filled(family: Kind, config: Mapping[str, Any], state: State, what: str) -> Any:
+    """The transformer of `config` with the tensors of `state`, each in its own dtype."""
+    name = family.TRANSFORMER.__name__
     try:
         with torch.device("meta"):
-            network = made.from_config(dict(config))
+            network = family.TRANSFORMER.from_config(dict(config))
     except Exception as error:  # what wrong settings do in diffusers is not documented
         raise UserError(
-            f"{what} has settings of no {class_name} ({' '.join(str(error).split())[:120]}); fetch "
-            "it again, or take another base."
+            f"{what} has settings of no {name} ({' '.join(str(error).split())[:120]}); fetch it "
+            "again, or take another base."
         ) from error
     check_shapes(state, network, what)
     network.load_state_dict(
@@ -221,45 +231,57 @@ def filled(class_name: str, config: Mapping[str, Any], state: State, what: str) 
     return network
 
 
-def _check_representable(config: Mapping[str, Any], layout: str, what: str) -> None:
-    """Raise UserError where the released code would compute something else than the folder."""
-    wanted: dict[str, Any] = {}
-    if layout == "sat":
-        wanted = {
-            "use_rotary_positional_embeddings": True, "use_learned_positional_embeddings": False,
-            "patch_size_t": None, "ofs_embed_dim": None, "patch_size": 2, "norm_eps": 1e-5,
-            "activation_fn": "gelu-approximate", "timestep_activation_fn": "silu",
-            "flip_sin_to_cos": True, "freq_shift": 0,
-        }
-    else:
-        wanted = {
-            "attention_head_dim": convert_wan.HEAD_DIM, "eps": 1e-6,
-            "qk_norm": "rms_norm_across_heads",
-        }
-        if config.get("reference_adaln"):
-            wanted["reference_ffn_quirk"] = True
-    for name, value in wanted.items():
-        if config.get(name, value) != value:
-            raise UserError(
-                f"{what} has {name} {config[name]}, and the released code computes with {value}: "
-                "it would give other videos; keep this network in its folder."
-            )
-
-
-def _transformer_folder(source: Path) -> Path | None:
-    """The transformer's folder if `source` is in diffusers' layout."""
-    for folder in (source / "transformer", source):
-        if (folder / "config.json").is_file():
-            return folder
-    if (source / "model_index.json").is_file():
-        raise UserError(f"{source} lacks transformer/config.json; fetch the folder again.")
-    return None
-
-
 def _save(content: Any, path: Path) -> None:
     # Through Python's own file, so that a full disk is an OSError with its number.
     with open(path, "wb") as stream:
         torch.save(content, stream)
+
+
+# Checks
+
+
+def _family_of(checkpoint: Checkpoint) -> Kind:
+    if convert_sat.is_released(checkpoint.state):
+        return CogVideoX
+    if convert_wan.is_released(checkpoint.state):
+        return Wan
+    raise UserError(
+        f"{checkpoint.path} is no checkpoint of Concat-ID: it holds {listed(checkpoint.state)}, "
+        f"where SAT's names begin with {convert_sat.PREFIX} and Wan's with blocks.0.self_attn; "
+        "take a released Concat-ID checkpoint."
+    )
+
+
+def _family_of_class(name: str, what: str) -> Kind:
+    cogvideox, wan = (family.TRANSFORMER.__name__ for family in (CogVideoX, Wan))
+    if name == cogvideox:
+        return CogVideoX
+    if name in (wan, "WanTransformer3DModel"):
+        return Wan
+    raise UserError(
+        f"{what} is a {name}, on which Concat-ID is not built; take {cogvideox} or {wan}."
+    )
+
+
+def _check_layout(source: str, kind: str, to: str | None, possible: str) -> None:
+    if to not in (None, possible):
+        raise UserError(
+            f"{source} {kind} converts to {possible}, not to {to}; leave out --to, or give --to "
+            f"{possible}."
+        )
+
+
+def _check_representable(config: Mapping[str, Any], family: Kind, what: str) -> None:
+    """Raise UserError where the released code would compute something else than the folder."""
+    computed = convert_sat.COMPUTED if family is CogVideoX else convert_wan.COMPUTED
+    for name, value in computed.items():
+        if name == "reference_ffn_quirk" and not config.get("reference_adaln"):
+            continue
+        if config.get(name, value) != value:
+            raise UserError(
+                f"{what} has {name} {config[name]}, but the released code computes with {value} "
+                "and would give other videos; keep this network in its folder."
+            )
 
 
 def _check_space(target: Path, state: State) -> None:
@@ -267,7 +289,7 @@ def _check_space(target: Path, state: State) -> None:
     while not parent.exists():
         parent = parent.parent
     if not parent.is_dir():
-        raise UserError(f"{parent} is a file, no folder; name another target.")
+        raise UserError(f"{parent} is a file, not a folder; name another target.")
     needed = sum(tensor.nbytes for tensor in state.values())
     free = shutil.disk_usage(parent).free
     if free < needed:

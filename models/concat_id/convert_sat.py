@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from idbench.errors import UserError
+from idbench.models.concat_id.families import CogVideoX
 from idbench.models.concat_id.layouts import (
     Rule,
     State,
@@ -23,7 +24,13 @@ from idbench.models.concat_id.layouts import (
 )
 
 PREFIX = "model.diffusion_model."
-TEXT_TOKENS = 226
+COMPUTED = {
+    "use_rotary_positional_embeddings": True, "use_learned_positional_embeddings": False,
+    "patch_size_t": None, "ofs_embed_dim": None, "patch_size": 2, "norm_eps": 1e-5,
+    "activation_fn": "gelu-approximate", "timestep_activation_fn": "silu",
+    "flip_sin_to_cos": True, "freq_shift": 0,
+}
+"""Settings that the released code computes with."""
 # Of the tables of positions in CogVideoX-5B: 49 frames of 480x720.
 _SAMPLE = {"sample_height": 60, "sample_width": 90, "sample_frames": 49}
 
@@ -183,5 +190,6 @@ def config_of(network: State, what: str = "the checkpoint") -> dict[str, Any]:
         "in_channels": channels, "out_channels": channels, "patch_size": 2,
         "time_embed_dim": time_width, "text_embed_dim": text_width,
         "num_layers": layer_count(network, "transformer.layers."),
-        "max_text_seq_length": TEXT_TOKENS, "use_rotary_positional_embeddings": True, **_SAMPLE,
+        "max_text_seq_length": CogVideoX.TEXT_TOKENS, "use_rotary_positional_embeddings": True,
+        **_SAMPLE,
     }

@@ -23,6 +23,11 @@ from idbench.models.concat_id.layouts import (
 
 HEAD_DIM = 128
 """Channels of a head in every published Wan; no tensor's shape tells it."""
+COMPUTED = {
+    "attention_head_dim": HEAD_DIM, "eps": 1e-6, "qk_norm": "rms_norm_across_heads",
+    "reference_ffn_quirk": True,
+}
+"""Settings that the released code computes with; the last in the AdaLN form."""
 
 _WHOLE = {
     "patch_embedding": "patch_embedding",

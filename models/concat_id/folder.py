@@ -1,29 +1,29 @@
 """Model folders in diffusers' layout, opened as a pipeline of Concat-ID.
 
-A folder made by `idbench convert`, the `export` of a training (with its LoRA adapters, where
-there are some), one written by `save_pretrained`, or the base itself (CogVideoX-5B or Wan2.1-T2V
-in diffusers' layout: Concat-ID's plain forms add no parameter).
+A folder made by `idbench convert`, the `export` of a training (with its LoRA adapters, if it has
+any), one written by `save_pretrained`, or the base itself (CogVideoX-5B or Wan2.1-T2V in
+diffusers' layout: Concat-ID's plain forms add no parameter).
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import CogVideoXDPMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import CogVideoXDPMScheduler
 from safetensors import SafetensorError
 
+from idbench.checkpoints import tensor_names
 from idbench.errors import UserError
 from idbench.files import read_json
 from idbench.models.concat_id.base_parts import is_part, lacking
-from idbench.models.concat_id.checkpoints import names_in
-from idbench.models.concat_id.convert import WAN_SHIFT
-from idbench.models.concat_id.convert_sat import TEXT_TOKENS
-from idbench.models.concat_id.defaults import COGVIDEOX, WAN, Defaults
 from idbench.models.concat_id.devices import check_device
+from idbench.models.concat_id.families import CogVideoX, Defaults, family_of
+from idbench.models.concat_id.families.wan import build_scheduler as build_wan_scheduler
 from idbench.models.concat_id.layouts import listed
 from idbench.models.concat_id.pipeline import (
     ConcatIDPipeline,
@@ -37,21 +37,19 @@ PARTS = ("tokenizer", "text_encoder", "vae", "transformer", "scheduler")
 TRAINING = "training.json"
 """What a training wrote into its export; see `training.export`."""
 OFFLOADS = ("none", "model")
-_DEFAULTS = {
-    "ConcatIDPipeline": COGVIDEOX, "CogVideoXPipeline": COGVIDEOX,
-    "ConcatIDWanPipeline": WAN, "WanPipeline": WAN,
-}
+PIPELINES = ("ConcatIDPipeline", "CogVideoXPipeline", "ConcatIDWanPipeline", "WanPipeline")
+"""Concat-ID's pipelines and their bases', by `_class_name` in model_index.json."""
 
 
 def defaults_of(folder: Path) -> Defaults:
-    """The released sampling settings of the base that `folder` holds.
+    """The released sampling settings of the base in `folder`.
 
-    Of the export of a training: its own size, and references prepared as it saw them.
+    The export of a training has its own size, and references prepared as it saw them.
 
     Raises:
-        UserError: no model folder, parts missing, or of another system.
+        UserError: no model folder, parts missing, or another system's.
     """
-    usual = _DEFAULTS[_class_of(folder)]
+    usual = family_of(_check_folder(folder)).DEFAULTS
     said = read_json(folder / TRAINING) if (folder / TRAINING).is_file() else {}
     recipe, cache = said.get("recipe", {}), said.get("cache", {})
     known = {
@@ -87,18 +85,12 @@ def open_folder(
     Raises:
         UserError: no complete folder, damaged files, no accelerator to offload from.
     """
-    if offload not in OFFLOADS:
-        raise UserError(f"offload is one of {', '.join(OFFLOADS)}, not {offload!r}.")
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    check_device(place)
-    if offload != "none" and torch.device(place).type == "cpu":
-        raise UserError("offload needs an accelerator to take networks from; leave it out.")
-    kind = _class_of(folder)
-    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    place = _check_device(device, offload)
+    kind = _check_folder(folder)
     try:
-        with warnings.catch_warnings():  # of names of arguments that diffusers is to lose
+        with warnings.catch_warnings():  # about argument names that diffusers will drop
             warnings.simplefilter("ignore", FutureWarning)
-            pipeline = _load(folder, kind, dtype)
+            pipeline = _load(folder, kind, torch.bfloat16 if bfloat16 else torch.float32)
         _check_tensors(pipeline, folder)
         if (folder / adapters.FILE).is_file():
             adapters.load(pipeline.transformer, folder)
@@ -113,30 +105,29 @@ def open_folder(
         pipeline.enable_vae_tiling()
     if offload == "model":
         pipeline.enable_model_cpu_offload(device=place)
-    else:
-        try:
-            pipeline.to(place)
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(
-                f"The networks cannot be brought to {place} ({str(error).splitlines()[0][:120]}); "
-                "take device=cpu, or offload=model where memory is short."
-            ) from error
-    return pipeline
+        return pipeline
+    try:
+        return pipeline.to(place)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"The networks cannot be moved to {place} ({str(error).splitlines()[0][:120]}); try "
+            "device=cpu, or offload=model if memory is short."
+        ) from error
 
 
 def _load(folder: Path, kind: str, dtype: torch.dtype) -> VideoPipeline:
     options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True,
                                "use_safetensors": True}
-    if _DEFAULTS[kind] is COGVIDEOX:
+    if family_of(kind) is CogVideoX:
         if kind == "CogVideoXPipeline":
             options.update(
-                text_tokens=TEXT_TOKENS, mask_padding=False,
+                text_tokens=CogVideoX.TEXT_TOKENS, mask_padding=False,
                 scheduler=CogVideoXDPMScheduler.from_pretrained(folder / "scheduler"),
             )
         return ConcatIDPipeline.from_pretrained(folder, **options)
     if kind == "WanPipeline":
         options.update(
-            scheduler=FlowMatchEulerDiscreteScheduler(shift=WAN_SHIFT),
+            scheduler=build_wan_scheduler(),
             transformer=ConcatIDWanTransformer3DModel.from_pretrained(
                 folder / "transformer", torch_dtype=dtype, use_safetensors=True,
                 local_files_only=True,
@@ -146,10 +137,24 @@ def _load(folder: Path, kind: str, dtype: torch.dtype) -> VideoPipeline:
     return ConcatIDWanPipeline.from_pretrained(folder, **options)
 
 
+# Checks
+
+
+def _check_device(device: str | None, offload: str) -> str:
+    """The device, checked to work."""
+    if offload not in OFFLOADS:
+        raise UserError(f"offload is one of {', '.join(OFFLOADS)}, not {offload!r}.")
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device(place)
+    if offload != "none" and torch.device(place).type == "cpu":
+        raise UserError("offload needs an accelerator to take networks from; leave it out.")
+    return place
+
+
 def _check_tensors(pipeline: VideoPipeline, folder: Path) -> None:
-    """Raise UserError where the libraries would go on with random weights, or leave weights out."""
+    """Raise UserError where the libraries would use random weights, or leave weights out."""
     for part in ("transformer", "vae", "text_encoder"):
-        network, held = getattr(pipeline, part), names_in(folder / part)
+        network, held = getattr(pipeline, part), tensor_names(folder / part)
         tensors = network.state_dict(keep_vars=True)
         # One tensor may have two names in a network, and one of them in its file.
         known = {id(tensor) for name, tensor in tensors.items() if name in held}
@@ -159,16 +164,17 @@ def _check_tensors(pipeline: VideoPipeline, folder: Path) -> None:
                 f"{folder / part} lacks {listed(missing)} of the network in its config.json; "
                 "convert or fetch it again."
             )
-        # A text encoder's file may hold a decoder, which is of no use here.
-        strange = held - tensors.keys() - {name for name, _ in network.named_buffers()}
-        if strange and part == "transformer":
+        # A text encoder's file may hold a decoder, which is not needed here.
+        unknown = held - tensors.keys() - {name for name, _ in network.named_buffers()}
+        if unknown and part == "transformer":
             raise UserError(
-                f"{folder / part} holds {listed(strange)} that the network in its config.json does "
+                f"{folder / part} holds {listed(unknown)} that the network in its config.json does "
                 "not have; convert or fetch it again."
             )
 
 
-def _class_of(folder: Path) -> str:
+def _check_folder(folder: Path) -> str:
+    """The pipeline's class in a complete model folder."""
     if not folder.is_dir():
         raise UserError(f"The model folder {folder} is missing; check the path.")
     training = folder / TRAINING
@@ -180,17 +186,17 @@ def _class_of(folder: Path) -> str:
     if (folder / "export" / "model_index.json").is_file():
         raise UserError(f"{folder} holds a training; its model folder is {folder / 'export'}.")
     index = read_json(folder / "model_index.json")
-    kind = str(index.get("_class_name")) if isinstance(index, dict) else "None"
-    if kind not in _DEFAULTS:
+    kind = str(index.get("_class_name")) if isinstance(index, Mapping) else "None"
+    if kind not in PIPELINES:
         raise UserError(
-            f"{folder} holds a {kind}, not a Concat-ID or its base ({', '.join(_DEFAULTS)}); "
+            f"{folder} holds a {kind}, not a Concat-ID or its base ({', '.join(PIPELINES)}); "
             "make one with `idbench convert`."
         )
     others = [name for name, part in index.items() if name not in PARTS and is_part(part)]
     if others:
         raise UserError(
             f"{folder} makes its videos with {', '.join(others)} too, which Concat-ID does not "
-            "know; take CogVideoX-5B or Wan2.1-T2V."
+            "know; use CogVideoX-5B or Wan2.1-T2V."
         )
     missing = lacking(folder, index, PARTS)
     if missing:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,13 @@ from idbench.files import sha256_file
 from idbench.models.concat_id import networks, references
 from idbench.models.concat_id.autoencoder import to_frames, to_tensor
 from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES
-from idbench.models.concat_id.defaults import Defaults
 from idbench.models.concat_id.face_tools import FaceTools, alignment_of, load_tools
-from idbench.models.concat_id.families import check_size, check_steps
-from idbench.models.concat_id.pipeline import ConcatIDPipeline, VideoPipeline
+from idbench.models.concat_id.families import CogVideoX, Defaults, check_size, check_steps
+from idbench.models.concat_id.pipeline import (
+    ConcatIDPipeline,
+    ConcatIDWanPipeline,
+    VideoPipeline,
+)
 from idbench.pictures import UnreadablePicture, read_rgb
 from idbench.types import Reference, Sample, Video
 from idbench.values import number, switch, whole
@@ -46,23 +48,23 @@ class ConcatID:
     """Concat-ID, with the embedded weights or with those of a model folder.
 
     Args:
-        variant: one of `VARIANTS`, or None: what fits the references of each sample. A folder
-            has one transformer for all but `base`.
+        variant: one of `VARIANTS`, or None: the one that fits each sample's references. A
+            folder has one transformer for all but `base`.
         weights: a model folder in diffusers' layout (see `idbench convert`), for the networks
             of CogVideoX-5B's or Wan2.1's form in any size. None: the embedded weights.
         steps, guidance: of sampling.
         frames, height, width: of the video. Embedded: trained at 9 frames of 64x96. A folder's
-            defaults, steps and guidance too, are what its base was released with; the size, and
-            how faces are prepared, what its training says of itself.
-        batch: samples handed out together. What is generated does not depend on it.
+            defaults are those of its base's release; its training's export has its own size and
+            its own way of preparing faces.
+        batch: samples generated together. What is generated does not depend on it.
         bfloat16: embedded: compute the transformer's matrix products in bfloat16 (about 1.3
             times as fast on processors with AVX-512 BF16; off gives the same video on every
             machine up to rounding). A folder's networks are loaded in bfloat16.
         device, offload, tiling: of a folder's networks; see `folder.open_folder`.
-        negative: Wan's form only: text of the other branch of guidance; None: a zeroed embedding.
+        negative: Wan's form only: text of the unconditional branch; None: a zeroed embedding.
         faces, parser, alignment: how face references are prepared; see `face_tools`.
-        references: `given`, or `zeroed`: zeros in place of their latents, as dropout does it in
-            training. The control of what the references do, by the same network.
+        references: `given`, or `zeroed`: zeros replace their latents, as dropout does in
+            training. The control for what the references do.
 
     Attributes:
         problems: by reference image, what its preparation could not do; see `Prepared`.
@@ -80,17 +82,7 @@ class ConcatID:
         tiling: bool = False, negative: str | None = "", faces: str = "embedded",
         parser: str | None = None, alignment: str | None = None, references: str = "given",
     ) -> None:
-        if variant is not None and variant not in VARIANTS:
-            raise UserError(
-                f"concat_id has no variant {variant!r}; take one of {', '.join(VARIANTS)}."
-            )
-        if references not in REFERENCES:
-            raise UserError(f"references is one of {', '.join(REFERENCES)}, not {references!r}.")
-        if references == "zeroed" and variant == "base":
-            raise UserError(
-                "concat_id@base takes no references that could be zeroed; leave references out, or "
-                "name another variant."
-            )
+        _check_names(variant, references)
         self.zeroed = references == "zeroed"
         self.folder = None if weights is None else Path(str(weights))
         usual = EMBEDDED
@@ -191,18 +183,17 @@ class ConcatID:
         return networks.load_vae(), networks.load_text_encoder(), networks.build_scheduler()
 
     def load(self) -> None:
-        """Load the networks that every variant needs (the transformer follows with its sample)."""
-        if self.folder is None:
-            vae, _, scheduler = self._parts
-            config = vae.config
-            unit = 2 * 2 ** (len(config.block_out_channels) - 1)  # patches of two latents a side
-            ratio = int(config.temporal_compression_ratio)
-        else:
-            pipeline = self._folder_pipeline
-            unit, ratio = pipeline.compression * pipeline.patch, pipeline.temporal_compression
-            scheduler = pipeline.scheduler
-        # Said once, before the first sample, not as the failure of each.
-        check_size(unit, ratio, self.frames, self.height, self.width)
+        """Load the networks that every variant needs (the transformer follows with its sample).
+
+        Raises:
+            UserError: once, before the first sample: a size or steps that they cannot make.
+        """
+        if self.folder is not None:
+            self._folder_pipeline.check_settings(self.steps, self.frames, self.height, self.width)
+            return
+        vae, _, scheduler = self._parts
+        frames, pixels = CogVideoX.compression(vae)
+        check_size(2 * pixels, frames, self.frames, self.height, self.width)  # patches of 2x2
         check_steps(self.steps, scheduler)
 
     def variant_of(self, sample: Sample) -> str:
@@ -224,7 +215,7 @@ class ConcatID:
         if variant not in self._transformers:
             self._transformers[variant] = networks.load_transformer(f"transformer_{variant}")
         pipeline = ConcatIDPipeline(
-            text.tokenizer, text.network, vae, self._transformers[variant], copy(scheduler)
+            text.tokenizer, text.network, vae, self._transformers[variant], scheduler
         )
         pipeline.set_progress_bar_config(disable=True)  # the harness shows one of samples
         return pipeline
@@ -255,7 +246,7 @@ class ConcatID:
         variant = self.variant_of(sample)
         shown = () if variant == "base" else sample.references
         images = None
-        if self.zeroed and shown:  # not prepared: nothing of them is seen
+        if self.zeroed and shown:  # not prepared: they are not seen
             images, shown = torch.zeros(1, len(shown), 3, self.height, self.width), ()
         elif shown:
             prepared = np.array([self.prepare(r) for r in shown])
@@ -264,7 +255,7 @@ class ConcatID:
         chosen: dict[str, Any] = {"zeroed": self.zeroed}
         if self.folder is None:
             chosen["bfloat16"] = self.bfloat16
-        elif not isinstance(pipeline, ConcatIDPipeline):
+        elif isinstance(pipeline, ConcatIDWanPipeline):
             chosen["negative"] = self.negative
         video = pipeline(
             [sample.prompt], images, [sample.seed], self.steps, self.guidance, self.frames,
@@ -299,3 +290,17 @@ class ConcatID:
     @cached_property
     def _face_tools(self) -> FaceTools:
         return load_tools(self.faces, self.parser, self.alignment, self.device or "cpu")
+
+
+def _check_names(variant: str | None, references: str) -> None:
+    if variant is not None and variant not in VARIANTS:
+        raise UserError(
+            f"concat_id has no variant {variant!r}; use one of {', '.join(VARIANTS)}."
+        )
+    if references not in REFERENCES:
+        raise UserError(f"references is one of {', '.join(REFERENCES)}, not {references!r}.")
+    if references == "zeroed" and variant == "base":
+        raise UserError(
+            "concat_id@base has no references to zero; leave references out, or name another "
+            "variant."
+        )

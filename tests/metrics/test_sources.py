@@ -16,12 +16,12 @@ from tiny_pack import make_pack
 from toy import World
 
 from idbench import embedded
+from idbench.checkpoints import fit, read_state
 from idbench.embedded import WeightError
 from idbench.errors import UserError
 from idbench.files import sha256_file
 from idbench.measurements import metric_weight_differences
 from idbench.metrics.networks import sources
-from idbench.metrics.networks.checkpoints import fit, read_checkpoint
 from idbench.metrics.networks.ir import IR
 from idbench.metrics.networks.recogniser import build_recogniser
 from idbench.metrics.protocols import get_protocol
@@ -82,7 +82,7 @@ def test_a_file_that_is_no_plain_state_dict_is_refused_and_never_run(
     monkeypatch.chdir(tmp_path)
     path = _write(tmp_path / "weights.bin", kind)
     with pytest.raises(WeightError, match=sentence) as error:
-        read_checkpoint(path)
+        read_state(path)
     assert "weights.bin" in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "it-was-run").exists()
 
@@ -100,7 +100,7 @@ def test_wrapped_and_prefixed_state_dicts_and_safetensors_are_read(tmp_path):
         with torch.device("meta"):
             empty = IR.from_config(MIDDLE)
         path = tmp_path / name
-        found = fit(empty, read_checkpoint(path), path, "IR")
+        found = fit(empty, read_state(path), path, "IR")
         assert all(v.dtype == torch.float32 for v in found.parameters())
         torch.testing.assert_close(found(x), network(x), atol=tolerance, rtol=tolerance)
 
@@ -110,7 +110,7 @@ def test_a_damaged_safetensors_file_is_one_sentence(tmp_path):
     data = (tmp_path / "a.safetensors").read_bytes()
     (tmp_path / "a.safetensors").write_bytes(data[:900])
     with pytest.raises(WeightError, match="a.safetensors is damaged or cut off"):
-        read_checkpoint(tmp_path / "a.safetensors")
+        read_state(tmp_path / "a.safetensors")
 
 
 def test_a_checkpoint_of_other_shapes_or_names_says_the_first_difference(tmp_path):
@@ -278,7 +278,7 @@ def test_a_checkpoint_that_does_not_fit_ends_the_scoring_in_one_sentence(tiny_we
     torch.save(build_recogniser(CURRICULARFACE).state_dict(), clip.folder / "small.bin")
     done = _score(clip, "a", "curricularface=curricularface:small.bin")
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "small.bin are not the weights of CurricularFace's IR-101" in done.stderr
+    assert "small.bin does not hold the weights of CurricularFace's IR-101" in done.stderr
 
 
 def test_doctor_opens_the_users_weights(tiny_weights, clip):

@@ -24,9 +24,9 @@ from true_layouts import (
     viclip_video,
 )
 
+from idbench.checkpoints import fit
 from idbench.errors import UserError
 from idbench.metrics.networks import sources
-from idbench.metrics.networks.checkpoints import fit
 from idbench.metrics.networks.clip import (
     INTERNVIDEO_PICTURE,
     VBENCH_PICTURE,
@@ -257,7 +257,7 @@ def test_open_clip_from_a_local_file_is_transformers_clip(tmp_path):
     # The same file read as another network is another measurement, and must fit it.
     full = sources.parse([f"clip=open_clip:ViT-B-32:{path}"])["clip"]
     assert full.identity() != source.identity()
-    with pytest.raises(UserError, match="not the weights of open_clip's ViT-B-32: 240 tensors"):
+    with pytest.raises(UserError, match="the weights of open_clip's ViT-B-32: 240 tensors"):
         full.load()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from idbench.models.concat_id.families.base import (
+    Defaults,
     Family,
     Network,
     Noised,
@@ -26,6 +27,6 @@ def family_of(class_name: str) -> type[CogVideoX] | type[Wan]:
 
 
 __all__ = [
-    "FAMILIES", "CogVideoX", "Family", "Network", "Noised", "Wan", "check_size", "check_steps",
-    "family_of", "guide",
+    "FAMILIES", "CogVideoX", "Defaults", "Family", "Network", "Noised", "Wan", "check_size",
+    "check_steps", "family_of", "guide",
 ]

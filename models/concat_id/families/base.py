@@ -7,7 +7,7 @@ themselves use. Sampling, training, validation, caching and conversion all go th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -20,6 +20,29 @@ Network = Callable[
     [torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor], torch.Tensor
 ]
 """From noisy latents, references, text and times to the velocity, as `Family.predict`."""
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Settings that a base is sampled with.
+
+    Attributes:
+        steps, guidance: of sampling.
+        frames, height, width: of the video, in pixels; fps: its frames a second.
+        alignment, parser: how face references are prepared, see `face_tools`; no alignment: that
+            of the detector.
+        negative: whether the unconditional branch may read a text.
+    """
+
+    steps: int
+    guidance: float
+    frames: int
+    height: int
+    width: int
+    fps: float
+    alignment: str | None = None
+    parser: str = "embedded"
+    negative: bool = False
 
 
 class Noised(NamedTuple):
@@ -48,10 +71,22 @@ class Family(ABC):
     mask_padding: bool
 
     name: ClassVar[str]
+    TRANSFORMER: ClassVar[Any]
+    """Class of the transformer with references; `AUTOENCODER`, `TEXT_ENCODER`: of the others."""
+    AUTOENCODER: ClassVar[Any]
+    TEXT_ENCODER: ClassVar[Any]
     TEXT_TOKENS: ClassVar[int]
     """Of the published networks."""
+    TEXT_WIDTH: ClassVar[str]
+    """Where the transformer's configuration has the width of the text embeddings."""
     COMPRESSION: ClassVar[tuple[int, int]] = (4, 8)
     """Frames, and pixels a side, that make one latent of the published autoencoders."""
+    DEFAULTS: ClassVar[Defaults]
+    """Settings of the release."""
+    LAYOUT: ClassVar[str]
+    """Layout of the released checkpoints, as `idbench convert --to` names it."""
+    INDEX: ClassVar[Mapping[str, Any]]
+    """model_index.json of a folder of this family."""
 
     # Text
 

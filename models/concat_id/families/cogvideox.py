@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from diffusers import CogVideoXDPMScheduler
+from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
+from transformers import T5EncoderModel
 
 from idbench.models.concat_id import autoencoder
 from idbench.models.concat_id.conditioning import denoise
-from idbench.models.concat_id.families.base import Family, Noised
-
-
-def build_scheduler() -> CogVideoXDPMScheduler:
-    """CogVideoX-5B's noise schedule (its `snr_shift_scale` is 1)."""
-    return CogVideoXDPMScheduler(
-        beta_schedule="scaled_linear", prediction_type="v_prediction", clip_sample=False,
-        timestep_spacing="trailing", rescale_betas_zero_snr=True, snr_shift_scale=1.0,
-    )
+from idbench.models.concat_id.families.base import Defaults, Family, Noised
 
 
 @dataclass(frozen=True)
@@ -29,7 +23,22 @@ class CogVideoX(Family):
     mask_padding: bool = False
 
     name: ClassVar[str] = "cogvideox"
+    TRANSFORMER: ClassVar[Any] = CogVideoXTransformer3DModel
+    AUTOENCODER: ClassVar[Any] = AutoencoderKLCogVideoX
+    TEXT_ENCODER: ClassVar[Any] = T5EncoderModel
     TEXT_TOKENS: ClassVar[int] = 226
+    TEXT_WIDTH: ClassVar[str] = "text_embed_dim"
+    DEFAULTS: ClassVar[Defaults] = Defaults(50, 6.0, 49, 480, 720, 8.0)
+    LAYOUT: ClassVar[str] = "sat"
+    INDEX: ClassVar[Mapping[str, Any]] = {
+        "_class_name": "ConcatIDPipeline",
+        "scheduler": ["diffusers", "CogVideoXDPMScheduler"],
+        "transformer": ["diffusers", "CogVideoXTransformer3DModel"],
+        "tokenizer": ["transformers", "T5Tokenizer"],
+        "text_encoder": ["transformers", "T5EncoderModel"],
+        "vae": ["diffusers", "AutoencoderKLCogVideoX"],
+        "text_tokens": 226, "mask_padding": False,
+    }
 
     encode = staticmethod(autoencoder.encode)
     predict = staticmethod(denoise)

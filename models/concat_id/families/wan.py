@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
+from transformers import UMT5EncoderModel
 
-from idbench.models.concat_id.families.base import Family, Noised
+from idbench.models.concat_id.families.base import Defaults, Family, Noised
+from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 
 SHIFT = 5.0
 """Of the noise levels towards noise, in the release."""
@@ -30,7 +32,22 @@ class Wan(Family):
     mask_padding: bool = True
 
     name: ClassVar[str] = "wan"
+    TRANSFORMER: ClassVar[Any] = ConcatIDWanTransformer3DModel
+    AUTOENCODER: ClassVar[Any] = AutoencoderKLWan
+    TEXT_ENCODER: ClassVar[Any] = UMT5EncoderModel
     TEXT_TOKENS: ClassVar[int] = 512
+    TEXT_WIDTH: ClassVar[str] = "text_dim"
+    DEFAULTS: ClassVar[Defaults] = Defaults(50, 5.0, 81, 480, 832, 16.0, negative=True)
+    LAYOUT: ClassVar[str] = "wan"
+    INDEX: ClassVar[Mapping[str, Any]] = {
+        "_class_name": "ConcatIDWanPipeline",
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        "transformer": ["idbench.models.concat_id.wan", "ConcatIDWanTransformer3DModel"],
+        "tokenizer": ["transformers", "T5TokenizerFast"],
+        "text_encoder": ["transformers", "UMT5EncoderModel"],
+        "vae": ["diffusers", "AutoencoderKLWan"],
+        "text_tokens": 512,
+    }
 
     def clean(self, prompt: str) -> str:
         """HTML escapes resolved and white space collapsed, as Wan's own code does it."""

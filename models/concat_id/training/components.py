@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan, CogVideoXDPMScheduler
+from diffusers import CogVideoXDPMScheduler
 
 from idbench.errors import UserError
 from idbench.models.concat_id import networks
 from idbench.models.concat_id.families import CogVideoX, Family, Wan, check_size, family_of
-from idbench.models.concat_id.families.cogvideox import build_scheduler
 from idbench.models.concat_id.families.wan import build_scheduler as build_wan_scheduler
 
 TextEncoder = Callable[[Sequence[str]], torch.Tensor]
@@ -75,10 +74,9 @@ def load_autoencoder(source: str) -> Autoencoder:
     if source == "embedded":
         return Autoencoder(networks.load_vae())
     folder = _part(source, "vae")
-    config = AutoencoderKLCogVideoX.load_config(folder)
-    kind = AutoencoderKLWan if "Wan" in str(config.get("_class_name")) else AutoencoderKLCogVideoX
     with _reading(folder):
-        vae = kind.from_pretrained(folder)
+        config = CogVideoX.AUTOENCODER.load_config(folder)
+        vae = family_of(str(config.get("_class_name"))).AUTOENCODER.from_pretrained(folder)
     vae.enable_slicing()
     return Autoencoder(vae)
 
@@ -91,18 +89,16 @@ def load_text_encoder(source: str, device: torch.device) -> TextEncoder:
     """
     if source == "embedded":
         return networks.load_text_encoder()
-    from transformers import AutoTokenizer, T5EncoderModel, UMT5EncoderModel
+    from transformers import AutoTokenizer
 
     folder = _part(source, "text_encoder")
-    family: Family
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     with _reading(folder):
         tokenizer = AutoTokenizer.from_pretrained(_part(source, "tokenizer"))
-        if "umt5" in (folder / "config.json").read_text():
-            kind, family = UMT5EncoderModel, Wan(None)
-        else:
-            kind, family = T5EncoderModel, CogVideoX(None)
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        encoder = kind.from_pretrained(folder, torch_dtype=dtype).to(device).eval()
+        wan = "umt5" in (folder / "config.json").read_text()
+        family: Family = Wan(None) if wan else CogVideoX(None)
+        encoder = family.TEXT_ENCODER.from_pretrained(folder, torch_dtype=dtype)
+        encoder = encoder.to(device).eval()
     return lambda prompts: family.encode_text(tokenizer, encoder, prompts).float().cpu()
 
 
@@ -121,7 +117,7 @@ def load_family(name: str, source: str | None, shift: float) -> Family:
     if source and folder.is_dir():
         with _reading(folder):
             return CogVideoX(CogVideoXDPMScheduler.from_pretrained(folder))
-    return CogVideoX(build_scheduler())
+    return CogVideoX(networks.build_scheduler())
 
 
 def to_image(array: np.ndarray) -> torch.Tensor:

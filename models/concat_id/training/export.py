@@ -26,6 +26,7 @@ from idbench.errors import UserError
 from idbench.files import DiskFull, write_json
 from idbench.models.concat_id import networks
 from idbench.models.concat_id.base_parts import add_base, index_of
+from idbench.models.concat_id.families import FAMILIES, Wan
 from idbench.models.concat_id.training import adapters, network
 from idbench.models.concat_id.training.checkpoint import saying_full
 from idbench.models.concat_id.training.recipe import StageRecipe
@@ -83,22 +84,22 @@ def complete(folder: Path, recipe: StageRecipe, config: Mapping[str, Any]) -> st
     Returns:
         Why the folder is not complete, or None. It is no error: the weights are what was trained.
     """
-    layout = "wan" if network.configuration(recipe)[0] == "wan" else "sat"
+    family = FAMILIES[network.configuration(recipe)[0]]
     source = recipe.components or recipe.init
     if source is None:
         return "the recipe names neither components nor init"
-    index = index_of(layout)
+    index = index_of(family)
     try:
         if source.startswith("embedded"):
             index.update(_embedded(folder))
         else:
-            index.update(add_base(Path(source), folder, layout, config))
+            index.update(add_base(Path(source), folder, family, config))
     except DiskFull:
         raise
     except UserError as error:
         return str(error)
     scheduler: Any
-    if layout == "wan":
+    if family is Wan:
         scheduler = FlowMatchEulerDiscreteScheduler(shift=recipe.time_shift)
     elif (Path(source) / "scheduler").is_dir():
         scheduler = CogVideoXDPMScheduler.from_pretrained(Path(source) / "scheduler")

@@ -1,20 +1,21 @@
-"""The network that is trained: built from a recipe, filled from a folder, called one way."""
+"""The network that is trained: built from a recipe, or loaded from a folder."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import CogVideoXTransformer3DModel, WanTransformer3DModel
+from diffusers import WanTransformer3DModel
 from safetensors import SafetensorError
 from torch import nn
 
 from idbench import embedded
+from idbench.checkpoints import read_settings
 from idbench.errors import UserError
-from idbench.models.concat_id.families import family_of
+from idbench.models.concat_id.base_parts import transformer_folder
+from idbench.models.concat_id.families import FAMILIES, family_of
 from idbench.models.concat_id.networks import build_transformer
 from idbench.models.concat_id.training import adapters
 from idbench.models.concat_id.training.recipe import StageRecipe
@@ -35,53 +36,48 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 """Published configurations, so that a plan needs no download. Source: their config.json files."""
 
-COMPRESSION = {"cogvideox": (4, 8), "wan": (4, 8)}
-"""Frames and pixels a side that make one latent, of the published autoencoders."""
-WAN_TEXT_TOKENS = 512
 CLASSES: Mapping[str, Any] = {
-    "CogVideoXTransformer3DModel": CogVideoXTransformer3DModel,
-    "WanTransformer3DModel": WanTransformer3DModel,
-    "ConcatIDWanTransformer3DModel": ConcatIDWanTransformer3DModel,
+    kind.__name__: kind
+    for kind in (*(family.TRANSFORMER for family in FAMILIES.values()), WanTransformer3DModel)
 }
-UNFIT = (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError, NameError)
+EMBEDDED = "embedded:"
+UNUSABLE = (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError, NameError)
 """What diffusers and PyTorch raise at sizes and names that make no network."""
 INIT = "init"
-"""In place of a network: the one that `init` holds."""
+"""As `network`: the one that `init` holds."""
 
 
 def configuration(recipe: StageRecipe) -> tuple[str, dict[str, Any]]:
     """Family (`cogvideox` or `wan`) and the arguments of its class.
 
     Raises:
-        UserError: unknown network, or none of the two families.
+        UserError: unknown network or family.
     """
     given = recipe.network
     if given == INIT:
-        return _of_init(recipe)
+        return _configuration_of_init(recipe)
     if isinstance(given, str):
         if given not in NETWORKS:
             raise unknown("network", given, NETWORKS)
         given = NETWORKS[given]
     config = dict(given)
     family = str(config.pop("family", "cogvideox"))
-    if family not in COMPRESSION:
-        raise unknown("family of networks", family, COMPRESSION)
+    if family not in FAMILIES:
+        raise unknown("family of networks", family, FAMILIES)
     return family, config
 
 
-def _of_init(recipe: StageRecipe) -> tuple[str, dict[str, Any]]:
-    """Family and arguments of the network that `init` holds."""
+def _configuration_of_init(recipe: StageRecipe) -> tuple[str, dict[str, Any]]:
     if recipe.init is None:
         raise UserError(
-            f"The recipe {recipe.name!r} takes the network of `init` but names no `init`; add it."
+            f"The recipe {recipe.name!r} has `network: init` but no `init`; add it."
         )
-    if recipe.init.startswith("embedded:"):
-        return "cogvideox", dict(embedded.entry(recipe.init.partition(":")[2])["config"])
-    config = _read_config(transformer_folder(Path(recipe.init)))
-    family = "wan" if "Wan" in str(config.get("_class_name")) else "cogvideox"
+    if recipe.init.startswith(EMBEDDED):
+        return "cogvideox", dict(embedded.entry(recipe.init.removeprefix(EMBEDDED))["config"])
+    config = read_settings(_folder_of_init(recipe.init) / "config.json")
     # The class has these from the recipe.
     left_out = ("reference_adaln", "reference_ffn_quirk")
-    return family, {
+    return family_of(str(config.get("_class_name"))).name, {
         name: value for name, value in config.items()
         if not name.startswith("_") and name not in left_out
     }
@@ -102,7 +98,7 @@ def build(recipe: StageRecipe) -> nn.Module:
                 **config, reference_adaln=recipe.reference_adaln, reference_ffn_quirk=False
             )
         _check_sizes(family, made.config)
-    except UNFIT as error:
+    except UNUSABLE as error:
         reason = " ".join(str(error).split())[:200] or "its sizes do not fit each other"
         raise UserError(
             f"The recipe {recipe.name!r} has an unusable network ({reason}); correct `network`."
@@ -110,24 +106,10 @@ def build(recipe: StageRecipe) -> nn.Module:
     return made
 
 
-def _check_sizes(family: str, config: Any) -> None:
-    """Raises ValueError at what the class takes and no step can be computed with."""
-    # CogVideoX gives a quarter of a head to time, 3/8 each to height and width, all in twos.
-    unit = 16 if family == "cogvideox" else 2
-    if config.attention_head_dim % unit:
-        raise ValueError(f"attention_head_dim must be a multiple of {unit}")
-    if config.num_layers < 1 or config.num_attention_heads < 1:
-        raise ValueError("num_layers and num_attention_heads must be at least 1")
-    if config.out_channels not in (None, config.in_channels):
-        raise ValueError("out_channels must be in_channels")
-    if family == "wan" and len(config.patch_size) != 3:
-        raise ValueError("patch_size must be three numbers")
-
-
 def load(recipe: StageRecipe) -> nn.Module:
     """The recipe's transformer with the weights of `init`; random from `seed` without `init`.
 
-    Adapters beside the weights of `init` are added to them.
+    Adapters beside the weights of `init` are merged into them.
 
     Raises:
         UserError: `init` is missing, damaged, or holds another network.
@@ -135,54 +117,34 @@ def load(recipe: StageRecipe) -> nn.Module:
     torch.manual_seed(recipe.seed)
     if recipe.init is None:
         return build(recipe)
-    if recipe.init.startswith("embedded:"):
-        return _filled(recipe, embedded.load_state(recipe.init.partition(":")[2]))
-    folder = transformer_folder(Path(recipe.init))
-    kind = _read_config(folder).get("_class_name", "?")
-    family, config = configuration(recipe)
-    if kind not in CLASSES or (family == "wan") != ("Wan" in kind):
-        raise UserError(
-            f"{folder} holds a {kind}, the recipe {recipe.name!r} trains a {family} network; give "
-            "another `init` or `network`."
-        )
+    if recipe.init.startswith(EMBEDDED):
+        state = embedded.load_state(recipe.init.removeprefix(EMBEDDED))
+        _check_state(recipe, state)
+        made = build(recipe)
+        made.load_state_dict(state)
+        return made
+    folder = _folder_of_init(recipe.init)
+    kind = _check_class(recipe, folder)
+    transformer = _read_transformer(kind, folder, Path(recipe.init))
+    if kind == "WanTransformer3DModel":
+        base, adaln = transformer, recipe.reference_adaln
+        transformer = ConcatIDWanTransformer3DModel.from_base(base, adaln=adaln)
+    _check_configuration(recipe, folder, transformer.config)
+    return transformer
+
+
+def _read_transformer(kind: str, folder: Path, beside: Path) -> Any:
+    """The network in `folder`, with the adapters in `beside` merged."""
     try:
         loaded = CLASSES[kind].from_pretrained(folder, torch_dtype=torch.float32)
-        if (Path(recipe.init) / adapters.FILE).is_file():
-            adapters.merge(loaded, Path(recipe.init))
+        if (beside / adapters.FILE).is_file():
+            adapters.merge(loaded, beside)
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"The weights in {folder} cannot be read ({reason}); copy them again."
         ) from error
-    if kind == "WanTransformer3DModel":
-        loaded = ConcatIDWanTransformer3DModel.from_base(loaded, adaln=recipe.reference_adaln)
-    elif family == "wan" and loaded.config.reference_adaln != recipe.reference_adaln:
-        raise UserError(
-            f"{folder} has reference_adaln {loaded.config.reference_adaln}, the recipe "
-            f"{recipe.name!r} {recipe.reference_adaln}; set it to what `init` has."
-        )
-    for name, value in {} if recipe.network == INIT else config.items():
-        if loaded.config.get(name) != value:
-            raise UserError(
-                f"{folder} has {name} {loaded.config.get(name)}, the recipe {recipe.name!r} "
-                f"{value}; give another `init` or `network`."
-            )
     return loaded
-
-
-def transformer_folder(folder: Path) -> Path:
-    """`folder`/transformer, or `folder` itself where the transformer lies there.
-
-    Raises:
-        UserError: neither has a config.json.
-    """
-    for place in (folder / "transformer", folder):
-        if (place / "config.json").is_file():
-            return place
-    raise UserError(
-        f"There is no transformer in {folder} (no transformer/config.json); give a diffusers "
-        "folder or the folder `export` of an earlier stage as `init`."
-    )
 
 
 class Denoiser(nn.Module):
@@ -217,22 +179,65 @@ class Denoiser(nn.Module):
         return output.clone(memory_format=torch.contiguous_format)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{folder / 'config.json'} is no valid JSON; copy it again.") from error
+# Checks
 
 
-def _filled(recipe: StageRecipe, state: Mapping[str, torch.Tensor]) -> nn.Module:
-    """The recipe's transformer with these weights."""
-    with torch.device("meta"):  # whether they fit is seen before a large network is made
+def _folder_of_init(init: str) -> Path:
+    folder = transformer_folder(Path(init))
+    if folder is None:
+        raise UserError(
+            f"There is no transformer in {init} (no transformer/config.json); give a diffusers "
+            "folder or the folder `export` of an earlier stage as `init`."
+        )
+    return folder
+
+
+def _check_sizes(family: str, config: Any) -> None:
+    """Raise ValueError for sizes that the class accepts but cannot compute with."""
+    # CogVideoX gives a quarter of a head to time, 3/8 each to height and width, all in twos.
+    unit = 16 if family == "cogvideox" else 2
+    if config.attention_head_dim % unit:
+        raise ValueError(f"attention_head_dim must be a multiple of {unit}")
+    if config.num_layers < 1 or config.num_attention_heads < 1:
+        raise ValueError("num_layers and num_attention_heads must be at least 1")
+    if config.out_channels not in (None, config.in_channels):
+        raise ValueError("out_channels must be in_channels")
+    if family == "wan" and len(config.patch_size) != 3:
+        raise ValueError("patch_size must be three numbers")
+
+
+def _check_state(recipe: StageRecipe, state: Mapping[str, torch.Tensor]) -> None:
+    with torch.device("meta"):  # before a large network is made
         wanted = {name: value.shape for name, value in build(recipe).state_dict().items()}
     if wanted != {name: value.shape for name, value in state.items()}:
         raise UserError(
             f"{recipe.init} holds another network than the recipe {recipe.name!r}; give another "
-            "`init`, or --set network=init to take its network."
+            "`init`, or --set network=init to use its network."
         )
-    transformer = build(recipe)
-    transformer.load_state_dict(state)
-    return transformer
+
+
+def _check_class(recipe: StageRecipe, folder: Path) -> str:
+    """The class of the network in `folder`, one of the recipe's family."""
+    kind = str(read_settings(folder / "config.json").get("_class_name", "?"))
+    family, _ = configuration(recipe)
+    if kind not in CLASSES or family_of(kind).name != family:
+        raise UserError(
+            f"{folder} holds a {kind}, the recipe {recipe.name!r} trains a {family} network; give "
+            "another `init` or `network`."
+        )
+    return kind
+
+
+def _check_configuration(recipe: StageRecipe, folder: Path, held: Any) -> None:
+    family, config = configuration(recipe)
+    if family == "wan" and held.reference_adaln != recipe.reference_adaln:
+        raise UserError(
+            f"{folder} has reference_adaln {held.reference_adaln}, the recipe {recipe.name!r} "
+            f"{recipe.reference_adaln}; set it to the value of `init`."
+        )
+    for name, value in {} if recipe.network == INIT else config.items():
+        if held.get(name) != value:
+            raise UserError(
+                f"{folder} has {name} {held.get(name)}, the recipe {recipe.name!r} {value}; give "
+                "another `init` or `network`."
+            )

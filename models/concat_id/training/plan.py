@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from idbench.errors import UserError
+from idbench.models.concat_id.families import FAMILIES, Wan
 from idbench.models.concat_id.training import adapters, network
 from idbench.models.concat_id.training.measure import measure
 from idbench.models.concat_id.training.recipe import StageRecipe
@@ -138,7 +139,7 @@ def plan(recipe: StageRecipe, assumed: Assumptions) -> Plan:
     text = (
         (transformer.config.max_text_seq_length, transformer.config.text_embed_dim)
         if family == "cogvideox"
-        else (network.WAN_TEXT_TOKENS, transformer.config.text_dim)
+        else (Wan.TEXT_TOKENS, transformer.config.text_dim)
     )
     area = (height // side) * (width // side)
     # Counted before the network changes its type: weights are kept as the loop keeps them.
@@ -176,7 +177,7 @@ def latent_size(recipe: StageRecipe, family: str) -> tuple[int, int, int]:
     Raises:
         UserError: sizes that the autoencoder or the patches cannot divide.
     """
-    temporal, spatial = network.COMPRESSION[family]
+    temporal, spatial = FAMILIES[family].COMPRESSION
     unit = 2 * spatial
     if recipe.height % unit or recipe.width % unit or (recipe.frames - 1) % temporal:
         raise UserError(

@@ -92,7 +92,7 @@ def test_other_values_are_refused(value):
 
 
 def test_the_base_has_no_references_to_zero():
-    with pytest.raises(UserError, match="takes no references that could be zeroed"):
+    with pytest.raises(UserError, match="has no references to zero"):
         ConcatID("base", references="zeroed")
 
 

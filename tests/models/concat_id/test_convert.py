@@ -19,9 +19,8 @@ from idbench.commands.convert import convert as command
 from idbench.errors import UserError
 from idbench.models.concat_id import convert as module
 from idbench.models.concat_id import convert_sat, convert_wan
-from idbench.models.concat_id.checkpoints import read_checkpoint
 from idbench.models.concat_id.conditioning import denoise
-from idbench.models.concat_id.convert import convert
+from idbench.models.concat_id.convert import convert, read_released
 from idbench.models.concat_id.layouts import check_shapes
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 
@@ -50,7 +49,7 @@ def test_sat_there_and_back_is_bit_equal(sat, tmp_path):
     assert report.mapped + len(report.aside) == len(sat_shapes())
     assert not report.refused
     convert(tmp_path / "ours", tmp_path / "back")
-    assert same(read_checkpoint(tmp_path / "back").state, read_checkpoint(sat).state)
+    assert same(read_released(tmp_path / "back").state, read_released(sat).state)
     # And once more from there: the folder is bit-equal too.
     convert(tmp_path / "back", tmp_path / "again")
     first, second = (
@@ -62,12 +61,12 @@ def test_sat_there_and_back_is_bit_equal(sat, tmp_path):
 
 def test_wan_there_and_back_is_bit_equal(wan_file, tmp_path):
     report = convert(wan_file, tmp_path / "ours")
-    state = read_checkpoint(wan_file).state
+    state = read_released(wan_file).state
     assert report.mapped == len(state) and not report.refused
     convert(tmp_path / "ours", tmp_path / "back.pt", to="wan")
-    assert same(read_checkpoint(tmp_path / "back.pt").state, state)
+    assert same(read_released(tmp_path / "back.pt").state, state)
     convert(tmp_path / "ours", tmp_path / "folder")
-    assert same(read_checkpoint(tmp_path / "folder").state, state)
+    assert same(read_released(tmp_path / "folder").state, state)
 
 
 def test_a_converted_sat_checkpoint_computes_what_the_released_network_does(tmp_path):
@@ -165,7 +164,7 @@ def broken(kind, tmp_path):
         return path, "damaged or cut off"
     if kind == "text":
         path.write_text("not a checkpoint at all")
-        return path, "no file that torch.save wrote"
+        return path, "torch.save did not write it"
     if kind == "code":
         path.write_bytes(pickle.dumps({"module": Harmful()}))
         return path, "is no plain state dict"
@@ -174,10 +173,10 @@ def broken(kind, tmp_path):
         return path, "is no plain state dict"
     if kind == "list":
         torch.save([torch.zeros(2)], path)
-        return path, "is no state dict"
+        return path, "holds no state dict"
     if kind == "no tensors":
         torch.save({"module": {"a": 1}}, path)
-        return path, "is no state dict"
+        return path, "holds no state dict"
     if kind == "another base":
         torch.save({"model.up_blocks.0.weight": torch.zeros(2)}, path)
         return path, "no checkpoint of Concat-ID"

@@ -13,8 +13,7 @@ from tiny_base import cogvideox_base, wan_base
 
 from idbench.errors import UserError
 from idbench.models.concat_id import convert_sat
-from idbench.models.concat_id.checkpoints import read_checkpoint
-from idbench.models.concat_id.convert import ASIDE, convert
+from idbench.models.concat_id.convert import ASIDE, convert, read_released
 from idbench.models.concat_id.layouts import layer_count
 
 QKV = "transformer.layers.0.attention.query_key_value.weight"
@@ -81,7 +80,7 @@ def test_layers_are_counted_up_to_the_first_that_is_missing():
     ("cogvideox", [], "is no JSON object"),
     ("cogvideox", {"num_layers": "two"}, "settings of no CogVideoXTransformer3DModel"),
     ("cogvideox", {"activation_fn": "none"}, "settings of no CogVideoXTransformer3DModel"),
-    ("cogvideox", {"norm_eps": 0.1}, "has norm_eps 0.1, and the released code computes with 1e-05"),
+    ("cogvideox", {"norm_eps": 0.1}, "has norm_eps 0.1, but the released code computes with 1e-05"),
     ("wan", {"image_dim": 8, "added_kv_proj_dim": 128}, "text-to-video Wan, not on image-to-video"),
     ("wan", {"num_attention_heads": 2, "attention_head_dim": 64}, "attention_head_dim 64"),
     ("wan", {"eps": 0.1}, "has eps 0.1"),
@@ -94,7 +93,7 @@ def test_a_folder_with_other_settings(kind, change, words, changed, tmp_path):
 @pytest.mark.parametrize("target", ["file/inside", "file/inside.pt"])
 def test_a_target_in_a_file(target, bases, tmp_path):
     (tmp_path / "file").write_text("mine")
-    refused("is a file, no folder", bases["cogvideox"], tmp_path / target)
+    refused("is a file, not a folder", bases["cogvideox"], tmp_path / target)
 
 
 def test_a_folder_in_the_place_of_a_file(bases, tmp_path):
@@ -122,15 +121,15 @@ def test_a_base_whose_links_lead_nowhere(bases, tmp_path):
     weights = base / "vae" / "diffusion_pytorch_model.safetensors"
     weights.unlink()
     weights.symlink_to(tmp_path / "gone")
-    refused("leads to no file", source, tmp_path / "ours", base=base)
+    refused("is a broken link", source, tmp_path / "ours", base=base)
 
 
 def test_what_is_kept_aside_comes_back_from_the_transformers_folder_too(tmp_path):
     source = write_sat(tmp_path / "sat", random_state(sat_shapes()))
     convert(source, tmp_path / "ours")
     convert(tmp_path / "ours" / "transformer", tmp_path / "back.pt")
-    back = read_checkpoint(tmp_path / "back.pt").state
-    assert back.keys() == read_checkpoint(source).state.keys()
+    back = read_released(tmp_path / "back.pt").state
+    assert back.keys() == read_released(source).state.keys()
     stranger = {"transformer.final_layernorm.weight": torch.zeros(32)}
     save_file(stranger, tmp_path / "ours" / ASIDE)
     refused("holds 1 tensor", tmp_path / "ours", tmp_path / "again.pt")

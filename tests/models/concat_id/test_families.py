@@ -9,13 +9,14 @@ import pytest
 import torch
 from tiny_base import cogvideox_base, wan_base
 
-from idbench.models.concat_id.families import CogVideoX, Wan, cogvideox, wan
+from idbench.models.concat_id import networks
+from idbench.models.concat_id.families import CogVideoX, Wan, wan
 from idbench.models.concat_id.folder import open_folder
 from idbench.models.concat_id.training import components, validation
 from idbench.models.concat_id.training.network import Denoiser
 from idbench.models.concat_id.training.objective import Batch, loss
 
-FAMILIES = {"cogvideox": CogVideoX(cogvideox.build_scheduler()), "wan": Wan(wan.build_scheduler())}
+FAMILIES = {"cogvideox": CogVideoX(networks.build_scheduler()), "wan": Wan(wan.build_scheduler())}
 BASES = {"cogvideox": cogvideox_base, "wan": wan_base}
 
 
