@@ -25,9 +25,9 @@ from idbench.metrics.networks.viclip import ViCLIP, from_clip
 from idbench.metrics.protocols import STRICT, Picture, sample_video_frames
 from idbench.metrics.training.attributes import AttributeHead, truth
 from idbench.metrics.training.data import Frames, Settings, batches, dataset, portraits
-from idbench.metrics.training.entry import write_entry
-from idbench.metrics.training.loop import train_steps
+from idbench.metrics.training.network import DEVICE, train_network, write_entry
 from idbench.prompts.avatars.scene import Scene
+from idbench.training.loop import Values
 
 EVERYTHING = ("background", "expression", "motion", "garment")
 GROUP = 32
@@ -105,29 +105,29 @@ def train_clip(
     else:
         torch.manual_seed(recipe["seed"])
         scenes, pictures = _still_pictures(recipe, cache_dir, config["vision"]["image_size"])
-        network = build_clip(config).to(_device())
+        network = build_clip(config).to(DEVICE)
         tokenizer = ReducedTokenizer(config["vocabulary"], config["text"]["context_length"])
         batch, seed = int(recipe["batch"]), int(recipe["seed"])
-        head = AttributeHead(config["embed_dim"]).to(_device())
+        head = AttributeHead(config["embed_dim"]).to(DEVICE)
         answers = torch.from_numpy(np.stack([truth(scene) for scene in scenes]))
 
-        def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        def loss_of(step: int) -> tuple[torch.Tensor, Values]:
             rng = np.random.default_rng([seed, step])
             chosen = list(batches(len(scenes), batch, seed, step))
             texts = [prompt_of(scenes[i], rng) for i in chosen]
             drawn = np.stack([pictures[i][rng.integers(len(pictures[i]))] for i in chosen])
-            images = network.encode_image(training_pictures(drawn, rng).to(_device()))
-            words = network.encode_text(tokenizer(texts).to(_device()))
-            with torch.autocast(_device(), enabled=False):
+            images = network.encode_image(training_pictures(drawn, rng).to(DEVICE))
+            words = network.encode_text(tokenizer(texts).to(DEVICE))
+            with torch.autocast(DEVICE, enabled=False):
                 scale = network.logit_scale.exp().clamp(max=100.0)
                 loss, found = contrastive_loss(images, words, scale)
-                seen = head(images, answers[chosen].to(_device()))
+                seen = head(images, answers[chosen].to(DEVICE))
             return loss + recipe["attributes"] * seen, {
-                "found": float(found), "attributes": float(seen.detach())
+                "found": found, "attributes": seen.detach()
             }
 
         modules = {"network": network, "head": head}
-        steps = train_steps(recipe, Path(state_dir), resume, modules, loss_of)
+        steps = train_network(recipe, Path(state_dir), resume, modules, loss_of)
         network = network.float().cpu().eval()
     embedder = ClipEmbedder(recipe["entry"], network=network, config=config)
 
@@ -193,13 +193,13 @@ def _fit_viclip(
             "The embedded CLIP is no start for this ViCLIP: they differ in "
             f"{sorted({*missing, *unexpected} - {*expected})}; give both recipes the same sizes."
         )
-    network = network.to(_device())
+    network = network.to(DEVICE)
     tokenizer = ReducedTokenizer(config["vocabulary"], config["text"]["context"])
     batch, seed = int(recipe["batch"]), int(recipe["seed"])
-    head = AttributeHead(config["output"]).to(_device())
+    head = AttributeHead(config["output"]).to(DEVICE)
     answers = [torch.from_numpy(np.stack([truth(s) for s in d.scenes])) for d in sets]
 
-    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss_of(step: int) -> tuple[torch.Tensor, Values]:
         rng = np.random.default_rng([seed, step])
         # True clips show motion; the stills of CLIP's own data, held for some frames each, keep
         # alive what it knows of scenes of which there are many more.
@@ -212,16 +212,16 @@ def _fit_viclip(
         texts = [prompt_of(scenes[i], rng, everything=0.6) for i in chosen]
         rows = np.array(chosen)[:, None] * per_scene + times
         clips = training_pictures(pictures[which][rows], rng).transpose(1, 2)
-        videos = network.encode_video(clips.to(_device()))
-        words = network.encode_text(tokenizer(texts).to(_device()))
-        with torch.autocast(_device(), enabled=False):
+        videos = network.encode_video(clips.to(DEVICE))
+        words = network.encode_text(tokenizer(texts).to(DEVICE))
+        with torch.autocast(DEVICE, enabled=False):
             loss, found = contrastive_loss(videos, words, 1 / network.temp.clamp(min=0.01))
-            seen = head(videos, answers[which][chosen].to(_device()))
+            seen = head(videos, answers[which][chosen].to(DEVICE))
         return loss + recipe["attributes"] * seen, {
-            "found": float(found), "attributes": float(seen.detach())
+            "found": found, "attributes": seen.detach()
         }
 
-    steps = train_steps(recipe, state_dir, resume, {"network": network, "head": head}, loss_of)
+    steps = train_network(recipe, state_dir, resume, {"network": network, "head": head}, loss_of)
     return network.float().cpu().eval(), steps
 
 
@@ -279,11 +279,5 @@ def _finish(
 ) -> dict[str, Any]:
     data = dataset(Settings(**recipe["validation"]), cache_dir)
     measured = measure(data, of_clip, of_texts)
-    for key, value in measured.items():
-        print(f"{recipe['entry']}: {key} = {value}", flush=True)
     write_entry(recipe, state, steps, config, measured)
     return measured
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -14,7 +14,7 @@ import torch
 
 from idbench.metrics import expression
 from idbench.metrics.faces.align import align_crops
-from idbench.metrics.training.entry import write_entry
+from idbench.metrics.training.network import write_entry
 from idbench.prompts.avatars.scene import (
     EXPRESSIONS,
     TRAINING_IDENTITIES,
@@ -56,8 +56,6 @@ def train(
         int(recipe["validation"]["seed"]), noise,
     )
     measured = measure(score(expression.features(crops)), labels)
-    for key, value in measured.items():
-        print(f"{recipe['entry']}: {key} = {value}", flush=True)
     write_entry(recipe, state, 1, expression.config(), measured, half=False)
     return measured
 

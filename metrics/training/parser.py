@@ -28,15 +28,14 @@ from idbench.metrics.training.data import (
     faces_of,
     portraits,
 )
-from idbench.metrics.training.entry import write_entry
-from idbench.metrics.training.loop import train_steps
+from idbench.metrics.training.network import DEVICE, train_network, write_entry
+from idbench.training.loop import Values
 
 
 def train(
     recipe: Mapping[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
 ) -> dict[str, Any]:
     """Train by a recipe and write the embedded weights; with `evaluate`, only measure those."""
-    state_dir = Path(state_dir)
     cache, name = state_dir.parent / "metrics-data", recipe["entry"]
     if evaluate:
         parser, state, steps = FaceParser(name), None, 0
@@ -59,24 +58,23 @@ def _fit(
     # Photographs are what the parser is for: as many of them as of faces in scenes.
     photo_rows = [(photos, row) for row in faces_of(photos)]
     rows += photo_rows * max(1, len(rows) // len(photo_rows))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = build_parser(recipe["network"]).to(device)
+    network = build_parser(recipe["network"]).to(DEVICE)
     batch, seed, size = int(recipe["batch"]), int(recipe["seed"]), recipe["network"]["size"]
 
-    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss_of(step: int) -> tuple[torch.Tensor, Values]:
         rng = np.random.default_rng([seed, step])
         crops = np.empty((batch, size, size, 3), np.uint8)
         labels = np.empty((batch, size, size), np.int64)
         for i, index in enumerate(batches(len(rows), batch, seed, step)):
             source, (s, t, p, _) = rows[index]
             crops[i], labels[i] = _example(source, s, t, p, rng, size)
-        logits = network(pixel_values=crops_to_parser(crops, size).to(device)).logits.float()
+        logits = network(pixel_values=crops_to_parser(crops, size).to(DEVICE)).logits.float()
         logits = F.interpolate(logits, (size, size), mode="bilinear", align_corners=False)
-        y = torch.as_tensor(labels, device=device)
+        y = torch.as_tensor(labels, device=DEVICE)
         right = (logits.argmax(1) == y).float().mean()
-        return F.cross_entropy(logits, y), {"accuracy": float(right)}
+        return F.cross_entropy(logits, y), {"accuracy": right}
 
-    steps = train_steps(recipe, state_dir, resume, {"network": network}, loss_of)
+    steps = train_network(recipe, state_dir, resume, {"network": network}, loss_of)
     return network.float().cpu().eval(), steps
 
 
@@ -119,12 +117,9 @@ def measure(parser: FaceParser, recipe: Mapping[str, Any], cache: Path) -> dict[
         found, true = face_foreground(crop, parser) > 0.5, np.isin(parts, kept)
         overlaps.append((found & true).sum() / (found | true).sum())
         right.append((found == true).mean())
-    measured = {
+    return {
         "foreground_iou": round(float(np.mean(overlaps)), 4),
         "foreground_iou_worst_5_percent": round(float(np.quantile(overlaps, 0.05)), 4),
         "pixel_accuracy": round(float(np.mean(right)), 4),
         "photographs": len(overlaps),
     }
-    for key, value in measured.items():
-        print(f"{recipe['entry']}: {key} = {value}", flush=True)
-    return measured

@@ -25,8 +25,8 @@ from idbench.metrics.training.data import (
     faces_of,
     portraits,
 )
-from idbench.metrics.training.entry import write_entry
-from idbench.metrics.training.loop import train_steps
+from idbench.metrics.training.network import DEVICE, train_network, write_entry
+from idbench.training.loop import Values
 
 
 def train(
@@ -37,7 +37,6 @@ def train(
     Returns:
         the values of `measure`, which also go to the manifest.
     """
-    state_dir = Path(state_dir)
     cache, name = state_dir.parent / "metrics-data", recipe["entry"]
     if evaluate:
         network, state, steps = Recogniser(name), None, 0
@@ -59,16 +58,15 @@ def _fit(
     faces, photo_faces = faces_of(data), faces_of(photos)
     rows = [(data, row) for row in faces] + [(photos, row) for row in photo_faces]
     first, size = settings.seeds.start, recipe["network"]["size"]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    backbone = build_recogniser(recipe["network"]).to(device, memory_format=torch.channels_last)
+    backbone = build_recogniser(recipe["network"]).to(DEVICE, memory_format=torch.channels_last)
     head = HEADS[recipe["loss"]](
         recipe["network"]["embedding"], settings.identities, recipe["margin"], recipe["scale"]
-    ).to(device)
+    ).to(DEVICE)
     batch, seed = int(recipe["batch"]), int(recipe["seed"])
     errors = landmark_errors(data, Detection(), cache, settings)
     ramp = max(1, int(recipe["steps"]) // 4)
 
-    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss_of(step: int) -> tuple[torch.Tensor, Values]:
         rng = np.random.default_rng([seed, step])
         crops = np.empty((batch, size, size, 3), np.uint8)
         labels = np.empty(batch, np.int64)
@@ -79,15 +77,15 @@ def _fit(
             labels[i] = identity - first
         # From scratch a full margin at once keeps small networks from learning anything.
         head.margin = recipe["margin"] * min(1.0, step / ramp)
-        x = crops_to_input(crops, size).to(device, memory_format=torch.channels_last)
-        y = torch.as_tensor(labels, device=device)
+        x = crops_to_input(crops, size).to(DEVICE, memory_format=torch.channels_last)
+        y = torch.as_tensor(labels, device=DEVICE)
         vectors = backbone(x)
         with torch.autocast(x.device.type, enabled=False):
             loss = head(vectors.float(), y)
             right = (head.cosines(vectors.float()).argmax(1) == y).float().mean()
-        return loss, {"accuracy": float(right)}
+        return loss, {"accuracy": right}
 
-    steps = train_steps(recipe, state_dir, resume, {"backbone": backbone, "head": head}, loss_of)
+    steps = train_network(recipe, state_dir, resume, {"backbone": backbone, "head": head}, loss_of)
     return backbone.float().cpu().eval(), steps
 
 
@@ -220,7 +218,4 @@ def measure(network: Recogniser, recipe: Mapping[str, Any], cache: Path) -> dict
         "impostor_pairs": len(impostor),
         "faces_found": len(rows) / people,
     }
-    measured = {k: round(v, 4) if isinstance(v, float) else v for k, v in measured.items()}
-    for key, value in measured.items():
-        print(f"{recipe['entry']}: {key} = {value}", flush=True)
-    return measured
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in measured.items()}

@@ -15,9 +15,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from idbench.errors import UserError
+from idbench import embedded
 from idbench.models.concat_id.networks import TextEncoder, build_text_encoder, build_tokenizer
-from idbench.models.concat_id.state import Clock, Log, save_atomically
+from idbench.training import save
+from idbench.training.fit import CHECKPOINT, fit, load_modules
+from idbench.training.loop import Values
+from idbench.training.schedule import linear, warmup
 
 MAXIMUM_PEOPLE = 3
 
@@ -72,7 +75,6 @@ def train(
     recipe: dict[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
 ) -> dict[str, Any]:
     """Trainer of recipe `text_encoder`. Returns the share of right answers on new prompts."""
-    from idbench import embedded
     from idbench.prompts.language import vocabulary
 
     torch.set_num_threads(recipe.get("threads", 1))
@@ -84,52 +86,30 @@ def train(
     heads = nn.ModuleDict(
         {n.replace(":", "_"): nn.Linear(config["d_model"], len(a)) for n, a in questions.items()}
     )
-    encoder = TextEncoder(tokenizer, network)
-    path = Path(state_dir) / "checkpoint.pt"
+    encoder, modules = TextEncoder(tokenizer, network), {"network": network, "heads": heads}
     if evaluate:
-        if not path.exists():
-            raise UserError(f"{path} is missing; run `idbench train {recipe['name']}` first.")
-        state = torch.load(path, weights_only=True)
-        network.load_state_dict(state["network"])
-        heads.load_state_dict(state["heads"])
+        load_modules(save.load(Path(state_dir) / CHECKPOINT), modules)
         return _measure(encoder, heads, questions, recipe)
-    parameters = [*network.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=recipe["learning_rate"], weight_decay=0.01)
-    step, used, log = 0, 0.0, Log(Path(state_dir) / "log.jsonl")
-    if resume and path.exists():
-        state = torch.load(path, weights_only=True)
-        network.load_state_dict(state["network"])
-        heads.load_state_dict(state["heads"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, used = state["step"], state["seconds"]
-        log.truncate(step)
-    clock = Clock(recipe.get("minutes"), recipe.get("checkpoint_minutes", 1), used)
-
-    def checkpoint() -> None:
-        save_atomically({"network": network.state_dict(), "heads": heads.state_dict(),
-                         "optimizer": optimizer.state_dict(), "step": step,
-                         "seconds": clock.used}, path)
-
+    optimiser = torch.optim.AdamW(
+        [*network.parameters(), *heads.parameters()], lr=recipe["learning_rate"],
+        weight_decay=0.01,
+    )
     total = recipe["steps"]
-    while step < total and not clock.over():
+
+    def loss_of(step: int) -> tuple[torch.Tensor, Values]:
         rng = np.random.default_rng([recipe["seed"], step])
         texts, targets = _batch(recipe["batch"], rng, questions)
-        rate = recipe["learning_rate"] * min(1.0, (step + 1) / 100, 1.05 - step / total)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss = torch.stack([F.cross_entropy(v, targets[n], ignore_index=-100)
-                            for n, v in _answers(encoder, heads, texts, questions).items()
-                            if (targets[n] >= 0).any()]).sum()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        step += 1
-        if step % 50 == 0:
-            log.write(step=step, loss=loss.item(), minutes=clock.used / 60)
-        if clock.checkpoint_due():
-            checkpoint()
-    checkpoint()
+        losses = [
+            F.cross_entropy(logits, targets[name], ignore_index=-100)
+            for name, logits in _answers(encoder, heads, texts, questions).items()
+            if (targets[name] >= 0).any()
+        ]
+        return torch.stack(losses).sum(), {}
+
+    def rate(step: int) -> float:
+        return recipe["learning_rate"] * min(warmup(step, 100), 0.05 + linear(step, total))
+
+    step = fit(recipe, state_dir, modules, optimiser, loss_of, rate=rate, resume=resume)
     measured = _measure(encoder, heads, questions, recipe)
     # The tied input embedding is stored once.
     weights = {k: v for k, v in network.state_dict().items() if k != "encoder.embed_tokens.weight"}

@@ -8,13 +8,14 @@ value that keeps the latents smooth enough for a diffusion model.
 
 from __future__ import annotations
 
-import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from idbench import embedded
 from idbench.errors import UserError
 from idbench.models.concat_id import data
 from idbench.models.concat_id.autoencoder import (
@@ -25,7 +26,12 @@ from idbench.models.concat_id.autoencoder import (
     to_frames,
     to_tensor,
 )
-from idbench.models.concat_id.state import Average, Clock, Log, save_atomically
+from idbench.output import note
+from idbench.training import save
+from idbench.training.average import Average
+from idbench.training.fit import CHECKPOINT, fit, pace_of
+from idbench.training.loop import Values
+from idbench.training.schedule import cosine, warmup
 
 
 class FramePool:
@@ -90,121 +96,94 @@ def reconstruction_loss(
 def train(
     recipe: dict[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
 ) -> dict[str, Any]:
-    """Trainer of recipe `vae`. Returns the last losses, or with `evaluate` the measured values."""
+    """Trainer of recipe `vae`: writes the embedded weights and returns what was measured.
+
+    With `evaluate`, only measures the averaged weights of the last checkpoint.
+    """
     torch.set_num_threads(recipe.get("threads", 2))
     torch.set_flush_denormal(True)
-    state_dir = Path(state_dir)
     folder = state_dir.parent / recipe["data"]
-    data_recipe = data.load_recipe(recipe["data"])
+    sets = data.sets_of(data.load_recipe(recipe["data"]))
     if evaluate:
-        sets = data.sets_of(data_recipe)
-        vae = load_trained(recipe, state_dir)
-        return {**measure(vae, folder, sets), **_gate(vae, folder, sets)}
-    sets = [s for s in data.sets_of(data_recipe) if s.split == "training"]
-    pool = FramePool(folder, sets, recipe["reference_share"])
+        return _measure_all(load_trained(recipe, state_dir), folder, sets)
+    training = [s for s in sets if s.split == "training"]
+    pool = FramePool(folder, training, recipe["reference_share"])
     if not pool.frames:
         raise UserError(f"No rendered data in {folder}; run `idbench train concat_id_data` first.")
     torch.manual_seed(recipe["seed"])
     vae = build_vae(recipe["network"])
     parameters = list(vae.parameters())
-    optimizer = torch.optim.AdamW(
+    optimiser = torch.optim.AdamW(
         parameters, lr=recipe["learning_rate"], betas=(0.9, 0.99),
         weight_decay=recipe["weight_decay"],
     )
     average = Average(parameters, recipe["ema"])
-    log, path = Log(state_dir / "log.jsonl"), state_dir / "checkpoint.pt"
-    step, used = 0, 0.0
-    if resume and path.exists():
-        state = torch.load(path, weights_only=True)
-        vae.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.values = state["average"]
-        step, used = state["step"], state["seconds"]
-        log.truncate(step)
-    whole, total = recipe["steps"], recipe["steps"] + recipe["decoder_steps"]
-    clock = Clock(recipe.get("minutes"), recipe["checkpoint_minutes"], used)
+    pace = pace_of(recipe, steps=recipe["steps"] + recipe["decoder_steps"])
     speed_up_single_frames(vae, last_tap_only=True)
 
-    def checkpoint() -> None:
-        save_atomically(
-            {"network": vae.state_dict(), "optimizer": optimizer.state_dict(),
-             "average": average.values, "step": step, "seconds": clock.used}, path)
-
-    last: dict[str, Any] = {}
-    started = time.monotonic()
-    while step < total and not clock.over():
-        if step >= whole and parameters[0].requires_grad:
-            if step == whole:
-                average.restart()
+    def loss_of(step: int) -> tuple[torch.Tensor, Values]:
+        if step == recipe["steps"]:
+            average.restart()
+        if step >= recipe["steps"]:
             vae.encoder.requires_grad_(False)
-        rng = np.random.default_rng([recipe["seed"], step])
-        frames, heads = pool.images(recipe["batch"], rng)
-        images = to_tensor(frames)
-        if step < whole:
-            rate = recipe["learning_rate"] * _schedule(step, whole, recipe["warmup"])
-        else:
-            part = _schedule(step - whole, recipe["decoder_steps"], recipe["warmup"])
-            rate = recipe["decoder_rate"] * part
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        noise = torch.Generator().manual_seed(recipe["seed"] * 1_000_003 + step)
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe["bfloat16"]):
-            posterior = vae.encode(images).latent_dist
-            mean, std = posterior.mean, posterior.std
-            z = mean + std * torch.randn(mean.shape, generator=noise)
-            output = vae.decode(z).sample
-        loss = reconstruction_loss(
-            output.float(), images, torch.from_numpy(heads)[:, None], recipe["face_weight"],
-            recipe["gradient_weight"])
-        kl = 0.5 * (mean.float().square() + std.float().square() - 1
-                    - posterior.logvar.float()).mean()
-        pressure = recipe["kl_weight"] * min(1.0, step / recipe["kl_warmup"])
-        (loss + pressure * kl).backward()
-        norm = torch.nn.utils.clip_grad_norm_(parameters, recipe["clip"])
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        step += 1
-        average.update(step)
-        if step % recipe["log_every"] == 0:
+        return _loss(vae, pool, recipe, step)
+
+    def after(step: int) -> None:
+        if step % pace.log_every == 0:
             pool.refresh()
-            psnr = -10 * torch.log10((output.float() - images).square().mean() / 4).item()
-            last = {"step": step, "loss": loss.item(), "kl": kl.item(),
-                    "psnr": psnr, "norm": norm.item(), "rate": rate,
-                    "steps_per_s": recipe["log_every"] / (time.monotonic() - started),
-                    "minutes": clock.used / 60, "shards": len(pool.known)}
-            log.write(**last)
-            started = time.monotonic()
         if step % recipe["evaluate_every"] == 0:
-            average.swap()
-            log.write(step=step, **measure(vae, folder, data.sets_of(data_recipe), 40,
-                                           state_dir / "samples.png"))
-            average.swap()
-            started = time.monotonic()
-        if clock.checkpoint_due():
-            checkpoint()
-    checkpoint()
-    if step >= total:
-        finish(recipe, vae, average, pool, folder, step, data.sets_of(data_recipe))
-    return last
+            with average.in_place():
+                values = measure(vae, folder, sets, 40, state_dir / "samples.png")
+            note(f"averaged weights: {values}")
 
-
-def _schedule(step: int, total: int, warmup: int) -> float:
-    """Share of the learning rate: warm-up, then half a cosine down to 2 %."""
-    return float(
-        min(1.0, (step + 1) / warmup) * (0.02 + 0.49 * (1 + np.cos(np.pi * step / total)))
+    steps = fit(
+        recipe, state_dir, {"network": vae}, optimiser, loss_of, resume=resume, average=average,
+        rate=lambda step: learning_rate(step, recipe), after=after, pace=pace,
     )
+    if steps < pace.steps:  # the time limit
+        return {"step": steps}
+    with average.in_place():
+        return _export(recipe, vae, pool, folder, steps, sets)
 
 
-def load_trained(recipe: dict[str, Any], state_dir: Path) -> Any:
-    """The averaged weights of a checkpoint, finished or not."""
-    path = Path(state_dir) / "checkpoint.pt"
-    if not path.exists():
-        raise UserError(f"{path} is missing; run `idbench train {recipe['name']}` first.")
-    state = torch.load(path, weights_only=True)
+def learning_rate(step: int, recipe: Mapping[str, Any]) -> float:
+    """Of the whole network, then anew of the decoder alone: warm-up, half a cosine to 2 %."""
+    whole, decoder = recipe["steps"], recipe["decoder_steps"]
+    peak, since, steps = (
+        (recipe["learning_rate"], step, whole) if step < whole else
+        (recipe["decoder_rate"], step - whole, decoder)
+    )
+    return peak * (warmup(since, recipe["warmup"]) * cosine(since, steps, floor=0.02))
+
+
+def _loss(
+    vae: Any, pool: FramePool, recipe: Mapping[str, Any], step: int
+) -> tuple[torch.Tensor, Values]:
+    """Loss of the frames drawn for a step."""
+    frames, heads = pool.images(recipe["batch"], np.random.default_rng([recipe["seed"], step]))
+    images = to_tensor(frames)
+    noise = torch.Generator().manual_seed(recipe["seed"] * 1_000_003 + step)
+    with torch.autocast("cpu", torch.bfloat16, enabled=recipe["bfloat16"]):
+        posterior = vae.encode(images).latent_dist
+        mean, std = posterior.mean, posterior.std
+        output = vae.decode(mean + std * torch.randn(mean.shape, generator=noise)).sample.float()
+    loss = reconstruction_loss(
+        output, images, torch.from_numpy(heads)[:, None], recipe["face_weight"],
+        recipe["gradient_weight"],
+    )
+    kl = 0.5 * (mean.float().square() + std.float().square() - 1 - posterior.logvar.float()).mean()
+    pressure = recipe["kl_weight"] * min(1.0, step / recipe["kl_warmup"])
+    error = (output.detach() - images).square().mean()
+    return loss + pressure * kl, {"kl": kl.detach(), "psnr": -10 * torch.log10(error / 4)}
+
+
+def load_trained(recipe: Mapping[str, Any], state_dir: Path) -> Any:
+    """The autoencoder with the averaged weights of a checkpoint, finished or not."""
+    state = save.load(Path(state_dir) / CHECKPOINT)
     vae = build_vae(recipe["network"])
-    with torch.no_grad():
-        for parameter, value in zip(vae.parameters(), state["average"], strict=True):
-            parameter.copy_(value)
+    average = Average(vae.parameters(), recipe["ema"])
+    average.load(state["average"])
+    average.restart()
     speed_up_single_frames(vae)
     return vae.eval()
 
@@ -241,28 +220,28 @@ def measure(
     return {name: round(float(np.mean(v)), 3) for name, v in values.items()}
 
 
-def _gate(vae: Any, folder: Path, sets: list[data.RenderSet]) -> dict[str, float]:
+def _measure_all(vae: Any, folder: Path, sets: list[data.RenderSet]) -> dict[str, float]:
     from idbench.models.concat_id.evaluate import gate
 
     validation = [s for s in sets if s.split == "validation" and s.people == 1]
     shards = [data.read_shard(p) for s in validation for p in data.finished(folder, s)]
-    return gate(vae, shards)
+    return {**measure(vae, folder, sets), **gate(vae, shards)}
 
 
-def finish(
-    recipe: dict[str, Any], vae: Any, average: Average, pool: FramePool, folder: Path, step: int,
+def _export(
+    recipe: Mapping[str, Any], vae: Any, pool: FramePool, folder: Path, steps: int,
     sets: list[data.RenderSet],
-) -> None:
+) -> dict[str, float]:
     """Measure, set the scaling factor from the latents of training frames, write the weights."""
-    from idbench import embedded
-
-    average.swap()
     vae.eval()
     rng = np.random.default_rng([recipe["seed"], 99])
     latents = torch.cat([encode(vae, to_tensor(pool.images(16, rng)[0])) for _ in range(16)])
     network = dict(recipe["network"])
     # Latents were encoded with the factor in the configuration (1): their spread sets it.
     network["scaling_factor"] = round(float(vae.config.scaling_factor / latents.std()), 5)
+    measured = _measure_all(vae, folder, sets)
     embedded.save_entry(
-        "vae", vae.state_dict(), recipe=recipe["name"], seed=recipe["seed"], steps=step,
-        config=network, measured={**measure(vae, folder, sets), **_gate(vae, folder, sets)})
+        "vae", vae.state_dict(), recipe=recipe["name"], seed=recipe["seed"], steps=steps,
+        config=network, measured=measured,
+    )
+    return measured
