@@ -93,6 +93,9 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError as error:
             raise ReaderGone from error  # click would end with 1, which is a judgement here
+        except EOFError as error:
+            # click takes it for Ctrl-D; here it comes from a file that was cut off.
+            raise RuntimeError(f"a file ends too early: {error}") from error
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -8,6 +8,7 @@ the difference to that entry's weights, see `deltas`.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,12 +140,21 @@ def save_entry(
     """Write embedded weights and their entry in the manifest, each atomically.
 
     Args:
+        name: letters, digits, and `_`, `-` or `.` within.
         weights: a state dict (written as NAME.safetensors) or the bytes of a file.
         half: store floating tensors as float16.
-        data_version: of the training data; by default that of the avatars as they are now.
+        data_version: of the training data; by default that of the present avatars.
         file: the file's name; by default NAME.safetensors, or NAME for bytes.
         parent: store a state dict as the difference to this entry's, see `deltas`.
+
+    Raises:
+        UserError: `name` or `file` is not a plain name.
     """
+    for plain in (name, file or name):
+        if not re.fullmatch(r"\w[\w.-]*", plain, re.ASCII):
+            raise UserError(
+                f"{plain!r} is not a name for embedded weights; use letters, digits and `_`."
+            )
     origin = None
     if parent is not None:
         from idbench import deltas

@@ -1,14 +1,18 @@
 """Training recipes: short YAML files, each naming the function that trains by it.
 
-    trainer: idbench.models.concat_id.train:train      # (recipe, state_dir, resume, evaluate)
+    trainer: idbench.models.concat_id.vae:train      # (recipe, state_dir, resume, evaluate)
     description: ...
-    ...                                                # what that function reads
+    ...                                              # what that function reads
+
+A recipe can only name the trainer of an installed recipe, or one that a package registers under
+the entry-point group `idbench.trainers`.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -53,32 +57,59 @@ def load_recipe(name_or_path: str) -> tuple[str, dict[str, Any]]:
             raise UserError(f"The recipe {path} is missing; check the path.")
     else:
         raise unknown("recipe", name_or_path, installed)
+    return path.stem, _read(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
-        raise UserError(f"The recipe {path} is not text in UTF-8; save it as such.") from error
+        raise UserError(f"The recipe {path} is not UTF-8 text; save it as UTF-8.") from error
     except yaml.YAMLError as error:
         where = " ".join(str(error).split())
-        raise UserError(f"The recipe {path} is no valid YAML ({where}); correct it.") from error
+        raise UserError(f"The recipe {path} is not valid YAML ({where}); correct it.") from error
     if not isinstance(recipe, dict) or ":" not in str(recipe.get("trainer", "")):
         raise UserError(
             f"The recipe {path} names no trainer; add a line such as "
-            "`trainer: idbench.models.concat_id.train:train`."
+            "`trainer: idbench.models.concat_id.vae:train`."
         )
-    return path.stem, recipe
+    return recipe
+
+
+def check_recipe(name: str, recipe: Mapping[str, Any]) -> None:
+    """Check what decides which code runs and which file is written.
+
+    Raises:
+        UserError: the trainer is not registered, `entry` is not the name of embedded weights, or
+            `steps` is not a positive whole number.
+    """
+    installed = [_read(path) for path in recipe_files().values()]
+    others = entry_points(group="idbench.trainers")
+    trainers = {*(r["trainer"] for r in installed), *(point.value for point in others)}
+    if str(recipe.get("trainer")) not in trainers:
+        raise unknown(f"trainer of the recipe {name!r}", str(recipe.get("trainer")), trainers)
+    entries = {str(r["entry"]) for r in installed if "entry" in r}
+    if "entry" in recipe and str(recipe["entry"]) not in entries:
+        raise unknown(f"entry of the recipe {name!r}", str(recipe["entry"]), entries)
+    steps = recipe.get("steps", 1)
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise UserError(
+            f"The recipe {name!r} has steps {steps!r}; give a whole number from 1."
+        )
 
 
 def load_trainer(name: str, recipe: Mapping[str, Any]) -> Trainer:
-    """The function that the recipe names.
+    """The function that a recipe names.
 
     Raises:
-        UserError: it cannot be imported.
+        UserError: see `check_recipe`; or the function cannot be imported.
     """
+    check_recipe(name, recipe)
     module, _, attribute = str(recipe["trainer"]).partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise UserError(
             f"The trainer {recipe['trainer']} of the recipe {name!r} cannot be loaded ({error}); "
-            "correct the recipe's line `trainer`."
+            "reinstall its package."
         ) from error

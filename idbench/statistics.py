@@ -10,6 +10,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 RESAMPLES = 4_000
 LEVEL = 0.95
@@ -194,3 +195,31 @@ def _resampled(sums: np.ndarray, sizes: np.ndarray, resamples: int, seed: int) -
         drawn = rng.integers(0, count, (min(rows, resamples - first), count))
         found.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
     return np.concatenate(found)
+
+
+def area_under_curve(positive: ArrayLike, negative: ArrayLike) -> float | None:
+    """Area under the ROC curve (AUC, 0..1); None when either side is empty.
+
+    It is the chance that a value of `positive` is above one of `negative`, ties counting half.
+    Source: Mann and Whitney (1947), by ranks.
+    """
+    from scipy.stats import rankdata
+
+    above, below = np.ravel(positive), np.ravel(negative)
+    if not len(above) or not len(below):
+        return None
+    ranks = rankdata(np.concatenate([above, below]))[: len(above)]
+    pairs_within = len(above) * (len(above) + 1) / 2
+    return float((ranks.sum() - pairs_within) / (len(above) * len(below)))
+
+
+def true_accept_rate(
+    genuine: np.ndarray, impostor: np.ndarray, false_accept_rate: float
+) -> tuple[float, float]:
+    """Share of genuine pairs above the threshold that accepts this share of impostor pairs.
+
+    Returns:
+        the rate (TAR at FAR), and the threshold.
+    """
+    threshold = float(np.quantile(impostor, 1.0 - false_accept_rate))
+    return float(np.mean(genuine > threshold)), threshold

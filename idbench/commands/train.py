@@ -15,7 +15,7 @@ from idbench.commands import options as opt
 
 @click.command(short_help="Train an embedded network by its recipe.")
 @click.argument("recipe", shell_complete=completing.recipes)
-@click.option("--resume", is_flag=True, help="Go on from the state of the last training.")
+@click.option("--resume", is_flag=True, help="Continue the last training.")
 @click.option("--evaluate", is_flag=True, help="Train nothing; measure the trained weights.")
 @click.option(
     "--state", type=click.Path(path_type=Path),
@@ -55,7 +55,7 @@ def train(
 
     name, content = load_recipe(recipe)
     changes = opt.parse_settings(settings)
-    trainer = load_trainer(name, content)
+    trainer = load_trainer(name, {**content, **changes})
     known = getattr(trainer, "settings", content)  # a trainer may have fields with defaults
     for key in changes:
         if key not in known:
@@ -74,17 +74,18 @@ def train(
                    "\n".join([f"{name}:", *(f"  {line}" for line in planned.lines())]))
         return
     folder = state or Path(".training") / name
-    # With phases there may be stored weights to go on from: their trainer says whether there are.
+    # With phases, the embedded weights may serve instead of a state: the trainer checks that.
     if resume and not evaluate and not folder.is_dir() and not content.get("phases"):
         raise UserError(f"There is no state in {folder} to resume; leave out --resume.")
     if not evaluate:
         folder.mkdir(parents=True, exist_ok=True)
     try:
-        # What trainers say while they work is not part of --json's answer.
+        # What trainers print is not part of the JSON.
         with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
             measured = dict(trainer(content, folder, resume, evaluate))
-    except KeyboardInterrupt:
-        click.echo("Interrupted. Go on with the same command and --resume.", err=True)
+    except KeyboardInterrupt as error:
+        text = str(error) or "Interrupted. Continue with the same command and --resume."
+        click.echo(text, err=True)
         raise SystemExit(130) from None
     except UserError:
         with contextlib.suppress(OSError):  # only of what was refused before it held something

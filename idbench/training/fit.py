@@ -16,6 +16,7 @@ from idbench.training import save
 from idbench.training.average import Average
 from idbench.training.log import Log
 from idbench.training.loop import Pace, Progress, Values, run
+from idbench.training.stop import Interrupted
 
 CHECKPOINT = "checkpoint.pt"
 FREE = (
@@ -59,7 +60,7 @@ def fit(
         pace: in place of the recipe's own.
 
     Raises:
-        Interrupted: a signal came; the checkpoint is written.
+        Interrupted: at a signal or the time limit, with a checkpoint.
         UserError: a damaged checkpoint, one of another recipe, or a loss that is not finite.
     """
     path, progress = Path(folder) / CHECKPOINT, Progress()
@@ -107,6 +108,11 @@ def fit(
         })
 
     run(progress, pace, log, advance=advance, checkpoint=checkpoint, after=after)
+    if progress.step < pace.steps:
+        raise Interrupted(
+            f"Stopped at step {progress.step} of {pace.steps} by the time limit of "
+            f"{pace.minutes} minutes; raise it and continue with --resume."
+        )
     for module in modules.values():
         module.eval()
     return progress.step

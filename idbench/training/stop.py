@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Interrupted(KeyboardInterrupt):
-    """A training stopped early at a signal, after writing a checkpoint. Exit code 130."""
+    """A training stopped early, after writing a checkpoint. Exit code 130."""
 
 
 class StopSignal:

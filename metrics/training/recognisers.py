@@ -26,6 +26,7 @@ from idbench.metrics.training.data import (
     portraits,
 )
 from idbench.metrics.training.network import DEVICE, train_network, write_entry
+from idbench.statistics import area_under_curve, true_accept_rate
 from idbench.training.loop import Values
 
 
@@ -154,28 +155,6 @@ def detected_crops(
         for points, (s, t, _, _) in zip(landmarks, rows, strict=True)
     ]
     return np.stack(crops), rows
-
-
-def true_accept_rate(
-    genuine: np.ndarray, impostor: np.ndarray, false_accept_rate: float
-) -> tuple[float, float]:
-    """Share of genuine pairs above the threshold that lets this share of impostors through.
-
-    Returns:
-        the rate, and the threshold.
-    """
-    threshold = float(np.quantile(impostor, 1.0 - false_accept_rate))
-    return float(np.mean(genuine > threshold)), threshold
-
-
-def area_under_curve(genuine: np.ndarray, impostor: np.ndarray) -> float:
-    """Probability that a genuine pair is nearer than an impostor pair (Mann-Whitney)."""
-    from scipy.stats import rankdata
-
-    ranks = rankdata(np.concatenate([genuine, impostor]))[: len(genuine)]
-    return float(
-        (ranks.sum() - len(genuine) * (len(genuine) + 1) / 2) / (len(genuine) * len(impostor))
-    )
 
 
 def measure(network: Recogniser, recipe: Mapping[str, Any], cache: Path) -> dict[str, Any]:

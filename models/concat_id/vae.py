@@ -140,8 +140,6 @@ def train(
         recipe, state_dir, {"network": vae}, optimiser, loss_of, resume=resume, average=average,
         rate=lambda step: learning_rate(step, recipe), after=after, pace=pace,
     )
-    if steps < pace.steps:  # the time limit
-        return {"step": steps}
     with average.in_place():
         return _export(recipe, vae, pool, folder, steps, sets)
 

@@ -9,6 +9,7 @@ import torch
 
 from idbench import embedded
 from idbench.embedded import WeightError, entries, load_state, save_entry, weight_path
+from idbench.errors import UserError
 
 
 @pytest.fixture
@@ -39,6 +40,14 @@ def test_bytes_and_states_stand_side_by_side(folder: Path) -> None:
     save("tokenizer.json", b"{}")
     assert weight_path("tokenizer.json").read_bytes() == b"{}"
     assert list(entries()) == ["net", "tokenizer.json"]
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/b", ".", "..", "", ".hidden", "a b", "ä", "a\n"])
+def test_weights_are_only_written_under_plain_names(folder: Path, name: str) -> None:
+    for arguments in ((name, b"x", {}), ("net", b"x", {"file": name or "../x"})):
+        with pytest.raises(UserError, match="is not a name for embedded weights"):
+            save(arguments[0], arguments[1], **arguments[2])
+    assert not list(folder.iterdir()) and not list(folder.parent.glob("x*"))
 
 
 def test_new_measurements_leave_the_weights_as_they_are(folder: Path) -> None:

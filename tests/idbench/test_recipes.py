@@ -20,6 +20,12 @@ def train(recipe, state_dir, resume, evaluate):
 @pytest.fixture
 def recipe(world: World, monkeypatch: pytest.MonkeyPatch) -> Path:
     (world.folder / "my_trainer.py").write_text(TRAINER)
+    package = world.folder / "my_trainer-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: my-trainer\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(
+        "[idbench.trainers]\nmine = my_trainer:train\nbroken = my_trainer:gone\n"
+    )
     monkeypatch.syspath_prepend(str(world.folder))
     path = world.folder / "small.yaml"
     path.write_text("trainer: my_trainer:train\nsteps: 5\n")
@@ -45,15 +51,24 @@ def test_evaluate_trains_nothing(world: World, recipe: Path) -> None:
 
 def test_mistakes_are_one_sentence(world: World, recipe: Path) -> None:
     broken = world.folder / "broken.yaml"
-    broken.write_text("trainer: no.such:train\n")
+    broken.write_text("trainer: my_trainer:gone\n")
+    (world.folder / "foreign.yaml").write_text("trainer: os:system\n")
+    (world.folder / "list.yaml").write_text("trainer: [a:b]\n")
     (world.folder / "empty.yaml").write_text("steps: 3\n")
     (world.folder / "latin.yaml").write_bytes("trainer: é\n".encode("latin-1"))
     for arguments, words in (
         (("train", "arcfase"), "did you mean 'arcface'?"),
         (("train", "gone.yaml"), "The recipe gone.yaml is missing"),
         (("train", "empty.yaml"), "names no trainer"),
-        (("train", "latin.yaml"), "is not text in UTF-8"),
+        (("train", "latin.yaml"), "is not UTF-8 text"),
         (("train", "broken.yaml"), "cannot be loaded"),
+        (("train", "foreign.yaml"), "Unknown trainer of the recipe 'foreign' 'os:system'"),
+        (("train", "list.yaml"), "Unknown trainer of the recipe 'list'"),
+        (("train", "arcface", "--set", "trainer=os:system"), "Unknown trainer"),
+        (("train", "arcface", "--set", "entry=../x"), "Unknown entry of the recipe 'arcface'"),
+        (("train", "arcface", "--set", "entry=arcfase"), "did you mean 'arcface'?"),
+        (("train", "arcface", "--set", "steps=0"), "has steps 0; give a whole number from 1"),
+        (("train", "text_encoder", "--set", "steps=-1"), "has steps -1; give a whole number"),
         (("train", "small.yaml", "--set", "stepps=3"), "did you mean 'steps'?"),
         (("train", "small.yaml", "--resume"), "no state in .training/small to resume"),
     ):

@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from idbench.statistics import (
+    area_under_curve,
     difference,
     estimate,
     holm,
     identity_clusters,
     resampled_means,
     sign_flip,
+    true_accept_rate,
 )
 
 
@@ -167,3 +169,19 @@ def test_resampled_means_draw_whole_clusters() -> None:
     again = resampled_means(values, people, resamples=4000, seed=0)
     np.testing.assert_array_equal(again, means)
     assert resampled_means([None], ["a"], resamples=5).shape == (0,)
+
+
+def test_true_accept_rate() -> None:
+    impostor = np.linspace(-1, 0.5, 10_001)
+    rate, threshold = true_accept_rate(np.array([0.4, 0.49, 0.499, 0.9]), impostor, 1e-3)
+    assert rate == 0.5 and threshold == pytest.approx(0.4985, abs=1e-3)
+
+
+@given(*[st.lists(st.integers(-3, 3), min_size=1, max_size=8) for _ in range(2)])
+def test_the_area_under_the_curve_counts_pairs_and_ties(above: list[int], below: list[int]) -> None:
+    pairs = [(a > b) + 0.5 * (a == b) for a in above for b in below]
+    assert area_under_curve(above, below) == pytest.approx(np.mean(pairs))
+
+
+def test_the_area_under_the_curve_of_nothing_is_unknown() -> None:
+    assert area_under_curve([], [1.0]) is None and area_under_curve([1.0], []) is None

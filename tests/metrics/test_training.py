@@ -1,4 +1,4 @@
-"""Training data from seeds, the loop's resuming, and the measures of the evaluation."""
+"""Training data from seeds, the learning rate, and the measures of the evaluation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from idbench.errors import UserError
+from idbench.metrics.training import network
 from idbench.metrics.training.augment import degrade, face_patch, training_crop
 from idbench.metrics.training.clip import contrastive_loss, recall_at_1
 from idbench.metrics.training.data import (
@@ -16,8 +16,6 @@ from idbench.metrics.training.data import (
     faces_of,
     plan,
 )
-from idbench.metrics.training.loop import learning_rate, train_steps
-from idbench.metrics.training.recognisers import area_under_curve, true_accept_rate
 from idbench.prompts.avatars.scene import EVALUATION_IDENTITIES, Scene
 from idbench.recipes import load_recipe, load_trainer
 
@@ -79,49 +77,15 @@ def test_each_epoch_sees_every_item_once_and_no_epoch_repeats_the_last():
     assert order[:8] != order[8:16]
 
 
-def test_the_learning_rate_warms_up_and_falls():
-    rates = [learning_rate(s, 100, 1.0, 10) for s in range(100)]
-    assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0, abs=1e-3)
-    assert np.argmax(rates) in (9, 10) and rates[-1] < 0.02
-
-
-class _Stop(Exception):
-    pass
-
-
-def _toy(state_dir, resume, stop_at=None, steps=12, rate=0.05):
-    torch.manual_seed(0)
-    model = torch.nn.Linear(3, 1)
-
-    def loss_of(step):
-        if step == stop_at:
-            raise _Stop
-        x = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
-        return (model(x) - x.sum(1, keepdim=True)).square().mean(), {}
-
-    recipe = {"steps": steps, "learning_rate": rate}
-    train_steps(recipe, state_dir, resume, {"model": model}, loss_of)
-    return model.weight.detach().clone()
-
-
-def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
-    expected = _toy(tmp_path / "whole", False)
-    monkeypatch.setattr("idbench.metrics.training.loop.CHECKPOINT_SECONDS", 0.0)
-    with pytest.raises(_Stop):
-        _toy(tmp_path / "cut", False, stop_at=7)
-    torch.testing.assert_close(_toy(tmp_path / "cut", True), expected, rtol=0, atol=0)
-
-
-def test_an_ended_training_goes_on_when_its_recipe_asks_for_more_steps(tmp_path):
-    ended = _toy(tmp_path, False)
-    torch.testing.assert_close(_toy(tmp_path, True), ended, rtol=0, atol=0)
-    assert not torch.equal(_toy(tmp_path, True, steps=20), ended)
-
-
-def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
-    _toy(tmp_path, False)
-    with pytest.raises(UserError, match="another version of this recipe"):
-        _toy(tmp_path, True, rate=0.06)
+def test_the_learning_rate_warms_up_and_falls(monkeypatch, tmp_path):
+    given = {}
+    monkeypatch.setattr(network, "fit", lambda *_, **options: given.update(options))
+    recipe = {"steps": 100, "learning_rate": 2.0, "warmup": 10}
+    network.train_network(recipe, tmp_path, False, {"model": torch.nn.Linear(1, 1)}, None)
+    rates = [given["rate"](step) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.2 * (step + 1) for step in range(10)])
+    waves = [0.01 + 0.495 * (1 + np.cos(np.pi * step / 90)) for step in range(90)]
+    assert rates[10:] == pytest.approx([2.0 * wave for wave in waves])
 
 
 def test_degraded_crops_stay_pictures_of_the_same_face():
@@ -140,16 +104,6 @@ def test_degraded_crops_stay_pictures_of_the_same_face():
     assert len({c.tobytes() for c in crops}) == 8
     for crop in crops:
         np.testing.assert_allclose(crop[16:30, 16:30].mean((0, 1)), (200, 120, 90), atol=30)
-
-
-def test_true_accept_rate_and_area_under_curve():
-    impostor = np.linspace(-1, 0.5, 10_001)
-    genuine = np.array([0.4, 0.49, 0.499, 0.9])
-    rate, threshold = true_accept_rate(genuine, impostor, 1e-3)
-    assert rate == 0.5 and threshold == pytest.approx(0.4985, abs=1e-3)
-    g, i = np.array([0.1, 0.6, 0.7]), np.array([0.0, 0.3, 0.65])
-    pairs = [(a > b) for a in g for b in i]
-    assert area_under_curve(g, i) == pytest.approx(np.mean(pairs))
 
 
 def test_recall_at_1_counts_both_directions_in_groups():
