@@ -1,11 +1,12 @@
-"""The human study: pairs of videos of one sample by two systems, to be judged blind.
+"""The human study: pairs of videos of one sample by two systems, judged blind.
 
     STUDY/study.json         questions, pairs, and which system made which video; never served
-    STUDY/media/CODE         videos and references under codes that tell nothing
+    STUDY/media/CODE         videos and references, under codes that reveal nothing
     STUDY/votes/NAME.json    the answers of one voter, by code
 
-Videos are encoded anew by one encoder: neither their names nor their metadata tell a system. A
-voter sees the pairs in an order of their own, each system as often on the left as on the right.
+Every video is encoded again by the same encoder, so neither its name nor its metadata reveals the
+system. Each voter sees the pairs in an order of their own, with each system equally often on the
+left and on the right.
 """
 
 from __future__ import annotations
@@ -17,15 +18,18 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Self
+
+from pydantic import Field, PrivateAttr, model_validator
 
 from idbench.errors import UserError
-from idbench.files import read_json, sha256_json, write_bytes, write_json
+from idbench.files import sha256_json, write_bytes
 from idbench.records import SampleFile
 from idbench.runs import Run
+from idbench.stored import Part, Stored
 
-SCHEMA = 1
 QUESTIONS = {
     "identity": "In which video does each person look more like their reference picture?",
     "motion_alignment": "In which video do the faces move more as the text asks?",
@@ -38,22 +42,31 @@ TITLES = {
     "motion_naturalness": "Facial motion naturalness",
 }
 REFERENCE_SIZE = 512
-"""Pixels: references are shown no larger."""
+"""Largest side, in pixels, at which references are shown."""
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two videos of one sample. `first` and `second` are codes, the lower system first."""
+class Pair(Part):
+    """Two videos of one sample; the system of `first` comes earlier in the list of systems."""
 
     id: str
     sample: str
-    first: str
-    second: str
+    first: str = Field(description="code of a video")
+    second: str = Field(description="code of a video")
+
+
+class StudySample(Part):
+    """What was asked of all systems."""
+
+    suite_id: str
+    prompt: str
+    category: str
+    identities: list[str]
+    references: list[str] = Field(description="codes of the pictures")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What one voter sees: codes of references and of both videos, and the prompt."""
+    """What a voter sees: the codes of the references and of both videos, and the prompt."""
 
     pair: str
     prompt: str
@@ -62,82 +75,100 @@ class Trial:
     right: str
 
 
-class Study:
-    """A built study folder."""
+class Study(Stored):
+    """STUDY/study.json: a study that was built."""
 
-    def __init__(self, folder: Path, data: Mapping[str, Any]) -> None:
-        self.folder, self.data = Path(folder), data
-        self.id: str = data["id"]
-        self.ties: bool = data["ties"]
-        self.systems: list[str] = data["systems"]
-        self.questions: dict[str, str] = data["questions"]
-        self.samples: dict[str, dict[str, Any]] = data["samples"]
-        self.pairs = [Pair(**p) for p in data["pairs"]]
-        self.by_id = {p.id: p for p in self.pairs}
+    FIX: ClassVar[str] = "restore it, or build the study again"
+
+    id: str
+    seed: int
+    ties: bool = Field(description="whether \"no difference\" is an answer")
+    questions: dict[str, str] = Field(min_length=1)
+    systems: list[str] = Field(min_length=2)
+    samples: dict[str, StudySample]
+    videos: dict[str, int] = Field(description="code -> index of the system")
+    media: dict[str, str] = Field(description="code -> media type")
+    pairs: list[Pair] = Field(min_length=1)
+
+    _folder: Path = PrivateAttr(Path())
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for pair in self.pairs:
+            if pair.sample not in self.samples:
+                raise ValueError(f"pair {pair.id} names an unknown sample")
+            if not {pair.first, pair.second} <= self.videos.keys():
+                raise ValueError(f"pair {pair.id} names an unknown video")
+        shown = {*self.videos, *(c for s in self.samples.values() for c in s.references)}
+        if shown != self.media.keys() or any(Path(code).name != code for code in shown):
+            raise ValueError("the media are not those of the samples and videos")
+        if not all(0 <= system < len(self.systems) for system in self.videos.values()):
+            raise ValueError("a video is of an unknown system")
+        return self
 
     @classmethod
     def open(cls, folder: Path) -> Study:
         """The study in `folder`.
 
         Raises:
-            UserError: none there, or one of a newer idbench.
+            UserError: there is none, or its study.json is damaged or of a newer idbench.
         """
-        folder = Path(folder)
-        if not (folder / "study.json").is_file():
+        path = Path(folder) / "study.json"
+        if not path.is_file():
             raise UserError(f"{folder} holds no study; make one with `idbench study build`.")
-        data = read_json(folder / "study.json")
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            raise UserError(f"{folder} was made by another version of idbench; build it anew.")
-        return cls(folder, data)
+        study = cls.read(path)
+        study._folder = path.parent
+        return study
 
-    def system(self, code: str) -> int:
-        """Index of the system that made a video."""
-        return int(self.data["videos"][code])
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self._folder
+
+    @cached_property
+    def by_id(self) -> dict[str, Pair]:
+        """The pairs by their ids."""
+        return {pair.id: pair for pair in self.pairs}
 
     def trials(self, voter: str) -> list[Trial]:
         """The pairs in this voter's order: random, balanced, and always the same.
 
-        Within the pairs of two systems each stands on the left half of the time (one more at
-        most); two pairs of one sample do not follow one another where it can be avoided.
+        Of the pairs of two systems, each system is on the left in half (plus or minus one); two
+        pairs of one sample do not follow each other where that can be avoided.
         """
-        rng = random.Random(f"{self.data['seed']}/{self.id}/{voter}")
+        rng = random.Random(f"{self.seed}/{self.id}/{voter}")
         trials: list[Trial] = []
         by_systems: dict[tuple[int, int], list[Pair]] = {}
         for pair in self.pairs:
-            by_systems.setdefault((self.system(pair.first), self.system(pair.second)), []).append(
-                pair)
+            systems = self.videos[pair.first], self.videos[pair.second]
+            by_systems.setdefault(systems, []).append(pair)
         for pairs in by_systems.values():
             swapped = [i % 2 == 1 for i in range(len(pairs))]
-            if rng.random() < 0.5:  # of an odd number either may be the one more
+            if rng.random() < 0.5:  # of an odd number, either may have one more
                 swapped = [not s for s in swapped]
             rng.shuffle(swapped)
             for pair, swap in zip(pairs, swapped, strict=True):
                 sample = self.samples[pair.sample]
                 left, right = (pair.second, pair.first) if swap else (pair.first, pair.second)
-                trials.append(Trial(pair.id, sample["prompt"], tuple(sample["references"]),
-                                    left, right))
+                trials.append(Trial(pair.id, sample.prompt, tuple(sample.references), left, right))
         rng.shuffle(trials)
         return _apart(trials, {p.id: p.sample for p in self.pairs})
 
-    def media(self, code: str) -> Path | None:
-        """The file of a code, or None for anything else."""
-        return self.folder / "media" / code if code in self.data["media"] else None
-
-    def kind(self, code: str) -> str:
-        """The media type of a code."""
-        return str(self.data["media"][code])
+    def media_path(self, code: str) -> Path | None:
+        """The file of a code; None for anything else."""
+        return self._folder / "media" / code if code in self.media else None
 
 
 def build(
     runs: Sequence[Run], labels: Sequence[str], folder: Path, *, pairs: int = 100, seed: int = 0,
     ties: bool = False,
 ) -> Study:
-    """Make the study of two or more runs in `folder`, which must not exist yet.
+    """Make the study of two or more runs in the new folder `folder`.
 
     Args:
-        labels: name of each run, for the result; voters never see them.
-        pairs: so many pairs at most that each voter judges, the same number for every two
-            systems, spread over identities and prompt categories.
+        labels: name of each run in the result; voters never see them.
+        pairs: most pairs that a voter judges: the same number for every two systems, spread over
+            identities and prompt categories.
         ties: whether "no difference" is an answer.
 
     Raises:
@@ -151,55 +182,90 @@ def build(
     shared = _shared(runs)
     couples = list(itertools.combinations(range(len(runs)), 2))
     if pairs < len(couples):
-        raise UserError(
-            f"{len(runs)} systems make {len(couples)} kinds of pairs; --pairs must be at least "
-            "that."
-        )
+        raise UserError(f"{len(runs)} systems need --pairs {len(couples)} or more.")
     rng = random.Random(seed)
     order = _spread(shared, rng)
-    chosen = {couple: [order[i % len(order)] for i in range(start, start + count)]
-              for couple, start, count in _shares(couples, len(order), pairs)}
+    count = min(len(order), pairs // len(couples))
+    chosen = {couple: [order[(i * count + k) % len(order)] for k in range(count)]
+              for i, couple in enumerate(couples)}
     used = [k for k in order if any(k in of for of in chosen.values())]
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".study.", dir=folder.parent) as temporary:
         place = Path(temporary) / "study"
-        media: dict[str, str] = {}
-        videos: dict[str, int] = {}
+        media = _Media(place / "media", rng)
         code_of: dict[tuple[str, int], str] = {}
-        samples: dict[str, dict[str, Any]] = {}
-        pictures: dict[bytes, str] = {}
-        for number, key in enumerate(used):
-            records = shared[key]
-            samples[f"s{number}"] = {
-                "suite_id": key, "prompt": records[0].sample.prompt,
-                "category": records[0].sample.category,
-                "identities": list(records[0].sample.identities),
-                "references": [_picture(place, r.image, pictures, media, rng)
-                               for r in records[0].sample.references],
-            }
-            for system, record in enumerate(records):
-                if not any(system in couple and key in of for couple, of in chosen.items()):
-                    continue
-                code = code_of[key, system] = _code(rng, media)
-                _video(place / "media" / code, record)
-                media[code], videos[code] = "video/mp4", system
-        number_of = {sample["suite_id"]: name for name, sample in samples.items()}
-        made = [
-            {"sample": number_of[key], "first": code_of[key, a], "second": code_of[key, b]}
-            for (a, b), keys in chosen.items() for key in keys
-        ]
+        samples: dict[str, StudySample] = {}
+        for key in used:
+            sample = shared[key][0].sample
+            samples[key] = StudySample(
+                suite_id=key, prompt=sample.prompt, category=sample.category,
+                identities=list(sample.identities),
+                references=[media.picture(r.image) for r in sample.references],
+            )
+            for system, record in enumerate(shared[key]):
+                if any(system in couple and key in of for couple, of in chosen.items()):
+                    code_of[key, system] = media.video(record)
+        number = {key: f"s{i}" for i, key in enumerate(used)}
+        made = [(number[key], code_of[key, a], code_of[key, b])
+                for (a, b), keys in chosen.items() for key in keys]
         rng.shuffle(made)
-        data: dict[str, Any] = {
-            "schema": SCHEMA, "seed": seed, "ties": ties, "questions": QUESTIONS,
-            "systems": list(labels), "samples": samples, "videos": videos, "media": media,
-            "pairs": [{"id": f"p{i}", **pair} for i, pair in enumerate(made)],
-        }
-        write_json(place / "study.json", {"id": sha256_json(data)[:16], **data})
+        study = Study(
+            id="", seed=seed, ties=ties, questions=QUESTIONS, systems=list(labels),
+            samples={number[key]: sample for key, sample in samples.items()},
+            videos={code: system for (_, system), code in code_of.items()}, media=media.kinds,
+            pairs=[Pair(id=f"p{i}", sample=sample, first=first, second=second)
+                   for i, (sample, first, second) in enumerate(made)],
+        )
+        study.id = sha256_json(study.model_dump(exclude={"id"}))[:16]
+        study.write(place / "study.json")
         if folder.is_dir():
             folder.rmdir()
         shutil.move(place, folder)
     return Study.open(folder)
+
+
+class _Media:
+    """The files that voters see, under random codes."""
+
+    def __init__(self, folder: Path, rng: random.Random) -> None:
+        self.folder, self.rng = folder, rng
+        self.kinds: dict[str, str] = {}
+        self._pictures: dict[bytes, str] = {}
+
+    def video(self, record: SampleFile) -> str:
+        """The code of a video, encoded again: encoders leave their names in the file."""
+        from idbench.video import read_video, write_video
+
+        assert record.video is not None
+        code = self._code("video/mp4")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_video(self.folder / code, read_video(record.video))
+        return code
+
+    def picture(self, image: Path) -> str:
+        """The code of a reference; equal pictures have one code, whatever their file names."""
+        from PIL import Image
+
+        from idbench.pictures import UnreadablePicture, open_rgb
+
+        try:
+            pixels = open_rgb(image)
+        except UnreadablePicture as error:
+            raise UserError(f"The reference {image} cannot be read; run its run again.") from error
+        pixels.thumbnail((REFERENCE_SIZE, REFERENCE_SIZE), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        pixels.save(buffer, "WEBP", quality=92)
+        data = buffer.getvalue()
+        if data not in self._pictures:
+            code = self._pictures[data] = self._code("image/webp")
+            write_bytes(self.folder / code, data)
+        return self._pictures[data]
+
+    def _code(self, kind: str) -> str:
+        code = f"{self.rng.getrandbits(48):012x}"
+        self.kinds[code] = kind
+        return code
 
 
 def _shared(runs: Sequence[Run]) -> dict[str, list[SampleFile]]:
@@ -208,14 +274,14 @@ def _shared(runs: Sequence[Run]) -> dict[str, list[SampleFile]]:
     shared = {k: [of[k] for of in by_run] for k in by_run[0] if all(k in of for of in by_run)}
     if not shared:
         raise UserError(
-            "These runs share no sample of which all have a video; name runs of one suite and "
+            "These runs share no sample that all have a video of; name runs of one suite and "
             "split."
         )
     return shared
 
 
 def _spread(shared: Mapping[str, Sequence[SampleFile]], rng: random.Random) -> list[str]:
-    """Sample ids so that any beginning holds many identities and categories evenly."""
+    """Sample ids in an order whose every beginning has identities and categories evenly."""
     waiting = list(shared)
     rng.shuffle(waiting)
     seen: dict[str, int] = {}
@@ -234,14 +300,6 @@ def _spread(shared: Mapping[str, Sequence[SampleFile]], rng: random.Random) -> l
     return order
 
 
-def _shares(
-    couples: Sequence[tuple[int, int]], available: int, pairs: int
-) -> list[tuple[tuple[int, int], int, int]]:
-    """For every two systems where its samples begin in the order, and how many it has."""
-    count = min(available, pairs // len(couples))
-    return [(couple, i * count, count) for i, couple in enumerate(couples)]
-
-
 def _apart(trials: list[Trial], sample_of: Mapping[str, str]) -> list[Trial]:
     waiting, order = list(trials), []
     last = None
@@ -251,44 +309,3 @@ def _apart(trials: list[Trial], sample_of: Mapping[str, str]) -> list[Trial]:
         order.append(found)
         last = sample_of[found.pair]
     return order
-
-
-def _code(rng: random.Random, taken: Mapping[str, str]) -> str:
-    while True:
-        code = f"{rng.getrandbits(48):012x}"
-        if code not in taken:
-            return code
-
-
-def _video(path: Path, record: SampleFile) -> None:
-    """The video encoded anew: other systems' encoders leave their names in the file."""
-    from idbench.video import read_video, write_video
-
-    assert record.video is not None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_video(path, read_video(record.video))
-
-
-def _picture(
-    place: Path, image: Path, known: dict[bytes, str], media: dict[str, str], rng: random.Random
-) -> str:
-    """The code of a reference; one picture has one code, whatever its file is called."""
-    from PIL import Image
-
-    from idbench.pictures import UnreadablePicture, open_rgb
-
-    try:
-        pixels = open_rgb(image)
-    except UnreadablePicture as error:
-        raise UserError(
-            f"The reference {image} cannot be read; make its run anew, or take another."
-        ) from error
-    pixels.thumbnail((REFERENCE_SIZE, REFERENCE_SIZE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    pixels.save(buffer, "WEBP", quality=92)
-    data = buffer.getvalue()
-    if data not in known:
-        code = known[data] = _code(rng, media)
-        media[code] = "image/webp"
-        write_bytes(place / "media" / code, data)
-    return known[data]

@@ -41,15 +41,15 @@ def trials(study: Study, voter: str) -> list[dict[str, Any]]:
 
 
 def write(study: Study, voter: str, output: Path) -> None:
-    """One file for one voter: opens from disk, keeps its answers in the browser, gives a file.
+    """One page for one voter: opens from disk, keeps its answers in the browser, offers a file.
 
     Raises:
         UserError: a name that cannot name a voter.
     """
     check_name(voter)
     media = {
-        code: f"data:{study.kind(code)};base64,"
+        code: f"data:{kind};base64,"
         + base64.b64encode((study.folder / "media" / code).read_bytes()).decode("ascii")
-        for code in study.data["media"]
+        for code, kind in study.media.items()
     }
     write_text(output, render(study, voter=voter, trials=trials(study, voter), media=media))

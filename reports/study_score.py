@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from idbench import statistics
 from idbench.errors import UserError
-from idbench.reports import agreement, votes
+from idbench.reports import agreement
 from idbench.reports.study import TITLES, Study
+from idbench.reports.votes import Votes
 from idbench.statistics import Estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -78,120 +81,96 @@ class Result:
     left: float | None
 
 
-@dataclass(frozen=True)
-class _Vote:
-    voter: str
-    pair: str
-    question: str
-    first: int
-    second: int
-    value: float  # 1: the first was preferred, 0: the second, 0.5: a tie
-    cluster: str
-
-
 def score(study: Study, files: Sequence[Path]) -> Result:
     """Read the votes in `files`.
 
     Raises:
         UserError: no votes, a file that does not fit the study, or one voter in two files.
     """
-    names = list(study.samples)
-    clusters = dict(zip(names, statistics.identity_clusters(
-        [study.samples[n]["identities"] for n in names]), strict=True))
-    found: list[_Vote] = []
-    voters: dict[str, int] = {}
-    sides = []
+    read: dict[str, Votes] = {}
     for path in files:
-        voter, entries = votes.read(path, study)
-        if voter in voters:
-            raise UserError(f"{path} holds votes of {voter}, as another file does; name one.")
-        voters[voter] = len(entries)
-        for entry in entries:
-            found.append(_vote(study, voter, entry, clusters))
-            sides.append({"left": 1.0, "right": 0.0, "tie": 0.5}[entry["choice"]])
-    if not found:
+        found = Votes.open(path, study)
+        if found.voter in read:
+            raise UserError(f"{path} holds votes of {found.voter}, as another file does; name one.")
+        read[found.voter] = found
+    table = _table(study, read)
+    if not len(table):
         raise UserError(
             f"{study.folder} has no votes yet; let people vote with `idbench study serve "
             f"{study.folder}`."
         )
-    questions = [q for q in study.questions if any(v.question == q for v in found)]
+    by_question = {q: mine for q in study.questions if len(mine := table[table.question == q])}
     return Result(
-        study.id, tuple(study.systems), voters, len(study.pairs) * len(study.questions),
-        _preferences(study, found, questions),
-        tuple(_agreement(q, [v for v in found if v.question == q]) for q in questions),
-        tuple(s for q in questions
-              for s in _strengths(study, q, [v for v in found if v.question == q])),
-        float(np.mean(sides)),
+        study.id, tuple(study.systems), {name: len(v.votes) for name, v in read.items()},
+        len(study.pairs) * len(study.questions), _preferences(study, by_question),
+        tuple(_agreement(question, mine) for question, mine in by_question.items()),
+        tuple(s for question, mine in by_question.items() for s in _strengths(study, question, mine)),
+        float(table.left.mean()),
     )
 
 
-def _vote(
-    study: Study, voter: str, entry: dict[str, Any], clusters: dict[str, str]
-) -> _Vote:
-    pair = study.by_id[entry["pair"]]
-    chosen = {"left": entry["left"], "right": entry["right"], "tie": None}[entry["choice"]]
-    value = 0.5 if chosen is None else float(chosen == pair.first)
-    return _Vote(voter, pair.id, entry["question"], study.system(pair.first),
-                 study.system(pair.second), value, clusters[pair.sample])
+def _table(study: Study, read: Mapping[str, Votes]) -> pd.DataFrame:
+    """A row a vote. `first`, `second`: systems; `value` and `left`: 1 where the first system or
+    the left video was preferred, 0 where the other, 0.5 for a tie."""
+    import pandas as pd
+
+    clusters = dict(zip(study.samples, statistics.identity_clusters(
+        [sample.identities for sample in study.samples.values()]), strict=True))
+    rows = []
+    for voter, of in read.items():
+        for vote in of.votes:
+            pair = study.by_id[vote.pair]
+            left = {"left": 1.0, "right": 0.0, "tie": 0.5}[vote.choice]
+            rows.append((
+                voter, pair.id, vote.question, study.videos[pair.first], study.videos[pair.second],
+                left if vote.left == pair.first else 1 - left, left, clusters[pair.sample],
+            ))
+    columns = ["voter", "pair", "question", "first", "second", "value", "left", "cluster"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _preferences(
-    study: Study, found: Sequence[_Vote], questions: Sequence[str]
+    study: Study, by_question: Mapping[str, pd.DataFrame]
 ) -> tuple[Preference, ...]:
     rows = []
-    for question in questions:
-        for a, b in itertools.combinations(range(len(study.systems)), 2):
-            mine = [v for v in found if v.question == question and (v.first, v.second) == (a, b)]
-            if not mine:
-                continue
-            values, clusters = [v.value for v in mine], [v.cluster for v in mine]
-            by_voter = {
-                name: float(np.mean([v.value for v in mine if v.voter == name]))
-                for name in dict.fromkeys(v.voter for v in mine)
-            }
+    for question, of in by_question.items():
+        for (a, b), mine in of.groupby(["first", "second"]):
+            values, clusters = mine.value.tolist(), mine.cluster.tolist()
+            by_voter = mine.groupby("voter", sort=False).value.mean()
             rows.append(Preference(
                 question, study.systems[a], study.systems[b],
                 values.count(1.0), values.count(0.5), values.count(0.0),
                 statistics.estimate(values, clusters),
-                statistics.sign_flip([v - 0.5 for v in values], clusters), by_voter,
+                statistics.sign_flip([v - 0.5 for v in values], clusters), by_voter.to_dict(),
             ))
     corrected = statistics.holm([row.p_value for row in rows])
-    return tuple(
-        Preference(**{**{f: getattr(row, f) for f in row.__dataclass_fields__}, "p_value": p})
-        for row, p in zip(rows, corrected, strict=True)
-    )
+    return tuple(replace(row, p_value=p) for row, p in zip(rows, corrected, strict=True))
 
 
-def _agreement(question: str, mine: Sequence[_Vote]) -> Agreement:
-    units: dict[str, list[tuple[int, int] | float | int]] = {}
-    for vote in mine:
-        # Categories are the systems, so that agreement on who wins counts, not on a side.
-        choice = {1.0: vote.first, 0.0: vote.second}.get(vote.value, -1)
-        units.setdefault(vote.pair, []).append(choice)
-    table = agreement.counts(list(units.values()))
+def _agreement(question: str, mine: pd.DataFrame) -> Agreement:
+    # Categories are the systems, so that agreement on who wins counts, not on a side.
+    chosen = mine["first"].where(mine.value == 1, mine.second).where(mine.value != 0.5, -1)
+    table = agreement.counts([of.tolist() for _, of in chosen.groupby(mine.pair, sort=False)])
     return Agreement(question, agreement.raw_agreement(table), agreement.fleiss_kappa(table),
                      agreement.krippendorff_alpha(table), int((table.sum(1) >= 2).sum()))
 
 
-def _strengths(study: Study, question: str, mine: Sequence[_Vote]) -> list[Strength]:
+def _strengths(study: Study, question: str, mine: pd.DataFrame) -> list[Strength]:
     number = len(study.systems)
-    clusters = list(dict.fromkeys(v.cluster for v in mine))
+    codes, clusters = mine.cluster.factorize()
     wins = np.zeros((len(clusters), number, number))
-    for vote in mine:
-        of = wins[clusters.index(vote.cluster)]
-        of[vote.first, vote.second] += vote.value
-        of[vote.second, vote.first] += 1 - vote.value
+    np.add.at(wins, (codes, mine["first"], mine.second), mine.value)
+    np.add.at(wins, (codes, mine.second, mine["first"]), 1 - mine.value)
     logs, low, high = agreement.bradley_terry_interval(wins, 2_000, statistics.SEED)
     order = np.argsort(-logs)
     made = []
     for index, name in enumerate(study.systems):
-        against = [(v.value if v.first == index else 1 - v.value, v.cluster)
-                   for v in mine if index in (v.first, v.second)]
+        against = mine[(mine["first"] == index) | (mine.second == index)]
+        values = against.value.where(against["first"] == index, 1 - against.value)
         bottom, top = (None if np.isnan(x) else float(x) for x in (low[index], high[index]))
         made.append(Strength(
             question, name, int(np.flatnonzero(order == index)[0]) + 1, float(logs[index]),
-            bottom, top,
-            statistics.estimate([v for v, _ in against], [c for _, c in against]),
+            bottom, top, statistics.estimate(values.tolist(), against.cluster.tolist()),
         ))
     return made
 
@@ -206,48 +185,43 @@ def to_json(result: Result) -> str:
 
 def to_markdown(result: Result) -> str:
     """Tables for reading."""
-    import pandas as pd
-
     total = sum(result.voters.values())
-    several = len(result.systems) > 2
     people = ", ".join(f"{name} {count}" for name, count in result.voters.items())
     parts = [
         f"{total} votes of {len(result.voters)} voters ({people}; {result.expected} asked of "
         f"each). The left video was preferred in {_percent(result.left)} of the votes.",
-        pd.DataFrame([
-            {
-                "question": TITLES.get(p.question, p.question), "preferred": p.first,
-                "to": p.second, "rate [95 % interval]": _estimate(p.rate),
-                "won / tie / lost": f"{p.wins} / {p.ties} / {p.losses}",
-                "p (Holm)": "–" if p.p_value is None else f"{p.p_value:.3f}",
-                "by voter": ", ".join(_percent(v) for v in p.by_voter.values()),
-            } for p in result.preferences
-        ]).to_markdown(index=False),
+        _rows([{
+            "question": TITLES.get(p.question, p.question), "preferred": p.first,
+            "to": p.second, "rate [95 % interval]": _estimate(p.rate),
+            "won / tie / lost": f"{p.wins} / {p.ties} / {p.losses}",
+            "p (Holm)": "–" if p.p_value is None else f"{p.p_value:.3f}",
+            "by voter": ", ".join(_percent(v) for v in p.by_voter.values()),
+        } for p in result.preferences]),
         "Rate: share of votes, a tie as half; interval and p-value over identities, of these "
         "voters.",
-        pd.DataFrame([
-            {
-                "question": TITLES.get(a.question, a.question),
-                "votes that agree": _percent(a.raw), "Fleiss' kappa": _plain(a.fleiss_kappa),
-                "Krippendorff's alpha": _plain(a.krippendorff_alpha),
-                "pairs with two votes or more": a.pairs,
-            } for a in result.agreements
-        ]).to_markdown(index=False),
+        _rows([{
+            "question": TITLES.get(a.question, a.question),
+            "votes that agree": _percent(a.raw), "Fleiss' kappa": _plain(a.fleiss_kappa),
+            "Krippendorff's alpha": _plain(a.krippendorff_alpha),
+            "pairs with two votes or more": a.pairs,
+        } for a in result.agreements]),
     ]
-    if several:
-        parts.append(pd.DataFrame([
-            {
-                "question": TITLES.get(s.question, s.question), "rank": s.rank,
-                "system": s.system, "won of all [95 % interval]": _estimate(s.share),
-                "Bradley-Terry log strength [95 % interval]": f"{s.strength:.2f}" + (
-                    "" if s.low is None else f" [{s.low:.2f}, {s.high:.2f}]"),
-            } for s in sorted(result.strengths, key=lambda s: (_place(result, s), s.rank))
-        ]).to_markdown(index=False))
+    if len(result.systems) > 2:
+        questions = [a.question for a in result.agreements]
+        ranked = sorted(result.strengths, key=lambda s: (questions.index(s.question), s.rank))
+        parts.append(_rows([{
+            "question": TITLES.get(s.question, s.question), "rank": s.rank,
+            "system": s.system, "won of all [95 % interval]": _estimate(s.share),
+            "Bradley-Terry log strength [95 % interval]": f"{s.strength:.2f}" + (
+                "" if s.low is None else f" [{s.low:.2f}, {s.high:.2f}]"),
+        } for s in ranked]))
     return "\n\n".join(parts)
 
 
-def _place(result: Result, of: Strength) -> int:
-    return [a.question for a in result.agreements].index(of.question)
+def _rows(rows: list[dict[str, object]]) -> str:
+    import pandas as pd
+
+    return pd.DataFrame(rows).to_markdown(index=False)
 
 
 def _percent(value: float | None) -> str:

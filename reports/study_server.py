@@ -57,7 +57,7 @@ class StudyServer(ThreadingHTTPServer):
 
     def _of(self, voter: str) -> Votes:
         if voter not in self._votes:
-            self._votes[voter] = Votes(self.study, voter)
+            self._votes[voter] = Votes.of(self.study, voter)
         return self._votes[voter]
 
 
@@ -81,11 +81,11 @@ class _Handler(BaseHTTPRequestHandler):
                 self._failed(error)
         elif url.path.startswith("/media/"):
             code = url.path.removeprefix("/media/")
-            path = self.server.study.media(code)
+            path = self.server.study.media_path(code)
             if path is None or not path.is_file():
                 self._json(404, {"problem": "unknown"})
             else:
-                self._send(200, self.server.study.kind(code), path.read_bytes())
+                self._send(200, self.server.study.media[code], path.read_bytes())
         else:
             self._json(404, {"problem": "unknown"})
 

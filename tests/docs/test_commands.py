@@ -123,7 +123,7 @@ def vote(study: Path) -> None:
     from idbench.reports.votes import Votes
 
     opened = Study.open(study)
-    votes = Votes(opened, "anna")
+    votes = Votes.of(opened, "anna")
     for trial in opened.trials("anna"):
         for question in opened.questions:
             votes.put({"pair": trial.pair, "question": question, "choice": "left"})

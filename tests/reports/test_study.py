@@ -16,7 +16,7 @@ import pytest
 from report_runs import make_run
 
 from idbench.errors import UserError
-from idbench.reports import votes
+from idbench.reports.votes import Votes, check_name
 from idbench.reports.study import QUESTIONS, Study, build
 from idbench.reports.study_page import render, write
 from idbench.reports.study_server import HOST, StudyServer
@@ -67,15 +67,15 @@ def _ask(server: StudyServer, method: str, path: str, body: Any = None, **header
 
 def answer(study: Study, voter: str, prefers: Any) -> Path:
     """Votes of a made-up voter: `prefers(question, first system, second system)` -> choice."""
-    kept = votes.Votes(study, voter)
+    kept = Votes.of(study, voter)
     for trial in study.trials(voter):
         for question in study.questions:
-            wanted = prefers(question, study.system(trial.left), study.system(trial.right))
+            wanted = prefers(question, study.videos[trial.left], study.videos[trial.right])
             if wanted is not None:
                 side = wanted if wanted == "tie" else (
-                    "left" if study.system(trial.left) == wanted else "right")
+                    "left" if study.videos[trial.left] == wanted else "right")
                 kept.put({"pair": trial.pair, "question": question, "choice": side, "seconds": 1})
-    return kept.path
+    return kept._path
 
 
 # -- building
@@ -87,8 +87,8 @@ def test_pairs_are_of_one_sample_and_only_where_all_have_a_video(
     study = build_study(runs[:2], tmp_path / "st")
     assert len(study.pairs) == 6  # of one sample the first run has no video
     for pair in study.pairs:
-        assert (study.system(pair.first), study.system(pair.second)) == (0, 1)
-        key = study.samples[pair.sample]["suite_id"]
+        assert (study.videos[pair.first], study.videos[pair.second]) == (0, 1)
+        key = study.samples[pair.sample].suite_id
         for code, run in ((pair.first, runs[0]), (pair.second, runs[1])):
             record = next(r for r in run.records() if r.suite_id == key)
             shown = read_video(study.folder / "media" / code).frames.astype(float)
@@ -99,12 +99,12 @@ def test_every_two_systems_meet_equally_often_within_the_limit(
     runs: list[Run], tmp_path: Path
 ) -> None:
     study = build_study(runs, tmp_path / "st", pairs=10)
-    met = collections.Counter((study.system(p.first), study.system(p.second))
+    met = collections.Counter((study.videos[p.first], study.videos[p.second])
                               for p in study.pairs)
     assert met == {(0, 1): 3, (0, 2): 3, (1, 2): 3}
     used = {c for p in study.pairs for c in (p.first, p.second)}
-    assert used == set(study.data["videos"])  # nothing is there that nobody sees
-    with pytest.raises(UserError, match="--pairs must be at least"):
+    assert used == set(study.videos)  # nothing is there that nobody sees
+    with pytest.raises(UserError, match="need --pairs 3 or more"):
         build_study(runs, tmp_path / "other", pairs=2)
 
 
@@ -113,8 +113,8 @@ def test_the_limit_keeps_identities_and_categories_even(tmp_path: Path) -> None:
                               identity_names=["a", "b", "c"], categories=("x", "y")))
             for i, n in enumerate("pq")]
     study = build_study(pair, tmp_path / "st", pairs=6)
-    people = collections.Counter(s["identities"][0] for s in study.samples.values())
-    kinds = collections.Counter(s["category"] for s in study.samples.values())
+    people = collections.Counter(s.identities[0] for s in study.samples.values())
+    kinds = collections.Counter(s.category for s in study.samples.values())
     assert people == {"a": 2, "b": 2, "c": 2} and kinds == {"x": 3, "y": 3}
 
 
@@ -129,7 +129,7 @@ def test_orders_are_balanced_seeded_and_differ_between_voters(
     for name, trials in orders.items():
         assert trials == study.trials(name) == Study.open(study.folder).trials(name)
         assert sorted(t.pair for t in trials) == sorted(p.id for p in study.pairs)
-        left = collections.Counter((study.system(t.left), study.system(t.right)) for t in trials)
+        left = collections.Counter((study.videos[t.left], study.videos[t.right]) for t in trials)
         lefts.update(left)
         for a, b in ((0, 1), (0, 2), (1, 2)):
             assert left[a, b] == left[b, a] == 3
@@ -138,7 +138,7 @@ def test_orders_are_balanced_seeded_and_differ_between_voters(
         assert sum(follows) <= 1
     again = build_study(runs, tmp_path / "again", seed=3)
     other = build_study(runs, tmp_path / "other", seed=4)
-    assert again.data == study.data and other.data["pairs"] != study.data["pairs"]
+    assert again == study and other.pairs != study.pairs
 
 
 @pytest.mark.parametrize("case", ["one run", "taken", "nothing shared"])
@@ -193,7 +193,7 @@ def test_one_video_has_one_code_and_codes_of_a_system_have_nothing_in_common(
     runs: list[Run], tmp_path: Path
 ) -> None:
     study = build_study(runs[:2], tmp_path / "st")
-    of = [sorted(c for c, s in study.data["videos"].items() if s == i) for i in (0, 1)]
+    of = [sorted(c for c, s in study.videos.items() if s == i) for i in (0, 1)]
     assert all(len(c) == 12 and set(c) <= set("0123456789abcdef") for c in of[0] + of[1])
     both = sorted(of[0] + of[1])
     assert both != of[0] + of[1] and both != of[1] + of[0]  # no block of codes is one system
@@ -215,7 +215,7 @@ def test_only_this_machine_and_this_page_are_answered(runs: list[Run], tmp_path:
         assert _ask(server, "POST", "/vote", "x" * 5000)[0] == 413
         assert not (study.folder / "votes").exists()
         assert _ask(server, "POST", "/vote", vote)[0] == 200
-        assert votes.Votes(study, "anna").answers == {pair: {question: "left"}}
+        assert Votes.of(study, "anna").answers == {pair: {question: "left"}}
         status, _, body = _ask(server, "GET", "/state?voter=anna")
         assert status == 200 and json.loads(body)["answers"] == {pair: {question: "left"}}
 
@@ -239,10 +239,10 @@ def test_a_failed_write_keeps_the_answers_that_were_there(
     runs: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = build_study(runs[:2], tmp_path / "st")
-    kept = votes.Votes(study, "anna")
+    kept = Votes.of(study, "anna")
     vote = {"question": "identity", "choice": "left", "seconds": 1}
     kept.put({**vote, "pair": "p0"})
-    before = kept.path.read_bytes()
+    before = kept._path.read_bytes()
 
     def broken(*_: Any) -> None:
         raise OSError("no")
@@ -250,8 +250,8 @@ def test_a_failed_write_keeps_the_answers_that_were_there(
     monkeypatch.setattr("os.replace", broken)
     with pytest.raises(OSError):
         kept.put({**vote, "pair": "p1"})
-    assert kept.path.read_bytes() == before and set(kept.answers) == {"p0"}
-    assert [p.name for p in kept.path.parent.iterdir()] == ["anna.json"]
+    assert kept._path.read_bytes() == before and set(kept.answers) == {"p0"}
+    assert [p.name for p in kept._path.parent.iterdir()] == ["anna.json"]
 
 
 def test_what_a_full_disk_says_is_not_for_voters(
@@ -274,12 +274,12 @@ def test_what_a_full_disk_says_is_not_for_voters(
 
 def test_answers_can_be_changed_and_taken_back(runs: list[Run], tmp_path: Path) -> None:
     study = build_study(runs[:2], tmp_path / "st", ties=True)
-    kept = votes.Votes(study, "anna")
+    kept = Votes.of(study, "anna")
     for choice in ("left", "tie"):
         kept.put({"pair": "p0", "question": "identity", "choice": choice, "seconds": 1})
-    assert votes.Votes(study, "anna").answers == {"p0": {"identity": "tie"}}
+    assert Votes.of(study, "anna").answers == {"p0": {"identity": "tie"}}
     kept.put({"pair": "p0", "question": "identity", "choice": None})
-    assert votes.Votes(study, "anna").answers == {}
+    assert Votes.of(study, "anna").answers == {}
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a b", "x" * 41, "ü", ".hidden", "a/b"])
@@ -287,7 +287,7 @@ def test_names_that_are_no_file_names_are_refused(
     name: str, runs: list[Run], tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="cannot name a voter"):
-        votes.check_name(name)
+        check_name(name)
 
 
 def test_hostile_prompts_stay_text(tmp_path: Path) -> None:

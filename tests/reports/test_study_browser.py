@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from report_runs import make_run
 
-from idbench.reports import study_score, votes
+from idbench.reports import study_score
 from idbench.reports.study import Study, build
 from idbench.reports.study_page import write
+from idbench.reports.votes import Votes
 from idbench.runs import Run
 
 from .browser import Browser, why_not
@@ -63,7 +64,7 @@ def test_a_voter_votes_by_keyboard_pauses_and_goes_on(browser: Browser, study: S
             "Pair 2 of 3, question 2 of 3")
         assert browser.js("document.querySelector('progress').value") == 4
         # On disk at once; closing the page loses nothing.
-        answers = votes.Votes(study, "anna").answers
+        answers = Votes.of(study, "anna").answers
         assert [len(answers[t.pair]) for t in study.trials("anna")[:2]] == [3, 1]
         browser.open(server.address + "?voter=anna")
         browser.run("document.querySelector('form button').click()")
@@ -92,11 +93,11 @@ def test_an_answer_can_be_taken_back_and_a_held_key_votes_once(
         browser.press(BACKSPACE)
         browser.wait(f"{PLACE} === '0 1'")
         first = study.trials("ben")[0].pair
-        assert votes.Votes(study, "ben").answers == {first: {"identity": "left"}}
+        assert Votes.of(study, "ben").answers == {first: {"identity": "left"}}
         _vote(browser, study, "ben", 2, lambda _: 0)
         browser.press(BACKSPACE)  # back over the edge of a pair shows that pair again
         browser.wait(f"{PLACE} === '0 2'")
-        assert len(votes.Votes(study, "ben").answers[first]) == 2
+        assert len(Votes.of(study, "ben").answers[first]) == 2
 
 
 def test_both_videos_play_and_the_page_tells_nothing(browser: Browser, study: Study) -> None:

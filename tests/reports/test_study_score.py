@@ -91,7 +91,7 @@ def test_votes_that_do_not_fit_are_refused(runs: list[Run], tmp_path: Path) -> N
         ({"study": "0" * 16}, "another study"),
         ({"votes": data["votes"] + data["votes"][:1]}, "fits no pair"),
         ({"votes": [{**data["votes"][0], "left": "x"}]}, "fits no pair"),
-        ({"votes": "none"}, "holds no votes"),
+        ({"votes": "none"}, "field 'votes' is wrong"),
     ):
         write_json(copy, {**data, **change})
         with pytest.raises(UserError, match=says):
