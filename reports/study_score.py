@@ -104,7 +104,8 @@ def score(study: Study, files: Sequence[Path]) -> Result:
         study.id, tuple(study.systems), {name: len(v.votes) for name, v in read.items()},
         len(study.pairs) * len(study.questions), _preferences(study, by_question),
         tuple(_agreement(question, mine) for question, mine in by_question.items()),
-        tuple(s for question, mine in by_question.items() for s in _strengths(study, question, mine)),
+        tuple(s for question, mine in by_question.items()
+              for s in _strengths(study, question, mine)),
         float(table.left.mean()),
     )
 

@@ -36,12 +36,12 @@ def build(run: tuple[Path, ...], output: Path, pairs: int, ties: bool, seed: int
     """Make a study in a new folder, of samples that all RUNs have a video of."""
     from idbench.files import saying_disk_full
     from idbench.reports import series
-    from idbench.reports import study as studies
+    from idbench.reports.study_build import build as build_study
     from idbench.runs import Run
 
     runs = [Run.open(folder) for folder in run]
     with saying_disk_full(output):
-        made = studies.build(runs, series.labels(runs), output, pairs=pairs, seed=seed, ties=ties)
+        made = build_study(runs, series.labels(runs), output, pairs=pairs, seed=seed, ties=ties)
     click.echo(
         f"Study: {output}: {len(made.pairs)} pairs of {len(made.samples)} samples by "
         f"{len(made.systems)} systems. Vote with: idbench study serve {output}"
