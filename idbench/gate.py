@@ -24,7 +24,7 @@ from idbench.measurements import (
     metric_weight_differences,
 )
 from idbench.names import unknown
-from idbench.reports.tables import HIDDEN
+from idbench.reports.tables import shown
 from idbench.statistics import RESAMPLES, difference, identity_clusters
 
 TOLERANCE = 0.01
@@ -131,7 +131,7 @@ def check(
 
 def judged(reference: Measurement) -> list[str]:
     """The metrics that are judged unless others are named: those that tables show."""
-    return [name for name in reference.metrics if name not in HIDDEN]
+    return [name for name in reference.metrics if shown(name)]
 
 
 def _settings(run: Measurement, reference: Measurement, allow: Collection[str]) -> list[Check]:

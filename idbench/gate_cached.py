@@ -120,8 +120,7 @@ def _score(
 ) -> tuple[dict[str, dict[str, float | None]], Iterable[str]]:
     """Sample -> metric -> value of the whole video, and the files of `folder` that were read."""
     from idbench.metrics.cache import EmbeddingCache
-    from idbench.metrics.pixels import PixelMetric
-    from idbench.metrics.score import Item, Scorer
+    from idbench.metrics.score import Scorer
     from idbench.registry import METRICS
     from idbench.video import Clip
 
@@ -150,7 +149,7 @@ def _score(
     scorer = Scorer(_protocol(content["scoring"]), folder / "embeddings", metrics=metrics)
     names = [m.name for m in scorer.metrics]
     # There are no pixels here: what needs them stays without a value.
-    scorer.metrics = tuple(m for m in scorer.metrics if not isinstance(m, PixelMetric))
+    scorer.metrics = tuple(m for m in scorer.metrics if not m.needs_pixels)
     scorer.embedder.cache = Strict(folder / "embeddings")
     values: dict[str, dict[str, float | None]] = {}
     for data in content["samples"]:
@@ -158,14 +157,11 @@ def _score(
         of_sample: dict[str, float | None] = dict.fromkeys(names)
         if data["shape"] is not None:
             # Without frames: what they showed is in the embeddings.
-            clip = Clip(data["shape"][0], 1.0, {})
-            rows = scorer.rows(Item(sample, data["video_sha256"], clip))
+            rows = scorer.rows(sample, Clip(data["shape"][0], 1.0, {}, data["video_sha256"]))
             of_sample |= {
                 row.metric: row.value for row in rows
                 if row.identity is None and row.frame is None
             }
-            if not sample.prompt and "viclip" in of_sample:
-                of_sample["viclip"] = None  # nothing to compare the video with, as in a run
         values[sample.id] = of_sample
     return values, used
 

@@ -13,9 +13,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from idbench.errors import UserError
+from idbench.files import sha256_json, sha256_once
 from idbench.names import unknown
 from idbench.types import Model
 
@@ -43,6 +45,9 @@ class Registry:
         kind: the word for one entry in messages, such as "model".
         group: the entry-point group that other packages use.
         builtin: name -> "module:attribute" of what idbench itself has.
+
+    Attributes:
+        builtin: the names of those, in the order given.
     """
 
     def __init__(self, kind: str, group: str, builtin: Mapping[str, str]) -> None:
@@ -50,6 +55,7 @@ class Registry:
 
         self.kind = kind
         self.group = group
+        self.builtin = tuple(builtin)
         self._known: tuple[Any, dict[str, Target]] | None = None
         self._builtin = {
             name: Target(address, "idbench", __version__) for name, address in builtin.items()
@@ -121,32 +127,46 @@ METRICS = Registry(
         "cursim": "idbench.metrics.cursim:METRIC",
         "viclip": "idbench.metrics.viclip:METRIC",
         "clipdist": "idbench.metrics.clipdist:METRIC",
-        "face_coverage": "idbench.metrics.people:FACE_COVERAGE",
-        "own_minus_other": "idbench.metrics.people:OWN_MINUS_OTHER",
-        "order": "idbench.metrics.people:ORDER",
-        "swap_rate": "idbench.metrics.people:SWAP_RATE",
         "own_minus_other_by_order": "idbench.metrics.people:OWN_MINUS_OTHER_BY_ORDER",
+        "order": "idbench.metrics.people:ORDER",
+        "face_coverage": "idbench.metrics.people:FACE_COVERAGE",
         "not_measured": "idbench.metrics.people:NOT_MEASURED",
+        "own_minus_other": "idbench.metrics.people:OWN_MINUS_OTHER",
+        "swap_rate": "idbench.metrics.people:SWAP_RATE",
         "identity_slope": "idbench.metrics.drift:SLOPE",
         "identity_worst": "idbench.metrics.drift:WORST",
-        "motion": "idbench.metrics.motion:METRIC",
-        "temporal_consistency": "idbench.metrics.temporal:CONSISTENCY",
-        "share_read": "idbench.metrics.temporal:SHARE_READ",
-        "garment_similarity": "idbench.metrics.subjects:GARMENT",
-        "background_similarity": "idbench.metrics.subjects:BACKGROUND",
         "attribute_accuracy": "idbench.metrics.attributes:ACCURACY",
-        "expression_accuracy": "idbench.metrics.attributes:EXPRESSION",
-        "head_motion_accuracy": "idbench.metrics.attributes:MOTION",
-        "garment_accuracy": "idbench.metrics.attributes:GARMENT",
         "background_accuracy": "idbench.metrics.attributes:BACKGROUND",
+        "background_similarity": "idbench.metrics.subjects:BACKGROUND",
+        "expression_accuracy": "idbench.metrics.attributes:EXPRESSION",
+        "garment_accuracy": "idbench.metrics.attributes:GARMENT",
+        "garment_similarity": "idbench.metrics.subjects:GARMENT",
+        "head_motion_accuracy": "idbench.metrics.attributes:MOTION",
+        "motion": "idbench.metrics.motion:METRIC",
+        "share_read": "idbench.metrics.temporal:SHARE_READ",
+        "temporal_consistency": "idbench.metrics.temporal:CONSISTENCY",
     },
 )
-BEYOND = frozenset({
-    "motion", "temporal_consistency", "share_read", "garment_similarity",
-    "background_similarity", "attribute_accuracy", "expression_accuracy", "head_motion_accuracy",
-    "garment_accuracy", "background_accuracy",
-})
-"""Metrics beyond the paper's tables: computed only when they are named."""
+"""Columns of tables stand in this order; metrics of other packages follow."""
+
+
+def metric_version(name: str) -> str:
+    """What computes a metric: package and version, revision, and a plugin's source code.
+
+    The revision is left out while it is "1", so that scores of earlier versions stay valid. The
+    source is the sha256 of the modules of the metric and of its function.
+    """
+    target, metric = METRICS.target(name), METRICS.load(name)
+    text = f"{target.distribution} {target.version}"
+    if metric.revision != "1":
+        text += f" revision {metric.revision}"
+    if target.distribution != "idbench":
+        function = getattr(metric.scores, "func", metric.scores)  # of a functools.partial
+        modules = {target.address.partition(":")[0], getattr(function, "__module__", "")}
+        files = sorted(str(getattr(sys.modules.get(m), "__file__", None)) for m in modules)
+        digests = [sha256_once(Path(file)) for file in files if Path(file).is_file()]
+        text += f" source {sha256_json(digests)}"
+    return text
 
 
 def split_variant(name: str) -> tuple[str, str | None]:

@@ -14,7 +14,7 @@ from idbench import embedded
 from idbench.errors import UserError
 from idbench.files import sha256_json
 from idbench.measurements import metric_weight_differences
-from idbench.registry import BEYOND, METRICS
+from idbench.registry import METRICS, metric_version
 from idbench.runs import Run
 
 if TYPE_CHECKING:
@@ -56,22 +56,10 @@ class Scoring:
                 protocol does not define, or weights that are missing.
         """
         from idbench.metrics.networks.sources import parse
-        from idbench.metrics.protocols import defined, get_protocol
+        from idbench.metrics.protocols import choose_metrics, get_protocol
 
-        sources = parse(weights)
         found = get_protocol(protocol)
-        added = [name[1:] for name in metrics if name.startswith("+")]
-        only = [name for name in metrics if not name.startswith("+")]
-        for name in [*only, *added]:
-            METRICS.target(name)
-            if not found.defines(name):
-                raise UserError(
-                    f"The protocol {found.name} does not define {name}; it defines "
-                    f"{', '.join(defined(found, METRICS.targets()))}."
-                )
-        usual = [name for name in METRICS.targets() if name not in BEYOND]
-        chosen = dict.fromkeys([*(only or usual), *added])
-        return cls(found, defined(found, chosen), tuple(weights), sources)
+        return cls(found, choose_metrics(found, metrics), tuple(weights), parse(weights))
 
     @cached_property
     def key(self) -> dict[str, Any]:
@@ -125,8 +113,9 @@ def scoring_key(
     if sources is None:
         sources = weights.parse()
     there = embedded.entries()
-    targets = {name: METRICS.target(name) for name in metrics}
-    besides = {k: v for name in metrics for k, v in METRICS.load(name).weights().items()}
+    besides: dict[str, str] = {}
+    for name in metrics:
+        besides |= METRICS.load(name).weight_hashes(sources)
     return {
         "protocol": dict(protocol),
         "weights": {
@@ -135,7 +124,7 @@ def scoring_key(
         },
         **({"metric_weights": dict(sorted(besides.items()))} if besides else {}),
         "detector": _detector(protocol, sources),
-        "metrics": {n: f"{t.distribution} {t.version}" for n, t in sorted(targets.items())},
+        "metrics": {name: metric_version(name) for name in sorted(metrics)},
     }
 
 

@@ -28,8 +28,6 @@ from idbench.video import Clip, UnreadableVideo, write_video
 if TYPE_CHECKING:
     from idbench.metrics.score import Scorer
 
-PEOPLE_METRICS = ("own_minus_other", "own_minus_other_by_order", "order", "swap_rate")
-"""Metrics that only a sample of several people has."""
 WINDOW = 8
 """Videos that are scored at once; as many more are decoded ahead."""
 WINDOW_BYTES = 256_000_000
@@ -229,12 +227,7 @@ def _score_window(
     run: Run, window: Sequence[tuple[SampleFile, Opened]], scorer: Scorer, scoring: Scoring
 ) -> list[ScoresFile]:
     """The scores of each record of a window, in its order."""
-    from idbench.metrics.score import Item
-
-    items = [
-        Item(record.sample, str(record.video_sha256), opened) for record, opened in window
-        if isinstance(opened, Clip)
-    ]
+    items = [(record.sample, opened) for record, opened in window if isinstance(opened, Clip)]
     before = dict(scorer.timings)
     with run.timings.phase("score"):
         scored = iter(scorer.score_all(items))
@@ -259,10 +252,8 @@ def _score_window(
 
 
 def missing(sample: Sample, metrics: Sequence[str], reason: str) -> list[Score]:
-    """A row of each metric that the sample would have, all with the same reason."""
-    alone = len(sample.identities) < 2
-    names = [name for name in metrics if not (alone and name in PEOPLE_METRICS)]
-    return [Score(sample.id, name, None, None, None, reason) for name in names]
+    """A row of each metric that applies to the sample, all with the same reason."""
+    return [row for name in metrics for row in METRICS.load(name).unscored(sample, reason)]
 
 
 def _phases(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any
 
 from idbench.errors import UserError
+
+
+def choose(asked: Sequence[str], usual: Iterable[str]) -> list[str]:
+    """What `--metric` means: only the NAMEs, or the `usual` ones, and every +NAME in addition."""
+    only = [name for name in asked if not name.startswith("+")]
+    return list(dict.fromkeys([*(only or usual), *(n[1:] for n in asked if n.startswith("+"))]))
 
 
 def whole(name: str, value: Any) -> int:

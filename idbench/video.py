@@ -82,11 +82,13 @@ class Clip:
         count: number of frames that the whole video has.
         fps: frames a second.
         frames: by index, uint8 RGB (h, w, 3) each; an array (count, h, w, 3) has all of them.
+        sha256: of the video file.
     """
 
     count: int
     fps: float
     frames: Mapping[int, np.ndarray] | np.ndarray
+    sha256: str = ""
 
     def take(self, indices: Sequence[int]) -> np.ndarray:
         """uint8 RGB (len(indices), h, w, 3) of frames that are in memory, at least one."""

@@ -33,5 +33,6 @@ METRIC = Metric(
         "Deng et al., ArcFace (arXiv 1801.07698); evaluation as in ConsisID (arXiv 2411.17440)"
     ),
     scores=scores,
-    networks=("arcface",),
+    shown="headline",
+    about="identity",
 )

@@ -6,7 +6,7 @@ closed vocabulary of avatar scenes:
 
 - head motion: from the five landmarks of the person's matched faces over time (`head_motion`);
 - expression: a linear classifier on the aligned crop (`expression`), mean over frames;
-- background: the embedded CLIP as zero-shot, the mean embedding of the sampled frames against
+- background: CLIP as zero-shot, the mean embedding of the sampled frames against
   the mean embedding of sentences that name each background;
 - colour of the garment: the same, of the part of the frame that is nearest to the person. Pattern
   and emblem are not read: the embedded CLIP is too weak for them.
@@ -19,20 +19,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from idbench import embedded
 from idbench.metrics import expression
-from idbench.metrics.base import Embeddings, make_score
+from idbench.metrics.base import Embeddings, Metric, make_score
 from idbench.metrics.faces.align import align_crops
 from idbench.metrics.head_motion import read_motion
-from idbench.metrics.pixels import PixelMetric, no_scores
-from idbench.metrics.subjects import clip
 from idbench.prompts import phrases
 from idbench.prompts.avatars.scene import BACKGROUNDS, EXPRESSIONS, GARMENT_COLOURS
-from idbench.types import Score
+from idbench.types import Sample, Score
+
+if TYPE_CHECKING:
+    from idbench.metrics.networks.clip import ClipEmbedder
 
 ATTRIBUTES = ("expression", "motion", "garment", "background")
 
@@ -54,16 +55,16 @@ def sentences(attribute: str) -> dict[str, list[str]]:
 
 
 @cache
-def _classes(attribute: str) -> tuple[tuple[str, ...], np.ndarray]:
+def _classes(attribute: str, clip: ClipEmbedder) -> tuple[tuple[str, ...], np.ndarray]:
     """Values of an attribute and the mean embedding (values, d) of their sentences, length 1."""
     said = sentences(attribute)
-    means = np.stack([clip().texts(texts).mean(0) for texts in said.values()])
+    means = np.stack([clip.texts(texts).mean(0) for texts in said.values()])
     return tuple(said), means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
-def zero_shot(attribute: str, vectors: np.ndarray) -> str:
+def zero_shot(attribute: str, vectors: np.ndarray, clip: ClipEmbedder) -> str:
     """The value of `attribute` nearest to the mean of CLIP's frame embeddings (n, d)."""
-    values, texts = _classes(attribute)
+    values, texts = _classes(attribute, clip)
     return values[int(np.argmax(texts @ np.asarray(vectors).mean(0)))]
 
 
@@ -77,7 +78,7 @@ def nearest_columns(width: int, boxes: np.ndarray, face: int) -> slice:
 
 
 def read_attributes(
-    embeddings: Embeddings, frames: np.ndarray, person: int, wanted: Sequence[str]
+    embeddings: Embeddings, person: int, wanted: Sequence[str]
 ) -> dict[str, str | None]:
     """What the video shows of a person (index of the reference), for each of `wanted`.
 
@@ -88,7 +89,7 @@ def read_attributes(
         if (face := match.face_of_reference[person]) is not None
     ]
     read: dict[str, str | None] = dict.fromkeys(wanted)
-    picture = embeddings.protocol.clip_picture
+    frames, picture = embeddings.pixels, embeddings.protocol.clip_picture
     if "motion" in wanted:
         marks = np.full((len(embeddings.frames), 5, 2), np.nan)
         for k, face in found:
@@ -102,17 +103,18 @@ def read_attributes(
         scores = expression.logits(expression.features(np.stack(crops))).mean(0)
         read["expression"] = EXPRESSIONS[int(np.argmax(scores))]
     if "garment" in wanted and found:
-        parts = []
+        parts, clip = [], embeddings.network("clip")
         for k, face in found:
             frame = frames[embeddings.frames[k]]
             columns = nearest_columns(frame.shape[1], embeddings.faces[k].boxes, face)
             part = frame[:, columns]
             if min(part.shape[:2]):
-                parts.append(clip().pictures(np.ascontiguousarray(part)[None], picture)[0])
-        read["garment"] = zero_shot("garment", np.stack(parts)) if parts else None
+                parts.append(clip.pictures(np.ascontiguousarray(part)[None], picture)[0])
+        read["garment"] = zero_shot("garment", np.stack(parts), clip) if parts else None
     if "background" in wanted:
-        sampled = frames[list(embeddings.frames)]
-        read["background"] = zero_shot("background", clip().pictures(sampled, picture))
+        clip = embeddings.network("clip")
+        vectors = clip.pictures(frames[list(embeddings.frames)], picture)
+        read["background"] = zero_shot("background", vectors, clip)
     return read
 
 
@@ -128,22 +130,18 @@ def stated(truth: Mapping[str, Any], person: int) -> dict[str, str]:
     return found
 
 
-def _accuracy(
-    embeddings: Embeddings, frames: np.ndarray, metric: str, attributes: Sequence[str]
-) -> list[Score]:
+def _accuracy(embeddings: Embeddings, metric: str, attributes: Sequence[str]) -> list[Score]:
     sample, rows, right = embeddings.sample, [], []
     for person, name in enumerate(sample.identities):
         said = {k: v for k, v in stated(sample.truth, person).items() if k in attributes}
         if not said:
             continue
-        read = read_attributes(embeddings, frames, person, list(said))
+        read = read_attributes(embeddings, person, list(said))
         known = [float(read[k] == v) for k, v in said.items() if read[k] is not None]
         value = float(np.mean(known)) if known else None
         reason = None if known else "the person was found in too few frames to read it"
         rows.append(make_score(sample, metric, name, None, value, reason))
         right += known
-    if not rows:
-        return []
     missing = [row for row in rows if row.value is None]
     if missing:
         reason = f"{missing[0].identity}: {missing[0].reason}"
@@ -151,27 +149,25 @@ def _accuracy(
     return [*rows, make_score(sample, metric, None, None, float(np.mean(right)))]
 
 
-def _metric(
-    name: str, title: str, attributes: tuple[str, ...], what: str, *weights: str
-) -> PixelMetric:
-    """Args: `weights`: the embedded weights that read these attributes."""
+def _metric(name: str, title: str, attributes: tuple[str, ...], what: str) -> Metric:
+    """The accuracy of some attributes, for the samples whose truth states one of them."""
 
-    def pixels(embeddings: Embeddings, frames: np.ndarray, fps: float) -> list[Score]:
-        return _accuracy(embeddings, frames, name, attributes)
+    def applies_to(sample: Sample) -> bool:
+        people = range(len(sample.identities))
+        return any(set(attributes) & set(stated(sample.truth, person)) for person in people)
 
-    return PixelMetric(
+    return Metric(
         name, title, True, (0.0, 1.0), f"share of {what} that the video shows",
-        "idbench, on avatars; accuracy of the readers in docs/beyond.md", no_scores,
-        ("arcface",), partial(embedded.hashes, *weights), pixels=pixels,
+        "idbench, on avatars; accuracy of the readers in docs/beyond.md",
+        partial(_accuracy, metric=name, attributes=attributes),
+        weights=partial(embedded.hashes, *{"expression"} & set(attributes)),
+        runs=("clip",) if {"garment", "background"} & set(attributes) else (),
+        needs_pixels=True, computed="named", applies_to=applies_to,
     )
 
 
-ACCURACY = _metric("attribute_accuracy", "Attributes", ATTRIBUTES, "the prompt's attributes",
-                   "clip", "expression")
-EXPRESSION = _metric("expression_accuracy", "Expression", ("expression",), "stated expressions",
-                     "expression")
+ACCURACY = _metric("attribute_accuracy", "Attributes", ATTRIBUTES, "the prompt's attributes")
+EXPRESSION = _metric("expression_accuracy", "Expression", ("expression",), "stated expressions")
 MOTION = _metric("head_motion_accuracy", "Head motion", ("motion",), "stated head motions")
-GARMENT = _metric("garment_accuracy", "Colour", ("garment",), "stated colours of garments",
-                  "clip")
-BACKGROUND = _metric("background_accuracy", "Place", ("background",), "stated backgrounds",
-                     "clip")
+GARMENT = _metric("garment_accuracy", "Colour", ("garment",), "stated colours of garments")
+BACKGROUND = _metric("background_accuracy", "Place", ("background",), "stated backgrounds")

@@ -1,20 +1,25 @@
-"""What a metric is: a pure function on embeddings, plus a description of it."""
+"""What a metric is: a function from the embeddings of a video to scores, and its description."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from idbench.types import Sample, Score
+from idbench.types import Sample, Score, Video
 
 if TYPE_CHECKING:
     from idbench.metrics.faces.detect import Faces
     from idbench.metrics.faces.match import FrameMatch
+    from idbench.metrics.networks.sources import Network, Source
     from idbench.metrics.protocols import Protocol
+
+
+def _not_loaded(name: str) -> Any:
+    raise ValueError(f"the metric runs the network {name!r}: name it in Metric.runs")
 
 
 @dataclass(frozen=True)
@@ -26,21 +31,24 @@ class Embeddings:
     Attributes:
         sample: the sample; `sample.identities` names the R references, left to right.
         protocol: the protocol under which everything was computed.
-        frames: the K frame indices, ascending, each once.
-        repeats: K counts: how often the protocol's sampler took each frame (empty: once each);
-            means over frames weigh with them.
+        frames: the K frame indices, ascending, without repeats.
+        repeats: K counts: how often the protocol's sampler took each frame (empty: once each).
+            They are the weights of a mean over frames.
         faces: K entries, the faces of each frame (boxes in pixels of the frame).
-        matches: K entries, which face stands for which reference.
+        matches: K entries, which face is matched to which reference.
         face_vectors: network name -> K arrays (faces, d).
-        reference_vectors: network name -> R arrays (d,), or None for a reference that has none.
+        reference_vectors: network name -> R arrays (d,), or None for a reference without one.
         reference_reasons: R entries, why a reference has no face vector (None: it has one).
-        frame_vectors: network name -> (K, d), whole frames. Of a protocol whose CLIPDist looks at
-            faces there are none, and `face_vectors` has `clip`.
-        image_vectors: network name -> R arrays (d,) or None, whole reference images or their
-            faces, as the protocol's CLIPDist looks at.
+        frame_vectors: network name -> (K, d), whole frames. Empty under a protocol whose CLIPDist
+            compares faces; then `face_vectors` has `clip`.
+        image_vectors: network name -> R arrays (d,) or None: the whole reference images, or
+            their faces under a protocol whose CLIPDist compares faces.
         image_reasons: R entries, why a reference has no image vector.
         video_vector, text_vector: network name -> (d,).
         share_read: network name -> share of the prompt's tokens that its text tower reads, 0..1.
+        video: all frames, uint8 RGB (t, h, w, 3), and their rate; None unless a metric of the
+            run `needs_pixels`.
+        network: name -> the loaded network, of those that the metric names in `Metric.runs`.
     """
 
     sample: Sample
@@ -58,6 +66,8 @@ class Embeddings:
     text_vector: Mapping[str, np.ndarray] = field(default_factory=dict)
     share_read: Mapping[str, float] = field(default_factory=dict)
     repeats: tuple[int, ...] = ()
+    video: Video | None = None
+    network: Callable[[str], Any] = _not_loaded
 
     @property
     def left_out(self) -> str | None:
@@ -66,28 +76,62 @@ class Embeddings:
             return f"{self.protocol.name} leaves out samples of several people"
         return None
 
+    @property
+    def pixels(self) -> np.ndarray:
+        """All frames of the video, uint8 RGB (t, h, w, 3).
+
+        Raises:
+            ValueError: no metric of the run has `needs_pixels`.
+        """
+        if self.video is None:
+            raise ValueError("the frames were not decoded: set Metric.needs_pixels")
+        return self.video.frames
+
     def sampled(self, rows: Sequence[Score]) -> list[Score]:
         """K rows, one a frame, as often as the sampler took each frame."""
         counts = self.repeats or (1,) * len(self.frames)
         return [row for row, n in zip(rows, counts, strict=True) for _ in range(n)]
 
 
+def every_sample(sample: Sample) -> bool:
+    """True: the metric applies to every sample."""
+    return True
+
+
+def several_people(sample: Sample) -> bool:
+    """Whether a sample has at least two face references."""
+    return len(sample.identities) > 1
+
+
 @dataclass(frozen=True)
 class Metric:
-    """A metric: its description, and the function that turns embeddings into scores.
+    """Everything about a metric: what it is, when it is computed, and how it is shown.
 
     Attributes:
         name: short lower-case name, as in the tables of scores.
-        title: the name as papers print it.
-        higher_is_better: whether a larger value is the better one.
+        title: the name as papers print it, and the heading of its column.
+        higher_is_better: whether a larger value is better.
         range: smallest and largest possible value.
         formula: one line.
         source: where the formula comes from.
-        scores: pure function; per-frame rows, per-identity rows, and one row for the video.
-        networks: what it reads: `arcface`, `curricularface`, `clip`, `viclip`. Only networks that
-            some metric of a run reads are loaded. Faces are matched by `arcface`.
-        weights: sha256 by file name of weight files that it reads besides those: they are kept
-            with the scores, and scores of other files are not compared.
+        scores: the metric itself, a pure function: rows of frames, of identities, and one of
+            the whole video.
+        networks: whose embeddings it reads: `arcface`, `curricularface`, `clip`, `viclip`. Only
+            networks that some metric of a run needs are loaded. Faces are matched by `arcface`.
+        weights: sha256 by file name of further weight files that it reads. They are kept with
+            the scores, and scores made with other files are not compared.
+        runs: networks that it runs itself, through `Embeddings.network`: one of those named
+            above, or a `Network` of its own. `--weights` replaces the weights of both.
+        needs_pixels: whether it reads `Embeddings.video`.
+        revision: change it when the metric's values change: older scores are computed again.
+        computed: `always`; `named`: only when named by `--metric`; or `listed`: only under
+            protocols that list it.
+        applies_to: whether a sample has this metric at all; one that has not gets no rows, and
+            does not count in its coverage.
+        shown: `headline`, the paper's tables; `table`, a column in every table; or `long`, only
+            in the long forms (csv, json).
+        about: `identity`: how well a person is preserved; reports draw it along the frames.
+            `person`: reports list its value of each person. Otherwise `video`.
     """
 
     name: str
@@ -99,6 +143,33 @@ class Metric:
     scores: Callable[[Embeddings], list[Score]]
     networks: tuple[str, ...] = ("arcface",)
     weights: Callable[[], Mapping[str, str]] = dict
+    runs: tuple[str | Network, ...] = ()
+    needs_pixels: bool = False
+    revision: str = "1"
+    computed: Literal["always", "named", "listed"] = "always"
+    applies_to: Callable[[Sample], bool] = every_sample
+    shown: Literal["headline", "table", "long"] = "table"
+    about: Literal["identity", "person", "video"] = "video"
+
+    def rows(self, embeddings: Embeddings) -> list[Score]:
+        """The scores of one video; none where the metric does not apply to its sample."""
+        return self.scores(embeddings) if self.applies_to(embeddings.sample) else []
+
+    def unscored(self, sample: Sample, reason: str) -> list[Score]:
+        """The row of a video that could not be scored; none where the metric does not apply."""
+        if not self.applies_to(sample):
+            return []
+        return [Score(sample.id, self.name, None, None, None, reason)]
+
+    def weight_hashes(self, sources: Mapping[str, Source]) -> dict[str, str]:
+        """sha256 of the weights that it reads besides the embeddings, by file or network name."""
+        from idbench.metrics.networks.sources import find
+
+        found = dict(self.weights())
+        for network in self.runs:
+            source = find(sources, network)
+            found |= source.hashes() if source.embedded else {source.name: source.identity()}
+        return found
 
 
 def cosine(vectors: np.ndarray, vector: np.ndarray) -> np.ndarray:

@@ -74,4 +74,5 @@ METRIC = Metric(
     source="Concat-ID (arXiv 2503.14151), section 4",
     scores=scores,
     networks=("clip",),
+    shown="headline",
 )

@@ -36,4 +36,6 @@ METRIC = Metric(
     ),
     scores=scores,
     networks=("arcface", "curricularface"),
+    shown="headline",
+    about="identity",
 )

@@ -93,8 +93,10 @@ _SOURCE = "idbench"
 SLOPE = Metric(
     "identity_slope", "Identity slope", True, (-6.0, 6.0),
     "least-squares slope of ArcSim over the frames, per length of the video", _SOURCE, slopes,
+    shown="long",
 )
 WORST = Metric(
     "identity_worst", "Worst frame", True, (-1.0, 1.0),
     "lowest ArcSim of any frame and person", _SOURCE, worst,
+    shown="long",
 )

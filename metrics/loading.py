@@ -24,7 +24,7 @@ class Networks:
 
     Args:
         protocol: fixes how everything is read.
-        networks: which to read with, of `arcface`, `curricularface`, `clip`, `viclip`.
+        networks: whose embeddings are read: `arcface`, `curricularface`, `clip`, `viclip`.
         device: of torch.
         sources: where each network's weights come from; by default all are embedded.
     """
@@ -68,17 +68,21 @@ class Networks:
         pack = weights.pack_folder(self.sources)
         return self._network("detector", lambda: make_detector(settings, self.device, pack))
 
+    def network(self, name: str) -> Any:
+        """The network of that name, such as one that a metric brings along."""
+        return self._network(name, lambda: self.sources[name].load(self.device))
+
     def recogniser(self, name: str) -> Recogniser | PackRecogniser:
         """The recogniser of that name."""
-        return self._network(name, lambda: self.sources[name].load(self.device))
+        return self.network(name)
 
     def clip(self) -> ClipEmbedder:
         """CLIP."""
-        return self._network("clip", lambda: self.sources["clip"].load(self.device))
+        return self.network("clip")
 
     def viclip(self) -> ViclipEmbedder:
         """ViCLIP."""
-        return self._network("viclip", lambda: self.sources["viclip"].load(self.device))
+        return self.network("viclip")
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -13,8 +13,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from idbench.metrics.base import Embeddings, make_score
-from idbench.metrics.pixels import PixelMetric, no_scores
+from idbench.metrics.base import Embeddings, Metric, make_score
 from idbench.types import Score
 
 HEIGHT = 128
@@ -48,23 +47,25 @@ def _largest(first: np.ndarray, second: np.ndarray) -> float:
     return float(lengths[-max(1, round(SHARE * len(lengths))):].mean()) / first.shape[0]
 
 
-def pixels(embeddings: Embeddings, frames: np.ndarray, fps: float) -> list[Score]:
+def scores(embeddings: Embeddings) -> list[Score]:
     """One row, of the video."""
-    sample = embeddings.sample
-    if len(frames) < 2:
+    sample, video = embeddings.sample, embeddings.video
+    assert video is not None
+    if len(video.frames) < 2:
         reason = "the video has one frame: nothing can move"
         return [make_score(sample, "motion", None, None, None, reason)]
-    return [make_score(sample, "motion", None, None, motion(frames, fps))]
+    return [make_score(sample, "motion", None, None, motion(video.frames, video.fps))]
 
 
-METRIC = PixelMetric(
+METRIC = Metric(
     name="motion",
     title="Motion",
     higher_is_better=True,
     range=(0.0, float("inf")),
     formula="mean over adjacent frames of the mean of the largest 5 % of |flow|, heights a second",
     source="Farnebäck (2003) in OpenCV; the largest 5 % as in VBench (arXiv 2311.17982)",
-    scores=no_scores,
+    scores=scores,
     networks=(),
-    pixels=pixels,
+    needs_pixels=True,
+    computed="named",
 )

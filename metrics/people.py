@@ -14,7 +14,14 @@ from math import isfinite
 
 import numpy as np
 
-from idbench.metrics.base import Embeddings, Metric, make_score, over_identities, summarise
+from idbench.metrics.base import (
+    Embeddings,
+    Metric,
+    make_score,
+    over_identities,
+    several_people,
+    summarise,
+)
 from idbench.metrics.faces.match import left_to_right, order_agrees, places, swap_rate
 from idbench.metrics.rules import RULES
 from idbench.types import Score
@@ -54,11 +61,9 @@ def not_measured(embeddings: Embeddings) -> list[Score]:
 def own_minus_other(embeddings: Embeddings) -> list[Score]:
     """Cosine to the own reference minus the best of the others, of each assigned face.
 
-    No rows for a sample with one reference. In -2..2; below 0 the person leaks into the other.
+    In -2..2; below 0 the person leaks into the other.
     """
     sample, rows, means = embeddings.sample, [], []
-    if len(sample.identities) < 2:
-        return []
     for r, name in enumerate(sample.identities):
         frame_rows = []
         for frame, match in zip(embeddings.frames, embeddings.matches, strict=True):
@@ -85,13 +90,10 @@ def own_minus_other_by_order(embeddings: Embeddings) -> list[Score]:
     Of as many of a frame's largest faces as there are references, the first from the left stands
     for the first reference, and so on. The mean of the others, not the best of them: the best of
     several is above one's own by chance alone. In -2..2; 0 is what a model without references
-    reaches, below 0 the people stand in each other's places or leak. No rows for a sample with
-    one reference.
+    reaches, below 0 the people stand in each other's places or leak.
     """
     metric = "own_minus_other_by_order"
     sample, rows, means = embeddings.sample, [], []
-    if len(sample.identities) < 2:
-        return []
     standing = [places(faces.boxes, len(sample.identities)) for faces in embeddings.faces]
     for r, name in enumerate(sample.identities):
         frame_rows = []
@@ -130,11 +132,8 @@ def order(embeddings: Embeddings) -> list[Score]:
     """1 when the people stand as their references are ordered in most frames, else 0.
 
     A row a frame with at least two people found, and one of the video (a tie of frames is 0).
-    No rows for a sample with one reference.
     """
     sample = embeddings.sample
-    if len(sample.identities) < 2:
-        return []
     rows = []
     for frame, of_frame in zip(embeddings.frames, _orders(embeddings), strict=True):
         agrees = order_agrees(of_frame)
@@ -153,8 +152,6 @@ def order(embeddings: Embeddings) -> list[Score]:
 def swaps(embeddings: Embeddings) -> list[Score]:
     """Share of frames whose left-to-right order contradicts the video's most frequent one."""
     sample = embeddings.sample
-    if len(sample.identities) < 2:
-        return []
     value = swap_rate(_orders(embeddings), len(sample.identities))
     reason = None if value is not None else "all people were found together in no frame"
     return [make_score(sample, "swap_rate", None, None, value, reason)]
@@ -164,28 +161,31 @@ _SOURCE = "idbench; the matching of people to references is left open by the pap
 FACE_COVERAGE = Metric(
     "face_coverage", "Coverage", True, (0.0, 1.0),
     "share of sampled frames in which the person was found", _SOURCE, face_coverage,
+    about="person",
 )
 NOT_MEASURED = Metric(
     "not_measured", "Not measured", False, (0.0, 1.0),
     "share of people without any face, for whom the protocol writes ArcSim and CurSim 0.0",
-    _SOURCE, not_measured,
+    _SOURCE, not_measured, computed="listed",
 )
 OWN_MINUS_OTHER = Metric(
     "own_minus_other", "Own - other (best match)", True, (-2.0, 2.0),
     "mean over frames of cos(face, own reference) - max cos(face, other reference)",
-    _SOURCE, own_minus_other,
+    _SOURCE, own_minus_other, applies_to=several_people, shown="long",
 )
 OWN_MINUS_OTHER_BY_ORDER = Metric(
     "own_minus_other_by_order", "Own - other", True, (-2.0, 2.0),
     "mean over frames of cos(face, own reference) - mean cos(face, other references), "
     "faces left to right",
-    _SOURCE, own_minus_other_by_order,
+    _SOURCE, own_minus_other_by_order, applies_to=several_people, about="person",
 )
 ORDER = Metric(
     "order", "Order", True, (0.0, 1.0),
     "1 if most frames show the people left to right as their references", _SOURCE, order,
+    applies_to=several_people,
 )
 SWAP_RATE = Metric(
     "swap_rate", "Swaps", False, (0.0, 1.0),
     "share of frames whose order contradicts the most frequent one", _SOURCE, swaps,
+    applies_to=several_people, shown="long",
 )

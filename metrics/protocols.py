@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
+from idbench.errors import UserError
 from idbench.metrics.samplers import SAMPLERS
 from idbench.metrics.settings import Detection, Picture, Protocol
 from idbench.names import unknown
+from idbench.registry import METRICS
+from idbench.values import choose
 
 STRICT = Protocol(
     name="strict-v1",
@@ -171,9 +174,30 @@ def get_protocol(name: str | Protocol = DEFAULT_PROTOCOL) -> Protocol:
     return PROTOCOLS[name]
 
 
-def defined(protocol: Protocol, metrics: Iterable[str]) -> tuple[str, ...]:
-    """Those of `metrics` that `protocol` defines, in their order."""
-    return tuple(name for name in metrics if protocol.defines(name))
+def choose_metrics(protocol: Protocol, asked: Sequence[str] = ()) -> tuple[str, ...]:
+    """Names of the registered metrics to compute under `protocol`.
+
+    Args:
+        asked: of the command line: NAME, or +NAME in addition to the default metrics, which are
+            all that the protocol defines except those `computed="named"`.
+
+    Raises:
+        UserError: an unknown metric (suggests the nearest), or one that the protocol does not
+            define.
+    """
+    def defined(named: bool) -> Iterator[str]:
+        for name in METRICS.targets():
+            metric = METRICS.load(name)
+            if protocol.defines(metric) and (named or metric.computed != "named"):
+                yield name
+
+    for name in (text.removeprefix("+") for text in asked):
+        if not protocol.defines(METRICS.load(name)):
+            raise UserError(
+                f"The protocol {protocol.name} does not define {name}; it defines "
+                f"{', '.join(defined(named=True))}."
+            )
+    return tuple(choose(asked, defined(named=False)))
 
 
 def sample_frames(protocol: Protocol, count: int) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,17 @@ from typing import Any
 import numpy as np
 
 from idbench.engine import FATAL
-from idbench.metrics import arcsim, clipdist, cursim, drift, people, viclip
-from idbench.metrics.base import Embeddings, Metric, described_faces, make_score
+from idbench.metrics.base import Embeddings, Metric, described_faces
 from idbench.metrics.cache import EmbeddingCache
 from idbench.metrics.embed import Embedder
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.match import MATCHINGS, FrameMatch, cosines
-from idbench.metrics.networks.sources import Source, pack_folder, parse
+from idbench.metrics.networks.sources import Source, find, pack_folder, parse
 from idbench.metrics.pictures import COUNT, Pictures, ReferenceVectors
-from idbench.metrics.pixels import PixelMetric
 from idbench.metrics.protocols import (
     DEFAULT_PROTOCOL,
     EMBEDDED_NOTE,
+    choose_metrics,
     embedded_note,
     get_protocol,
     sample_frames,
@@ -31,36 +30,12 @@ from idbench.metrics.protocols import (
     with_embedded_networks,
 )
 from idbench.metrics.settings import Protocol
+from idbench.registry import METRICS
 from idbench.types import Sample, Score, Video
 from idbench.video import Clip, read_chosen
 
-METRICS: tuple[Metric, ...] = (
-    arcsim.METRIC,
-    cursim.METRIC,
-    viclip.METRIC,
-    clipdist.METRIC,
-    people.FACE_COVERAGE,
-    people.OWN_MINUS_OTHER_BY_ORDER,
-    people.OWN_MINUS_OTHER,
-    people.ORDER,
-    people.SWAP_RATE,
-    drift.SLOPE,
-    drift.WORST,
-    people.NOT_MEASURED,
-)
-"""The built-in metrics: the four of the tables, then what says how far to trust them."""
-
-
 KEPT_FACES = 256
-
-
-@dataclass(frozen=True)
-class Item:
-    """A video to score: what was asked, the sha256 of its file, and its frames (`Scorer.open`)."""
-
-    sample: Sample
-    sha256: str
-    clip: Clip
+"""Samples whose faces are kept in memory; see `Scorer.faces`."""
 
 
 @lru_cache(maxsize=64)
@@ -79,8 +54,8 @@ class Scorer:
     Args:
         protocol: name or object.
         cache_dir: folder of the embedding cache; None keeps nothing between processes.
-        metrics: which to compute, `Metric` objects, also of other packages; those that the
-            protocol does not define are left out, and their networks are not loaded.
+        metrics: which to compute, also of other packages; those that the protocol does not define
+            are left out, and their networks are not loaded. By default those of `choose_metrics`.
         device: of torch.
         sources: where each network's weights come from (`networks.sources.parse`); by default
             all are embedded.
@@ -97,21 +72,27 @@ class Scorer:
         self,
         protocol: str | Protocol = DEFAULT_PROTOCOL,
         cache_dir: Path | None = None,
-        metrics: Sequence[Metric] = METRICS,
+        metrics: Sequence[Metric] | None = None,
         device: str = "cpu",
         sources: Mapping[str, Source] | None = None,
     ) -> None:
         self.protocol = get_protocol(protocol)
-        self.metrics = tuple(m for m in metrics if self.protocol.defines(m.name))
+        if metrics is None:
+            metrics = [METRICS.load(name) for name in choose_metrics(self.protocol)]
+        defined = [metric for metric in metrics if self.protocol.defines(metric)]
+        self.metrics = tuple(sorted(defined, key=lambda metric: metric.needs_pixels))
         networks = {name for metric in self.metrics for name in metric.networks}
         if "curricularface" in networks:
             networks.add("arcface")  # Faces are matched to references by ArcFace.
-        sources = parse() if sources is None else sources
+        sources = dict(parse() if sources is None else sources)
+        for metric in self.metrics:
+            for source in (find(sources, network) for network in metric.runs):
+                sources[source.name] = source
         reads = self.protocol if pack_folder(sources) else with_embedded_networks(self.protocol)
         self.embedder = Embedder(
             reads, sorted(networks), EmbeddingCache(cache_dir), device, sources
         )
-        ours = {n for n in self.embedder.reads if sources[n].kind == "embedded"}
+        ours = {n for n in self.embedder.reads if sources[n].embedded}
         if self.embedder.reads_faces and reads is not self.protocol:
             ours.add("detector")
         trained_on_avatars = EMBEDDED_NOTE if ours & {"arcface", "curricularface"} else None
@@ -129,6 +110,8 @@ class Scorer:
         found = self.embedder.weight_hashes()
         for metric in self.metrics:
             found |= metric.weights()
+            for network in metric.runs:
+                found |= find(self.embedder.sources, network).hashes()
         return found
 
     def providers(self) -> dict[str, list[str]]:
@@ -146,20 +129,22 @@ class Scorer:
     # -- one video
 
     def score(self, sample: Sample, video: Video, video_sha256: str) -> list[Score]:
-        """All metrics of one video, long form: rows a frame, an identity, and the video.
+        """All metrics of one video, long form: rows of frames, of identities, and of the video.
 
         `video_sha256` is the hash of the video file, which is part of the cache's key.
         """
-        frames = np.asarray(video.frames)
-        return self.rows(Item(sample, video_sha256, Clip(len(frames), video.fps, frames)))
+        return self.rows(sample, _whole(video, video_sha256))
 
-    def embed(self, sample: Sample, frames: np.ndarray, video_sha256: str) -> Embeddings:
-        """Everything the metrics need of one video of uint8 RGB frames (t, h, w, 3)."""
-        return self._embed([Item(sample, video_sha256, Clip(len(frames), 0.0, frames))])[0]
+    def embed(self, sample: Sample, video: Video, video_sha256: str) -> Embeddings:
+        """Everything the metrics need of one video, its frames included."""
+        (found,) = self._embed([(sample, _whole(video, video_sha256))])
+        return replace(found, video=video)
 
-    def rows(self, item: Item) -> list[Score]:
-        """As `score`; of a clip without frames everything has to be in the cache."""
-        return self._measure(item, self._embed([item])[0]) if item.clip.count else self._empty(item)
+    def rows(self, sample: Sample, clip: Clip) -> list[Score]:
+        """As `score`; if the clip has no frames in memory, everything must be in the cache."""
+        if not clip.count:
+            return self._empty(sample)
+        return self._measure(sample, clip, self._embed([(sample, clip)])[0])
 
     # -- many videos
 
@@ -181,11 +166,13 @@ class Scorer:
                     video_sha256, *(tuple(of) for of in self._sampled(count))
                 )
                 if self.embedder.knows(video_sha256, keys):
-                    return Clip(count, 0.0, {})
-        return read_chosen(path, self._needed)
+                    return Clip(count, 0.0, {}, video_sha256)
+        return replace(read_chosen(path, self._needed), sha256=video_sha256)
 
-    def score_all(self, items: Sequence[Item]) -> list[list[Score] | Exception]:
-        """The rows of several videos; what they lack runs through the networks together.
+    def score_all(
+        self, items: Sequence[tuple[Sample, Clip]]
+    ) -> list[list[Score] | Exception]:
+        """The rows of several videos from `open`; the networks process them together.
 
         In their order. When that fails, they are scored one by one, so that a bad video costs
         itself alone: in place of its rows stands what it raised.
@@ -194,10 +181,10 @@ class Scorer:
             DiskFull, WeightError: what every further video would meet too.
         """
         try:
-            read = iter(self._embed([item for item in items if item.clip.count]))
+            read = iter(self._embed([item for item in items if item[1].count]))
             return [
-                self._measure(item, next(read)) if item.clip.count else self._empty(item)
-                for item in items
+                self._measure(sample, clip, next(read)) if clip.count else self._empty(sample)
+                for sample, clip in items
             ]
         except FATAL:
             raise
@@ -209,7 +196,7 @@ class Scorer:
     @property
     def reads_pixels(self) -> bool:
         """Whether a metric needs all frames, so that embeddings in the cache are not enough."""
-        return any(isinstance(metric, PixelMetric) for metric in self.metrics)
+        return any(metric.needs_pixels for metric in self.metrics)
 
     def _sampled(self, count: int) -> tuple[Counter[int], tuple[int, ...]]:
         """Of so many frames those for faces and CLIP, with their repeats, and those for ViCLIP."""
@@ -221,53 +208,47 @@ class Scorer:
         taken, video = self._sampled(count)
         return {*taken, *video}
 
-    def _empty(self, item: Item) -> list[Score]:
+    def _empty(self, sample: Sample) -> list[Score]:
         reason = "the video has no frames"
-        return [
-            make_score(item.sample, metric.name, None, None, None, reason)
-            for metric in self.metrics
-        ]
+        return [row for metric in self.metrics for row in metric.unscored(sample, reason)]
 
-    def _measure(self, item: Item, embeddings: Embeddings) -> list[Score]:
-        """The rows of all metrics of one video, once its embeddings are there."""
-        sample, clip = item.sample, item.clip
+    def _measure(self, sample: Sample, clip: Clip, embeddings: Embeddings) -> list[Score]:
+        """The rows of all metrics of one video from its embeddings."""
+        if self.reads_pixels:
+            video = Video(clip.take(range(clip.count)), clip.fps)
+            embeddings = replace(embeddings, video=video)
         with self.embedder.timed("score"):
-            rows = [row for metric in self.metrics for row in metric.scores(embeddings)]
-            if self.reads_pixels:
-                frames = clip.take(range(clip.count))
-                for metric in self.metrics:
-                    if isinstance(metric, PixelMetric):
-                        rows += metric.pixels(embeddings, frames, clip.fps)
+            rows = [row for metric in self.metrics for row in metric.rows(embeddings)]
         self._faces[sample.id] = described_faces(embeddings)
         while len(self._faces) > KEPT_FACES:  # the oldest go: memory stays flat
             self._faces.pop(next(iter(self._faces)))
         return rows
 
-    def _embed(self, items: Sequence[Item]) -> list[Embeddings]:
-        """Everything the metrics need of videos with at least a frame each."""
+    def _embed(self, items: Sequence[tuple[Sample, Clip]]) -> list[Embeddings]:
+        """Everything the metrics need of videos with at least one frame each."""
         embedder = self.embedder
-        people = [[r for r in i.sample.references if r.kind == "face"] for i in items]
+        people = [[r for r in sample.references if r.kind == "face"] for sample, _ in items]
         every = [reference for of_sample in people for reference in of_sample]
         read = embedder.references([reference.image for reference in every])
         for reference, vectors in zip(every, read, strict=True):
             if vectors.note:
                 self.reference_notes[reference.name] = vectors.note
-        embedder.read_texts([item.sample.prompt for item in items])
-        sampled = [self._sampled(item.clip.count) for item in items]
+        embedder.read_texts([sample.prompt for sample, _ in items])
+        sampled = [self._sampled(clip.count) for _, clip in items]
         batch = []
-        for item, (taken, video) in zip(items, sampled, strict=True):
-            keys = embedder.keys(item.sha256, tuple(taken), video)
-            one = Pictures(item.sha256, keys)
-            if len(item.clip.frames):  # else everything is known
-                one.frames = item.clip.take(tuple(taken))
-                one.video = item.clip.take(video) if video else None
-                if embedder.cache.get(item.sha256, COUNT) is None:
-                    one.new[COUNT] = {"frames": np.array([item.clip.count])}
+        for (_, clip), (taken, video) in zip(items, sampled, strict=True):
+            one = Pictures(clip.sha256, embedder.keys(clip.sha256, tuple(taken), video))
+            if len(clip.frames):  # else everything is known
+                one.frames = clip.take(tuple(taken))
+                one.video = clip.take(video) if video else None
+                if embedder.cache.get(clip.sha256, COUNT) is None:
+                    one.new[COUNT] = {"frames": np.array([clip.count])}
             batch.append(one)
         embedder.read(batch)
         return [
-            self._together(item.sample, taken, one, [embedder.reference(r.image) for r in who])
-            for item, (taken, _), one, who in zip(items, sampled, batch, people, strict=True)
+            self._together(sample, taken, one, [embedder.reference(r.image) for r in who])
+            for (sample, _), (taken, _), one, who in zip(
+                items, sampled, batch, people, strict=True)
         ]
 
     def _together(
@@ -297,6 +278,7 @@ class Scorer:
             text_vector=text_vector,
             share_read=share_read,
             repeats=tuple(taken.values()),
+            network=embedder.network,
         )
 
     def _match(
@@ -315,3 +297,8 @@ class Scorer:
             match(similarity[end - len(f) : end], known, f.boxes)
             for f, end in zip(faces, ends.tolist(), strict=True)
         )
+
+
+def _whole(video: Video, sha256: str) -> Clip:
+    frames = np.asarray(video.frames)
+    return Clip(len(frames), video.fps, frames, sha256)

@@ -7,7 +7,10 @@ What its names mean is in `samplers` (frames), `faces.match` (which face stands 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from idbench.metrics.base import Metric
 
 
 def _later(default: Any) -> Any:
@@ -97,8 +100,7 @@ class Protocol:
         pairs: what ArcSim and CurSim read of a frame: `assigned` (each reference its own face)
             or `maximum` (the best pair of any reference and any of the two largest faces).
         people: `any`, or `one`: a sample of several people is unscored.
-        metrics: names of those that it defines; empty: all but those that only protocols with
-            a list name.
+        metrics: names of those that it defines; empty: all but those `computed="listed"`.
         curricular_crop: side of the aligned crop that is shrunk to `detection.crop` for CurSim.
         clip_crop: side of the aligned crop for `clip_region` `face`.
         networks: (role, checkpoint) that its published values were measured with.
@@ -136,13 +138,9 @@ class Protocol:
         """All fields that move a number, nested, as JSON values; written to run.json."""
         return plain(self)
 
-    def defines(self, metric: str) -> bool:
+    def defines(self, metric: Metric) -> bool:
         """Whether `metric` has a meaning under this protocol."""
-        return metric in self.metrics if self.metrics else metric not in LISTED_ONLY
-
-
-LISTED_ONLY = ("not_measured",)
-"""Metrics that only protocols with a list of metrics can define."""
+        return metric.name in self.metrics if self.metrics else metric.computed != "listed"
 
 
 def plain(part: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Garment and background similarity, for the splits `tryon` and `background`.
 
 Both are means over sampled frames of cos(c(region of the frame), c(region of the reference)),
-with c the embedded CLIP's image embedding. With a face box of width w and height h, centre x and
+with c CLIP's image embedding. With a face box of width w and height h, centre x and
 chin y (the lower side of the box):
 
 Garment region of a frame: from x - w to x + w and from y + 0.25 h to y + 2.2 h, cut to the
@@ -19,34 +19,19 @@ A frame without a face, or without enough of the region, is unscored and leaves 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from idbench import embedded
-from idbench.metrics.base import Embeddings, cosine, make_score, summarise
-from idbench.metrics.pixels import PixelMetric, no_scores
+from idbench.metrics.base import Embeddings, Metric, cosine, make_score, summarise
 from idbench.pictures import UnreadablePicture, read_rgb
-from idbench.types import Reference, Score
-
-if TYPE_CHECKING:
-    from idbench.metrics.networks.clip import ClipEmbedder
+from idbench.types import Reference, Sample, Score
 
 GREY = 128
 LEAST_BACKGROUND = 0.1
 """Share of a frame that must be background."""
 SMALLEST = 6
 """Pixels on a side that a region must have."""
-
-
-@cache
-def clip() -> ClipEmbedder:
-    """The embedded CLIP, loaded once a process."""
-    from idbench.metrics.networks.clip import ClipEmbedder
-
-    return ClipEmbedder("clip")
 
 
 def garment_region(shape: Sequence[int], box: np.ndarray) -> tuple[slice, slice] | None:
@@ -70,8 +55,8 @@ def people_mask(shape: Sequence[int], boxes: np.ndarray) -> np.ndarray:
     return mask
 
 
-def garment_pixels(embeddings: Embeddings, frames: np.ndarray, fps: float) -> list[Score]:
-    """Rows a frame, and one of the video; none for a sample without a garment reference.
+def garment_scores(embeddings: Embeddings) -> list[Score]:
+    """A row a frame, and one of the video.
 
     The garment is that of the first person, as in the split `tryon`.
     """
@@ -85,11 +70,11 @@ def garment_pixels(embeddings: Embeddings, frames: np.ndarray, fps: float) -> li
             return "the garment is outside of the frame"
         return frame[region], reference
 
-    return _similarity(embeddings, frames, "garment", "garment_similarity", of_frame)
+    return _similarity(embeddings, "garment", "garment_similarity", of_frame)
 
 
-def background_pixels(embeddings: Embeddings, frames: np.ndarray, fps: float) -> list[Score]:
-    """Rows a frame, and one of the video; none for a sample without a background reference."""
+def background_scores(embeddings: Embeddings) -> list[Score]:
+    """A row a frame, and one of the video."""
 
     def of_frame(frame: np.ndarray, k: int, reference: np.ndarray) -> _Pair | str:
         boxes = embeddings.faces[k].boxes
@@ -105,26 +90,23 @@ def background_pixels(embeddings: Embeddings, frames: np.ndarray, fps: float) ->
         grey = np.full_like(frame, GREY)
         return np.where(mask[..., None], grey, frame), np.where(mask[..., None], grey, same)
 
-    return _similarity(embeddings, frames, "background", "background_similarity", of_frame)
+    return _similarity(embeddings, "background", "background_similarity", of_frame)
 
 
 _Pair = tuple[np.ndarray, np.ndarray]
 
 
 def _similarity(
-    embeddings: Embeddings, frames: np.ndarray, kind: str, metric: str,
+    embeddings: Embeddings, kind: str, metric: str,
     of_frame: Callable[[np.ndarray, int, np.ndarray], _Pair | str],
 ) -> list[Score]:
     sample = embeddings.sample
-    references = [r for r in sample.references if r.kind == kind]
-    if not references:
-        return []
-    picture = _open(references[0])
+    picture = _open(next(r for r in sample.references if r.kind == kind))
     if isinstance(picture, str):
         return [make_score(sample, metric, None, None, None, picture)]
     rows = []
     for k, index in enumerate(embeddings.frames):
-        pair = of_frame(frames[index], k, picture)
+        pair = of_frame(embeddings.pixels[index], k, picture)
         if isinstance(pair, str):
             rows.append(make_score(sample, metric, None, index, None, pair))
             continue
@@ -134,7 +116,8 @@ def _similarity(
 
 
 def _vector(picture: np.ndarray, embeddings: Embeddings) -> np.ndarray:
-    return clip().pictures(np.ascontiguousarray(picture)[None], embeddings.protocol.clip_picture)[0]
+    one = np.ascontiguousarray(picture)[None]
+    return embeddings.network("clip").pictures(one, embeddings.protocol.clip_picture)[0]
 
 
 def _open(reference: Reference) -> np.ndarray | str:
@@ -144,15 +127,20 @@ def _open(reference: Reference) -> np.ndarray | str:
         return f"the reference {reference.image.name} cannot be read ({error.kind})"
 
 
-GARMENT = PixelMetric(
+def _with_reference(kind: str) -> Callable[[Sample], bool]:
+    """Whether a sample has a reference of that kind."""
+    return lambda sample: any(r.kind == kind for r in sample.references)
+
+
+GARMENT = Metric(
     "garment_similarity", "Garment", True, (-1.0, 1.0),
     "mean over frames of cos(c(garment region), c(garment reference))",
-    "idbench; the paper shows try-on and measures none", no_scores, ("arcface",),
-    partial(embedded.hashes, "clip"), pixels=garment_pixels,
+    "idbench; the paper shows try-on and measures none", garment_scores, runs=("clip",),
+    needs_pixels=True, computed="named", applies_to=_with_reference("garment"),
 )
-BACKGROUND = PixelMetric(
+BACKGROUND = Metric(
     "background_similarity", "Background", True, (-1.0, 1.0),
     "mean over frames of cos(c(frame without people), c(reference covered alike))",
-    "idbench; the paper shows background control and measures none", no_scores,
-    ("arcface",), partial(embedded.hashes, "clip"), pixels=background_pixels,
+    "idbench; the paper shows background control and measures none", background_scores,
+    runs=("clip",), needs_pixels=True, computed="named", applies_to=_with_reference("background"),
 )

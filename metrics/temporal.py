@@ -43,7 +43,7 @@ def share_read_scores(embeddings: Embeddings) -> list[Score]:
     """One row, of the video."""
     sample = embeddings.sample
     if not sample.prompt.strip():
-        return [make_score(sample, "share_read", None, None, None, "the prompt is empty")]
+        return [make_score(sample, "share_read", None, None, None, "no prompt was given")]
     value = embeddings.share_read.get("viclip")
     reason = None if value is not None else "no text tower read the prompt"
     return [make_score(sample, "share_read", None, None, value, reason)]
@@ -58,6 +58,7 @@ CONSISTENCY = Metric(
     source="frame consistency of Esser et al., Gen-1 (arXiv 2302.03011)",
     scores=consistency_scores,
     networks=("clip",),
+    computed="named",
 )
 SHARE_READ = Metric(
     name="share_read",
@@ -68,4 +69,5 @@ SHARE_READ = Metric(
     source="idbench; ViCLIP's context has 32 tokens",
     scores=share_read_scores,
     networks=("viclip",),
+    computed="named",
 )

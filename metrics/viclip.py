@@ -25,7 +25,7 @@ def scores(embeddings: Embeddings) -> list[Score]:
     """One row, of the video."""
     sample = embeddings.sample
     if not sample.prompt.strip():
-        return [make_score(sample, "viclip", None, None, None, "the prompt is empty")]
+        return [make_score(sample, "viclip", None, None, None, "no prompt was given")]
     if NETWORK not in embeddings.video_vector:
         reason = f"the video has too few frames for {embeddings.protocol.name}"
         return [make_score(sample, "viclip", None, None, None, reason)]
@@ -42,4 +42,5 @@ METRIC = Metric(
     source="Wang et al., InternVid (arXiv 2307.06942); used as in VBench (arXiv 2311.17982)",
     scores=scores,
     networks=("viclip",),
+    shown="headline",
 )

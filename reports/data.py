@@ -30,8 +30,6 @@ from idbench.statistics import Estimate, estimate, identity_clusters
 if TYPE_CHECKING:
     import pandas as pd
 
-IDENTITY_METRICS = ("arcsim", "cursim", "own_minus_other_by_order", "face_coverage")
-CURVE_METRICS = ("arcsim", "cursim")
 EMBED_LIMIT = 11_000_000
 """Bytes of video embedded in a page at most; more are linked."""
 
@@ -94,11 +92,8 @@ def read(runs: Sequence[Run], page: Path, embed: bool | None = None) -> ReportDa
 
 
 def _metrics(values: Sequence[pd.DataFrame]) -> tuple[str, ...]:
-    """Metrics of the runs: those of the tables in their order, then those of other packages."""
-    present = dict.fromkeys(str(n) for table in values for n in table.columns)
-    known = [n for n in tables.SHOWN if n in present]
-    rest = {"suite_id", "cluster", *known, *tables.HIDDEN}
-    return (*known, *(n for n in present if n not in rest))
+    """Metrics of the runs that have a column, in the tables' order."""
+    return tuple(tables.columns(n for table in values for n in tables.metric_names(table)))
 
 
 class Seen(NamedTuple):
@@ -166,7 +161,7 @@ def _take(
         for r in rows if r.identity is None and r.frame is None and r.metric in metrics
     }
     ordered = {m: values[m] for m in metrics if m in values}
-    people = tuple(_person(name, rows, seen.frames, faces) for name in sample.identities)
+    people = tuple(_person(name, rows, seen.frames, faces, metrics) for name in sample.identities)
     height, width = next(iter(seen.frames.values())).shape[:2] if seen.frames else (1, 1)
     return TakeView(index, sample.id, uri, poster, width, height, seen.length, seen.fps,
                     ordered, people, problem, _others(seen.frames, faces))
@@ -185,16 +180,17 @@ def _look(path: Path, shape: Sequence[int] | None, faces: Sequence[dict[str, Any
 
 def _person(
     name: str, rows: Sequence[_Row], frames: Mapping[int, np.ndarray],
-    faces: Sequence[dict[str, Any]],
+    faces: Sequence[dict[str, Any]], metrics: Sequence[str],
 ) -> PersonView:
     mine = [r for r in rows if r.identity == name]
+    listed = tables.about(metrics, "identity", "person")
     values = {
         r.metric: Value(r.value, r.reason)
-        for r in mine if r.frame is None and r.metric in IDENTITY_METRICS
+        for r in mine if r.frame is None and r.metric in listed
     }
     strip, tiles = media.crop_strip(frames, faces, name)
     curves = []
-    for metric in CURVE_METRICS:
+    for metric in tables.about(metrics, "identity"):
         points = {r.frame: r.value for r in mine if r.metric == metric and r.frame is not None}
         if points:
             frames_of = tuple(sorted(points))

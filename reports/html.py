@@ -28,7 +28,6 @@ from idbench.statistics import Estimate
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE_SIZE = 48
 """Samples shown at a time: browsers lay out, sort and play that many without lag."""
-MAIN_METRICS = ("arcsim", "cursim", "viclip", "clipdist")
 
 
 def build_report(
@@ -81,8 +80,7 @@ def _context(report: data.ReportData, measured: tables.Tables) -> dict[str, Any]
         "lower_is_better": [m for m in report.metrics if tables.title(m).endswith("↓")],
         "explained": [_explained(m) for m in report.metrics],
         "figures": _figures(report, measured, titles), "published": published.comparison(),
-        "published_titles": tables._PUBLISHED_TITLES | {
-            m: tables.title(m) for m in MAIN_METRICS},
+        "published_title": tables.published_title,
         "methods": [_method(run, label) for run, label in
                     zip(report.runs, report.labels, strict=True)],
         "spans": _spans(report), "curve_low": low, "curve_high": high,
@@ -196,25 +194,27 @@ def _spans(report: data.ReportData) -> dict[str, tuple[float, float]]:
 def _figures(
     report: data.ReportData, measured: tables.Tables, titles: Mapping[str, str]
 ) -> dict[str, Markup]:
-    shown = [m for m in MAIN_METRICS if m in report.metrics]
+    shown = tables.headline(report.metrics)
     made: dict[str, Markup] = {}
 
     def keep(name: str, figure: Any, text: str) -> None:
         made[name] = Markup(figures.to_svg(figure, text))
 
     arrowed = {m: tables.title(m) for m in report.metrics}
-    if {"arcsim", "clipdist"} <= set(shown):
-        found = series.tradeoff(report.runs, "arcsim", "clipdist", measured.rows)
-        keep("tradeoff", figures.tradeoff(found, "arcsim", "clipdist", arrowed),
+    if set(series.TRADEOFF) <= set(shown):
+        found = series.tradeoff(report.runs, *series.TRADEOFF, measured.rows)
+        keep("tradeoff", figures.tradeoff(found, *series.TRADEOFF, arrowed),
              "Identity against editability: ArcSim and CLIPDist, mean and 95 % interval")
     if shown and report.categories:
         keep("categories", figures.by_category(report.categories, shown, arrowed),
              "Mean and 95 % interval of each metric in each prompt category")
-    frames = [(label, values.get("arcsim", [])) for label, values in
-              zip(report.labels, report.frame_values, strict=True)]
-    if any(values for _, values in frames):
-        keep("time", figures.over_time({titles["arcsim"]: frames}),
-             "ArcSim along the videos: mean, middle half of the frames, share of frames scored")
+    for identity in tables.about(report.metrics, "identity")[:1]:
+        frames = [(label, values.get(identity, [])) for label, values in
+                  zip(report.labels, report.frame_values, strict=True)]
+        if any(values for _, values in frames):
+            keep("time", figures.over_time({titles[identity]: frames}),
+                 f"{titles[identity]} along the videos: mean, middle half of the frames, share of "
+                 "frames scored")
     return made
 
 

@@ -81,13 +81,12 @@ def _check_alike(group: Sequence[Entry]) -> None:
 
 
 def _metrics(group: Sequence[Entry]) -> list[dict[str, Any]]:
-    present = dict.fromkeys(name for entry in group for name in entry.measured.metrics)
-    others = [n for n in present if n not in tables.SHOWN and tables.shown(n)]
+    present = tables.columns(name for entry in group for name in entry.measured.metrics)
     better = {n: b for e in group for n, b in e.measured.better.items() if b is not None}
     return [
         {"metric": name, "title": tables.title(name),
          "higher_is_better": better.get(name, higher_is_better(name))}
-        for name in [*(n for n in tables.SHOWN if n in present), *others]
+        for name in present
     ]
 
 

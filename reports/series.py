@@ -13,6 +13,9 @@ from idbench.runs import Run
 if TYPE_CHECKING:
     import pandas as pd
 
+TRADEOFF = ("arcsim", "clipdist")
+"""Identity against editability: the axes of the report's first figure."""
+
 
 def labels(runs: Sequence[Run]) -> tuple[str, ...]:
     """Names of the runs as shown: the model's, with the folder where two would be alike."""

@@ -80,9 +80,7 @@ def _parts(tables: t.Tables) -> list[str | Rows]:
 
 
 def _columns(rows: Sequence[t.MeasuredRow | t.DifferenceRow]) -> list[str]:
-    present = dict.fromkeys(name for row in rows for name in row.estimates)
-    others = [n for n in present if n not in t.SHOWN and t.shown(n)]
-    return [n for n in t.SHOWN if n in present] + others
+    return t.columns(name for row in rows for name in row.estimates)
 
 
 def _wide(rows: Sequence[t.MeasuredRow]) -> Rows:
@@ -101,11 +99,11 @@ def _wide(rows: Sequence[t.MeasuredRow]) -> Rows:
 
 
 def _lowest(row: t.MeasuredRow) -> str:
-    """The lower coverage of ArcSim and CurSim, or the lowest of whatever was measured.
+    """The lowest coverage of the identity metrics, or of all if there are none.
 
     That of another metric stands in its own cell.
     """
-    names = [n for n in t.SHOWN[:2] if n in row.estimates] or list(row.estimates)
+    names = t.about(row.estimates, "identity") or list(row.estimates)
     shares = [row.estimates[n].coverage for n in names]
     known = [share for share in shares if share is not None]
     return f"{min(known):.0%}".replace("%", " %") if known else ""
@@ -137,7 +135,7 @@ def _wide_published(table: PublishedTable) -> Rows:
     return [
         {
             "published system": (row.label, ""), "split": (table.section, ""),
-            **{t._PUBLISHED_TITLES.get(n) or t.title(n): (_number(row.values.get(n), n), "")
+            **{t.published_title(n): (_number(row.values.get(n), n), "")
                for n in names},
         }
         for row in table.rows

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from idbench.errors import UserError
 from idbench.measurements import differences, in_words, metric_of, metric_weight_differences
+from idbench.registry import METRICS
 from idbench.reports.published import PublishedTable
 from idbench.runs import Run
 from idbench.scores import sample_table, wide_scores
@@ -18,13 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = ("md", "csv", "json", "latex", "html")
-SHOWN = (
-    "arcsim", "cursim", "viclip", "clipdist", "own_minus_other_by_order", "order", "face_coverage",
-    "not_measured",
-)
-"""Columns of the table, where a run has them; metrics of other packages follow."""
-HIDDEN = ("swap_rate", "own_minus_other", "identity_slope", "identity_worst")
-"""Only in the long forms (csv, json)."""
 PARTS = ("suite", "protocol", "weights", "detector")
 """What has to be equal in one table."""
 SIGNIFICANT = 0.05
@@ -170,7 +164,24 @@ def title(name: str) -> str:
 
 def shown(name: str) -> bool:
     """Whether a metric has a column in the tables for reading."""
-    return name not in HIDDEN
+    metric = _metric(name)
+    return metric is None or metric.shown != "long"
+
+
+def columns(names: Iterable[str]) -> list[str]:
+    """Those of `names` that have a column, in the registry's order; plugins' metrics last."""
+    order = {name: place for place, name in enumerate(METRICS.builtin)}
+    return sorted(filter(shown, dict.fromkeys(names)), key=lambda n: order.get(n, len(order)))
+
+
+def headline(names: Iterable[str]) -> list[str]:
+    """Those of `names` that the paper's tables have."""
+    return [name for name in names if getattr(_metric(name), "shown", "") == "headline"]
+
+
+def about(names: Iterable[str], *what: str) -> list[str]:
+    """Those of `names` that measure `what`; see `Metric.about`."""
+    return [name for name in names if getattr(_metric(name), "about", "") in what]
 
 
 def video_values(run: Run) -> pd.DataFrame:
@@ -207,6 +218,11 @@ def cell(found: Estimate) -> str:
     if found.scored < found.n:
         text += f" ({found.scored / found.n:.0%})".replace("%", " %")
     return text
+
+
+def published_title(name: str) -> str:
+    """The heading of a column of published numbers."""
+    return _PUBLISHED_TITLES.get(name) or title(name)
 
 
 _PUBLISHED_TITLES = {"facesim": "FaceSim (%) ↑", "clipdist_printed": "printed: 1 - CLIPDist"}
@@ -256,13 +272,14 @@ def _reference_notes(run: Run) -> list[str]:
     return found
 
 
-def _names(values: pd.DataFrame) -> list[str]:
+def metric_names(values: pd.DataFrame) -> list[str]:
+    """The metrics of `video_values`."""
     return [str(n) for n in values.columns if n not in ("suite_id", "cluster")]
 
 
 def _estimates(values: pd.DataFrame) -> dict[str, Estimate]:
     clusters = values["cluster"].tolist()
-    return {name: estimate(_optional(values[name]), clusters) for name in _names(values)}
+    return {name: estimate(_optional(values[name]), clusters) for name in metric_names(values)}
 
 
 def _marks(values: Sequence[pd.DataFrame], splits: Sequence[str]) -> list[dict[str, str]]:
@@ -271,7 +288,7 @@ def _marks(values: Sequence[pd.DataFrame], splits: Sequence[str]) -> list[dict[s
     seconds: list[tuple[int, str, float | None]] = []
     for split in dict.fromkeys(splits):
         places = [i for i, s in enumerate(splits) if s == split]
-        for name in dict.fromkeys(n for i in places for n in _names(values[i]) if shown(n)):
+        for name in dict.fromkeys(n for i in places for n in metric_names(values[i]) if shown(n)):
             metric = _metric(name)
             means = {i: float(values[i][name].mean()) for i in places
                      if name in values[i] and values[i][name].notna().any()}
@@ -324,7 +341,7 @@ def _difference(
     """Paired estimates of the metrics both have, and p-values of those shown."""
     estimates: dict[str, Estimate] = {}
     p_values: dict[str, float | None] = {}
-    for name in (n for n in _names(first) if n in second):
+    for name in (n for n in metric_names(first) if n in second):
         paired, clusters = _pair(first, second, name)
         if len(paired) < 2:
             continue

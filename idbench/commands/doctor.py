@@ -11,7 +11,6 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -104,15 +103,8 @@ def _source(text: str) -> str:
     """Load the user's weights once: they fit, they run, and here is their sha256."""
     from idbench.metrics.networks import sources
 
-    network = text.partition("=")[0]
-    source = sources.parse([text])[network]
-    if network == "detector":
-        from idbench.metrics.faces.detect import make_detector
-        from idbench.metrics.settings import Detection
-
-        loaded: Any = make_detector(Detection(detector="pack"), pack=source.path)
-    else:
-        loaded = source.load()
+    source = sources.parse([text])[text.partition("=")[0]]
+    loaded = source.load()
     found = []
     for name, sha256 in source.hashes().items():
         published = sources.PUBLISHED.get(sha256)

@@ -26,16 +26,16 @@ def _models(**_: Any) -> Rows:
 
 
 def _metrics(**_: Any) -> Rows:
-    from idbench.metrics.settings import LISTED_ONLY
-    from idbench.registry import BEYOND, METRICS
+    from idbench.registry import METRICS
 
     rows = []
     for name, target in METRICS.targets().items():
         metric = METRICS.load(name)
         rows.append({
             "metric": name, "title": metric.title,
-            "computed": f"when named: --metric +{name}" if name in BEYOND else
-            "by protocols that list it" if name in LISTED_ONLY else "always",
+            "computed": {
+                "named": f"when named: --metric +{name}", "listed": "by protocols that list it",
+            }.get(metric.computed, "always"),
             "better": "higher" if metric.higher_is_better else "lower",
             "range": f"{metric.range[0]:g}..{metric.range[1]:g}", "formula": metric.formula,
             "source": metric.source, "package": target.distribution,

@@ -6,33 +6,25 @@
     viclip=viclip:FILE                    ViClip-InternVid-10M-FLT.pth
     detector=insightface:FOLDER           SCRFD of a pack, where a protocol asks for one
 
-What is not named is embedded. The detector is by default that of ArcFace's pack. Importing this
-loads no network; files are looked at when named, read when first needed.
+What is not named is embedded. The detector defaults to that of ArcFace's pack. A metric may bring
+a `Network` of its own, which is named in the same way. Importing this module loads no network;
+files are checked when they are named, and read when they are first needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from idbench import embedded
 from idbench.checkpoints import check_file
+from idbench.embedded import WeightError
 from idbench.errors import UserError
 from idbench.files import sha256_once
 from idbench.names import unknown
 
-NETWORKS = ("arcface", "curricularface", "clip", "viclip")
-"""The networks that metrics read with."""
-FORMS = {
-    "arcface": "insightface:FOLDER",
-    "curricularface": "curricularface:FILE",
-    "clip": "open_clip:NAME:FILE",
-    "viclip": "viclip:FILE",
-    "detector": "insightface:FOLDER",
-}
-"""Network -> how its weights are named, apart from `embedded`."""
 PUBLISHED = {
     "aa54ae6dc9f7ac6e262809f1a81d6108e221952bf836aee4cb677ef19246c6ec":
         "glint360k_curricular_face_r101_backbone.bin",
@@ -45,20 +37,47 @@ PUBLISHED = {
 
 
 @dataclass(frozen=True)
+class Network:
+    """A network that metrics read with or run, and how its weights are loaded.
+
+    Attributes:
+        name: as in `--weights NAME=SOURCE`.
+        load: (source, torch device) -> the network, ready to use. `Source.file` is its weights.
+        form: how a source is written: KIND:FILE, KIND:FOLDER or KIND:NAME:FILE.
+        default: the weight file that is used when none is named; None: one must be named.
+    """
+
+    name: str
+    load: Callable[[Source, str], Any]
+    form: str = "file:FILE"
+    default: Callable[[], Path] | None = None
+
+
+@dataclass(frozen=True)
 class Source:
     """Where one network's weights come from.
 
     Attributes:
-        network: which, of `FORMS`.
-        kind: `embedded`, `insightface`, `curricularface`, `open_clip` or `viclip`.
-        path: the file, or the pack's folder (None: embedded).
-        model: the name in open_clip.
+        network: which network.
+        kind: the KIND of the network's form (empty: embedded or the network's default).
+        path: the file, or the pack's folder (None: embedded or the default).
+        model: the NAME of a form KIND:NAME:FILE, such as a model of open_clip.
     """
 
-    network: str
-    kind: str = "embedded"
+    network: Network
+    kind: str = ""
     path: Path | None = None
     model: str = ""
+
+    @property
+    def name(self) -> str:
+        """The network's name."""
+        return self.network.name
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the weights are those that come with idbench."""
+        return self.path is None and self.name in NETWORKS
 
     def file(self) -> Path:
         """The weight file.
@@ -66,97 +85,119 @@ class Source:
         Raises:
             UserError: it, or its model in the pack, is missing or empty.
         """
-        if self.path is None:
-            return embedded.weight_path(self.network)
-        if self.kind == "insightface":
+        if self.embedded:
+            return embedded.weight_path(self.name)
+        if self.kind == "insightface" and self.path:
             from idbench.metrics.networks.pack import pack_file
 
-            task = "detection" if self.network == "detector" else "recognition"
-            return pack_file(self.path, task)
-        check_file(self.path)
-        return self.path
+            return pack_file(self.path, "detection" if self.name == "detector" else "recognition")
+        path = self.path or (self.network.default and self.network.default())
+        if path is None:
+            raise WeightError(
+                f"The network {self.name} has no weights of its own; give them with "
+                f"--weights {self.name}={self.network.form}."
+            )
+        check_file(path)
+        return path
 
     def hashes(self) -> dict[str, str]:
-        """sha256 of the weight file, by name: `NAME`, and of the user's `NETWORK/NAME`."""
-        if self.path is None:
-            return {self.file().name: embedded.entry(self.network)["sha256"]}
+        """sha256 of the weight file, by name: `NAME`, or `NETWORK/NAME` if not embedded."""
+        if self.embedded:
+            return {self.file().name: embedded.entry(self.name)["sha256"]}
         file = self.file()
-        return {f"{self.network}/{file.name}": sha256_once(file)}
+        return {f"{self.name}/{file.name}": sha256_once(file)}
 
     def identity(self) -> str:
-        """What moves a number: the file's sha256, and for the user's how it is read.
+        """What moves a number: the file's sha256 and, if not embedded, how it is read.
 
-        The path is no part of it: equal files in other places give equal scores.
+        The path is left out: equal files in different places give equal scores.
         """
-        if self.path is None:
-            return str(embedded.entry(self.network)["sha256"])
-        kind = f"{self.kind}:{self.model}" if self.model else self.kind
+        if self.embedded:
+            return str(embedded.entry(self.name)["sha256"])
+        kind = f"{self.kind}:{self.model}" if self.model else self.kind or "default"
         return f"{kind}:{sha256_once(self.file())}"
 
     def words(self) -> str:
         """For people: the kind and the file's name."""
         if self.path is None:
-            return "embedded"
+            return "embedded" if self.embedded else "default"
         folder = f"{self.path.name}/" if self.kind == "insightface" else ""
         return f"{self.kind}:{f'{self.model}:' if self.model else ''}{folder}{self.file().name}"
 
     def load(self, device: str = "cpu") -> Any:
-        """The network, ready: a recogniser (`embed`), a ClipEmbedder or a ViclipEmbedder.
+        """The loaded network, such as a recogniser, a ClipEmbedder or a ViclipEmbedder.
 
         Raises:
-            UserError: the file is damaged, or holds other weights than those.
+            UserError: the file is damaged, or holds the weights of another network.
         """
-        return _LOADERS[self.network](self, device)
+        return self.network.load(self, device)
 
 
 def parse(texts: Sequence[str] = ()) -> dict[str, Source]:
-    """("arcface=insightface:FOLDER", ...) to the sources of all networks.
+    """("arcface=insightface:FOLDER", ...) to the sources of all networks, by name.
 
-    `detector` is there only where a pack is named.
+    `detector` is included only if a pack is named, a plugin's network only if it is named.
 
     Raises:
         UserError: not of these forms, a network named twice, or a missing file.
     """
     found: dict[str, Source] = {}
     for text in texts:
-        network, equals, spec = text.partition("=")
+        name, equals, spec = text.partition("=")
         if not equals:
             raise UserError(
-                f"--weights {text} is no NETWORK=SOURCE; write for example --weights "
-                f"arcface={FORMS['arcface']}."
+                f"--weights {text} is not NETWORK=SOURCE; write for example --weights "
+                f"arcface={NETWORKS['arcface'].form}."
             )
-        if network not in FORMS:
-            raise unknown("network of --weights", network, FORMS)
-        if network in found:
-            raise UserError(f"--weights names {network} twice; leave one.")
-        found[network] = _parse_one(network, spec)
-        found[network].hashes()
-    sources = {name: found.get(name, Source(name)) for name in NETWORKS}
-    if "detector" in found:
-        sources["detector"] = found["detector"]
-    elif sources["arcface"].kind == "insightface":
-        sources["detector"] = Source("detector", "insightface", sources["arcface"].path)
-    return sources
+        if name in found:
+            raise UserError(f"--weights names {name} twice; remove one.")
+        found[name] = _parse_one(_named(name), spec)
+        found[name].hashes()
+    arcface = found.get("arcface")
+    if arcface and arcface.kind == "insightface":
+        found.setdefault("detector", Source(DETECTOR, arcface.kind, arcface.path))
+    return {**{name: Source(network) for name, network in NETWORKS.items()}, **found}
+
+
+def find(sources: Mapping[str, Source], network: str | Network) -> Source:
+    """The source of a network that a metric runs: the one named, or else its default."""
+    if isinstance(network, str):
+        return sources.get(network) or Source(NETWORKS[network])
+    return sources.get(network.name) or Source(network)
 
 
 def pack_folder(sources: Mapping[str, Source]) -> Path | None:
-    """The pack whose detector protocols that ask for SCRFD use, or None."""
+    """The pack whose SCRFD is used by protocols that ask for it, or None."""
     return sources["detector"].path if "detector" in sources else None
 
 
-def _parse_one(network: str, spec: str) -> Source:
+def _named(name: str) -> Network:
+    """The network of that name, built in or of a metric of another package."""
+    known = {**NETWORKS, DETECTOR.name: DETECTOR}
+    if name not in known:
+        from idbench.registry import METRICS
+
+        for metric, target in METRICS.targets().items():
+            if target.distribution != "idbench":
+                runs = METRICS.load(metric).runs
+                known |= {one.name: one for one in runs if isinstance(one, Network)}
+    if name not in known:
+        raise unknown("network of --weights", name, known)
+    return known[name]
+
+
+def _parse_one(network: Network, spec: str) -> Source:
     kind, _, rest = spec.partition(":")
-    if kind == "embedded" and not rest and network != "detector":
+    if kind == "embedded" and not rest and network.name in NETWORKS:
         return Source(network)
-    form = FORMS[network]
-    wanted, _, arguments = form.partition(":")
+    wanted, _, arguments = network.form.partition(":")
     model = ""
     if arguments.startswith("NAME:"):
         model, _, rest = rest.partition(":")
     if kind != wanted or not rest or (arguments.startswith("NAME:") and not model):
-        also = "" if network == "detector" else " or embedded"
-        raise UserError(f"--weights {network}={spec} is not {form}{also}; write it so.")
-    if model:
+        also = " or embedded" if network.name in NETWORKS else ""
+        raise UserError(f"--weights {network.name}={spec} is not {network.form}{also}.")
+    if kind == "open_clip":
         import open_clip
 
         if model not in open_clip.list_models():
@@ -216,6 +257,21 @@ def _fitted(build: Any, source: Source, what: str) -> Any:
     return fit(network, read_state(source.path), source.path, what)
 
 
-_LOADERS = {
-    "arcface": _arcface, "curricularface": _curricularface, "clip": _clip, "viclip": _viclip,
+def _detector(source: Source, device: str) -> Any:
+    from idbench.metrics.faces.detect import make_detector
+    from idbench.metrics.protocols import Detection
+
+    return make_detector(Detection(detector="pack"), device, source.path)
+
+
+NETWORKS = {
+    network.name: network for network in (
+        Network("arcface", _arcface, "insightface:FOLDER"),
+        Network("curricularface", _curricularface, "curricularface:FILE"),
+        Network("clip", _clip, "open_clip:NAME:FILE"),
+        Network("viclip", _viclip, "viclip:FILE"),
+    )
 }
+"""The networks that come with idbench, by name."""
+DETECTOR = Network("detector", _detector, "insightface:FOLDER")
+"""SCRFD, of a pack that the user names."""

@@ -191,7 +191,7 @@ def read_prompts(
 
     Nothing under a protocol without ViCLIP.
     """
-    if not get_protocol(protocol).defines("viclip"):
+    if not get_protocol(protocol).defines(viclip.METRIC):
         return []
     scorer = Scorer(protocol, cache, (viclip.METRIC,))
     rng = np.random.default_rng([81929, sizes.seed])

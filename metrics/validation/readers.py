@@ -34,7 +34,7 @@ from idbench.prompts.avatars.render import (
 from idbench.prompts.avatars.scene import VALIDATION_IDENTITIES, Scene
 from idbench.prompts.sampling import random_scene
 from idbench.statistics import Estimate, estimate
-from idbench.types import Reference, Sample
+from idbench.types import Reference, Sample, Video
 
 Step = Callable[[str], None]
 
@@ -50,14 +50,14 @@ def measure_readers(
     with tempfile.TemporaryDirectory() as temporary:
         for index in range(clips):
             scene = random_scene(rng, people, VALIDATION_IDENTITIES)
-            frames, embeddings = _embedded(scene, scorer, Path(temporary))
+            embeddings = _embedded(scene, scorer, Path(temporary))
             for number, person in enumerate(scene.people):
                 wanted = ATTRIBUTES if number == 0 else ATTRIBUTES[:-1]
                 truth = {
                     "expression": person.expression, "motion": person.motion,
                     "garment": person.garment.colour, "background": scene.background,
                 }
-                read = read_attributes(embeddings, frames, number, wanted)
+                read = read_attributes(embeddings, number, wanted)
                 for name in wanted:
                     if read[name] is not None:
                         right[name].append(float(read[name] == truth[name]))
@@ -94,9 +94,9 @@ def measure_subjects(
                 items = tuple(
                     Reference(kind, kind, folder / f"{kind}{which}.png") for kind in metrics
                 )
-                frames, embeddings = _embedded(scene, scorer, folder, items)
+                embeddings = _embedded(scene, scorer, folder, items)
                 for kind, metric in metrics.items():
-                    value = metric.pixels(embeddings, frames, 8.0)[-1].value
+                    value = metric.rows(embeddings)[-1].value
                     if value is not None:
                         kept[kind].append(value)
             step(f"clip {index}")
@@ -112,17 +112,17 @@ def _differ(first: Scene, second: Scene) -> bool:
 
 def _embedded(
     scene: Scene, scorer: Scorer, folder: Path, items: tuple[Reference, ...] = ()
-) -> tuple[np.ndarray, Embeddings]:
+) -> Embeddings:
     references = []
     for person in scene.people:
         path = folder / f"{person.identity}.png"
         if not path.exists():
             Image.fromarray(render_portrait(person.identity, size=128).frames[0]).save(path)
         references.append(Reference("face", str(person.identity), path))
-    frames = render_clip(scene).frames
-    digest = hashlib.sha256(frames.tobytes()).hexdigest()
+    video = render_clip(scene)
+    digest = hashlib.sha256(video.frames.tobytes()).hexdigest()
     sample = Sample(digest[:16], "single", "p", "a person", "c", (*references, *items), 0)
-    return frames, scorer.embed(sample, frames, digest)
+    return scorer.embed(sample, Video(video.frames, 8.0), digest)
 
 
 def main() -> None:

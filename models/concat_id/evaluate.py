@@ -181,8 +181,8 @@ def _score(
         rows = table.setdefault(condition, {})
         for sample, video in zip(samples, made, strict=True):
             digest = hashlib.sha256(video.frames.tobytes()).hexdigest()
-            found = scorer.embed(sample, np.asarray(video.frames), digest)
-            scores = [row for metric in scorer.metrics for row in metric.scores(found)]
+            found = scorer.embed(sample, video, digest)
+            scores = [row for metric in scorer.metrics for row in metric.rows(found)]
             for name in names:
                 own = [s.value for s in scores
                        if s.metric == name and s.identity is None and s.frame is None]

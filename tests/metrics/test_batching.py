@@ -159,10 +159,10 @@ def test_what_fails_in_a_window_costs_itself_alone(world, monkeypatch):
     samples = good["sample"].drop_duplicates().tolist()
     whole = Scorer._measure
 
-    def measure(self, item, embeddings):
-        if item.sample.id == samples[4]:
+    def measure(self, sample, clip, embeddings):
+        if sample.id == samples[4]:
             raise RuntimeError("too\nbad")
-        return whole(self, item, embeddings)
+        return whole(self, sample, clip, embeddings)
 
     monkeypatch.setattr(Scorer, "_measure", measure)
     found = score(world, "failing")
@@ -177,7 +177,7 @@ def test_what_fails_in_a_window_costs_itself_alone(world, monkeypatch):
     every = Scorer.score_all
     monkeypatch.setattr(
         Scorer, "score_all",
-        lambda self, items: tried.extend(i.sample.id for i in items) or every(self, items),
+        lambda self, items: tried.extend(sample.id for sample, _ in items) or every(self, items),
     )
     pd.testing.assert_frame_equal(score(world, "failing"), good)
     assert tried == [samples[4]]

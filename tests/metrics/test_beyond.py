@@ -13,13 +13,12 @@ from idbench.metrics import attributes, head_motion, motion, subjects, temporal
 from idbench.metrics.base import Embeddings
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.match import FrameMatch
-from idbench.metrics.pixels import PixelMetric
 from idbench.metrics.protocols import STRICT
 from idbench.metrics.score import Scorer
 from idbench.prompts.avatars.render import render_background, render_clip, render_portrait
 from idbench.prompts.avatars.scene import VALIDATION_IDENTITIES, Garment, Person, Scene
-from idbench.registry import BEYOND, METRICS
-from idbench.types import Reference, Sample
+from idbench.registry import METRICS
+from idbench.types import Reference, Sample, Video
 
 WHO = VALIDATION_IDENTITIES[910]
 
@@ -47,7 +46,7 @@ def embeddings(**changes) -> Embeddings:
 
 
 def test_one_frame_has_no_motion_and_no_consistency():
-    (row,) = motion.pixels(embeddings(), np.zeros((1, 8, 8, 3), np.uint8), 8.0)
+    (row,) = motion.scores(embeddings(video=Video(np.zeros((1, 8, 8, 3), np.uint8), 8.0)))
     assert row.value is None and "one frame" in row.reason
     one = embeddings(frame_vectors={"clip": np.ones((1, 4))})
     (row,) = temporal.consistency_scores(one)
@@ -69,7 +68,7 @@ def test_share_read_is_passed_on_and_an_empty_prompt_is_unscored():
     assert row.value == 0.4
     sample = Sample("s" * 16, "single", "p", " ", "c", (), 0)
     (row,) = temporal.share_read_scores(embeddings(sample=sample, share_read={"viclip": 1.0}))
-    assert row.reason == "the prompt is empty"
+    assert row.reason == "no prompt was given"
 
 
 def test_regions_follow_the_face_box():
@@ -119,8 +118,9 @@ def test_a_person_who_was_not_found_is_unscored():
     sample = Sample("s" * 16, "single", "p", "x", "c", (reference,), 0,
                     {"people": [{"motion": "nod"}]})
     nobody = FrameMatch((None,), ("no face in the frame",), np.zeros((0, 1)))
-    of = embeddings(sample=sample, matches=(nobody,) * 3, faces=(Faces.none(),) * 3)
-    rows = attributes.MOTION.pixels(of, np.zeros((3, 8, 8, 3), np.uint8), 8.0)
+    of = embeddings(sample=sample, matches=(nobody,) * 3, faces=(Faces.none(),) * 3,
+                    video=Video(np.zeros((3, 8, 8, 3), np.uint8), 8.0))
+    rows = attributes.MOTION.rows(of)
     assert [r.value for r in rows] == [None, None] and "too few frames" in rows[0].reason
 
 
@@ -140,37 +140,37 @@ def true_video(tmp_path_factory):
         Reference("background", "beach", folder / "beach.png"),
     )
     sample = Sample("s" * 16, "background", "p", "a person", "c", references, 0, truth)
-    frames = render_clip(scene).frames
+    video = Video(render_clip(scene).frames, 8.0)
     scorer = Scorer("strict-v1", None, [METRICS.load(n) for n in ("arcsim", "clipdist")])
-    return folder, frames, scorer, sample, scorer.embed(sample, frames, "0" * 64)
+    return folder, sample, scorer.embed(sample, video, "0" * 64)
 
 
 def test_attributes_of_a_true_render_are_read_and_false_ones_refused(true_video):
-    _, frames, _, sample, of = true_video
-    row = attributes.ACCURACY.pixels(of, frames, 8.0)[-1]
+    _, sample, of = true_video
+    row = attributes.ACCURACY.rows(of)[-1]
     assert row.identity is None and row.value >= 0.75
-    assert attributes.MOTION.pixels(of, frames, 8.0)[-1].value == 1.0
-    assert attributes.BACKGROUND.pixels(of, frames, 8.0)[-1].value == 1.0
+    assert attributes.MOTION.rows(of)[-1].value == 1.0
+    assert attributes.BACKGROUND.rows(of)[-1].value == 1.0
     wrong = {"people": [{"motion": "nod", "garment": {"colour": "green"}}],
              "background": "library"}
     from dataclasses import replace
 
     other = replace(of, sample=replace(sample, truth=wrong))
-    assert attributes.ACCURACY.pixels(other, frames, 8.0)[-1].value == 0.0
+    assert attributes.ACCURACY.rows(other)[-1].value == 0.0
 
 
 def test_the_right_background_is_nearer_than_another(true_video):
     from dataclasses import replace
 
-    folder, frames, _, sample, of = true_video
-    right = subjects.BACKGROUND.pixels(of, frames, 8.0)[-1].value
+    folder, sample, of = true_video
+    right = subjects.BACKGROUND.rows(of)[-1].value
     swapped = (sample.references[0], Reference("background", "l", folder / "library.png"))
     other = replace(of, sample=replace(sample, references=swapped))
-    assert right > subjects.BACKGROUND.pixels(other, frames, 8.0)[-1].value + 0.1
-    assert subjects.GARMENT.pixels(of, frames, 8.0) == [], "the sample has no garment"
+    assert right > subjects.BACKGROUND.rows(other)[-1].value + 0.1
+    assert subjects.GARMENT.rows(of) == [], "the sample has no garment"
     gone = (sample.references[0], Reference("background", "l", folder / "gone.png"))
     other = replace(of, sample=replace(sample, references=gone))
-    (row,) = subjects.BACKGROUND.pixels(other, frames, 8.0)
+    (row,) = subjects.BACKGROUND.rows(other)
     assert row.value is None and "gone.png cannot be read" in row.reason
 
 
@@ -198,13 +198,12 @@ def test_the_list_says_which_metrics_are_computed():
 def test_they_are_computed_only_when_named():
     from idbench.scoring import Scoring
 
-    assert BEYOND <= set(METRICS.targets())
-    assert not BEYOND & set(Scoring.of("strict-v1", ()).metrics)
+    named = [n for n in METRICS.builtin if METRICS.load(n).computed == "named"]
+    assert len(named) == 10
+    assert not set(named) & set(Scoring.of("strict-v1", ()).metrics)
     assert Scoring.of("strict-v1", ("motion",)).metrics == ("motion",)
     besides = Scoring.of("strict-v1", ("+motion",)).metrics
     assert "motion" in besides and "arcsim" in besides and "share_read" not in besides
-    for name in BEYOND:
+    for name in METRICS.builtin:
         metric = METRICS.load(name)
         assert metric.name == name and metric.formula and metric.source
-        if isinstance(metric, PixelMetric):
-            assert metric.scores(embeddings()) == []

@@ -191,3 +191,51 @@ def test_order_and_swaps():
     assert order_agrees((0,)) is None
     assert swap_rate([(0, 1), (0, 1), (1, 0), (0,)], 2) == pytest.approx(1 / 3)
     assert swap_rate([(0,), ()], 2) is None and swap_rate([(0,)], 1) is None
+
+
+class _Blocks:
+    """Finds the white block of a frame: its exact box, and five points inside it."""
+
+    name = "blocks"
+
+    def weight_hashes(self):
+        return {}
+
+    def detect(self, frames):
+        found = []
+        for frame in frames:
+            rows, columns = np.nonzero(frame.mean(-1) > 140)
+            if not len(rows):
+                found.append(Faces.none())
+                continue
+            # Pixel centres are whole numbers, so the block's edges lie half a pixel outside.
+            box = np.array([[columns.min() - 0.5, rows.min() - 0.5,
+                             columns.max() + 0.5, rows.max() + 0.5]], np.float32)
+            points = np.repeat(box.reshape(1, 2, 2).mean(1)[:, None], 5, axis=1)
+            found.append(Faces(box, points, np.ones(1, np.float32)))
+        return found
+
+
+@pytest.mark.parametrize("height", [0, 64, 128])
+def test_boxes_and_landmarks_are_exact_to_a_fraction_of_a_pixel(height):
+    """Enlarging a frame two or four times must not shift what is found, not by half a pixel."""
+    frame = np.zeros((32, 48, 3), np.uint8)
+    frame[8:20, 16:28] = 255
+    detection = Detection(height=height, retry_padding=0.0)
+    (faces,) = find_faces(_Blocks(), frame[None], detection)
+    np.testing.assert_allclose(faces.boxes[0], [15.5, 7.5, 27.5, 19.5], atol=0.26)
+    np.testing.assert_allclose(faces.landmarks[0], [[21.5, 13.5]] * 5, atol=0.01)
+
+
+def test_a_retried_search_answers_in_pixels_of_the_frame():
+    class Late(_Blocks):
+        def detect(self, frames):
+            padded = frames.shape[1] > 32
+            return super().detect(frames) if padded else [Faces.none() for _ in frames]
+
+    frame = np.zeros((32, 48, 3), np.uint8)
+    frame[8:20, 16:28] = 255
+    (faces,) = find_faces(Late(), frame[None], Detection(height=0, retry_padding=0.25))
+    assert faces.retried
+    np.testing.assert_allclose(faces.boxes[0], [15.5, 7.5, 27.5, 19.5])
+    np.testing.assert_allclose(faces.landmarks[0], [[21.5, 13.5]] * 5)

@@ -155,12 +155,13 @@ def test_people_metrics_of_two_identities():
 
 def test_people_metrics_say_nothing_of_one_identity():
     e = _embeddings([[(1, ANN)]], [ANN], _sample(("ann",)))
-    assert people.order(e) == people.own_minus_other(e) == people.swaps(e) == []
+    for metric in (people.ORDER, people.OWN_MINUS_OTHER, people.SWAP_RATE):
+        assert metric.rows(e) == metric.unscored(e.sample, "no video") == []
 
 
 def test_an_empty_prompt_is_unscored():
     e = _embeddings([[(1, ANN)]], [ANN], _sample(("ann",), prompt="  "))
-    assert viclip.scores(e)[0].reason == "the prompt is empty"
+    assert viclip.scores(e)[0].reason == "no prompt was given"
 
 
 def test_protocols_are_named_by_themselves_and_frozen():

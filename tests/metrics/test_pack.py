@@ -154,7 +154,7 @@ def test_only_detector_and_recogniser_of_a_pack_are_read(pack):
     found = sources.parse([f"arcface=insightface:{pack}"])
     assert found["arcface"].file().name == "w600k_r50.onnx"
     assert found["detector"].file().name == "det_10g.onnx"
-    assert found["clip"].kind == "embedded"
+    assert found["clip"].embedded
     assert found["arcface"].words() == "insightface:buffalo_l/w600k_r50.onnx"
 
 

@@ -84,7 +84,7 @@ def test_by_order_looks_at_the_largest_faces_and_needs_as_many_as_references():
     rows = people.own_minus_other_by_order(without)
     assert _value(rows, "p0").reason == "no other reference has a face embedding"
     assert _value(rows, "p1").reason == "no face was found in the reference"
-    assert people.own_minus_other_by_order(_embeddings([[(1, ann)]], [ann])) == []
+    assert people.OWN_MINUS_OTHER_BY_ORDER.rows(_embeddings([[(1, ann)]], [ann])) == []
 
 
 def _turned(cosine):

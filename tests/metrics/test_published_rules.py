@@ -97,9 +97,9 @@ def score(monkeypatch: pytest.MonkeyPatch, protocol: str, world: World) -> dict[
 
 
 def _all_metrics():
-    from idbench.metrics.score import METRICS
+    from idbench.registry import METRICS
 
-    return METRICS
+    return [METRICS.load(name) for name in METRICS.builtin]
 
 
 # -- the scripts' rules, from their description

@@ -12,8 +12,9 @@ from PIL import Image
 from idbench.errors import UserError
 from idbench.metrics.cache import EmbeddingCache, cache_key
 from idbench.metrics.networks.recogniser import Recogniser
-from idbench.metrics.protocols import STRICT
-from idbench.metrics.score import METRICS, Scorer
+from idbench.metrics.protocols import STRICT, Picture
+from idbench.metrics.score import Scorer
+from idbench.registry import METRICS
 from idbench.types import Reference, Video
 
 
@@ -87,7 +88,7 @@ def test_other_weights_are_not_read_from_the_cache(tiny_weights, sample, video, 
 
 
 def test_networks_are_loaded_once_and_only_those_needed(tiny_weights, sample, video):
-    clipdist = next(m for m in METRICS if m.name == "clipdist")
+    clipdist = METRICS.load("clipdist")
     scorer = Scorer("strict-v1", None, metrics=[clipdist])
     scorer.score(sample, video, "0" * 64)
     network = scorer.embedder.clip()
@@ -119,7 +120,10 @@ def test_an_unreadable_reference_costs_only_its_own_scores(tiny_weights, sample,
 
 def test_a_video_without_frames_is_unscored(tiny_weights, sample):
     rows = Scorer().score(sample, Video(np.zeros((0, 8, 8, 3), np.uint8), 8.0), "0" * 64)
-    assert {row.metric for row in rows} == {m.name for m in METRICS if STRICT.defines(m.name)}
+    assert {row.metric for row in rows} == {
+        "arcsim", "cursim", "viclip", "clipdist", "face_coverage", "identity_slope",
+        "identity_worst",
+    }, "the metrics that the video would have"
     assert {row.reason for row in rows} == {"the video has no frames"}
 
 
@@ -201,3 +205,21 @@ def test_memory_of_the_cache_is_bounded(tmp_path):
         cache.put(f"{i:064x}", {"key": {"x": np.full(3, i)}})
     assert len(cache._read) == module.KEPT
     assert cache.get(f"{0:064x}", "key")["x"][0] == 0
+
+
+@pytest.mark.parametrize("change", [
+    {"curricular_crop": 224}, {"detection": replace(STRICT.detection, crop=128)},
+    {"detection": replace(STRICT.detection, alignment="other5")},
+    {"clip_region": "face", "clip_crop": 128}, {"clip_picture": Picture("crop")},
+])
+def test_what_another_crop_gives_is_not_taken_from_the_cache(
+    tiny_weights, sample, video, tmp_path, change
+):
+    """A protocol that crops otherwise computes anew: the rule of the crop is part of the key."""
+    first = replace(STRICT, clip_region="face") if "clip_region" in change else STRICT
+    other = replace(first, **change)
+    Scorer(first, tmp_path / "cache").score(sample, video, "0" * 64)
+    keys = [set(Scorer(p).embedder.keys("0" * 64, (0, 1), (0,)).items()) for p in (first, other)]
+    assert keys[0] != keys[1], "the key names the crop"
+    cached = Scorer(other, tmp_path / "cache").score(sample, video, "0" * 64)
+    assert cached == Scorer(other).score(sample, video, "0" * 64)

@@ -132,7 +132,7 @@ def test_a_checkpoint_of_other_shapes_or_names_says_the_first_difference(tmp_pat
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("arcface", "is no NETWORK=SOURCE"),
+        ("arcface", "is not NETWORK=SOURCE"),
         ("arcfce=insightface:x", "did you mean 'arcface'"),
         ("arcface=buffalo_l", "is not insightface:FOLDER or embedded"),
         ("arcface=insightface:", "is not insightface:FOLDER"),
@@ -141,7 +141,7 @@ def test_a_checkpoint_of_other_shapes_or_names_says_the_first_difference(tmp_pat
         ("viclip=viclip:.", "is a folder"),
         ("clip=open_clip:file.pt", "is not open_clip:NAME:FILE"),
         ("clip=open_clip:ViT-B-33:x.pt", "did you mean 'ViT-B-32'"),
-        ("detector=embedded", "is not insightface:FOLDER; write"),
+        ("detector=embedded", "is not insightface:FOLDER"),
     ],
 )
 def test_a_mistake_in_weights_is_one_sentence(tiny_weights, tmp_path, monkeypatch, text, sentence):
@@ -183,7 +183,7 @@ def test_the_key_is_of_what_the_file_holds_not_where_it_lies(tiny_weights, tmp_p
 
 
 def test_weights_that_a_metric_reads_besides_the_networks_are_recorded(tiny_weights, tmp_path):
-    """The readers of attributes take the embedded CLIP and `expression`, whatever is given."""
+    """The readers of attributes take the CLIP that is given, and the embedded `expression`."""
     strict = get_protocol("strict-v1")
     names = ("attribute_accuracy", "garment_similarity", "motion")
 
@@ -206,10 +206,14 @@ def test_weights_that_a_metric_reads_besides_the_networks_are_recorded(tiny_weig
 
     theirs = tmp_path / "ViT-B-32.bin"
     theirs.write_bytes(b"weights of another CLIP")
-    mine = {**sources.parse(), "clip": sources.Source("clip", "open_clip", theirs, "ViT-B-32")}
+    mine = {**sources.parse(), "clip": sources.Source(
+        sources.NETWORKS["clip"], "open_clip", theirs, "ViT-B-32")}
     key, again, files = hashes(mine)
-    assert key["clip"] == f"open_clip:ViT-B-32:{sha256_file(theirs)}" and again == besides
-    assert besides.items() <= files.items(), "the embedded one is read beside the user's"
+    theirs_identity = f"open_clip:ViT-B-32:{sha256_file(theirs)}"
+    assert key["clip"] == theirs_identity
+    assert again == {"clip": theirs_identity, "expression.safetensors": digest}
+    assert files == {"expression.safetensors": digest, "clip/ViT-B-32.bin": sha256_file(theirs),
+                     **{k: v for k, v in files.items() if k.startswith(("arcface", "mtcnn"))}}
 
     usual = scoring_key(strict.as_dict(), ["arcsim"])
     assert "metric_weights" not in usual, "scores of before stay comparable, and stay"

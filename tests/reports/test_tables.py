@@ -123,10 +123,9 @@ def test_the_lower_is_best_where_lower_is_better_and_splits_are_apart(tmp_path: 
     assert [r.marks for r in tables.measured([a, b, c]).rows] == [
         {}, {"arcsim": "best"}, {}]  # swap_rate is not shown; alone in its split, none is best
     assert tables.measured([a, b, c]).differences[0].split == "single"
-    tables_of = pytest.MonkeyPatch()
-    with tables_of.context() as patched:
-        patched.setattr(tables, "HIDDEN", ())
-        assert tables.measured([a, b]).rows[0].marks["swap_rate"] == "best"
+    lower = make_run(tmp_path / "d", "d", [], all={"not_measured": [0.1] * 6})
+    higher = make_run(tmp_path / "e", "e", [], all={"not_measured": [0.2] * 6})
+    assert tables.measured([higher, lower]).rows[1].marks == {"not_measured": "best"}
 
 
 def test_differences_are_taken_from_the_compared_system(tmp_path: Path) -> None:
