@@ -39,32 +39,32 @@ COMMANDS = {
 
 SHORT_HELP = {
     "run": "Generate the videos of a split, score them, print the table.",
-    "score": "Score finished videos, from anywhere.",
-    "table": "Print the table of runs, with the published rows beside it.",
-    "report": "Build the HTML report of runs.",
-    "check": "Fail when a run is worse than a reference: the gate for CI.",
-    "diff": "Show what differs between two runs, and which samples moved most.",
-    "leaderboard": "Rank runs and submissions on one sortable page.",
-    "figure": "Draw figures of runs for papers.",
-    "export": "Write a run for Hugging Face datasets or TensorBoard.",
-    "study": "Let people compare the videos of runs, blind.",
-    "list": "List models, metrics, suites, protocols, weights, recipes.",
-    "train": "Train an embedded network by its recipe.",
-    "pairs": "Build training pairs from a folder of videos.",
+    "score": "Score existing videos.",
+    "table": "Print the table of runs, with published results.",
+    "report": "Build an HTML report of runs.",
+    "check": "Fail if a run is worse than a reference (regression gate for CI).",
+    "diff": "Show how two runs differ, and which samples changed most.",
+    "leaderboard": "Rank runs and submissions on a sortable page.",
+    "figure": "Draw figures for papers.",
+    "export": "Export a run to Hugging Face datasets or TensorBoard.",
+    "study": "Run a blind human study of videos.",
+    "list": "List models, metrics, suites, protocols, weights, recipes, ...",
+    "train": "Train a network from a recipe.",
+    "pairs": "Build training pairs from videos.",
     "convert": "Convert released Concat-ID checkpoints to model folders and back.",
-    "doctor": "Check that everything a run needs is here and undamaged.",
-    "completion": "Print the script that completes names in a shell.",
-    "suites": "Make a suite of your own photographs, or check one.",
-    "validate-metrics": "Measure what the metrics are worth, on avatars.",
+    "doctor": "Check the installation and weights.",
+    "completion": "Print a shell completion script.",
+    "suites": "Import or check a suite of your own.",
+    "validate-metrics": "Measure what metrics can tell apart, on avatars.",
 }
-"""Each command's own short help, so that --help imports none of them."""
+"""Short help of each command, so that --help imports none of them."""
 
 FAULT = 70
-"""Exit code of an error that nobody foresaw (EX_SOFTWARE of sysexits.h)."""
+"""Exit code of an unexpected error (EX_SOFTWARE in sysexits.h)."""
 
 
 class ReaderGone(Exception):
-    """Whatever read the output (head, less) has gone."""
+    """The reader of the output (head, less) closed the pipe."""
 
 
 class LazyGroup(click.Group):
@@ -92,9 +92,9 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
-            raise ReaderGone from error  # click would end with 1, which is a judgement here
+            raise ReaderGone from error  # click would exit with 1, which means a failed check here
         except EOFError as error:
-            # click takes it for Ctrl-D; here it comes from a file that was cut off.
+            # click reads it as Ctrl-D; here it comes from a truncated file.
             raise RuntimeError(f"a file ends too early: {error}") from error
 
     def resolve_command(
@@ -118,18 +118,18 @@ def _set_level(ctx: click.Context, parameter: click.Parameter, given: bool) -> N
 LEVELS = (
     click.Option(
         ["-q", "--quiet"], is_flag=True, expose_value=False, is_eager=True, callback=_set_level,
-        help="Only results and errors.",
+        help="Print only results and errors.",
     ),
     click.Option(
         ["-v", "--verbose"], is_flag=True, expose_value=False, is_eager=True, callback=_set_level,
-        help="Also what libraries say, and where an error came from.",
+        help="Also print library messages and tracebacks.",
     ),
 )
-"""Options of every command: before its name or after."""
+"""Options of every command, before or after its name."""
 
 
 def _with_level(command: click.Command) -> click.Command:
-    """`command`, and what is under it, with `LEVELS`."""
+    """`command` and its subcommands, with `LEVELS` added."""
     if LEVELS[0] not in command.params:
         command.params.extend(LEVELS)
         if isinstance(command, click.Group):
@@ -143,7 +143,7 @@ def _with_level(command: click.Command) -> click.Command:
 )
 @click.version_option(__version__, prog_name="idbench")
 def cli() -> None:
-    """Measures identity-preserving video generation: who is in the video, and does it obey.
+    """Benchmark identity-preserving video generation.
 
     Start with: idbench run --model concat_id --split multi
     """
@@ -170,10 +170,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _say(f"Error: {error}")
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
-        _say("Interrupted. What is finished is kept: run the same command again to go on.")
+        _say("Interrupted. Finished work is kept; run the same command again to resume.")
         sys.exit(130)
     except ReaderGone:
-        # Nothing more can be said to it, also not by the interpreter as it ends.
+        # Nothing can be written any more, not even by the interpreter at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception as error:
@@ -182,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(2)
         # Not Python's 1: the gate's 1 means that a model regressed.
         traceback.print_exc()
-        _say("This is a fault of idbench or of a package it calls, not of what you gave it.")
+        _say("This is a bug in idbench or in a package it calls, not an error in your input.")
         sys.exit(FAULT)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -192,7 +192,7 @@ def _say(text: str) -> None:
 
 
 def _quiet_libraries() -> None:
-    """Nothing is fetched behind the user's back, and libraries keep their bars to themselves."""
+    """Keep libraries from downloading silently and from printing progress bars."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

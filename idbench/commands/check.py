@@ -1,4 +1,4 @@
-"""`idbench check`: has a run become worse than its reference?"""
+"""`idbench check`: did a run get worse than its reference?"""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ if TYPE_CHECKING:
     from idbench.measurements import Measurement
 
 
-@click.command(short_help="Fail when a run is worse than a reference: the gate for CI.")
+@click.command(short_help="Fail if a run is worse than a reference (regression gate for CI).")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--against", metavar="REF", type=click.Path(path_type=Path),
-    help="A run folder, or a reference file that --update wrote.",
+    help="A run folder, or a reference file written by --update.",
 )
 @click.option(
     "--update", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
-    help="Write RUN's values to this reference file, to be committed; checks nothing.",
+    help="Write RUN's values to this reference file, ready to commit; checks nothing.",
 )
 @click.option(
     "--embeddings", is_flag=True,
-    help="With --update, also write FILE's cached embeddings (.zip): given as RUN, they are "
-         "scored again by the metrics installed now, without videos and networks.",
+    help="With --update, also write the cached embeddings (.zip). Passed as RUN, they are rescored "
+         "by the installed metrics, without videos or networks.",
 )
 @click.option(
     "--tolerance", multiple=True, metavar="[METRIC=]NUMBER",
-    help="Largest drop of a mean that always holds (0.01 where none is given). May be repeated.",
+    help="Largest drop of a mean that always passes (default: 0.01). Repeatable.",
 )
 @click.option(
     "--coverage-tolerance", type=click.FloatRange(0, 1), default=0.0, show_default=True,
-    help="Share of the samples that may become unscored.",
+    help="Share of samples that may become unscored.",
 )
 @opt.metric_option
 @click.option(
     "--allow", multiple=True, metavar="NAME",
-    help="Let this differ: suite, split, protocol, weights, detector, missing or coverage. May "
-         "be repeated.",
+    help="Allow a difference in suite, split, protocol, weights, detector, missing or coverage. "
+         "Repeatable.",
 )
 @click.option(
     "--resamples", type=click.IntRange(min=2000), default=4000, show_default=True,
-    help="Bootstrap resamples of the intervals.",
+    help="Bootstrap resamples for the intervals.",
 )
 @click.option(
     "--junit", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--markdown", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
-    help="Also write Markdown, for the summary of a CI job.",
+    help="Also write Markdown, such as for a CI job summary.",
 )
 @opt.json_option
 def check(
@@ -63,22 +63,22 @@ def check(
     allow: tuple[str, ...], resamples: int, junit: Path | None, markdown: Path | None,
     as_json: bool,
 ) -> int:
-    """Hold RUN against a reference, on the samples that both have.
+    """Compare RUN with a reference on the samples they share.
 
-    A metric regressed when its mean fell by more than the tolerance and the 95 % interval of the
+    A metric regressed if its mean fell by more than the tolerance and the 95% interval of the
     paired difference (bootstrap over identities) excludes 0. Lost samples, metrics or coverage
-    fail too; another suite, protocol, detector or other scoring weights cannot be compared.
+    fail too. Runs with another suite, protocol, detector or scoring weights cannot be compared.
 
-    Exit code 0: held; 1: regressed; 2: cannot be compared, or a mistake that the message mends.
+    Exit codes: 0 passed, 1 regressed, 2 cannot be compared or usage error.
     """
     from idbench import gate, gate_output, measurements
     from idbench.files import write_text
 
     if embeddings and update is None:
-        raise UserError("--embeddings says what to write; give it with --update FILE.")
+        raise UserError("--embeddings needs --update FILE.")
     if (against is None) == (update is None):
         raise UserError(
-            "Give --against REF to check the run, or --update FILE to make it the reference."
+            "Pass --against REF to check the run, or --update FILE to make it the reference."
         )
     measured = measurements.read(run)
     if update is not None:
@@ -108,7 +108,7 @@ def check(
 def _update(
     run: Path, target: Path, measured: Measurement, embeddings: bool, as_json: bool
 ) -> None:
-    """Write the reference file, and the cached embeddings beside it."""
+    """Write the reference file and, next to it, the cached embeddings."""
     from idbench import gate_cached, gate_reference
     from idbench.runs import Run
 

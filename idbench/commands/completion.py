@@ -1,4 +1,4 @@
-"""`idbench completion`: the script with which a shell completes idbench's commands and names."""
+"""`idbench completion`: the script that completes commands and names in a shell."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from idbench.errors import UserError
 SHELLS = ("bash", "zsh", "fish")
 
 
-@click.command(short_help="Print the script that completes names in a shell.")
+@click.command(short_help="Print a shell completion script.")
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
     """Print the completion script of SHELL, for its start-up file.
@@ -26,5 +26,5 @@ def completion(shell: str) -> None:
 
     made = get_completion_class(shell)
     if made is None:
-        raise UserError(f"This click cannot complete in {shell}; update click.")
+        raise UserError(f"This version of click has no completion for {shell}; update click.")
     click.echo(made(cli, {}, "idbench", "_IDBENCH_COMPLETE").source())

@@ -1,4 +1,4 @@
-"""`idbench convert`: released Concat-ID checkpoints to idbench's folders and back."""
+"""`idbench convert`: released Concat-ID checkpoints to model folders and back."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SHOWN = 20
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option(
     "--to", type=click.Choice(["sat", "diffusers", "wan"]),
-    help="The target's layout. Without it: diffusers for a released checkpoint, else its "
-         "released one.",
+    help="Layout of TARGET. Default: diffusers for a released checkpoint, else its released "
+         "layout.",
 )
 @click.option(
     "--base", type=click.Path(path_type=Path),
-    help="A folder of CogVideoX-5B or Wan2.1-T2V-1.3B in diffusers' layout; its autoencoder, "
-         "text encoder and tokenizer complete the new folder.",
+    help="Folder of CogVideoX-5B or Wan2.1-T2V-1.3B in diffusers' layout; provides the "
+         "autoencoder, text encoder and tokenizer.",
 )
 @opt.json_option
 def convert(
@@ -36,8 +36,8 @@ def convert(
     """Convert the checkpoint SOURCE to TARGET.
 
     SOURCE is a released checkpoint (CogVideoX form in SAT's layout, Wan forms in theirs; file or
-    folder) or a model folder in diffusers' layout. Every tensor is mapped or named as refused,
-    and TARGET is complete or not there.
+    folder) or a model folder in diffusers' layout. Every tensor is mapped or listed as refused.
+    TARGET is written completely or not at all.
     """
     from idbench.models.concat_id.convert import convert as run
 

@@ -1,4 +1,4 @@
-"""`idbench diff`: what differs between two runs, and which samples moved most."""
+"""`idbench diff`: how two runs differ, and which samples changed most."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from idbench.measurements import Measurement
 
 
-@click.command(short_help="Show what differs between two runs, and which samples moved most.")
+@click.command(short_help="Show how two runs differ, and which samples changed most.")
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
 @opt.metric_option
 @click.option(
     "--top", type=click.IntRange(min=1), default=5, show_default=True,
-    help="So many samples a metric.",
+    help="Samples to show per metric.",
 )
 @opt.json_option
 def diff(
     first: Path, second: Path, metrics: tuple[str, ...], top: int, as_json: bool
 ) -> None:
-    """Show the settings in which two runs differ, and the samples that moved most.
+    """Show the settings in which two runs differ, and the samples that changed most.
 
-    FIRST and SECOND are run folders or reference files, also of different protocols: nothing is
-    judged here (`idbench check` judges).
+    FIRST and SECOND are run folders or reference files; their protocols may differ. This command
+    does not judge; `idbench check` does.
     """
     from idbench import measurements
 
@@ -46,11 +46,11 @@ def diff(
 def compare(
     before: Measurement, after: Measurement, metrics: Sequence[str] = (), top: int = 5
 ) -> dict[str, Any]:
-    """JSON value: settings that differ, samples in one only, and for each metric what moved.
+    """JSON value: settings that differ, samples in only one run, and each metric's changes.
 
     Args:
         metrics: which metrics; empty: ArcSim, or the first that both have.
-        top: so many samples a metric, largest change first.
+        top: number of samples per metric, largest change first.
 
     Raises:
         UserError: a metric that is not in both.
@@ -63,7 +63,7 @@ def compare(
             raise unknown("metric of both runs", name, both)
     if not both:
         raise UserError(
-            f"{before.source} and {after.source} have no metric in common; score them alike with "
+            f"{before.source} and {after.source} have no metric in common; rescore one with "
             "`idbench score RUN`."
         )
     shared = [s for s in before.values.index if s in after.values.index]

@@ -73,14 +73,14 @@ def _video() -> str:
         write_video(path, Video(np.full((3, 64, 96, 3), 90, np.uint8), 8.0))
         frames = read_video(path).frames
     if frames.shape != (3, 64, 96, 3) or abs(int(frames.mean()) - 90) > 2:
-        raise UserError("H.264 does not give back what was written; reinstall PyAV (`av`).")
+        raise UserError("H.264 does not read back what was written; reinstall PyAV (`av`).")
     return "H.264 written and read"
 
 
 def _disk() -> str:
     free = shutil.disk_usage(".").free / 1e9
     if free < 1:
-        raise UserError(f"Only {free:.1f} GB are free here; free some space.")
+        raise UserError(f"Only {free:.1f} GB of disk space are free here; free some space.")
     return f"{free:.0f} GB free here"
 
 
@@ -114,14 +114,14 @@ def _source(text: str) -> str:
     return "; ".join([*found, *([f"runs with {', '.join(providers)}"] if providers else [])])
 
 
-@click.command(short_help="Check that everything a run needs is here and undamaged.")
+@click.command(short_help="Check the installation and weights.")
 @opt.sharing(opt.weights_option, opt.json_option)
 def doctor(weights: tuple[str, ...], as_json: bool) -> int:
     """Check packages, weights (sha256), suites (checksums), video, disk and accelerator.
 
-    With --weights, your own weight files are opened and fitted to their networks too.
+    With --weights, also load your own weight files into their networks.
 
-    Exit code 0: all is well; 1: something is not, and the line says how to mend it.
+    Exit codes: 0 all checks passed, 1 a check failed; its line says how to fix it.
     """
     found = []
     checks = dict(CHECKS)
@@ -139,5 +139,5 @@ def doctor(weights: tuple[str, ...], as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return 1 if ill else 0
-    click.echo("All is well." if not ill else f"{ill} of {len(checks)} checks failed.")
+    click.echo("All checks passed." if not ill else f"{ill} of {len(checks)} checks failed.")
     return 1 if ill else 0

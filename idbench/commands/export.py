@@ -12,35 +12,35 @@ from idbench.commands import options as opt
 from idbench.errors import UserError
 
 
-@click.command(short_help="Write a run for Hugging Face datasets or TensorBoard.")
+@click.command(short_help="Export a run to Hugging Face datasets or TensorBoard.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
-    "--to", required=True, type=click.Choice(("datasets", "tensorboard")), help="For which tool."
+    "--to", required=True, type=click.Choice(("datasets", "tensorboard")), help="Target tool."
 )
 @click.option(
     "--out", metavar="FOLDER", type=click.Path(path_type=Path),
-    help="Where to write. Default: exports/TO/NAME.",
+    help="Output folder. Default: exports/TO/NAME.",
 )
 @click.option(
     "--step", type=click.IntRange(min=0), default=0, show_default=True,
-    help="tensorboard only: the step of the values, such as that of a checkpoint.",
+    help="tensorboard only: step of the values, such as that of a checkpoint.",
 )
 @click.option(
     "--frames", type=click.IntRange(min=0, max=64), default=0, show_default=True,
-    help="tensorboard only: frames of each video to write as one picture; 0: none.",
+    help="tensorboard only: frames of each video to write as one image; 0: none.",
 )
-@click.option("--check", is_flag=True, help="datasets only: load what was written, offline.")
+@click.option("--check", is_flag=True, help="datasets only: check that the export loads, offline.")
 @opt.json_option
 def export(
     run: Path, to: str, out: Path | None, step: int, frames: int, check: bool, as_json: bool
 ) -> None:
-    """Write the scored RUN for another tool.
+    """Export the scored RUN to another tool.
 
     \b
     datasets     parquet and videos, for datasets.load_dataset(FOLDER)
     tensorboard  an event file, for tensorboard --logdir FOLDER
 
-    A missing value stays missing there, with its coverage beside it; it is never 0.
+    A missing value stays missing, with its coverage; it is never 0.
     """
     from idbench.runs import Run
 

@@ -1,4 +1,4 @@
-"""`idbench figure`: figures of runs for papers, as PDF, PNG, SVG or WebP."""
+"""`idbench figure`: figures for papers, as PDF, PNG, SVG or WebP."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _common = opt.sharing(
     click.argument("run", nargs=-1, required=True, type=click.Path(path_type=Path)),
     click.option(
         "-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
-        help="The file: .pdf, .png, .svg or .webp; without one of these endings both PDF and PNG "
-        "are written. Default: the figure's name, in this folder.",
+        help="Output file: .pdf, .png, .svg or .webp; without such an ending, PDF and PNG are "
+        "written. Default: the figure's name.",
     ),
     click.option(
         "--dpi", type=click.IntRange(40, 1200), default=300, show_default=True,
-        help="Pixels an inch, for PNG and WebP.",
+        help="Pixels per inch, for PNG and WebP.",
     ),
 )
 
 
-@click.group(short_help="Draw figures of runs for papers.")
+@click.group(short_help="Draw figures for papers.")
 def figure() -> None:
-    """Draw figures of runs for papers, to PDF and PNG."""
+    """Draw figures for papers, as PDF and PNG."""
 
 
 @figure.command(short_help="Identity against editability, with intervals.")
@@ -41,7 +41,7 @@ def figure() -> None:
 def tradeoff(
     run: tuple[Path, ...], output: Path | None, dpi: int, across: str, up: str
 ) -> None:
-    """One mark a run: its mean of two metrics with 95 % intervals, its videos behind."""
+    """One mark per run: the mean of two metrics with 95% intervals, over its videos."""
     from idbench.reports import figures, series, tables
 
     found = series.tradeoff(_open(run), across, up)
@@ -53,24 +53,24 @@ def tradeoff(
 @_common
 @click.option(
     "--samples", type=click.IntRange(1, 50), default=3, show_default=True,
-    help="So many samples, spread evenly over those that all runs have.",
+    help="Number of samples, spread evenly over those that all runs have.",
 )
 @click.option(
     "--sample", "only", multiple=True, metavar="ID",
-    help="This sample, by the beginning of the code that the report shows. May be repeated.",
+    help="Show this sample; give the start of its code in the report. Repeatable.",
 )
 @click.option(
     "--frames", type=click.IntRange(1, 16), default=5, show_default=True,
-    help="Frames of each video.",
+    help="Frames per video.",
 )
 @click.option("--no-prompt", is_flag=True, help="Leave the prompts out.")
 def strip(
     run: tuple[Path, ...], output: Path | None, dpi: int, samples: int, only: tuple[str, ...],
     frames: int, no_prompt: bool,
 ) -> None:
-    """For each sample its references, and a row of frames for each run.
+    """For each sample, its references and a row of frames per run.
 
-    As Figures 4 and 5 of the Concat-ID paper. Runs need not be scored.
+    Like Figures 4 and 5 of the Concat-ID paper. Runs need not be scored.
     """
     from idbench.reports import series
     from idbench.reports.strip import strip as draw
@@ -85,14 +85,14 @@ def strip(
 @_common
 @click.option(
     "--metric", "metrics", multiple=True, metavar="NAME",
-    help="A metric of single frames; a panel each. Default: arcsim and cursim.",
+    help="A per-frame metric, shown in its own panel. Repeatable. Default: arcsim and cursim.",
 )
 def curves(
     run: tuple[Path, ...], output: Path | None, dpi: int, metrics: tuple[str, ...]
 ) -> None:
     """The mean over all people of all videos, from the first frame to the last.
 
-    Behind it the middle half of the frames; below it the share of frames that were scored.
+    A band shows the middle half of the frames; below is the share of frames scored.
     """
     from idbench.reports import figures, series, tables
 

@@ -11,19 +11,19 @@ from idbench.commands import options as opt
 from idbench.errors import UserError
 
 
-@click.command(short_help="Rank runs and submissions on one sortable page.")
+@click.command(short_help="Rank runs and submissions on a sortable page.")
 @click.argument("entries", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
-    help="The page. Without it: leaderboard.html here. The same as JSON lies beside it.",
+    help="The page; the data is also written as .json. Default: leaderboard.html.",
 )
 @click.option("--metric", default="arcsim", show_default=True, help="Rank by this metric.")
-@click.option("--title", default="idbench leaderboard", show_default=True, help="Of the page.")
+@click.option("--title", default="idbench leaderboard", show_default=True, help="Page title.")
 @click.option(
     "--pack", metavar="FOLDER", type=click.Path(path_type=Path, file_okay=False),
-    help="Make a submission of the one run named; --set name=..., description, link, licence.",
+    help="Make a submission from one run; --set name=..., description, link and licence.",
 )
-@click.option("--validate", is_flag=True, help="Only say whether each entry is valid.")
+@click.option("--validate", is_flag=True, help="Only check whether each entry is valid.")
 @opt.sharing(opt.set_option, opt.json_option)
 def leaderboard(
     entries: tuple[Path, ...], output: Path | None, metric: str, title: str, pack: Path | None,
@@ -36,7 +36,7 @@ def leaderboard(
     idbench leaderboard runs/a --pack submissions/a --set "name=My model"
     idbench leaderboard submissions/* --validate
 
-    Exit code of --validate: 0 when all are valid, else 1.
+    Exit code of --validate: 0 if all are valid, else 1.
     """
     from idbench import submissions
     from idbench.files import write_json, write_text
@@ -44,13 +44,13 @@ def leaderboard(
 
     if pack:
         if len(entries) != 1:
-            raise UserError("Name the one run to pack: idbench leaderboard RUN --pack FOLDER.")
+            raise UserError("Pass exactly one run to pack: idbench leaderboard RUN --pack FOLDER.")
         folder = submissions.pack(entries[0], pack, opt.parse_settings(settings))
         submissions.entry(folder)
         click.echo(json.dumps({"submission": str(folder)}) if as_json else f"Submission: {folder}")
         return 0
     if settings:
-        raise UserError("--set says what a submission holds; give it with --pack FOLDER.")
+        raise UserError("--set describes a submission; it needs --pack FOLDER.")
     if validate:
         return _validate(entries, as_json)
     board = boards.build([submissions.entry(path) for path in entries], metric)

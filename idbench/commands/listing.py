@@ -1,4 +1,4 @@
-"""`idbench list`: what there is, by name."""
+"""`idbench list`: models, metrics, suites and so on, by name."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _samples(suite: str, split: str | None, limit: int | None, seed: int) -> Row
     from idbench.suite import load_suite
 
     if not split:
-        raise UserError("Give --split, such as `idbench list samples --split single`.")
+        raise UserError("`idbench list samples` needs --split, such as --split single.")
     return [
         {
             "id": s.id, "category": s.category, "prompt": s.prompt, "seed": s.seed,
@@ -132,14 +132,14 @@ KINDS: dict[str, Callable[..., Rows]] = {
 }
 
 
-@click.command("list", short_help="List models, metrics, suites, protocols, weights, recipes.")
+@click.command("list", short_help="List models, metrics, suites, protocols, weights, recipes, ...")
 @click.argument("kind", metavar="|".join(KINDS), shell_complete=completing.kinds)
-@click.option("--split", shell_complete=completing.splits, help="Of `samples`: the split.")
+@click.option("--split", shell_complete=completing.splits, help="For `samples`: the split.")
 @opt.sharing(opt.suite_option, opt.limit_option, opt.seed_option, opt.json_option)
 def listing(
     kind: str, split: str | None, suite: str, limit: int | None, seed: int, as_json: bool
 ) -> None:
-    """List what there is. `samples` prints what a system outside has to generate for a split."""
+    """List models, metrics and so on. `samples` lists what a system must generate for a split."""
     if kind not in KINDS:
         raise unknown("list", kind, KINDS)
     rows = KINDS[kind](suite=suite, split=split, limit=limit, seed=seed)
@@ -153,7 +153,7 @@ def listing(
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    # What is nested is for --json.
+    # Nested values are only printed with --json.
     columns = [name for name, value in rows[0].items() if not isinstance(value, dict)]
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column == columns[0])

@@ -1,4 +1,4 @@
-"""`idbench pairs`: training pairs of reference and video from a folder of videos."""
+"""`idbench pairs`: training pairs from a folder of videos."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ from idbench.commands import options as opt
 from idbench.provenance import cores
 
 
-@click.group(short_help="Build training pairs from a folder of videos.")
+@click.group(short_help="Build training pairs from videos.")
 def pairs() -> None:
-    """Training pairs of reference and video."""
+    """Build training pairs of a video and references."""
 
 
 _FILE = click.Path(path_type=Path)
 
 
-@pairs.command(short_help="Filter videos, find people again in other videos, write pairs.")
+@pairs.command(short_help="Filter videos, match people across videos, write pairs.")
 @click.argument("videos", type=_FILE)
 @click.option(
     "--captions", type=_FILE, required=True,
-    help="CSV, TSV, JSON lines or JSON with video (its path inside VIDEOS) and caption.",
+    help="CSV, TSV, JSON lines or JSON with video (path inside VIDEOS) and caption.",
 )
 @click.option(
-    "--out", type=_FILE, help="Folder of the results. Without it: runs/pairs-NAME."
+    "--out", type=_FILE, help="Output folder. Default: runs/pairs-NAME."
 )
 @click.option(
     "--recipe", type=_FILE, help="YAML file with settings, such as `cross: [0.7, 0.9]`."
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), help="Of every random choice; 0 without it."
+    "--seed", type=click.IntRange(min=0), help="Random seed. Default: 0."
 )
 @click.option(
     "--workers", type=click.IntRange(min=1),
-    help="Processes that read videos. Without it: one a processor core.",
+    help="Processes that read videos. Default: one per core.",
 )
-@click.option("--device", default="cpu", show_default=True, help="Of torch, such as cuda.")
+@click.option("--device", default="cpu", show_default=True, help="A torch device, such as cuda.")
 @click.option(
     "--subjects", type=click.Choice(["files", "parser", "none"]), default="files",
     show_default=True,
-    help="Garment and background references: files beside the videos, the face parser, or none.",
+    help="Garment and background references: files next to the videos, the face parser, or none.",
 )
 @click.option(
     "--aesthetic", help="Scores for Stage III: a file with video and score, or module:function."
 )
 @click.option(
     "--calibrate", type=_FILE,
-    help="File with video and identity: fit the ranges of cosines to the recogniser.",
+    help="File with video and identity: fit the cosine ranges to the recogniser.",
 )
 @click.option(
     "--truth", type=_FILE,
-    help="File with video and identity: report precision and recall against it.",
+    help="File with video and identity: report precision and recall.",
 )
 @click.option(
     "--alignment", type=click.Choice(["upright", "arcface"]),
-    help="Of face crops: a window around the head, or ArcFace's template, as Concat-ID's release. "
-    "Without it: arcface with an insightface pack, else upright.",
+    help="Face crops: a window around the head, or ArcFace's template as in Concat-ID's release. "
+    "Default: arcface with an insightface pack, else upright.",
 )
 @opt.sharing(opt.weights_option, opt.set_option, opt.json_option)
 def build(
@@ -70,10 +70,9 @@ def build(
 ) -> None:
     """Build training pairs from the video files in VIDEOS.
 
-    Videos without people in their caption, or whose people change, are dropped; faces are kept
-    and looked for in the other videos. The folder then holds one parquet file for each stage,
-    summary.json and pairs.html. Run the same command again to go on or to change thresholds:
-    no video is read twice.
+    Drops videos whose caption mentions no person or whose people change, then matches faces across
+    the other videos. Writes one parquet file per stage, summary.json and pairs.html. Run the same
+    command again to resume or to change thresholds; no video is read twice.
     """
     from idbench.models.concat_id.pairs.settings import make_settings, read_settings
 
@@ -81,7 +80,7 @@ def build(
         read_settings(recipe) if recipe else {}, {} if seed is None else {"seed": seed},
         opt.parse_settings(settings),
     )
-    # Wrong thresholds are said before torch is loaded.
+    # Report wrong thresholds before loading torch.
     from idbench.models.concat_id.pairs.build import BuildRequest
     from idbench.models.concat_id.pairs.build import build as build_pairs
     from idbench.models.concat_id.pairs.reader import ReaderSettings
@@ -124,8 +123,8 @@ def _print(summary: dict[str, Any], read: int, folder: Path) -> None:
     for name, found in (summary["truth"] or {}).items():
         recall = found["recall"] if "recall" in found else found["recall_of_kept"]
         click.echo(f"{name}: precision {_share(found['precision'])}, recall {_share(recall)}")
-    click.echo(f"Look at {folder / 'pairs.html'}; the pairs are in {folder}/*.parquet.")
+    click.echo(f"Overview: {folder / 'pairs.html'}; pairs: {folder}/*.parquet.")
 
 
 def _share(value: float | None) -> str:
-    return "not known" if value is None else f"{100 * value:.1f} %"
+    return "unknown" if value is None else f"{100 * value:.1f}%"

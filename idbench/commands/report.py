@@ -7,19 +7,19 @@ from pathlib import Path
 import click
 
 
-@click.command(short_help="Build the HTML report of runs.")
+@click.command(short_help="Build an HTML report of runs.")
 @click.argument("run", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
-    help="The page. Without it: report.html in the (first) run folder.",
+    help="The page. Default: report.html in the (first) run folder.",
 )
 @click.option(
     "--videos", type=click.Choice(("auto", "embed", "link")), default="auto", show_default=True,
-    help="Put the videos into the page, or link them where they lie; auto: embed while they are "
-    "under 11 MB together.",
+    help="Embed the videos in the page, or link to them; auto: embed if together they are under "
+    "11 MB.",
 )
 def report(run: tuple[Path, ...], output: Path | None, videos: str) -> None:
-    """Build the HTML report of one or more runs and print where it is."""
+    """Build the HTML report of one or more runs and print its path."""
     from idbench.files import saying_disk_full
     from idbench.reports import html, tables
     from idbench.runs import Run

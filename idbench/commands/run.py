@@ -27,24 +27,23 @@ from idbench.engine import ENGINES
 )
 @click.option(
     "--engine", type=click.Choice(list(ENGINES)), default="local", show_default=True,
-    help="Where the samples are worked through.",
+    help="Where samples are generated.",
 )
 @click.option(
     "--batch", type=click.IntRange(min=1),
-    help="Samples generated together; does not change what is generated. Default: the model's "
-         "own choice.",
+    help="Samples generated together; does not change videos. Default: the model's choice.",
 )
-@click.option("--retry-failed", is_flag=True, help="Try samples again that failed before.")
+@click.option("--retry-failed", is_flag=True, help="Retry samples that failed before.")
 @click.option("--force", is_flag=True,
-              help="Remove what the run folder has of an earlier run and generate everything anew.")
-@click.option("--no-score", is_flag=True, help="Generate only; `idbench score RUN` scores later.")
+              help="Remove an earlier run from the run folder and generate everything again.")
+@click.option("--no-score", is_flag=True, help="Only generate; `idbench score RUN` scores later.")
 @opt.json_option
 def run(
     settings: tuple[str, ...], no_score: bool, as_json: bool, **asked: Any,
 ) -> None:
     """Generate the videos of a split with a model, score them, and print the table.
 
-    Run again, it resumes where it stopped; a finished run generates nothing.
+    Run the same command again to resume; a finished run generates nothing.
     """
     import idbench
     from idbench.commands.outcome import show

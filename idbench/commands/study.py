@@ -1,4 +1,4 @@
-"""`idbench study`: a human study of pairs of videos, judged blind."""
+"""`idbench study`: a blind human study of pairs of videos."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from idbench.errors import UserError
 _study = click.argument("study", type=click.Path(path_type=Path))
 
 
-@click.group(short_help="Let people compare the videos of runs, blind.")
+@click.group(short_help="Run a blind human study of videos.")
 def study() -> None:
-    """Let people compare the videos of two or more runs, blind, and score their votes."""
+    """Let people compare the videos of two or more runs blind, and score their votes."""
 
 
 @study.command(short_help="Make a study of two or more runs.")
 @click.argument("run", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("study"), show_default=True,
-    help="The study's folder.",
+    help="Folder of the study.",
 )
 @click.option(
     "--pairs", type=click.IntRange(min=1), default=100, show_default=True,
-    help="Pairs of videos that each voter judges, at most.",
+    help="Maximum number of pairs per voter.",
 )
 @click.option(
-    "--ties", is_flag=True, help='Allow "no difference"; else one of both has to be chosen.'
+    "--ties", is_flag=True, help='Allow "no difference" as an answer.'
 )
 @opt.seed_option
 def build(run: tuple[Path, ...], output: Path, pairs: int, ties: bool, seed: int) -> None:
-    """Make a study in a new folder, of samples that all RUNs have a video of."""
+    """Make a study in a new folder from the samples that have a video in every RUN."""
     from idbench.files import saying_disk_full
     from idbench.reports import series
     from idbench.reports.study_build import build as build_study
@@ -48,17 +48,17 @@ def build(run: tuple[Path, ...], output: Path, pairs: int, ties: bool, seed: int
     )
 
 
-@study.command(short_help="Show a study on this machine and keep the votes.")
+@study.command(short_help="Show a study on this machine and collect votes.")
 @_study
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, help="Default: any free one."
+    "--port", type=click.IntRange(0, 65535), default=0, help="Default: any free port."
 )
-@click.option("--voter", metavar="NAME", help="Fill in this name; else the page asks for one.")
+@click.option("--voter", metavar="NAME", help="Name of the voter. Default: the page asks.")
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in the browser.")
 def serve(study: Path, port: int, voter: str | None, open_browser: bool) -> None:
-    """Show a study to voters at this machine until Ctrl-C; nobody else can reach it.
+    """Show a study on this machine until Ctrl-C; other machines cannot reach it.
 
-    Each answer is written to STUDY/votes/NAME.json at once. A voter who comes back goes on.
+    Each answer is saved to STUDY/votes/NAME.json at once. Voters can resume later.
     """
     from idbench.lock import exclusive
     from idbench.reports.study import Study
@@ -69,7 +69,7 @@ def serve(study: Path, port: int, voter: str | None, open_browser: bool) -> None
     query = f"?voter={check_name(voter)}" if voter else ""
     # Two servers of one study would overwrite each other's votes.
     with exclusive(study / "votes"), StudyServer(found, port) as server:
-        click.echo(f"Vote at {server.address}{query} (Ctrl-C ends it)")
+        click.echo(f"Vote at {server.address}{query} (Ctrl-C to stop)")
         if open_browser:
             import webbrowser
 
@@ -77,20 +77,20 @@ def serve(study: Path, port: int, voter: str | None, open_browser: bool) -> None
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            click.echo("Ended. The votes are kept.")
+            click.echo("Stopped. The votes are saved.")
 
 
-@study.command(short_help="Write a study as one page for a voter elsewhere.")
+@study.command(short_help="Write a study as one page for a remote voter.")
 @_study
-@click.option("--voter", metavar="NAME", required=True, help="Whose page it is.")
+@click.option("--voter", metavar="NAME", required=True, help="The voter of the page.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
-    help="The page. Default: NAME.html, in this folder.",
+    help="The page. Default: NAME.html.",
 )
 def page(study: Path, voter: str, output: Path | None) -> None:
     """Write one self-contained page that opens from disk, without a server.
 
-    It keeps its answers in the browser and offers them as a file, to be put into STUDY/votes.
+    The page stores answers in the browser and offers them as a file for STUDY/votes.
     """
     from idbench.reports import study_page
     from idbench.reports.study import Study
@@ -100,21 +100,21 @@ def page(study: Path, voter: str, output: Path | None) -> None:
     click.echo(f"Page: {target} ({target.stat().st_size / 1e6:.1f} MB)")
 
 
-@study.command(short_help="Preference rates, agreement and strengths from the votes.")
+@study.command(short_help="Compute preference rates, agreement and strengths.")
 @click.argument("votes", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--study", "folder", type=click.Path(path_type=Path),
-    help="The study's folder, where VOTES are files that do not lie in it.",
+    help="The study folder, if VOTES are files outside it.",
 )
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
-    help="Also draw the bars to this file (.pdf, .png, .svg or .webp; without: PDF and PNG).",
+    help="Also draw bars to this file (.pdf, .png, .svg, .webp; without an ending, PDF and PNG).",
 )
 @opt.json_option
 def score(
     votes: tuple[Path, ...], folder: Path | None, output: Path | None, as_json: bool
 ) -> None:
-    """Score VOTES: a study's folder (all of its votes), or single files."""
+    """Score VOTES: a study folder (all of its votes), or single files."""
     from idbench.reports import study_figure, study_score
     from idbench.reports.study import Study
 
@@ -144,5 +144,5 @@ def _files(votes: Sequence[Path], folder: Path | None) -> tuple[Path, list[Path]
         else:
             folder = first.resolve().parent.parent
             if not (folder / "study.json").is_file():
-                raise UserError(f"{first} lies in no study; name its folder with --study.")
+                raise UserError(f"{first} is not inside a study; pass its folder with --study.")
     return folder, files

@@ -1,4 +1,4 @@
-"""`idbench suites`: make a suite of one's own photographs, and check one."""
+"""`idbench suites`: import a suite of your own, or check one."""
 
 from __future__ import annotations
 
@@ -13,53 +13,53 @@ from idbench.errors import UserError
 
 _pack = click.option(
     "--pack", type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of an insightface pack (detection and recognition). Without it: MTCNN and the "
+    help="Folder of an insightface pack (detection and recognition). Default: MTCNN and the "
     "embedded ArcFace, which is trained on avatars.",
 )
 
 
-@click.group(short_help="Make a suite of your own photographs, or check one.")
+@click.group(short_help="Import or check a suite of your own.")
 def suites() -> None:
-    """Make a suite of your own photographs and prompts, or check one."""
+    """Import a suite from your own photographs and prompts, or check one."""
 
 
-@suites.command("import", short_help="Make a suite of a folder of references and prompts.")
+@suites.command("import", short_help="Make a suite from a folder of references and prompts.")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="The suite's new folder.")
-@click.option("--name", help="The suite's name; the seed is appended. Default: FOLDER's name.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the new suite.")
+@click.option("--name", help="Name of the suite; the seed is appended. Default: FOLDER's name.")
 @click.option(
     "--layout", default="auto", show_default=True,
     help="own, consisid (ConsisID-Benchmark) or opens2v (OpenS2V-Eval).",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True,
-    help="Draws one prompt of each category for each person, and pairs.",
+    help="Seed of the random draw of prompts and pairs.",
 )
 @click.option(
     "--pairs", type=click.IntRange(min=0), default=14, show_default=True,
-    help="Pairs (and triples) drawn for prompts of two (and three), where no pairs.csv says them.",
+    help="Pairs (and triples) to draw for prompts of two (and three) people, without a pairs.csv.",
 )
 @click.option(
     "--several", type=click.Choice(["drop", "largest"]), default="drop", show_default=True,
-    help="A reference with several faces: leave the person out, or let the largest count.",
+    help="If a reference has several faces, drop the person or use the largest face.",
 )
 @click.option(
     "--training-embeddings", type=click.Path(path_type=Path),
-    help="Embeddings of a training set (see `idbench suites embed`): people too close are dropped.",
+    help="Embeddings of a training set (see `idbench suites embed`); people too close are dropped.",
 )
 @click.option(
     "--maximum-cosine", type=click.FloatRange(-1, 1), default=0.45, show_default=True,
-    help="People nearer than this to the training set are dropped; 0.45 is the paper's.",
+    help="Drop people whose cosine to the training set is higher; 0.45 is the paper's.",
 )
 @click.option("--version", default="1.0", show_default=True, help="The suite's version.")
-@click.option("--licence", default="not stated", help="Licence of the pictures and prompts.")
+@click.option("--licence", default="not stated", help="Licence of the images and prompts.")
 @opt.sharing(_pack, opt.json_option)
 def import_(
     folder: Path, out: Path | None, name: str | None, layout: str, seed: int, pairs: int,
     several: str, training_embeddings: Path | None, maximum_cosine: float, version: str,
     licence: str, pack: Path | None, as_json: bool,
 ) -> None:
-    """Make a versioned suite with checksums of a folder of references and prompts.
+    """Make a versioned suite with checksums from a folder of references and prompts.
 
     \b
     FOLDER/NAME/*.jpg  or references.csv (name, image)
@@ -67,7 +67,7 @@ def import_(
     FOLDER/pairs.csv   (left, right), optional
     or a download of ConsisID-Benchmark or OpenS2V-Eval.
 
-    Only use photographs of people who agreed to it; see the page on responsible use.
+    Only use photographs of people who agreed to it; see docs/responsible-use.md.
     """
     from idbench.importing.assemble import import_suite
     from idbench.importing.draw import Options
@@ -97,12 +97,12 @@ def import_(
     click.echo(f"Suite {made.name}: {made.kept} identities, samples: {splits}; {made.folder}")
 
 
-@suites.command(short_help="Check a suite: checksums, rows, pictures, one face each.")
+@suites.command(short_help="Check a suite: checksums, rows, images, one face each.")
 @click.argument("suite", shell_complete=completing.suites)
-@click.option("--no-faces", is_flag=True, help="Do not look for faces.")
+@click.option("--no-faces", is_flag=True, help="Skip face detection.")
 @opt.sharing(_pack, opt.json_option)
 def check(suite: str, no_faces: bool, pack: Path | None, as_json: bool) -> int:
-    """Check a suite by name or folder. Exit 0: whole; 1: faults; 2: it cannot be read."""
+    """Check a suite by name or folder. Exit codes: 0 intact, 1 faults, 2 cannot be read."""
     from idbench.importing.check import check_suite
 
     found = check_suite(suite, not no_faces, pack)
@@ -116,22 +116,22 @@ def check(suite: str, no_faces: bool, pack: Path | None, as_json: bool) -> int:
     else:
         for fault in found.faults:
             click.echo(f"fault: {fault}")
-        state = f"{len(found.faults)} faults" if found.faults else "whole"
+        state = f"{len(found.faults)} faults" if found.faults else "intact"
         click.echo(
-            f"Suite {found.suite.name} {found.suite.version} is {state}: samples: {splits}; "
-            f"{found.references} pictures; sha256 {found.suite.sha256[:12]}"
+            f"Suite {found.suite.name} {found.suite.version}: {state}; samples: {splits}; "
+            f"{found.references} images; sha256 {found.suite.sha256[:12]}"
         )
     return 1 if found.faults else 0
 
 
-@suites.command(short_help="Embed the faces of a folder of pictures, as a training set's.")
+@suites.command(short_help="Embed the faces of a training set.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="An .npz file."
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The .npz file to write."
 )
 @_pack
 def embed(folder: Path, output: Path, pack: Path | None) -> None:
-    """Embed the largest face of each picture under FOLDER, for --training-embeddings."""
+    """Embed the largest face of each image under FOLDER, for --training-embeddings."""
     import numpy as np
 
     from idbench.importing.faces import FaceReader, open_picture, write_embeddings
@@ -139,7 +139,7 @@ def embed(folder: Path, output: Path, pack: Path | None) -> None:
     from idbench.progress import steps
 
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give the folder that holds the pictures.")
+        raise UserError(f"{folder} is not a folder; pass the folder with the images.")
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES)
     reader = FaceReader(pack)
     names, vectors = [], []
@@ -151,7 +151,7 @@ def embed(folder: Path, output: Path, pack: Path | None) -> None:
                 vectors.append(face.vector)
             step(file.name)
     if not vectors:
-        raise UserError(f"No face was found in {len(files)} pictures of {folder}; check the path.")
+        raise UserError(f"No face was found in {len(files)} images of {folder}; check the path.")
     output = output if output.suffix == ".npz" else output.with_name(output.name + ".npz")
     write_embeddings(output, names, np.stack(vectors), reader)
-    click.echo(f"{len(vectors)} faces of {len(files)} pictures: {output}")
+    click.echo(f"{len(vectors)} faces from {len(files)} images: {output}")

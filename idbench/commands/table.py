@@ -1,4 +1,4 @@
-"""`idbench table`: runs in one table, and apart from them the published rows."""
+"""`idbench table`: runs in one table, followed by published rows."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
 FORMATS = ("terminal", "md", "csv", "json", "latex", "html")
 
 
-@click.command(short_help="Print the table of runs, with the published rows beside it.")
+@click.command(short_help="Print the table of runs, with published results.")
 @click.argument("run", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--compare", metavar="NAME",
-    help="A system or run of the table: take the others' paired differences from it. Or a "
-         "system with published rows: print them too.",
+    help="A system or run of the table: show the others' paired differences from it. Or a "
+         "published system: also print its published rows.",
 )
 @click.option(
     "--paper", type=click.IntRange(1, 3), help="Also print this table of the Concat-ID paper."
 )
 @click.option(
     "--format", "form", type=click.Choice(FORMATS),
-    help="Without it: terminal on a terminal, else md. csv and json hold the full numbers.",
+    help="Default: terminal on a terminal, else md. csv and json have full precision.",
 )
 @opt.json_option
 def table(
     run: tuple[Path, ...], compare: str | None, paper: int | None, form: str | None, as_json: bool
 ) -> None:
-    """Print the table of runs; without RUN, of every scored run under runs/.
+    """Print the table of runs; without RUN, of all scored runs under runs/.
 
-    Runs of different suites, protocols or versions never stand in one table: named together
-    they are refused, found under runs/ they get a table each.
+    Runs of different suites, protocols or versions never share a table: passed together they are
+    refused, found under runs/ they get separate tables.
     """
     from idbench.reports import tables
     from idbench.runs import Run
@@ -54,7 +54,7 @@ def table(
     if not groups and not beside:
         raise UserError(
             "There is no scored run under runs/; make one with `idbench run --model concat_id "
-            "--split multi`, or name a run folder."
+            "--split multi`, or pass a run folder."
         )
     if not groups:
         note("No scored run under runs/: published rows only.")

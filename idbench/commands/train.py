@@ -13,34 +13,35 @@ from idbench.commands import completing
 from idbench.commands import options as opt
 
 
-@click.command(short_help="Train an embedded network by its recipe.")
+@click.command(short_help="Train a network from a recipe.")
 @click.argument("recipe", shell_complete=completing.recipes)
-@click.option("--resume", is_flag=True, help="Continue the last training.")
-@click.option("--evaluate", is_flag=True, help="Train nothing; measure the trained weights.")
+@click.option("--resume", is_flag=True, help="Continue from the last checkpoint.")
+@click.option("--evaluate", is_flag=True, help="Do not train; only measure the trained weights.")
 @click.option(
     "--state", type=click.Path(path_type=Path),
-    help="Folder of the training's state. Without it: .training/RECIPE.",
+    help="Folder of the training state. Default: .training/RECIPE.",
 )
-@click.option("--plan", is_flag=True, help="Train nothing; print what a stage costs.")
-@click.option("--gpus", type=int, default=8, show_default=True, help="Of --plan: GPUs.")
+@click.option("--plan", is_flag=True, help="Do not train; print the cost of a stage.")
+@click.option("--gpus", type=int, default=8, show_default=True, help="For --plan: number of GPUs.")
 @click.option(
     "--strategy", default="ddp", show_default=True,
-    help="Of --plan: ddp, fsdp, or zero2 (DeepSpeed).",
+    help="For --plan: ddp, fsdp, or zero2 (DeepSpeed).",
 )
 @click.option(
     "--mfu", type=float, default=0.4, show_default=True,
-    help="Of --plan: model FLOPs utilisation, the share of the GPU's peak that is reached.",
+    help="For --plan: model FLOPs utilisation, the share of the GPU's peak reached.",
 )
 @click.option(
     "--peak-tflops", type=float, default=989.0, show_default=True,
-    help="Of --plan: peak of one GPU in bfloat16 (H100 and H800: 989).",
+    help="For --plan: peak of one GPU in bfloat16 (H100 and H800: 989).",
 )
 @click.option(
-    "--gpu-memory", type=float, default=80.0, show_default=True, help="Of --plan: GiB a GPU."
+    "--gpu-memory", type=float, default=80.0, show_default=True,
+    help="For --plan: GiB of memory per GPU.",
 )
 @click.option(
     "--overhead", type=float, default=4.0, show_default=True,
-    help="Of --plan: GiB a GPU for CUDA, the autoencoder and fragments of memory.",
+    help="For --plan: GiB per GPU for CUDA, the autoencoder and memory fragmentation.",
 )
 @opt.sharing(opt.set_option, opt.json_option)
 def train(
@@ -48,7 +49,7 @@ def train(
     strategy: str, mfu: float, peak_tflops: float, gpu_memory: float, overhead: float,
     settings: tuple[str, ...], as_json: bool,
 ) -> None:
-    """Train by RECIPE (see `idbench list recipes`, or a YAML file) and print what was measured."""
+    """Train RECIPE (a name from `idbench list recipes`, or a YAML file) and print measurements."""
     from idbench.errors import UserError
     from idbench.names import unknown
     from idbench.recipes import load_recipe, load_trainer
@@ -64,7 +65,7 @@ def train(
     if plan:
         if not hasattr(trainer, "plan"):
             raise UserError(
-                f"The recipe {name!r} has no plan; --plan is for stages such as cogvideox_stage1."
+                f"The recipe {name!r} has no plan; use --plan with stages such as cogvideox_stage1."
             )
         planned = trainer.plan(
             content, gpus=gpus, strategy=strategy, mfu=mfu, peak_tflops=peak_tflops,

@@ -1,4 +1,4 @@
-"""`idbench validate-metrics`: what the metrics are worth, on avatars whose truth is known."""
+"""`idbench validate-metrics`: what the metrics can tell apart, on avatars."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import click
 from idbench.commands import options as opt
 
 
-@click.command("validate-metrics", short_help="Measure what the metrics are worth, on avatars.")
+@click.command("validate-metrics", short_help="Measure what metrics can tell apart, on avatars.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False),
     default=Path("validation"), show_default=True,
     help="Folder for validation.html and validation.json.",
 )
 @click.option("--people", type=click.IntRange(2, 500), default=12, show_default=True,
-              help="Identities that are moved.")
+              help="Identities to vary.")
 @click.option("--steps", type=click.IntRange(3, 50), default=5, show_default=True,
-              help="Places on each axis.")
+              help="Steps along each axis.")
 @click.option("--clips", type=click.IntRange(2, 5000), default=48, show_default=True,
               help="Clips for ViCLIP.")
 @click.option("--height", type=click.IntRange(48, 1080), default=96, show_default=True,
-              help="Height of the frames, pixels.")
+              help="Height of the frames in pixels.")
 @opt.sharing(opt.seed_option, opt.protocol_option, opt.json_option)
 def validate_metrics(
     output: Path, people: int, steps: int, clips: int, height: int, seed: int, protocol: str,
     as_json: bool,
 ) -> None:
-    """Move one thing of an avatar at a time and see what each metric does.
+    """Vary one property of an avatar at a time and measure each metric's response.
 
-    Identity, shape alone, head pose and expression move by known amounts; prompts are edited.
-    Writes a page with claims, rank correlations, AUCs and curves, and the same as JSON.
+    Identity, face shape, head pose and expression vary by known amounts; prompts are edited. Writes
+    a page with claims, rank correlations, AUCs and curves, and the same data as JSON.
     """
     from idbench import __version__, embedded
     from idbench.metrics.protocols import get_protocol

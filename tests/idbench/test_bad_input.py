@@ -45,7 +45,7 @@ def test_unknown_names_say_the_nearest(
 @pytest.mark.parametrize("more, words", [
     (("--protocol", "strict"), ("Unknown protocol 'strict'", "'strict-v1'")),
     (("--set", "setps=2"), ("Unknown setting of toy 'setps'", "did you mean 'steps'?")),
-    (("--set", "steps"), ("is no KEY=VALUE",)),
+    (("--set", "steps"), ("is not KEY=VALUE",)),
     (("--limit", "0"), ("--limit",)),
     (("--engine", "spark"), ("'spark'", "local")),
     (("--sed", "1"), ("No such option", "--sed")),

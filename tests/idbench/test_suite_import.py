@@ -81,7 +81,7 @@ def test_folders_of_photographs_become_a_suite_that_runs(world: World, folder: P
         categories = [s.category for s in suite.samples("single") if s.identities == (name,)]
         assert sorted(categories) == ["expression", "scene"], "one prompt of each category"
     check = world.run("suites", "check", "s")
-    assert check.returncode == 0 and "is whole" in check.stdout, check.stdout
+    assert check.returncode == 0 and ": intact;" in check.stdout, check.stdout
     run = world.run("run", "--model", "toy", "--split", "multi", "--suite", "s",
                     "--metric", "sampled", "--out", "out")
     assert run.returncode == 0, run.stderr
@@ -107,7 +107,7 @@ def test_people_of_the_training_set_are_dropped_by_the_papers_rule(
     training.mkdir()
     portrait(3).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(training / "3.png")
     done = world.run("suites", "embed", "training", "-o", "t.npz")
-    assert done.returncode == 0 and "1 faces of 1 pictures" in done.stdout, done.stderr
+    assert done.returncode == 0 and "1 faces from 1 images" in done.stdout, done.stderr
     done = world.run("suites", "import", str(folder), "--out", "s", "--json",
                      "--training-embeddings", "t.npz", "--maximum-cosine", "0.999")
     assert done.returncode == 0, done.stderr
