@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,27 +179,37 @@ def fit(
     return network.eval().requires_grad_(False)
 
 
+def check_names(have: Iterable[str], wanted: Iterable[str], path: Path | str, what: str) -> None:
+    """Raise WeightError unless the tensors have the names of a network, described by `what`."""
+    have, wanted = set(have), set(wanted)
+    found = []
+    if wanted - have:
+        found.append(f"it lacks {listed(wanted - have)}")
+    if have - wanted:
+        found.append(f"it holds {listed(have - wanted)} that are unknown")
+    if found:
+        raise WeightError(f"{path} does not hold the weights of {what}: {' and '.join(found)}.")
+
+
 def check_fit(
     state: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], path: Path | str,
     what: str,
 ) -> None:
     """Raise WeightError unless `state` has the names and shapes of `wanted`."""
-    missing = [key for key in wanted if key not in state]
-    unknown = [key for key in state if key not in wanted]
-    shapes = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
-    found = []
-    if missing:
-        found.append(f"{len(missing)} tensors are missing, such as {missing[0]}")
-    if unknown:
-        found.append(f"{len(unknown)} are unknown, such as {unknown[0]}")
-    if shapes:
-        key = shapes[0]
-        found.append(
-            f"{len(shapes)} have another shape, such as {key} with {tuple(state[key].shape)} "
-            f"in place of {tuple(wanted[key].shape)}"
-        )
-    if found:
-        raise WeightError(f"{path} does not hold the weights of {what}: {'; '.join(found)}.")
+    check_names(state, wanted, path, what)
+    for name, tensor in state.items():
+        if tensor.shape != wanted[name].shape:
+            raise WeightError(
+                f"{path} does not hold the weights of {what}: {name} has shape "
+                f"{tuple(tensor.shape)}, the network needs {tuple(wanted[name].shape)}."
+            )
+
+
+def listed(names: Iterable[str], most: int = 4) -> str:
+    """"3 tensors (a, b, c)", with only the first `most` names."""
+    ordered = sorted(names)
+    shown = ", ".join(ordered[:most]) + (", ..." if len(ordered) > most else "")
+    return f"{len(ordered)} tensor{'s' if len(ordered) != 1 else ''} ({shown})"
 
 
 def _content(path: Path, mapped: bool) -> Any:

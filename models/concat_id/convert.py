@@ -14,14 +14,21 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from idbench.checkpoints import Checkpoint, read_checkpoint, read_folder, read_settings
+from idbench.checkpoints import (
+    Checkpoint,
+    check_names,
+    listed,
+    read_checkpoint,
+    read_folder,
+    read_settings,
+)
 from idbench.errors import UserError
 from idbench.files import atomic_path, saying_disk_full, sha256_file, write_json
 from idbench.models.concat_id import convert_sat, convert_wan, networks
 from idbench.models.concat_id.base_parts import add_base, index_of, transformer_folder
 from idbench.models.concat_id.families import CogVideoX, Wan
 from idbench.models.concat_id.families.wan import build_scheduler as build_wan_scheduler
-from idbench.models.concat_id.layouts import State, check_names, check_shapes, listed
+from idbench.models.concat_id.layouts import CONCAT_ID, State, check_weights
 from idbench.models.concat_id.training import adapters
 
 SAT_FILE = "mp_rank_00_model_states.pt"
@@ -203,7 +210,7 @@ def _read_aside(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         return {}
     aside = read_checkpoint(path).state
-    check_names(aside, aside.keys() & convert_sat.UNUSED.keys(), str(path))
+    check_names(aside, aside.keys() & convert_sat.UNUSED.keys(), path, CONCAT_ID)
     return {convert_sat.PREFIX + name: tensor for name, tensor in aside.items()}
 
 
@@ -224,7 +231,7 @@ def _filled(family: Kind, config: Mapping[str, Any], state: State, what: str) ->
             f"{what} has settings of no {name} ({' '.join(str(error).split())[:120]}); fetch it "
             "again, or take another base."
         ) from error
-    check_shapes(state, network, what)
+    check_weights(state, network, what)
     network.load_state_dict(
         {name: tensor.contiguous() for name, tensor in state.items()}, strict=True, assign=True
     )

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
+from idbench.checkpoints import listed
 from idbench.errors import UserError
 from idbench.models.concat_id.families import CogVideoX
 from idbench.models.concat_id.layouts import (
     Rule,
     State,
     layer_count,
-    listed,
     same_pair,
     to_ours,
     to_theirs,

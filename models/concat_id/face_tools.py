@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from idbench import embedded
+from idbench.checkpoints import listed
 from idbench.errors import UserError
 from idbench.files import sha256_once
 from idbench.models.concat_id.devices import check_device
-from idbench.models.concat_id.layouts import listed
 from idbench.models.concat_id.references import (
     ALIGNMENTS,
     Foreground,

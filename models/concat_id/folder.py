@@ -17,14 +17,13 @@ import torch
 from diffusers import CogVideoXDPMScheduler
 from safetensors import SafetensorError
 
-from idbench.checkpoints import tensor_names
+from idbench.checkpoints import listed, tensor_names
 from idbench.errors import UserError
 from idbench.files import read_json
 from idbench.models.concat_id.base_parts import is_part, lacking
 from idbench.models.concat_id.devices import check_device
 from idbench.models.concat_id.families import CogVideoX, Defaults, family_of
 from idbench.models.concat_id.families.wan import build_scheduler as build_wan_scheduler
-from idbench.models.concat_id.layouts import listed
 from idbench.models.concat_id.pipeline import (
     ConcatIDPipeline,
     ConcatIDWanPipeline,

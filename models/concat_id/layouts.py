@@ -1,4 +1,4 @@
-"""Names of tensors in two layouts, and the way between them, with nothing lost on it."""
+"""Names of tensors in a released layout and in diffusers', translated without loss."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
+from idbench.checkpoints import check_fit, check_names
 from idbench.errors import UserError
 
 State = Mapping[str, torch.Tensor]
+CONCAT_ID = "a Concat-ID transformer"
 
 
 @dataclass(frozen=True)
@@ -42,19 +44,22 @@ def same_pair(theirs: str, ours: str) -> list[Rule]:
 def to_ours(state: State, rules: Iterable[Rule], what: str) -> dict[str, torch.Tensor]:
     """`state` in our names.
 
+    Args:
+        what: the source, for messages.
+
     Raises:
-        UserError: a tensor is missing, or one is not known; `what` names the source.
+        UserError: a tensor is missing or unknown, or cannot be split.
     """
     by_name = {rule.theirs: rule for rule in rules}
-    check_names(state, by_name, what)
+    check_names(state, by_name, what, CONCAT_ID)
     made: dict[str, torch.Tensor] = {}
     for name, rule in by_name.items():
         try:
             made.update(zip(rule.ours, rule.split(state[name]), strict=True))
         except (RuntimeError, ValueError) as error:  # no rows to split, or too few
             raise UserError(
-                f"{what}: {name} has shape {tuple(state[name].shape)}, which is not that of "
-                f"{len(rule.ours)} tensors in one; it is of another base or damaged."
+                f"{what}: {name} has shape {tuple(state[name].shape)}, which does not split into "
+                f"{len(rule.ours)} tensors; it is of another base or damaged."
             ) from error
     return made
 
@@ -62,43 +67,19 @@ def to_ours(state: State, rules: Iterable[Rule], what: str) -> dict[str, torch.T
 def to_theirs(state: State, rules: Iterable[Rule], what: str) -> dict[str, torch.Tensor]:
     """`state` in the released names; raises as `to_ours`."""
     rules = list(rules)
-    check_names(state, {name for rule in rules for name in rule.ours}, what)
+    check_names(state, {name for rule in rules for name in rule.ours}, what, CONCAT_ID)
     return {rule.theirs: rule.join([state[name] for name in rule.ours]) for rule in rules}
 
 
-def check_names(state: Iterable[str], wanted: Iterable[str], what: str) -> None:
-    """Raise UserError unless both have the same names."""
-    have, want = set(state), set(wanted)
-    if have - want:
-        raise UserError(
-            f"{what} holds {listed(have - want)} that no Concat-ID network has: it is of another "
-            "base or damaged; nothing was converted."
-        )
-    if want - have:
-        raise UserError(
-            f"{what} lacks {listed(want - have)}: it is cut short or of another base; fetch it "
-            "again."
-        )
-
-
-def check_shapes(state: State, network: torch.nn.Module, what: str) -> None:
-    """Raise UserError where a tensor is of another kind or shape than in `network`.
-
-    The network may be on the meta device; floating-point numbers of any width are of its kind.
-    """
-    wanted = network.state_dict()
-    check_names(state, wanted, what)
+def check_weights(state: State, network: torch.nn.Module, what: str) -> None:
+    """Raise UserError unless these are the dense tensors of `network`, which may be on meta."""
+    check_fit(state, network.state_dict(), what, CONCAT_ID)
     for name, tensor in state.items():
-        if tensor.shape != wanted[name].shape:
-            raise UserError(
-                f"{what}: {name} has shape {tuple(tensor.shape)}, the network needs "
-                f"{tuple(wanted[name].shape)}; it is of another base or damaged."
-            )
         if not tensor.is_floating_point() or tensor.layout != torch.strided:
             kind = f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
             raise UserError(
-                f"{what}: {name} is no dense tensor of floating-point numbers ({kind}); take the "
-                "weights as they were released, not compressed."
+                f"{what}: {name} is not a dense floating-point tensor ({kind}); use the weights "
+                "as they were released, not compressed."
             )
 
 
@@ -106,10 +87,3 @@ def layer_count(names: Iterable[str], prefix: str) -> int:
     """How many numbers follow `prefix` in `names`, from 0 up to the first that does not."""
     found = {name[len(prefix) :].split(".")[0] for name in names if name.startswith(prefix)}
     return next(i for i in range(len(found) + 1) if str(i) not in found)
-
-
-def listed(names: Iterable[str], most: int = 4) -> str:
-    """"3 tensors (a, b, c)", with only the first `most` names."""
-    ordered = sorted(names)
-    shown = ", ".join(ordered[:most]) + (", ..." if len(ordered) > most else "")
-    return f"{len(ordered)} tensor{'s' if len(ordered) != 1 else ''} ({shown})"

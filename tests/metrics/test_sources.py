@@ -117,15 +117,14 @@ def test_a_checkpoint_of_other_shapes_or_names_says_the_first_difference(tmp_pat
     path = tmp_path / "w.pth"
     state = build_recogniser(MIDDLE).state_dict()
     for change, sentence in (
-        ({"output_layer.3.bias": torch.zeros(7)}, r"1 have another shape, such as "
-                                                  r"output_layer.3.bias with \(7,\) in place"),
-        ({"head.weight": torch.zeros(3)}, "1 are unknown, such as head.weight"),
+        ({"output_layer.3.bias": torch.zeros(7)}, r"bias has shape \(7,\), the network"),
+        ({"head.weight": torch.zeros(3)}, "it holds 1 tensor .head.weight. that are unknown"),
     ):
         with pytest.raises(WeightError, match=sentence):
             fit(IR.from_config(MIDDLE), {**state, **change}, path, "IR")
     # The first code's layout, without the norm in the middle of a block, does not fit by chance.
     old = build_recogniser(CURRICULARFACE).state_dict()
-    with pytest.raises(WeightError, match="are missing, such as body.0.res_layer"):
+    with pytest.raises(WeightError, match="it lacks .* tensors .body.0.res_layer"):
         fit(IR.from_config(MIDDLE), old, path, "IR")
 
 

@@ -257,7 +257,7 @@ def test_open_clip_from_a_local_file_is_transformers_clip(tmp_path):
     # The same file read as another network is another measurement, and must fit it.
     full = sources.parse([f"clip=open_clip:ViT-B-32:{path}"])["clip"]
     assert full.identity() != source.identity()
-    with pytest.raises(UserError, match="the weights of open_clip's ViT-B-32: 240 tensors"):
+    with pytest.raises(UserError, match="open_clip's ViT-B-32: it lacks 240 tensors"):
         full.load()
 
 

@@ -21,7 +21,7 @@ from idbench.models.concat_id import convert as module
 from idbench.models.concat_id import convert_sat, convert_wan
 from idbench.models.concat_id.conditioning import denoise
 from idbench.models.concat_id.convert import convert, read_released
-from idbench.models.concat_id.layouts import check_shapes
+from idbench.models.concat_id.layouts import check_weights
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 
 
@@ -98,7 +98,7 @@ def test_full_size_cogvideox_on_the_meta_device():
         config = convert_sat.config_of(network)
         assert (config["num_layers"], config["num_attention_heads"]) == (42, 48)
         transformer = CogVideoXTransformer3DModel.from_config(config)
-        check_shapes(convert_sat.from_released(network), transformer, "it")
+        check_weights(convert_sat.from_released(network), transformer, "it")
         back = convert_sat.to_released(transformer.state_dict())
     assert list(aside) == ["transformer.position_embeddings.weight"] and not refused
     assert {k: tuple(v.shape) for k, v in back.items()} == {
@@ -116,7 +116,7 @@ def test_full_size_wan_on_the_meta_device(adaln):
         config = convert_wan.config_of(state)
         assert (config["num_layers"], config["num_attention_heads"]) == (30, 12)
         transformer = ConcatIDWanTransformer3DModel.from_config(config)
-        check_shapes(convert_wan.from_released(state), transformer, "it")
+        check_weights(convert_wan.from_released(state), transformer, "it")
         back = convert_wan.to_released(transformer.state_dict())
     assert {k: tuple(v.shape) for k, v in back.items()} == shapes
     parameters = sum(p.numel() for p in transformer.parameters())

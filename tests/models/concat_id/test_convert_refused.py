@@ -50,11 +50,11 @@ def changed(bases, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "tensor", "words"), [
-    (QKV, torch.zeros(4), "has shape .4,., which is not that of 3 tensors in one"),
-    (QKV, torch.zeros(()), "has shape .., which is not that of 3 tensors"),
-    (MODULATION, torch.zeros(3), "is not that of 2 tensors in one"),
-    (BIAS, torch.zeros(24, dtype=torch.int8), "no dense tensor of floating-point .* .int8"),
-    (BIAS, torch.zeros(24).to_sparse(), "no dense tensor .*sparse_coo"),
+    (QKV, torch.zeros(4), "has shape .4,., which does not split into 3 tensors"),
+    (QKV, torch.zeros(()), "has shape .., which does not split into 3 tensors"),
+    (MODULATION, torch.zeros(3), "does not split into 2 tensors"),
+    (BIAS, torch.zeros(24, dtype=torch.int8), "not a dense floating-point tensor .int8"),
+    (BIAS, torch.zeros(24).to_sparse(), "not a dense .*sparse_coo"),
     ("mixins.adaln_layer.query_layernorm_list.0.weight", torch.zeros(0), "of another base"),
     ("transformer.layers.².x", torch.zeros(1), "holds 1 tensor .transformer.layers.²"),
 ])
