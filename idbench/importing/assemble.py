@@ -16,7 +16,6 @@ from idbench.errors import UserError
 from idbench.files import saying_disk_full
 from idbench.importing.draw import Kept, Options, Row, face_row, make_splits
 from idbench.importing.faces import (
-    EMBEDDED,
     Face,
     FaceReader,
     nearest_cosine,
@@ -24,6 +23,7 @@ from idbench.importing.faces import (
     read_embeddings,
 )
 from idbench.importing.records import Person, Source
+from idbench.metrics.faces.embedder import EMBEDDED
 from idbench.suite import write_checksums
 
 

@@ -1,34 +1,26 @@
-"""The faces of references: one each, embedded, and compared with a training set's."""
+"""The face of each reference, embedded and compared with those of a training set."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from idbench import embedded
 from idbench.errors import UserError
-from idbench.files import atomic_path, sha256_once
+from idbench.files import atomic_path
 from idbench.metrics.base import cosine
-from idbench.metrics.faces.align import align_crops
-from idbench.metrics.faces.detect import Faces, find_faces, make_detector
-from idbench.metrics.networks.pack import PackRecogniser
-from idbench.metrics.networks.recogniser import Recogniser
-from idbench.metrics.protocols import Detection
+from idbench.metrics.faces.detect import Faces
+from idbench.metrics.faces.embedder import FaceEmbedder
 from idbench.pictures import open_rgb
 
 LARGEST_SIDE = 1280
-"""References are kept with at most so many pixels on a side: what the scorer sees is what was
-checked."""
+"""Longest side of stored references, in pixels: the scorer sees what was checked."""
 MAXIMUM_COSINE = 0.45
 """An identity nearer than this to a face of the training set is dropped. Source: Concat-ID
 (arXiv 2503.14151), section 4."""
-EMBEDDED = "embedded arcface"
-"""How a record names the recogniser that comes with idbench."""
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -60,43 +52,21 @@ class Face:
     vector: np.ndarray | None = None
 
 
-class FaceReader:
-    """Detector and recogniser: the embedded ones, or those of an insightface pack folder.
-
-    Args:
-        pack: folder with det_*.onnx (or scrfd_*.onnx) and a recognition model.
-
-    Attributes:
-        recogniser: name of the network, for the record.
-        sha256: of its weights; embeddings of other weights cannot be compared.
-    """
-
-    def __init__(self, pack: Path | None = None) -> None:
-        self.settings = Detection(detector=f"scrfd:{pack}") if pack else Detection()
-        self._detector = make_detector(self.settings)
-        self.detector = self._detector.name.partition(":")[0]
-        self._embed: Any
-        if pack is None:
-            self.recogniser, self.sha256 = EMBEDDED, embedded.entry("arcface")["sha256"]
-            self._embed = Recogniser("arcface").embed
-        else:
-            recogniser = PackRecogniser(pack)
-            self.recogniser = f"{pack.name}/{recogniser.file.name}"
-            self.sha256 = sha256_once(recogniser.file)
-            self._embed = recogniser.embed
+class FaceReader(FaceEmbedder):
+    """Finds and embeds the faces of pictures."""
 
     def detect(self, picture: Image.Image) -> Faces:
         """The faces of a picture, largest first."""
-        return find_faces(self._detector, np.asarray(picture)[None], self.settings)[0]
+        return self.find(np.asarray(picture)[None])[0]
 
     def read(self, picture: Image.Image) -> Face:
         """Number of faces; probability, box and embedding of the largest."""
         faces = self.detect(picture)
         if not len(faces):
             return Face(0)
-        crops = align_crops(np.asarray(picture), faces.landmarks[:1], self.settings.crop)
+        vector = self.embed_largest(np.asarray(picture)[None], [faces])[0]
         box = tuple(round(float(x), 1) for x in faces.boxes[0])
-        return Face(len(faces), round(float(faces.scores[0]), 4), box, self._embed(crops)[0])
+        return Face(len(faces), round(float(faces.scores[0]), 4), box, vector)
 
 
 def nearest_cosine(vector: np.ndarray, training: np.ndarray) -> float:

@@ -15,6 +15,7 @@ from idbench.errors import UserError
 from idbench.metrics.faces.align import TEMPLATE, align_crops, similarity_transforms
 from idbench.metrics.faces.detect import Faces, Mtcnn, find_faces, make_detector
 from idbench.metrics.faces.match import left_to_right, match_faces, order_agrees, swap_rate
+from idbench.metrics.networks.recogniser import Recogniser
 from idbench.metrics.protocols import STRICT, Detection, sample_frames
 from idbench.video import read_video
 
@@ -239,3 +240,17 @@ def test_a_retried_search_answers_in_pixels_of_the_frame():
     assert faces.retried
     np.testing.assert_allclose(faces.boxes[0], [15.5, 7.5, 27.5, 19.5])
     np.testing.assert_allclose(faces.landmarks[0], [[21.5, 13.5]] * 5)
+
+
+def test_the_largest_face_of_each_picture_is_embedded(group_photo):
+    from idbench.metrics.faces.embedder import FaceEmbedder
+
+    embedder = FaceEmbedder()
+    pictures = np.stack([group_photo, np.zeros_like(group_photo), group_photo[:, ::-1]])
+    found, vectors = embedder.find(pictures), embedder.embed_largest(pictures)
+    assert [len(faces) > 1 for faces in found] == [True, False, True]
+    assert np.isnan(vectors[1]).all()
+    np.testing.assert_allclose(np.linalg.norm(vectors[[0, 2]], axis=1), 1.0, atol=1e-5)
+    crop = align_crops(group_photo, found[0].landmarks[:1], embedder.detection.crop)
+    np.testing.assert_allclose(vectors[0], Recogniser("arcface").embed(crop)[0], atol=1e-6)
+    assert embedder.embed_largest(pictures[1:2]).shape == (1, 1)

@@ -1,0 +1,73 @@
+"""The largest face of a picture: found, aligned and embedded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from idbench import embedded
+from idbench.files import sha256_once
+from idbench.metrics.faces.align import align_crops
+from idbench.metrics.faces.detect import Faces, find_faces, make_detector
+from idbench.metrics.networks.pack import PackRecogniser
+from idbench.metrics.networks.recogniser import Recogniser
+from idbench.metrics.protocols import Detection
+
+EMBEDDED = "embedded arcface"
+"""Name of the recogniser that comes with idbench, in records."""
+
+
+class FaceEmbedder:
+    """A detector and a recogniser: the embedded ones, or those of an insightface pack.
+
+    Args:
+        pack: folder with det_*.onnx (or scrfd_*.onnx) and a recognition model.
+
+    Attributes:
+        detector, recogniser: names of the networks.
+        sha256: of the recogniser's weights; embeddings of other weights cannot be compared.
+
+    Raises:
+        UserError: weights are missing or damaged.
+    """
+
+    def __init__(self, pack: Path | None = None) -> None:
+        self.detection = Detection(detector=f"scrfd:{pack}") if pack else Detection()
+        self._detector = make_detector(self.detection)
+        self.detector = self._detector.name.partition(":")[0]
+        self._recogniser: Any
+        if pack is None:
+            self.recogniser, self.sha256 = EMBEDDED, embedded.entry("arcface")["sha256"]
+            self._recogniser = Recogniser("arcface")
+        else:
+            self._recogniser = PackRecogniser(pack)
+            self.recogniser = f"{pack.name}/{self._recogniser.file.name}"
+            self.sha256 = sha256_once(self._recogniser.file)
+
+    def find(self, images: np.ndarray) -> list[Faces]:
+        """The faces of each of uint8 RGB images (n, H, W, 3), largest first."""
+        return find_faces(self._detector, images, self.detection)
+
+    def embed_largest(
+        self, images: np.ndarray, faces: list[Faces] | None = None
+    ) -> np.ndarray:
+        """Embeddings of the largest face of each image.
+
+        Args:
+            images: uint8 RGB (n, H, W, 3).
+            faces: what `find` returned for them, if that is known.
+
+        Returns:
+            float32 (n, d) of length 1, or NaN where no face was found; (n, 1) if nowhere.
+        """
+        found = self.find(images) if faces is None else faces
+        seen = [i for i, of_image in enumerate(found) if len(of_image)]
+        if not seen:
+            return np.full((len(images), 1), np.nan, np.float32)
+        crops = [align_crops(images[i], found[i].landmarks[:1], self.detection.crop) for i in seen]
+        vectors = self._recogniser.embed(np.concatenate(crops))
+        result = np.full((len(images), vectors.shape[1]), np.nan, np.float32)
+        result[seen] = vectors
+        return result
