@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from idbench.errors import UserError
-from idbench.files import atomic_path, sha256_json, write_json
+from idbench.files import sha256_json, write_json
 from idbench.lock import exclusive
 from idbench.models.concat_id.pairs import filter as rules
 from idbench.models.concat_id.pairs import (
@@ -106,7 +105,7 @@ def build(request: BuildRequest, make: reading.Make = FaceReader) -> Built:
 
 
 def _check(request: BuildRequest) -> None:
-    """What can be seen before a network is loaded or a folder is made."""
+    """Refuse what can be checked before a network is loaded or a folder is made."""
     if not request.videos.is_dir():
         raise UserError(f"There is no folder {request.videos}; give the folder of the videos.")
     for what, path in (
@@ -115,7 +114,7 @@ def _check(request: BuildRequest) -> None:
     ):
         if path is not None and not path.is_file():
             raise UserError(f"The {what} file {path} is missing; check the path.")
-    if next(store._walk(request.videos, request.out.resolve()), None) is None:
+    if next(store.video_files(request.videos, request.out), None) is None:
         raise UserError(
             f"There are no videos in {request.videos}; give a folder with "
             f"{', '.join(store.SUFFIXES)} files."
@@ -205,22 +204,20 @@ def _write_videos(path: Path, base: store.Store, settings: PairSettings) -> list
         ("other_identity_share", pa.float64()), ("frames_in_other_order", pa.int32()),
     ])
     unreadable: list[dict[str, str]] = []
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        waiting: list[dict[str, Any]] = []
+
+    def rows() -> Iterator[dict[str, Any]]:
         for row in base.rows(vectors=False):
             reason, record = people.why_dropped(row, settings), row.record
             if reason == people.UNREADABLE and len(unreadable) < NAMED:
                 unreadable.append({"video": row.name, "problem": str(row.problem)})
-            waiting.append({
+            yield {
                 "video": row.name, "kept": reason is None, "reason": reason,
                 "detail": row.problem, "people": rules.usual_count(record.counts) if record else 0,
                 "other_count_share": rules.count_inconsistency(record.counts) if record else None,
                 "other_identity_share": rules.identity_inconsistency(
                     record.cosines, settings.identity_cosine) if record else None,
                 "frames_in_other_order": record.conflicts if record else None,
-            })
-            if len(waiting) == 1000:
-                writer.write_table(pa.Table.from_pylist(waiting, schema))
-                waiting = []
-        writer.write_table(pa.Table.from_pylist(waiting, schema))
+            }
+
+    output.write_rows(path, schema, rows())
     return unreadable

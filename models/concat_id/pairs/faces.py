@@ -1,4 +1,4 @@
-"""What is kept of a video: who is in it, five faces of each, and what the rules need to know."""
+"""The record of a video: its people, some faces of each, and what the filter rules need."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from idbench.metrics.faces.match import match_faces
 from idbench.models.concat_id.pairs import filter as rules
@@ -39,7 +40,7 @@ class PersonFaces:
     Attributes:
         x: mean centre of the face's boxes, in widths of the frame from its left side.
         share: mean share of the frame that the face fills.
-        faces: those kept, in the order of time.
+        faces: those kept, by time.
     """
 
     x: float
@@ -49,16 +50,16 @@ class PersonFaces:
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """Everything read from a video but the embeddings, which are kept beside it.
+    """Everything read from a video except the embeddings, which are stored beside it.
 
     Attributes:
         frames, fps, height, width: of the video.
         counts: faces of each sampled frame.
-        cosines: for each sampled frame but the first: ArcFace cosine to the frame before, the
-            lowest of the people; None where the numbers of faces differ.
-        people: from left to right, of the frames with the usual number of faces; empty when
-            that is 0 or over the limit.
-        conflicts: of those frames, how many show the people in another order.
+        cosines: for each sampled frame except the first, the ArcFace cosine to the frame before,
+            the lowest of the people; None where the numbers of faces differ.
+        people: from left to right, from the frames with the usual number of faces; empty when
+            that number is 0 or over the limit.
+        conflicts: number of those frames that show the people in another order.
         flow, motion, aesthetic: quality for the ranking of Stage III (see `quality`).
         garment, background: files of the subject references, relative to the output folder,
             or None.
@@ -85,17 +86,7 @@ class VideoRecord:
     @staticmethod
     def of(value: Mapping[str, Any]) -> VideoRecord:
         """The record that `as_dict` was called on."""
-        people = tuple(
-            PersonFaces(p["x"], p["share"], tuple(
-                Face(**{
-                    **f, "box": tuple(f["box"]), "landmarks": tuple(map(tuple, f["landmarks"]))
-                }) for f in p["faces"]
-            )) for p in value["people"]
-        )
-        plain = {**value, "people": people}
-        return VideoRecord(**{
-            **plain, "counts": tuple(value["counts"]), "cosines": tuple(value["cosines"])
-        })
+        return TypeAdapter(VideoRecord).validate_python(value)
 
 
 @dataclass(frozen=True)
@@ -121,12 +112,11 @@ class FrameFaces:
 
 
 def consecutive_cosines(frames: Sequence[FrameFaces]) -> tuple[float | None, ...]:
-    """See `VideoRecord.cosines`; people are matched one to one, best sum of cosines."""
+    """See `VideoRecord.cosines`; people are matched one to one for the best sum of cosines."""
     found: list[float | None] = []
     for before, now in zip(frames, frames[1:], strict=False):
-        if not len(now) or len(before) != len(now):
-            found.append(None)
-        elif before.vectors is None or now.vectors is None:
+        if not len(now) or len(before) != len(now) or before.vectors is None \
+                or now.vectors is None:
             found.append(None)
         else:
             match = match_faces(now.vectors, list(before.vectors))
@@ -142,7 +132,7 @@ class Tracks:
 
     Attributes:
         frames: indices (F,) into the sampled frames.
-        faces: int (F, P), which face of that frame is the person, people from left to right.
+        faces: int (F, P), index of each person's face in that frame, people from left to right.
         vectors: float32 (P, d), the mean embedding of each person, of length 1.
         x: (P,) mean centres of the boxes, pixels.
         in_order: bool (F,), whether the frame shows the people in the order of their mean x.
@@ -167,7 +157,6 @@ def follow(frames: Sequence[FrameFaces], people: int) -> Tracks | None:
     first = frames[fits[0]]
     assert first.vectors is not None
     totals = first.vectors[np.argsort(_centres(first), kind="stable")].astype(np.float64)
-    totals = np.zeros_like(totals) + totals
     rows: list[list[int]] = []
     used: list[int] = []
     for i in fits:
@@ -204,8 +193,8 @@ def people_of(
 ) -> tuple[tuple[PersonFaces, ...], np.ndarray, int, dict[str, bytes]]:
     """The people of a video, of frames of `size` (height, width).
 
-    Only frames that show the people in their usual order give faces: a reference from another
-    frame would contradict the order of the references.
+    Faces come only from frames that show the people in their usual order: others would
+    contradict the order of the references.
 
     Returns:
         The people from left to right, their embeddings (P, d), the number of frames in
@@ -243,7 +232,7 @@ def _centres(frame: FrameFaces) -> np.ndarray:
 
 
 def _share(box: np.ndarray, height: int, width: int) -> float:
-    """Share of the frame inside the box; a box may reach over the border."""
+    """Share of the frame inside the box, which may reach beyond the border."""
     x = np.clip(box[[0, 2]], 0, width)
     y = np.clip(box[[1, 3]], 0, height)
     return round(float((x[1] - x[0]) * (y[1] - y[0])) / (height * width), 6)

@@ -1,19 +1,21 @@
 """Outputs with several references: two or three identities, or one and a subject.
 
 The order of the references is the order of the people in the target, by the mean x of their
-faces' boxes. Two kinds of references contradict it and are dropped: faces of frames in which
-people stand in another order (when the video is read, `faces.people_of`), and one and the same
-partner for two people, who are then told apart by nothing.
+faces' boxes. Two kinds of references contradict it and are dropped: faces from frames with
+another order (when the video is read, `faces.people_of`), and one partner for two people, which
+makes them indistinguishable.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 from idbench.models.concat_id.pairs.people import People
 from idbench.models.concat_id.pairs.search import Best
 from idbench.models.concat_id.pairs.settings import PairSettings
-from idbench.models.concat_id.pairs.stages import OWN, Output, own_references, paired
+from idbench.models.concat_id.pairs.stages import OWN, Output, interval, own_references, paired
 
 
 def pretraining(people: People, size: int) -> Output:
@@ -35,11 +37,7 @@ def cross(people: People, best: Best, size: int, settings: PairSettings) -> Outp
     conflicts = _drop_shared(partners, cosines)
     needed = settings.multi_crossed if size == 3 else size
     good = (partners != OWN).sum(1) >= needed
-    low, high = best.interval
-    title = (
-        f"Stage II, {size} identities: at least {needed} from other videos, "
-        f"{low:.4g} <= cosine < {high:.4g}"
-    )
+    title = f"Stage II, {size} identities: at least {needed} from other videos, {interval(best)}"
     return Output(
         f"multi{size}_cross", title, targets[good], partners[good], cosines[good], len(targets),
         {f"fewer than {needed} people with a partner": int((~good).sum())},
@@ -67,10 +65,7 @@ def with_subject(people: People, best: Best, kind: str) -> Output:
     targets = people.of_group(1)
     has = getattr(people, kind)[targets[:, 0]]
     name = {"garment": "tryon", "background": "background"}[kind]
-    low, high = best.interval
-    title = f"Multi-subject: face and {kind}, {low:.4g} <= cosine < {high:.4g}"
+    title = f"Multi-subject: face and {kind}, {interval(best)}"
     found = paired(name, title, targets[has], best, (kind,))
     dropped = {f"no {kind} reference": int((~has).sum()), **found.dropped}
-    return Output(
-        name, title, found.targets, found.partners, found.cosines, len(targets), dropped, (kind,)
-    )
+    return replace(found, candidates=len(targets), dropped=dropped)

@@ -5,19 +5,20 @@
         kind        face, garment or background
         video       that it comes from
         person      place of the person there, from the left
-        crossed     whether that is another video
+        crossed     whether that is another video than the target
         cosine      ArcFace cosine of the two people; null unless crossed
-        chosen      which of the candidates a training that draws only once takes
-        flip        whether it is to be mirrored (garments at random, faces never)
+        chosen      index of the candidate for a training that draws only once
+        flip        whether to mirror it (garments at random, faces never)
         candidates  list of image, frame, box, landmarks, share: the faces kept
     score, aesthetic, flow, motion   of Stage III, null elsewhere
 
-The files' metadata says the `alignment` of the faces, so that a training can hand it on.
+The files' metadata states the `alignment` of the faces, for the training that reads them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ SCHEMA = pa.schema([
     ("flow", pa.float64()), ("motion", pa.float64()),
 ])
 _GROUP = 1000
-"""Rows held before they are written."""
+"""Rows held in memory before they are written."""
 
 
 def write_output(
@@ -55,14 +56,15 @@ def write_output(
 ) -> None:
     """Write one output, atomically, some rows at a time."""
     schema = SCHEMA.with_metadata({"alignment": alignment} if alignment else None)
+    write_rows(path, schema, rows(output, people, store, seed))
+
+
+def write_rows(path: Path, schema: pa.Schema, made: Iterable[dict[str, Any]]) -> None:
+    """Write rows to a parquet file, atomically, some at a time."""
+    waiting = iter(made)
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        waiting: list[dict[str, Any]] = []
-        for row in rows(output, people, store, seed):
-            waiting.append(row)
-            if len(waiting) == _GROUP:
-                writer.write_table(pa.Table.from_pylist(waiting, schema))
-                waiting = []
-        writer.write_table(pa.Table.from_pylist(waiting, schema))
+        while group := list(islice(waiting, _GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema))
 
 
 def rows(
@@ -82,13 +84,12 @@ def rows(
             references.append(_face(output, target, source, place, who, cosine, seed))
         references += [_subject(target, kind, seed) for kind in output.subjects]
         ranked = output.score is not None
-        aesthetic = record.aesthetic if target.aesthetic is None else target.aesthetic
         yield {
             "video": target.name, "caption": target.caption, "height": record.height,
             "width": record.width, "fps": record.fps, "frames": record.frames,
             "references": references,
             "score": float(output.score[i]) if output.score is not None else None,
-            "aesthetic": aesthetic if ranked else None,
+            "aesthetic": target.aesthetic if ranked else None,
             "flow": record.flow if ranked else None, "motion": record.motion if ranked else None,
         }
 

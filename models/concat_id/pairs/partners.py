@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from idbench.models.concat_id.pairs.people import People
-from idbench.models.concat_id.pairs.search import Best, exact_cosines, random_order, similar_people
+from idbench.models.concat_id.pairs.search import (
+    Best,
+    Similar,
+    exact_cosines,
+    random_order,
+    similar_people,
+)
 from idbench.models.concat_id.pairs.settings import PairSettings, Range
 
 BIN = 0.01
@@ -37,13 +43,13 @@ class Request:
 
 @dataclass
 class Similarity:
-    """What the pass saw; each pair once.
+    """Counts of the pairs that were searched, each pair once.
 
     Attributes:
-        low: pairs under this were not looked at.
-        above: pairs by cosine from -1 to 1 in steps of `BIN`, only those of at least `low`.
-        sampled: likewise of a random sample of all pairs of different videos.
-        pairs: how many pairs of different videos there are.
+        low: pairs with a lower cosine were not searched.
+        above: number of pairs by cosine from -1 to 1 in steps of `BIN`, from `low` on.
+        sampled: the same for a random sample of all pairs of different videos.
+        pairs: number of pairs of different videos.
         same, different: labelled pairs of at least `low`, of one person and of two.
     """
 
@@ -55,7 +61,7 @@ class Similarity:
     different: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values; bars that are empty are left out: {lower end: pairs}."""
+        """JSON values; histograms as {lower end: pairs} without empty bars."""
         return {
             "lowest_cosine_searched": self.low, "pairs_of_different_videos": self.pairs,
             "pairs_found": int(self.above.sum()), "found": _bars(self.above),
@@ -107,7 +113,7 @@ def find_partners(
         for name, request in wanted.items():
             use = request.rows[pairs.rows] & request.columns[pairs.columns]
             if use.any():
-                part = type(pairs)(pairs.rows[use], pairs.columns[use], pairs.cosines[use])
+                part = Similar(pairs.rows[use], pairs.columns[use], pairs.cosines[use])
                 order = random_order(
                     people.keys, part.rows, part.columns,
                     (settings.seed * 16 + request.salt) % 2**64,
@@ -135,12 +141,7 @@ def _sampled(people: People, seed: int) -> np.ndarray:
         rng = np.random.default_rng([seed, 1])
         rows, columns = rng.integers(0, count, (2, SAMPLED_PAIRS))
     other = people.video[rows] != people.video[columns]
-    rows, columns = rows[other], columns[other]
-    bars = np.zeros(round(2 / BIN), np.int64)
-    for start in range(0, len(rows), 20_000):
-        part = slice(start, start + 20_000)
-        bars += _histogram(exact_cosines(people.vectors, rows[part], columns[part]))
-    return bars
+    return _histogram(exact_cosines(people.vectors, rows[other], columns[other]))
 
 
 def _bars(counts: np.ndarray) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""All people of the kept videos as columns, and what each rule dropped on the way."""
+"""All people of the kept videos as columns, and how many videos each rule dropped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNREADABLE = "unreadable"
 
 @dataclass(frozen=True)
 class People:
-    """One entry a person, n of them; a video's people are neighbours, from left to right.
+    """The n people of the kept videos; a video's people are neighbours, from left to right.
 
     Attributes:
         vectors: float32 (n, d) of length 1.
@@ -51,7 +51,11 @@ class People:
 
 
 def why_dropped(row: Row, settings: PairSettings) -> str | None:
-    """Why a captioned video is dropped, or None: it is kept. A video not yet read is an error."""
+    """Why a captioned video is dropped, or None when it is kept.
+
+    Raises:
+        ValueError: the video was not read yet.
+    """
     if not rules.has_human_term(row.caption or ""):
         return NO_TERM
     if row.problem is not None:
@@ -91,7 +95,6 @@ def collect(store: Store, settings: PairSettings) -> tuple[People, dict[str, int
     for row in kept(store, settings, vectors=True):
         assert row.record is not None and row.vectors is not None
         record, size = row.record, len(row.record.people)
-        aesthetic = record.aesthetic if row.aesthetic is None else row.aesthetic
         part = slice(position, position + size)
         position += size
         people.vectors[part] = row.vectors
@@ -100,7 +103,7 @@ def collect(store: Store, settings: PairSettings) -> tuple[People, dict[str, int
         people.share[part] = [p.share for p in record.people]
         people.keys[part] = [person_key(row.name, i) for i in range(size)]
         for name, value in (
-            ("flow", record.flow), ("motion", record.motion), ("aesthetic", aesthetic)
+            ("flow", record.flow), ("motion", record.motion), ("aesthetic", row.aesthetic)
         ):
             getattr(people, name)[part] = np.nan if value is None else value
         people.garment[part] = record.garment is not None

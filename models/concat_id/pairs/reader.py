@@ -26,17 +26,17 @@ from idbench.models.concat_id.references import ARCFACE_SIZE, CROP_SCALE, crop_f
 from idbench.video import UnreadableVideo
 
 BATCH = 16
-"""Frames detected and embedded together; part of what makes numbers equal again."""
+"""Frames detected and embedded together; numbers are only repeatable at a fixed batch size."""
 JPEG_QUALITY = 95
 EMBEDDED = Detection(thresholds=(0.6, 0.7, 0.9))
-"""MTCNN; its last stage is stricter than the metrics': an invented face breaks the count."""
+"""MTCNN. Its last stage is stricter than the metrics': a false face breaks the count."""
 PACK = Detection(detector="pack", size=320, height=0, thresholds=(0.5, 0.5, 0.5))
 """SCRFD of the insightface pack that `weights` names, as its authors run it."""
 
 
 @dataclass(frozen=True)
 class ReaderSettings:
-    """What a reader is made of; plain values, so that worker processes can make their own.
+    """Plain values from which each worker process makes its own reader.
 
     Attributes:
         weights: as of `--weights`, such as `arcface=insightface:FOLDER`, whose detector is then
@@ -111,7 +111,7 @@ class FaceReader:
         limits = self.settings.pairs
         found: list[people_in.FrameFaces] = []
         moves: list[SampledFrame] = []
-        score = quality.Mean()
+        scores: list[float] = []
         single: tuple[np.ndarray, np.ndarray] | None = None
         count, size, fps = 0, (0, 0), 0.0
         batch: list[SampledFrame] = []
@@ -121,11 +121,11 @@ class FaceReader:
                 if moves and item.image.shape[:2] != size:
                     raise UnreadableVideo(f"{path} changes its picture size; convert it to one.")
                 size, fps = item.image.shape[:2], item.fps
-                # The picture is let go with its batch; the numbers are kept.
+                # Pictures are freed with their batch; the numbers are kept.
                 moves.append(replace(item, image=np.zeros((0, 0, 3), np.uint8)))
                 batch.append(item)
                 if self._scorer is not None:
-                    score.add(self._scorer(item.image))
+                    scores.append(self._scorer(item.image))
             else:
                 count = item
             if batch and (last or len(batch) == BATCH):
@@ -150,7 +150,7 @@ class FaceReader:
             counts=tuple(len(f) for f in found),
             cosines=people_in.consecutive_cosines(found), people=people, conflicts=conflicts,
             flow=quality.mean_of(m.flow for m in moves),
-            motion=quality.mean_of(m.motion for m in moves), aesthetic=score.value(), **made,
+            motion=quality.mean_of(m.motion for m in moves), aesthetic=quality.mean_of(scores), **made,
         )
         return record, vectors
 
@@ -170,12 +170,10 @@ class FaceReader:
         result = []
         for frame, of_frame, ok in zip(batch, faces, few, strict=True):
             embedded_here = next(vectors) if ok and len(of_frame) else None
-            crops: tuple[bytes, ...] = ()
-            if ok:
-                crops = tuple(
-                    encode(face_crop(frame.image, marks, limits.crop_size, self.alignment))
-                    for marks in of_frame.landmarks
-                )
+            crops = tuple(
+                encode(face_crop(frame.image, marks, limits.crop_size, self.alignment))
+                for marks in of_frame.landmarks
+            ) if ok else ()
             result.append(people_in.FrameFaces(
                 frame.index, of_frame.boxes, of_frame.landmarks, of_frame.scores, embedded_here,
                 crops,
@@ -184,7 +182,7 @@ class FaceReader:
 
 
 def key(name: str) -> str:
-    """A file name for a video's parts, of its name: names may hold anything."""
+    """A file name for a video's crops, from its name, which may hold any characters."""
     return hashlib.blake2b(name.encode("utf-8"), digest_size=8).hexdigest()
 
 
@@ -196,7 +194,7 @@ def crop_file(stem: str, crop: str) -> str:
 def face_crop(
     image: np.ndarray, landmarks: np.ndarray, largest: int, alignment: str = "upright"
 ) -> np.ndarray:
-    """A face as `references.prepare` crops it, background and all.
+    """A face as `references.prepare` crops it, with its background.
 
     At the face's own resolution, at most `largest` pixels a side: uint8 RGB (side, side, 3).
     """
@@ -209,7 +207,7 @@ def face_crop(
     eyes, mouth, across = marks[:2].mean(0), marks[3:5].mean(0), marks[1] - marks[0]
     squares = float(across @ across + (mouth - eyes) @ (mouth - eyes))
     side = CROP_SCALE * max(np.sqrt(squares / 2), 1.0)
-    # Only the neighbourhood is resized: a whole 4K frame would be for every face.
+    # Resize only the neighbourhood: for each face, a whole 4K frame would be slow.
     low = np.clip(np.floor(eyes - side), 0, None).astype(int)
     high = np.ceil(eyes + side).astype(int) + 1
     window = image[low[1] : high[1], low[0] : high[0]]

@@ -1,4 +1,4 @@
-"""Read every video that was not read before, in this process or in several."""
+"""Reads every video that was not read before, in this process or in several."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 
@@ -31,39 +32,35 @@ def read_videos(
     store: Store, folder: Path, out: Path, reader: Reader, make: Make, settings: ReaderSettings,
     workers: int, quiet: bool = False,
 ) -> int:
-    """Read what is not yet in the store; returns how many videos that were.
+    """Read what is not yet in the store; returns the number of videos read.
 
-    What is read of a video depends on the video alone: `workers` and the order in which they
-    finish change nothing.
+    The result for a video depends on that video alone, not on `workers` or their order.
 
     Raises:
         UserError: a worker process died.
     """
     total = sum(1 for _ in _unread(store))
     workers = min(workers, max(total // 4, 1))
+    if workers == 1:
+        one_thread()
+        results = ((row, _read(reader, folder, row.name, out)) for row in _unread(store))
+    else:
+        results = _in_processes(_unread(store), folder, out, make, settings, workers)
     with progress.steps("read videos", total, quiet) as step:
-        if workers == 1:
-            one_thread()
-            for row in _unread(store):
-                store.put(row, *_read(reader, folder, row.name, out))
+        try:
+            for row, result in results:
+                store.put(row, *result)
                 step(row.name)
-        else:
-            try:
-                for row, result in _in_processes(
-                    _unread(store), folder, out, make, settings, workers
-                ):
-                    store.put(row, *result)
-                    step(row.name)
-            except BrokenProcessPool as error:
-                raise UserError(
-                    "A worker process died, often for lack of memory; run the same command again "
-                    "with fewer --workers: what is finished is kept."
-                ) from error
+        except BrokenProcessPool as error:
+            raise UserError(
+                "A worker process died, often for lack of memory; run the same command again "
+                "with fewer --workers: what is finished is kept."
+            ) from error
     return total
 
 
 def one_thread() -> None:
-    """Each worker computes with one thread: sums then never depend on their number."""
+    """Compute with one thread, so that sums do not depend on the number of threads."""
     import cv2
     import torch
 
@@ -88,19 +85,17 @@ def _in_processes(
     rows: Iterator[Row], folder: Path, out: Path, make: Make, settings: ReaderSettings,
     workers: int,
 ) -> Iterator[tuple[Row, Result]]:
-    """Results as they come; never more than a few videos a worker are under way."""
+    """Results as they come, with at most four videos a worker in flight."""
     running: dict[Future[Result], Row] = {}
     with ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=_start, initargs=(make, settings)
     ) as pool:
         try:
-            more = True
-            while more or running:
-                while more and len(running) < 4 * workers:
-                    row = next(rows, None)
-                    more = row is not None
-                    if row is not None:
-                        running[pool.submit(_work, folder, row.name, out)] = row
+            while True:
+                for row in islice(rows, 4 * workers - len(running)):
+                    running[pool.submit(_work, folder, row.name, out)] = row
+                if not running:
+                    return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     yield running.pop(future), future.result()
         finally:
@@ -108,7 +103,7 @@ def _in_processes(
 
 
 def _start(make: Make, settings: ReaderSettings) -> None:
-    """Begin a worker. It ends when its parent is gone, also by kill -9."""
+    """Start a worker. It ends when its parent is gone, even by kill -9."""
     global _reader
     parent = parent_process()
     if parent is not None:

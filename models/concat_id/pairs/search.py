@@ -1,8 +1,8 @@
 """Similar people in other videos: exact blocks up to a limit, FAISS beyond it.
 
-Both give every pair of people of different videos whose cosine is at least a threshold, and the
-same cosines to six decimals. FAISS searches an inverted file and may miss pairs (a few in a
-hundred near the threshold, the more the lower it is); exact blocks miss none.
+Both find pairs of people of different videos whose cosine is at least a threshold, with the same
+cosines to six decimals. Exact blocks find all of them. FAISS searches an inverted file and may
+miss a few in a hundred near the threshold, more with a lower threshold.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from idbench.errors import UserError
 QUERY_BLOCK = 1024
 BASE_BLOCK = 8192
 _RECHECK = 16_384
+"""Pairs whose exact cosine is computed at a time."""
 _SLACK = 1e-4
 """float32 products may fall this much below the true cosine."""
 
@@ -59,7 +60,7 @@ def similar_people(
 
 
 def check_size(people: int, exact_limit: int) -> None:
-    """Whether this many people can be searched here.
+    """Refuse more people than can be searched here.
 
     Raises:
         UserError: more than `exact_limit` and FAISS is not installed.
@@ -72,12 +73,17 @@ def check_size(people: int, exact_limit: int) -> None:
 
 
 def exact_cosines(vectors: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """float64 (k,) cosines rounded to six decimals.
+    """float64 (k,) cosines of pairs, rounded to six decimals.
 
-    einsum adds up in one order; a matrix product's depends on its shape and threads, and with
-    it which side of a threshold a pair falls on.
+    einsum always adds in the same order. A matrix product's order depends on its shape and the
+    threads, and so does the side of a threshold that a pair falls on.
     """
-    found = np.einsum("ij,ij->i", vectors[rows], vectors[columns], dtype=np.float64)
+    found = np.empty(len(rows))
+    for start in range(0, len(rows), _RECHECK):
+        part = slice(start, start + _RECHECK)
+        found[part] = np.einsum(
+            "ij,ij->i", vectors[rows[part]], vectors[columns[part]], dtype=np.float64
+        )
     return found.round(6)
 
 
@@ -118,8 +124,8 @@ def random_order(
 ) -> np.ndarray:
     """A random number, uint64 (k,), for each pair of people, of their keys and the seed alone.
 
-    Whoever has the smallest is the random partner: that does not depend on the order of
-    search, and another video changes a choice only where it is itself chosen.
+    The smallest number marks the random partner. So the choice does not depend on the order of
+    the search, and an added video changes a choice only where it is itself chosen.
     Source of the mixing: splitmix64 (Steele, Lea, Flood, 2014).
     """
     with np.errstate(over="ignore"):
@@ -159,7 +165,7 @@ class Best:
         cosines, order = pairs.cosines[within], order[within]
         had = np.unique(rows)
         had = had[self.partner[had] >= 0]
-        # Those chosen before compete with the new ones.
+        # Earlier choices compete with the new pairs.
         rows = np.concatenate([rows, had])
         columns = np.concatenate([columns, self.partner[had]])
         cosines = np.concatenate([cosines, self.cosine[had]])

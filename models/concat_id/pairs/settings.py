@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,11 @@ from idbench.values import number, whole
 Range = tuple[float, float]
 
 
+def _limited(default: Any, low: float, high: float) -> Any:
+    """A setting between two limits; of a range, both of its ends."""
+    return field(default=default, metadata={"limits": (low, high)})
+
+
 @dataclass(frozen=True)
 class PairSettings:
     """How videos are read, which are kept and which are paired.
@@ -23,66 +28,56 @@ class PairSettings:
     Values of the paper (arXiv 2503.14151, sections on data) unless marked `ours`.
 
     Attributes:
-        frames_per_second: frames looked at in each second of video.
+        frames_per_second: frames sampled from each second of video.
         faces_kept: faces kept of each person of a video, spread evenly over its length.
         count_share: a video is dropped when more than this share of its frames has another
-            number of faces than most of its frames have.
-        identity_share, identity_cosine: a video is dropped when, of its consecutive frames with
-            equal numbers of faces, more than this share has an ArcFace cosine under this.
+            number of faces than most of its frames.
+        identity_share, identity_cosine: a video is dropped when more than this share of its
+            consecutive frames (those with equal numbers of faces) has an ArcFace cosine below
+            this.
         cross: Stage II: cosines of target and partner, lower end included, upper end not.
         tradeoff: Stage III: likewise; the partner of smallest cosine is taken.
         face_area: Stage III: least and greatest share of the frame that the face's box fills,
             for the target and for its partner.
-        tradeoff_kept: Stage III: so many of the best ranked pairs are kept.
+        tradeoff_kept: Stage III: number of the best-ranked pairs that are kept.
         multi: cosines for multi-identity and multi-subject partners.
-        multi_crossed: of three identities at least so many have a partner from another video;
+        multi_crossed: of three identities, at least this many have a partner from another video;
             of two, both have.
-        people: most people of a video; more are dropped.
+        people: most people in a video; videos with more are dropped.
         minimum_confidence: of a detected face (ours; the embedded detector's own limit is 0.9).
-        crop_size: largest side of the face crops written, pixels; small faces are not enlarged
-            beyond their own size.
+        crop_size: largest side of the face crops written, pixels; small faces are not enlarged.
         exact_limit: with more people than this the search uses FAISS (ours).
         calibration_anchors: (cosine in the paper's scale, share of same-person pairs below
             it); used by `--calibrate` only (ours, see docs/pairs.md).
         calibration_false_matches: share of different-person pairs that a calibrated lower
-            threshold may let through (ours).
+            threshold may accept (ours).
         seed: of every random choice.
     """
 
-    frames_per_second: float = 2.0
-    faces_kept: int = 5
-    count_share: float = 0.30
-    identity_share: float = 0.30
-    identity_cosine: float = 0.5
-    cross: Range = (0.7, 0.9)
-    tradeoff: Range = (0.9, 0.99)
-    face_area: Range = (0.04, 0.90)
-    tradeoff_kept: int = 50_000
-    multi: Range = (0.87, 0.97)
-    multi_crossed: int = 2
-    people: int = 3
-    minimum_confidence: float = 0.5
-    crop_size: int = 448
-    exact_limit: int = 50_000
+    frames_per_second: float = _limited(2.0, 1e-3, 1e3)
+    faces_kept: int = _limited(5, 1, 1000)
+    count_share: float = _limited(0.30, 0.0, 1.0)
+    identity_share: float = _limited(0.30, 0.0, 1.0)
+    identity_cosine: float = _limited(0.5, -1.0, 1.0)
+    cross: Range = _limited((0.7, 0.9), -1.0, 1.0)
+    tradeoff: Range = _limited((0.9, 0.99), -1.0, 1.0)
+    face_area: Range = _limited((0.04, 0.90), 0.0, 1.0)
+    tradeoff_kept: int = _limited(50_000, 0, 2**62)
+    multi: Range = _limited((0.87, 0.97), -1.0, 1.0)
+    multi_crossed: int = _limited(2, 1, 3)
+    people: int = _limited(3, 1, 3)
+    minimum_confidence: float = _limited(0.5, 0.0, 1.0)
+    crop_size: int = _limited(448, 16, 4096)
+    exact_limit: int = _limited(50_000, 1, 2**62)
     calibration_anchors: tuple[Range, ...] = ((0.7, 0.05), (0.9, 0.84), (0.99, 0.995))
-    calibration_false_matches: float = 1e-4
-    seed: int = 0
+    calibration_false_matches: float = _limited(1e-4, 0.0, 1.0)
+    seed: int = _limited(0, 0, 2**63 - 1)
 
     def __post_init__(self) -> None:
-        for name in ("cross", "tradeoff", "multi"):
-            _range(name, getattr(self, name), -1.0, 1.0)
-        _range("face_area", self.face_area, 0.0, 1.0)
-        for name in ("count_share", "identity_share", "minimum_confidence"):
-            _between(name, getattr(self, name), 0.0, 1.0)
-        _between("identity_cosine", self.identity_cosine, -1.0, 1.0)
-        _between("calibration_false_matches", self.calibration_false_matches, 0.0, 1.0)
-        _between("frames_per_second", self.frames_per_second, 1e-3, 1e3)
-        for name, low, high in (
-            ("faces_kept", 1, 1000), ("tradeoff_kept", 0, 2**62), ("people", 1, 3),
-            ("multi_crossed", 1, 3), ("crop_size", 16, 4096), ("exact_limit", 1, 2**62),
-            ("seed", 0, 2**63 - 1),
-        ):
-            _between(name, getattr(self, name), low, high)
+        for setting in fields(self):
+            if limits := setting.metadata.get("limits"):
+                check = _range if isinstance(setting.default, tuple) else _between
+                check(setting.name, getattr(self, setting.name), *limits)
         _anchors(self.calibration_anchors)
 
     @property

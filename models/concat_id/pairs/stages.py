@@ -5,7 +5,7 @@ Source: Concat-ID, arXiv 2503.14151, Figure 2; the numbers are in `PairSettings`
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ class Output:
         partners: int (m, k), whose faces are the references, or `OWN`.
         cosines: (m, k) of target and partner, NaN for `OWN`.
         candidates: videos that could have been in it.
-        dropped: how many of them each rule dropped; with `m` they add up to `candidates`.
+        dropped: how many of them each rule dropped; with m they add up to `candidates`.
         subjects: kinds of references after the faces: `garment`, `background`.
         score: (m,) the rank of Stage III in 0..1, higher is better, or None.
         notes: further counts.
@@ -72,7 +72,7 @@ def own_references(name: str, title: str, targets: np.ndarray) -> Output:
 
 def cross(people: People, best: Best) -> Output:
     """Stage II: a random partner from another video."""
-    title = f"Stage II: random partner from another video, {_interval(best)}"
+    title = f"Stage II: random partner from another video, {interval(best)}"
     return paired("cross", title, people.of_group(1), best)
 
 
@@ -82,23 +82,23 @@ def tradeoff(people: People, best: Best, settings: PairSettings) -> Output:
     targets = people.of_group(1)
     area = people.share[targets[:, 0]]
     good = (area >= low) & (area <= high)
-    title = f"Stage III: partner of smallest cosine, {_interval(best)}"
+    title = f"Stage III: partner of smallest cosine, {interval(best)}"
     found = paired("tradeoff", title, targets[good], best)
     chosen = found.targets[:, 0]
     scores = [people.flow[chosen], people.motion[chosen]]
     if np.isfinite(people.aesthetic[chosen]).any():
         scores.insert(0, people.aesthetic[chosen])
     score = quality.ranking([s.astype(np.float64) for s in scores])
-    # Best first; of equally good ones the order of the videos decides.
+    # Best first; ties keep the order of the videos.
     order = np.argsort(-score, kind="stable")[: settings.tradeoff_kept]
     dropped = {
         f"face area outside {100 * low:g}..{100 * high:g} % of the frame": int((~good).sum()),
         **found.dropped,
         f"ranked below the best {settings.tradeoff_kept}": len(chosen) - len(order),
     }
-    return Output(
-        found.name, title, found.targets[order], found.partners[order], found.cosines[order],
-        len(targets), dropped, score=score[order],
+    return replace(
+        found, targets=found.targets[order], partners=found.partners[order],
+        cosines=found.cosines[order], candidates=len(targets), dropped=dropped, score=score[order],
     )
 
 
@@ -114,5 +114,6 @@ def paired(
     )
 
 
-def _interval(best: Best) -> str:
+def interval(best: Best) -> str:
+    """The range of cosines, for a title."""
     return f"{best.interval[0]:.4g} <= cosine < {best.interval[1]:.4g}"

@@ -1,7 +1,7 @@
-"""The build's memory on disk: one SQLite file with every video and what was read from it.
+"""The state of a build: one SQLite file with every video and what was read from it.
 
-A finished video is one committed row, so a build can be killed at any moment. What is held in
-memory does not grow with the number of videos.
+A finished video is one committed row, so a build can be killed at any moment. Memory use does
+not grow with the number of videos.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ class Row:
         name: path relative to the folder of videos, with `/`.
         fingerprint: of the file and the pictures beside it (sizes and times of change), and of
             the reader.
+        aesthetic: the score in the user's file, else the reader's.
         problem: why it could not be read, or None.
-        record, vectors: what was read, embeddings float32 (people, d); None before.
+        record, vectors: what was read, embeddings float32 (people, d); None before reading.
     """
 
     number: int
@@ -94,60 +95,48 @@ class Store:
     # -- which videos there are
 
     def list_videos(self, folder: Path, out: Path) -> int:
-        """Note every video under `folder` but not under `out`; returns how many.
-
-        Raises:
-            UserError: no folder, or no video in it.
-        """
-        if not folder.is_dir():
-            raise UserError(f"There is no folder {folder}; give the folder of the videos.")
-        count = 0
+        """Store the name of every video under `folder` but not under `out`; returns how many."""
+        found = (
+            (path.relative_to(folder).as_posix(), *_state(path, beside))
+            for path, beside in video_files(folder, out)
+        )
         with self._errors():
             self._base.execute("DELETE FROM videos")
-            for path, beside in _walk(folder, out.resolve()):
-                row = path.relative_to(folder).as_posix(), *_state(path, beside)
-                self._base.execute(
-                    "INSERT INTO videos (name, size, changed) VALUES (?, ?, ?)", row
-                )
-                count += 1
-            self._base.commit()
-        if not count:
-            raise UserError(
-                f"There are no videos in {folder}; give a folder with {', '.join(SUFFIXES)} files."
+            done = self._base.executemany(
+                "INSERT INTO videos (name, size, changed) VALUES (?, ?, ?)", found
             )
-        return count
+            self._base.commit()
+        return done.rowcount
 
     def note_captions(self, path: Path) -> int:
-        """Note the captions file's captions; returns how many.
+        """Store a file's captions; returns how many.
 
         Raises:
             UserError: see `tables.rows`; a caption for an unknown video, or two for one.
         """
-        return self._note(path, "captions file", "caption", lambda value, line: str(value))
+        return self._note(
+            path, "captions file", "caption", "caption", lambda value, line: str(value)
+        )
 
     def note_aesthetic(self, path: Path) -> int:
-        """Note finished aesthetic scores (columns video and score); returns how many.
+        """Store a file's aesthetic scores (columns video and score); returns how many.
 
         Raises:
             UserError: see `tables.rows`; a score for an unknown video, two for one, no number.
         """
-        return self._note(
-            path, "aesthetic scores file", "score",
-            lambda value, line: tables.number(value, path, line), column="aesthetic",
-        )
+        return self._note(path, "aesthetic scores file", "score", "aesthetic",
+                          lambda value, line: tables.number(value, path, line))
 
     def _note(
-        self, path: Path, what: str, value: str, convert: Callable[[Any, int], Any],
-        column: str = "",
+        self, path: Path, what: str, field: str, column: str, convert: Callable[[Any, int], Any]
     ) -> int:
-        column = column or value
         count = 0
         with self._errors():
-            for line, row in tables.rows(path, what, ("video", value)):
+            for line, row in tables.rows(path, what, ("video", field)):
                 name = str(row["video"])
                 done = self._base.execute(
                     f"UPDATE videos SET {column} = ? WHERE name = ? AND {column} IS NULL",
-                    (convert(row[value], line), name),
+                    (convert(row[field], line), name),
                 )
                 if not done.rowcount:
                     self._base.rollback()
@@ -219,10 +208,12 @@ class Store:
         if stored != fingerprint:
             return Row(number, name, caption, fingerprint, aesthetic)
         try:
-            read = _decode(record, blob)
+            read, vectors = _decode(record, blob)
         except (ValueError, TypeError, KeyError) as error:
             raise self._damaged(error) from error
-        return Row(number, name, caption, fingerprint, aesthetic, problem, *read)
+        if aesthetic is None and read is not None:
+            aesthetic = read.aesthetic
+        return Row(number, name, caption, fingerprint, aesthetic, problem, read, vectors)
 
     def put(
         self, row: Row, problem: str | None, record: VideoRecord | None = None,
@@ -257,7 +248,7 @@ class Store:
 
     def _damaged(self, error: Exception) -> UserError:
         return UserError(
-            f"{self.path} is damaged ({error}); remove it, the videos are then read again."
+            f"{self.path} is damaged ({error}); remove it, and all videos are read again."
         )
 
 
@@ -270,7 +261,7 @@ def _decode(record: str | None, blob: bytes | None) -> tuple[VideoRecord | None,
 
 
 def _state(path: Path, beside: Sequence[Path]) -> tuple[int, int]:
-    """Size and time of change, of all together; of a broken link something that no file has."""
+    """Size and time of change of all files together; for a broken link, what no file has."""
     try:
         every = [file.stat() for file in (path, *beside)]
     except OSError:
@@ -278,11 +269,12 @@ def _state(path: Path, beside: Sequence[Path]) -> tuple[int, int]:
     return sum(s.st_size for s in every), max(s.st_mtime_ns for s in every)
 
 
-def _walk(folder: Path, out: Path) -> Iterator[tuple[Path, list[Path]]]:
+def video_files(folder: Path, out: Path) -> Iterator[tuple[Path, list[Path]]]:
     """Video files below `folder`, each with the pictures for it that lie beside it.
 
-    Without hidden ones and without what is in `out`.
+    Hidden files and everything in `out` are left out.
     """
+    out = out.resolve()
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(
             f for f in folders

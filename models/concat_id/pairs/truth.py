@@ -1,7 +1,7 @@
-"""Known identities: what the pairs are worth, and thresholds in the scale of another network.
+"""Known identities: precision and recall of pairs, and thresholds for another network.
 
-A file of identities has a row for each person of a video that is known: video, identity, and
-person (place from the left, from 0; without it 0).
+A file of identities has a row for each known person of a video: video, identity, and person
+(place from the left, counted from 0; 0 by default).
 """
 
 from __future__ import annotations
@@ -110,13 +110,13 @@ RANGES = ("cross", "tradeoff", "multi")
 
 
 def calibrate(people: People, known: Identities, settings: PairSettings) -> Calibration:
-    """Move the three ranges of cosines into the scale of the network that embedded `people`.
+    """Map the three ranges of cosines to the scale of the network that embedded `people`.
 
-    A threshold stands for a share of same-person pairs: those below it. `calibration_anchors`
-    say which share that is in the paper's scale (between them it is linear); the new threshold
-    is that quantile of the known same-person pairs. Lower ends are raised, where that is
-    needed, until at most `calibration_false_matches` of the known different-person pairs reach
-    them. `identity_cosine` stays: it compares neighbouring frames, not videos.
+    A threshold stands for the share of same-person pairs below it. `calibration_anchors` state
+    that share in the paper's scale (linear in between); the new threshold is that quantile of
+    the known same-person pairs. Lower ends are raised until at most `calibration_false_matches`
+    of the known different-person pairs reach them. `identity_cosine` stays: it compares
+    neighbouring frames, not videos.
 
     Raises:
         UserError: too few known pairs, or a network that does not tell people apart.
@@ -179,10 +179,7 @@ def known_cosines(
     first, second = rows[first], rows[second]
     other = people.video[first] != people.video[second]
     first, second = first[other], second[other]
-    cosines = np.concatenate([
-        exact_cosines(people.vectors, first[s : s + 20_000], second[s : s + 20_000])
-        for s in range(0, max(len(first), 1), 20_000)
-    ])
+    cosines = exact_cosines(people.vectors, first, second)
     same = identity[first] == identity[second]
     return cosines[same], cosines[~same]
 
