@@ -1,20 +1,26 @@
-"""Figures by matplotlib: as SVG that follows the page's colours, or as they are for papers.
+"""Figures drawn with matplotlib, for the report's page and for papers.
 
-Each function returns a matplotlib `Figure`; `to_svg` turns it into inline SVG whose text stays
-text and whose colours are CSS variables of the report.
+Each function returns a matplotlib `Figure`. `to_svg` turns it into inline SVG whose text stays
+text and whose colours are CSS variables of the report; `save` writes it for a paper.
 """
 
 from __future__ import annotations
 
-import io
+import hashlib
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from idbench import pages
+from idbench.errors import UserError
+from idbench.files import atomic_path
 from idbench.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -23,7 +29,7 @@ if TYPE_CHECKING:
 
 INK, MUTED, RULE = "#1d1c1a", "#6d6a63", "#d9d5cc"
 SERIES = ("#2c5d8f", "#b4532a", "#3f7a4c", "#7f569b", "#937400", "#2f8088")
-"""Told apart in print and by readers who see few colours; markers differ too."""
+"""Distinct in print and for colour-blind readers; markers differ too."""
 ENDINGS = (".pdf", ".png", ".svg", ".webp")
 MARKERS = ("o", "s", "D", "^", "v", "P")
 
@@ -40,7 +46,7 @@ _STYLE = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
     "xtick.major.size": 0, "ytick.major.size": 0, "figure.facecolor": "none",
     "axes.facecolor": "none", "savefig.facecolor": "none", "legend.frameon": False,
-    # Names are not ours: a dollar sign in one is no formula.
+    # Names come from users: a dollar sign in one does not start a formula.
     "text.parse_math": False, "axes.unicode_minus": True,
 }
 
@@ -73,7 +79,7 @@ def tradeoff(series: Sequence[Series], x: str, y: str, titles: Mapping[str, str]
             a, b = one.estimates.get(x), one.estimates.get(y)
             if a is None or b is None or a.mean is None or b.mean is None:
                 continue
-            axes.errorbar([a.mean], [b.mean], xerr=_bars([a]), yerr=_bars([b]), fmt=marker, ms=7,
+            axes.errorbar([a.mean], [b.mean], xerr=_bar(a), yerr=_bar(b), fmt=marker, ms=7,
                           color=c, elinewidth=1.6, capsize=0, label=one.name)
         axes.locator_params(nbins=6)
         axes.set_xlabel(titles[x])
@@ -102,7 +108,7 @@ def by_category(
                     if found is None or found.mean is None:
                         continue
                     shift = (index - (len(of_runs) - 1) / 2) * 0.26
-                    axes.errorbar([found.mean], [row + shift], xerr=_bars([found]), ms=5,
+                    axes.errorbar([found.mean], [row + shift], xerr=_bar(found), ms=5,
                                   fmt=MARKERS[index % len(MARKERS)], color=colour(index),
                                   elinewidth=1.5, capsize=0)
             axes.set_ylim(len(names) - 0.45, -0.55)
@@ -121,8 +127,8 @@ def over_time(
 ) -> Figure:
     """Mean of per-frame metrics along the videos, and below how many frames were scored.
 
-    Behind each mean the middle half of the frames. A mean over the frames in which a face was
-    found alone would flatter a system whose faces vanish, so the share is always shown.
+    Behind each mean is the middle half of the frames. A mean over only the frames with a face
+    would flatter a system whose faces vanish, so the share is always shown.
 
     Args:
         panels: title of a metric -> for each run its name and points: (place in the video 0..1,
@@ -155,11 +161,10 @@ def _along(
 ) -> None:
     place = np.array([p for p, _ in points], np.float64)
     value = np.array([np.nan if v is None else v for _, v in points], np.float64)
-    which = np.minimum((place * bins).astype(int), bins - 1)
-    groups = [(place[which == b].mean(), value[which == b]) for b in range(bins)
-              if (which == b).any()]
-    x = [float(at) for at, _ in groups]
-    known = [of[~np.isnan(of)] for _, of in groups]
+    bin_of = np.minimum((place * bins).astype(int), bins - 1)
+    groups = [bin_of == b for b in range(bins) if (bin_of == b).any()]
+    x = [float(place[group].mean()) for group in groups]
+    known = [value[group & ~np.isnan(value)] for group in groups]
     quartiles = np.array([np.percentile(of, [25, 75]) if of.size else (np.nan, np.nan)
                           for of in known]).T
     look: dict[str, Any] = {
@@ -168,40 +173,32 @@ def _along(
     upper.fill_between(x, *quartiles, color=colour(index), alpha=0.14, linewidth=0)
     upper.plot(x, [float(of.mean()) if of.size else np.nan for of in known], ms=4, label=name,
                **look)
-    share = [of.size / len(group) for of, (_, group) in zip(known, groups, strict=True)]
+    share = [of.size / group.sum() for of, group in zip(known, groups, strict=True)]
     lower.plot(x, share, ms=3, **look)
 
 
 def to_svg(figure: Figure, description: str) -> str:
-    """Inline SVG: as wide as its place, colours of the page, with a text for screen readers."""
-    import warnings
-
-    with style(), warnings.catch_warnings():
-        # Text stays text, so a glyph that matplotlib's own font lacks is no loss.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg"):]
+    """Inline SVG: as wide as its container, in the page's colours, with a text alternative."""
+    with _saving():
+        svg = pages.svg(figure)
     for hexadecimal, variable in _VARIABLES.items():
         svg = svg.replace(hexadecimal, variable)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # Ids must not meet those of the page or of the next figure.
-    prefix = f"f{abs(hash_text(description)) % 10**8}-"
-    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
-    svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{prefix}", svg)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1",
-                                                              svg, count=1), count=1)
-    from html import escape
-
+    # Ids must not clash with those of the page or of another figure.
+    number = int(hashlib.sha256(description.encode()).hexdigest()[:12], 16) % 10**8
+    svg = re.sub(r'\bid="', f'id="f{number}-', svg)
+    svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>f{number}-", svg)
+    for side in ("height", "width"):
+        svg = re.sub(rf'(<svg[^>]*?) {side}="[^"]*"', r"\1", svg, count=1)
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
 
 
-def hash_text(text: str) -> int:
-    """A number that stands for a text, the same in every process."""
-    import hashlib
-
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
+@contextmanager
+def _saving() -> Iterator[None]:
+    with style(), warnings.catch_warnings():
+        # Text stays text, so it does not matter that matplotlib's own font lacks a glyph.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield
 
 
 def style():  # type: ignore[no-untyped-def]
@@ -212,7 +209,7 @@ def style():  # type: ignore[no-untyped-def]
 
 
 def blank(size: tuple[float, float], layout: str | None = None) -> Figure:
-    """An empty figure without pyplot, so that no window system and no global state is touched."""
+    """An empty figure made without pyplot, which would need a window system and global state."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -224,29 +221,22 @@ def blank(size: tuple[float, float], layout: str | None = None) -> Figure:
 def save(figure: Figure, path: Path, dpi: int = 300) -> None:
     """Write a figure for a paper atomically: .pdf, .svg, .png or .webp, on white.
 
-    Fonts are embedded as TrueType, and no date is written: equal figures are equal files.
+    Fonts are embedded as TrueType, and no date is written, so equal figures are equal files.
     """
-    import warnings
-
-    from idbench.files import atomic_path
-
     kind = path.suffix.lower().removeprefix(".")
-    # matplotlib refuses any metadata for WebP, also none.
+    # matplotlib refuses metadata for WebP, even an empty mapping.
     metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "webp": None}.get(kind, {})
-    with style(), warnings.catch_warnings(), atomic_path(path) as temporary:
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
+    with _saving(), atomic_path(path) as temporary:
         figure.savefig(temporary, format=kind, dpi=dpi, facecolor="white", metadata=metadata,
                        bbox_inches="tight", pad_inches=0.03)
 
 
 def save_as(figure: Figure, output: Path, dpi: int = 300) -> list[Path]:
-    """Write a figure by the ending of `output`; without an ending both as PDF and as PNG.
+    """Write a figure in the format of `output`'s ending; without one as both PDF and PNG.
 
     Raises:
-        UserError: an ending that no figure has.
+        UserError: an unknown ending.
     """
-    from idbench.errors import UserError
-
     if output.suffix.lower() in ENDINGS:
         paths = [output]
     elif output.suffix and output.suffix[1:].isalpha():
@@ -263,10 +253,8 @@ def _axes(count: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 
-def _bars(estimates: Sequence[Estimate]) -> np.ndarray | None:
-    """Lengths below and above the mean (2, n), as matplotlib's error bars take them."""
-    rows = [
-        (0.0, 0.0) if e.low is None or e.high is None or e.mean is None
-        else (e.mean - e.low, e.high - e.mean) for e in estimates
-    ]
-    return np.maximum(np.array(rows).T, 0.0)
+def _bar(found: Estimate) -> np.ndarray:
+    """Lengths below and above the mean (2, 1), for matplotlib's error bars."""
+    if found.low is None or found.high is None or found.mean is None:
+        return np.zeros((2, 1))
+    return np.maximum([[found.mean - found.low], [found.high - found.mean]], 0.0)

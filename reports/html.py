@@ -7,8 +7,6 @@ run. Without JavaScript the first page of samples can still be read and played.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -16,18 +14,17 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
-from idbench import __version__
-from idbench.files import atomic_path
+from idbench import __version__, pages
+from idbench.files import write_text
 from idbench.reports import data, figures, published, series, tables
 from idbench.runs import Run
 from idbench.statistics import Estimate
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE_SIZE = 48
-"""Samples shown at a time: browsers lay out, sort and play that many without lag."""
+"""Samples shown at a time, few enough for browsers to lay out, sort and play without lag."""
 
 
 def build_report(
@@ -47,32 +44,19 @@ def build_report(
     runs = [Run.open(Path(folder)) for folder in run_folders]
     measured = tables.measured(runs)
     report = data.read(runs, Path(output), embed)
-    text = _environment().get_template("report.html").render(_context(report, measured))
-    with atomic_path(Path(output)) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    page = pages.template(
+        TEMPLATES / "report.html", number=number, interval=interval, percent=percent, short=short,
+        plain=plain, seconds=lambda v: f"{v:.1f} s" if v < 120 else f"{v / 60:.1f} min",
+    )
+    write_text(Path(output), page.render(_context(report, measured)))
     return Path(output)
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True,
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=number, interval=interval, percent=percent, short=short, plain=plain,
-        seconds=lambda v: f"{v:.1f} s" if v < 120 else f"{v / 60:.1f} min",
-    )
-    return environment
-
-
 def _context(report: data.ReportData, measured: tables.Tables) -> dict[str, Any]:
-    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     titles = {m: _title(m).rstrip(" ↑↓") for m in report.metrics}
     low, high = _curve_range(report)
     return {
-        "script": Markup(script), "style": Markup(style), "script_hash": Markup(digest),
+        **pages.inline(TEMPLATES / "report.js", TEMPLATES / "report.css"),
         "media_source": "data:" if report.embedded else "data: file: 'self'",
         "report": report, "measured": measured, "titles": titles,
         "arrows": {m: tables.title(m)[-1] for m in report.metrics

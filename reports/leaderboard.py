@@ -55,14 +55,10 @@ def build(entries: Sequence[Entry], metric: str = "arcsim") -> dict[str, Any]:
 
 def page(board: dict[str, Any], title: str = "idbench leaderboard") -> str:
     """The leaderboard as one HTML file that needs no network."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from idbench.pages import template
 
-    folder = Path(__file__).with_name("templates")
-    environment = Environment(
-        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )
-    return environment.get_template("leaderboard.html").render(title=title, **board)
+    path = Path(__file__).parent / "templates" / "leaderboard.html"
+    return template(path).render(title=title, **board)
 
 
 def _check_alike(group: Sequence[Entry]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import mimetypes
 import os
@@ -13,6 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+
+from idbench.pages import data_uri
 
 REFERENCE_SIZE = 144
 CROP_SIZE = 48
@@ -27,7 +28,7 @@ def picture_uri(pixels: np.ndarray, quality: int = 82) -> str:
 
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "WEBP", quality=quality, method=2)
-    return _uri("image/webp", buffer.getvalue())
+    return data_uri("image/webp", buffer.getvalue())
 
 
 @lru_cache(maxsize=4096)
@@ -49,7 +50,7 @@ def video_uri(path: Path, page: Path, embed: bool) -> str:
     """A video as a data URI, or as an address relative to the page that shows it."""
     if embed:
         kind = mimetypes.guess_type(path.name)[0] or "video/mp4"
-        return _uri(kind, path.read_bytes())
+        return data_uri(kind, path.read_bytes())
     try:
         relative = os.path.relpath(path.resolve(), page.resolve().parent)
     except ValueError:  # another drive
@@ -128,7 +129,3 @@ def _crop(frame: np.ndarray, box: Sequence[float]) -> np.ndarray:
     square = (x - half - left, y - half - top, x + half - left, y + half - top)
     image = Image.fromarray(np.ascontiguousarray(part))
     return np.asarray(image.resize((CROP_SIZE, CROP_SIZE), Image.Resampling.BICUBIC, box=square))
-
-
-def _uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

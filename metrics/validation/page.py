@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, select_autoescape
-
 from idbench.files import write_json, write_text
 from idbench.metrics.validation.findings import TITLES, Curve, Findings
 from idbench.metrics.validation.measure import AXES, EDITED, FACE_METRICS
+from idbench.pages import svg, template
 from idbench.statistics import Estimate
 
 AXIS_TITLES = {
@@ -45,13 +43,8 @@ def as_json(findings: Findings, about: dict[str, Any]) -> dict[str, Any]:
 
 def write(folder: Path, findings: Findings, about: dict[str, Any]) -> tuple[Path, Path]:
     """Write validation.html and validation.json into `folder`; returns their paths."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(),
-        trim_blocks=True, lstrip_blocks=True,
-    )
-    environment.filters["number"] = number
     plots = {a: _svg(a, [c for c in findings.curves if c.axis == a]) for a in AXES}
-    page = environment.get_template("page.html").render(
+    page = template(Path(__file__).with_name("page.html"), number=number).render(
         findings=findings, about=about, plots=plots, titles=TITLES, axes=AXES,
         axis_titles=AXIS_TITLES, metrics=FACE_METRICS,
     )
@@ -99,6 +92,4 @@ def _svg(axis: str, curves: list[Curve]) -> str:
         axes.set_ylim(-0.4, 1.08)
         axes.set_xlabel(AXIS_TITLES[axis])
         axes.legend(frameon=False, fontsize=8)
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    return stream.getvalue()[stream.getvalue().index("<svg"):]
+        return svg(figure)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -19,6 +17,7 @@ from idbench.models.concat_id.pairs.partners import BIN
 from idbench.models.concat_id.pairs.people import People
 from idbench.models.concat_id.pairs.stages import Output
 from idbench.models.concat_id.pairs.store import Store
+from idbench.pages import data_uri, svg, template
 
 SHOWN = 8
 """Pairs shown of each output."""
@@ -27,7 +26,7 @@ RANGES = {
     "multi": ("several people, subjects", "#3f7a4c"),
 }
 """Ranges of cosines: name in the figure, and colour."""
-_TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATE = Path(__file__).parent / "templates" / "pairs.html"
 
 
 def write_page(
@@ -38,10 +37,6 @@ def write_page(
 
     Captions and names are untrusted: the template escapes everything.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True,
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )
     settings = {**summary["settings"], **((summary["calibration"] or {}).get("used", {}))}
     samples = {
         made.name: [_shown(row, people, store, out) for row in
@@ -49,7 +44,7 @@ def write_page(
                          summary["settings"]["seed"])]
         for made in outputs
     }
-    text = environment.get_template("pairs.html").render(
+    text = template(TEMPLATE).render(
         summary=summary, samples=samples, figure=Markup(histogram(summary["similarity"], settings)),
         videos=[(k, v) for k, v in summary["videos"]["dropped"].items() if v],
     )
@@ -106,10 +101,7 @@ def histogram(similarity: Mapping[str, Any], settings: Mapping[str, Any]) -> str
         panels[1].set_xlim(similarity["lowest_cosine_searched"], 1)
         figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, ncols=len(RANGES),
                       loc="lower center", bbox_to_anchor=(0.5, -0.02))
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    text = stream.getvalue()
-    return text[text.index("<svg") :]
+        return svg(figure)
 
 
 def _shown(row: Mapping[str, Any], people: People, store: Store, out: Path) -> dict[str, Any]:
@@ -140,4 +132,4 @@ def _data(path: Path) -> str | None:
     small.thumbnail((96, 96))
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+    return data_uri("image/jpeg", stream.getvalue())

@@ -150,7 +150,8 @@ class FaceReader:
             counts=tuple(len(f) for f in found),
             cosines=people_in.consecutive_cosines(found), people=people, conflicts=conflicts,
             flow=quality.mean_of(m.flow for m in moves),
-            motion=quality.mean_of(m.motion for m in moves), aesthetic=quality.mean_of(scores), **made,
+            motion=quality.mean_of(m.motion for m in moves),
+            aesthetic=quality.mean_of(scores), **made,
         )
         return record, vectors
 

@@ -1,0 +1,49 @@
+"""Self-contained HTML pages: templates that escape everything, inline scripts, pictures and SVG."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def template(path: Path, **filters: Callable[..., Any]) -> jinja2.Template:
+    """A template that escapes its values and refuses unknown names."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(path.parent), autoescape=True,
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )
+    environment.filters.update(filters)
+    return environment.get_template(path.name)
+
+
+def inline(script: Path, style: Path) -> dict[str, Markup]:
+    """A script, a style sheet, and the script's hash for a content security policy."""
+    text = script.read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return {
+        "script": Markup(text), "script_hash": Markup(digest),
+        "style": Markup(style.read_text(encoding="utf-8")),
+    }
+
+
+def data_uri(kind: str, data: bytes) -> str:
+    """Bytes of a MIME type as a data URI."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def svg(figure: Figure) -> str:
+    """A figure as an `<svg>` element without a date. Set `svg.fonttype` and the like around it."""
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    return text[text.index("<svg"):]
