@@ -43,7 +43,9 @@ def read_videos(
     workers = min(workers, max(total // 4, 1))
     if workers == 1:
         one_thread()
-        results = ((row, _read(reader, folder, row.name, out)) for row in _unread(store))
+        results: Iterator[tuple[Row, Result]] = (
+            (row, _read(reader, folder, row.name, out)) for row in _unread(store)
+        )
     else:
         results = _in_processes(_unread(store), folder, out, make, settings, workers)
     with progress.steps("read videos", total, quiet) as step:
