@@ -15,14 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from idbench.differences import differences, in_words, scoring_differences
 from idbench.errors import UserError
-from idbench.measurements import (
-    Measurement,
-    differences,
-    in_words,
-    metric_of,
-    metric_weight_differences,
-)
+from idbench.measurements import Measurement, metric_of
 from idbench.names import unknown
 from idbench.reports.tables import shown
 from idbench.statistics import RESAMPLES, difference, identity_clusters
@@ -112,6 +107,10 @@ def check(
     Raises:
         UserError: an unknown metric or name in `allow`.
     """
+    if not 0 <= coverage_tolerance <= 1:
+        raise UserError(
+            f"--coverage-tolerance {coverage_tolerance} is not a share; give a number from 0 to 1."
+        )
     for name in allow:
         if name not in ALLOWABLE:
             raise unknown("name to allow", name, ALLOWABLE)
@@ -136,26 +135,17 @@ def judged(reference: Measurement) -> list[str]:
 
 def _settings(run: Measurement, reference: Measurement, allow: Collection[str]) -> list[Check]:
     """Whether both were measured alike, one check each."""
-    pairs: dict[str, tuple[Any, Any]] = {
-        "suite": (reference.suite, run.suite), "split": (reference.split, run.split),
-        **{part: (reference.scoring.get(part), run.scoring.get(part))
-           for part in ("protocol", "weights", "detector")},
+    unlike = {
+        "suite": differences(reference.suite.model_dump(), run.suite.model_dump(), "suite"),
+        "split": differences(reference.split, run.split, "split"),
+        **scoring_differences(reference.scoring, run.scoring, shared_networks=True),
     }
     found = []
-    for name, (before, after) in pairs.items():
-        if name == "weights":
-            # Of networks that only one of the two knows, no value depends in both.
-            known = set(before or {}) & set(after or {})
-            if known:
-                before, after = ({k: of[k] for k in known} for of in (before, after))
-        changed = differences(before, after, name)
-        if name == "weights":
-            changed += metric_weight_differences(reference.scoring, run.scoring)
+    for name, changed in unlike.items():
+        message = f"reference / run: {in_words(changed)}"
         if not changed:
             found.append(Check(name, "held", "the same"))
-            continue
-        message = f"reference / run: {in_words(changed)}"
-        if name in allow:
+        elif name in allow:
             found.append(Check(name, "allowed", f"{message}; allowed"))
         else:
             found.append(Check(
@@ -167,7 +157,10 @@ def _settings(run: Measurement, reference: Measurement, allow: Collection[str]) 
 def _samples(
     run: Measurement, reference: Measurement, shared: int, allow: Collection[str]
 ) -> Check:
-    planned = len(reference.values)
+    planned = len(reference.planned)
+    if reference.missing:
+        return Check("samples", "incomparable", f"the reference lacks {len(reference.missing)} of "
+                     f"its {planned} samples; finish it first", samples=shared)
     if not shared:
         return Check("samples", "incomparable", "no sample is in both; run the reference's split "
                      "and seed", samples=0)
@@ -253,8 +246,8 @@ def _notes(run: Measurement, reference: Measurement) -> list[str]:
     """What else differs: what is tested, and packages of metrics."""
     notes = []
     for name, before, after in (
-        ("model", reference.model, run.model),
-        ("metric packages", reference.scoring.get("metrics"), run.scoring.get("metrics")),
+        ("model", reference.model.model_dump(), run.model.model_dump()),
+        ("metric packages", reference.scoring.metrics, run.scoring.metrics),
     ):
         changed = differences(before, after, name)
         if changed:
@@ -284,8 +277,8 @@ def parse_tolerances(texts: Collection[str]) -> tuple[float, dict[str, float]]:
             value = -1.0
         if not 0 <= value < float("inf"):
             raise UserError(
-                f"--tolerance {text} is no tolerance; give a number from 0 on, such as 0.01, or "
-                "arcsim=0.02."
+                f"--tolerance {text} is not a tolerance; give a number of 0 or more, such as 0.01, "
+                "or arcsim=0.02."
             )
         if equals:
             special[name] = value

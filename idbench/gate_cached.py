@@ -1,31 +1,64 @@
 """Cached embeddings for the gate: a run's values computed again in seconds, without its videos.
 
-A bundle (a zip beside the reference file) holds what the scoring networks said of one run: the
-embeddings of its videos, references and prompts, by the keys of the embedding cache, and what was
-asked. From it the scores are computed by the metrics installed now, and held against the
-reference: so a change of a metric, of the matching or of a protocol is gated on any CPU. Other
-networks or another detection have other keys; then nothing is computed, and the gate says so.
+A bundle (a zip beside the reference file) holds what the scoring networks computed of one run: the
+embeddings of its videos, references and prompts, under the keys of the embedding cache, and its
+sample records. The scores are computed from it by the metrics installed now and checked against
+the reference, so that a change of a metric, of the matching or of a protocol is gated on any CPU.
+Other networks or another detection have other keys; then nothing is computed, and the gate says so.
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
+from pydantic import model_validator
 
 from idbench.errors import UserError
 from idbench.files import atomic_path
-from idbench.measurements import ABOUT, Measurement, higher_is_better
+from idbench.measurements import Measurement, of_records
+from idbench.metrics.cache import EmbeddingCache
+from idbench.metrics.protocols import get_protocol
+from idbench.records import Identity, SampleFile, ScoringRecord
 from idbench.runs import Run
-from idbench.types import Reference, Sample
+from idbench.stored import Stored
 
-SCHEMA = 1
 CONTENT = "bundle.json"
+FIX = "make it again with `idbench check RUN --update FILE --embeddings`"
+
+
+class Bundle(Stored):
+    """bundle.json in a bundle: what was asked, and how it was scored."""
+
+    FIX: ClassVar[str] = FIX
+
+    identity: Identity
+    scoring: ScoringRecord
+    samples: list[SampleFile]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _migrate(cls, value: Any) -> Any:
+        # A bundle once had fewer fields of a sample.
+        if isinstance(value, Mapping) and isinstance(value.get("samples"), list):
+            value = {**value, "samples": [_migrated(sample) for sample in value["samples"]]}
+        return value
+
+
+def _migrated(sample: Any) -> Any:
+    if not isinstance(sample, Mapping):
+        return sample
+    absent = dict.fromkeys(("reason", "video", "video_bytes", "fps"), None)
+    shape = sample.get("shape")
+    # What a validator returns has to have Python's types, not JSON's.
+    shape = tuple(shape) if isinstance(shape, list) else shape
+    return {**absent, "seconds": 0.0, **sample, "shape": shape}
 
 
 def write(path: Path, run: Run) -> None:
@@ -34,16 +67,15 @@ def write(path: Path, run: Run) -> None:
     Raises:
         UserError: the run lacks embeddings, or was not scored by the networks installed now.
     """
-    content: dict[str, Any] = {
-        "schema": SCHEMA, "identity": run.file.identity.model_dump(),
-        "scoring": run.file.scoring.model_dump(),
-        "samples": [_described(run, record) for record in run.records()],
-    }
-    _, used = _score(content, run.folder)
-    images = {r["image"] for s in content["samples"] for r in s["references"]}
+    bundle = Bundle(
+        identity=run.file.identity, scoring=run.file.scoring,
+        samples=[_with_shape(record) for record in run.records()],
+    )
+    _, used = _score(bundle, run.folder)
+    images = {r.image for sample in bundle.samples for r in sample.references}
     with atomic_path(path) as temporary, zipfile.ZipFile(
             temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        _add(archive, CONTENT, json.dumps(content, ensure_ascii=False, indent=1).encode())
+        _add(archive, CONTENT, bundle.json_text().encode())
         for name in sorted({*images, *used}):
             _add(archive, name, (run.folder / name).read_bytes())
 
@@ -54,131 +86,94 @@ def read(path: Path) -> Measurement:
     Raises:
         UserError: no bundle, a damaged one, or one of other networks.
     """
-    import pandas as pd
-
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         try:
             with zipfile.ZipFile(path) as archive:
                 archive.extractall(folder)  # zipfile keeps names inside the folder
-            content = json.loads((folder / CONTENT).read_text(encoding="utf-8"))
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            data = (folder / CONTENT).read_bytes()
+        except (OSError, ValueError, RuntimeError, EOFError, zlib.error,
+                zipfile.BadZipFile) as error:
             raise UserError(
-                f"{path} holds no embeddings of idbench ({type(error).__name__}); make them with "
-                "`idbench check RUN --update FILE --embeddings`."
+                f"{path} holds no embeddings of idbench ({type(error).__name__}); {FIX}."
             ) from error
-        if content.get("schema") != SCHEMA:
-            raise UserError(f"{path} was written by another idbench; make it again.")
-        values, _ = _score(content, folder)
-    samples = content["samples"]
-    about = pd.DataFrame({
-        "suite_id": [s["suite_id"] for s in samples], "sample": [s["id"] for s in samples],
-        "identities": [tuple(r["name"] for r in s["references"] if r["kind"] == "face")
-                       for s in samples],
-        "category": [s["category"] for s in samples],
-        "prompt_id": [s["prompt_id"] for s in samples], "status": [s["status"] for s in samples],
-    }).set_index("suite_id")[list(ABOUT)]
+        bundle = Bundle.parse(data, f"{path}: {CONTENT}")
+        values, _ = _score(bundle, folder)
     wide = pd.DataFrame.from_dict(values, orient="index", dtype="float64")
-    identity = content["identity"]
-    model, scoring = identity["model"], content["scoring"]
-    name = f"{model['name']}@{model['variant']}" if model.get("variant") else model["name"]
-    protocol = _protocol(scoring).as_dict()
-    return Measurement(
-        system=name, source=str(path), model=model, suite=identity["suite"],
-        split=identity["split"], seed=identity["seed"],
-        scoring={"protocol": json.loads(json.dumps(protocol)), "weights": scoring["weights"],
-                 "detector": scoring["detector"], "metrics": scoring["metrics"]},
-        better={str(n): higher_is_better(str(n)) for n in wide.columns},
-        planned=tuple(about.index), values=about.join(wide, on="sample"),
+    key = bundle.scoring.key
+    key.protocol = get_protocol(key.protocol_name or "").as_dict()
+    return of_records(
+        bundle.samples, wide, bundle.identity, key, source=str(path),
+        planned=tuple(sample.suite_id for sample in bundle.samples),
     )
 
 
-def _described(run: Run, record: Any) -> dict[str, Any]:
-    """A sample as JSON, with the shape of its video; without a video it stays unscored."""
+def _with_shape(record: SampleFile) -> SampleFile:
+    """With the shape of its video, and without the user's path; unreadable: it stays unscored."""
     from idbench.video import UnreadableVideo, read_video
 
-    sample, shape = record.sample, record.shape
+    shape = record.shape
     if record.video is not None and shape is None:
         try:
             shape = read_video(record.video).frames.shape
         except UnreadableVideo:
-            shape = None
-    return {
-        "id": sample.id, "suite_id": record.suite_id, "split": sample.split,
-        "prompt_id": sample.prompt_id, "prompt": sample.prompt, "category": sample.category,
-        "seed": sample.seed, "truth": dict(sample.truth), "status": record.status,
-        "video_sha256": record.video_sha256, "shape": None if shape is None else list(shape),
-        "references": [
-            {"kind": r.kind, "name": r.name, "image": r.image.relative_to(run.folder).as_posix()}
-            for r in sample.references
-        ],
-    }
+            pass
+    return record.model_copy(update={"shape": shape, "source": None})
+
+
+class _OnlyStored(EmbeddingCache):
+    """A cache that must hold everything: nothing is computed from the empty frames."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "embeddings")
+        self.run, self.used = folder, dict[str, None]()
+
+    def get(self, source: str, key: str) -> dict[str, np.ndarray] | None:
+        found, path = super().get(source, key), self.file(source, key)
+        if found is None or path is None:
+            raise UserError(
+                "The cached embeddings are of other scoring networks, another detection or "
+                "another protocol than those installed now; score the run again with "
+                "`idbench score RUN` and make them with `idbench check RUN --update FILE "
+                "--embeddings`."
+            )
+        self.used[path.relative_to(self.run).as_posix()] = None
+        return found
 
 
 def _score(
-    content: Mapping[str, Any], folder: Path
-) -> tuple[dict[str, dict[str, float | None]], Iterable[str]]:
+    bundle: Bundle, folder: Path
+) -> tuple[dict[str, dict[str, float | None]], dict[str, None]]:
     """Sample -> metric -> value of the whole video, and the files of `folder` that were read."""
-    from idbench.metrics.cache import EmbeddingCache
     from idbench.metrics.score import Scorer
     from idbench.registry import METRICS
     from idbench.video import Clip
 
-    used: dict[str, None] = {}
-
-    class Strict(EmbeddingCache):
-        """A cache in which everything must be: nothing is computed from the empty frames."""
-
-        def get(self, source: str, key: str) -> dict[str, np.ndarray] | None:
-            found, path = super().get(source, key), self.file(source, key)
-            if found is None or path is None:
-                raise UserError(
-                    "The cached embeddings are of other scoring networks, another detection or "
-                    "another protocol than those installed now; score the run again with "
-                    "`idbench score RUN` and make them with `idbench check RUN --update FILE "
-                    "--embeddings`."
-                )
-            used[path.relative_to(folder).as_posix()] = None
-            return found
-
-    for image in {r["image"] for s in content["samples"] for r in s["references"]}:
+    for image in {r.image for sample in bundle.samples for r in sample.references}:
         if not (folder / image).is_file():
             raise UserError(f"The reference image {image} is missing; make the embeddings again.")
     known = METRICS.targets()
-    metrics = [METRICS.load(name) for name in content["scoring"]["metrics"] if name in known]
-    scorer = Scorer(_protocol(content["scoring"]), folder / "embeddings", metrics=metrics)
+    metrics = [METRICS.load(name) for name in bundle.scoring.metrics if name in known]
+    scorer = Scorer(
+        get_protocol(bundle.scoring.protocol_name or ""), folder / "embeddings", metrics=metrics
+    )
     names = [m.name for m in scorer.metrics]
     # There are no pixels here: what needs them stays without a value.
     scorer.metrics = tuple(m for m in scorer.metrics if not m.needs_pixels)
-    scorer.embedder.cache = Strict(folder / "embeddings")
+    cache = scorer.embedder.cache = _OnlyStored(folder)
     values: dict[str, dict[str, float | None]] = {}
-    for data in content["samples"]:
-        sample = _sample(data, folder)
+    for record in bundle.samples:
+        record._run = folder
         of_sample: dict[str, float | None] = dict.fromkeys(names)
-        if data["shape"] is not None:
+        if record.shape and record.video_sha256:
             # Without frames: what they showed is in the embeddings.
-            rows = scorer.rows(sample, Clip(data["shape"][0], 1.0, {}, data["video_sha256"]))
+            clip = Clip(record.shape[0], 1.0, {}, record.video_sha256)
             of_sample |= {
-                row.metric: row.value for row in rows
+                row.metric: row.value for row in scorer.rows(record.sample, clip)
                 if row.identity is None and row.frame is None
             }
-        values[sample.id] = of_sample
-    return values, used
-
-
-def _sample(data: Mapping[str, Any], folder: Path) -> Sample:
-    references = tuple(
-        Reference(r["kind"], r["name"], folder / r["image"]) for r in data["references"])
-    return Sample(
-        id=data["id"], split=data["split"], prompt_id=data["prompt_id"], prompt=data["prompt"],
-        category=data["category"], references=references, seed=data["seed"], truth=data["truth"],
-    )
-
-
-def _protocol(scoring: Mapping[str, Any]) -> Any:
-    from idbench.metrics.protocols import get_protocol
-
-    return get_protocol(scoring["protocol"]["name"])
+        values[record.id] = of_sample
+    return values, cache.used
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

@@ -1,103 +1,127 @@
-"""Reference files of the gate: the values of one run, small enough to be committed.
-
-    {"schema": 1, "kind": "idbench reference", "idbench": VERSION, "made": TIME, "system": NAME,
-     "model": {...}, "suite": {...}, "split": NAME, "seed": N, "scoring": {...},
-     "better": {METRIC: true | false | null},
-     "columns": ["suite_id", "identities", "category", "prompt_id", "status", METRIC, ...],
-     "samples": [[...], ...]}          one line a sample; null: unscored
-"""
+"""Reference files of the gate: the values of one run, small enough to be committed."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Literal, Self
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from idbench import __version__
 from idbench.errors import UserError
-from idbench.files import read_json, write_text
 from idbench.measurements import ABOUT, Measurement
+from idbench.records import ModelName, ScoringKey, SuiteName
 from idbench.runs import now
+from idbench.stored import Stored
 
-SCHEMA = 1
-KIND = "idbench reference"
 DIGITS = 6
 """Decimals kept of a value: far below any tolerance, and a third of the size."""
 LEADING = ("suite_id", "identities", "category", "prompt_id", "status")
 
+_LEADING = TypeAdapter(
+    tuple[str, list[str], str, str, Literal["generated", "failed"]], config=ConfigDict(strict=True)
+)
+_VALUES = TypeAdapter(list[float | None], config=ConfigDict(strict=True))
 
-def to_json(measured: Measurement) -> dict[str, Any]:
-    """`measured` as the JSON value of a reference file."""
-    names = measured.metrics
-    rows: list[list[Any]] = []
-    columns = [measured.values[name].tolist() for name in (*LEADING[1:], *names)]
-    for suite_id, *cells in zip(measured.values.index, *columns, strict=True):
-        about, values = cells[:len(LEADING) - 1], cells[len(LEADING) - 1:]
-        rows.append([
-            str(suite_id), list(about[0]), *about[1:],
-            *(None if v != v else round(v, DIGITS) for v in values),
-        ])
-    return {
-        "schema": SCHEMA, "kind": KIND, "idbench": measured.idbench or __version__, "made": now(),
-        "system": measured.system, "model": dict(measured.model), "suite": dict(measured.suite),
-        "split": measured.split, "seed": measured.seed, "scoring": dict(measured.scoring),
-        "better": {name: measured.better.get(name) for name in names},
-        "columns": [*LEADING, *names], "samples": rows,
-    }
+
+class ReferenceFile(Stored):
+    """A reference file of the gate, and `results.json` of a submission."""
+
+    FIX: ClassVar[str] = "restore it, or make it again with `idbench check RUN --update FILE`"
+
+    kind: Literal["idbench reference"] = "idbench reference"
+    idbench: str
+    made: str
+    system: str
+    model: ModelName
+    suite: SuiteName
+    split: str
+    seed: int
+    scoring: ScoringKey
+    better: dict[str, bool | None] = Field(description="metric -> whether higher is better")
+    columns: list[str] = Field(description="suite_id, identities, category, prompt_id, status, "
+                                           "then the metrics")
+    samples: list[list[str | list[str] | float | None]] = Field(
+        description="one row a sample, in the order of `columns`; null: unscored"
+    )
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> Self:
+        if tuple(self.columns[:len(LEADING)]) != LEADING or (
+                len(set(self.columns)) < len(self.columns) or "sample" in self.columns):
+            raise ValueError("the columns are not those of a reference")
+        for number, row in enumerate(self.samples):
+            try:
+                _LEADING.validate_python(tuple(row[:len(LEADING)]))
+                values = _VALUES.validate_python(row[len(LEADING):])
+            except ValidationError as error:
+                raise ValueError(f"row {number} of samples: {error.errors()[0]['msg']}") from error
+            if len(values) != len(self.columns) - len(LEADING):
+                raise ValueError(f"row {number} of samples has another number of columns")
+        if len({row[0] for row in self.samples}) < len(self.samples):  # type: ignore[arg-type]
+            raise ValueError("a sample is there twice")
+        return self
+
+    @classmethod
+    def of(cls, measured: Measurement) -> ReferenceFile:
+        """The reference file of what was measured."""
+        names = measured.metrics
+        columns = [measured.values[name].tolist() for name in (*LEADING[1:], *names)]
+        rows = []
+        for suite_id, people, *cells in zip(measured.values.index, *columns, strict=True):
+            about, values = cells[:len(LEADING) - 2], cells[len(LEADING) - 2:]
+            rows.append([str(suite_id), list(people), *about,
+                         *(None if v != v else round(v, DIGITS) for v in values)])
+        return cls(
+            idbench=measured.idbench or __version__, made=now(), system=measured.system,
+            model=measured.model, suite=measured.suite, split=measured.split, seed=measured.seed,
+            scoring=measured.scoring, better={name: measured.better.get(name) for name in names},
+            columns=[*LEADING, *names], samples=rows,
+        )
+
+    def measurement(self, source: str) -> Measurement:
+        """What was measured; `source` says where it was read."""
+        import pandas as pd
+
+        frame = pd.DataFrame(self.samples, columns=self.columns).set_index("suite_id")
+        frame["identities"] = [tuple(names) for names in frame["identities"]]
+        frame.insert(0, "sample", frame.index)
+        metrics = [name for name in frame.columns if name not in ABOUT]
+        return Measurement(
+            system=self.system, source=source, model=self.model, suite=self.suite,
+            split=self.split, seed=self.seed, scoring=self.scoring, better=self.better,
+            planned=tuple(frame.index), idbench=self.idbench,
+            values=frame.astype({name: "float64" for name in metrics}),
+        )
+
+    def json_text(self) -> str:
+        """One line a sample, so that a change is readable in a diff."""
+        content = self.model_dump()
+        rows = content.pop("samples")
+        head = json.dumps(content, indent=1, ensure_ascii=False)
+        lines = ",\n  ".join(json.dumps(row, ensure_ascii=False) for row in rows)
+        return f'{head[:-2]},\n "samples": [\n  {lines}\n ]\n}}\n'
 
 
 def write(path: Path, measured: Measurement) -> None:
-    """Write a reference file, atomically, one line a sample.
+    """Write a reference file, atomically.
 
     Raises:
         UserError: samples are missing in what was measured.
     """
-    missing = [sample for sample in measured.planned if sample not in measured.values.index]
-    if missing:
+    if measured.missing:
         raise UserError(
-            f"{measured.source} lacks {len(missing)} of {len(measured.planned)} samples; finish "
-            "it before it becomes a reference."
+            f"{measured.source} lacks {len(measured.missing)} of {len(measured.planned)} samples; "
+            "finish it before it becomes a reference."
         )
-    content = to_json(measured)
-    rows = content.pop("samples")
-    head = json.dumps(content, indent=1, ensure_ascii=False)
-    lines = ",\n  ".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
-    write_text(path, f'{head[:-2]},\n "samples": [\n  {lines}\n ]\n}}\n')
+    ReferenceFile.of(measured).write(path)
 
 
 def read(path: Path) -> Measurement:
     """The measurement in a reference file.
 
     Raises:
-        UserError: no reference file, a damaged one, or one of a newer idbench.
+        UserError: it is not a reference file, is damaged, or is of a newer idbench.
     """
-    import pandas as pd
-
-    data = read_json(path)
-    if not isinstance(data, dict) or data.get("kind") != KIND:
-        raise UserError(
-            f"{path} is no reference of idbench; make one with `idbench check RUN --update FILE`."
-        )
-    schema = data.get("schema")
-    if not isinstance(schema, int) or schema > SCHEMA:
-        raise UserError(
-            f"{path} was written by a newer idbench (schema {schema}, this one reads up to "
-            f"{SCHEMA}); update idbench."
-        )
-    try:
-        frame = pd.DataFrame(data["samples"], columns=data["columns"]).set_index("suite_id")
-        frame["identities"] = [tuple(names) for names in frame["identities"]]
-        frame.insert(0, "sample", frame.index)
-        metrics = [name for name in frame.columns if name not in ABOUT]
-        frame = frame.astype({name: "float64" for name in metrics})
-        return Measurement(
-            system=data["system"], source=str(path), model=data["model"], suite=data["suite"],
-            split=data["split"], seed=data["seed"], scoring=data["scoring"],
-            better=data["better"], planned=tuple(frame.index), values=frame,
-            idbench=data["idbench"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} is damaged ({type(error).__name__}: {error}); restore it, or make it again "
-            "with `idbench check RUN --update FILE`."
-        ) from error
+    return ReferenceFile.read(path).measurement(str(path))

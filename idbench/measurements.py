@@ -6,21 +6,20 @@ one value a sample and metric, and under what it was measured. Reading imports n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idbench.errors import UserError
+from idbench.records import Identity, ModelName, SampleFile, ScoringKey, SuiteName
 from idbench.runs import Run
-from idbench.scores import sample_table, wide_scores
+from idbench.scores import wide_scores
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCORING_PARTS = ("protocol", "weights", "metric_weights", "detector", "metrics")
-"""Parts of a run's scoring that have to be equal for numbers to be comparable."""
 ABOUT = ("sample", "identities", "category", "prompt_id", "status")
 """Columns of `Measurement.values` that are no metric."""
 
@@ -32,22 +31,19 @@ class Measurement:
     Attributes:
         system: the model's name with its variant.
         source: where it was read from.
-        model: name, variant, revision, settings and weight hashes of what was measured.
-        suite: name, version and sha256.
-        scoring: protocol, weights (sha256 by name), detector, metrics (package by name).
         better: metric -> whether higher is better (None: not known).
         planned: suite ids of all samples asked for, in the suite's order.
-        values: DataFrame indexed by suite id, one row a finished sample: the columns `ABOUT`
+        values: DataFrame indexed by suite id, one row a measured sample: the columns `ABOUT`
             (identities: tuple of names), then one float64 column a metric, NaN: unscored.
     """
 
     system: str
     source: str
-    model: Mapping[str, Any]
-    suite: Mapping[str, Any]
+    model: ModelName
+    suite: SuiteName
     split: str
     seed: int
-    scoring: Mapping[str, Any]
+    scoring: ScoringKey
     better: Mapping[str, bool | None]
     planned: tuple[str, ...]
     values: pd.DataFrame
@@ -58,23 +54,46 @@ class Measurement:
         """Names of the measured metrics."""
         return [str(name) for name in self.values.columns if name not in ABOUT]
 
+    @property
+    def missing(self) -> list[str]:
+        """Suite ids of the samples that were asked for and not measured."""
+        return [sample for sample in self.planned if sample not in self.values.index]
+
 
 def of_run(run: Run) -> Measurement:
-    """What was measured in a run folder.
+    """What was measured in a run folder. A sample without scores is missing in `values`.
 
     Raises:
         UserError: it has no scores yet.
     """
-    identity, scoring = run.file.identity, run.file.scoring.model_dump()
-    wide = wide_scores(run)
-    values = sample_table(run).set_index("suite_id")[list(ABOUT)].join(wide, on="sample")
+    file, wide = run.file, wide_scores(run)
+    return of_records(
+        [record for record in run.records() if record.id in wide.index], wide, file.identity,
+        file.scoring.key, source=str(run.folder), planned=tuple(file.samples),
+        idbench=file.packages.get("idbench"),
+    )
+
+
+def of_records(
+    records: Sequence[SampleFile], wide: pd.DataFrame, identity: Identity, scoring: ScoringKey,
+    *, source: str, planned: tuple[str, ...], idbench: str | None = None,
+) -> Measurement:
+    """What was measured of finished samples.
+
+    Args:
+        wide: one row a sample's id, one float64 column a metric.
+    """
+    import pandas as pd
+
+    about = pd.DataFrame(
+        [(r.id, r.identities, r.category, r.prompt_id, r.status) for r in records],
+        columns=list(ABOUT), index=pd.Index([r.suite_id for r in records], name="suite_id"),
+    )
     return Measurement(
-        system=run.name, source=str(run.folder), model=identity.model.model_dump(),
-        suite=identity.suite.model_dump(), split=identity.split, seed=identity.seed,
-        scoring={part: scoring.get(part) for part in SCORING_PARTS},
+        system=identity.model.title, source=source, model=identity.model, suite=identity.suite,
+        split=identity.split, seed=identity.seed, scoring=scoring,
         better={str(name): higher_is_better(str(name)) for name in wide.columns},
-        planned=tuple(run.file.samples), values=values,
-        idbench=run.file.packages.get("idbench"),
+        planned=planned, values=about.join(wide, on="sample"), idbench=idbench,
     )
 
 
@@ -96,40 +115,6 @@ def read(path: Path) -> Measurement:
 
         return gate_cached.read(path)
     return gate_reference.read(path) if path.is_file() else of_run(Run.open(path))
-
-
-def differences(first: Any, second: Any, where: str = "") -> list[tuple[str, Any, Any]]:
-    """Every place where two JSON values differ: (place, value there, value here)."""
-    if isinstance(first, Mapping) and isinstance(second, Mapping):
-        keys = [*first, *(k for k in second if k not in first)]
-        return [
-            found for key in keys
-            for found in differences(first.get(key), second.get(key), f"{where} {key}".strip())
-        ]
-    return [] if first == second else [(where, first, second)]
-
-
-def metric_weight_differences(
-    first: Mapping[str, Any], second: Mapping[str, Any]
-) -> list[tuple[str, Any, Any]]:
-    """`differences` of the weight files that metrics of both scorings read besides the networks.
-
-    A file that is known to one alone belongs to a metric that the other does not have.
-    """
-    before, after = (one.get("metric_weights") or {} for one in (first, second))
-    shared = sorted(set(before) & set(after))
-    return differences({k: before[k] for k in shared}, {k: after[k] for k in shared}, "weights")
-
-
-def in_words(found: list[tuple[str, Any, Any]], most: int = 3) -> str:
-    """`differences` as words: "protocol name: strict-v1 / loose-v1; ... and 2 more"."""
-    def short(value: Any) -> str:
-        text = " ".join(str(value).split())
-        return text if len(text) <= 24 else f"{text[:12]}..."
-
-    parts = [f"{where}: {short(first)} / {short(second)}" for where, first, second in found[:most]]
-    more = f" and {len(found) - most} more" if len(found) > most else ""
-    return "; ".join(parts) + more
 
 
 def metric_of(name: str) -> Any:

@@ -73,10 +73,9 @@ class Identity(Part):
         return f"{self.model.title}-{self.suite.name}-{self.split}{seed}"
 
 
-class ScoringRecord(Part):
-    """Under what the values were measured."""
+class ScoringKey(Part):
+    """Everything that has to be equal for values to be comparable."""
 
-    sha256: str | None = Field(None, description="of everything that moves a score")
     protocol: dict[str, Any] = {}
     weights: dict[str, str] = Field({}, description="sha256 of each scoring network")
     metric_weights: dict[str, str] = Field(
@@ -84,6 +83,25 @@ class ScoringRecord(Part):
     )
     detector: str | None = None
     metrics: dict[str, str] = Field({}, description="package and version of each metric")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _migrate(cls, value: Any) -> Any:
+        # What was not known was once null.
+        if isinstance(value, Mapping):
+            value = {k: v for k, v in value.items() if v is not None}
+        return value
+
+    @property
+    def protocol_name(self) -> str | None:
+        """The protocol's name; None before anything was scored."""
+        return self.protocol.get("name")
+
+
+class ScoringRecord(ScoringKey):
+    """What the values of a run were measured with."""
+
+    sha256: str | None = Field(None, description="of everything that moves a score")
     weight_files: dict[str, str] = Field({}, description="sha256 of every file read, by name")
     sources: dict[str, str] = Field({}, description="where the user's networks came from")
     notes: list[str] = []
@@ -93,9 +111,9 @@ class ScoringRecord(Part):
     )
 
     @property
-    def protocol_name(self) -> str | None:
-        """The protocol's name; None before anything was scored."""
-        return self.protocol.get("name")
+    def key(self) -> ScoringKey:
+        """The part that has to be equal for values to be comparable."""
+        return ScoringKey(**{name: getattr(self, name) for name in ScoringKey.model_fields})
 
 
 class Git(Part):
@@ -200,6 +218,11 @@ class SampleFile(Stored):
                 Reference(r.kind, r.name, self._run / r.image) for r in self.references
             ),
         )
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """Names of the people, in the order of the references."""
+        return tuple(r.name for r in self.references if r.kind == "face")
 
     @property
     def video(self) -> Path | None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from idbench import lock, provenance
+from idbench.differences import differences, short
 from idbench.errors import UserError
 from idbench.files import atomic_path, saying_disk_full, sha256_file, sha256_json
 from idbench.records import Counts, Git, Identity, ModelName, RunFile, SampleFile
@@ -300,30 +301,14 @@ def check_identity(run: Run, identity: Identity) -> None:
     Raises:
         UserError: says in what they differ.
     """
-    difference = first_difference(run.file.identity.model_dump(), identity.model_dump())
-    if difference:
+    found = differences(run.file.identity.model_dump(), identity.model_dump())
+    if found:
+        where, old, new = found[0]
         raise UserError(
-            f"{run.folder} holds another run ({difference}); name another folder with --out, or "
+            f"{run.folder} holds another run (its {where} is {short(old)}, asked for is "
+            f"{short(new)}); name another folder with --out, or "
             "replace that run with --force."
         )
-
-
-def first_difference(old: Any, new: Any, where: str = "") -> str | None:
-    """The first difference of two JSON values in words, or None when they are equal."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in [*old, *(k for k in new if k not in old)]:
-            found = first_difference(old.get(key), new.get(key), f"{where} {key}".strip())
-            if found:
-                return found
-        return None
-    if old == new:
-        return None
-    return f"its {where} is {_short(old)}, asked for is {_short(new)}"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 24 else f"{text[:12]}..."
 
 
 def _remove(path: Path) -> None:

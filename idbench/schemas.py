@@ -12,47 +12,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from idbench.records import (
-    FacesFile,
-    ModelName,
-    RunFile,
-    SampleFile,
-    ScoreRow,
-    ScoresFile,
-    ScoringRecord,
-    SuiteName,
-)
+from idbench.gate_reference import ReferenceFile
+from idbench.records import FacesFile, RunFile, SampleFile, ScoreRow, ScoresFile
+from idbench.reports.study import Study
+from idbench.reports.votes import Votes
 from idbench.stored import Part
-
-
-class ReferenceFile(Part):
-    """A reference file of the gate, and `results.json` of a submission."""
-
-    schema_: int = Field(alias="schema", ge=1)
-    kind: Literal["idbench reference"]
-    idbench: str
-    made: str
-    system: str
-    model: ModelName
-    suite: SuiteName
-    split: str
-    seed: int
-    scoring: ScoringRecord
-    better: dict[str, bool | None] = Field(description="metric -> whether higher is better")
-    columns: list[str]
-    samples: list[list[Any]] = Field(description="one row a sample, in the order of `columns`")
-
-
-class SubmissionFile(Part):
-    """submission.json: the manifest of a submission to a leaderboard."""
-
-    schema_: Literal[1] = Field(alias="schema")
-    kind: Literal["idbench submission"]
-    name: str = Field(min_length=1, max_length=80, description="as the leaderboard shows it")
-    description: str = Field("", max_length=500)
-    link: str = Field("", max_length=300, pattern=r"^(https://\S+)?$")
-    licence: str = Field("", max_length=80)
-    files: dict[str, str] = Field(description="sha256 of every other file, by name")
+from idbench.submissions import Submission
 
 
 class VideoRow(Part):
@@ -86,7 +51,8 @@ class LongRow(ScoreRow):
 MODELS: dict[str, tuple[int, type[BaseModel]]] = {
     "run": (1, RunFile), "sample": (1, SampleFile), "sample-scores": (1, ScoresFile),
     "faces": (1, FacesFile), "scores": (1, ScoreRow),
-    "reference": (1, ReferenceFile), "submission": (1, SubmissionFile),
+    "reference": (1, ReferenceFile), "submission": (1, Submission),
+    "study": (1, Study), "votes": (1, Votes),
     "load-videos": (1, VideoRow), "load-scores": (1, LongRow),
 }
 """Name -> version and model."""

@@ -84,7 +84,7 @@ def sample_table(run: Run) -> pd.DataFrame:
     import pandas as pd
 
     rows = [
-        (r.id, r.suite_id, tuple(i.name for i in r.references if i.kind == "face"), r.category,
+        (r.id, r.suite_id, r.identities, r.category,
          r.prompt_id, r.prompt, r.status, r.reason, r.seconds,
          None if r.video_name is None else f"{run.folder}/samples/{r.id}/{r.video_name}",
          [f"{run.folder}/{i.image}" for i in r.references])

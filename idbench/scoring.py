@@ -11,9 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from idbench import embedded
+from idbench.differences import metric_weight_differences
 from idbench.errors import UserError
 from idbench.files import sha256_json
-from idbench.measurements import metric_weight_differences
 from idbench.registry import METRICS, metric_version
 from idbench.runs import Run
 
@@ -86,7 +86,8 @@ class Scoring:
                 f"--protocol {self.protocol.name}`, or name another folder with --out."
             )
         other = [n for n, w in key["weights"].items() if before.weights.get(n, w) != w]
-        other += [place for place, *_ in metric_weight_differences(before.model_dump(), key)]
+        other += [place for place, *_ in metric_weight_differences(
+            before.metric_weights, key.get("metric_weights") or {})]
         if (before.detector or key["detector"]) != key["detector"]:
             other.append("detector")
         if other:

@@ -9,17 +9,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
 
 from idbench.errors import UserError
-from idbench.files import read_json, sha256_file, write_json
+from idbench.files import sha256_file
 from idbench.measurements import Measurement, read
+from idbench.stored import Stored, validate
 
-SCHEMA = 1
-KIND = "idbench submission"
+MANIFEST = "submission.json"
 RESULTS = "results.json"
 ABOUT = ("name", "description", "link", "licence")
 """What a submitter may say about a system."""
+
+
+class Submission(Stored):
+    """submission.json: the manifest of a submission to a leaderboard."""
+
+    FIX: ClassVar[str] = "pack it again with `idbench leaderboard RUN --pack FOLDER`"
+
+    kind: Literal["idbench submission"] = "idbench submission"
+    name: str = Field(min_length=1, max_length=80, description="as the leaderboard shows it")
+    description: str = Field("", max_length=500)
+    link: str = Field("", max_length=300, pattern=r"^(https://\S+)?$")
+    licence: str = Field("", max_length=80)
+    files: dict[str, str] = Field(description="sha256 of every other file, by name")
 
 
 @dataclass(frozen=True)
@@ -51,16 +66,13 @@ def pack(run: Path, folder: Path, about: Mapping[str, Any]) -> Path:
             raise unknown("field of a submission", key, ABOUT)
     measured = read(run)
     others = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-    if any(name not in (RESULTS, "submission.json") for name in others):
+    if any(name not in (RESULTS, MANIFEST) for name in others):
         raise UserError(f"{folder} holds other files ({others[0]}); name a new folder.")
+    told = {"name": measured.system, **{key: str(value) for key, value in about.items()}}
+    manifest = validate(Submission, {**told, "files": {}}, f"The manifest of {folder}")
     gate_reference.write(folder / RESULTS, measured)
-    manifest = {
-        "schema": SCHEMA, "kind": KIND, "name": measured.system,
-        **{key: str(value) for key, value in about.items()},
-        "files": {RESULTS: sha256_file(folder / RESULTS)},
-    }
-    _validated(manifest, folder)
-    write_json(folder / "submission.json", manifest)
+    manifest.files[RESULTS] = sha256_file(folder / RESULTS)
+    manifest.write(folder / MANIFEST)
     return folder
 
 
@@ -71,10 +83,10 @@ def entry(path: Path) -> Entry:
         UserError: a manifest or values that do not hold; says which.
     """
     path = Path(path)
-    if not (path / "submission.json").is_file():
+    if not (path / MANIFEST).is_file():
         measured = read(path)
         return Entry(measured.system, measured)
-    manifest = _validated(read_json(path / "submission.json"), path)
+    manifest = Submission.read(path / MANIFEST)
     for name, digest in manifest.files.items():
         # A name with a folder in it would read outside of the submission.
         if Path(name).name != name or not (path / name).is_file():
@@ -90,22 +102,6 @@ def entry(path: Path) -> Entry:
     _plausible(measured)
     return Entry(
         manifest.name, measured, manifest.description, manifest.link, manifest.licence, True)
-
-
-def _validated(manifest: Any, folder: Path) -> Any:
-    from pydantic import ValidationError
-
-    from idbench.schemas import SubmissionFile
-
-    try:
-        return SubmissionFile.model_validate(manifest)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "manifest"
-        raise UserError(
-            f"The manifest of {folder} is not valid ({where}: {first['msg']}); see `idbench list "
-            "schemas`."
-        ) from error
 
 
 def _plausible(measured: Measurement) -> None:
@@ -124,9 +120,9 @@ def _plausible(measured: Measurement) -> None:
                     "videos again with `idbench score RUN`."
                 )
     suite = measured.suite
-    if suite.get("name") in suite_names():
-        loaded = load_suite(suite["name"])
-        if loaded.sha256 == suite.get("sha256"):
+    if suite.name in suite_names():
+        loaded = load_suite(suite.name)
+        if loaded.sha256 == suite.sha256:
             known = {s.id for s in loaded.samples(measured.split, None, measured.seed)}
             missing = known - set(measured.planned)
             if missing:

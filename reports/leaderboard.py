@@ -6,20 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from idbench.differences import differences, in_words, scoring_differences
 from idbench.errors import UserError
-from idbench.measurements import (
-    differences,
-    higher_is_better,
-    in_words,
-    metric_weight_differences,
-)
+from idbench.measurements import higher_is_better
 from idbench.reports import tables
 from idbench.runs import now
 from idbench.statistics import estimate, identity_clusters
 from idbench.submissions import Entry
 
 SCHEMA = 1
-PARTS = ("protocol", "weights", "detector")
 
 
 def build(entries: Sequence[Entry], metric: str = "arcsim") -> dict[str, Any]:
@@ -38,7 +33,7 @@ def build(entries: Sequence[Entry], metric: str = "arcsim") -> dict[str, Any]:
     groups: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in entries:
         suite = entry.measured.suite
-        groups.setdefault((suite["name"], suite["version"], entry.measured.split), []).append(entry)
+        groups.setdefault((suite.name, suite.version, entry.measured.split), []).append(entry)
     boards = []
     for (suite_name, version, split), group in groups.items():
         _check_alike(group)
@@ -46,7 +41,7 @@ def build(entries: Sequence[Entry], metric: str = "arcsim") -> dict[str, Any]:
         _rank(rows, metric)
         boards.append({
             "suite": suite_name, "suite_version": version, "split": split,
-            "protocol": (group[0].measured.scoring.get("protocol") or {}).get("name"),
+            "protocol": group[0].measured.scoring.protocol_name,
             "metrics": _metrics(group), "rows": sorted(
                 rows, key=lambda row: (row["rank"] is None, row["rank"], row["name"])),
         })
@@ -65,10 +60,8 @@ def _check_alike(group: Sequence[Entry]) -> None:
     first = group[0].measured
     for entry in group[1:]:
         other = entry.measured
-        found = differences(first.suite, other.suite, "suite")
-        for part in PARTS:
-            found += differences(first.scoring.get(part), other.scoring.get(part), part)
-        found += metric_weight_differences(first.scoring, other.scoring)
+        found = differences(first.suite.model_dump(), other.suite.model_dump(), "suite")
+        found += sum(scoring_differences(first.scoring, other.scoring).values(), [])
         if found:
             raise UserError(
                 f"{first.source} and {other.source} cannot stand in one leaderboard "

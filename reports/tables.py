@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from idbench.differences import differences, in_words, scoring_differences
 from idbench.errors import UserError
-from idbench.measurements import differences, in_words, metric_of, metric_weight_differences
+from idbench.measurements import metric_of
 from idbench.registry import METRICS
 from idbench.reports.published import PublishedTable
 from idbench.runs import Run
@@ -129,14 +130,12 @@ def check_comparable(runs: Sequence[Run]) -> None:
     """
     for run in runs[1:]:
         first = runs[0]
-        found = [d for what in PARTS for d in differences(_part(first, what), _part(run, what),
-                                                          what)]
-        before, after = (one.file.scoring.model_dump() for one in (first, run))
-        found += metric_weight_differences(before, after)
-        shared = set(before.get("metrics") or {}) & set(after.get("metrics") or {})
-        for name in sorted(shared):
+        before, after = first.file.scoring, run.file.scoring
+        found = differences(_part(first, "suite"), _part(run, "suite"), "suite")
+        found += sum(scoring_differences(before, after).values(), [])
+        for name in sorted(before.metrics.keys() & after.metrics.keys()):
             found += differences(
-                before["metrics"][name], after["metrics"][name], f"version of {name}")
+                before.metrics[name], after.metrics[name], f"version of {name}")
         if found:
             raise UserError(
                 f"{first.folder} and {run.folder} cannot stand in one table ({in_words(found)}); "

@@ -81,12 +81,12 @@ def compare(
 
 
 def _settings(before: Measurement, after: Measurement) -> list[dict[str, Any]]:
-    from idbench.measurements import differences
+    from idbench.differences import differences
 
     def part(of: Measurement) -> dict[str, Any]:
         return {
-            "system": of.system, "model": of.model, "suite": of.suite, "split": of.split,
-            "seed": of.seed, "idbench": of.idbench, **of.scoring,
+            "system": of.system, "model": of.model.model_dump(), "suite": of.suite.model_dump(),
+            "split": of.split, "seed": of.seed, "idbench": of.idbench, **of.scoring.model_dump(),
         }
 
     return [

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import click
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from made_runs import made_run
@@ -158,6 +159,25 @@ def test_what_was_measured_otherwise_cannot_be_compared(
     assert gate.check(b, a, allow=[part]).code == 1  # then the drop counts
 
 
+def test_an_unfinished_reference_holds_nothing(made: Made) -> None:
+    planned = [f"s{i}" for i in range(40, 48)]
+    part = made("a", ARCSIM[:40], PEOPLE[:40], planned=planned)
+    verdict = gate.check(made("b", ARCSIM), part)
+    assert verdict.code == 2
+    assert verdict.problems[0].message == (
+        "the reference lacks 8 of its 48 samples; finish it first")
+
+
+def test_samples_that_are_not_scored_yet_are_missing(made: Made) -> None:
+    whole = made("a", ARCSIM)
+    path = made.folder / "a/scores.parquet"
+    table = pd.read_parquet(path)
+    table[table["sample"].isin([f"a-s{i}" for i in range(40)])].to_parquet(path)
+    part = measurements.read(made.folder / "a")
+    assert len(part.missing) == 8
+    assert gate.check(whole, part).code == 2 and gate.check(part, whole).code == 1
+
+
 def test_no_shared_sample_and_one_person_cannot_be_compared(made: Made) -> None:
     a = made("a", ARCSIM)
     other = made("b", ARCSIM, suite_ids=[f"t{i}" for i in range(48)])
@@ -211,7 +231,7 @@ def test_damaged_and_newer_references_are_refused_with_the_mend(made: Made, tmp_
     gate_reference.write(path, made("a", ARCSIM))
     data = json.loads(path.read_text())
     for change, words in (
-        ({"schema": 99}, "newer idbench"), ({"kind": "x"}, "no reference"),
+        ({"schema": 99}, "newer idbench"), ({"kind": "x"}, "field 'kind' is wrong"),
         ({"columns": ["suite_id"]}, "damaged"), ({"samples": [["s0"]]}, "damaged"),
     ):
         path.write_text(json.dumps({**data, **change}))
@@ -264,7 +284,9 @@ def test_the_command_says_it_by_its_exit_code(made: Made, tmp_path: Path) -> Non
     assert world.run("check", "c", "--against", "a").returncode == 2
     for arguments in (("a",), ("a", "--against", "nothing"), ("nothing", "--against", "a"),
                       ("a", "--against", "a", "--tolerance", "-1"),
-                      ("a", "--against", "a", "--tolerance", "arcsim=x")):
+                      ("a", "--against", "a", "--tolerance", "arcsim=x"),
+                      ("a", "--against", "a", "--tolerance", "nan"),
+                      ("a", "--against", "a", "--coverage-tolerance", "nan")):
         refused = world.run("check", *arguments)
         assert refused.returncode == 2 and refused.stderr.startswith("Error: "), arguments
 

@@ -17,10 +17,10 @@ from toy import World
 
 from idbench import embedded
 from idbench.checkpoints import fit, read_state
+from idbench.differences import metric_weight_differences
 from idbench.embedded import WeightError
 from idbench.errors import UserError
 from idbench.files import sha256_file
-from idbench.measurements import metric_weight_differences
 from idbench.metrics.networks import sources
 from idbench.metrics.networks.ir import IR
 from idbench.metrics.networks.recogniser import build_recogniser
@@ -216,11 +216,9 @@ def test_weights_that_a_metric_reads_besides_the_networks_are_recorded(tiny_weig
 
     usual = scoring_key(strict.as_dict(), ["arcsim"])
     assert "metric_weights" not in usual, "scores of before stay comparable, and stay"
-    assert metric_weight_differences({"metric_weights": again}, usual) == []
+    assert metric_weight_differences(again, {}) == []
     assert save_expression(2.0) != digest
-    (changed,) = metric_weight_differences(
-        {"metric_weights": again}, {"metric_weights": hashes(mine)[1]}
-    )
+    (changed,) = metric_weight_differences(again, hashes(mine)[1])
     assert changed[0] == "weights expression.safetensors" and changed[1] == digest
 
 

@@ -70,8 +70,8 @@ def test_changed_and_wrong_submissions_are_refused(entries: list[Path], tmp_path
         with pytest.raises(UserError, match=words):
             submissions.entry(folder)
 
-    refused("link: ", link="javascript:alert(1)")
-    refused("name: ", name="")
+    refused("'link'", link="javascript:alert(1)")
+    refused("'name'", name="")
     refused("lacks the file ../low/run.json", files={"../low/run.json": "0"})
     refused("does not name results.json", files={})
     results["samples"][0][5] = 0.999

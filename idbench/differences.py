@@ -1,0 +1,67 @@
+"""Where two JSON values, or two scorings, differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from idbench.records import ScoringKey
+
+Difference = tuple[str, Any, Any]
+"""Place, first value, second value."""
+
+
+def differences(first: Any, second: Any, where: str = "") -> list[Difference]:
+    """Every place where two JSON values differ."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        keys = [*first, *(k for k in second if k not in first)]
+        return [
+            found for key in keys
+            for found in differences(first.get(key), second.get(key), f"{where} {key}".strip())
+        ]
+    return [] if first == second else [(where, first, second)]
+
+
+def scoring_differences(
+    first: ScoringKey, second: ScoringKey, shared_networks: bool = False
+) -> dict[str, list[Difference]]:
+    """What makes the values of two scorings incomparable, by `protocol`, `weights`, `detector`.
+
+    Args:
+        shared_networks: ignore networks that only one of the two has, if there are others: no
+            value of both depends on them.
+    """
+    before, after = first.weights, second.weights
+    shared = before.keys() & after.keys()
+    if shared_networks and shared:
+        before, after = ({k: of[k] for k in of if k in shared} for of in (before, after))
+    return {
+        "protocol": differences(first.protocol, second.protocol, "protocol"),
+        "weights": differences(before, after, "weights")
+        + metric_weight_differences(first.metric_weights, second.metric_weights),
+        "detector": differences(first.detector, second.detector, "detector"),
+    }
+
+
+def metric_weight_differences(
+    first: Mapping[str, str], second: Mapping[str, str]
+) -> list[Difference]:
+    """`differences` of files that metrics of both scorings read besides the networks.
+
+    A file that only one of them has belongs to a metric that the other does not have.
+    """
+    shared = sorted(first.keys() & second.keys())
+    return differences({k: first[k] for k in shared}, {k: second[k] for k in shared}, "weights")
+
+
+def in_words(found: list[Difference], most: int = 3) -> str:
+    """`differences` as words: "protocol name: strict-v1 / loose-v1; ... and 2 more"."""
+    parts = [f"{where}: {short(first)} / {short(second)}" for where, first, second in found[:most]]
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return "; ".join(parts) + more
+
+
+def short(value: Any) -> str:
+    """`value` in at most 24 characters."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 24 else f"{text[:12]}..."
