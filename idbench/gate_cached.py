@@ -9,6 +9,7 @@ Other networks or another detection have other keys; then nothing is computed, a
 
 from __future__ import annotations
 
+import json
 import tempfile
 import zipfile
 import zlib
@@ -101,7 +102,8 @@ def read(path: Path) -> Measurement:
         values, _ = _score(bundle, folder)
     wide = pd.DataFrame.from_dict(values, orient="index", dtype="float64")
     key = bundle.scoring.key
-    key.protocol = get_protocol(key.protocol_name or "").as_dict()
+    protocol = get_protocol(key.protocol_name or "")
+    key.protocol = json.loads(json.dumps(protocol.as_dict()))  # tuples become lists
     return of_records(
         bundle.samples, wide, bundle.identity, key, source=str(path),
         planned=tuple(sample.suite_id for sample in bundle.samples),
