@@ -11,7 +11,7 @@ import numpy as np
 
 from idbench.errors import UserError
 from idbench.records import FacesFile, SampleFile
-from idbench.reports import media, series, tables
+from idbench.reports import media, tables
 from idbench.reports.views import (
     CardView,
     Curve,
@@ -86,8 +86,8 @@ def read(runs: Sequence[Run], page: Path, embed: bool | None = None) -> ReportDa
         for reason, rows in sorted(reasons.items(), key=lambda item: -len(item[1]))
     )
     return ReportData(
-        tuple(runs), series.labels(runs), metrics, tuple(cards.values()), identities, unscored,
-        _categories(records, values, metrics), tuple(dict(o) for o in over_time), embed,
+        tuple(runs), tuple(tables.labels(runs)), metrics, tuple(cards.values()), identities,
+        unscored, _categories(records, values, metrics), tuple(dict(o) for o in over_time), embed,
     )
 
 

@@ -17,15 +17,6 @@ TRADEOFF = ("arcsim", "clipdist")
 """Identity against editability: the axes of the report's first figure."""
 
 
-def labels(runs: Sequence[Run]) -> tuple[str, ...]:
-    """Names of the runs as shown: the model's, with the folder where two would be alike."""
-    names = [run.name for run in runs]
-    return tuple(
-        name if names.count(name) == 1 else f"{name} ({run.folder.name})"
-        for name, run in zip(names, runs, strict=True)
-    )
-
-
 def tradeoff(
     runs: Sequence[Run], x: str, y: str, rows: Sequence[tables.MeasuredRow] | None = None
 ) -> list[Series]:
@@ -42,7 +33,7 @@ def tradeoff(
         if metric not in known:
             raise unknown("metric of these runs", metric, known)
     found = []
-    for run, label, row in zip(runs, labels(runs), rows, strict=True):
+    for run, label, row in zip(runs, tables.labels(runs), rows, strict=True):
         values = tables.video_values(run)
         both = values[[x, y]].dropna() if {x, y} <= set(values.columns) else values.iloc[:0]
         points = [(float(a), float(b)) for a, b in both.to_numpy()[:, :2]]

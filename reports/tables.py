@@ -114,11 +114,11 @@ def matching(runs: Sequence[Run], name: str) -> list[int]:
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """Names of the runs as shown: with the folder where two of one split would be alike."""
-    keys = [(run.name, run.split) for run in runs]
+    """Names of the runs as shown everywhere: the system's, with the folder if two are alike."""
+    names = [run.name for run in runs]
     return [
-        run.name if keys.count(key) == 1 else f"{run.name} ({run.folder.name})"
-        for run, key in zip(runs, keys, strict=True)
+        name if names.count(name) == 1 else f"{name} ({run.folder.name})"
+        for name, run in zip(names, runs, strict=True)
     ]
 
 

@@ -73,6 +73,7 @@ def check(
     """
     from idbench import gate, gate_output, measurements
     from idbench.files import write_text
+    from idbench.values import choose
 
     if embeddings and update is None:
         raise UserError("--embeddings needs --update FILE.")
@@ -86,13 +87,14 @@ def check(
         return gate.HELD
     assert against is not None
     reference = measurements.read(against)
-    if run.suffix == ".zip" and not metrics:
-        # Values of pixels, not of embeddings, are not in a bundle.
-        metrics = tuple(n for n in gate.judged(reference) if n in measured.metrics)
+    judged = gate.judged(reference)
+    if run.suffix == ".zip":  # a bundle has embeddings, so no metric that needs pixels
+        judged = [name for name in judged if name in measured.metrics]
     general, special = gate.parse_tolerances(tolerance)
     verdict = gate.check(
         measured, reference, tolerance=general, tolerances=special,
-        coverage_tolerance=coverage_tolerance, metrics=metrics, allow=allow, resamples=resamples,
+        coverage_tolerance=coverage_tolerance, metrics=choose(metrics, judged), allow=allow,
+        resamples=resamples,
     )
     if junit:
         gate_output.write_junit(junit, verdict)

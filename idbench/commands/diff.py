@@ -49,16 +49,20 @@ def compare(
     """JSON value: settings that differ, samples in only one run, and each metric's changes.
 
     Args:
-        metrics: which metrics; empty: ArcSim, or the first that both have.
+        metrics: which metrics; empty: the first identity metric that both have, or else the first.
+            +NAME adds one to that.
         top: number of samples per metric, largest change first.
 
     Raises:
         UserError: a metric that is not in both.
     """
     from idbench.names import unknown
+    from idbench.reports import tables
+    from idbench.values import choose
 
     both = [name for name in before.metrics if name in after.metrics]
-    for name in metrics:
+    chosen = choose(metrics, tables.about(both, "identity")[:1] or both[:1])
+    for name in chosen:
         if name not in both:
             raise unknown("metric of both runs", name, both)
     if not both:
@@ -67,7 +71,6 @@ def compare(
             "`idbench score RUN`."
         )
     shared = [s for s in before.values.index if s in after.values.index]
-    chosen = list(metrics) or (["arcsim"] if "arcsim" in both else both[:1])
     return {
         "first": before.source, "second": after.source,
         "settings": _settings(before, after),

@@ -72,11 +72,11 @@ def strip(
 
     Like Figures 4 and 5 of the Concat-ID paper. Runs need not be scored.
     """
-    from idbench.reports import series
+    from idbench.reports import tables
     from idbench.reports.strip import strip as draw
 
     runs = _open(run)
-    made = draw(runs, series.labels(runs), samples=samples, frames=frames, only=only,
+    made = draw(runs, tables.labels(runs), samples=samples, frames=frames, only=only,
                 prompts=not no_prompt)
     _save(made, output or Path("strip"), dpi)
 
@@ -98,7 +98,7 @@ def curves(
 
     runs = _open(run)
     tables.check_comparable(runs)
-    names = series.labels(runs)
+    names = tables.labels(runs)
     panels = {
         tables.title(metric): [(name, series.along(one, metric))
                                for name, one in zip(names, runs, strict=True)]

@@ -35,13 +35,13 @@ def study() -> None:
 def build(run: tuple[Path, ...], output: Path, pairs: int, ties: bool, seed: int) -> None:
     """Make a study in a new folder from the samples that have a video in every RUN."""
     from idbench.files import saying_disk_full
-    from idbench.reports import series
+    from idbench.reports import tables
     from idbench.reports.study_build import build as build_study
     from idbench.runs import Run
 
     runs = [Run.open(folder) for folder in run]
     with saying_disk_full(output):
-        made = build_study(runs, series.labels(runs), output, pairs=pairs, seed=seed, ties=ties)
+        made = build_study(runs, tables.labels(runs), output, pairs=pairs, seed=seed, ties=ties)
     click.echo(
         f"Study: {output}: {len(made.pairs)} pairs of {len(made.samples)} samples by "
         f"{len(made.systems)} systems. Vote with: idbench study serve {output}"

@@ -52,3 +52,11 @@ def test_a_run_against_a_reference_file_and_wrong_names(world: World) -> None:
     assert wrong.returncode == 2 and "did you mean 'arcsim'" in wrong.stderr
     assert world.run("diff", "one", "two", "--metric", "viclip").returncode == 2
     assert world.run("diff", "one", "nothing").returncode == 2
+
+
+def test_a_metric_in_addition_to_the_default_one(world: World) -> None:
+    done = world.run("diff", "one", "one", "--metric", "+viclip", "--json")
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads(done.stdout)["metrics"]) == ["arcsim", "viclip"]
+    wrong = world.run("diff", "one", "two", "--metric", "+viclip")
+    assert wrong.returncode == 2 and "metric of both runs" in wrong.stderr

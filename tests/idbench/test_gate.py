@@ -324,3 +324,22 @@ def test_the_page_names_everything_that_may_be_allowed() -> None:
     option = next(p for p in command.params if p.name == "allow")
     assert isinstance(option, click.Option) and option.help is not None
     assert all(name in option.help for name in gate.ALLOWABLE)
+
+
+def test_a_metric_in_addition_to_those_that_tables_show(tmp_path: Path) -> None:
+    """`--metric +NAME`, as the help says: also one that is only in the long forms."""
+    values = {"arcsim": ARCSIM, "swap_rate": CLIPDIST}
+    for name in ("one", "two"):
+        made_run(tmp_path / name, name, values, PEOPLE)
+    world = World(tmp_path, tmp_path)
+
+    def checked(*more: str) -> set[str]:
+        done = world.run("check", "one", "--against", "two", "--json", *more)
+        assert done.returncode == 0, done.stderr
+        return {c["name"] for c in json.loads(done.stdout)["checks"]} & set(values)
+
+    assert checked() == {"arcsim"}
+    assert checked("--metric", "+swap_rate") == {"arcsim", "swap_rate"}
+    assert checked("--metric", "swap_rate") == {"swap_rate"}
+    wrong = world.run("check", "one", "--against", "two", "--metric", "+swap_rat")
+    assert wrong.returncode == 2 and "did you mean 'swap_rate'" in wrong.stderr

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_runs import made_run
 from report_runs import WEIGHT, make_run
 
 from idbench.errors import UserError
 from idbench.records import FacesFile
-from idbench.reports import data, figures, media
+from idbench.reports import data, figures, media, tables
 from idbench.reports.html import build_report, curve_path, interval, number, reasons_of
 from idbench.runs import Run
 from idbench.statistics import Estimate
@@ -155,6 +156,15 @@ def test_two_runs_of_one_model_are_told_apart_by_folder(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / "runs" / n, seed=i) for i, n in enumerate("ab")]
     report = data.read([Run.open(f) for f in folders], tmp_path / "report.html")
     assert report.labels == ("toy (a)", "toy (b)")
+
+
+def test_a_run_has_one_label_in_the_whole_report(tmp_path: Path) -> None:
+    """Also where a system has a run of each split: the table names it as the figures do."""
+    runs = [made_run(tmp_path / split, "toy", {"arcsim": [0.1, 0.2]}, [("a",), ("b",)],
+                     split=split) for split in ("single", "multi")]
+    rows = tables.measured(runs).rows
+    assert [row.system for row in rows] == ["toy (single)", "toy (multi)"]
+    assert data.read(runs, tmp_path / "report.html").labels == tuple(r.system for r in rows)
 
 
 def test_large_videos_are_linked(run_folder: Path, tmp_path: Path, monkeypatch) -> None:
