@@ -1,5 +1,25 @@
-"""Errors that a user can cause and mend."""
+"""Errors that a user can cause and fix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """What is wrong and how to mend it, in one sentence. The command line exits with 2."""
+    """What is wrong and how to fix it, in one sentence. The command line exits with 2."""
+
+
+@contextmanager
+def explained(what: str, fix: str) -> Iterator[None]:
+    """Turn whatever a library raises into the UserError "WHAT (its message); FIX.".
+
+    All exceptions, since libraries do not document what damaged files do to them.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{what} ({reason}); {fix}.") from error

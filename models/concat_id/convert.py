@@ -22,7 +22,7 @@ from idbench.checkpoints import (
     read_folder,
     read_settings,
 )
-from idbench.errors import UserError
+from idbench.errors import UserError, explained
 from idbench.files import atomic_path, saying_disk_full, sha256_file, write_json
 from idbench.models.concat_id import convert_sat, convert_wan, networks
 from idbench.models.concat_id.base_parts import add_base, index_of, transformer_folder
@@ -223,14 +223,9 @@ def _form(family: Kind, config: Mapping[str, Any]) -> str:
 def _filled(family: Kind, config: Mapping[str, Any], state: State, what: str) -> Any:
     """The transformer of `config` with the tensors of `state`, each in its own dtype."""
     name = family.TRANSFORMER.__name__
-    try:
-        with torch.device("meta"):
-            network = family.TRANSFORMER.from_config(dict(config))
-    except Exception as error:  # what wrong settings do in diffusers is not documented
-        raise UserError(
-            f"{what} has settings of no {name} ({' '.join(str(error).split())[:120]}); fetch it "
-            "again, or take another base."
-        ) from error
+    wrong = f"{what} has settings of no {name}"
+    with explained(wrong, "fetch it again, or use another base"), torch.device("meta"):
+        network = family.TRANSFORMER.from_config(dict(config))
     check_weights(state, network, what)
     network.load_state_dict(
         {name: tensor.contiguous() for name, tensor in state.items()}, strict=True, assign=True

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from idbench.errors import UserError
+from idbench.errors import explained
 
 
 def check_device(device: str) -> None:
     """Raise UserError unless tensors can be brought to `device` and read there."""
-    try:
+    fix = "use cpu, or a device that this machine has"
+    with explained(f"The device {device!r} cannot be used", fix):
         torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-        raise UserError(
-            f"The device {device!r} cannot be used ({str(error).splitlines()[0][:120]}); take cpu, "
-            "or a device that this machine has."
-        ) from error

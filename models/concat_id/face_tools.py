@@ -11,7 +11,7 @@ Three choices behind one interface, `FaceTools.prepare`:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 
 from idbench import embedded
 from idbench.checkpoints import listed
-from idbench.errors import UserError
+from idbench.errors import UserError, explained
 from idbench.files import sha256_once
 from idbench.models.concat_id.devices import check_device
 from idbench.models.concat_id.references import (
@@ -121,31 +121,13 @@ def load_foreground(source: str, device: str = "cpu") -> tuple[Foreground | None
     from transformers import SegformerForSemanticSegmentation, SegformerImageProcessor
 
     folder = _parser_folder(source)
-    try:
+    network: Any
+    with explained(f"The face parser {folder} cannot be read", "fetch it again"):
         processor = SegformerImageProcessor.from_pretrained(folder)
-        network: Any
         network, loading = SegformerForSemanticSegmentation.from_pretrained(
             folder, output_loading_info=True
         )
-    except Exception as error:  # what a damaged file does to the readers is not documented
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"The face parser {folder} cannot be read ({reason}); fetch it again.") \
-            from error
-    if network.config.num_labels != CLASSES:
-        raise UserError(
-            f"The SegFormer {folder} knows {network.config.num_labels} classes, a face parser "
-            f"{CLASSES}; take one such as jonathandinu/face-parsing."
-        )
-    first = str(network.config.id2label[0])
-    if first.lower() not in ("background", "label_0"):
-        raise UserError(
-            f"The SegFormer {folder} is no face parser: its first class is {first!r}, not the "
-            "background; take one such as jonathandinu/face-parsing."
-        )
-    # The count of batches is read in training alone.
-    missing = [name for name in loading["missing_keys"] if not name.endswith("batches_tracked")]
-    if missing:
-        raise UserError(f"The face parser {folder} lacks {listed(missing)}; fetch it again.")
+    _check_parser(network, loading["missing_keys"], folder)
     network = network.to(device).eval()
 
     @torch.no_grad()
@@ -159,6 +141,24 @@ def load_foreground(source: str, device: str = "cpu") -> tuple[Foreground | None
 
     files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".json"))
     return foreground, {f"parser/{path.name}": sha256_once(path) for path in files}
+
+
+def _check_parser(network: Any, missing: Iterable[str], folder: Path) -> None:
+    if network.config.num_labels != CLASSES:
+        raise UserError(
+            f"The SegFormer {folder} knows {network.config.num_labels} classes, a face parser "
+            f"{CLASSES}; use one such as jonathandinu/face-parsing."
+        )
+    first = str(network.config.id2label[0])
+    if first.lower() not in ("background", "label_0"):
+        raise UserError(
+            f"The SegFormer {folder} is no face parser: its first class is {first!r}, not the "
+            "background; use one such as jonathandinu/face-parsing."
+        )
+    # The batch counters are only used in training.
+    missing = [name for name in missing if not name.endswith("batches_tracked")]
+    if missing:
+        raise UserError(f"The face parser {folder} lacks {listed(missing)}; fetch it again.")
 
 
 def _parser_folder(source: str) -> Path:
@@ -175,15 +175,9 @@ def _parser_folder(source: str) -> Path:
     from huggingface_hub import snapshot_download
 
     wanted = ["config.json", "preprocessor_config.json", "*.safetensors"]
-    try:
+    what = f"The face parser {source} is not a folder here and cannot be fetched from the hub"
+    with explained(what, "give the folder of a SegFormer face parser"):
         return Path(snapshot_download(source, allow_patterns=wanted))
-    # No network, no such name, no rights: each has its own kind, all mean the same here.
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise UserError(
-            f"The face parser {source} is neither a folder here nor to be had from the hub "
-            f"({reason}); give the folder of a SegFormer face parser."
-        ) from error
 
 
 def _load_locator(faces: str, device: str) -> tuple[Locate, dict[str, str]]:

@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 from diffusers import CogVideoXDPMScheduler
-from safetensors import SafetensorError
 
 from idbench.checkpoints import listed, tensor_names
-from idbench.errors import UserError
+from idbench.errors import UserError, explained
 from idbench.files import read_json
 from idbench.models.concat_id.base_parts import is_part, lacking
 from idbench.models.concat_id.devices import check_device
@@ -86,32 +85,22 @@ def open_folder(
     """
     place = _check_device(device, offload)
     kind = _check_folder(folder)
-    try:
+    with explained(f"The model folder {folder} cannot be loaded", "convert or fetch it again"):
         with warnings.catch_warnings():  # about argument names that diffusers will drop
             warnings.simplefilter("ignore", FutureWarning)
             pipeline = _load(folder, kind, torch.bfloat16 if bfloat16 else torch.float32)
         _check_tensors(pipeline, folder)
         if (folder / adapters.FILE).is_file():
             adapters.load(pipeline.transformer, folder)
-    # Damage shows as any of these, from three libraries.
-    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(
-            f"The model folder {folder} cannot be loaded ({reason}); convert or fetch it again."
-        ) from error
     pipeline.enable_vae_slicing()
     if tiling:
         pipeline.enable_vae_tiling()
     if offload == "model":
         pipeline.enable_model_cpu_offload(device=place)
         return pipeline
-    try:
+    fix = "try device=cpu, or offload=model if memory is short"
+    with explained(f"The networks cannot be moved to {place}", fix):
         return pipeline.to(place)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"The networks cannot be moved to {place} ({str(error).splitlines()[0][:120]}); try "
-            "device=cpu, or offload=model if memory is short."
-        ) from error
 
 
 def _load(folder: Path, kind: str, dtype: torch.dtype) -> VideoPipeline:

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 from idbench import embedded
 from idbench.models.concat_id.attention import use_matrix_attention
 from idbench.models.concat_id.autoencoder import build_vae, speed_up_single_frames
+from idbench.models.concat_id.families import CogVideoX
 
 TEXT_TOKENS = 32
 FRAMES, HEIGHT, WIDTH, FPS = 9, 64, 96, 8.0
@@ -71,16 +72,10 @@ class TextEncoder:
     tokenizer: PreTrainedTokenizerFast
     network: T5EncoderModel
 
-    @torch.inference_mode()
     def __call__(self, prompts: Sequence[str]) -> torch.Tensor:
         """Embeddings (n, 32, D) of prompts; padding positions are zero."""
-        rows = self.tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=TEXT_TOKENS,
-            return_tensors="pt",
-        )
-        mask = rows.attention_mask
-        hidden = self.network(input_ids=rows.input_ids, attention_mask=mask).last_hidden_state
-        return hidden * mask.unsqueeze(-1)
+        family = CogVideoX(None, TEXT_TOKENS, mask_padding=True)
+        return family.encode_text(self.tokenizer, self.network, prompts)
 
     def numpy(self, prompts: Sequence[str]) -> np.ndarray:
         """`__call__` as float16."""

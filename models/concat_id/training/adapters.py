@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from idbench.errors import UserError
+from idbench.errors import UserError, explained
 
 if TYPE_CHECKING:
     from idbench.models.concat_id.training.recipe import StageRecipe
@@ -83,19 +83,14 @@ def load(transformer: Any, folder: Path) -> None:
         raise UserError(
             f"{folder} holds LoRA adapters, which need the package peft; run {NEEDS_PEFT}."
         ) from error
-    try:
+    what = f"The adapters {folder / FILE} do not fit the network"
+    with explained(what, "they are damaged or of another network"):
         with safe_open(folder / FILE, "pt") as file:
             held = sum(".lora_" in name for name in file.keys())
         transformer.load_lora_adapter(
             str(folder), prefix=PREFIX, weight_name=FILE, adapter_name="default",
             local_files_only=True, use_safetensors=True,
         )
-    except Exception as error:  # what another network's do in peft is not documented
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise UserError(
-            f"The adapters {folder / FILE} cannot be put on the network ({reason}); they are "
-            "damaged or of another network."
-        ) from error
     # Names that it does not know, the library passes by.
     taken = sum(".lora_" in name for name, _ in transformer.named_parameters())
     if not held or taken != held:

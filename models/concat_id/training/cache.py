@@ -9,10 +9,10 @@
         image.M.K      uint8 (bytes,)         candidate K of reference M: a PNG of the video's size
         encoded.M.K    float16 (R, C, h, w)   R noisy draws of it, only with `draws`
 
-References are kept as pictures, so that their pixel noise can be new at every step: to encode one
-frame costs under 1 % of a training step of CogVideoX-5B. `draws` is for networks so small that it
-does not. A key is the hash of everything that the file is made of; a finished file is never made
-again, so preparing goes on where it stopped, also with several processes.
+References are kept as images, so that their pixel noise can be new at every step: encoding one
+frame takes under 1 % of a training step of CogVideoX-5B. `draws` is for small networks, where it
+takes more. A key is the hash of everything that the file is made of; a finished file is never made
+again, so preparing resumes where it stopped, also with several processes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import pandas as pd
 import pydantic
 import torch
 from accelerate import PartialState
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic.dataclasses import dataclass as checked
 from safetensors.torch import save
 
@@ -46,6 +46,10 @@ from idbench.models.concat_id.training.recipe import STRICT, read, settings_of
 from idbench.pictures import UnreadablePicture, read_rgb
 from idbench.progress import steps
 from idbench.video import UnreadableVideo, count_frames, read_video
+
+ENCODING = 2
+"""Version of what is written for the same pair: 2 cleans Wan's captions and encodes with the
+precision of the pipelines."""
 
 
 @checked(frozen=True, config=STRICT)
@@ -101,7 +105,7 @@ def prepare(
     """Trainer of recipe `pairs_cache`: encode every sample that is not yet there.
 
     Raises:
-        UserError: pairs or videos are missing, sizes that the autoencoder cannot make, no sample
+        UserError: pairs or videos are missing, the size does not suit the autoencoder, no sample
             could be made, or the disk is full.
     """
     del resume, evaluate  # finished samples always stay
@@ -144,7 +148,7 @@ def prepare(
 
 
 class _Unusable(UserError):
-    """A sample that cannot be made from these files; it is counted and left out."""
+    """A sample that cannot be made from these files; it is counted and skipped."""
 
 
 def _load(recipe: CacheRecipe, device: torch.device) -> _Networks:
@@ -157,10 +161,11 @@ def _load(recipe: CacheRecipe, device: torch.device) -> _Networks:
 
 
 def _identity(recipe: CacheRecipe) -> dict[str, Any]:
-    """Everything beside the pair that a sample's file depends on."""
+    """Everything but the pair that a sample's file depends on."""
     names = ("frames", "height", "width", "fps", "references", "draws", "parser", "seed")
     return {
-        "version": samples.VERSION, **{n: getattr(recipe, n) for n in names},
+        "version": samples.VERSION, "encoding": ENCODING,
+        **{n: getattr(recipe, n) for n in names},
         "weights": _weight_hashes(recipe.components),
     }
 
@@ -229,25 +234,19 @@ def _clip(path: Path, recipe: CacheRecipe) -> list[np.ndarray]:
 
 
 def _cover(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize so that the size is filled, and cut what sticks out on both sides alike."""
-    if image.shape[:2] == (height, width):
-        return image
-    zoom = max(height / image.shape[0], width / image.shape[1])
-    box_height, box_width = height / zoom, width / zoom
-    top, left = (image.shape[0] - box_height) / 2, (image.shape[1] - box_width) / 2
-    box = (left, top, left + box_width, top + box_height)
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS, box)
-    return np.asarray(resized)
+    """Resize to fill the size, and crop equally on both sides."""
+    made = ImageOps.fit(Image.fromarray(image), (width, height), Image.Resampling.LANCZOS)
+    return np.asarray(made)
 
 
 def _reference(
     path: Path, kind: str, foreground: preparation.Foreground | None, recipe: CacheRecipe
 ) -> np.ndarray:
-    """A reference of the video's size: faces are crops whose background is still to go."""
+    """A reference of the video's size; faces are crops that still have their background."""
     try:
         image = read_rgb(path)
     except UnreadablePicture as error:
-        raise _Unusable(f"the reference {path} is no readable picture") from error
+        raise _Unusable(f"the reference {path} is not a readable image") from error
     if kind == "face" and foreground is not None:
         image, _ = preparation.remove_background(image, foreground(image))
     return preparation.fit_and_pad(image, recipe.height, recipe.width)

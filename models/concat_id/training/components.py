@@ -5,8 +5,7 @@ Loaded from a diffusers folder, or `embedded` for the small ones that ship with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from diffusers import CogVideoXDPMScheduler
 
-from idbench.errors import UserError
+from idbench.errors import UserError, explained
 from idbench.models.concat_id import networks
 from idbench.models.concat_id.families import CogVideoX, Family, Wan, check_size, family_of
 from idbench.models.concat_id.families.wan import build_scheduler as build_wan_scheduler
@@ -74,7 +73,7 @@ def load_autoencoder(source: str) -> Autoencoder:
     if source == "embedded":
         return Autoencoder(networks.load_vae())
     folder = _part(source, "vae")
-    with _reading(folder):
+    with explained(f"{folder} cannot be read", "copy it again"):
         config = CogVideoX.AUTOENCODER.load_config(folder)
         vae = family_of(str(config.get("_class_name"))).AUTOENCODER.from_pretrained(folder)
     vae.enable_slicing()
@@ -93,7 +92,7 @@ def load_text_encoder(source: str, device: torch.device) -> TextEncoder:
 
     folder = _part(source, "text_encoder")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    with _reading(folder):
+    with explained(f"{folder} cannot be read", "copy it again"):
         tokenizer = AutoTokenizer.from_pretrained(_part(source, "tokenizer"))
         wan = "umt5" in (folder / "config.json").read_text()
         family: Family = Wan(None) if wan else CogVideoX(None)
@@ -115,7 +114,7 @@ def load_family(name: str, source: str | None, shift: float) -> Family:
         return Wan(build_wan_scheduler(shift))
     folder = Path(source or "") / "scheduler"
     if source and folder.is_dir():
-        with _reading(folder):
+        with explained(f"{folder} cannot be read", "copy it again"):
             return CogVideoX(CogVideoXDPMScheduler.from_pretrained(folder))
     return CogVideoX(networks.build_scheduler())
 
@@ -133,15 +132,3 @@ def _part(source: str, name: str) -> Path:
             "CogVideoX-5b, or `embedded`."
         )
     return folder
-
-
-@contextmanager
-def _reading(folder: Path) -> Iterator[None]:
-    """Turn what the libraries raise at damaged files into one sentence."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder} cannot be read ({reason}); copy it again.") from error

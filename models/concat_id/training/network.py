@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from diffusers import WanTransformer3DModel
-from safetensors import SafetensorError
 from torch import nn
 
 from idbench import embedded
 from idbench.checkpoints import read_settings
-from idbench.errors import UserError
+from idbench.errors import UserError, explained
 from idbench.models.concat_id.base_parts import transformer_folder
 from idbench.models.concat_id.families import FAMILIES, family_of
 from idbench.models.concat_id.networks import build_transformer
@@ -41,8 +40,6 @@ CLASSES: Mapping[str, Any] = {
     for kind in (*(family.TRANSFORMER for family in FAMILIES.values()), WanTransformer3DModel)
 }
 EMBEDDED = "embedded:"
-UNUSABLE = (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError, NameError)
-"""What diffusers and PyTorch raise at sizes and names that make no network."""
 INIT = "init"
 """As `network`: the one that `init` holds."""
 
@@ -90,7 +87,7 @@ def build(recipe: StageRecipe) -> nn.Module:
         UserError: arguments of which the class makes no network.
     """
     family, config = configuration(recipe)
-    try:
+    with explained(f"The recipe {recipe.name!r} has an unusable network", "correct `network`"):
         if family == "cogvideox":
             made: Any = build_transformer(config)
         else:
@@ -98,11 +95,6 @@ def build(recipe: StageRecipe) -> nn.Module:
                 **config, reference_adaln=recipe.reference_adaln, reference_ffn_quirk=False
             )
         _check_sizes(family, made.config)
-    except UNUSABLE as error:
-        reason = " ".join(str(error).split())[:200] or "its sizes do not fit each other"
-        raise UserError(
-            f"The recipe {recipe.name!r} has an unusable network ({reason}); correct `network`."
-        ) from error
     return made
 
 
@@ -135,15 +127,10 @@ def load(recipe: StageRecipe) -> nn.Module:
 
 def _read_transformer(kind: str, folder: Path, beside: Path) -> Any:
     """The network in `folder`, with the adapters in `beside` merged."""
-    try:
+    with explained(f"The weights in {folder} cannot be read", "copy them again"):
         loaded = CLASSES[kind].from_pretrained(folder, torch_dtype=torch.float32)
         if (beside / adapters.FILE).is_file():
             adapters.merge(loaded, beside)
-    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"The weights in {folder} cannot be read ({reason}); copy them again."
-        ) from error
     return loaded
 
 

@@ -104,7 +104,7 @@ def test_a_hub_id_is_fetched_once_by_its_name(tmp_path, monkeypatch):
         raise OSError("no network\nand more lines")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(UserError, match="nor to be had from the hub .no network.") as caught:
+    with pytest.raises(UserError, match="cannot be fetched from the hub .no network.") as caught:
         face_tools.load_foreground("jonathandinu/face-parsing")
     assert "\n" not in str(caught.value)
 

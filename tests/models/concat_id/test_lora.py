@@ -171,7 +171,7 @@ def test_without_peft_it_is_said(trained, base, cache, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("names", "words"), [
     (["transformer_blocks.0.attn1.to_q"], "holds 2 tensors of adapters, 0 of them for this"),
-    (["transformer.transformer_blocks.9.attn1.to_q"], "cannot be put on the network"),
+    (["transformer.transformer_blocks.9.attn1.to_q"], "do not fit the network"),
     (["transformer.transformer_blocks.0.attn1.to_q", "transformer_blocks.0.attn1.to_k"],
      "holds 4 tensors of adapters, 2 of them"),
     ([], "holds 0 tensors"),

@@ -91,7 +91,7 @@ def test_a_store_that_is_damaged_further_in_is_said(world: PairWorld) -> None:
 
 def test_the_largest_seed_works_and_an_unknown_device_is_said(world: PairWorld) -> None:
     assert world.build(settings={"seed": 2**63 - 1}).summary["outputs"]["cross"]["pairs"]
-    with pytest.raises(UserError, match="device 'gpu' cannot be used .*; take cpu"):
+    with pytest.raises(UserError, match="device 'gpu' cannot be used .*; use cpu"):
         FaceReader(ReaderSettings(PairSettings(), device="gpu"))
 
 

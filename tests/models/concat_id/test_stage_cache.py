@@ -98,6 +98,13 @@ def settings(pairs, **changes):
     }
 
 
+@pytest.mark.parametrize("sizes", [(52, 31, 12, 168), (156, 155, 180, 182), (32, 48, 16, 24)])
+def test_videos_of_any_size_fill_the_clip(sizes):
+    height, width, *target = sizes
+    frame = np.full((height, width, 3), 90, np.uint8)
+    assert (caching._cover(frame, *target) == np.full((*target, 3), 90)).all()
+
+
 def test_cache_holds_clips_text_and_references_of_usable_pairs(pairs, tiny_parts, tmp_path):
     out = tmp_path / "cache"
     assert caching.prepare(settings(pairs), out) == {"samples": 3, "held_out": 1, "skipped": 2}
