@@ -1,4 +1,4 @@
-"""Video files: H.264 encoding that gives the same bytes again, and decoding to RGB frames."""
+"""Video files: repeatable H.264 encoding, and decoding to RGB frames."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from idbench.files import write_bytes
 from idbench.types import Video
 
 CRF = 8
-"""x264's constant rate factor: 8 is visually lossless, small faces stay readable."""
+"""x264's constant rate factor. At 8, visually lossless, small faces stay readable."""
 
 MAXIMUM_BYTES = 4_000_000_000
 """Decoded frames that `read_video` keeps at most."""
 
 _REPEATABLE = {"bf": "0", "mbtree": "0"}
-"""x264's look-ahead for B-frames reads unset memory at small sizes: other bytes every time."""
+"""At small sizes x264's look-ahead for B-frames reads unset memory, so bytes would vary."""
 
 _SIZE_KEY = "idbench size "
 """Prefix of the mp4 comment that holds the true size of a video with an odd side."""
@@ -55,7 +55,7 @@ def write_video(path: Path, video: Video) -> None:
     if any(odd):
         frames = np.pad(frames, ((0, 0), (0, odd[0]), (0, odd[1]), (0, 0)), mode="edge")
     rate = Fraction(video.fps).limit_denominator(1001)
-    # Encoded in memory and written at once: a muxer may swallow a full disk, a write does not.
+    # Encode in memory and write at once: a muxer may hide a full disk, a write does not.
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         if any(odd):
@@ -67,7 +67,7 @@ def write_video(path: Path, video: Video) -> None:
         stream.thread_count = 1
         for index, array in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
-            # Set by hand: left out, the frame's time is unset memory to the encoder.
+            # Without this the encoder reads the frame's time from unset memory.
             frame.pts, frame.time_base = index, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -119,29 +119,37 @@ def read_video(path: Path, indices: Sequence[int] | None = None) -> Video:
         raise IndexError(f"frame indices must be 0 or more, and at least one: {indices}")
     kept = _Kept(path)
     count = 0
-    fps = 0.0
     for frame, about in _decode(path):
-        fps = about.fps
         if wanted is None or count in wanted:
             kept.add(count, frame, about.crop)
         count += 1
         if wanted is not None and len(kept.frames) == len(wanted):
             break
-    if indices is None:
-        order: Sequence[int] = range(count)
-    elif len(kept.frames) < len(set(indices)):
-        raise IndexError(f"{path} has {count} frames, asked for {max(indices)}")
-    else:
-        order = [int(i) for i in indices]
+    if wanted is not None and len(kept.frames) < len(wanted):
+        raise IndexError(f"{path} has {count} frames, asked for {max(wanted)}")
     kept.check()
-    return Video(np.stack([kept.frames[i] for i in order]), fps)
+    order = range(count) if indices is None else [int(i) for i in indices]
+    return Video(np.stack([kept.frames[i] for i in order]), about.fps)
+
+
+def read_spread(path: Path, frames: int, count: int | None = None) -> np.ndarray:
+    """`frames` frames, evenly spaced from the first to the last: uint8 RGB (frames, h, w, 3).
+
+    Args:
+        count: the number of frames of the video, where it is known.
+
+    Raises:
+        UnreadableVideo: as `read_video`.
+    """
+    count = count or count_frames(path)
+    return read_video(path, np.linspace(0, count - 1, frames).round().astype(int).tolist()).frames
 
 
 def read_chosen(path: Path, choose: Callable[[int], Collection[int]]) -> Clip:
     """Decode a video once, from its start to its end, and keep the frames of `choose(count)`.
 
-    How many frames there are is certain only at the end. So those that the number in the file's
-    header calls for are kept; where that was wrong, or not said, the video is decoded once more.
+    The number of frames is only certain at the end, so the header's number decides which frames
+    are kept. Where it is wrong or missing, the video is decoded a second time.
 
     Raises:
         UnreadableVideo: missing, empty, damaged, no video, or too long to hold.
@@ -150,10 +158,9 @@ def read_chosen(path: Path, choose: Callable[[int], Collection[int]]) -> Clip:
     kept = _Kept(path)
     wanted: Collection[int] = ()
     count = 0
-    fps = 0.0
     for frame, about in _decode(path):
-        if not count:
-            fps, wanted = about.fps, choose(about.frames) if about.frames else ()
+        if not count and about.frames:
+            wanted = choose(about.frames)
         kept.see(frame)
         if count in wanted:
             kept.add(count, frame, about.crop)
@@ -166,11 +173,11 @@ def read_chosen(path: Path, choose: Callable[[int], Collection[int]]) -> Clip:
             if index in wanted:
                 kept.add(index, frame, about.crop)
     kept.check()
-    return Clip(count, fps, {i: kept.frames[i] for i in sorted(set(wanted))})
+    return Clip(count, about.fps, {i: kept.frames[i] for i in sorted(set(wanted))})
 
 
 class _Kept:
-    """Frames of one video converted to RGB, as long as they fit into memory.
+    """Frames of one video converted to RGB, while they fit in memory.
 
     Raises:
         UnreadableVideo: too long to hold, or (in `check`) of several sizes.
@@ -183,17 +190,13 @@ class _Kept:
         self._bytes = 0
 
     def see(self, frame: av.VideoFrame) -> None:
-        """Take note of a frame's size, whether or not it is kept."""
+        """Record a frame's size, whether or not it is kept."""
         self.sizes.add((frame.height, frame.width))
 
     def add(self, index: int, frame: av.VideoFrame, crop: tuple[int, int] | None) -> None:
         """Convert and keep a frame."""
-        array = frame.to_ndarray(format="rgb24")
-        if crop:
-            array = array[: crop[0], : crop[1]]
-        turns = round(getattr(frame, "rotation", 0) / 90) % 4
-        self.frames[index] = np.rot90(array, turns) if turns else array
-        self._bytes += array.nbytes
+        self.frames[index] = to_rgb(frame, crop)
+        self._bytes += self.frames[index].nbytes
         if self._bytes > MAXIMUM_BYTES:
             raise UnreadableVideo(
                 f"{self.path} is too long to hold in memory ({index + 1} frames fill "
@@ -223,9 +226,18 @@ def decoded_frames(path: Path) -> Iterator[tuple[av.VideoFrame, float, tuple[int
         yield frame, about.fps, about.crop
 
 
+def to_rgb(frame: av.VideoFrame, crop: tuple[int, int] | None) -> np.ndarray:
+    """A decoded frame as uint8 RGB (h, w, 3), cropped and turned as its camera was held."""
+    array: np.ndarray = frame.to_ndarray(format="rgb24")
+    if crop:
+        array = array[: crop[0], : crop[1]]
+    turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    return np.rot90(array, turns) if turns else array
+
+
 @dataclass(frozen=True)
 class _About:
-    """What a file says of its video: rate, true size, number of frames (0: not said)."""
+    """What a file states: the video's rate, true size and number of frames (0: not stated)."""
 
     fps: float
     crop: tuple[int, int] | None
@@ -233,13 +245,13 @@ class _About:
 
 
 def _decode(path: Path) -> Iterator[tuple[av.VideoFrame, _About]]:
-    """Each decoded frame, with what the file says of the video."""
+    """Each decoded frame, with what the file states about the video."""
     if not path.is_file():
         raise UnreadableVideo(f"The video {path} is missing; check the path.")
     count = 0
     try:
         with av.open(str(path)) as container:
-            # The cover of a piece of music is a stream of pictures too.
+            # The cover picture of an audio file is a video stream too.
             shown = [s for s in container.streams.video
                      if not s.disposition & Disposition.attached_pic]
             if not shown:
@@ -267,7 +279,7 @@ def _decode(path: Path) -> Iterator[tuple[av.VideoFrame, _About]]:
             f"The video {path} is cut: it ends in the middle of frame {count - 1} or after it; "
             "make or copy it again."
         )
-    # Some containers end in the middle without an error. A short file has no rest to miss.
+    # Some containers end early without an error; a short remainder is not counted.
     if stated is not None and end < 0.9 * stated - 0.25:
         raise UnreadableVideo(
             f"The video {path} is cut: it ends after {end:.1f} of {stated:.1f} s; make or copy it "
@@ -276,7 +288,7 @@ def _decode(path: Path) -> Iterator[tuple[av.VideoFrame, _About]]:
 
 
 def _stated_seconds(container: Any, stream: Any) -> float | None:
-    """How long the file says that its video is, from its first frame's time on; None: unsaid."""
+    """The length of the video that the file states, from its first frame on, or None."""
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
     if container.duration is not None and len(container.streams) == 1:

@@ -139,7 +139,7 @@ def _choose(blocks: list[_Block], count: int, only: Sequence[str]) -> list[_Bloc
 
 def _pictures(block: _Block, frames: int) -> list[np.ndarray | str]:
     """For each run its frames (frames, H, W, 3), or why there are none."""
-    from idbench.video import UnreadableVideo, count_frames, read_video
+    from idbench.video import UnreadableVideo, read_spread
 
     rows: list[np.ndarray | str] = []
     for record in block.records:
@@ -147,9 +147,7 @@ def _pictures(block: _Block, frames: int) -> list[np.ndarray | str]:
             rows.append((record and record.reason) or "no video")
             continue
         try:
-            count = record.shape[0] if record.shape else count_frames(record.video)
-            picked = np.linspace(0, count - 1, frames).round().astype(int)
-            rows.append(read_video(record.video, picked.tolist()).frames)
+            rows.append(read_spread(record.video, frames, record.shape and record.shape[0]))
         except UnreadableVideo as error:
             rows.append(str(error))
     if all(isinstance(row, str) for row in rows):

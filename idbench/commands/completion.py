@@ -1,13 +1,96 @@
-"""`idbench completion`: the script that completes commands and names in a shell."""
+"""Shell completion: the names that a shell offers, and the command that prints its script.
+
+The completers run at every press of the tab key: they read only names, and import no network, torch
+or pandas.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import CompletionItem, get_completion_class
 
 from idbench.errors import UserError
 
 SHELLS = ("bash", "zsh", "fish")
+Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def _completing(names: Callable[[click.Context], Iterable[str]]) -> Complete:
+    """A `shell_complete` of click, of the names that begin with what was typed."""
+
+    def complete(
+        context: click.Context, parameter: click.Parameter, typed: str
+    ) -> list[CompletionItem]:
+        try:
+            return [CompletionItem(name) for name in names(context) if name.startswith(typed)]
+        except Exception:
+            return []  # a broken suite or package must not break the user's shell
+
+    return complete
+
+
+@_completing
+def models(_: click.Context) -> list[str]:
+    from idbench.embedded import entries
+    from idbench.registry import MODELS
+
+    # Only Concat-ID's variants are listed: asking other models would import them.
+    prefix = "transformer_"
+    variants = [f"concat_id@{n.removeprefix(prefix)}" for n in entries() if n.startswith(prefix)]
+    return sorted([*MODELS.targets(), *variants])
+
+
+@_completing
+def metrics(_: click.Context) -> list[str]:
+    from idbench.registry import METRICS
+
+    return [text for name in METRICS.targets() for text in (name, f"+{name}")]
+
+
+@_completing
+def protocols(_: click.Context) -> list[str]:
+    from idbench.metrics.protocols import PROTOCOLS
+
+    return list(PROTOCOLS)
+
+
+@_completing
+def suites(_: click.Context) -> list[str]:
+    return sorted(path.parent.name for path in _suites_folder().glob("*/suite.yaml"))
+
+
+def _suites_folder() -> Path:
+    import idbench.prompts
+
+    return Path(str(idbench.prompts.__file__)).parent / "suites"
+
+
+@_completing
+def splits(context: click.Context) -> list[str]:
+    """Splits of the suite that the line names, or of the default one."""
+    import yaml
+
+    suite = context.params.get("suite") or "avatars"
+    folder = Path(suite) if Path(suite).is_dir() else _suites_folder() / suite
+    content = yaml.safe_load((folder / "suite.yaml").read_text(encoding="utf-8"))
+    return [str(name) for name in content["splits"]]
+
+
+@_completing
+def recipes(_: click.Context) -> list[str]:
+    from idbench.recipes import recipe_files
+
+    return list(recipe_files())
+
+
+@_completing
+def kinds(_: click.Context) -> list[str]:
+    from idbench.commands.listing import KINDS
+
+    return list(KINDS)
 
 
 @click.command(short_help="Print a shell completion script.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from idbench.commands import completing
+from idbench.commands import completion
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.names import unknown
@@ -133,8 +133,8 @@ KINDS: dict[str, Callable[..., Rows]] = {
 
 
 @click.command("list", short_help="List models, metrics, suites, protocols, weights, recipes, ...")
-@click.argument("kind", metavar="|".join(KINDS), shell_complete=completing.kinds)
-@click.option("--split", shell_complete=completing.splits, help="For `samples`: the split.")
+@click.argument("kind", metavar="|".join(KINDS), shell_complete=completion.kinds)
+@click.option("--split", shell_complete=completion.splits, help="For `samples`: the split.")
 @opt.sharing(opt.suite_option, opt.limit_option, opt.seed_option, opt.json_option)
 def listing(
     kind: str, split: str | None, suite: str, limit: int | None, seed: int, as_json: bool

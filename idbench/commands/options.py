@@ -9,11 +9,11 @@ from typing import Any
 import click
 import yaml
 
-from idbench.commands import completing
+from idbench.commands import completion
 from idbench.errors import UserError
 
 suite_option = click.option(
-    "--suite", default="avatars", show_default=True, shell_complete=completing.suites,
+    "--suite", default="avatars", show_default=True, shell_complete=completion.suites,
     help="Name or folder of a suite.",
 )
 limit_option = click.option(
@@ -28,11 +28,11 @@ out_option = click.option(
     help="The run folder. Default: a folder under runs/ named after the run.",
 )
 protocol_option = click.option(
-    "--protocol", default="strict-v1", show_default=True, shell_complete=completing.protocols,
+    "--protocol", default="strict-v1", show_default=True, shell_complete=completion.protocols,
     help="Scoring protocol; see `idbench list protocols`.",
 )
 metric_option = click.option(
-    "--metric", "metrics", multiple=True, metavar="NAME", shell_complete=completing.metrics,
+    "--metric", "metrics", multiple=True, metavar="NAME", shell_complete=completion.metrics,
     help="Compute only this metric; +NAME adds it to the defaults. Repeatable. See `idbench list "
          "metrics`; metrics beyond the paper are computed only on request.",
 )

@@ -7,18 +7,18 @@ from typing import Any
 
 import click
 
-from idbench.commands import completing
+from idbench.commands import completion
 from idbench.commands import options as opt
 from idbench.engine import ENGINES
 
 
 @click.command(short_help="Generate the videos of a split, score them, print the table.")
 @click.option(
-    "--model", required=True, metavar="NAME[@VARIANT]", shell_complete=completing.models,
+    "--model", required=True, metavar="NAME[@VARIANT]", shell_complete=completion.models,
     help="See `idbench list models`.",
 )
 @click.option(
-    "--split", required=True, shell_complete=completing.splits,
+    "--split", required=True, shell_complete=completion.splits,
     help="single, multi, multi3, tryon or background.",
 )
 @opt.sharing(

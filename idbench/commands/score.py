@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from idbench.commands import completing
+from idbench.commands import completion
 from idbench.commands import options as opt
 
 
@@ -24,10 +24,10 @@ from idbench.commands import options as opt
 )
 @click.option("--prompt", default="", help="The prompt of the video (for ViCLIP).")
 @click.option(
-    "--suite", shell_complete=completing.suites,
+    "--suite", shell_complete=completion.suites,
     help="The suite of the videos; files are named SAMPLE_ID.mp4.",
 )
-@click.option("--split", shell_complete=completing.splits, help="The split of the suite.")
+@click.option("--split", shell_complete=completion.splits, help="The split of the suite.")
 @click.option("--name", help="Name of the system in tables.")
 @click.option("--force", is_flag=True, help="Also rescore videos that have scores.")
 @opt.sharing(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from idbench.commands import completing
+from idbench.commands import completion
 from idbench.commands import options as opt
 from idbench.errors import UserError
 
@@ -98,7 +98,7 @@ def import_(
 
 
 @suites.command(short_help="Check a suite: checksums, rows, images, one face each.")
-@click.argument("suite", shell_complete=completing.suites)
+@click.argument("suite", shell_complete=completion.suites)
 @click.option("--no-faces", is_flag=True, help="Skip face detection.")
 @opt.sharing(_pack, opt.json_option)
 def check(suite: str, no_faces: bool, pack: Path | None, as_json: bool) -> int:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import click
 
-from idbench.commands import completing
+from idbench.commands import completion
 from idbench.commands import options as opt
 
 
 @click.command(short_help="Train a network from a recipe.")
-@click.argument("recipe", shell_complete=completing.recipes)
+@click.argument("recipe", shell_complete=completion.recipes)
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint.")
 @click.option("--evaluate", is_flag=True, help="Do not train; only measure the trained weights.")
 @click.option(

@@ -17,15 +17,13 @@ def strips(run: Run, frames: int) -> Iterator[tuple[SampleFile, np.ndarray]]:
     Args:
         frames: so many frames of each video, evenly spaced from the first to the last.
     """
-    from idbench.video import UnreadableVideo, count_frames, read_video
+    from idbench.video import UnreadableVideo, read_spread
 
     for record in run.records():
         if record.video is None:
             continue
         try:
-            count = record.shape[0] if record.shape else count_frames(record.video)
-            picked = np.linspace(0, count - 1, frames).round().astype(int)
-            taken = read_video(record.video, picked.tolist()).frames
+            taken = read_spread(record.video, frames, record.shape and record.shape[0])
         except UnreadableVideo:
             continue
         height = taken.shape[1]

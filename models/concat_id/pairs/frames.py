@@ -1,4 +1,4 @@
-"""Frames of a video at a fixed rate, decoded once, with how much moves right after each."""
+"""Frames of a video at a fixed rate, decoded once, with the movement after each."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class SampledFrame:
 
 
 def sample(path: Path, rate: float) -> Iterator[SampledFrame | int]:
-    """Frames at `rate` a second, the first one included, and last the number of all frames.
+    """`rate` frames a second, from the first on, and at the end the number of all frames.
 
-    One frame is held at a time. A video slower than `rate` is read whole.
+    Holds one frame at a time. A video with a lower rate gives all its frames.
 
     Raises:
         UnreadableVideo: missing, empty, damaged, or no video.
@@ -53,13 +53,8 @@ def sample(path: Path, rate: float) -> Iterator[SampledFrame | int]:
             yield SampledFrame(waiting.index, waiting.image, fps, flow, motion)
             waiting = None
         if count >= round(taken * fps / rate):
-            image: np.ndarray = frame.to_ndarray(format="rgb24")
-            if crop:
-                image = image[: crop[0], : crop[1]]
-            turns = round(getattr(frame, "rotation", 0) / 90) % 4
-            if turns:
-                image = np.rot90(image, turns)
-            waiting, before = SampledFrame(count, image, fps), _grey(frame)
+            waiting = SampledFrame(count, video.to_rgb(frame, crop), fps)
+            before = _grey(frame)
             taken += 1
         count += 1
     if waiting is not None:
