@@ -147,7 +147,8 @@ def _pictures(block: _Block, frames: int) -> list[np.ndarray | str]:
             rows.append((record and record.reason) or "no video")
             continue
         try:
-            rows.append(read_spread(record.video, frames, record.shape and record.shape[0]))
+            count = record.shape[0] if record.shape else None
+            rows.append(read_spread(record.video, frames, count))
         except UnreadableVideo as error:
             rows.append(str(error))
     if all(isinstance(row, str) for row in rows):
