@@ -1,8 +1,7 @@
 """The embedded weights: found by name, checked by sha256, written with their origin.
 
-`weights/manifest.json` is {"version": 1, "files": {NAME: {file, sha256, recipe, seed, steps,
-data_version, licence, parameters, config, measured}}}. An entry with `parent` {name, sha256} holds
-the difference to that entry's weights, see `deltas`.
+`weights/manifest.json` names them. An entry with a `parent` is stored as the difference to that
+entry's weights, see `deltas`.
 """
 
 from __future__ import annotations
@@ -10,19 +9,54 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
+from pydantic import Field
 
 from idbench.errors import UserError
 from idbench.files import atomic_path, read_json, sha256_file, sha256_once, write_json
 from idbench.names import nearest
+from idbench.stored import Part, validate
 
 if TYPE_CHECKING:
     import torch
 
 MANIFEST_VERSION = 1
+PLAIN = r"^\w[\w.-]*$"
+"""A name that stays in the folder of weights."""
+
+
+class Parent(Part):
+    """The entry that weights are stored as a difference to."""
+
+    name: str
+    sha256: str
+
+
+class Entry(Part):
+    """What the manifest says about one file of weights."""
+
+    file: str = Field(pattern=PLAIN)
+    sha256: str
+    recipe: str
+    seed: int
+    steps: int
+    data_version: str
+    licence: str
+    parameters: int
+    config: dict[str, Any]
+    measured: dict[str, Any]
+    parent: Parent | None = None
+
+
+class Manifest(Part):
+    """`manifest.json`."""
+
+    version: int
+    files: dict[str, Entry]
 
 
 class WeightError(UserError):
@@ -42,15 +76,23 @@ def weights_folder() -> Path:
 def entries() -> dict[str, dict[str, Any]]:
     """All entries of the manifest by name; empty when there is no manifest yet."""
     path = weights_folder() / "manifest.json"
-    if not path.exists():
+    try:
+        state = path.stat()
+    except FileNotFoundError:
         return {}
-    manifest = read_json(path)
-    if manifest.get("version") != MANIFEST_VERSION:
+    return _read_manifest(path, (state.st_mtime_ns, state.st_ino))
+
+
+@lru_cache(maxsize=8)
+def _read_manifest(path: Path, state: tuple[int, int]) -> dict[str, dict[str, Any]]:
+    content = read_json(path)
+    manifest = validate(Manifest, content, path, "reinstall idbench or restore it")
+    if manifest.version != MANIFEST_VERSION:
         raise UserError(
-            f"{path} has version {manifest.get('version')!r}, this idbench reads "
-            f"{MANIFEST_VERSION}; install the idbench that wrote it."
+            f"{path} has version {manifest.version}, this idbench reads {MANIFEST_VERSION}; "
+            "install the idbench that wrote it."
         )
-    return manifest["files"]
+    return content["files"]
 
 
 def entry(name: str) -> dict[str, Any]:
@@ -151,7 +193,7 @@ def save_entry(
         UserError: `name` or `file` is not a plain name.
     """
     for plain in (name, file or name):
-        if not re.fullmatch(r"\w[\w.-]*", plain, re.ASCII):
+        if not re.fullmatch(PLAIN, plain, re.ASCII):
             raise UserError(
                 f"{plain!r} is not a name for embedded weights; use letters, digits and `_`."
             )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from idbench import embedded
@@ -36,14 +37,14 @@ GROUP = 32
 
 @cache
 def vocabulary() -> tuple[int, ...]:
-    """CLIP's tokens that the prompt language can write."""
+    """The tokens of CLIP that prompts can contain."""
     from idbench.prompts.language import vocabulary as words
 
     return tuple(clip_vocabulary(words()))
 
 
 def prompt_of(scene: Scene, rng: np.random.Generator, everything: float = 0.5) -> str:
-    """A prompt of the scene; with the chance `everything` it names all that fits."""
+    """A prompt of the scene; with probability `everything` it names as much as fits."""
     from idbench.prompts.language import describe
 
     return describe(scene, rng, EVERYTHING if rng.random() < everything else None)
@@ -82,7 +83,7 @@ def small_pictures(frames: np.ndarray, size: int) -> np.ndarray:
 
 
 def training_pictures(pictures: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
-    """Normalised (n, 3, s, s), each with a little noise and another exposure."""
+    """Normalised (n, 3, s, s), with a little noise and exposure jitter each."""
     x = pictures.astype(np.float32)
     shape = (len(x), *[1] * (x.ndim - 1))
     x *= rng.uniform(0.94, 1.06, shape).astype(np.float32)
@@ -97,57 +98,68 @@ def training_pictures(pictures: np.ndarray, rng: np.random.Generator) -> torch.T
 def train_clip(
     recipe: Mapping[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
 ) -> dict[str, Any]:
-    """Train CLIP by a recipe and write it; with `evaluate`, only measure what is there."""
-    cache_dir = Path(state_dir).parent / "metrics-data"
-    config = with_vocabulary(recipe, "clip")
-    if evaluate:
-        network, steps = ClipEmbedder(recipe["entry"]).network, 0
-    else:
-        torch.manual_seed(recipe["seed"])
-        scenes, pictures = _still_pictures(recipe, cache_dir, config["vision"]["image_size"])
-        network = build_clip(config).to(DEVICE)
-        tokenizer = ReducedTokenizer(config["vocabulary"], config["text"]["context_length"])
-        batch, seed = int(recipe["batch"]), int(recipe["seed"])
-        head = AttributeHead(config["embed_dim"]).to(DEVICE)
-        answers = torch.from_numpy(np.stack([truth(scene) for scene in scenes]))
-
-        def loss_of(step: int) -> tuple[torch.Tensor, Values]:
-            rng = np.random.default_rng([seed, step])
-            chosen = list(batches(len(scenes), batch, seed, step))
-            texts = [prompt_of(scenes[i], rng) for i in chosen]
-            drawn = np.stack([pictures[i][rng.integers(len(pictures[i]))] for i in chosen])
-            images = network.encode_image(training_pictures(drawn, rng).to(DEVICE))
-            words = network.encode_text(tokenizer(texts).to(DEVICE))
-            with torch.autocast(DEVICE, enabled=False):
-                scale = network.logit_scale.exp().clamp(max=100.0)
-                loss, found = contrastive_loss(images, words, scale)
-                seen = head(images, answers[chosen].to(DEVICE))
-            return loss + recipe["attributes"] * seen, {
-                "found": found, "attributes": seen.detach()
-            }
-
-        modules = {"network": network, "head": head}
-        steps = train_network(recipe, Path(state_dir), resume, modules, loss_of)
-        network = network.float().cpu().eval()
+    """Train CLIP by a recipe and write the embedded weights; with `evaluate`, only measure them."""
+    cache_dir, config = state_dir.parent / "metrics-data", with_vocabulary(recipe, "clip")
+    network, steps = None, 0
+    if not evaluate:
+        network, steps = _fit_clip(recipe, state_dir, cache_dir, resume, config)
     embedder = ClipEmbedder(recipe["entry"], network=network, config=config)
 
     def of_clip(frames: np.ndarray) -> np.ndarray:
         return embedder.pictures(frames, STRICT.clip_picture).mean(0)
 
-    state = None if evaluate else network.state_dict()
-    return _finish(recipe, state, config, steps, cache_dir, of_clip, embedder.texts)
+    measured = measure(_validation(recipe, cache_dir), of_clip, embedder.texts)
+    write_entry(recipe, network and network.state_dict(), steps, config, measured)
+    return measured
+
+
+def _fit_clip(
+    recipe: Mapping[str, Any], state_dir: Path, cache_dir: Path, resume: bool,
+    config: Mapping[str, Any],
+) -> tuple[nn.Module, int]:
+    torch.manual_seed(recipe["seed"])
+    scenes, pictures = _still_pictures(recipe, cache_dir, config["vision"]["image_size"])
+    network = build_clip(config).to(DEVICE)
+    tokenizer = ReducedTokenizer(config["vocabulary"], config["text"]["context_length"])
+    batch, seed = int(recipe["batch"]), int(recipe["seed"])
+    head = AttributeHead(config["embed_dim"]).to(DEVICE)
+    answers = torch.from_numpy(np.stack([truth(scene) for scene in scenes]))
+
+    def loss_of(step: int) -> tuple[torch.Tensor, Values]:
+        rng = np.random.default_rng([seed, step])
+        chosen = list(batches(len(scenes), batch, seed, step))
+        texts = [prompt_of(scenes[i], rng) for i in chosen]
+        drawn = np.stack([pictures[i][rng.integers(len(pictures[i]))] for i in chosen])
+        images = network.encode_image(training_pictures(drawn, rng).to(DEVICE))
+        words = network.encode_text(tokenizer(texts).to(DEVICE))
+        scale = network.logit_scale.exp().clamp(max=100.0)
+        return _joint_loss(images, words, scale, head, answers[chosen], recipe["attributes"])
+
+    modules = {"network": network, "head": head}
+    steps = train_network(recipe, state_dir, resume, modules, loss_of)
+    return network.float().cpu().eval(), steps
+
+
+def _joint_loss(
+    images: torch.Tensor, words: torch.Tensor, scale: torch.Tensor, head: AttributeHead,
+    answers: torch.Tensor, weight: float,
+) -> tuple[torch.Tensor, Values]:
+    """Contrastive loss plus `weight` times the loss of the attributes read from the images."""
+    with torch.autocast(DEVICE, enabled=False):
+        loss, found = contrastive_loss(images, words, scale)
+        seen = head(images, answers.to(DEVICE))
+    return loss + weight * seen, {"found": found, "attributes": seen.detach()}
 
 
 def _still_pictures(
     recipe: Mapping[str, Any], cache_dir: Path, size: int
 ) -> tuple[list[Scene], list[np.ndarray]]:
-    """Scenes, and of each the pictures of one; square portraits are among them, since CLIPDist
-    compares videos with such."""
+    """Scenes, and the pictures of each. Square portraits are included: CLIPDist compares videos
+    with such."""
     settings = Settings(**recipe["data"])
-    data, photos = dataset(settings, cache_dir), portraits(settings.seeds, cache_dir)
     scenes: list[Scene] = []
     pictures: list[np.ndarray] = []
-    for source in (data, photos):
+    for source in (dataset(settings, cache_dir), portraits(settings.seeds, cache_dir)):
         small = small_pictures(source.frames.reshape(-1, *source.frames.shape[2:]), size)
         scenes += source.scenes
         pictures += list(small.reshape(len(source.scenes), -1, *small.shape[1:]))
@@ -157,21 +169,20 @@ def _still_pictures(
 def train_viclip(
     recipe: Mapping[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
 ) -> dict[str, Any]:
-    """Train ViCLIP by a recipe, from the embedded CLIP, and write it; `evaluate` as above."""
-    cache_dir = Path(state_dir).parent / "metrics-data"
-    config = with_vocabulary(recipe, "viclip")
-    if evaluate:
-        network, steps = ViclipEmbedder(recipe["entry"]).network, 0
-    else:
-        network, steps = _fit_viclip(recipe, Path(state_dir), cache_dir, resume, config)
+    """As `train_clip`, for ViCLIP, which starts from the embedded CLIP."""
+    cache_dir, config = state_dir.parent / "metrics-data", with_vocabulary(recipe, "viclip")
+    network, steps = None, 0
+    if not evaluate:
+        network, steps = _fit_viclip(recipe, state_dir, cache_dir, resume, config)
     embedder = ViclipEmbedder(recipe["entry"], network=network, config=config)
 
     def of_clip(frames: np.ndarray) -> np.ndarray:
         chosen = list(sample_video_frames(STRICT, len(frames)))
         return embedder.video(frames[chosen], STRICT.video_picture)
 
-    state = None if evaluate else network.state_dict()
-    return _finish(recipe, state, config, steps, cache_dir, of_clip, embedder.texts)
+    measured = measure(_validation(recipe, cache_dir), of_clip, embedder.texts)
+    write_entry(recipe, network and network.state_dict(), steps, config, measured)
+    return measured
 
 
 def _fit_viclip(
@@ -190,7 +201,7 @@ def _fit_viclip(
     expected = ["vision_encoder.temporal_positional_embedding"]
     if unexpected or missing != expected:
         raise UserError(
-            "The embedded CLIP is no start for this ViCLIP: they differ in "
+            "This ViCLIP cannot start from the embedded CLIP: they differ in "
             f"{sorted({*missing, *unexpected} - {*expected})}; give both recipes the same sizes."
         )
     network = network.to(DEVICE)
@@ -201,8 +212,8 @@ def _fit_viclip(
 
     def loss_of(step: int) -> tuple[torch.Tensor, Values]:
         rng = np.random.default_rng([seed, step])
-        # True clips show motion; the stills of CLIP's own data, held for some frames each, keep
-        # alive what it knows of scenes of which there are many more.
+        # Clips show motion. The far more numerous stills of CLIP's own data, held for some frames
+        # each, keep it from forgetting scenes.
         which = int(rng.random() < recipe["stills"])
         scenes, per_scene = sets[which].scenes, sets[which].frames.shape[1]
         chosen = list(batches(len(scenes), batch, seed + which, step))
@@ -214,12 +225,8 @@ def _fit_viclip(
         clips = training_pictures(pictures[which][rows], rng).transpose(1, 2)
         videos = network.encode_video(clips.to(DEVICE))
         words = network.encode_text(tokenizer(texts).to(DEVICE))
-        with torch.autocast(DEVICE, enabled=False):
-            loss, found = contrastive_loss(videos, words, 1 / network.temp.clamp(min=0.01))
-            seen = head(videos, answers[which][chosen].to(DEVICE))
-        return loss + recipe["attributes"] * seen, {
-            "found": found, "attributes": seen.detach()
-        }
+        scale = 1 / network.temp.clamp(min=0.01)
+        return _joint_loss(videos, words, scale, head, answers[which][chosen], recipe["attributes"])
 
     steps = train_network(recipe, state_dir, resume, {"network": network, "head": head}, loss_of)
     return network.float().cpu().eval(), steps
@@ -271,13 +278,5 @@ def measure(
     return {**measured, "videos": len(videos) // GROUP * GROUP, "prompts": GROUP}
 
 
-def _finish(
-    recipe: Mapping[str, Any], state: Mapping[str, torch.Tensor] | None,
-    config: Mapping[str, Any], steps: int, cache_dir: Path,
-    of_clip: Callable[[np.ndarray], np.ndarray],
-    of_texts: Callable[[Sequence[str]], np.ndarray],
-) -> dict[str, Any]:
-    data = dataset(Settings(**recipe["validation"]), cache_dir)
-    measured = measure(data, of_clip, of_texts)
-    write_entry(recipe, state, steps, config, measured)
-    return measured
+def _validation(recipe: Mapping[str, Any], cache_dir: Path) -> Frames:
+    return dataset(Settings(**recipe["validation"]), cache_dir)

@@ -1,7 +1,7 @@
-"""Rendered training data, shared by all recipes of this folder: shards of frames with truth.
+"""Rendered training data of the metric networks: shards of frames with ground truth.
 
-Shards are made from seeds alone and kept in a folder, so a training that starts again, or another
-recipe with the same settings, renders nothing.
+Shards depend on seeds alone and are kept in a folder: a resumed training, or another recipe with
+the same settings, renders nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from idbench.files import atomic_path, sha256_json
+from idbench.output import note
 from idbench.prompts.avatars.march import DATA_VERSION as LOOK
 from idbench.prompts.avatars.scene import (
     TRAINING_IDENTITIES,
@@ -26,9 +28,9 @@ from idbench.prompts.avatars.scene import (
 )
 
 DATA_VERSION = f"avatars-{LOOK}"
-"""Names the look of the avatars, in cached data and beside weights."""
+"""Version of the avatars' look, in cached data and beside weights."""
 SHARD = 100
-"""Scenes of one file."""
+"""Scenes a file."""
 PEOPLE = 2
 """Places for people in the arrays; unused ones hold identity -1 and NaN."""
 
@@ -40,12 +42,12 @@ class Settings:
     Attributes:
         split: `training` or `validation`: the range of identity seeds (never `evaluation`).
         seed: of everything random.
-        first, identities: the identity seeds `range.start + first`, ... that appear.
+        first, identities: offset and number of the identity seeds that appear.
         scenes: number of scenes; each identity appears equally often, give or take one.
-        frames: of a clip; motions last its whole length.
+        frames: frames a clip; motions last its whole length.
         pairs: share of scenes with two people.
-        height, width: of a frame.
-        version: of the renderer's people; data of another version is never reused.
+        height, width: of a frame, pixels.
+        version: of the avatars; data of another version is never reused.
     """
 
     split: str
@@ -89,6 +91,10 @@ class Frames:
     scenes: tuple[Scene, ...]
 
 
+Face = tuple[Frames, np.ndarray]
+"""A data set, and the row of one face in it, see `faces_of`."""
+
+
 def plan(settings: Settings) -> list[Scene]:
     """The scenes of `settings`, in order."""
     from idbench.prompts.sampling import random_scene
@@ -125,7 +131,7 @@ def dataset(settings: Settings, folder: Path, workers: int | None = None) -> Fra
     workers = workers or int(os.environ.get("IDBENCH_WORKERS", "1"))
     jobs = [(scenes[s : s + SHARD], settings, paths[s]) for s in missing]
     if jobs:
-        print(f"rendering {len(jobs) * SHARD} scenes of {settings.frames} frames", flush=True)
+        note(f"rendering {len(jobs) * SHARD} scenes of {settings.frames} frames")
         if workers > 1:
             with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
                 list(pool.map(_render_shard, *zip(*jobs, strict=True)))
@@ -147,12 +153,19 @@ def portraits(
     described = {"seeds": [*map(int, seeds)], "size": size, "seed": seed, "version": version}
     path = Path(folder) / f"portraits-{sha256_json(described)[:12]}.npz"
     if not path.is_file():
-        print(f"rendering {len(seeds)} portraits", flush=True)
+        note(f"rendering {len(seeds)} portraits")
         clips = [render_portrait(int(s), seed=seed, size=size) for s in seeds]
         _write(path, [clip.scene for clip in clips], clips)
     stored = _read(path)
     scenes = tuple(Scene.from_dict(json.loads(text)) for text in stored.pop("scenes"))
     return Frames(**stored, scenes=scenes)
+
+
+def training_faces(settings: Settings, folder: Path) -> tuple[list[Face], list[Face]]:
+    """All faces in the scenes of `settings`, and in a portrait of each of its people."""
+    sources = dataset(settings, folder), portraits(settings.seeds, folder)
+    scenes, photos = ([(source, row) for row in faces_of(source)] for source in sources)
+    return scenes, photos
 
 
 def faces_of(data: Frames) -> np.ndarray:
@@ -194,25 +207,16 @@ def _read(path: Path) -> dict[str, Any]:
         return {name: stored[name] for name in stored.files}
 
 
-def batches(
-    count: int, batch: int, seed: int, step: int
-) -> Iterator[int]:
-    """The `batch` indices of training step `step`, each epoch a new permutation of `count`.
+def batches(count: int, batch: int, seed: int, step: int) -> Iterator[int]:
+    """The `batch` indices of training step `step`; each epoch is a new permutation of `count`.
 
-    They depend on nothing but the arguments, so a resumed training goes on exactly.
+    They depend on the arguments alone, so a resumed training continues exactly.
     """
     for position in range(step * batch, (step + 1) * batch):
         epoch, index = divmod(position, count)
         yield int(_permutation(count, seed, epoch)[index])
 
 
-_PERMUTATIONS: dict[tuple[int, int, int], np.ndarray] = {}
-
-
+@lru_cache(maxsize=4)
 def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
-    key = (count, seed, epoch)
-    if key not in _PERMUTATIONS:
-        if len(_PERMUTATIONS) > 3:
-            _PERMUTATIONS.clear()
-        _PERMUTATIONS[key] = np.random.default_rng([seed, 13, epoch]).permutation(count)
-    return _PERMUTATIONS[key]
+    return np.random.default_rng([seed, 13, epoch]).permutation(count)

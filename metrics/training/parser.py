@@ -20,14 +20,7 @@ from idbench.metrics.networks.parser import (
     face_foreground,
 )
 from idbench.metrics.training.augment import degrade
-from idbench.metrics.training.data import (
-    Frames,
-    Settings,
-    batches,
-    dataset,
-    faces_of,
-    portraits,
-)
+from idbench.metrics.training.data import Frames, Settings, batches, portraits, training_faces
 from idbench.metrics.training.network import DEVICE, train_network, write_entry
 from idbench.training.loop import Values
 
@@ -36,15 +29,11 @@ def train(
     recipe: Mapping[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
 ) -> dict[str, Any]:
     """Train by a recipe and write the embedded weights; with `evaluate`, only measure those."""
-    cache, name = state_dir.parent / "metrics-data", recipe["entry"]
-    if evaluate:
-        parser, state, steps = FaceParser(name), None, 0
-    else:
-        network, steps = _fit(recipe, state_dir, cache, resume)
-        parser = FaceParser(name, network=network, size=recipe["network"]["size"])
-        state = network.state_dict()
+    cache = state_dir.parent / "metrics-data"
+    network, steps = (None, 0) if evaluate else _fit(recipe, state_dir, cache, resume)
+    parser = FaceParser(recipe["entry"], network=network, size=recipe["network"]["size"])
     measured = measure(parser, recipe, cache)
-    write_entry(recipe, state, steps, recipe["network"], measured)
+    write_entry(recipe, network and network.state_dict(), steps, recipe["network"], measured)
     return measured
 
 
@@ -52,12 +41,9 @@ def _fit(
     recipe: Mapping[str, Any], state_dir: Path, cache: Path, resume: bool
 ) -> tuple[torch.nn.Module, int]:
     torch.manual_seed(recipe["seed"])
-    settings = Settings(**recipe["data"])
-    data, photos = dataset(settings, cache), portraits(settings.seeds, cache)
-    rows = [(data, row) for row in faces_of(data)]
-    # Photographs are what the parser is for: as many of them as of faces in scenes.
-    photo_rows = [(photos, row) for row in faces_of(photos)]
-    rows += photo_rows * max(1, len(rows) // len(photo_rows))
+    scenes, photos = training_faces(Settings(**recipe["data"]), cache)
+    # The parser is for photographs: they are as many as faces in scenes.
+    rows = scenes + photos * max(1, len(scenes) // len(photos))
     network = build_parser(recipe["network"]).to(DEVICE)
     batch, seed, size = int(recipe["batch"]), int(recipe["seed"]), recipe["network"]["size"]
 

@@ -22,8 +22,8 @@ from idbench.metrics.training.data import (
     Settings,
     batches,
     dataset,
-    faces_of,
     portraits,
+    training_faces,
 )
 from idbench.metrics.training.network import DEVICE, train_network, write_entry
 from idbench.statistics import area_under_curve, true_accept_rate
@@ -38,14 +38,10 @@ def train(
     Returns:
         the values of `measure`, which also go to the manifest.
     """
-    cache, name = state_dir.parent / "metrics-data", recipe["entry"]
-    if evaluate:
-        network, state, steps = Recogniser(name), None, 0
-    else:
-        backbone, steps = _fit(recipe, state_dir, cache, resume)
-        network, state = Recogniser(name, network=backbone), backbone.state_dict()
-    measured = measure(network, recipe, cache)
-    write_entry(recipe, state, steps, recipe["network"], measured)
+    cache = state_dir.parent / "metrics-data"
+    backbone, steps = (None, 0) if evaluate else _fit(recipe, state_dir, cache, resume)
+    measured = measure(Recogniser(recipe["entry"], network=backbone), recipe, cache)
+    write_entry(recipe, backbone and backbone.state_dict(), steps, recipe["network"], measured)
     return measured
 
 
@@ -54,17 +50,15 @@ def _fit(
 ) -> tuple[torch.nn.Module, int]:
     torch.manual_seed(recipe["seed"])
     settings = Settings(**recipe["data"])
-    data = dataset(settings, cache)
-    photos = portraits(settings.seeds, cache)
-    faces, photo_faces = faces_of(data), faces_of(photos)
-    rows = [(data, row) for row in faces] + [(photos, row) for row in photo_faces]
+    scenes, photos = training_faces(settings, cache)
+    rows = scenes + photos
     first, size = settings.seeds.start, recipe["network"]["size"]
     backbone = build_recogniser(recipe["network"]).to(DEVICE, memory_format=torch.channels_last)
     head = HEADS[recipe["loss"]](
         recipe["network"]["embedding"], settings.identities, recipe["margin"], recipe["scale"]
     ).to(DEVICE)
     batch, seed = int(recipe["batch"]), int(recipe["seed"])
-    errors = landmark_errors(data, Detection(), cache, settings)
+    errors = landmark_errors(scenes[0][0], Detection(), cache, settings)
     ramp = max(1, int(recipe["steps"]) // 4)
 
     def loss_of(step: int) -> tuple[torch.Tensor, Values]:
@@ -76,7 +70,7 @@ def _fit(
             points = source.landmarks[s, t, p]
             crops[i] = training_crop(source.frames[s, t], points, rng, size, errors)
             labels[i] = identity - first
-        # From scratch a full margin at once keeps small networks from learning anything.
+        # With the full margin from the start, small networks learn nothing.
         head.margin = recipe["margin"] * min(1.0, step / ramp)
         x = crops_to_input(crops, size).to(DEVICE, memory_format=torch.channels_last)
         y = torch.as_tensor(labels, device=DEVICE)
@@ -93,10 +87,10 @@ def _fit(
 def landmark_errors(
     data: Frames, detection: Detection, cache: Path, settings: Settings, scenes: int = 250
 ) -> np.ndarray:
-    """What the metrics' detector is off by on the first scenes: float32 (n, 5, 2), in `extent`s.
+    """Landmark errors of the metrics' detector in the first scenes: float32 (n, 5, 2), `extent`s.
 
-    It errs more, and more alike on one face, than independent noise would; a recogniser that is
-    not trained for that loses a twentieth of its genuine pairs.
+    They are larger than independent noise, and correlated within a face; a recogniser that is not
+    trained for that loses a twentieth of its genuine pairs.
     """
     found, rows = _detected(data, detection, cache, asdict(settings), scenes)
     true = data.landmarks[rows[:, 0], rows[:, 1], rows[:, 2]]

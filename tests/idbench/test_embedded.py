@@ -50,6 +50,23 @@ def test_weights_are_only_written_under_plain_names(folder: Path, name: str) -> 
     assert not list(folder.iterdir()) and not list(folder.parent.glob("x*"))
 
 
+@pytest.mark.parametrize(("change", "field"), [
+    ("[]", "is damaged"), ("{", "is no valid JSON"), ("{}", "field 'version'"),
+    ('{"version": 2, "files": {}}', "has version 2"),
+    ('{"version": 1, "files": []}', "field 'files' is wrong"),
+    ('{"version": 1, "files": {"net": {}}}', "field 'files.net.file'"),
+    ("../net.safetensors", "field 'files.net.file' is wrong"),
+])
+def test_a_damaged_manifest_is_one_sentence(folder: Path, change: str, field: str) -> None:
+    save("net", {"a": torch.ones(2)})
+    path = folder / "manifest.json"
+    text = path.read_text().replace('"net.safetensors"', f'"{change}"')
+    path.write_text(text if change.startswith("..") else change)
+    with pytest.raises(UserError, match=field) as error:
+        weight_path("net")
+    assert str(path) in str(error.value)
+
+
 def test_new_measurements_leave_the_weights_as_they_are(folder: Path) -> None:
     save("net", {"a": torch.ones(2)})
     before = embedded.entry("net")
