@@ -3,7 +3,7 @@
 Each reference is one latent frame. `M` of them follow the `N` latent frames of the video in
 the sequence; only the network's own 3D self-attention mixes them. Reference `i` sits at the
 temporal position `N + i` of the rotary embedding and on the same (height, width) grid as the
-video; what the network puts out at reference positions is dropped. Source: arXiv 2503.14151,
+video. The network's outputs at reference positions are dropped. Source: arXiv 2503.14151,
 section 3; the released CogVideoX form holds at most three references.
 """
 
@@ -20,7 +20,7 @@ MAXIMUM_REFERENCES = 3
 
 
 @lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what sampling has cached, training has to be able to use
+@torch.inference_mode(False)  # training uses what sampling has cached
 def _rotary(
     head_dim: int,
     positions: tuple[int, ...],

@@ -234,7 +234,7 @@ def _filled(family: Kind, config: Mapping[str, Any], state: State, what: str) ->
 
 
 def _save(content: Any, path: Path) -> None:
-    # Through Python's own file, so that a full disk is an OSError with its number.
+    # Through Python's own file, so that a full disk is an OSError with its errno.
     with open(path, "wb") as stream:
         torch.save(content, stream)
 
@@ -250,7 +250,7 @@ def _family_of(checkpoint: Checkpoint) -> Kind:
     raise UserError(
         f"{checkpoint.path} is no checkpoint of Concat-ID: it holds {listed(checkpoint.state)}, "
         f"where SAT's names begin with {convert_sat.PREFIX} and Wan's with blocks.0.self_attn; "
-        "take a released Concat-ID checkpoint."
+        "use a released Concat-ID checkpoint."
     )
 
 
@@ -261,7 +261,7 @@ def _family_of_class(name: str, what: str) -> Kind:
     if name in (wan, "WanTransformer3DModel"):
         return Wan
     raise UserError(
-        f"{what} is a {name}, on which Concat-ID is not built; take {cogvideox} or {wan}."
+        f"{what} is a {name}, which Concat-ID is not built on; use {cogvideox} or {wan}."
     )
 
 

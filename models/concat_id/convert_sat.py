@@ -1,8 +1,8 @@
-"""Names and shapes of Concat-ID on CogVideoX-5B in SAT's layout, and those of diffusers.
+"""Concat-ID on CogVideoX-5B in SAT's layout: its tensors' names and shapes in diffusers' layout.
 
-Two tensors change more than their name: SAT keeps query, key and value in one matrix, and one
-matrix of twelve parts for the modulation of a layer, where diffusers has one for attention
-(parts 0-2 of the video, 6-8 of the text) and one for the feed-forward (3-5 and 9-11).
+Two tensors change more than their name. SAT has query, key and value in one matrix, and a layer's
+modulation in one matrix of twelve parts, which diffusers divides into attention (parts 0-2 for the
+video, 6-8 for the text) and feed-forward (3-5 and 9-11).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from idbench.checkpoints import listed
-from idbench.errors import UserError
+from idbench.errors import UserError, explained
 from idbench.models.concat_id.families import CogVideoX
 from idbench.models.concat_id.layouts import (
     Rule,
@@ -59,13 +59,13 @@ UNUSED = {
     "mixins.pos_embed.freqs_sin": "a table that is computed, not learned",
     "mixins.pos_embed.freqs_cos": "a table that is computed, not learned",
 }
-"""Tensors that are in some checkpoints and that no network reads: kept aside for the way back."""
+"""Tensors in some checkpoints that no network reads: kept aside for converting back."""
 PARTS = {
     "first_stage_model.": "the autoencoder is CogVideoX's own: give its folder with --base",
     "conditioner.": "the text encoder is CogVideoX's own: give its folder with --base",
     "denoiser.": "the noise schedule is in the scheduler's settings",
 }
-"""Beginnings of names that belong to other networks than the transformer, and why refused."""
+"""Prefixes of tensors of other networks than the transformer, and why they are refused."""
 _OTHERS = {"lora": "a LoRA adapter", "mixins.pos_embed.pos_embedding": "CogVideoX-2B"}
 
 
@@ -85,7 +85,7 @@ def _qkv_split(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 
 def rules(layers: int) -> list[Rule]:
-    """Every tensor of a checkpoint with so many layers; SAT's names without `PREFIX`."""
+    """Rules for every tensor of a checkpoint with this many layers, named without `PREFIX`."""
     made = []
     for theirs, ours in _WHOLE.items():
         made += same_pair(theirs, ours)
@@ -107,18 +107,18 @@ def rules(layers: int) -> list[Rule]:
 
 
 def is_released(names: State) -> bool:
-    """Whether these are names of a checkpoint in SAT's layout."""
+    """Whether a checkpoint with these names is in SAT's layout."""
     return any(name.startswith(PREFIX) for name in names)
 
 
 def sort(
     state: State, what: str = "the checkpoint"
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, str]]:
-    """What is of the network, what is unused and kept aside, and what is refused.
+    """Divide a checkpoint into the network, what is unused and kept aside, and what is refused.
 
     Returns:
-        (network, aside, refused): tensors by SAT's name without `PREFIX`, twice, and reasons by
-        full name.
+        (network, aside, refused): tensors by SAT's name without `PREFIX`, the same, and reasons
+        by full name.
 
     Raises:
         UserError: a checkpoint of another base.
@@ -132,12 +132,12 @@ def sort(
             refused[name] = PARTS[part]
         elif not name.startswith(PREFIX):
             raise UserError(
-                f"{what} holds {listed([name])} that is of no part of Concat-ID; nothing was "
-                "converted."
+                f"{what} holds {listed([name])} that belongs to no part of Concat-ID; nothing "
+                "was converted."
             )
         elif other is not None:
             raise UserError(
-                f"{what} is of {other} ({name}), not of Concat-ID on CogVideoX-5B; take "
+                f"{what} is of {other} ({name}), not of Concat-ID on CogVideoX-5B; use "
                 "mp_rank_00_model_states.pt of Concat-ID."
             )
         elif short in UNUSED:
@@ -151,7 +151,7 @@ def from_released(network: State, what: str = "the checkpoint") -> dict[str, tor
     """The network's tensors in SAT's names (without `PREFIX`), in diffusers' names.
 
     Raises:
-        UserError: tensors missing or not known.
+        UserError: tensors are missing or unknown.
     """
     return to_ours(network, rules(layer_count(network, "transformer.layers.")), what)
 
@@ -168,17 +168,13 @@ def config_of(network: State, what: str = "the checkpoint") -> dict[str, Any]:
     Raises:
         UserError: shapes of another base.
     """
-    try:
+    wrong = f"{what} lacks a tensor of CogVideoX, or one has another shape"
+    with explained(wrong, "it is of another base or damaged: fetch it again"):
         width, channels, *patch = network["mixins.patch_embed.proj.weight"].shape
         rows = network["mixins.final_layer.linear.weight"].shape[0]
         head = network["mixins.adaln_layer.query_layernorm_list.0.weight"].shape[0]
         time_width = network["time_embed.0.weight"].shape[0]
         text_width = network["mixins.patch_embed.text_proj.weight"].shape[1]
-    except (KeyError, ValueError, IndexError) as error:
-        raise UserError(
-            f"{what} lacks or bends the tensor {error} of CogVideoX: it is of another base or "
-            "damaged; fetch it again."
-        ) from error
     if patch != [2, 2] or rows != 4 * channels or not head or width % head:
         raise UserError(
             f"{what} is of another base: patches of {tuple(patch)}, {channels} channels in and "

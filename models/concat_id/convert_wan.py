@@ -1,6 +1,6 @@
-"""Names of the released Concat-ID-Wan checkpoints, and those of idbench's network.
+"""The released Concat-ID-Wan checkpoints: their tensors' names in idbench's network.
 
-Theirs are the names of the original Wan code; the AdaLN form adds `time_projection_ref` and a
+The release has the names of the original Wan code; the AdaLN form adds `time_projection_ref` and a
 `modulation_ref` in each block. Every tensor keeps its shape.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from idbench.errors import UserError
+from idbench.errors import UserError, explained
 from idbench.models.concat_id.layouts import (
     Rule,
     State,
@@ -22,7 +22,7 @@ from idbench.models.concat_id.layouts import (
 )
 
 HEAD_DIM = 128
-"""Channels of a head in every published Wan; no tensor's shape tells it."""
+"""Channels of a head in every published Wan; they cannot be read from a tensor's shape."""
 COMPUTED = {
     "attention_head_dim": HEAD_DIM, "eps": 1e-6, "qk_norm": "rms_norm_across_heads",
     "reference_ffn_quirk": True,
@@ -44,7 +44,7 @@ _BLOCK = {
         for theirs, ours in (("self_attn", "attn1"), ("cross_attn", "attn2"))
         for t, o in (("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("o", "to_out.0"))
     },
-    # They number the norms by when they were written, diffusers by when they are used.
+    # Wan numbers its norms in the order of its code, diffusers in the order of their use.
     "norm3": "norm2",
     "ffn.0": "ffn.net.0.proj",
     "ffn.2": "ffn.net.2",
@@ -64,7 +64,7 @@ _OTHERS = {
 
 
 def rules(layers: int, adaln: bool) -> list[Rule]:
-    """Every tensor of a checkpoint with so many blocks."""
+    """Rules for every tensor of a checkpoint with this many blocks."""
     made = [same("head.modulation", "scale_shift_table")]
     for theirs, ours in _WHOLE.items():
         made += same_pair(theirs, ours)
@@ -81,7 +81,7 @@ def rules(layers: int, adaln: bool) -> list[Rule]:
 
 
 def is_released(names: State) -> bool:
-    """Whether these are names of a checkpoint in the original Wan layout."""
+    """Whether a checkpoint with these names is in the original Wan layout."""
     return any(name.startswith("blocks.0.self_attn.") for name in names)
 
 
@@ -89,14 +89,14 @@ def from_released(state: State, what: str = "the checkpoint") -> dict[str, torch
     """A released state dict, plain or AdaLN, in our names.
 
     Raises:
-        UserError: tensors missing, or not of a Concat-ID-Wan.
+        UserError: tensors are missing, or belong to no Concat-ID-Wan.
     """
     for name in state:
         for part, base in _OTHERS.items():
             if part in name:
                 raise UserError(
                     f"{what} is of {base} ({name}), not of text-to-video Wan2.1 with Concat-ID; "
-                    "take first_stage.pt or second_stage_adaln.pt of Concat-ID-Wan."
+                    "use first_stage.pt or second_stage_adaln.pt of Concat-ID-Wan."
                 )
     return to_ours(state, rules(layer_count(state, "blocks."), _has_adaln(state)), what)
 
@@ -113,17 +113,13 @@ def config_of(state: State, what: str = "the checkpoint") -> dict[str, Any]:
     Raises:
         UserError: shapes that no text-to-video Wan2.1 has.
     """
-    try:
+    wrong = f"{what} lacks a tensor of Wan2.1, or one has another shape"
+    with explained(wrong, "it is of another base or damaged: fetch it again"):
         width, channels, *patch = state["patch_embedding.weight"].shape
         rows = state["head.head.weight"].shape[0]
         ffn_dim = state["blocks.0.ffn.0.weight"].shape[0]
         text_dim = state["text_embedding.0.weight"].shape[1]
         freq_dim = state["time_embedding.0.weight"].shape[1]
-    except (KeyError, ValueError, IndexError) as error:
-        raise UserError(
-            f"{what} lacks or bends the tensor {error} of Wan2.1: it is of another base or "
-            "damaged; fetch it again."
-        ) from error
     if patch != [1, 2, 2] or width % HEAD_DIM or rows != 4 * channels:
         raise UserError(
             f"{what} is of another base: patches of {tuple(patch)}, width {width}, {channels} "

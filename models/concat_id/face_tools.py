@@ -1,6 +1,6 @@
-"""How a face reference is prepared: who finds the face, how it is cropped, who finds the head.
+"""The tools that prepare a face reference: detector, alignment and face parser.
 
-Three choices behind one interface, `FaceTools.prepare`:
+`FaceTools.prepare` combines three choices:
 
     faces      embedded (MTCNN), or insightface:FOLDER (SCRFD of a pack such as antelopev2)
     alignment  upright: a window around the head, which our pairs and embedded networks use;
@@ -49,7 +49,7 @@ class FaceTools:
         locate_all: finds the faces.
         foreground: finds the head in a crop; None leaves the background.
         alignment: `upright` or `arcface`.
-        hashes: sha256 of the user's own weight files by name; nothing for embedded ones.
+        hashes: sha256 of the user's own weight files by name; empty for the embedded ones.
     """
 
     locate_all: Locate
@@ -60,7 +60,7 @@ class FaceTools:
     def prepare(self, image: np.ndarray, height: int, width: int) -> Prepared:
         """A photograph, uint8 RGB, as a reference for a video of (height, width).
 
-        Of several faces it is the largest, as in the release; then `problem` says so.
+        Of several faces the largest is used, as in the release, and `problem` says so.
         """
         found = self.locate_all(image)
         largest = found[0] if len(found) else None
@@ -80,11 +80,11 @@ def load_tools(
     faces: str = "embedded", parser: str = "embedded", alignment: str | None = None,
     device: str = "cpu",
 ) -> FaceTools:
-    """The tools of these names; without `alignment` an insightface pack aligns as the release.
+    """The tools of these names; by default, an insightface pack aligns as the release does.
 
     Raises:
-        UserError: unknown names, weights that are missing, damaged or of another network, or a
-            device that is not here.
+        UserError: unknown names, missing or damaged weights, those of another network, or an
+            unusable device.
     """
     check_device(device)
     locate, hashes = _load_locator(faces, device)
@@ -93,7 +93,7 @@ def load_tools(
 
 
 def alignment_of(faces: str, alignment: str | None) -> str:
-    """The alignment that is asked for, or the usual one with these faces.
+    """The given alignment, or the default of this detector.
 
     Raises:
         UserError: unknown alignment.
@@ -109,7 +109,7 @@ def load_foreground(source: str, device: str = "cpu") -> tuple[Foreground | None
     """What finds the head in a face crop, and the sha256 of its files; None for `none`.
 
     Raises:
-        UserError: no such parser, damaged, or with other classes.
+        UserError: missing, damaged, or with other classes.
     """
     if source == "none":
         return None, {}
@@ -152,7 +152,7 @@ def _check_parser(network: Any, missing: Iterable[str], folder: Path) -> None:
     first = str(network.config.id2label[0])
     if first.lower() not in ("background", "label_0"):
         raise UserError(
-            f"The SegFormer {folder} is no face parser: its first class is {first!r}, not the "
+            f"The SegFormer {folder} is not a face parser: its first class is {first!r}, not the "
             "background; use one such as jonathandinu/face-parsing."
         )
     # The batch counters are only used in training.

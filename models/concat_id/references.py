@@ -1,4 +1,4 @@
-"""Reference images as the paper prepares them: face, crop, background removed, fitted, padded.
+"""Reference images prepared as in the paper: face crop, background removed, fitted and padded.
 
 The steps: the largest face, an upright crop around it, everything but the head set to black
 (only where the head fills at least 40 % of the crop), resized to fit the video's size, padded
@@ -34,8 +34,8 @@ class Prepared:
 
     Attributes:
         image: uint8 RGB (height, width, 3) of the video's size.
-        problem: what to know of it: why the paper's preparation was not followed to the end, or
-            that a face was chosen of several. None: nothing.
+        problem: why the paper's preparation was not followed to the end, or that there were
+            several faces; else None.
     """
 
     image: np.ndarray
@@ -90,7 +90,7 @@ def crop_mask(
 
 
 def remove_background(crop: np.ndarray, foreground: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Black outside the head, if the head fills at least 40 % of the crop.
+    """Set everything outside the head to black, if the head fills at least 40 % of the crop.
 
     Returns:
         The crop and whether the background was removed.
@@ -101,7 +101,7 @@ def remove_background(crop: np.ndarray, foreground: np.ndarray) -> tuple[np.ndar
 
 
 def fit_and_pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize to fit into (height, width) with the aspect kept, black on both sides."""
+    """Resize to fit into (height, width), keeping the aspect ratio, and pad with black."""
     zoom = min(height / image.shape[0], width / image.shape[1])
     new = (max(1, round(image.shape[0] * zoom)), max(1, round(image.shape[1] * zoom)))
     if new != image.shape[:2]:

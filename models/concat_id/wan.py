@@ -3,7 +3,7 @@
 Each reference is one latent frame after the `N` of the video. Reference `i` has the temporal
 position `N + i`, the video's rows, and columns shifted to the right of the video's (`w` to
 `2w - 1`). Its tokens take part in self-attention alone: text cross-attention passes them by,
-and what the network puts out at their positions is dropped. The plain form adds no parameter.
+and the network's outputs at their positions are dropped. The plain form adds no parameter.
 
 The AdaLN form gives the references their own modulation: one more time projection, and one
 more table in each block (14.16 M and 0.28 M parameters for Wan2.1-T2V-1.3B).
