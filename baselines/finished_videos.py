@@ -9,6 +9,7 @@ from typing import Any
 from idbench.errors import UserError
 from idbench.files import sha256_file, sha256_json
 from idbench.types import Sample
+from idbench.video import check_readable
 
 
 class FinishedVideos:
@@ -44,10 +45,11 @@ class FinishedVideos:
         """The video file of each sample.
 
         Raises:
-            UserError: a sample has none.
+            UserError: a sample has none, or one that is not a readable video.
         """
         for sample in samples:
             video = self.videos.get(sample.suite_id)
             if video is None or not video.is_file():
                 raise UserError(f"there is no video {video}" if video else "there is no video")
+            check_readable(video)
             yield video

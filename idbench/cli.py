@@ -177,14 +177,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            _say("Error: The disk is full; free some space and run the same command again.")
+        if isinstance(error, OSError):
+            _say(f"Error: {_of_the_system(error)}")
             sys.exit(2)
         # Not Python's 1: the gate's 1 means that a model regressed.
         traceback.print_exc()
         _say("This is a bug in idbench or in a package it calls, not an error in your input.")
         sys.exit(FAULT)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the operating system refused, as a sentence."""
+    if error.errno == errno.ENOSPC:
+        return "The disk is full; free some space and run the same command again."
+    name = str(error.filename or "A file")
+    shown = name if len(name) <= 200 else f"{name[:200]}..."
+    return f"{shown} cannot be used ({error.strerror or error}); check the path and the disk."
 
 
 def _say(text: str) -> None:

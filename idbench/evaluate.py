@@ -28,7 +28,8 @@ from idbench.types import Model, Sample
 def evaluate(
     suite: str | Path | Suite | Listed, model: str | Model, metrics: Sequence[str] = (),
     protocol: str = DEFAULT_PROTOCOL, out: str | Path | None = None, *, split: str = "single",
-    limit: int | None = None, seed: int = 0, settings: Mapping[str, Any] | None = None,
+    limit: int | None = None, seed: int | Sequence[int] = 0,
+    settings: Mapping[str, Any] | None = None,
     weights: Sequence[str] = (), engine: str = "local", batch: int | None = None,
     retry_failed: bool = False, force: bool = False, scored: bool = True, rescore: bool = False,
     progress: Progress | None = None, command: Sequence[str] = (),
@@ -45,6 +46,7 @@ def evaluate(
         protocol: how the videos are scored.
         out: the run folder; by default one under runs/ named after what is run.
         limit: only the first samples of the split.
+        seed: one seed, or several: each sample is then generated once with each.
         settings: of a model given by name, such as {"steps": 20}.
         weights: NETWORK=SOURCE for each network of the metrics that is not the embedded one.
         engine, batch: where and how many at a time; neither changes a video.
@@ -65,10 +67,12 @@ def evaluate(
     loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
     with timings.phase("load"):
         made = make_model(model, settings) if isinstance(model, str) else model
+    seeds = [seed] if isinstance(seed, int) else list(seed)
     identity = Identity(
-        kind=getattr(made, "kind", "generate"), suite=loaded.title, split=split, seed=seed,
-        model=ModelName.of(made))
-    samples = _with_ids(loaded.samples(split, limit, seed), made, identity.model)
+        kind=getattr(made, "kind", "generate"), suite=loaded.title, split=split, seed=seeds[0],
+        seeds=seeds if len(seeds) > 1 else [], model=ModelName.of(made))
+    asked = [sample for s in seeds for sample in loaded.samples(split, limit, s)]
+    samples = _with_ids(asked, made, identity.model)
     folder = Path(out) if out else Path("runs") / identity.folder_name
 
     with runs.begin(folder, identity, samples, command, timings, force) as run:
@@ -114,16 +118,16 @@ def score(
     Raises:
         UserError: what the caller can fix, in one sentence.
     """
-    paths, people = paths_of(videos), paths_of(references)
+    paths, people, progress = paths_of(videos), paths_of(references), progress or Progress()
     table = Path(manifest) if manifest else None
     if len(paths) == 1 and (paths[0] / "run.json").is_file() and not (people or table or suite):
         scoring = Scoring.of(protocol, metrics, weights)
         with runs.reopen(paths[0]) as run:
-            steps.score(run, run.sample_ids, scoring, progress or Progress(), force)
+            steps.score(run, run.sample_ids, scoring, progress, force)
             run.close()
         return Results([run])
     found = listed(paths, references=people, prompts=prompts, manifest=table, suite=suite,
-                   split=split, limit=limit, seed=seed)
+                   split=split, limit=limit, seed=seed, say=progress.say)
     label = name or (table or paths[0]).resolve().stem or "videos"
     return evaluate(
         found, FinishedVideos(label, found.videos), metrics, protocol,

@@ -2,25 +2,59 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from idbench.errors import UserError
-from idbench.files import json_lines, sha256_file, sha256_json
-from idbench.names import nearest
-from idbench.records import SuiteName
-from idbench.suite import Suite, load_suite
-from idbench.types import Reference, Sample
+from pydantic import BaseModel, ConfigDict, Field
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".m4v")
+from idbench.errors import UserError
+from idbench.files import sha256_file, sha256_json
+from idbench.records import SuiteName
+from idbench.stored import validate
+from idbench.suite import Suite, load_suite
+from idbench.table_files import read_rows
+from idbench.types import Reference, Sample
+from idbench.video_files import (
+    distinct_names,
+    existing,
+    is_video,
+    say_skipped,
+    videos_in,
+    visible_files,
+)
+
 Paths = str | Path | Sequence[str | Path]
 """One path, or several."""
 Pair = tuple[Sample, Path | None]
 """A sample and its video; None where a suite's sample has no video."""
-_FIELDS = ("video", "prompt", "reference", "references", "category", "id")
+
+
+class ManifestRow(BaseModel):
+    """A row of a manifest: one video.
+
+    Attributes:
+        reference, references: images of the people, left to right as in the video: a list, or
+            one text with `;` between them.
+        id: tells rows apart that agree in everything else.
+    """
+
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
+    video: str = Field(min_length=1)
+    prompt: str | None = None
+    reference: list[str] | str | None = None
+    references: list[str] | str | None = None
+    category: str | None = None
+    id: str | None = None
+
+    @property
+    def images(self) -> list[str]:
+        """The reference images, left to right."""
+        given = self.references or self.reference or []
+        parts = given.split(";") if isinstance(given, str) else given
+        return [part.strip() for part in parts if part.strip()]
 
 
 @dataclass(frozen=True)
@@ -46,7 +80,7 @@ class Listed:
 def listed(
     videos: Sequence[Path], *, references: Sequence[Path] = (), prompts: str | Sequence[str] = "",
     manifest: Path | None = None, suite: str | None = None, split: str | None = None,
-    limit: int | None = None, seed: int = 0,
+    limit: int | None = None, seed: int = 0, say: Callable[[str], None] = lambda text: None,
 ) -> Listed:
     """The finished videos that a caller named in one of three ways.
 
@@ -57,6 +91,7 @@ def listed(
         manifest: a CSV or JSON-lines file; relative paths in it are relative to `videos[0]`,
             if given, else to its own folder.
         suite, split: the videos are named after the samples of a split.
+        say: told which files of the folders were skipped.
 
     Raises:
         UserError: none or several of the ways, or what one of them lacks.
@@ -76,12 +111,17 @@ def listed(
     if not videos:
         raise UserError("Name the videos to score, or the folder that holds them.")
     if references:
-        pairs = from_files(videos_of(videos), references, prompts)[:limit]
-        return _listed(pairs, SuiteName(name="videos", version="", sha256=""))
+        files, skipped = videos_in(videos)
+        say_skipped(skipped, say)
+        pairs = from_files(files, references, prompts)[:limit]
+        about = SuiteName(name="videos", version="", sha256=_seal(files, pairs))
+        return _listed(pairs, about)
     if not split:
         raise UserError("Give --split with --suite, such as --split single.")
     loaded = load_suite(suite or "avatars")
     pairs = from_suite(loaded, split, videos[0], limit, seed)
+    taken = {video for _, video in pairs}
+    say_skipped([p.name for p in visible_files(videos[0]) if p not in taken], say)
     return _listed(pairs, loaded.title, split=split, seed=seed)
 
 
@@ -97,6 +137,13 @@ def _listed(pairs: Sequence[Pair], suite: SuiteName, **about: Any) -> Listed:
     )
 
 
+def _seal(videos: Sequence[Path], pairs: Sequence[Pair]) -> str:
+    """Stands for the references and the folders of the videos: others are another run."""
+    images = pairs[0][0].references if pairs else ()
+    folders = sorted({str(video.resolve().parent) for video in videos})
+    return sha256_json([[sha256_file(r.image) for r in images], folders])
+
+
 def from_suite(
     suite: Suite, split: str, folder: Path, limit: int | None, seed: int
 ) -> list[Pair]:
@@ -110,9 +157,9 @@ def from_suite(
     """
     samples = suite.samples(split, limit, seed)
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; with --suite give the folder of the videos.")
+        raise UserError(f"{folder} is not a folder; with --suite give the folder of the videos.")
     found: dict[str, Path] = {}
-    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES):
+    for path in (p for p in visible_files(folder) if is_video(p)):
         if path.stem in found:
             raise UserError(
                 f"{folder} has two videos for the sample {path.stem}: {found[path.stem].name} and "
@@ -131,19 +178,14 @@ def from_suite(
 
 
 def from_manifest(manifest: Path, base: Path | None) -> list[Pair]:
-    """The rows of a CSV or JSON-lines file: video, prompt, reference(s), category, id.
+    """The rows of a CSV or JSON-lines file, each a `ManifestRow`.
 
-    Several references: a list in JSON, separated by `;` in CSV, left to right as the people in
-    the video. Relative paths are relative to `base`, else to the manifest's folder.
+    Relative paths of videos are relative to `base`, all others to the manifest's folder.
 
     Raises:
         UserError: no such file, an unknown field, a missing value, or a missing image.
     """
-    if not manifest.is_file():
-        raise UserError(f"The manifest {manifest} is missing; check the path.")
-    rows = _csv(manifest) if manifest.suffix.lower() in (".csv", ".tsv") else json_lines(
-        manifest.read_text(encoding="utf-8-sig"), manifest
-    )
+    rows = list(read_rows(manifest, "manifest", ManifestRow.model_fields))
     if not rows:
         raise UserError(f"The manifest {manifest} has no rows; add one for each video.")
     folder = base or manifest.parent
@@ -162,76 +204,45 @@ def from_files(
             f"There are {len(texts)} prompts for {len(videos)} videos; give one for all, or one "
             "for each."
         )
+    names = distinct_names(videos)
     made = [
-        _pair(video, references, prompt, "finished", None)
+        _pair(video, references, prompt, "finished", None, names[video])
         for video, prompt in zip(videos, texts, strict=True)
     ]
     _distinct([sample.id for sample, _ in made], videos[0].parent)
     return made
 
 
-def videos_of(paths: Sequence[Path]) -> list[Path]:
-    """The video files named, and those in the folders named.
-
-    Raises:
-        UserError: a path that does not exist, or a folder without a video.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
-            if not inside:
-                raise UserError(
-                    f"The folder {path} holds no video ({', '.join(VIDEO_SUFFIXES)}); check the "
-                    "path."
-                )
-            found += inside
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise UserError(f"The video {path} is missing; check the path.")
-    return found
-
-
 def _row(row: Mapping[str, Any], where: str, home: Path, folder: Path) -> Pair:
-    for key in row:
-        if key not in _FIELDS:
-            match = nearest(str(key), _FIELDS)
-            hint = f"did you mean {match!r}?" if match else f"known are {', '.join(_FIELDS)}."
-            raise UserError(f"{where} has an unknown field {key!r}: {hint}")
-    if not row.get("video"):
-        raise UserError(f"{where} names no video; fill in the field 'video'.")
-    references = row.get("references") or row.get("reference") or []
-    if isinstance(references, str):
-        references = [part.strip() for part in references.split(";") if part.strip()]
-    if not references:
+    said = validate(ManifestRow, row, where)
+    if not said.images:
         raise UserError(f"{where} names no reference image; fill in the field 'reference'.")
     return _pair(
-        folder / str(row["video"]), [home / str(name) for name in references],
-        str(row.get("prompt") or ""), str(row.get("category") or "finished"),
-        str(row["id"]) if row.get("id") else None,
+        existing(folder / said.video), [home / name for name in said.images], said.prompt or "",
+        said.category or "finished", said.id,
     )
 
 
 def _pair(
-    video: Path, references: Sequence[Path], prompt: str, category: str, name: str | None
+    video: Path, references: Sequence[Path], prompt: str, category: str, name: str | None,
+    shown: str | None = None,
 ) -> Pair:
     hashes = []
-    for path in references:
+    for path in map(existing, references):
         if not path.is_file():
             raise UserError(f"The reference image {path} is missing; check the path.")
         hashes.append(sha256_file(path))
     # The same picture is the same person in every row, whatever its file is called.
     people = tuple(
         Reference("face", f"{path.stem}-{digest[:6]}", path)
-        for path, digest in zip(references, hashes, strict=True)
+        for path, digest in zip(map(existing, references), hashes, strict=True)
     )
     names = [p.name for p in people]
     if len(set(names)) < len(names):
         raise UserError(
             f"The references of {video} name the same picture twice; give one for each person."
         )
-    part = {"references": hashes, "prompt": prompt, "name": name or video.name}
+    part = {"references": hashes, "prompt": prompt, "name": name or shown or video.name}
     identifier = sha256_json(part)[:16]
     sample = Sample(
         id=identifier, suite_id=identifier, split="finished", prompt_id=name or video.stem,
@@ -246,10 +257,3 @@ def _distinct(ids: Sequence[str], where: Path) -> None:
             f"Two rows of {where} have the same video name, prompt and references; give each its "
             "own 'id' or remove one."
         )
-
-
-def _csv(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    with open(path, newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream, delimiter=delimiter, restkey="(too many columns)")
-        return [(f"{path} line {number}", row) for number, row in enumerate(reader, 2)]

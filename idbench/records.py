@@ -64,12 +64,14 @@ class Identity(Part):
     suite: SuiteName
     split: str
     seed: int
+    seeds: list[int] = Field([], description="where there are several; `seed` is the first")
     model: ModelName
 
     @property
     def folder_name(self) -> str:
         """Name of the default run folder."""
-        seed = f"-seed{self.seed}" if self.seed else ""
+        seeds = self.seeds or [self.seed]
+        seed = f"-seed{'+'.join(map(str, seeds))}" if seeds != [0] else ""
         return f"{self.model.title}-{self.suite.name}-{self.split}{seed}"
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -211,6 +212,16 @@ class _Kept:
             )
 
 
+def check_readable(path: Path) -> None:
+    """Decode the first frame.
+
+    Raises:
+        UnreadableVideo: missing, empty, damaged, or not a video.
+    """
+    with closing(_decode(Path(path))) as frames:
+        next(frames)
+
+
 def count_frames(path: Path) -> int:
     """The number of frames that can be decoded (the number in the header may be wrong).
 
@@ -244,7 +255,7 @@ class _About:
     frames: int
 
 
-def _decode(path: Path) -> Iterator[tuple[av.VideoFrame, _About]]:
+def _decode(path: Path) -> Generator[tuple[av.VideoFrame, _About], None, None]:
     """Each decoded frame, with what the file states about the video."""
     if not path.is_file():
         raise UnreadableVideo(f"The video {path} is missing; check the path.")

@@ -23,6 +23,12 @@ seed_option = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True,
     help="Random seed.",
 )
+seeds_option = click.option(
+    "--seed", "--seeds", "seeds", default="0", show_default=True, metavar="N[,N...]",
+    callback=lambda ctx, parameter, text: parse_seeds(text),
+    help="Another seed gives other videos of the same samples; with several, such as 0,1,2, each "
+         "sample is generated with each.",
+)
 out_option = click.option(
     "--out", type=click.Path(path_type=Path),
     help="The run folder. Default: a folder under runs/ named after the run.",
@@ -48,6 +54,24 @@ set_option = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
     help="A setting, such as steps=20. Repeatable.",
 )
+
+
+def parse_seeds(text: str) -> list[int]:
+    """"0,1,2" -> [0, 1, 2].
+
+    Raises:
+        UserError: not different whole numbers of 0 or more.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise UserError(
+            f"--seed {text[:40]} must be a whole number from 0 to 999999999, or several, such as "
+            "0,1,2."
+        )
+    seeds = [int(part) for part in parts]
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seed {text[:40]} names a seed twice.")
+    return seeds
 
 
 def sharing(*options: Callable[..., Any]) -> Callable[..., Any]:

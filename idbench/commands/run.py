@@ -22,7 +22,7 @@ from idbench.engine import ENGINES
     help="single, multi, multi3, tryon or background.",
 )
 @opt.sharing(
-    opt.suite_option, opt.out_option, opt.limit_option, opt.seed_option, opt.set_option,
+    opt.suite_option, opt.out_option, opt.limit_option, opt.seeds_option, opt.set_option,
     opt.protocol_option, opt.metric_option, opt.weights_option,
 )
 @click.option(
@@ -39,7 +39,7 @@ from idbench.engine import ENGINES
 @click.option("--no-score", is_flag=True, help="Only generate; `idbench score RUN` scores later.")
 @opt.json_option
 def run(
-    settings: tuple[str, ...], no_score: bool, as_json: bool, **asked: Any,
+    settings: tuple[str, ...], no_score: bool, as_json: bool, seeds: list[int], **asked: Any,
 ) -> None:
     """Generate the videos of a split with a model, score them, and print the table.
 
@@ -50,7 +50,7 @@ def run(
     from idbench.progress import Progress
 
     results = idbench.evaluate(
-        settings=opt.parse_settings(settings), scored=not no_score, progress=Progress(as_json),
-        command=sys.argv[1:], **asked,
+        settings=opt.parse_settings(settings), seed=seeds, scored=not no_score,
+        progress=Progress(as_json), command=sys.argv[1:], **asked,
     )
     show(results, as_json, scored=not no_score)

@@ -68,7 +68,7 @@ def test_2_is_a_mistake_that_the_message_mends(
     (KeyboardInterrupt(), 130, "run the same command again"),
     (RuntimeError("a fault"), 70, "RuntimeError: a fault"),
     (OSError(28, "No space left on device"), 2, "disk is full"),
-    (PermissionError(13, "Permission denied"), 70, "Permission denied"),
+    (PermissionError(13, "Permission denied"), 2, "Permission denied"),
     (UserError("Mend it."), 2, "Error: Mend it."),
 ])
 def test_what_ends_a_command_has_its_code(

@@ -246,3 +246,17 @@ def test_a_damaged_sample_costs_that_sample_alone(world: World) -> None:
     log = world.folder / "log"
     assert world.run(*world.toy("--limit", "3"), TOY_LOG=str(log)).returncode == 0
     assert log.read_text().split() == [path.parent.name]
+
+
+def test_several_seeds_are_pooled_with_one_cluster_an_identity(world: World) -> None:
+    done = world.run(*world.toy("--seeds", "0,1,2", "--limit", "2"))
+    assert done.returncode == 0, done.stderr
+    scores = pd.read_parquet(world.folder / "out/scores.parquet")
+    assert len(scores) == 6 and scores["value"].nunique() > 2
+    table = json.loads(world.run("table", "out", "--format", "json").stdout)
+    estimate = table["measured"][0]["metrics"]["sampled"]
+    assert estimate["n"] == 6 and estimate["clusters"] == 2
+    assert world.run(*world.toy("--seeds", "0,1", "--limit", "2")).returncode == 2
+    for text in ("0,0", "-1", "a", "1" * 300, ""):
+        refused = world.run(*world.toy("--seeds", text))
+        assert refused.returncode == 2 and "Traceback" not in refused.stderr

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
+import av
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +15,7 @@ from toy import World
 
 from idbench.suite import load_suite
 from idbench.types import Video
-from idbench.video import write_video
+from idbench.video import read_video, write_video
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def test_single_video_with_a_reference(world: World, clips: list[Path]) -> None:
     assert (run / record["references"][0]["image"]).is_file()
 
 
-def test_unreadable_video_is_counted_unscored(world: World, clips: list[Path]) -> None:
+def test_unreadable_video_is_a_failed_sample(world: World, clips: list[Path]) -> None:
     data = clips[0].read_bytes()
     clips[0].write_bytes(data[: len(data) // 2])
     done = world.run("score", "videos", "--reference", "one.png", "--metric", "sampled")
@@ -51,6 +53,112 @@ def test_unreadable_video_is_counted_unscored(world: World, clips: list[Path]) -
     assert sorted(found["status"]) == ["scored", "unscored"]
     assert "cannot be read" in found["reason"].dropna().item()
     assert "(50 %)" in done.stdout and "Traceback" not in done.stderr
+    assert "1 of 2 samples failed" in done.stdout and "one.mp4 cannot be read" in done.stdout
+    alone = world.run("score", str(clips[0]), "--reference", "one.png", "--metric", "sampled")
+    assert alone.returncode == 2 and "All 1 samples failed" in alone.stderr
+
+
+def test_other_files_of_a_folder_are_skipped_and_named(world: World, clips: list[Path]) -> None:
+    folder = world.folder / "videos"
+    (folder / "._one.mp4").write_bytes(b"macOS keeps metadata here")
+    (folder / "notes.docx").write_bytes(b"x")
+    for suffix in (".ts", ".mpg", ".wmv", ".flv"):
+        transcode(clips[0], folder / f"other{suffix}")
+    done = world.run("score", "videos", "--reference", "one.png", "--metric", "sampled")
+    assert done.returncode == 0, done.stderr
+    assert "1 file was skipped (not a video, or not of a sample): notes.docx" in done.stderr
+    found = scores(world.folder / "runs/score-videos")
+    assert len(found) == 6 and found["value"].notna().all(), found
+
+
+def transcode(source: Path, target: Path) -> None:
+    codec = {".wmv": "wmv2", ".flv": "flv1"}.get(target.suffix, "mpeg2video")
+    with av.open(str(target), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        frames = read_video(source).frames
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+        for array in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def test_another_reference_is_another_run(world: World, clips: list[Path]) -> None:
+    """Both would go to the same default folder; the second must not take the first one's place."""
+    score = ("score", "videos/one.mp4", "--metric", "sampled", "--reference")
+    assert world.run(*score, "one.png").returncode == 0
+    other = world.run(*score, "two.png")
+    assert other.returncode == 2 and "holds another run" in other.stderr
+    assert world.run(*score, "one.png").returncode == 0
+    assert world.run(*score, "two.png", "--out", "runs/two").returncode == 0
+    assert world.run(*score, "two.png", "--force", "--out", "runs/two").returncode == 0
+
+
+def test_two_folders_with_equal_file_names_are_scored_together(
+    world: World, clips: list[Path]
+) -> None:
+    for name, clip in zip(("anna", "ben"), clips, strict=True):
+        (world.folder / name).mkdir()
+        clip.rename(world.folder / name / "clip.mp4")
+    done = world.run("score", "anna", "ben", "--reference", "one.png", "--metric", "sampled")
+    assert done.returncode == 0, done.stderr
+    assert scores(world.folder / "runs/score-anna")["sample"].nunique() == 2
+
+
+def test_names_in_either_unicode_form_are_one_name(world: World, clips: list[Path]) -> None:
+    clips[0].rename(world.folder / "videos" / unicodedata.normalize("NFD", "Zoé.mp4"))
+    (world.folder / "list.csv").write_text(
+        "video,reference\nvideos/" + unicodedata.normalize("NFC", "Zoé.mp4") + ",one.png\n")
+    done = world.run("score", "--manifest", "list.csv", "--metric", "sampled")
+    assert done.returncode == 0, done.stderr
+    assert scores(world.folder / "runs/score-list")["value"].notna().all()
+
+
+ROWS = 'video;prompt;reference\nvideos/one.mp4;"a café; at night";one.png;\n'
+
+
+@pytest.mark.parametrize("data, words", [
+    (ROWS.replace(";\n", "\n").encode("utf-16"), ""),
+    (ROWS.replace(";\n", "\n").encode("utf-8-sig"), ""),
+    (ROWS.replace(";\n", "\n").replace(";", "\t").encode(), ""),
+    (ROWS.replace(";\n", "\n").encode("cp1252"), "is not UTF-8 text; save it as UTF-8"),
+    (ROWS.encode(), "line 2 has more columns than the first line; put text"),
+    (b"video,reference\n\n\nvideos/one.mp4,one.png\nvideos/one.mp4,x.png\n", "x.png is missing"),
+    (b"video,reference\n\"videos/one.mp4\n\",one.png\n,one.png\n", "line 4"),
+    (b"video,refrence\nvideos/one.mp4,one.png\n", "'refrence': did you mean 'reference'?"),
+    (b"video,reference\n" + b"v" * 200_000 + b",one.png\n", "File name too long"),
+])
+def test_manifests_as_spreadsheets_write_them(
+    world: World, clips: list[Path], data: bytes, words: str
+) -> None:
+    (world.folder / "list.csv").write_bytes(data)
+    done = world.run("score", "--manifest", "list.csv", "--metric", "sampled")
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (2 if words else 0), done.stderr
+    assert words in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("line, words", [
+    ('{"video": "videos/one.mp4", "reference": "one.png", "prompt": "a\u2028b\u0085c"}', ""),
+    ('{"video": "videos/one.mp4", "reference": "one.png", "prompt": "\\ud800"}', "surrogate"),
+    ('{"video": ["a"], "reference": "one.png"}', "the field 'video' is wrong"),
+    ('{"video": "videos/one.mp4", "reference": {"a": 1}}', "'reference"),
+    ('{"video": "videos/one.mp4", "reference": "one.png", "prompt": 5}', ""),
+    ("[" * 100_000, "not valid JSON"),
+])
+def test_json_lines_of_every_kind(
+    world: World, clips: list[Path], line: str, words: str
+) -> None:
+    (world.folder / "list.jsonl").write_text(line + "\n", encoding="utf-8")
+    done = world.run("score", "--manifest", "list.jsonl", "--metric", "sampled")
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (2 if words else 0), done.stderr
+    assert words in done.stderr
+
+
+def test_spreadsheets_are_named(world: World) -> None:
+    (world.folder / "list.xlsx").write_bytes(b"PK")
+    done = world.run("score", "--manifest", "list.xlsx")
+    assert done.returncode == 2 and "is a spreadsheet; save it as CSV" in done.stderr
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])

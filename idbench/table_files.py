@@ -1,0 +1,142 @@
+"""Tables that a user writes: CSV as spreadsheets save it, and JSON lines, read row by row."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from idbench.errors import UserError
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
+DELIMITERS = (",", ";", "\t", "|")
+LONGEST_FIELD = 10_000_000
+_MORE = "(too many columns)"
+
+Row = tuple[str, dict[str, Any]]
+"""Where a row stands, for messages ("FILE line 3"), and its values by column."""
+
+
+def read_rows(
+    path: Path, what: str, columns: Collection[str] = (), required: Collection[str] = (),
+    json_columns: tuple[str, str] | None = None,
+) -> Iterator[Row]:
+    """The rows of a table; a JSON file is read whole, the others are streamed.
+
+    CSV may be UTF-8 or UTF-16, with columns separated by commas, semicolons, tabs or bars. JSON
+    lines hold one object each; a .json file holds a list of objects.
+
+    Args:
+        what: how messages call the file, such as "manifest".
+        columns: those to expect; they decide which separator a CSV has.
+        required: columns that every row must have a value in.
+        json_columns: a .json file may also be {value of the first: value of the second}.
+
+    Raises:
+        UserError: missing, of another kind, not readable as text, or a row that is wrong; names
+            the line.
+    """
+    suffix = path.suffix.lower()
+    if not path.is_file():
+        raise UserError(f"The {what} {path} is missing; check the path.")
+    if suffix in SPREADSHEETS:
+        raise UserError(f"The {what} {path} is a spreadsheet; save it as CSV (UTF-8).")
+    if suffix not in SUFFIXES:
+        raise UserError(
+            f"The {what} {path} has an unknown ending; use one of {', '.join(SUFFIXES)}."
+        )
+    try:
+        with open(path, encoding=_encoding(path), newline="") as stream:
+            if suffix in (".csv", ".tsv"):
+                rows = _csv(stream, path, [*columns, *required])
+            elif suffix == ".json":
+                rows = _json(stream, path, json_columns)
+            else:
+                rows = _json_lines(stream, path)
+            for where, row in rows:
+                _check(where, row, required)
+                yield where, row
+    except UnicodeError as error:
+        raise UserError(
+            f"The {what} {path} is not UTF-8 text; save it as UTF-8 (in a spreadsheet: \"CSV "
+            "UTF-8\")."
+        ) from error
+    except csv.Error as error:
+        raise UserError(f"The {what} {path} is not a readable table ({error}); fix it.") from error
+    except OSError as error:
+        raise UserError(f"The {what} {path} cannot be read ({error.strerror}).") from error
+
+
+def _encoding(path: Path) -> str:
+    with open(path, "rb") as stream:
+        start = stream.read(2)
+    return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def _csv(stream: IO[str], path: Path, columns: Collection[str]) -> Iterator[Row]:
+    csv.field_size_limit(LONGEST_FIELD)
+    head = stream.readline()
+    stream.seek(0)
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(head, columns)
+    reader = csv.DictReader(stream, delimiter=delimiter, restkey=_MORE)
+    for row in reader:
+        yield f"{path} line {reader.line_num}", row
+
+
+def _delimiter(head: str, columns: Collection[str]) -> str:
+    """The delimiter under which the first line has most of the columns; else the comma."""
+    def found(mark: str) -> int:
+        return len({cell.strip().strip('"') for cell in head.split(mark)} & set(columns))
+
+    return max(DELIMITERS, key=found)
+
+
+def _json_lines(stream: IO[str], path: Path) -> Iterator[Row]:
+    # Only line feeds end a line: other separators of lines may stand inside JSON strings.
+    for number, text in enumerate(stream, 1):
+        if text.strip():
+            yield f"{path} line {number}", _parse(text, f"{path} line {number}")
+
+
+def _json(stream: IO[str], path: Path, columns: tuple[str, str] | None) -> Iterator[Row]:
+    found = _parse(stream.read(), str(path))
+    if isinstance(found, dict) and columns:
+        found = [{columns[0]: first, columns[1]: second} for first, second in found.items()]
+    if not isinstance(found, list):
+        raise UserError(f"{path} must be a list of objects; fix it.")
+    for number, row in enumerate(found, 1):
+        yield f"{path} entry {number}", row
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not valid JSON ({error}); fix it.") from error
+
+
+def _check(where: str, row: Any, required: Collection[str]) -> None:
+    if not isinstance(row, dict):
+        raise UserError(f"{where} is not a JSON object; fix it.")
+    if _MORE in row:
+        raise UserError(
+            f"{where} has more columns than the first line; put text that contains the separator "
+            "in double quotes."
+        )
+    missing = [name for name in required if row.get(name) in (None, "", [])]
+    if missing:
+        raise UserError(f"{where} has no {missing[0]}; every row needs {' and '.join(required)}.")
+    for key, value in row.items():
+        if isinstance(value, str) and not value.isascii():
+            _encodable(value, f"{where}: the {key}")
+
+
+def _encodable(text: str, what: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(f"{what} has half a character (a lone surrogate); fix it.") from error
