@@ -113,7 +113,7 @@ def test_commands_of_a_page_work_in_their_order(
             if shown.arguments[:2] == ("study", "score"):
                 vote(Path("study"))
             if shown.arguments[0] == "export":  # two lines with one target are two examples
-                            shutil.rmtree("exports", ignore_errors=True)
+                shutil.rmtree("exports", ignore_errors=True)
             call(shown, capsys)
 
 
@@ -141,7 +141,7 @@ def test_commands_that_are_not_run_parse_and_name_what_there_is(
 
         MODELS.target(split_variant(given["model"])[0])
         suite = given["suite"] if not given["suite"].startswith("suites/") else "avatars"
-        assert load_suite(suite).samples(given["split"], given["limit"], given["seed"])
+        assert load_suite(suite).samples(given["split"], given["limit"], given["seeds"][0])
         Scoring.of(given["protocol"], given["metrics"])
     if command.name == "train":
         from idbench.commands.options import parse_settings
