@@ -1,5 +1,6 @@
 """Training recipes: short YAML files, each naming the function that trains by it.
 
+    extends: base                                    # a recipe whose settings are the defaults
     trainer: idbench.models.concat_id.vae:train      # (recipe, state_dir, resume, evaluate)
     description: ...
     ...                                              # what that function reads
@@ -42,13 +43,19 @@ def recipe_files() -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def load_recipe(name_or_path: str) -> tuple[str, dict[str, Any]]:
+def load_recipe(name_or_path: str, children: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]]:
     """Name and content of an installed recipe, or of a YAML file of your own.
 
+    Args:
+        children: recipes that extend this one.
+
     Raises:
-        UserError: unknown recipe (says the nearest), no YAML, or no `trainer`.
+        UserError: unknown recipe (names the nearest), not YAML, no `trainer`, or recipes that
+            extend each other in a circle.
     """
     installed = recipe_files()
+    if name_or_path in children:
+        raise UserError(f"The recipe {name_or_path!r} extends itself; remove one line `extends`.")
     if name_or_path in installed:
         path = installed[name_or_path]
     elif name_or_path.endswith((".yaml", ".yml")):
@@ -57,7 +64,17 @@ def load_recipe(name_or_path: str) -> tuple[str, dict[str, Any]]:
             raise UserError(f"The recipe {path} is missing; check the path.")
     else:
         raise unknown("recipe", name_or_path, installed)
-    return path.stem, _read(path)
+    content = _read(path)
+    if "extends" in content:
+        _, base = load_recipe(str(content.pop("extends")), (*children, name_or_path))
+        base.pop("name", None)
+        content = {**base, **content}
+    if ":" not in str(content.get("trainer", "")):
+        raise UserError(
+            f"The recipe {path} names no trainer; add a line such as "
+            "`trainer: idbench.models.concat_id.vae:train`."
+        )
+    return path.stem, content
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -68,11 +85,8 @@ def _read(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         where = " ".join(str(error).split())
         raise UserError(f"The recipe {path} is not valid YAML ({where}); correct it.") from error
-    if not isinstance(recipe, dict) or ":" not in str(recipe.get("trainer", "")):
-        raise UserError(
-            f"The recipe {path} names no trainer; add a line such as "
-            "`trainer: idbench.models.concat_id.vae:train`."
-        )
+    if not isinstance(recipe, dict):
+        raise UserError(f"The recipe {path} has no settings such as `steps: 100`; correct it.")
     return recipe
 
 
@@ -83,7 +97,7 @@ def check_recipe(name: str, recipe: Mapping[str, Any]) -> None:
         UserError: the trainer is not registered, `entry` is not the name of embedded weights, or
             `steps` is not a positive whole number.
     """
-    installed = [_read(path) for path in recipe_files().values()]
+    installed = [load_recipe(known)[1] for known in recipe_files()]
     others = entry_points(group="idbench.trainers")
     trainers = {*(r["trainer"] for r in installed), *(point.value for point in others)}
     if str(recipe.get("trainer")) not in trainers:

@@ -17,7 +17,7 @@ import torch
 
 from idbench import embedded
 from idbench.errors import UserError
-from idbench.models.concat_id import data
+from idbench.models.concat_id import scenes
 from idbench.models.concat_id.autoencoder import (
     build_vae,
     decode,
@@ -37,16 +37,16 @@ from idbench.training.schedule import cosine, warmup
 class FramePool:
     """Frames drawn at random from finished shards; looks for new ones now and then."""
 
-    def __init__(self, folder: Path, sets: list[data.RenderSet], share: float) -> None:
+    def __init__(self, folder: Path, sets: list[scenes.RenderSet], share: float) -> None:
         self.folder, self.sets, self.share = folder, sets, share
-        self.known: dict[Path, data.Shard] = {}
+        self.known: dict[Path, scenes.Shard] = {}
         self.refresh()
 
     def refresh(self) -> None:
         for described in self.sets:
-            for path in data.finished(self.folder, described):
+            for path in scenes.finished(self.folder, described):
                 if path not in self.known:
-                    self.known[path] = data.read_shard(path)
+                    self.known[path] = scenes.read_shard(path)
         shards = list(self.known.values())
         # Portraits are square: only the references prepared from them have the video's size.
         sized = [s for s in shards if s.frames.shape[2] < s.frames.shape[3]]
@@ -103,7 +103,7 @@ def train(
     torch.set_num_threads(recipe.get("threads", 2))
     torch.set_flush_denormal(True)
     folder = state_dir.parent / recipe["data"]
-    sets = data.sets_of(data.load_recipe(recipe["data"]))
+    sets = scenes.sets_of(scenes.load_recipe(recipe["data"]))
     if evaluate:
         return _measure_all(load_trained(recipe, state_dir), folder, sets)
     training = [s for s in sets if s.split == "training"]
@@ -194,15 +194,15 @@ def psnr(a: np.ndarray, b: np.ndarray, where: np.ndarray | None = None) -> float
 
 
 def measure(
-    vae: Any, folder: Path, sets: list[data.RenderSet], limit: int = 200,
+    vae: Any, folder: Path, sets: list[scenes.RenderSet], limit: int = 200,
     picture: Path | None = None,
 ) -> dict[str, float]:
     """PSNR on unseen identities over the frames of 9-frame clips, and over the heads in them."""
     values: dict[str, list[float]] = {"psnr": [], "head_psnr": []}
     rows = []
     for described in (s for s in sets if s.split == "validation" and s.people > 0):
-        for path in data.finished(folder, described):
-            shard = data.read_shard(path)
+        for path in scenes.finished(folder, described):
+            shard = scenes.read_shard(path)
             for i in range(min(limit // 4, len(shard.frames))):
                 clip, heads = np.asarray(shard.frames[i]), np.asarray(shard.faces[i]) > 0
                 again = to_frames(decode(vae, encode(vae, to_tensor(clip[None]))))[0]
@@ -218,17 +218,17 @@ def measure(
     return {name: round(float(np.mean(v)), 3) for name, v in values.items()}
 
 
-def _measure_all(vae: Any, folder: Path, sets: list[data.RenderSet]) -> dict[str, float]:
-    from idbench.models.concat_id.evaluate import gate
+def _measure_all(vae: Any, folder: Path, sets: list[scenes.RenderSet]) -> dict[str, float]:
+    from idbench.models.concat_id.training.evaluation import gate
 
     validation = [s for s in sets if s.split == "validation" and s.people == 1]
-    shards = [data.read_shard(p) for s in validation for p in data.finished(folder, s)]
+    shards = [scenes.read_shard(p) for s in validation for p in scenes.finished(folder, s)]
     return {**measure(vae, folder, sets), **gate(vae, shards)}
 
 
 def _export(
     recipe: Mapping[str, Any], vae: Any, pool: FramePool, folder: Path, steps: int,
-    sets: list[data.RenderSet],
+    sets: list[scenes.RenderSet],
 ) -> dict[str, float]:
     """Measure, set the scaling factor from the latents of training frames, write the weights."""
     vae.eval()

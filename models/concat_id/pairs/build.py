@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,11 +134,9 @@ def _select(
         fitted = truth.calibrate(everyone, named, settings)
         settings, calibration = fitted.settings, fitted.as_dict(asked)
     known = truth.read_identities(request.truth, base, everyone) if request.truth else None
-    best, similarity = partners.find_partners(
-        everyone, partners.requests(everyone, settings), settings,
-        known.of_person if known else None,
+    outputs, similarity = choose_outputs(
+        everyone, settings, known.of_person if known else None, request.reader.subjects != "none"
     )
-    outputs = list(_outputs(request, everyone, best, settings))
     _remove_older(request.out, [made.name for made in outputs])
     for made in outputs:
         output.write_output(
@@ -182,18 +180,29 @@ def _remove_older(out: Path, made: Sequence[str]) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _outputs(
-    request: BuildRequest, everyone: people.People, best: dict[str, Any], settings: PairSettings
-) -> Iterator[stages.Output]:
-    yield stages.pretraining(everyone)
-    yield stages.cross(everyone, best["cross"])
-    yield stages.tradeoff(everyone, best["tradeoff"], settings)
+def choose_outputs(
+    everyone: people.People, settings: PairSettings, identity: np.ndarray | None = None,
+    subjects: bool = True,
+) -> tuple[list[stages.Output], partners.Similarity]:
+    """The pairs of every output, and the similarities seen on the way.
+
+    Args:
+        identity: see `partners.find_partners`.
+        subjects: whether to make the outputs with garments and backgrounds.
+    """
+    wanted = partners.requests(everyone, settings)
+    best, similarity = partners.find_partners(everyone, wanted, settings, identity)
+    outputs = [
+        stages.pretraining(everyone), stages.cross(everyone, best["cross"]),
+        stages.tradeoff(everyone, best["tradeoff"], settings),
+    ]
     for size in range(2, settings.people + 1):
-        yield multi.pretraining(everyone, size)
-        yield multi.cross(everyone, best["multi"], size, settings)
-    if request.reader.subjects != "none":
-        yield multi.with_subject(everyone, best["tryon"], "garment")
-        yield multi.with_subject(everyone, best["background"], "background")
+        outputs.append(multi.pretraining(everyone, size))
+        outputs.append(multi.cross(everyone, best["multi"], size, settings))
+    if subjects:
+        outputs.append(multi.with_subject(everyone, best["tryon"], "garment"))
+        outputs.append(multi.with_subject(everyone, best["background"], "background"))
+    return outputs, similarity
 
 
 def _write_videos(path: Path, base: store.Store, settings: PairSettings) -> list[dict[str, str]]:

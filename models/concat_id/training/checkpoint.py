@@ -1,40 +1,38 @@
-"""Checkpoints that are whole or not there, whatever kills the training.
+"""Checkpoints that are complete or absent, whatever kills the training.
 
-    STATE/checkpoints/00001200/    accelerate's state of network and optimiser, for every process
-        average.R.safetensors      averaged weights (of process R where weights are sharded)
-        checkpoint.json            written last: step, seconds, losses not yet logged, what was
-                                   trained, sizes of files
+    STATE/checkpoints/00001200/    accelerate's state of network and optimisers, of every process
+        average.R.safetensors      averaged weights (of process R if weights are sharded)
+        checkpoint.json            written last: progress, what is trained, sizes of the files
 
-The folder is written under another name and renamed; the older ones are removed afterwards.
+The folder is written under another name, then renamed; older ones are removed afterwards.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch.distributed.tensor import DTensor
 
 from idbench.errors import UserError
-from idbench.files import DiskFull, read_json, saying_disk_full, write_json
-from idbench.models.concat_id.state import averaging_weight
+from idbench.files import read_json, saying_disk_full, write_json
 from idbench.models.concat_id.training.recipe import StageRecipe, differences
+from idbench.training.average import Average
+from idbench.training.loop import Progress
+from idbench.training.save import saying_full, sync
 
 FILE = "checkpoint.json"
 FIXED = (
     "network", "reference_adaln", "references", "lora_rank", "seed", "global_batch", "steps",
-    "learning_rate", "warmup", "averaged", "processes",
+    "learning_rate", "warmup", "averaged", "processes", "optimiser",
 )
-"""What must not change from one session of a training to the next."""
+"""What must stay the same between the sessions of a training."""
 
 
 def described(recipe: StageRecipe, processes: int) -> dict[str, Any]:
@@ -44,7 +42,7 @@ def described(recipe: StageRecipe, processes: int) -> dict[str, Any]:
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest whole checkpoint below `folder`, or None."""
+    """The newest complete checkpoint in `folder`, or None."""
     whole = sorted(p.parent for p in folder.glob(f"*/{FILE}") if p.parent.name.isdigit())
     return whole[-1] if whole else None
 
@@ -54,67 +52,20 @@ def is_sharded(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
 
-def own_part(parameter: torch.Tensor) -> torch.Tensor:
-    """The part of a parameter that this process holds, in the parameter's own memory."""
-    data = parameter.detach()
-    return data.to_local() if isinstance(data, DTensor) else data
-
-
-class Average:
-    """Exponential moving average of parameters in float32, of each process's own part.
-
-    Args:
-        device: where it is kept; None means with the parameters.
-    """
-
-    def __init__(
-        self, parameters: Sequence[torch.Tensor], decay: float, device: str | None = None
-    ) -> None:
-        self.decay, self.live = decay, list(parameters)
-        # A copy also where nothing has to be converted.
-        self.values = [
-            torch.empty_like(p, dtype=torch.float32, device=device or p.device).copy_(p)
-            for p in map(own_part, parameters)
-        ]
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the parameters as they are after `step` steps."""
-        weight = averaging_weight(self.decay, step)
-        for value, parameter in zip(self.values, self.live, strict=True):
-            value.lerp_(own_part(parameter).to(value.device, torch.float32), weight)
-
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """The parameters are the averaged ones while the block runs."""
-        held = [own_part(p).to("cpu", copy=True) for p in self.live]
-        self._write(self.values)
-        try:
-            yield
-        finally:
-            self._write(held)
-
-    @torch.no_grad()
-    def _write(self, values: list[torch.Tensor]) -> None:
-        for value, parameter in zip(values, self.live, strict=True):
-            own_part(parameter).copy_(value)
-
-
 def save(
-    folder: Path, accelerator: Accelerator, average: Average | None, said: Mapping[str, Any],
-    keep: int,
+    folder: Path, accelerator: Accelerator, average: Average | None, progress: Progress,
+    fixed: Mapping[str, Any], keep: int,
 ) -> Path:
-    """Write a checkpoint below `folder`; every process calls this.
+    """Write a checkpoint into `folder`; every process calls this.
 
     Args:
-        said: of checkpoint.json: `step`, which names it, and further values; `fixed` as of
-            `described`.
-        keep: so many of the latest stay.
+        fixed: from `described`.
+        keep: number of recent checkpoints to keep.
 
     Raises:
         DiskFull: nothing is left half written, older checkpoints stay.
     """
-    name = f"{said['step']:08d}"
+    name = f"{progress.step:08d}"
     target, temporary = folder / name, folder / f".{name}.part"
     main = accelerator.is_main_process
     if main:
@@ -135,11 +86,12 @@ def save(
                 sizes = {str(p.relative_to(temporary)): p.stat().st_size
                          for p in sorted(temporary.rglob("*")) if p.is_file()}
                 for file in sizes:
-                    _to_disk(temporary / file)
-                write_json(temporary / FILE, {"version": 1, **said, "files": sizes})
+                    sync(temporary / file)
+                about = {"version": 1, **vars(progress), "fixed": dict(fixed), "files": sizes}
+                write_json(temporary / FILE, about)
                 shutil.rmtree(target, ignore_errors=True)
                 os.replace(temporary, target)
-                _to_disk(folder)
+                sync(folder)
     finally:
         if main:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -152,32 +104,32 @@ def save(
     return target
 
 
-def check(folder: Path, fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """What checkpoint.json says.
+def check(folder: Path, fixed: Mapping[str, Any]) -> Progress:
+    """How far the training of a checkpoint is.
 
     Raises:
-        UserError: a file is missing or cut off, or another training wrote it.
+        UserError: a file is missing or truncated, or another training wrote it.
     """
-    said = read_json(folder / FILE)
-    for name, size in said.get("files", {}).items():
+    stored = read_json(folder / FILE)
+    for name, size in stored.get("files", {}).items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != size:
             raise UserError(
-                f"The checkpoint {folder} is damaged ({name} is missing or cut off); remove that "
-                "folder, the one before it is then used."
+                f"The checkpoint {folder} is damaged ({name} is missing or truncated); remove that "
+                "folder to use the one before it."
             )
-    before = said.get("fixed", {})
+    before = {"optimiser": "adamw", **stored.get("fixed", {})}
     unlike = differences(fixed, before, FIXED)
     if unlike:
         raise UserError(
-            f"The checkpoint {folder} is of another training ({'; '.join(unlike)}); set it back, "
-            "or start anew with another --state."
+            f"The checkpoint {folder} is of another training ({'; '.join(unlike)}); undo the "
+            "change, or start a new training with another --state."
         )
-    return said
+    return Progress(stored["step"], stored["seconds"], stored.get("pending", []))
 
 
 def restore(folder: Path, accelerator: Accelerator, average: Average | None) -> None:
-    """Load what `save` wrote into the prepared network, its optimiser and its average.
+    """Load what `save` wrote into the prepared network, its optimisers and its average.
 
     Raises:
         UserError: the files do not fit or cannot be read.
@@ -187,36 +139,10 @@ def restore(folder: Path, accelerator: Accelerator, average: Average | None) -> 
         if average is not None:
             rank = accelerator.process_index if is_sharded(accelerator) else 0
             stored = load_file(folder / f"average.{rank}.safetensors")
-            for i, value in enumerate(average.values):
-                value.copy_(stored[str(i)])
+            average.load(stored[str(i)] for i in range(len(average.values)))
     except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"The checkpoint {folder} cannot be loaded ({reason}); remove that folder, the one "
-            "before it is then used."
+            f"The checkpoint {folder} cannot be loaded ({reason}); remove that folder to use the "
+            "one before it."
         ) from error
-
-
-@contextmanager
-def saying_full(path: Path) -> Iterator[None]:
-    """`saying_disk_full` for libraries that hide the system's error number."""
-    with saying_disk_full(path):
-        try:
-            yield
-        except (RuntimeError, SafetensorError) as error:
-            words = str(error)
-            full = shutil.disk_usage(path.parent).free < 2**20
-            if full or "No space left" in words or "os error 28" in words:
-                raise DiskFull(
-                    f"The disk with {path.parent} is full; free some space and go on with "
-                    "--resume: older checkpoints are kept."
-                ) from error
-            raise
-
-
-def _to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,12 +1,13 @@
-"""The trained weights as a model folder in diffusers' layout, whole or not there.
+"""The trained weights: embedded weights, or a model folder in diffusers' layout.
 
     STATE/export/transformer                         the trained weights (LoRA: the frozen ones)
                  pytorch_lora_weights.safetensors    LoRA: the adapters
                  scheduler, vae, text_encoder, tokenizer, model_index.json
-                 training.json                       recipe, step, cache, what is lacking
+                 training.json                       recipe, step, samples, what is missing
 
-Autoencoder, text encoder and tokenizer are linked from `components` (or `init`), so the folder is
-complete: `idbench run --set weights=STATE/export` makes videos, and a next stage starts from it.
+The folder is written whole or not at all. Autoencoder, text encoder and tokenizer are linked from
+`components` (or `init`), so `idbench run --set weights=STATE/export` makes videos, and a next stage
+can start from it.
 """
 
 from __future__ import annotations
@@ -22,31 +23,41 @@ import torch
 from diffusers import CogVideoXDPMScheduler, FlowMatchEulerDiscreteScheduler
 from huggingface_hub import save_torch_state_dict
 
+from idbench import embedded
 from idbench.errors import UserError
 from idbench.files import DiskFull, write_json
 from idbench.models.concat_id import networks
 from idbench.models.concat_id.base_parts import add_base, index_of
 from idbench.models.concat_id.families import FAMILIES, Wan
 from idbench.models.concat_id.training import adapters, network
-from idbench.models.concat_id.training.checkpoint import saying_full
 from idbench.models.concat_id.training.recipe import StageRecipe
+from idbench.training.save import saying_full
 
 if TYPE_CHECKING:
     from idbench.models.concat_id.training.loop import Session
 
 
-def export(session: Session) -> Path:
-    """Write STATE/export.
+def export(session: Session, measured: Mapping[str, Any]) -> None:
+    """Write STATE/export, or the embedded weights `entry` of the recipe.
 
-    Every process calls this: sharded weights are gathered. Returns the folder.
+    Every process calls this: sharded weights are gathered.
+
+    Args:
+        measured: what the manifest says of embedded weights.
     """
     accelerator, recipe = session.accelerator, session.recipe
     state = {
         key.removeprefix("transformer."): _whole(value)
         for key, value in accelerator.get_state_dict(session.network).items()
     }
-    target = session.state_dir / "export"
-    if accelerator.is_main_process:
+    if recipe.entry and accelerator.is_main_process:
+        embedded.save_entry(
+            recipe.entry, state, recipe=recipe.name, seed=recipe.seed, steps=session.step,
+            config=network.configuration(recipe)[1], measured=measured,
+            parent=str(recipe.init).removeprefix("embedded:") if recipe.delta else None,
+        )
+    elif accelerator.is_main_process:
+        target = session.state_dir / "export"
         transformer: Any = accelerator.unwrap_model(session.network).transformer
         temporary = session.state_dir / ".export.part"
         shutil.rmtree(temporary, ignore_errors=True)
@@ -62,7 +73,7 @@ def export(session: Session) -> Path:
             )
             write_json(temporary / "training.json", {
                 "recipe": asdict(recipe), "step": session.step, "averaged": recipe.ema > 0,
-                "cache": session.cache.settings,
+                "cache": dict(session.samples.settings),
                 "lacks": complete(temporary, recipe, transformer.config),
             })
             old = session.state_dir / ".export.old"
@@ -72,7 +83,6 @@ def export(session: Session) -> Path:
             os.replace(temporary, target)
             shutil.rmtree(old, ignore_errors=True)
     accelerator.wait_for_everyone()
-    return target
 
 
 def complete(folder: Path, recipe: StageRecipe, config: Mapping[str, Any]) -> str | None:

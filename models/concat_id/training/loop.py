@@ -1,192 +1,260 @@
-"""The training loop of every stage, on accelerate: one process, several GPUs, FSDP or ZeRO-2.
+"""Training of every transformer, at both scales: from tiny networks on a laptop to ZeRO-2 and FSDP.
 
-What step s does depends on the recipe's seed and on s alone, and a checkpoint holds everything
-else, so a training that is killed and resumed gives the losses of one that was not.
+A recipe (`recipe.StageRecipe`, or `SceneRecipe` for rendered scenes) says what is trained on what.
+`idbench.training.loop.run`, which trains the other networks as well, decides when to log, write a
+checkpoint and stop. Here is what a step of a transformer does:
+
+1. settings of the step: a recipe may have phases, and a phase may restart the optimiser;
+2. a batch, from a cache on disk (`samples`) or from rendered scenes in memory (`scene_samples`);
+3. the gradient, on accelerate, or in parts on the cores of a CPU (`gradients`);
+4. the update (AdamW, Muon) and the average of the weights, which is what is exported.
+
+What step s does depends on the recipe's seed and on s alone, and a checkpoint holds the rest, so a
+training that is killed and resumed has the losses of one that was not.
 """
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
+from idbench import embedded
 from idbench.errors import UserError
-from idbench.models.concat_id.training import adapters, checkpoint, components, network
+from idbench.models.concat_id.attention import use_matrix_attention
+from idbench.models.concat_id.networks import CLIP_LATENT_FRAMES
+from idbench.models.concat_id.training import adapters, checkpoint, network
 from idbench.models.concat_id.training.export import export
+from idbench.models.concat_id.training.gradients import Threads
 from idbench.models.concat_id.training.objective import Batch, loss
-from idbench.models.concat_id.training.recipe import StageRecipe, read, settings_of
-from idbench.models.concat_id.training.samples import Cache, StepSamples
+from idbench.models.concat_id.training.recipe import (
+    SceneRecipe,
+    StageRecipe,
+    read_stage,
+    settings_of,
+)
+from idbench.models.concat_id.training.samples import Cache, Samples
 from idbench.models.concat_id.training.setup import (
-    asked_to_stop,
+    load_autoencoder,
     make_accelerator,
     make_family,
+    make_optimisers,
     reshard,
 )
-from idbench.models.concat_id.training.trackers import (
-    JsonLines,
-    tracker_arguments,
-    tracker_settings,
-)
-from idbench.output import note
-from idbench.provenance import cores
+from idbench.models.concat_id.training.trackers import Trackers
+from idbench.training.average import Average
+from idbench.training.loop import Pace, Progress, run
+from idbench.training.stop import Interrupted
 
 
 def train(
     content: dict[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
 ) -> dict[str, Any]:
-    """Trainer of the stages. Writes checkpoints, a log, validation pictures and `export`.
-
-    Stops at `steps`, or after the present step at SIGTERM or Ctrl-C, with a checkpoint.
+    """Trainer of the stages. Writes checkpoints, a log, validation pictures, and the weights.
 
     Raises:
-        UserError: what a recipe, a cache, a checkpoint or the disk is lacking.
+        Interrupted: by SIGTERM or Ctrl-C, after the present step and a checkpoint.
+        UserError: a recipe, a cache or a checkpoint that cannot be used, or a full disk.
     """
-    recipe = read(StageRecipe, content)
-    state_dir = Path(state_dir)
-    cache = Cache.open(Path(recipe.cache))
-    cache.check(recipe)
+    recipe, state_dir = read_stage(content), Path(state_dir)
+    if evaluate and isinstance(recipe, SceneRecipe):
+        from idbench.models.concat_id.training.evaluation import evaluate_recipe
+
+        return evaluate_recipe(recipe, state_dir)
     found = checkpoint.latest(state_dir / "checkpoints")
     if found is not None and not (resume or evaluate):
         raise UserError(
-            f"{state_dir} holds a training of step {int(found.name)}; go on with --resume, or name "
-            "another folder with --state."
+            f"{state_dir} holds a training of step {int(found.name)}; continue it with --resume, "
+            "or name another folder with --state."
         )
     if evaluate and found is None:
         raise UserError(f"There is no checkpoint in {state_dir} to evaluate; train first.")
-    if evaluate and not len(cache.split("validation")):
+    step = 0
+    if resume and found is None and recipe.entry:
+        step = restart_of_embedded(recipe, state_dir)
+    session = Session(recipe, open_samples(recipe, state_dir), state_dir, found, step)
+    if not evaluate:
+        return session.run()
+    values = session.validate()
+    if not values and session.accelerator.is_main_process:
         raise UserError(
             f"The cache {recipe.cache} holds out no samples to evaluate on; make one with held_out."
         )
-    session = Session(recipe, cache, state_dir, found)
-    return session.validate() if evaluate else session.run()
+    return values
+
+
+def open_samples(recipe: StageRecipe, state_dir: Path) -> Samples:
+    """What the recipe trains on.
+
+    Raises:
+        UserError: it is missing, damaged, or does not fit the recipe.
+    """
+    samples: Samples
+    if isinstance(recipe, SceneRecipe):
+        from idbench.models.concat_id.training.scene_samples import SceneSamples
+
+        samples = SceneSamples(recipe, state_dir.parent)
+    else:
+        samples = Cache.open(Path(recipe.cache))
+    samples.check(recipe)
+    return samples
+
+
+def restart_of_embedded(recipe: StageRecipe, state_dir: Path) -> int:
+    """The step of the embedded weights, where this recipe wrote them and restarts from them.
+
+    Raises:
+        UserError: it does not, so without a checkpoint there is nothing to resume.
+    """
+    known = embedded.entries().get(recipe.entry or "")
+    if known and known["recipe"] == recipe.name and recipe.restarts_at(known["steps"]):
+        return int(known["steps"])
+    raise UserError(f"There is no checkpoint in {state_dir} to resume from; leave out --resume.")
 
 
 class Session:
-    """One session of a training, from start or checkpoint to its end or a signal.
+    """One session of a training, from its start or a checkpoint to its end or a signal.
 
     Args:
-        found: the checkpoint to go on from, or None.
+        found: the checkpoint to continue from, or None.
+        step: without a checkpoint: the first step. Later than 0, it starts from the embedded
+            weights `recipe.entry`.
     """
 
     def __init__(
-        self, recipe: StageRecipe, cache: Cache, state_dir: Path, found: Path | None = None
+        self, recipe: StageRecipe, samples: Samples, state_dir: Path, found: Path | None = None,
+        step: int = 0,
     ) -> None:
-        self.recipe, self.cache, self.state_dir = recipe, cache, state_dir
+        self.recipe, self.samples, self.state_dir = recipe, samples, state_dir
         self.accelerator = make_accelerator(recipe, state_dir)
         self.fixed = checkpoint.described(recipe, self.accelerator.num_processes)
-        said = checkpoint.check(found, self.fixed) if found else {}
-        self.step, self.before = int(said.get("step", 0)), float(said.get("seconds", 0.0))
-        self.log = JsonLines(state_dir / "log.jsonl", recipe.steps)
-        self.started = time.monotonic()
+        self.progress = checkpoint.check(found, self.fixed) if found else Progress(step)
         device = self.accelerator.device
-        transformer: Any = network.load(recipe)
-        cache.check_network(transformer.config)
+        start = replace(recipe, init=f"embedded:{recipe.entry}", delta=False) if step else recipe
+        transformer: Any = network.load(start)
+        samples.check_network(transformer.config)
         if recipe.lora_rank:
             adapters.add(transformer, recipe)
         if recipe.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
         transformer.train()
         self.family = make_family(recipe)
-        # In float32 where it trains: a small update to a bfloat16 weight is lost.
-        live = [p for p in transformer.parameters() if p.requires_grad]
-        optimiser = torch.optim.AdamW(
-            live, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay,
-            fused=True if device.type == "cuda" else None,
-        )
-        self.network, self.optimiser = self.accelerator.prepare(
-            network.Denoiser(transformer), optimiser
-        )
+        threads = recipe.threads if device.type == "cpu" else 0
+        if threads and self.family.name == "cogvideox":
+            use_matrix_attention(transformer)
+        # Images have their references at the positions that they have beside a clip.
+        clip_frames = CLIP_LATENT_FRAMES if isinstance(recipe, SceneRecipe) else None
+        denoiser = network.Denoiser(transformer, clip_frames)
+        optimisers = make_optimisers(denoiser, recipe, self.accelerator)
+        self.network, *self.optimisers = self.accelerator.prepare(denoiser, *optimisers)
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
+        self.threads = Threads(threads, self.parameters) if threads else None
         self.average = None
         if recipe.ema:
             place = "cpu" if recipe.ema_device == "cpu" else None
-            self.average = checkpoint.Average(self.parameters, recipe.ema, place)
+            self.average = Average(self.parameters, recipe.ema, place)
         if found is not None:
             checkpoint.restore(found, self.accelerator, self.average)
-        self.autoencoder = self._autoencoder()
-        self.stop = False
-        # Of the steps since the last row of the log.
-        self._losses = [torch.tensor(v, device=device) for v in said.get("losses", ())]
-        self._last: dict[str, Any] = {}
-        self._since: float | None = None
+        self.autoencoder = load_autoencoder(recipe, device)
+
+    @property
+    def step(self) -> int:
+        """Finished steps."""
+        return self.progress.step
 
     def run(self) -> dict[str, Any]:
-        """Train to the end; returns the last logged values (nothing on other processes)."""
+        """Train to the end; returns the last row of the log (nothing on other processes)."""
         accelerator, recipe = self.accelerator, self.recipe
-        self.log.cut(self.step)
-        accelerator.init_trackers(
-            recipe.name, tracker_settings(recipe), tracker_arguments(self.step)
-        )
-        accelerator.trackers.append(self.log)
+        trackers = Trackers(accelerator, recipe, self.state_dir / "log.jsonl")
+        trackers.start(self.step)
         batches = self.batches()
-        with asked_to_stop(self):
-            while self.step < recipe.steps and not self._stopping():
-                self.advance(batches)
-                if self.step % recipe.log_every == 0:
-                    self._write_log()
-                if recipe.validate_every and self.step % recipe.validate_every == 0:
-                    self.validate()
-                if self.step % recipe.checkpoint_every == 0:
-                    self.checkpoint()
-        if self.step % recipe.checkpoint_every:
-            self.checkpoint()
-        if self.step == recipe.steps:
-            self.export()
-        elif accelerator.is_main_process:
-            note(f"Stopped at step {self.step} of {recipe.steps}; the same command with --resume "
-                 "goes on.")
+        pace = Pace(
+            recipe.steps, recipe.minutes, recipe.log_every, recipe.checkpoint_every,
+            recipe.checkpoint_minutes,
+        )
+
+        def after(step: int) -> None:
+            if recipe.validate_every and step % recipe.validate_every == 0:
+                values = self.validate()
+                if values:
+                    trackers.write(step, **values)
+
+        last = run(
+            self.progress, pace, trackers, advance=lambda step: self.advance(batches),
+            checkpoint=self.checkpoint, after=after, agree=self._agree, reduce=self._mean,
+        )
+        if self.step < recipe.steps and recipe.minutes is None:  # a signal to another process
+            raise Interrupted(f"Stopped at step {self.step} of {recipe.steps}.")
+        self.export(last)
         accelerator.end_training()
-        return {"step": self.step, **self._last} if accelerator.is_main_process else {}
+        return last if accelerator.is_main_process else {}
 
     def batches(self) -> Iterator[dict[str, Any]]:
-        """What this process computes from the present step on, read ahead by `workers`."""
+        """What this process computes from the present step on."""
         accelerator = self.accelerator
-        drawn = StepSamples(
-            self.cache, self.recipe, accelerator.process_index, accelerator.num_processes
+        return self.samples.batches(
+            self.recipe, self.step, accelerator.process_index, accelerator.num_processes,
+            accelerator.device.type == "cuda",
         )
-        loader = DataLoader(
-            drawn, batch_size=None, sampler=range(self.step * drawn.accumulation, len(drawn)),
-            num_workers=min(self.recipe.workers, cores()),
-            pin_memory=accelerator.device.type == "cuda",
-        )
-        for batch in loader:
-            if "problem" in batch:
-                raise UserError(batch["problem"])
-            yield batch
 
-    def advance(self, batches: Iterator[dict[str, Any]]) -> torch.Tensor:
-        """One optimiser step; its mean loss on this process, not yet waited for."""
-        accelerator, recipe = self.accelerator, self.recipe
-        for group in self.optimiser.param_groups:
-            group["lr"] = recipe.rate(self.step)
-        total = torch.zeros((), device=accelerator.device)
-        count = recipe.accumulation(accelerator.num_processes)
+    def advance(self, batches: Iterator[dict[str, Any]]) -> dict[str, torch.Tensor | float]:
+        """One optimiser step; values to log, of this process and not yet waited for."""
+        if self.recipe.restarts_at(self.step):
+            self.restart()
+        rate, count = self.recipe.rate(self.step), self.recipe.accumulation(
+            self.accelerator.num_processes)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+        total = torch.zeros((), device=self.accelerator.device)
         for _ in range(count):
-            batch = self.to_device(next(batches))
-            with accelerator.accumulate(self.network):
-                value = loss(self.network, self.family, batch).mean()
-                accelerator.backward(value)
-                if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(self.parameters, recipe.clip)
-                self.optimiser.step()
-                self.optimiser.zero_grad(set_to_none=True)
-            total += value.detach() / count
-        self.step += 1
+            row = next(batches)
+            with self.accelerator.accumulate(self.network):
+                total += self._backward(self.to_device(row)) / count
+                norm = None
+                if self.accelerator.sync_gradients:
+                    norm = self.accelerator.clip_grad_norm_(self.parameters, self.recipe.clip)
+                for optimiser in self.optimisers:
+                    optimiser.step()
+                    optimiser.zero_grad(set_to_none=True)
         if self.average is not None:
-            self.average.update(self.step)
-        self._losses.append(total)
-        return total
+            self.average.update(self.step + 1)
+        values: dict[str, torch.Tensor | float] = {"loss": total, "learning_rate": rate}
+        if norm is not None:
+            values["norm"] = norm
+        if "group" in row:
+            values[row["group"]] = total
+        return values
 
-    def to_device(self, row: Mapping[str, torch.Tensor]) -> Batch:
+    def _backward(self, batch: Batch) -> torch.Tensor:
+        """Add the gradients of a batch; returns its mean loss."""
+        if self.threads is not None:
+            return self.threads.backward(lambda rows: loss(self.network, self.family, rows), batch)
+        value = loss(self.network, self.family, batch).mean()
+        self.accelerator.backward(value)
+        return value.detach()
+
+    def restart(self) -> None:
+        """Continue from the averaged weights, rounded as they are stored, with new optimisers.
+
+        Then the exported weights are all that a training needs to continue from here.
+        """
+        if self.average is not None:
+            for value in self.average.values:
+                value.copy_(value.half())
+            self.average.restart()
+        for optimiser in self.optimisers:
+            optimiser.optimizer.state.clear()
+
+    def to_device(self, row: Mapping[str, Any]) -> Batch:
         """A drawn batch on the device: references encoded, dropout applied."""
         device = self.accelerator.device
-        here = {name: value.to(device, non_blocking=True) for name, value in row.items()}
+        here = {name: value.to(device, non_blocking=True) for name, value in row.items()
+                if name != "group"}
         size, latents = len(here["latents"]), here["latents"]
         if "images" in here:
             assert self.autoencoder is not None
@@ -204,32 +272,27 @@ class Session:
         from idbench.models.concat_id.training.validation import validate
 
         with self.averaged():
-            values = validate(self)
-        if values and self.accelerator.trackers:  # none while evaluating
-            self.accelerator.log(values, step=self.step)
-        return values
+            return validate(self)
 
-    def checkpoint(self) -> None:
-        said = {
-            "step": self.step, "seconds": self.before + time.monotonic() - self.started,
-            "losses": [], "fixed": self.fixed,
-        }
-        if self._losses:
-            losses = self.accelerator.reduce(torch.stack(self._losses), reduction="mean")
-            said["losses"] = [self._finite(value) for value in losses.tolist()]
+    def checkpoint(self, progress: Progress) -> None:
+        progress.pending = [self._mean(values) for values in progress.pending]
         checkpoint.save(
-            self.state_dir / "checkpoints", self.accelerator, self.average, said,
+            self.state_dir / "checkpoints", self.accelerator, self.average, progress, self.fixed,
             self.recipe.keep_checkpoints,
         )
 
-    def export(self) -> Path:
-        """Write the averaged weights as a diffusers folder, what a next stage starts from."""
+    def export(self, measured: Mapping[str, Any]) -> None:
+        """Write the averaged weights.
+
+        Args:
+            measured: the last row of the log, noted with embedded weights.
+        """
         with self.averaged():
-            return export(self)
+            export(self, measured)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """A context in which the network holds the averaged weights."""
+        """Within this context the network holds the averaged weights."""
         if self.average is None:
             yield
             return
@@ -239,61 +302,37 @@ class Session:
             yield
             reshard(self.network)
 
-    def _write_log(self) -> None:
-        """Mean loss of the steps since the last time, over all processes."""
-        mean = self.accelerator.reduce(torch.stack(self._losses).mean(), reduction="mean")
-        value, count = self._finite(float(mean)), len(self._losses)
-        self._losses = []
-        now = time.monotonic()
-        self._last = {"loss": value, "learning_rate": self.recipe.rate(self.step - 1)}
-        if self._since is not None:
-            self._last["seconds_per_step"] = (now - self._since) / count
-        self._since = now
-        self.accelerator.log(self._last, step=self.step)
-
-    def _finite(self, loss: float) -> float:
-        if math.isfinite(loss):
-            return loss
-        raise UserError(
-            f"The loss is {loss} at step {self.step}: training has diverged; lower the "
-            "learning_rate and go on from an older checkpoint."
-        )
-
-    def _stopping(self) -> bool:
+    def _agree(self, stop: bool) -> bool:
         """Whether to stop; all processes agree, asked only where they wait for each other."""
         if self.accelerator.num_processes == 1:
-            return self.stop
+            return stop
         if self.step % self.recipe.log_every:
             return False
-        flag = torch.tensor(float(self.stop), device=self.accelerator.device)
+        flag = torch.tensor(float(stop), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, reduction="sum") > 0)
 
-    def _autoencoder(self) -> components.Autoencoder | None:
-        recipe, source = self.recipe, self.recipe.components or self.recipe.init
-        if source is None or source.startswith("embedded:"):
-            source = "embedded" if source else None
-        needed = recipe.references > 0 and recipe.reference_noise == "fresh"
-        if source is None:
-            if needed:
-                raise UserError(
-                    f"The recipe {recipe.name!r} draws reference noise anew but names no "
-                    "autoencoder; set `components` to a diffusers folder."
-                )
-            return None
-        if not needed and not recipe.validate_every:
-            return None
-        device = self.accelerator.device
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        return components.load_autoencoder(source).to(device, dtype)
+    def _mean(self, values: dict[str, float]) -> dict[str, float]:
+        """The mean over all processes."""
+        if self.accelerator.num_processes == 1:
+            return values
+        row = torch.tensor(list(values.values()), device=self.accelerator.device)
+        means = self.accelerator.reduce(row, reduction="mean").tolist()
+        return dict(zip(values, means, strict=True))
 
 
 def make_plan(content: dict[str, Any], **assumed: Any) -> Any:
     """`plan.plan` of a recipe's content; `assumed` are fields of `plan.Assumptions`."""
     from idbench.models.concat_id.training.plan import Assumptions, plan
 
-    return plan(read(StageRecipe, content), Assumptions(**assumed))
+    recipe = read_stage(content)
+    if isinstance(recipe, SceneRecipe):
+        raise UserError(
+            f"The recipe {recipe.name!r} trains on rendered scenes and has no plan; --plan is for "
+            "stages such as cogvideox_stage1."
+        )
+    return plan(recipe, Assumptions(**assumed))
 
 
 # What the command line asks a trainer for.
-train.settings = settings_of(StageRecipe)  # type: ignore[attr-defined]
+train.settings = settings_of(SceneRecipe)  # type: ignore[attr-defined]
 train.plan = make_plan  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
@@ -12,10 +12,14 @@ from pydantic.dataclasses import dataclass
 from idbench.errors import UserError
 from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES
 from idbench.names import unknown
+from idbench.training import schedule
 
 STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 Decay = Annotated[float, pydantic.Field(ge=0, lt=1)]
+Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 Checked = TypeVar("Checked")
+PHASED = ("learning_rate", "warmup", "decay", "lowest_rate", "groups", "cross")
+"""Fields that a phase may change."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -26,39 +30,51 @@ class StageRecipe:
 
     Attributes:
         name, trainer, description: see `idbench.recipes`.
-        network: `cogvideox-5b`, `wan2.1-1.3b`, `init` (the one that `init` holds), or
+        network: `cogvideox-5b`, `wan2.1-1.3b`, `init` (the network that `init` holds), or
             `{family: cogvideox | wan, ...}` with the arguments of diffusers' class.
-        reference_adaln: Wan only: references have their own modulation.
+        reference_adaln: Wan only: references have a modulation of their own.
         init: a folder with the weights to start from (a diffusers folder, or the folder `export`
             of an earlier stage), `embedded:NAME`, or None for random weights.
+        entry: name of the embedded weights to write at the end; None writes the folder `export`.
+        delta: write `entry` as the difference to the embedded weights of `init`.
         components: a diffusers folder with `vae` and `scheduler`, `embedded`, or None for those
             of `init`. The autoencoder encodes references and shows validation samples.
-        cache: folder that `idbench train pairs_cache` wrote.
-        frames, height, width: of the video, pixels; must be those of the cache.
-        references: reference images a sample, 0 to 3.
-        reference_noise: `fresh`: the pixel noise exp(N(-3, 0.5)) is drawn anew at every step and
-            the reference encoded then; `cached`: one of the cache's encoded draws is taken.
+        cache: folder written by `idbench train pairs_cache`.
+        frames, height, width: of the video, in pixels; must be those of the cache.
+        references: reference images per sample, 0 to 3.
+        reference_noise: `fresh` draws the pixel noise exp(N(-3, 0.5)) anew at every step and
+            encodes the reference then; `cached` uses one of the cache's encoded draws.
         steps: optimiser steps.
-        global_batch: samples a step, over all processes.
-        batch: samples a process computes at once; what is left of `global_batch` is accumulated.
-        learning_rate, warmup: the rate rises over `warmup` steps and falls linearly to 0 at
-            `steps`.
+        global_batch: samples per step, over all processes.
+        batch: samples that a process computes at once; gradients are accumulated to
+            `global_batch`.
+        optimiser: `adamw`, or `muon`: Muon for the matrices of the blocks, AdamW for the rest.
+        learning_rate, warmup, decay, lowest_rate: the peak rate; it rises over `warmup` steps and
+            falls linearly over the last `decay` share of the steps, to 0 at `steps` or to
+            `lowest_rate`, a share of the peak rate.
         betas, weight_decay: of AdamW. clip: largest norm of the gradient.
+        phases: settings that replace the recipe's own (`PHASED`) `until` a step, each with a
+            learning rate schedule of its own. A phase with `restart: true` begins with the
+            averaged weights as they are stored, and a new optimiser.
         ema: decay of the averaged weights that are exported; 0 exports the last ones. They are
             kept in float32 on `ema_device`: that of the training, or `cpu`.
         precision: `bf16` (autocast) or `no` (float32).
-        gradient_checkpointing: compute activations again in the backward pass.
+        gradient_checkpointing: recompute activations in the backward pass.
         lora_rank, lora_alpha: rank 0 trains all parameters.
         text_dropout, reference_dropout: independent chances of zeroed text and references.
         time_shift: Wan only: shift of the noise levels.
         seed: of everything random. What step s does depends on it and on s alone.
         workers: processes that read the cache ahead.
+        threads: on a CPU: parts of a batch that are computed at once, each on one core. 0 leaves
+            the batch whole and the threads to PyTorch.
         device: `auto` or `cpu`.
+        minutes: time limit over all sessions; the weights are exported then, too.
         log_every, checkpoint_every, validate_every: in steps; 0 never validates.
-        keep_checkpoints: so many of the latest.
-        validation_samples, validation_steps, validation_guidance: samples shown, denoising steps
-            and guidance scale of each.
-        score: ArcSim and CLIPDist of the validation samples, where the scorers are there.
+        checkpoint_minutes: minutes between further checkpoints.
+        keep_checkpoints: number of recent checkpoints that are kept.
+        validation_samples, validation_steps, validation_guidance: number of samples shown, and
+            denoising steps and guidance scale of each.
+        score: measure ArcSim and CLIPDist of the validation samples, if their weights are there.
     """
 
     name: str
@@ -67,6 +83,8 @@ class StageRecipe:
     network: str | dict[str, Any] = "cogvideox-5b"
     reference_adaln: bool = False
     init: str | None = None
+    entry: str | None = None
+    delta: bool = False
     components: str | None = None
     cache: str = ""
     frames: pydantic.PositiveInt = 49
@@ -77,8 +95,12 @@ class StageRecipe:
     steps: pydantic.PositiveInt = 1000
     global_batch: pydantic.PositiveInt = 8
     batch: pydantic.PositiveInt = 1
+    optimiser: Literal["adamw", "muon"] = "adamw"
     learning_rate: pydantic.PositiveFloat = 1e-5
     warmup: pydantic.NonNegativeInt = 0
+    decay: float = pydantic.Field(default=1.0, gt=0, le=1)
+    lowest_rate: Share = 0.0
+    phases: list[dict[str, Any]] = pydantic.Field(default_factory=list)
     betas: tuple[Decay, Decay] = (0.9, 0.95)
     weight_decay: pydantic.NonNegativeFloat = 1e-4
     clip: pydantic.PositiveFloat = 0.1
@@ -88,14 +110,17 @@ class StageRecipe:
     gradient_checkpointing: bool = True
     lora_rank: pydantic.NonNegativeInt = 0
     lora_alpha: pydantic.PositiveFloat = 64.0
-    text_dropout: float = pydantic.Field(default=0.1, ge=0, le=1)
-    reference_dropout: float = pydantic.Field(default=0.1, ge=0, le=1)
+    text_dropout: Share = 0.1
+    reference_dropout: Share = 0.1
     time_shift: pydantic.PositiveFloat = 5.0
     seed: int = pydantic.Field(default=0, ge=0, lt=2**63)  # what torch takes
     workers: pydantic.NonNegativeInt = 4
+    threads: pydantic.NonNegativeInt = 0
     device: Literal["auto", "cpu"] = "auto"
+    minutes: pydantic.PositiveFloat | None = None
     log_every: pydantic.PositiveInt = 10
     checkpoint_every: pydantic.PositiveInt = 500
+    checkpoint_minutes: pydantic.PositiveFloat | None = None
     keep_checkpoints: pydantic.PositiveInt = 2
     validate_every: pydantic.NonNegativeInt = 1000
     validation_samples: pydantic.PositiveInt = 8
@@ -108,10 +133,33 @@ class StageRecipe:
     def _word(cls, value: Any) -> Any:
         return "no" if value is False else value  # what YAML makes of `no`
 
+    @pydantic.model_validator(mode="after")
+    def _usable(self) -> StageRecipe:
+        schedule.check_phases(vars(self))
+        known = [name for name in PHASED if hasattr(self, name)]
+        for phase in self.phases:
+            changes = {k: v for k, v in phase.items() if k not in ("until", "restart")}
+            for key in changes:
+                if key not in known:
+                    raise unknown("setting of a phase", str(key), known)
+            replace(self, **changes, phases=[])  # checks the values
+        if self.delta and not (self.entry and (self.init or "").startswith("embedded:")):
+            raise ValueError("`delta` needs `entry` and embedded weights as `init`")
+        return self
+
+    def at(self, step: int) -> dict[str, Any]:
+        """The settings of the update at `step`, counted from 0."""
+        return schedule.phase_at(step, vars(self))[0]
+
     def rate(self, step: int) -> float:
         """Learning rate of the update at `step`, counted from 0."""
-        warm = min(1.0, (step + 1) / max(1, self.warmup))
-        return self.learning_rate * warm * (self.steps - step) / self.steps
+        now, since = schedule.phase_at(step, vars(self))
+        fall = schedule.linear(since, now["steps"], now["decay"], now["lowest_rate"])
+        return now["learning_rate"] * min(schedule.warmup(since, now["warmup"]), fall)
+
+    def restarts_at(self, step: int) -> bool:
+        """Whether a phase with `restart: true` begins at `step`."""
+        return schedule.restarts_at(step, vars(self))
 
     def accumulation(self, processes: int) -> int:
         """Batches that each of so many processes adds up for one step.
@@ -129,8 +177,47 @@ class StageRecipe:
         return self.global_batch // together
 
 
+@dataclass(frozen=True, config=STRICT)
+class SceneRecipe(StageRecipe):
+    """A stage on rendered scenes, whose latents are all in memory.
+
+    Attributes:
+        data, latents: names of the recipes that rendered and encoded the scenes; their folders
+            lie beside the state of this training.
+        groups: share of the steps of each group of samples; see `scene_samples.GROUPS`.
+        batch: samples per step by kind of group, `image` and `clip`.
+        references: 0, or 1: one of each person.
+        cross: chance that a reference comes from another scene of the person.
+        pairs: for groups of `one`, `two` or `three` people the output of `pairs` that chooses
+            those scenes, such as `cross`. Without it any other scene of the person serves.
+        subject: `garment` or `background`: one more reference, after the faces.
+        evaluation: of `--evaluate`: `identities`, prompts for `each`, `steps`, `guidance`.
+    """
+
+    data: str = "concat_id_data"
+    latents: str = "concat_id_latents"
+    groups: dict[str, pydantic.PositiveFloat] = pydantic.Field(default_factory=dict)
+    batch: dict[Literal["image", "clip"], pydantic.PositiveInt] = pydantic.Field(  # type: ignore[assignment]
+        default_factory=dict
+    )
+    references: int = pydantic.Field(default=1, ge=0, le=1)
+    reference_noise: Literal["cached"] = "cached"
+    cross: Share = 0.0
+    pairs: dict[Literal["one", "two", "three"], str] = pydantic.Field(default_factory=dict)
+    subject: Literal["garment", "background"] | None = None
+    evaluation: dict[str, Any] = pydantic.Field(default_factory=dict)
+
+    def accumulation(self, processes: int) -> int:
+        return 1
+
+
+def read_stage(content: Mapping[str, Any]) -> StageRecipe:
+    """The recipe of a stage, a `SceneRecipe` where it names `groups` of rendered scenes."""
+    return read(SceneRecipe if "groups" in content else StageRecipe, content)
+
+
 def settings_of(kind: type[Any]) -> tuple[str, ...]:
-    """The fields that a recipe of this kind may have."""
+    """The names of the fields of a recipe."""
     return tuple(f.name for f in fields(kind))
 
 
@@ -138,7 +225,7 @@ def read(kind: type[Checked], content: Mapping[str, Any]) -> Checked:
     """A recipe of `kind` from the content of its YAML file.
 
     Raises:
-        UserError: an unknown field (says the nearest), a missing one, or a value of another kind.
+        UserError: an unknown field (names the nearest), a missing one, or an unusable value.
     """
     name = content.get("name", "?")
     known = settings_of(kind)
@@ -160,7 +247,7 @@ def read(kind: type[Checked], content: Mapping[str, Any]) -> Checked:
 def differences(
     now: Mapping[str, Any], before: Mapping[str, Any], names: Iterable[str]
 ) -> list[str]:
-    """Sentences' parts such as "seed 1 instead of 0" for the fields that differ."""
+    """Phrases such as "seed 1 instead of 0" for the fields that differ."""
     return [
         f"{name} {now.get(name)!r} instead of {before.get(name)!r}"
         for name in names if now.get(name) != before.get(name)

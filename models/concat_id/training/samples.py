@@ -1,33 +1,87 @@
 """The cache as training sees it: what step s draws depends on the seed and on s alone.
 
-Sample j of step s is the same whatever the number of processes: the whole cache in an order
-that is drawn anew each epoch, and all else (time, noise, reference, dropout) from (seed, s, j).
+Sample j of step s is the same for any number of processes: the order of the cache is drawn anew
+each epoch, and the rest (time, noise, reference, dropout) from (seed, s, j).
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from idbench.errors import UserError
 from idbench.files import read_json
+from idbench.models.concat_id.autoencoder import to_frames
 from idbench.models.concat_id.training.components import to_image
 from idbench.models.concat_id.training.recipe import StageRecipe
+from idbench.provenance import cores
 
 VERSION = 1
 NOISE_MEAN, NOISE_SCALE = -3.0, 0.5
 """Of the logarithm of the pixel noise's standard deviation."""
 PREPARE = "run `idbench train pairs_cache --set pairs=... --set videos=...` first"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A sample that is not trained on.
+
+    Attributes:
+        key: its name. caption: its prompt. kinds: of its references.
+        row: float `latents`, `text`, and `images` (M, 3, H, W) or encoded `references` (M, C, h, w)
+            where it has some; without pixel noise in `images`.
+        pictures: the references, uint8 RGB (H, W, 3).
+    """
+
+    key: str
+    caption: str
+    kinds: tuple[str, ...]
+    row: dict[str, torch.Tensor]
+    pictures: tuple[np.ndarray, ...]
+
+
+class Samples(Protocol):
+    """What a stage trains on: a `Cache`, or `scene_samples.SceneSamples`.
+
+    Attributes:
+        settings: what `export` says about it.
+    """
+
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+
+    def check(self, recipe: StageRecipe) -> None:
+        """Raise UserError where the samples are not what the recipe trains on."""
+
+    def check_network(self, config: Any) -> None:
+        """Raise UserError where the samples do not fit the network of this configuration."""
+
+    def batches(
+        self, recipe: StageRecipe, step: int, rank: int, world: int, pinned: bool
+    ) -> Iterator[dict[str, Any]]:
+        """What process `rank` of `world` computes from `step` on, as items of `StepSamples`.
+
+        Args:
+            pinned: whether to read into pinned memory.
+        """
+
+    def held_out(self, recipe: StageRecipe, fresh: bool) -> list[HeldOut]:
+        """The first `validation_samples` samples that are not trained on.
+
+        Args:
+            fresh: whether there is an autoencoder, so that `images` can be encoded.
+        """
 
 
 @dataclass(frozen=True)
@@ -108,6 +162,32 @@ class Cache:
                     f"The cache {self.folder} has {what} {made}, the network takes {wanted}; make "
                     "it with the network's own `components`, or give another `init` or `network`."
                 )
+
+
+    def batches(
+        self, recipe: StageRecipe, step: int, rank: int, world: int, pinned: bool
+    ) -> Iterator[dict[str, Any]]:
+        """See `Samples`; read ahead by `workers` processes."""
+        drawn = StepSamples(self, recipe, rank, world)
+        loader = DataLoader(
+            drawn, batch_size=None, sampler=range(step * drawn.accumulation, len(drawn)),
+            num_workers=min(recipe.workers, cores()), pin_memory=pinned,
+        )
+        for batch in loader:
+            if "problem" in batch:
+                raise UserError(batch["problem"])
+            yield batch
+
+    def held_out(self, recipe: StageRecipe, fresh: bool) -> list[HeldOut]:
+        """See `Samples`; the first candidate of each reference."""
+        count = recipe.references
+        found = []
+        for held in self.split("validation").head(recipe.validation_samples).itertuples():
+            row = read_sample(self.folder, str(held.key), count, fresh and count > 0, None)
+            pictures = to_frames(row["images"][:, :, None])[:, 0] if "images" in row else ()
+            kinds = tuple(str(held.kinds).split(","))[:count]
+            found.append(HeldOut(str(held.key), str(held.caption), kinds, row, tuple(pictures)))
+        return found
 
 
 def sample_path(folder: Path, key: str) -> Path:

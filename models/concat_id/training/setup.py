@@ -1,25 +1,20 @@
-"""What a session of training is made of: accelerate, the loss, and the wish to stop."""
+"""The parts of a training session: accelerate, family, optimisers, autoencoder."""
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 
+from idbench.errors import UserError
 from idbench.models.concat_id.families import Family
-from idbench.models.concat_id.training import checkpoint, components, network
+from idbench.models.concat_id.training import components, network
 from idbench.models.concat_id.training.recipe import StageRecipe
 from idbench.models.concat_id.training.trackers import tracker_arguments
-
-if TYPE_CHECKING:
-    from idbench.models.concat_id.training.loop import Session
+from idbench.training.save import saying_full
 
 
 def make_family(recipe: StageRecipe) -> Family:
@@ -30,7 +25,8 @@ def make_family(recipe: StageRecipe) -> Family:
 
 
 def make_accelerator(recipe: StageRecipe, state_dir: Path) -> Accelerator:
-    with checkpoint.saying_full(state_dir / "log.jsonl"):
+    """accelerate, as the recipe and its launcher set it up."""
+    with saying_full(state_dir / "log.jsonl"):
         state_dir.mkdir(parents=True, exist_ok=True)
     made = Accelerator(
         mixed_precision=recipe.precision, cpu=recipe.device == "cpu", project_dir=state_dir,
@@ -42,6 +38,11 @@ def make_accelerator(recipe: StageRecipe, state_dir: Path) -> Accelerator:
         # Sums of gradients and the times of noise need more digits than bfloat16 has.
         made.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
             torch.bfloat16, torch.float32, cast_forward_inputs=False
+        )
+    if made.num_processes > 1 and (recipe.minutes or recipe.checkpoint_minutes):
+        raise UserError(
+            f"The recipe {recipe.name!r} has a limit in minutes, which several processes cannot "
+            "keep together; leave out minutes and checkpoint_minutes."
         )
     made.gradient_accumulation_steps = recipe.accumulation(made.num_processes)
     if made.distributed_type == DistributedType.DEEPSPEED:
@@ -59,22 +60,47 @@ def reshard(network: torch.nn.Module) -> None:
             module.reshard()
 
 
-@contextmanager
-def asked_to_stop(session: Session) -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the training after the present step; a second Ctrl-C at once."""
-    before: dict[int, Any] = {}
+def make_optimisers(
+    transformer: torch.nn.Module, recipe: StageRecipe, accelerator: Accelerator
+) -> list[torch.optim.Optimizer]:
+    """AdamW; with `muon`, for all but the matrices of the blocks, which Muon updates.
 
-    def ask(number: int, frame: Any) -> None:
-        session.stop = True
-        signal.signal(number, before[number])
+    Muon orthogonalises the momentum (Jordan et al., 2024). Its updates are scaled to the size of
+    AdamW's, so that one learning rate serves both.
+    """
+    live = [(n, p) for n, p in transformer.named_parameters() if p.requires_grad]
+    muon = recipe.optimiser == "muon"
+    matrices = [p for n, p in live if muon and p.ndim == 2 and "blocks." in n]
+    chosen = set(map(id, matrices))
+    made: list[torch.optim.Optimizer] = [torch.optim.AdamW(
+        [p for _, p in live if id(p) not in chosen], lr=recipe.learning_rate, betas=recipe.betas,
+        weight_decay=recipe.weight_decay, fused=None if accelerator.is_fsdp2 else True,
+    )]
+    if matrices:
+        made.append(torch.optim.Muon(
+            matrices, lr=recipe.learning_rate, weight_decay=recipe.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        ))
+    return made
 
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before[number] = signal.signal(number, ask)
-    except ValueError:  # not in the main thread: the caller handles signals
-        pass
-    try:
-        yield
-    finally:
-        for asked, handler in before.items():
-            signal.signal(asked, handler)
+
+def load_autoencoder(
+    recipe: StageRecipe, device: torch.device
+) -> components.Autoencoder | None:
+    """The autoencoder that encodes references and shows validation samples; None: not needed.
+
+    Raises:
+        UserError: it is needed, and the recipe names none.
+    """
+    needed = recipe.references > 0 and recipe.reference_noise == "fresh"
+    source = recipe.components or recipe.init
+    if source is None and needed:
+        raise UserError(
+            f"The recipe {recipe.name!r} draws reference noise anew but names no autoencoder; set "
+            "`components` to a diffusers folder."
+        )
+    if source is None or not (needed or recipe.validate_every):
+        return None
+    source = "embedded" if source.startswith("embedded") else source
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    return components.load_autoencoder(source).to(device, dtype)

@@ -1,4 +1,4 @@
-"""Where a training's numbers go: a JSON lines file always, TensorBoard where it is installed."""
+"""Where a training's numbers go: the log, and TensorBoard where it is installed."""
 
 from __future__ import annotations
 
@@ -8,56 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from accelerate.tracking import GeneralTracker, on_main_process
+from accelerate import Accelerator
 
-from idbench.files import saying_disk_full, write_text
 from idbench.models.concat_id.training.recipe import StageRecipe
-from idbench.output import note
-
-
-class JsonLines(GeneralTracker):
-    """One JSON object a line, `step` first.
-
-    Each is said on standard error as well, in words.
-    """
-
-    name = "jsonl"
-    requires_logging_directory = False
-    main_process_only = True
-
-    def __init__(self, path: Path, steps: int) -> None:
-        super().__init__()
-        self.path, self.steps = path, steps
-
-    @on_main_process
-    def cut(self, step: int) -> None:
-        """Remove the rows after `step`, which a training from there writes again."""
-        if not self.path.exists():
-            return
-        kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except ValueError:  # the line that was being written at a kill
-                continue
-        write_text(self.path, "".join(kept))
-
-    @property
-    def tracker(self) -> Path:
-        return self.path
-
-    def store_init_configuration(self, values: dict[str, Any]) -> None:
-        """Nothing: the recipe lies in every checkpoint and in `export`."""
-
-    @on_main_process
-    def log(self, values: dict[str, Any], step: int | None = None, **_: Any) -> None:
-        line = json.dumps({"step": step, **values})
-        with saying_disk_full(self.path), open(self.path, "a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        shown = (f"{name.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else
-                 f"{name.replace('_', ' ')} {value}" for name, value in values.items())
-        note(f"step {step} of {self.steps}: {', '.join(shown)}")
+from idbench.training.log import Log
 
 
 def tracker_arguments(step: int) -> dict[str, dict[str, Any]]:
@@ -67,9 +21,24 @@ def tracker_arguments(step: int) -> dict[str, dict[str, Any]]:
     return {"tensorboard": {"purge_step": step + 1}}
 
 
-def tracker_settings(recipe: StageRecipe) -> dict[str, Any]:
-    """The recipe as flat values, what trackers take."""
-    return {
-        key: value if isinstance(value, int | float | str) else json.dumps(value)
-        for key, value in asdict(recipe).items()
-    }
+class Trackers:
+    """Writes rows to the log and to accelerate's trackers, on the main process alone."""
+
+    def __init__(self, accelerator: Accelerator, recipe: StageRecipe, path: Path) -> None:
+        self.accelerator, self.recipe = accelerator, recipe
+        self.log = Log(path, recipe.steps)
+
+    def start(self, step: int) -> None:
+        """Start, or continue at `step`."""
+        if self.accelerator.is_main_process:
+            self.log.cut(step)
+        flat = {
+            key: value if isinstance(value, int | float | str) else json.dumps(value)
+            for key, value in asdict(self.recipe).items()
+        }
+        self.accelerator.init_trackers(self.recipe.name, flat, tracker_arguments(step))
+
+    def write(self, step: int, **values: Any) -> None:
+        if self.accelerator.is_main_process:
+            self.log.write(step, **values)
+        self.accelerator.log(values, step=step)

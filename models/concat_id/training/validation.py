@@ -19,7 +19,7 @@ from PIL import Image
 from idbench.files import write_bytes
 from idbench.models.concat_id.autoencoder import to_frames
 from idbench.models.concat_id.training.objective import Batch, loss
-from idbench.models.concat_id.training.samples import read_sample
+from idbench.models.concat_id.training.samples import HeldOut
 from idbench.types import Reference, Sample, Video
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def validate(session: Session) -> dict[str, Any]:
     (mean over the scored samples) with `..._scored` (how many), or `..._unscored` with the
     reason. Empty where the cache holds out nothing, and on other processes than the main one.
     """
-    held = session.cache.split("validation").head(session.recipe.validation_samples)
-    if not len(held):
+    held = session.samples.held_out(session.recipe, session.autoencoder is not None)
+    if not held:
         return {}
     accelerator = session.accelerator
     world, rank = accelerator.num_processes, accelerator.process_index
@@ -45,7 +45,7 @@ def validate(session: Session) -> dict[str, Any]:
     own = [(rank + k * world) % len(held) for k in range(-(-len(held) // world))]
     losses, videos = [], []
     for number in own:
-        batch = _read(session, str(held.key[number]), number, len(held))
+        batch = _batch(session, held[number], number, len(held))
         losses.append(loss(session.network, session.family, batch).mean())
         if session.autoencoder is not None:
             latents = sample_latents(session, batch, number)
@@ -61,12 +61,11 @@ def validate(session: Session) -> dict[str, Any]:
     count = len(own)
     # Process r made the samples r, r + world, ...; put them back in order.
     made = [gathered[(i % world) * count + i // world] for i in range(len(held))]
-    images = [_images(session, str(key)) for key in held.key]
     buffer = io.BytesIO()
-    grid(images, made).save(buffer, format="PNG")
+    grid(held, made).save(buffer, format="PNG")
     write_bytes(session.state_dir / "validation" / f"{session.step:08d}.png", buffer.getvalue())
     if session.recipe.score:
-        values.update(score(session, held, images, made))
+        values.update(score(session, held, made))
     return values
 
 
@@ -80,18 +79,18 @@ def sample_latents(session: Session, batch: Batch, seed: int) -> torch.Tensor:
     )
 
 
-def grid(images: list[list[np.ndarray]], videos: list[np.ndarray]) -> Image.Image:
-    """One row a sample: its references, then four frames of its video."""
+def grid(held: list[HeldOut], videos: list[np.ndarray]) -> Image.Image:
+    """One row per sample: its references, then four frames of its video."""
+    most = max(len(sample.pictures) for sample in held)
     rows = []
-    for held, frames in zip(images, videos, strict=True):
+    for sample, frames in zip(held, videos, strict=True):
         shown = [frames[t] for t in np.linspace(0, len(frames) - 1, 4).round().astype(int)]
-        rows.append(np.concatenate([*held, *shown], axis=1))
+        blank = [np.zeros_like(shown[0])] * (most - len(sample.pictures))
+        rows.append(np.concatenate([*sample.pictures, *blank, *shown], axis=1))
     return Image.fromarray(np.concatenate(rows))
 
 
-def score(
-    session: Session, held: Any, images: list[list[np.ndarray]], videos: list[np.ndarray]
-) -> dict[str, Any]:
+def score(session: Session, held: list[HeldOut], videos: list[np.ndarray]) -> dict[str, Any]:
     """ArcSim and CLIPDist of the videos under `strict-v1`."""
     from idbench import embedded
     from idbench.metrics.score import Scorer
@@ -103,13 +102,11 @@ def score(
         return {f"validation_{name}_unscored": reason for name in METRICS}
     found: dict[str, list[float]] = {name: [] for name in METRICS}
     reasons: dict[str, str] = {}
-    fps = session.cache.settings.get("fps") or 8.0
+    fps = session.samples.settings.get("fps") or 8.0
     with tempfile.TemporaryDirectory() as folder:
         scorer = Scorer("strict-v1", None, [REGISTERED.load(name) for name in METRICS])
-        for number, (row, pictures, frames) in enumerate(
-            zip(held.itertuples(), images, videos, strict=True)
-        ):
-            sample = _sample(row, pictures, number, Path(folder))
+        for number, (row, frames) in enumerate(zip(held, videos, strict=True)):
+            sample = _sample(row, number, Path(folder))
             digest = hashlib.sha256(frames.tobytes()).hexdigest()
             for value in scorer.score(sample, Video(frames, fps), digest):
                 if value.identity is None and value.frame is None and value.metric in found:
@@ -127,37 +124,24 @@ def score(
     return values
 
 
-def _sample(row: Any, pictures: list[np.ndarray], number: int, folder: Path) -> Sample:
+def _sample(held: HeldOut, number: int, folder: Path) -> Sample:
     references = []
-    for place, (kind, picture) in enumerate(zip(row.kinds.split(","), pictures, strict=False)):
+    for place, (kind, picture) in enumerate(zip(held.kinds, held.pictures, strict=False)):
         path = folder / f"{number}-{place}.png"
         Image.fromarray(picture).save(path)
         references.append(Reference(kind, f"{number}-{place}", path))
     return Sample(
-        id=str(row.key), split="validation", prompt_id=str(number), prompt=row.caption,
+        id=held.key, split="validation", prompt_id=str(number), prompt=held.caption,
         category="validation", references=tuple(references), seed=number,
     )
 
 
-def _read(session: Session, key: str, number: int, count: int) -> Batch:
-    """A validation sample without pixel noise and dropout, at its own fixed time and noise."""
-    recipe = session.recipe
-    fresh = recipe.references > 0 and session.autoencoder is not None
-    row = read_sample(session.cache.folder, key, recipe.references, fresh, None)
+def _batch(session: Session, held: HeldOut, number: int, count: int) -> Batch:
+    """A validation sample without dropout, with its own fixed time and noise."""
     generator = torch.Generator().manual_seed(10_000 + number)
     one = torch.ones(())
     return session.to_device({name: value[None] for name, value in {
-        **row, "keep_text": one, "keep_references": one,
+        **held.row, "keep_text": one, "keep_references": one,
         "uniform": torch.tensor((number + 0.5) / count),
-        "noise": torch.randn(row["latents"].shape, generator=generator),
+        "noise": torch.randn(held.row["latents"].shape, generator=generator),
     }.items()})
-
-
-def _images(session: Session, key: str) -> list[np.ndarray]:
-    """The references of a sample, uint8 RGB."""
-    recipe = session.recipe
-    if not recipe.references:
-        return []
-    row = read_sample(session.cache.folder, key, recipe.references, True, None)
-    return list(to_frames(row["images"][:, :, None])[:, 0])
-

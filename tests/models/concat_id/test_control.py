@@ -10,9 +10,11 @@ from tiny_base import cogvideox_base, wan_base
 
 from idbench import embedded
 from idbench.errors import UserError
-from idbench.models.concat_id import evaluate, networks
 from idbench.models.concat_id import model as model_module
+from idbench.models.concat_id import networks
 from idbench.models.concat_id.model import ConcatID
+from idbench.models.concat_id.training import evaluation
+from idbench.models.concat_id.training.recipe import read_stage
 from idbench.types import Reference, Sample
 
 
@@ -104,12 +106,16 @@ def test_the_evaluation_of_a_recipe_has_the_same_control(make, sample, monkeypat
     monkeypatch.setattr(embedded, "entries", lambda: {name: entry for name in names})
     monkeypatch.setattr(embedded, "entry", lambda name: entry)
     monkeypatch.setattr(embedded, "save_measured", lambda *_: None)
-    monkeypatch.setattr(evaluate, "validation_samples", lambda *_, **__: [sample(0), sample(1)])
-    monkeypatch.setattr(evaluate, "_score", lambda _, made, __: videos.update(made) or {})
-    monkeypatch.setattr(evaluate, "_picture", lambda *_: None)
+    monkeypatch.setattr(evaluation, "validation_samples", lambda *_, **__: [sample(0), sample(1)])
+    monkeypatch.setattr(evaluation, "_score", lambda _, made, __: videos.update(made) or {})
+    monkeypatch.setattr(evaluation, "_picture", lambda *_: None)
     monkeypatch.setattr(model_module, "ConcatID", make)
     threads = torch.get_num_threads()
-    evaluate.evaluate_recipe({"entry": "transformer_single", "threads": threads}, tmp_path)
+    recipe = read_stage({
+        "name": "single", "trainer": "x", "entry": "transformer_single", "threads": threads,
+        "groups": {"image_one": 1.0},
+    })
+    evaluation.evaluate_recipe(recipe, tmp_path)
     control = make("single", steps=20, references="zeroed")
     for number, made in enumerate(videos["without"]):
         assert np.array_equal(made.frames, frames(control, sample(number)))

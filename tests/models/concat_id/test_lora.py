@@ -80,7 +80,8 @@ def test_the_adapters_train_and_the_network_is_frozen(trained):
     plain = network.load(session.recipe)
     planned = adapter_parameters(plain, session.recipe.lora_rank)
     assert sum(before[name].numel() for name in live) == planned
-    assert sum(v.numel() for g in session.optimiser.param_groups for v in g["params"]) == planned
+    groups = [group for made in session.optimisers for group in made.param_groups]
+    assert sum(v.numel() for group in groups for v in group["params"]) == planned
     moved = {
         name for name, p in session.network.named_parameters()
         if not torch.equal(p.detach(), before[name])

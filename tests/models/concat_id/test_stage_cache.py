@@ -229,7 +229,7 @@ def test_mistakes_in_a_recipe_are_one_sentence(tmp_path, told):
     good = recipe(made)
     for changes, words in (
         ({"learningrate": 1}, "did you mean 'learning_rate'?"),
-        ({"steps": "many"}, "unusable value for steps"),
+        ({"steps": "many"}, "has steps 'many'; give a whole number"),
         ({"references": 4}, "less than or equal to 3, not 4"),
         ({"network": "cogvideox-5"}, "did you mean 'cogvideox-5b'?"),
         ({"network": {**good["network"], "layers": 3}}, "unusable network"),
@@ -254,12 +254,12 @@ def test_mistakes_in_a_recipe_are_one_sentence(tmp_path, told):
 def test_mistakes_with_a_checkpoint_are_one_sentence(tmp_path, told):
     content = recipe(make_cache(tmp_path / "cache"), steps=2)
     loop.train(content, tmp_path / "state")
-    assert "go on with --resume" in told(content)
+    assert "continue it with --resume" in told(content)
     assert "seed 4 instead of 3" in told({**content, "seed": 4}, "--resume")
     AcceleratorState._reset_state(True)
     optimiser = tmp_path / "state" / "checkpoints" / "00000002" / "optimizer.bin"
     optimiser.write_bytes(optimiser.read_bytes()[:100])
-    assert "optimizer.bin is missing or cut off" in told(content, "--resume")
+    assert "optimizer.bin is missing or truncated" in told(content, "--resume")
 
 
 @pytest.mark.parametrize("error", [

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from idbench.cli import main
 from idbench.models.concat_id.training import loop, network
 from idbench.models.concat_id.training.plan import GIB, Assumptions, plan
-from idbench.models.concat_id.training.recipe import StageRecipe, read
+from idbench.models.concat_id.training.recipe import StageRecipe, read, read_stage
 from idbench.recipes import load_recipe, recipe_files
 
 HELPERS = Path(__file__).parents[2] / "helpers"
@@ -78,7 +78,7 @@ from pathlib import Path
 sys.path.insert(0, {helpers!r})
 from tiny_stage import recipe
 from idbench.models.concat_id.training import loop, samples
-from idbench.models.concat_id.training.recipe import StageRecipe, read
+from idbench.models.concat_id.training.recipe import StageRecipe, read, read_stage
 torch.set_num_threads(1)
 def peak():
     # ru_maxrss would begin with the peak of the process that started this one.
@@ -126,7 +126,7 @@ def test_stages_of_the_paper_are_whole_recipes():
     for name in recipe_files():
         content = load_recipe(name)[1]
         if content["trainer"].endswith("training.loop:train"):
-            stages[name] = read(StageRecipe, {"name": name, **content})
+            stages[name] = read_stage({"name": name, **content})
     rates = {name: made.learning_rate for name, made in stages.items()}
     assert rates["cogvideox_stage1"] == 1e-5
     assert rates["cogvideox_stage2"] == rates["cogvideox_stage3"] == 5e-6

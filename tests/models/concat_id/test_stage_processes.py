@@ -39,11 +39,16 @@ Accelerator.end_training = lambda self: None  # the processes go on to talk to e
 from idbench.models.concat_id.training import loop
 from idbench.models.concat_id.training.recipe import StageRecipe, read
 from idbench.models.concat_id.training.samples import Cache
+from idbench.training.stop import Interrupted
 content, state = json.loads(sys.argv[1])
-stopping = loop.Session._stopping
-loop.Session._stopping = lambda self: self.step == 2
-loop.train(content, state)
-loop.Session._stopping = stopping
+agree = loop.Session._agree
+loop.Session._agree = lambda self, stop: self.step == 2
+try:
+    loop.train(content, state)
+    raise AssertionError("not stopped")
+except Interrupted:
+    assert not (Path(state) / "export").exists()
+loop.Session._agree = agree
 loop.train(content, state, resume=True)
 made = read(StageRecipe, content)
 session = loop.Session(made, Cache.open(Path(made.cache)), Path(state) / "again")

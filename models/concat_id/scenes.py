@@ -1,8 +1,8 @@
-"""Training data of the embedded scale: scenes rendered once, kept as shards with their truth.
+"""Rendered scenes, the training data of the embedded networks, kept as shards with their truth.
 
-A set is described by its recipe alone: shard `k` of a set depends on the seed, the set's name
-and `k`. A shard is a folder that appears whole (written under another name, then renamed), so
-rendering can be stopped and started again, and a training can begin on the first shards.
+Shard `k` of a set depends on the seed, the set's name and `k` alone. A shard is a folder that is
+complete or absent (written under another name, then renamed), so rendering can be interrupted and
+resumed, and training can begin with the first shards.
 """
 
 from __future__ import annotations
@@ -10,26 +10,36 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from idbench import recipes
 from idbench.errors import UserError
 from idbench.models.concat_id import references
 from idbench.prompts.avatars.scene import (
     TRAINING_IDENTITIES,
     VALIDATION_IDENTITIES,
+    Garment,
     Scene,
 )
 
 HEAD_PARTS = ("skin", "hair", "glasses")
+CLIP_FRAMES = 9
+"""Sets with this many frames or more hold clips; the others hold single images."""
 PEOPLE = 3
 """Places for people in the arrays."""
 PORTRAIT_SIZE = 96
+GARMENT_SIZE = 96
+BACKGROUND_SIZE = (128, 192)
+SUBJECTS = ("garment", "background")
+"""References that show no face."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +49,12 @@ class RenderSet:
     Attributes:
         name: names the folder and enters the seed.
         scenes: number of scenes.
-        people: people in each scene; 0 means portraits (one person, a square photograph).
-        frames: of each clip. Sets of 2 frames hold the first and last moment of the motion.
-        identities: number of different identity seeds, from the first of the range.
+        people: people in each scene; 0 renders portraits (one person, a square picture).
+        frames: frames of each clip. Sets of 2 frames hold the first and last moment of a motion.
+        identities: number of identity seeds, from the start of the split's range.
         split: `training` or `validation`.
-        references: references prepared from each person of a scene.
+        references: references of each person of a scene.
+        shard: scenes in each shard.
     """
 
     name: str
@@ -61,8 +72,15 @@ class RenderSet:
     def seeds(self) -> range:
         whole = {"training": TRAINING_IDENTITIES, "validation": VALIDATION_IDENTITIES}
         if self.split not in whole:
-            raise UserError(f"set {self.name!r}: split is training or validation")
+            raise UserError(
+                f"The set {self.name!r} has the split {self.split!r}; use training or validation."
+            )
         return whole[self.split][: self.identities]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the frames."""
+        return (self.width, self.height) if self.people else (PORTRAIT_SIZE, PORTRAIT_SIZE)
 
     @property
     def shards(self) -> int:
@@ -75,10 +93,10 @@ class Shard:
 
     Attributes:
         frames: uint8 (S, T, H, W, 3) RGB.
-        faces: uint8 (S, T, H, W), 1 + person where a head is seen.
-        boxes: float32 (S, T, P, 4), NaN where nobody is.
-        references: uint8 (S, P, R, H, W, 3), prepared; black where nobody is.
-        scenes: truth; captions: one prompt a scene.
+        faces: uint8 (S, T, H, W), 1 + person where a head is visible.
+        boxes: float32 (S, T, P, 4) of the heads, pixels; NaN for empty places.
+        references: uint8 (S, P, R, H, W, 3), prepared; black for empty places.
+        scenes: the truth. captions: one prompt per scene.
     """
 
     frames: np.ndarray
@@ -90,7 +108,7 @@ class Shard:
 
 
 def scene_of(described: RenderSet, index: int, seed: int) -> Scene:
-    """Scene `index` of a set: identities in turn, all else drawn from (seed, set, index)."""
+    """Scene `index` of a set: identities in turn, the rest drawn from (seed, set, index)."""
     from idbench.prompts.sampling import random_scene
 
     key = zlib.crc32(described.name.encode())
@@ -103,14 +121,12 @@ def scene_of(described: RenderSet, index: int, seed: int) -> Scene:
         chosen = [seeds[int(i)] for i in picks]
     scene = random_scene(rng, count, chosen)
     if scene.people and sorted(p.identity for p in scene.people) != sorted(chosen):
-        raise AssertionError("random_scene must use the identities it is given")
+        raise AssertionError("random_scene did not use the given identities")
     return scene
 
 
 def render_shard(described: RenderSet, number: int, seed: int, folder: Path) -> Path:
-    """Render one shard of a set into `folder` unless it is there; returns its path."""
-    from dataclasses import asdict
-
+    """Render one shard of a set into `folder` unless it exists; returns its path."""
     from idbench.prompts.avatars.render import render_clip, render_portrait
     from idbench.prompts.language import describe
 
@@ -159,9 +175,8 @@ def _heads(clip: Any) -> np.ndarray:
 def _references(clip: Any, described: RenderSet, rng: np.random.Generator) -> np.ndarray:
     """Prepared references of every person, (P, R, H, W, 3), with the jitter of a detector.
 
-    Crop scale and centre vary by a few percent and the mask's edge by a pixel, so that crops
-    of true landmarks and of detected ones look alike to the network. One in eight keeps its
-    background, as happens where the 40 % rule asks for it.
+    Crop scale and centre vary by a few percent, so that crops at true landmarks and at detected
+    ones look alike to the network. One in eight keeps its background, as the 40 % rule would.
     """
     height, width = described.height, described.width
     out = np.zeros((PEOPLE, described.references, height, width, 3), np.uint8)
@@ -183,7 +198,7 @@ def _references(clip: Any, described: RenderSet, rng: np.random.Generator) -> np
 
 
 def read_shard(folder: Path) -> Shard:
-    """A finished shard; arrays stay on disk until used."""
+    """A finished shard; arrays are memory-mapped."""
     arrays = {
         name: np.load(folder / f"{name}.npy", mmap_mode="r")
         for name in ("frames", "faces", "boxes", "references")
@@ -194,16 +209,14 @@ def read_shard(folder: Path) -> Shard:
 
 
 def finished(folder: Path, described: RenderSet) -> list[Path]:
-    """Paths of the shards of a set that are there, in order."""
+    """Paths of the finished shards of a set, in order."""
     paths = (folder / described.name / f"{k:05d}" for k in range(described.shards))
     return [path for path in paths if path.exists()]
 
 
 def load_recipe(name: str) -> dict[str, Any]:
-    """An installed data recipe of this package by name."""
-    import yaml
-
-    return yaml.safe_load((Path(__file__).parent / "recipes" / f"{name}.yaml").read_text())
+    """The content of a recipe that renders scenes."""
+    return recipes.load_recipe(name)[1]
 
 
 def sets_of(recipe: Mapping[str, Any]) -> list[RenderSet]:
@@ -211,12 +224,12 @@ def sets_of(recipe: Mapping[str, Any]) -> list[RenderSet]:
     try:
         return [RenderSet(name=name, **values) for name, values in recipe["sets"].items()]
     except TypeError as error:
-        raise UserError(f"data recipe: {error}") from error
+        raise UserError(f"The sets of the data recipe are not usable ({error}).") from error
 
 
 def jobs_of(sets: Sequence[RenderSet]) -> Iterator[tuple[RenderSet, int]]:
-    """All shards, the sets taking turns, so that an early stop leaves some of each."""
-    # Validation comes first: without it nothing can be measured.
+    """All shards, alternating between sets, so that an early stop leaves some of each."""
+    # Validation first: without it nothing can be measured.
     order = [
         (-1.0 if s.split == "validation" else (k + 0.5) / s.shards, i, k)
         for i, s in enumerate(sets) for k in range(s.shards)
@@ -244,10 +257,8 @@ def in_processes(
 def render(
     recipe: dict[str, Any], state_dir: Path, resume: bool = True, evaluate: bool = False
 ) -> dict[str, Any]:
-    """Trainer of recipe `data`: render what is missing with `workers` processes."""
-    import time
-
-    del resume, evaluate  # finished shards always stay
+    """Trainer of the recipe `concat_id_data`: render what is missing in `workers` processes."""
+    del resume, evaluate  # finished shards are never rendered again
     folder = Path(state_dir)
     sets = sets_of(recipe)
     jobs = [
@@ -261,3 +272,31 @@ def render(
     seconds = time.monotonic() - start
     total = sum(s.scenes for s in sets)
     return {"scenes": total, "rendered_frames": frames, "seconds": round(seconds, 1)}
+
+
+@cache
+def _garment(garment: Garment) -> np.ndarray:
+    """Rendered once: there are few different garments."""
+    from idbench.prompts.avatars.render import render_garment
+
+    return render_garment(garment, GARMENT_SIZE)
+
+
+def subject_reference(subject: str, scene: Scene) -> np.ndarray:
+    """The first person's `garment` alone, or the scene's `background` without people.
+
+    Returns:
+        uint8 RGB (H, W, 3).
+    """
+    from idbench.prompts.avatars.render import render_background
+
+    if subject == "garment":
+        return _garment(scene.people[0].garment)
+    if subject == "background":
+        return render_background(scene.background, scene.seed, *BACKGROUND_SIZE)
+    raise UserError(f"There is no subject {subject!r}; use one of {', '.join(SUBJECTS)}.")
+
+
+def prepared_subject(subject: str, scene: Scene, height: int, width: int) -> np.ndarray:
+    """`subject_reference` fitted and padded: uint8 RGB (height, width, 3)."""
+    return references.plain(subject_reference(subject, scene), height, width).image

@@ -1,6 +1,6 @@
-"""What the trained networks reach on unseen identities: pictures, and the issue's numbers.
+"""What the embedded networks reach on unseen identities (`idbench train STAGE --evaluate`).
 
-Identities are of `VALIDATION_IDENTITIES`: neither trained on nor in a suite.
+Identities are from `VALIDATION_IDENTITIES`, which are neither trained on nor in a suite.
 """
 
 from __future__ import annotations
@@ -13,69 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import CogVideoXTransformer3DModel
 from PIL import Image
 
+from idbench import embedded
 from idbench.errors import UserError
-from idbench.models.concat_id import data, networks
+from idbench.models.concat_id import scenes
 from idbench.models.concat_id.autoencoder import decode, encode, to_frames, to_tensor
-from idbench.models.concat_id.latents import GROUPS
-from idbench.models.concat_id.pipeline import ConcatIDPipeline
-from idbench.models.concat_id.subjects import prepared_subject, subject_reference
+from idbench.models.concat_id.training.recipe import SceneRecipe
 from idbench.statistics import resampled_means
 from idbench.types import Reference, Sample, Video
-
-
-def sample_grid(
-    transformer: CogVideoXTransformer3DModel, recipe: Mapping[str, Any], state_dir: Path,
-    path: Path, count: int = 6, steps: int = 16, guidance: float = 3.0,
-) -> None:
-    """Write a picture of fixed validation samples: references, truth, generated frames.
-
-    One row a sample; clips show their first, middle and last frame.
-    """
-    sets = data.sets_of(data.load_recipe(recipe["data"]))
-    vae, text = networks.load_vae(), networks.load_text_encoder()
-    pipeline = ConcatIDPipeline(
-        text.tokenizer, text.network, vae, transformer, networks.build_scheduler()
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    rows = []
-    for group in recipe["groups"]:
-        kind, number = group.split("_")
-        chosen = [s for s in sets if s.split == "validation" and s.people == GROUPS[group]]
-        rendered = Path(state_dir).parent / recipe["data"]
-        shards = [p for s in chosen for p in data.finished(rendered, s)]
-        if not shards:
-            continue
-        shard = data.read_shard(shards[0])
-        picked = range(count if kind == "image" else 3)
-        prompts = [shard.captions[i] for i in picked]
-        images = [[shard.references[i, p, 0] for p in range(GROUPS[group])] for i in picked]
-        if recipe.get("subject"):
-            for i, row in zip(picked, images, strict=True):
-                size = row[0].shape[:2]
-                row.append(prepared_subject(recipe["subject"], shard.scenes[i], *size))
-        held = None
-        if recipe["references"]:
-            flat = np.array(images).reshape(-1, 1, *shard.references.shape[-3:])
-            z = encode(vae, to_tensor(flat))
-            held = z.view(len(prompts), len(images[0]), *z.shape[2:])
-        length = 1 if kind == "image" else networks.CLIP_LATENT_FRAMES
-        z = pipeline.sample_latents(
-            text(prompts), held, list(range(len(prompts))), steps, guidance, length,
-            networks.HEIGHT, networks.WIDTH, recipe["bfloat16"], networks.CLIP_LATENT_FRAMES,
-        )
-        videos = to_frames(decode(vae, z))
-        for i, video in zip(picked, videos, strict=True):
-            true = [shard.frames[i][t] for t in (0, 4, 8)]
-            made = [video[t] for t in sorted({0, len(video) // 2, len(video) - 1})]
-            cells = [*images[i], *true, *made]
-            blank = [np.zeros_like(cells[0])] * (8 - len(cells))
-            rows.append(np.concatenate([*cells, *blank], axis=1))
-    if rows:
-        picture = Image.fromarray(np.concatenate(rows))
-        picture.resize((picture.width * 2, picture.height * 2)).save(path)
 
 
 def validation_samples(
@@ -112,7 +58,7 @@ def validation_samples(
             others = []
             if subject is not None:
                 path = folder / f"{subject}-{index:03d}-{number}.png"
-                Image.fromarray(subject_reference(subject, scene)).save(path)
+                Image.fromarray(scenes.subject_reference(subject, scene)).save(path)
                 others = [Reference(subject, path.stem, path)]
             samples.append(Sample(
                 id=f"v{people}-{index:03d}-{number}", split="validation",
@@ -122,31 +68,34 @@ def validation_samples(
     return samples
 
 
-def evaluate_recipe(recipe: dict[str, Any], state_dir: Path) -> dict[str, Any]:
-    """`idbench train STAGE --evaluate`: the embedded weights on unseen identities.
+def evaluate_recipe(recipe: SceneRecipe, state_dir: Path) -> dict[str, Any]:
+    """Measure the embedded weights of a recipe on unseen identities.
 
-    Prints, writes to the manifest and returns ArcSim and CurSim with references and without (the
-    same network with zeroed references), their difference with a 95 % interval clustered by
-    identity, how often the right reference is the nearest of all, the share of frames with a
-    face; for two people own-minus-other (faces told apart by place, which has no bias) and the
-    share of videos in the order of the references.
+    Returns, and writes to the manifest: ArcSim and CurSim with references and without (the same
+    network with zeroed references), their difference with a 95 % interval clustered by identity,
+    how often the right reference is the nearest of all, and the share of frames with a face; for
+    two people also own-minus-other (faces told apart by place, which has no bias) and the share
+    of videos in the order of the references.
+
+    Raises:
+        UserError: weights are missing.
     """
-    from idbench import embedded
     from idbench.models.concat_id.model import ConcatID
 
-    variant = recipe["entry"].removeprefix("transformer_")
-    people = 2 if variant.startswith("multi") else 1
-    needed = {"arcface", "curricularface", recipe["entry"]} - set(embedded.entries())
+    entry = recipe.entry or ""
+    needed = {"arcface", "curricularface", entry} - set(embedded.entries())
     if needed:
         raise UserError(f"Not trained yet: {', '.join(sorted(needed))}; run `idbench train` first.")
-    settings = recipe.get("evaluation", {})
+    variant = entry.removeprefix("transformer_")
+    people = 2 if variant.startswith("multi") else 1
+    settings = recipe.evaluation
     identities, each = settings.get("identities", 24), settings.get("each", 2)
     model = ConcatID(variant, steps=settings.get("steps", 20), batch=8,
                      guidance=settings.get("guidance"))
-    torch.set_num_threads(recipe.get("threads", 2))
+    torch.set_num_threads(max(1, recipe.threads))
     with tempfile.TemporaryDirectory() as folder:
         samples = validation_samples(
-            people, identities, each, Path(folder), subject=recipe.get("subject")
+            people, identities, each, Path(folder), subject=recipe.subject
         )
         videos = {"with": list(model.generate(samples))}
         if variant != "base":
@@ -155,10 +104,8 @@ def evaluate_recipe(recipe: dict[str, Any], state_dir: Path) -> dict[str, Any]:
             videos["without"] = list(control.generate(samples))
         values = _score(samples, videos, Path(folder))
         _picture(samples, model, videos, Path(state_dir) / "evaluation.png")
-    entry = embedded.entry(recipe["entry"])
-    print(f"{recipe['entry']}: step {entry['steps']}, {len(samples)} videos", flush=True)
     measured = {"videos": len(samples), "sampling_steps": model.steps, **values}
-    embedded.save_measured(recipe["entry"], measured)
+    embedded.save_measured(entry, measured)
     return measured
 
 
@@ -246,14 +193,13 @@ def _picture(
     picture.resize((picture.width * 2, picture.height * 2)).save(path)
 
 
-def gate(vae: Any, shards: Sequence[data.Shard], limit: int = 150) -> dict[str, float]:
+def gate(vae: Any, shards: Sequence[scenes.Shard], limit: int = 150) -> dict[str, float]:
     """The gate of the autoencoder: can a recogniser tell a face's own reconstruction?
 
     Middle frames of one-person clips of unseen identities are encoded and decoded as clips.
     `gate_auc` is the chance that a true face is nearer to its own reconstruction than to a
     reconstruction of another identity; `gate_arcsim` the mean cosine to its own.
     """
-    from idbench import embedded
     from idbench.metrics.faces.align import align_crops
     from idbench.metrics.faces.detect import find_faces, make_detector
     from idbench.metrics.networks.recogniser import Recogniser

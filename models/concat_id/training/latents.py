@@ -1,0 +1,200 @@
+"""Encodes rendered scenes once: what the trainings of the embedded transformers read.
+
+    LATENTS/SET/SHARD/latents.npy      float16 (S, N, C, h, w), scaled for the transformer
+            references.npy             (S, P, R, C, h, w); zero for empty places
+            text.npy                   (S, L, D), of the captions
+            embeddings.npy             (S, P, R, D): ArcFace embeddings of the references, of unit
+                                       length; NaN where no face was found or nobody is
+            garment.npy, background.npy    (S, C, h, w): the references without a face, of sets of
+                                       one person
+
+The paper's pixel noise, of standard deviation exp(N(-3, 0.5)), is part of the stored references:
+each has one fixed draw. Encoding anew at every step would cost more than the step.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from idbench.errors import UserError
+from idbench.models.concat_id import networks, scenes
+from idbench.models.concat_id.autoencoder import encode, to_tensor
+from idbench.models.concat_id.training.samples import NOISE_MEAN, NOISE_SCALE
+
+
+def prepare(
+    recipe: dict[str, Any], state_dir: Path, resume: bool = True, evaluate: bool = False
+) -> dict[str, Any]:
+    """Trainer of the recipe `concat_id_latents`: encode what is missing of every rendered shard.
+
+    Uses `workers` processes with `threads` threads each.
+    """
+    del resume, evaluate  # finished files are never made again
+    folder = Path(state_dir)
+    rendered = folder.parent / recipe["data"]
+    jobs = [
+        (described, path, folder / described.name / path.name, recipe["seed"],
+         recipe.get("threads", 1))
+        for described, number in scenes.jobs_of(scenes.sets_of(scenes.load_recipe(recipe["data"])))
+        if (path := rendered / described.name / f"{number:05d}").exists()
+    ]
+    scenes.in_processes(_encode_all, jobs, recipe.get("workers", 2), "encode shards")
+    return {"shards": len(jobs)}
+
+
+@cache
+def _networks(threads: int) -> tuple[Any, Any, ReferenceEmbedder]:
+    """Autoencoder, text encoder and embedder of references, loaded once a process."""
+    torch.set_num_threads(threads)
+    return networks.load_vae(), networks.load_text_encoder(), ReferenceEmbedder()
+
+
+def _encode_all(
+    described: scenes.RenderSet, source: Path, target: Path, seed: int, threads: int
+) -> None:
+    vae, text, embedder = _networks(threads)
+    encode_shard(vae, text.numpy, source, target, seed, described.frames >= scenes.CLIP_FRAMES)
+    embed_shard(embedder, source, target)
+    if described.people == 1:
+        encode_subjects(vae, source, target, seed)
+
+
+def encode_shard(
+    vae: Any, text: Callable[[list[str]], np.ndarray], source: Path, target: Path, seed: int,
+    clips: bool,
+) -> None:
+    """Encode frames, references and captions of one rendered shard, only what is missing.
+
+    Args:
+        text: from captions to embeddings (n, L, D).
+        clips: whether frames form clips (encoded together) or are single images.
+    """
+    shard = scenes.read_shard(source)
+    if not (target / "text.npy").exists():
+        save_array(target / "text.npy", text(list(shard.captions)))
+    if (target / "references.npy").exists():
+        return
+    if shard.frames.shape[2:4] == shard.references.shape[-3:-1]:
+        # Portraits are not of the video's size: they are references only.
+        rows = []
+        step = 2 if clips else 16
+        for start in range(0, len(shard.frames), step):
+            frames = np.array(shard.frames[start : start + step])
+            images = to_tensor(frames if clips else frames.reshape(-1, 1, *frames.shape[2:]))
+            z = encode(vae, images)
+            rows.append(z if clips else z.view(len(frames), frames.shape[1], *z.shape[2:]))
+        save_array(target / "latents.npy", torch.cat(rows).half().numpy())
+    places = _places(shard)
+    if not places:
+        raise UserError(f"{source} holds no references; remove it and render it again.")
+    pictures = np.stack([shard.references[place] for place in places])
+    encoded = np.concatenate(list(_encode_noisy(vae, pictures, seed, _key(source))))
+    save_array(target / "references.npy", _at(places, encoded, shard, 0.0))
+
+
+def encode_subjects(vae: Any, source: Path, target: Path, seed: int) -> None:
+    """Write `garment.npy` and `background.npy` of one rendered shard of one person a scene."""
+    shard = scenes.read_shard(source)
+    size = shard.references.shape[-3:-1]
+    for number, subject in enumerate(scenes.SUBJECTS):
+        path = target / f"{subject}.npy"
+        if not path.exists():
+            pictures = np.stack(
+                [scenes.prepared_subject(subject, scene, *size) for scene in shard.scenes]
+            )
+            rows = _encode_noisy(vae, pictures, seed, _key(source, subject) + number)
+            save_array(path, np.concatenate(list(rows)))
+
+
+def _encode_noisy(
+    vae: Any, pictures: np.ndarray, seed: int, key: int
+) -> Iterator[np.ndarray]:
+    """Latents of pictures (n, H, W, 3) with pixel noise, float16 and 16 at once."""
+    noise = torch.Generator().manual_seed(seed * 7919 + key)
+    for start in range(0, len(pictures), 16):
+        images = to_tensor(pictures[start : start + 16, None])
+        yield encode(vae, add_pixel_noise(images, noise))[:, 0].half().numpy()
+
+
+def add_pixel_noise(images: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
+    """Images (n, C, T, H, W) in -1..1 with Gaussian noise of deviation exp(N(-3, 0.5)) each."""
+    drawn = torch.randn(len(images), 1, 1, 1, 1, generator=noise)
+    sigma = torch.exp(drawn * NOISE_SCALE + NOISE_MEAN)
+    return images + sigma * torch.randn(images.shape, generator=noise)
+
+
+class ReferenceEmbedder:
+    """ArcFace embeddings of prepared references, by the embedded detector and recogniser."""
+
+    def __init__(self) -> None:
+        from idbench.metrics.faces.detect import make_detector
+        from idbench.metrics.networks.recogniser import Recogniser
+        from idbench.metrics.protocols import get_protocol
+
+        self.detection = get_protocol("strict-v1").detection
+        self.detector = make_detector(self.detection)
+        self.recogniser = Recogniser("arcface")
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """uint8 (n, H, W, 3) -> float32 (n, D) of unit length; NaN where no face was found."""
+        from idbench.metrics.faces.align import align_crops
+        from idbench.metrics.faces.detect import find_faces
+
+        found = find_faces(self.detector, images, self.detection)
+        seen = [i for i, faces in enumerate(found) if len(faces)]
+        crops = [align_crops(images[i], found[i].landmarks[:1], self.detection.crop) for i in seen]
+        if not crops:
+            return np.full((len(images), 1), np.nan, np.float32)
+        vectors = self.recogniser.embed(np.concatenate(crops))
+        out = np.full((len(images), vectors.shape[1]), np.nan, np.float32)
+        out[seen] = vectors
+        return out
+
+
+def embed_shard(embedder: ReferenceEmbedder, source: Path, target: Path) -> None:
+    """Write `embeddings.npy` of one rendered shard."""
+    path = target / "embeddings.npy"
+    if path.exists():
+        return
+    shard = scenes.read_shard(source)
+    places = _places(shard)
+    parts = [embedder(np.stack([shard.references[k] for k in places[i : i + 64]]))
+             for i in range(0, len(places), 64)]
+    width = max(part.shape[1] for part in parts)
+    rows = [np.broadcast_to(part, (len(part), width)) for part in parts]  # (n, 1): no face in it
+    save_array(path, _at(places, np.concatenate(rows), shard, np.nan))
+
+
+def _places(shard: scenes.Shard) -> list[tuple[int, int, int]]:
+    """Scene, person and number of every reference of a shard."""
+    return [(s, p, r) for s, scene in enumerate(shard.scenes)
+            for p in range(len(scene.people)) for r in range(shard.references.shape[2])]
+
+
+def _at(
+    places: list[tuple[int, int, int]], rows: np.ndarray, shard: scenes.Shard, empty: float
+) -> np.ndarray:
+    """float16 (S, P, R, ...): the rows at their places, `empty` elsewhere."""
+    out = np.full((*shard.references.shape[:3], *rows.shape[1:]), empty, np.float16)
+    out[tuple(np.array(places).T)] = rows
+    return out
+
+
+def _key(source: Path, *parts: str) -> int:
+    return zlib.crc32("/".join([source.parent.name, source.name, *parts]).encode())
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """`numpy.save` to a temporary file, then a rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.npy")
+    np.save(temporary, array)
+    os.replace(temporary, path)

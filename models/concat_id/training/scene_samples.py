@@ -1,0 +1,282 @@
+"""Rendered scenes as training sees them: encoded once, all in memory, drawn by group.
+
+What step s draws depends on the seed and on s alone. Frames are encoded alone, so a frame of a clip
+is a sample of a single image, too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from idbench.errors import UserError
+from idbench.models.concat_id import networks, scenes
+from idbench.models.concat_id.training.recipe import SceneRecipe, StageRecipe
+from idbench.models.concat_id.training.samples import HeldOut
+from idbench.models.concat_id.training.scene_pairs import Faces, choose
+from idbench.names import unknown
+from idbench.output import note
+
+COUNTS = {1: "one", 2: "two", 3: "three"}
+GROUPS = {f"{kind}_{word}": n for kind in ("image", "clip") for n, word in COUNTS.items()}
+"""Groups of samples of one shape, and how many people each shows."""
+IMAGE_STRIDE = 4
+"""Of the frames of a clip that are also single images: neighbours hardly differ."""
+PREPARE = "run `idbench train concat_id_data` and `idbench train concat_id_latents` first"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One sample.
+
+    Attributes:
+        latents: float16 (N, C, h, w). text: (L, D).
+        scene: its number among all scenes.
+        identities: of its people, from left to right.
+        own: of each person, the indices of the references from this scene.
+        others: of each person, those from the scene that `pairs` chose; empty: any other scene.
+        subjects: latents (C, h, w) of the references without a face.
+    """
+
+    latents: torch.Tensor
+    text: torch.Tensor
+    scene: int
+    identities: tuple[int, ...]
+    own: tuple[tuple[int, ...], ...]
+    subjects: Mapping[str, torch.Tensor]
+    others: tuple[tuple[int, ...], ...] = ()
+
+
+class SceneSamples:
+    """All encoded scenes of the training split.
+
+    Args:
+        recipe: names the data, and the pairs to use.
+        home: folder of the rendered and of the encoded scenes.
+
+    Attributes:
+        groups: the samples of each group.
+        references: latents (C, h, w) of all face references.
+        of_identity: index and scene of every reference of a person.
+
+    Raises:
+        UserError: nothing is encoded, or no sample has a pair.
+    """
+
+    def __init__(self, recipe: SceneRecipe, home: Path) -> None:
+        self.recipe = recipe
+        self.rendered, self.encoded = home / recipe.data, home / recipe.latents
+        self.sets = scenes.sets_of(scenes.load_recipe(recipe.data))
+        self.settings = {"data": recipe.data, "latents": recipe.latents, "fps": networks.FPS}
+        self.groups: dict[str, list[Record]] = {}
+        self.references: list[torch.Tensor] = []
+        self.of_identity: dict[int, list[tuple[int, int]]] = {}
+        self._faces: list[Faces] = []
+        for group in recipe.groups:
+            if group not in GROUPS:
+                raise unknown("group", group, GROUPS)
+        for described in (s for s in self.sets if s.split == "training"):
+            for path in self._finished(described):
+                self._read(described, path)
+        self._refuse_empty(f"There are no encoded samples of {{}}; {PREPARE}.")
+        if recipe.pairs:
+            self._pair()
+            self._refuse_empty("No sample of {} has a pair; render more scenes, or change `pairs`.")
+
+    def _refuse_empty(self, message: str) -> None:
+        missing = [group for group in self.recipe.groups if not self.groups.get(group)]
+        if missing:
+            raise UserError(message.format(", ".join(missing)))
+
+    def check(self, recipe: StageRecipe) -> None:
+        """Raise UserError unless every sample has the subject that the recipe asks for."""
+        kind = self.recipe.subject
+        for group in self.recipe.groups:
+            if kind is not None and any(kind not in r.subjects for r in self.groups[group]):
+                raise UserError(
+                    f"Samples of {group} have no {kind} reference; use groups of one person, and "
+                    f"{PREPARE}."
+                )
+
+    def check_network(self, config: Any) -> None:
+        """Raise UserError where the latents do not fit the network."""
+        made = next(iter(self.groups.values()))[0].latents.shape[1]
+        if made != config.in_channels:
+            raise UserError(
+                f"{self.encoded} has latents of {made} channels, the network takes "
+                f"{config.in_channels}; encode the scenes with the network's own autoencoder."
+            )
+
+    def batches(
+        self, recipe: StageRecipe, step: int, rank: int, world: int, pinned: bool
+    ) -> Iterator[dict[str, Any]]:
+        """The batches from `step` on; several processes share the rows of each."""
+        for number in range(step, recipe.steps):
+            batch = self.batch(number)
+            yield {k: v if k == "group" else v[rank::world] for k, v in batch.items()}
+
+    def batch(self, step: int) -> dict[str, Any]:
+        """The samples of a step, with everything random about it; keys as of `StepSamples`."""
+        recipe = self.recipe
+        rng = np.random.default_rng([recipe.seed, step])
+        now = recipe.at(step)
+        shares = np.array(list(now["groups"].values()), dtype=float)
+        group = list(now["groups"])[int(rng.choice(len(shares), p=shares / shares.sum()))]
+        size = recipe.batch[group.partition("_")[0]]  # type: ignore[index]
+        drawn = self.draw(group, size, now["cross"], rng)
+        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        # One time in each of B equal parts, dealt out at random: the loss varies less.
+        uniform = (torch.arange(size) + torch.rand(size, generator=generator)) / size
+        uniform = uniform[torch.randperm(size, generator=generator)]
+        noise = torch.randn(drawn["latents"].shape, generator=generator)
+        keep = {
+            f"keep_{name}": (torch.rand(size, generator=generator) >= chance).float()
+            for name, chance in
+            (("text", recipe.text_dropout), ("references", recipe.reference_dropout))
+        }
+        return {"group": group, **drawn, "uniform": uniform, "noise": noise, **keep}
+
+    def draw(
+        self, group: str, size: int, cross: float, rng: np.random.Generator
+    ) -> dict[str, torch.Tensor]:
+        """Random samples of a group: `latents`, `references` and `text`, float32.
+
+        Args:
+            cross: chance that a reference comes from another scene of the person.
+        """
+        records, recipe = self.groups[group], self.recipe
+        picked = [records[int(i)] for i in rng.integers(len(records), size=size)]
+        chosen = []
+        for record in picked:
+            for person in range(GROUPS[group] if recipe.references else 0):
+                chosen.append(self.references[self._reference(record, person, cross, rng)])
+            if recipe.subject is not None:
+                chosen.append(record.subjects[recipe.subject])
+        latents = torch.stack([record.latents for record in picked]).float()
+        shape = (size, len(chosen) // size, *latents.shape[2:])
+        return {
+            "latents": latents,
+            "references": torch.stack(chosen).float().view(shape) if chosen else latents[:, :0],
+            "text": torch.stack([record.text for record in picked]).float(),
+        }
+
+    def held_out(self, recipe: StageRecipe, fresh: bool) -> list[HeldOut]:
+        """See `Samples`; clips that show as many people as the groups do."""
+        count, people = recipe.validation_samples, {GROUPS[g] for g in self.recipe.groups}
+        found: list[HeldOut] = []
+        for described in self.sets:
+            if described.split == "validation" and described.people in people:
+                for path in self._finished(described):
+                    found += self._clips(described, path, count - len(found))
+        return found
+
+    def _clips(self, described: scenes.RenderSet, path: Path, count: int) -> list[HeldOut]:
+        target = self.encoded / described.name / path.name
+        shard, subject = scenes.read_shard(path), self.recipe.subject
+        stored = {name: np.load(target / f"{name}.npy", mmap_mode="r")
+                  for name in ("latents", "text", "references", *((subject,) if subject else ()))}
+        found = []
+        for i, scene in enumerate(shard.scenes[:count]):
+            people = range(len(scene.people) if self.recipe.references else 0)
+            pictures = [shard.references[i, p, 0] for p in people]
+            references = [stored["references"][i, p, 0] for p in people]
+            if subject is not None:
+                size = shard.references.shape[-3:-1]
+                pictures.append(scenes.prepared_subject(subject, scene, *size))
+                references.append(stored[subject][i])
+            row = {"latents": stored["latents"][i], "text": stored["text"][i]}
+            if references:
+                row["references"] = np.stack(references)
+            found.append(HeldOut(
+                f"{described.name}-{path.name}-{i}", shard.captions[i],
+                ("face",) * len(people) + ((subject,) if subject else ()),
+                {name: torch.from_numpy(np.array(v)).float() for name, v in row.items()},
+                tuple(pictures),
+            ))
+        return found
+
+    def _finished(self, described: scenes.RenderSet) -> list[Path]:
+        """The rendered shards of a set that are encoded as well."""
+        return [
+            path for path in scenes.finished(self.rendered, described)
+            if all((self.encoded / described.name / path.name / f"{name}.npy").exists()
+                   for name in ("references", "text"))
+        ]
+
+    def _read(self, described: scenes.RenderSet, path: Path) -> None:
+        target = self.encoded / described.name / path.name
+        truth = json.loads((path / "truth.json").read_text())
+        stored = {
+            name: torch.from_numpy(np.load(target / f"{name}.npy"))
+            for name in ("latents", "references", "text", "embeddings", *scenes.SUBJECTS)
+            if (target / f"{name}.npy").exists()
+        }
+        boxes = None
+        if self.recipe.pairs:
+            boxes = np.load(path / "boxes.npy") / (2 * described.size)
+        for s, row in enumerate(truth):
+            identities = tuple(person["identity"] for person in row["scene"]["people"])
+            scene = len(self._faces)
+            own = tuple(self._own(identity, stored["references"][s, p], scene)
+                        for p, identity in enumerate(identities))
+            self._faces.append(Faces(
+                f"{described.name}/{path.name}/{s}", identities, own,
+                stored["embeddings"][s].numpy() if "embeddings" in stored else None,
+                None if boxes is None else boxes[s],
+            ))
+            if "latents" not in stored:
+                continue
+            word, latents = COUNTS[len(identities)], stored["latents"][s]
+            record = Record(
+                latents, stored["text"][s], scene, identities, own,
+                {kind: stored[kind][s] for kind in scenes.SUBJECTS if kind in stored},
+            )
+            clip = described.frames >= scenes.CLIP_FRAMES
+            self.groups.setdefault(f"image_{word}", []).extend(
+                replace(record, latents=image[None])
+                for image in (latents[::IMAGE_STRIDE] if clip else latents)
+            )
+            if clip:
+                self.groups.setdefault(f"clip_{word}", []).append(record)
+
+    def _own(self, identity: int, latents: torch.Tensor, scene: int) -> tuple[int, ...]:
+        """The indices of a person's references of a scene, which are added to the known ones."""
+        first = len(self.references)
+        self.references.extend(latents)
+        indices = tuple(range(first, len(self.references)))
+        self.of_identity.setdefault(identity, []).extend((index, scene) for index in indices)
+        return indices
+
+    def _pair(self) -> None:
+        """Keep the samples for which `pairs` finds partners, whose references they get."""
+        if any(faces.embeddings is None for faces in self._faces):
+            raise UserError(f"The references in {self.encoded} have no embeddings; {PREPARE}.")
+        chosen = choose(self._faces, self.recipe.pairs, self.recipe.seed)
+        for group, records in self.groups.items():
+            partners = chosen.get(group.partition("_")[2], {})
+            self.groups[group] = [
+                replace(record, others=partners[record.scene])
+                for record in records if record.scene in partners
+            ]
+            if group in self.recipe.groups:
+                note(f"{len(self.groups[group])} of {len(records)} samples of {group} have pairs")
+
+    def _reference(
+        self, record: Record, person: int, cross: float, rng: np.random.Generator
+    ) -> int:
+        """The index of a random reference of a person of a sample."""
+        known: tuple[int, ...] = record.own[person]
+        if rng.random() < cross:
+            if record.others:
+                known = record.others[person]
+            else:
+                known = tuple(index for index, scene in
+                              self.of_identity[record.identities[person]]
+                              if scene != record.scene) or known
+        return known[int(rng.integers(len(known)))]
