@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Len
 from pydantic import Field, PrivateAttr, model_validator
 
-from idbench.stored import Part, Stored
+from idbench.stored import JsonObject, Part, Stored
 from idbench.types import Model, Reference, Sample, Score
 
 
@@ -37,7 +37,7 @@ class ModelName(Part):
     name: str
     variant: str | None = None
     revision: str | None = None
-    settings: dict[str, Any] = {}
+    settings: JsonObject = {}
     weights: dict[str, str] = Field({}, description="sha256 of each weight file, by file name")
 
     @classmethod
@@ -78,7 +78,7 @@ class Identity(Part):
 class ScoringKey(Part):
     """Everything that has to be equal for values to be comparable."""
 
-    protocol: dict[str, Any] = {}
+    protocol: JsonObject = {}
     weights: dict[str, str] = Field({}, description="sha256 of each scoring network")
     metric_weights: dict[str, str] = Field(
         {}, description="sha256 of files that metrics read besides the networks, by file name"
@@ -147,7 +147,7 @@ class RunFile(Stored):
     scoring: ScoringRecord = ScoringRecord()
     git: Git = Git()
     packages: dict[str, str] = {}
-    hardware: dict[str, Any] = {}
+    hardware: JsonObject = {}
     timings: dict[str, float] = Field({}, description="seconds of each phase")
     counts: Counts = Counts()
     peak_memory_gb: float | None = None
@@ -180,7 +180,7 @@ class SampleFile(Stored):
     category: str
     references: list[ReferenceImage]
     seed: int
-    truth: dict[str, Any] = {}
+    truth: JsonObject = {}
     status: Literal["generated", "failed"]
     reason: str | None = Field(description="why it failed")
     video_name: str | None = Field(alias="video", description="in the sample's folder")

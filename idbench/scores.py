@@ -98,6 +98,7 @@ def sample_table(run: Run) -> pd.DataFrame:
 def _read(run: Run) -> pyarrow.Table:
     """scores.parquet, with the columns and kinds of values that it must have."""
     import pyarrow
+    import pyarrow.compute as pc
     import pyarrow.parquet
 
     path = run.folder / "scores.parquet"
@@ -108,10 +109,13 @@ def _read(run: Run) -> pyarrow.Table:
     try:
         table = pyarrow.parquet.read_table(path)
         wanted = {"frame": pyarrow.int64(), "value": pyarrow.float64()}
-        return table.select(list(COLUMNS)).cast(pyarrow.schema([
+        table = table.select(list(COLUMNS)).cast(pyarrow.schema([
             table.schema.field(name).with_type(wanted[name]) if name in wanted
             else table.schema.field(name).with_type(pyarrow.string()) for name in COLUMNS
         ])).replace_schema_metadata(table.schema.metadata)
+        if pc.any(pc.is_inf(table["value"])).as_py():
+            raise ValueError("a value is infinite")
+        return table
     except (OSError, KeyError, ValueError, pyarrow.ArrowException) as error:
         text = " ".join(str(error).split())[:100]
         raise UserError(

@@ -6,10 +6,18 @@ only way to the disk, so that a damaged file is one sentence wherever it is read
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from idbench.errors import UserError
@@ -17,6 +25,15 @@ from idbench.files import write_text
 from idbench.names import nearest
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def _finite(value: dict[str, Any]) -> dict[str, Any]:
+    json.dumps(value, allow_nan=False)
+    return value
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_finite)]
+"""Any JSON object; NaN and infinity, which JSON does not have, are refused."""
 
 
 class Part(BaseModel):
