@@ -85,10 +85,7 @@ class Stored(Part):
     @classmethod
     def parse(cls, data: bytes, where: object) -> Self:
         """The model in the JSON text `data`; `where` names it in errors, as in `read`."""
-        try:
-            return cls.model_validate_json(data)
-        except ValidationError as error:
-            raise UserError(explain(error, where, cls, cls.FIX)) from error
+        return validate_json(cls, data, where, cls.FIX)
 
     def json_text(self) -> str:
         """The JSON text, as `write` writes it."""
@@ -109,6 +106,16 @@ def validate(
     """
     try:
         return model.model_validate(value)
+    except ValidationError as error:
+        raise UserError(explain(error, where, model, fix)) from error
+
+
+def validate_json(
+    model: type[Model], data: bytes, where: object, fix: str = "correct it"
+) -> Model:
+    """The JSON text `data` as `model`; errors as in `validate`."""
+    try:
+        return model.model_validate_json(data)
     except ValidationError as error:
         raise UserError(explain(error, where, model, fix)) from error
 

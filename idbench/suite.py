@@ -11,21 +11,23 @@ A suite is a folder:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pydantic
 import yaml
 
 from idbench.errors import UserError
 from idbench.files import sha256_file, sha256_json
-from idbench.names import nearest, unknown
+from idbench.names import unknown
 from idbench.records import SuiteName
+from idbench.stored import validate, validate_json
 from idbench.types import Reference, Sample
+
+Row = TypeVar("Row", bound=pydantic.BaseModel)
 
 
 class _Strict(pydantic.BaseModel):
@@ -63,6 +65,10 @@ class _ReferenceRow(_Strict):
     kind: Literal["face", "garment", "background"]
     name: str
     file: str
+
+
+class _Identities(pydantic.RootModel[dict[str, dict[str, Any]]]):
+    """identities.json: by name, whatever the suite's makers say of each."""
 
 
 class _SplitRow(_Strict):
@@ -112,10 +118,10 @@ class Suite:
         return SuiteName(name=self.name, version=self.version, sha256=self.sha256)
 
     @cached_property
-    def identities(self) -> dict[str, Any]:
+    def identities(self) -> dict[str, dict[str, Any]]:
         """What identities.json says of each identity, by name."""
         path = self.folder / "identities.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return validate_json(_Identities, path.read_bytes(), path).root if path.exists() else {}
 
     def _sample(self, split: str, row: _SplitRow, seed: int, path: Path) -> Sample:
         prompt = self._prompts.get(row.prompt_id)
@@ -183,7 +189,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
         raise UserError(f"The folder {text} holds no suite.yaml; name the folder of a suite.")
     else:
         raise unknown("suite", text, installed)
-    head = _validated(_SuiteFile, _yaml(folder / "suite.yaml"), folder / "suite.yaml")
+    head = validate(_SuiteFile, _yaml(folder / "suite.yaml"), folder / "suite.yaml")
     sha256 = _verify(folder)
     prompts = {row.prompt_id: row for row in _rows(folder / "prompts.jsonl", _PromptRow)}
     for split, count in head.splits.items():
@@ -262,44 +268,19 @@ def _round_robin(rows: list[_SplitRow]) -> list[_SplitRow]:
     return [group[i] for i in range(longest) for group in turned if i < len(group)]
 
 
-def _rows(path: Path, kind: type[Any]) -> list[Any]:
+def _rows(path: Path, kind: type[Row]) -> list[Row]:
+    """The rows of a JSON Lines file."""
     if not path.is_file():
         raise UserError(f"The suite file {path} is missing; restore it or reinstall idbench.")
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path} line {number} is no JSON ({error}); correct it.") from error
-        rows.append(_validated(kind, value, f"{path} line {number}"))
-    return rows
+    return [
+        validate_json(kind, line, f"{path} line {number}")
+        for number, line in enumerate(path.read_bytes().split(b"\n"), 1) if line.strip()
+    ]
 
 
 def _yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        return yaml.safe_load(path.read_bytes())
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         where = str(error).replace("\n", " ")
-        raise UserError(f"{path} is no valid YAML ({where}); correct it.") from error
-
-
-def _validated(kind: type[Any], value: Any, where: Any) -> Any:
-    """`value` as `kind`, or one sentence on its first fault."""
-    try:
-        return kind.model_validate(value)
-    except pydantic.ValidationError as error:
-        # A misspelt field is both unknown and missing: the first says more.
-        fault = min(error.errors(), key=lambda f: f["type"] != "extra_forbidden")
-        name = ".".join(str(part) for part in fault["loc"])
-        if fault["type"] == "extra_forbidden":
-            match = nearest(str(fault["loc"][-1]), kind.model_fields)
-            hint = f"did you mean {match!r}?" if match else (
-                f"known are {', '.join(kind.model_fields)}."
-            )
-            raise UserError(f"{where} has an unknown field {name!r}: {hint}") from error
-        if fault["type"] == "missing":
-            raise UserError(f"{where} lacks the field {name!r}; add it.") from error
-        message = fault["msg"].lower()
-        raise UserError(f"{where}: the field {name!r} is wrong ({message}); correct it.") from error
+        raise UserError(f"{path} is not valid YAML ({where}); correct it.") from error

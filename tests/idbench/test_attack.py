@@ -19,9 +19,11 @@ import attack
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from report_runs import make_run
 from toy import Done, World, make_suite
 
+from idbench import suite
 from idbench.errors import UserError
 from idbench.gate_reference import ReferenceFile
 from idbench.records import FacesFile, RunFile, SampleFile, ScoresFile
@@ -233,3 +235,38 @@ def test_run_and_score_go_on_or_refuse(written: World, name: str) -> None:
             shutil.rmtree(whole)
             shutil.copytree(written.folder / "kept", whole)
     assert not faults, "\n".join(map(str, faults))
+
+
+# -- suites, which people write by hand
+
+SUITE_FILES = {
+    "suite.yaml": suite._SuiteFile, "prompts.jsonl": suite._PromptRow,
+    "splits/single.jsonl": suite._SplitRow,
+}
+
+
+@pytest.mark.parametrize("file", [*SUITE_FILES, "identities.json"])
+def test_suites(file: str, tmp_path: Path) -> None:
+    folder = make_suite(tmp_path / "tiny")
+    path = folder / file
+    text = path.read_text() if path.exists() else '{"p0": {"seed": 1}}'
+    lines = [text] if file.endswith((".yaml", ".json")) else text.splitlines()
+    value = yaml.safe_load(lines[0])
+    found = attack.places(SUITE_FILES[file], value) if file in SUITE_FILES else [("p0",)]
+    contents = {f"{place}: {name}": attack.changed(value, place, name)
+                for place in found for name in attack.VALUES}
+    faults = {}
+    for name, data in {**contents, **attack.FILES}.items():
+        path.write_bytes(data + "".join(f"\n{line}" for line in lines[1:]).encode())
+        suite.write_checksums(folder)
+        try:
+            loaded = suite.load_suite(folder)
+            for split in loaded.splits:
+                loaded.samples(split)
+            assert isinstance(loaded.identities, dict)
+        except UserError as error:
+            if "\n" in str(error):
+                faults[name] = str(error)
+        except Exception as error:
+            faults[name] = repr(error)
+    assert not faults

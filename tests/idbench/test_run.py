@@ -8,9 +8,14 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from toy import World
+
+from idbench.files import sha256_file
+from idbench.types import Video
+from idbench.video import write_video
 
 
 def finished(folder: Path) -> set[str]:
@@ -192,6 +197,22 @@ def test_removed_video_is_generated_again_and_changed_one_is_unscored(world: Wor
     scores = pd.read_parquet(world.folder / "out/scores.parquet")
     reasons = scores.loc[scores["sample"] == videos[1].parent.name, "reason"].tolist()
     assert reasons == ["the video was changed after it was finished"]
+
+
+def test_scores_of_another_video_are_not_kept(world: World) -> None:
+    """The video and its record are replaced: the stored scores are of the video before."""
+    assert world.run(*world.toy("--limit", "2")).returncode == 0
+    before = pd.read_parquet(world.folder / "out/scores.parquet")
+    path = sorted(world.folder.glob("out/samples/*/sample.json"))[0]
+    video = path.with_name("video.mp4")
+    write_video(video, Video(np.zeros((2, 32, 48, 3), np.uint8), 8.0))  # it had five frames
+    record = json.loads(path.read_text()) | {
+        "video_sha256": sha256_file(video), "video_bytes": video.stat().st_size}
+    path.write_text(json.dumps(record))
+    assert world.run("score", "out", "--metric", "sampled").returncode == 0
+    after = pd.read_parquet(world.folder / "out/scores.parquet")
+    change = (after["value"] - before["value"]).groupby(after["sample"]).sum().to_dict()
+    assert change.pop(path.parent.name) == -3 and set(change.values()) == {0.0}
 
 
 def change_plugin(world: World, monkeypatch: pytest.MonkeyPatch, **attributes: object) -> None:

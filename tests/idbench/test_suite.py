@@ -61,8 +61,8 @@ def test_every_part_of_the_model_changes_the_sample_id() -> None:
     ("splits/single.jsonl", '"smile"', '"smirk"', "the prompt 'smirk', which prompts.jsonl lacks"),
     ("splits/single.jsonl", "references/p0.png", "references/q.png", "q.png, which is missing"),
     ("suite.yaml", "single: 8", "single: 9", "has 9 samples, splits/single.jsonl has 8"),
-    ("suite.yaml", "name: tiny", "name: [", "is no valid YAML"),
-    ("prompts.jsonl", "{", "", "line 1 is no JSON"),
+    ("suite.yaml", "name: tiny", "name: [", "is not valid YAML"),
+    ("prompts.jsonl", "{", "", "line 1 is not valid JSON"),
 ])
 def test_faults_are_named_with_their_place(
     suite_folder: Path, file: str, old: str, new: str, words: str
