@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from idbench.errors import UserError
+from idbench.metrics.faces.embedder import FaceEmbedder
 from idbench.models.concat_id import scenes
 from idbench.models.concat_id.pairs.settings import PairSettings
 from idbench.models.concat_id.pairs.truth import Identities, calibrate
@@ -200,7 +201,7 @@ def test_references_are_embedded_where_a_face_is_found():
 
     faces = np.stack([render_portrait(identity, size=96).frames[0] for identity in (1, 2)])
     images = np.concatenate([faces, np.zeros_like(faces[:1])])
-    vectors = latents.ReferenceEmbedder()(images)
+    vectors = FaceEmbedder().embed_largest(images)
     assert np.isnan(vectors[2]).all()
     lengths = torch.from_numpy(vectors[:2]).norm(dim=1)
     assert lengths.numpy() == pytest.approx(1.0, abs=1e-4)

@@ -41,7 +41,7 @@ from idbench.models.concat_id import references as preparation
 from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES
 from idbench.models.concat_id.face_tools import load_foreground
 from idbench.models.concat_id.training import components, samples
-from idbench.models.concat_id.training.pairs import Pair, alignment_of, held_out, read_pairs
+from idbench.models.concat_id.training.pair_file import Pair, alignment_of, held_out, read_pairs
 from idbench.models.concat_id.training.recipe import STRICT, read, settings_of
 from idbench.pictures import UnreadablePicture, read_rgb
 from idbench.progress import steps

@@ -20,6 +20,7 @@ from idbench.errors import UserError
 from idbench.models.concat_id import scenes
 from idbench.models.concat_id.autoencoder import decode, encode, to_frames, to_tensor
 from idbench.models.concat_id.training.recipe import SceneRecipe
+from idbench.output import note
 from idbench.statistics import resampled_means
 from idbench.types import Reference, Sample, Video
 
@@ -200,16 +201,13 @@ def gate(vae: Any, shards: Sequence[scenes.Shard], limit: int = 150) -> dict[str
     `gate_auc` is the chance that a true face is nearer to its own reconstruction than to a
     reconstruction of another identity; `gate_arcsim` the mean cosine to its own.
     """
-    from idbench.metrics.faces.align import align_crops
-    from idbench.metrics.faces.detect import find_faces, make_detector
-    from idbench.metrics.networks.recogniser import Recogniser
-    from idbench.metrics.protocols import get_protocol
+    from idbench.metrics.faces.embedder import FaceEmbedder
+    from idbench.metrics.validation.findings import auc
 
     if "arcface" not in embedded.entries():
-        print("gate: no embedded arcface yet, own-versus-other not measured", flush=True)
+        note("gate: there is no embedded arcface yet, so faces are not compared")
         return {}
-    detection = get_protocol("strict-v1").detection
-    detector, recogniser = make_detector(detection), Recogniser("arcface")
+    embedder = FaceEmbedder()
     true: list[np.ndarray] = []
     again: list[np.ndarray] = []
     identities: list[int] = []
@@ -219,19 +217,12 @@ def gate(vae: Any, shards: Sequence[scenes.Shard], limit: int = 150) -> dict[str
                 continue
             clip = np.asarray(shard.frames[i])
             made = to_frames(decode(vae, encode(vae, to_tensor(clip[None]))))[0]
-            pair = np.stack([clip[4], made[4]])
-            faces = find_faces(detector, pair, detection)
-            if not (len(faces[0]) and len(faces[1])):
-                continue
-            crops = [align_crops(f, found.landmarks[:1], detection.crop)
-                     for f, found in zip(pair, faces, strict=True)]
-            vectors = recogniser.embed(np.concatenate(crops))
-            true.append(vectors[0])
-            again.append(vectors[1])
-            identities.append(scene.people[0].identity)
+            both = embedder.embed_largest(np.stack([clip[4], made[4]]))
+            if np.isfinite(both).all():
+                true.append(both[0])
+                again.append(both[1])
+                identities.append(scene.people[0].identity)
     similarity = np.stack(true) @ np.stack(again).T
-    same = np.equal.outer(identities, identities)
-    own, other = np.diag(similarity), similarity[~same]
-    ranks = (own[:, None] > other[None]).mean()
-    return {"gate_auc": round(float(ranks), 4), "gate_arcsim": round(float(own.mean()), 4),
-            "gate_faces": len(identities)}
+    own, other = np.diag(similarity), similarity[~np.equal.outer(identities, identities)]
+    return {"gate_auc": round(auc(own, other) or 0.0, 4),
+            "gate_arcsim": round(float(own.mean()), 4), "gate_faces": len(identities)}

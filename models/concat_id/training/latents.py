@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from idbench.errors import UserError
+from idbench.metrics.faces.embedder import FaceEmbedder
 from idbench.models.concat_id import networks, scenes
 from idbench.models.concat_id.autoencoder import encode, to_tensor
 from idbench.models.concat_id.training.samples import NOISE_MEAN, NOISE_SCALE
@@ -51,10 +52,10 @@ def prepare(
 
 
 @cache
-def _networks(threads: int) -> tuple[Any, Any, ReferenceEmbedder]:
-    """Autoencoder, text encoder and embedder of references, loaded once a process."""
+def _networks(threads: int) -> tuple[Any, Any, FaceEmbedder]:
+    """Autoencoder, text encoder and embedder of faces, loaded once a process."""
     torch.set_num_threads(threads)
-    return networks.load_vae(), networks.load_text_encoder(), ReferenceEmbedder()
+    return networks.load_vae(), networks.load_text_encoder(), FaceEmbedder()
 
 
 def _encode_all(
@@ -131,42 +132,14 @@ def add_pixel_noise(images: torch.Tensor, noise: torch.Generator) -> torch.Tenso
     return images + sigma * torch.randn(images.shape, generator=noise)
 
 
-class ReferenceEmbedder:
-    """ArcFace embeddings of prepared references, by the embedded detector and recogniser."""
-
-    def __init__(self) -> None:
-        from idbench.metrics.faces.detect import make_detector
-        from idbench.metrics.networks.recogniser import Recogniser
-        from idbench.metrics.protocols import get_protocol
-
-        self.detection = get_protocol("strict-v1").detection
-        self.detector = make_detector(self.detection)
-        self.recogniser = Recogniser("arcface")
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """uint8 (n, H, W, 3) -> float32 (n, D) of unit length; NaN where no face was found."""
-        from idbench.metrics.faces.align import align_crops
-        from idbench.metrics.faces.detect import find_faces
-
-        found = find_faces(self.detector, images, self.detection)
-        seen = [i for i, faces in enumerate(found) if len(faces)]
-        crops = [align_crops(images[i], found[i].landmarks[:1], self.detection.crop) for i in seen]
-        if not crops:
-            return np.full((len(images), 1), np.nan, np.float32)
-        vectors = self.recogniser.embed(np.concatenate(crops))
-        out = np.full((len(images), vectors.shape[1]), np.nan, np.float32)
-        out[seen] = vectors
-        return out
-
-
-def embed_shard(embedder: ReferenceEmbedder, source: Path, target: Path) -> None:
+def embed_shard(embedder: FaceEmbedder, source: Path, target: Path) -> None:
     """Write `embeddings.npy` of one rendered shard."""
     path = target / "embeddings.npy"
     if path.exists():
         return
     shard = scenes.read_shard(source)
     places = _places(shard)
-    parts = [embedder(np.stack([shard.references[k] for k in places[i : i + 64]]))
+    parts = [embedder.embed_largest(np.stack([shard.references[k] for k in places[i : i + 64]]))
              for i in range(0, len(places), 64)]
     width = max(part.shape[1] for part in parts)
     rows = [np.broadcast_to(part, (len(part), width)) for part in parts]  # (n, 1): no face in it

@@ -22,7 +22,7 @@ from pair_world import PairWorld, ToyReader, ten_people
 from idbench.errors import UserError
 from idbench.models.concat_id.pairs import build as building
 from idbench.models.concat_id.pairs import people, settings, store, truth
-from idbench.models.concat_id.training.pairs import alignment_of
+from idbench.models.concat_id.training.pair_file import alignment_of
 
 
 @pytest.fixture

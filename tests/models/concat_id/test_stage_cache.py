@@ -25,7 +25,7 @@ from idbench.models.concat_id.autoencoder import build_vae
 from idbench.models.concat_id.references import fit_and_pad
 from idbench.models.concat_id.training import cache as caching
 from idbench.models.concat_id.training import components, loop, network, samples
-from idbench.models.concat_id.training.pairs import Pair, Slot, held_out, read_pairs
+from idbench.models.concat_id.training.pair_file import Pair, Slot, held_out, read_pairs
 from idbench.types import Video
 from idbench.video import read_video, write_video
 

@@ -12,7 +12,7 @@ from tiny_stage import TRANSFORMER, WAN, make_cache, recipe
 from idbench.errors import UserError
 from idbench.models.concat_id.training import loop, network
 from idbench.models.concat_id.training.cache import CacheRecipe
-from idbench.models.concat_id.training.pairs import read_pairs
+from idbench.models.concat_id.training.pair_file import read_pairs
 from idbench.models.concat_id.training.recipe import StageRecipe, read
 from idbench.models.concat_id.training.samples import Cache
 
