@@ -224,5 +224,5 @@ def gate(vae: Any, shards: Sequence[scenes.Shard], limit: int = 150) -> dict[str
                 identities.append(scene.people[0].identity)
     similarity = np.stack(true) @ np.stack(again).T
     own, other = np.diag(similarity), similarity[~np.equal.outer(identities, identities)]
-    return {"gate_auc": round(auc(own, other) or 0.0, 4),
+    return {"gate_auc": round(auc(own.tolist(), other.tolist()) or 0.0, 4),
             "gate_arcsim": round(float(own.mean()), 4), "gate_faces": len(identities)}
