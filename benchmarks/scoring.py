@@ -49,7 +49,7 @@ from idbench.metrics.faces.detect import find_faces, make_detector  # noqa: E402
 from idbench.metrics.networks.clip import prepare_pictures  # noqa: E402
 from idbench.metrics.networks.recogniser import crops_to_input  # noqa: E402
 from idbench.metrics.protocols import sample_frames, sample_video_frames  # noqa: E402
-from idbench.metrics.score import Scorer  # noqa: E402
+from idbench.metrics.scorer import Scorer  # noqa: E402
 from idbench.pictures import read_rgb  # noqa: E402
 from idbench.progress import Progress  # noqa: E402
 from idbench.records import Identity, ModelName  # noqa: E402

@@ -147,7 +147,7 @@ def _score(
     bundle: Bundle, folder: Path
 ) -> tuple[dict[str, dict[str, float | None]], dict[str, None]]:
     """Sample -> metric -> value of the whole video, and the files of `folder` that were read."""
-    from idbench.metrics.score import Scorer
+    from idbench.metrics.scorer import Scorer
     from idbench.registry import METRICS
     from idbench.video import Clip
 

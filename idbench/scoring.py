@@ -18,8 +18,8 @@ from idbench.registry import METRICS, metric_version
 from idbench.runs import Run
 
 if TYPE_CHECKING:
-    from idbench.metrics.networks.sources import Source
-    from idbench.metrics.settings import Protocol
+    from idbench.metrics.networks.weight_sources import Source
+    from idbench.metrics.protocol_types import Protocol
 
 DEFAULT_PROTOCOL = "strict-v1"
 
@@ -55,7 +55,7 @@ class Scoring:
             UserError: an unknown protocol or metric (suggests the nearest), a metric that the
                 protocol does not define, or weights that are missing.
         """
-        from idbench.metrics.networks.sources import parse
+        from idbench.metrics.networks.weight_sources import parse
         from idbench.metrics.protocols import choose_metrics, get_protocol
 
         found = get_protocol(protocol)
@@ -109,10 +109,10 @@ def scoring_key(
     are read too, and never by where they lie. Files that metrics read besides the networks are
     `metric_weights`, where there are any.
     """
-    from idbench.metrics.networks import sources as weights
+    from idbench.metrics.networks import weight_sources
 
     if sources is None:
-        sources = weights.parse()
+        sources = weight_sources.parse()
     there = embedded.entries()
     besides: dict[str, str] = {}
     for name in metrics:
@@ -120,7 +120,7 @@ def scoring_key(
     return {
         "protocol": dict(protocol),
         "weights": {
-            name: sources[name].identity() for name in weights.NETWORKS
+            name: sources[name].identity() for name in weight_sources.NETWORKS
             if name in there or sources[name].path is not None
         },
         **({"metric_weights": dict(sorted(besides.items()))} if besides else {}),

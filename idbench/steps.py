@@ -26,7 +26,7 @@ from idbench.types import Model, Sample, Score
 from idbench.video import Clip, UnreadableVideo, write_video
 
 if TYPE_CHECKING:
-    from idbench.metrics.score import Scorer
+    from idbench.metrics.scorer import Scorer
 
 WINDOW = 8
 """Videos that are scored at once; as many more are decoded ahead."""
@@ -114,7 +114,7 @@ def score(
         collect(run)
         return
     with run.timings.phase("load"):
-        from idbench.metrics.score import Scorer
+        from idbench.metrics.scorer import Scorer
 
         scorer = Scorer(
             scoring.protocol, run.folder / "embeddings",

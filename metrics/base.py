@@ -14,7 +14,7 @@ from idbench.types import Sample, Score, Video
 if TYPE_CHECKING:
     from idbench.metrics.faces.detect import Faces
     from idbench.metrics.faces.match import FrameMatch
-    from idbench.metrics.networks.sources import Network, Source
+    from idbench.metrics.networks.weight_sources import Network, Source
     from idbench.metrics.protocols import Protocol
 
 
@@ -163,7 +163,7 @@ class Metric:
 
     def weight_hashes(self, sources: Mapping[str, Source]) -> dict[str, str]:
         """sha256 of the weights that it reads besides the embeddings, by file or network name."""
-        from idbench.metrics.networks.sources import find
+        from idbench.metrics.networks.weight_sources import find
 
         found = dict(self.weights())
         for network in self.runs:
@@ -226,6 +226,19 @@ def over_identities(sample: Sample, metric: str, rows: Sequence[Score]) -> Score
             sample, metric, None, None, None, f"{missing[0].identity}: {missing[0].reason}"
         )
     return summarise(sample, metric, None, rows, "the sample has no face reference")
+
+
+def each_identity(
+    embeddings: Embeddings, metric: str, of_person: Callable[[int], float | str]
+) -> list[Score]:
+    """A row per identity: the value of reference `r`, or the reason why there is none."""
+    sample, rows = embeddings.sample, []
+    for r, name in enumerate(sample.identities):
+        reason = embeddings.reference_reasons[r] or embeddings.left_out
+        found = reason if reason is not None else of_person(r)
+        value, reason = (None, found) if isinstance(found, str) else (found, None)
+        rows.append(make_score(sample, metric, name, None, value, reason))
+    return rows
 
 
 def described_faces(embeddings: Embeddings) -> list[dict[str, Any]]:

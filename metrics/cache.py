@@ -18,11 +18,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from idbench.files import atomic_path, sha256_json
+from idbench.metrics.faces.detect import Faces
 
 VERSION = 1
 """Of the key. Files of one key each, as they were written at first, are read too."""
 KEPT = 64
 """Files whose arrays stay in memory, the last ones read or written."""
+
+COUNT = "count"
+"""The key of a video's number of frames, which depends on nothing but its bytes."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -121,6 +125,28 @@ class EmbeddingCache:
             while len(self._read) > KEPT:
                 self._read.pop(next(iter(self._read)))
         return entries
+
+
+def pack_faces(faces: Sequence[Faces]) -> Arrays:
+    """The faces of each frame as arrays, for the cache."""
+    return {
+        "counts": np.array([len(f) for f in faces], np.int64),
+        "retried": np.array([f.retried for f in faces], bool),
+        "boxes": np.concatenate([f.boxes for f in faces]),
+        "landmarks": np.concatenate([f.landmarks for f in faces]),
+        "scores": np.concatenate([f.scores for f in faces]),
+    }
+
+
+def unpack_faces(stored: Arrays) -> list[Faces]:
+    """The faces of each frame, from `pack_faces`."""
+    cuts = np.cumsum(stored["counts"])[:-1]
+    parts = [np.split(stored[name], cuts) for name in ("boxes", "landmarks", "scores")]
+    retried = stored["retried"]
+    return [
+        Faces(boxes, landmarks, scores, bool(again))
+        for boxes, landmarks, scores, again in zip(*parts, retried, strict=True)
+    ]
 
 
 def _entries(path: Path) -> dict[str, Arrays]:

@@ -14,7 +14,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from idbench.metrics.base import Embeddings, Metric, make_score, over_identities
+from idbench.metrics.base import (
+    Embeddings,
+    Metric,
+    each_identity,
+    make_score,
+    over_identities,
+)
 from idbench.types import Score
 
 FEWEST = 3
@@ -67,26 +73,21 @@ def worst(embeddings: Embeddings) -> list[Score]:
 def _each_identity(
     embeddings: Embeddings, metric: str, of_person: Callable[[np.ndarray, np.ndarray], float | str]
 ) -> list[Score]:
-    """A row an identity, of the raw cosines of the faces that stand for it."""
-    sample, frames = embeddings.sample, np.array(embeddings.frames, np.float64)
+    """A row per identity, of the raw cosines of the faces that are matched to it."""
+    frames = np.array(embeddings.frames, np.float64)
     # One frame has no length; any length but 0 does.
     times = (frames - frames[0]) / max(frames[-1] - frames[0], 1.0)
-    rows = []
-    for r, name in enumerate(sample.identities):
-        reason = embeddings.reference_reasons[r] or embeddings.left_out
-        if reason is not None:
-            rows.append(make_score(sample, metric, name, None, None, reason))
-            continue
+
+    def of_reference(r: int) -> float | str:
         faces = [match.face_of_reference[r] for match in embeddings.matches]
         cosines = np.array([
             np.nan if face is None else match.similarity[face, r]
             for face, match in zip(faces, embeddings.matches, strict=True)
         ])
         good = np.isfinite(cosines)
-        found = of_person(times[good], cosines[good])
-        value, reason = (None, found) if isinstance(found, str) else (found, None)
-        rows.append(make_score(sample, metric, name, None, value, reason))
-    return rows
+        return of_person(times[good], cosines[good])
+
+    return each_identity(embeddings, metric, of_reference)
 
 
 _SOURCE = "idbench"

@@ -10,6 +10,7 @@ faces is 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import isfinite
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from idbench.metrics.base import (
     Embeddings,
     Metric,
+    each_identity,
     make_score,
     over_identities,
     several_people,
@@ -28,34 +30,31 @@ from idbench.types import Score
 
 
 def face_coverage(embeddings: Embeddings) -> list[Score]:
-    """Share of sampled frames in which the person was found: a row an identity, and the video."""
-    sample, rows = embeddings.sample, []
-    for r, name in enumerate(sample.identities):
-        reason = embeddings.reference_reasons[r] or embeddings.left_out
-        if reason is not None:
-            rows.append(make_score(sample, "face_coverage", name, None, None, reason))
-            continue
-        found = [match.face_of_reference[r] is not None for match in embeddings.matches]
-        rows.append(make_score(sample, "face_coverage", name, None, float(np.mean(found))))
-    return [*rows, over_identities(sample, "face_coverage", rows)]
+    """Share of sampled frames in which the person was found: a row per identity, and the video."""
+
+    def share(r: int) -> float:
+        return float(np.mean([m.face_of_reference[r] is not None for m in embeddings.matches]))
+
+    rows = each_identity(embeddings, "face_coverage", share)
+    return [*rows, over_identities(embeddings.sample, "face_coverage", rows)]
 
 
 def not_measured(embeddings: Embeddings) -> list[Score]:
     """1 for a person without a single measured face, whose 0.0 is no measurement; else 0.
 
-    A row an identity, and the video's mean over them. No rows under a protocol whose rule does
+    A row per identity, and the video's mean over them. No rows under a protocol whose rule does
     not write 0.0 for what it could not measure.
     """
-    sample, rows = embeddings.sample, []
     if not RULES[embeddings.protocol.rule].fills_with_zero:
         return []
-    for r, name in enumerate(sample.identities):
-        reason = embeddings.reference_reasons[r] or embeddings.left_out
+
+    def missing(r: int) -> float:
         faces = [(match, match.face_of_reference[r]) for match in embeddings.matches]
-        found = any(f is not None and np.isfinite(m.similarity[f, r]) for m, f in faces)
-        value = None if reason else float(not found)
-        rows.append(make_score(sample, "not_measured", name, None, value, reason))
-    return [*rows, over_identities(sample, "not_measured", rows)]
+        return float(not any(
+            face is not None and np.isfinite(match.similarity[face, r]) for match, face in faces))
+
+    rows = each_identity(embeddings, "not_measured", missing)
+    return [*rows, over_identities(embeddings.sample, "not_measured", rows)]
 
 
 def own_minus_other(embeddings: Embeddings) -> list[Score]:
@@ -63,25 +62,14 @@ def own_minus_other(embeddings: Embeddings) -> list[Score]:
 
     In -2..2; below 0 the person leaks into the other.
     """
-    sample, rows, means = embeddings.sample, [], []
-    for r, name in enumerate(sample.identities):
-        frame_rows = []
-        for frame, match in zip(embeddings.frames, embeddings.matches, strict=True):
-            face, value, reason = match.face_of_reference[r], None, match.reasons[r]
-            if face is not None:
-                own, others = _own_and_others(match.similarity[face], r)
-                if others:
-                    value = own - max(others)
-                else:
-                    reason = "no other reference has a face embedding"
-            frame_rows.append(make_score(sample, "own_minus_other", name, frame, value, reason))
-        means.append(
-            summarise(
-                sample, "own_minus_other", name, frame_rows, "the person was found in no frame"
-            )
-        )
-        rows += frame_rows
-    return [*rows, *means, over_identities(sample, "own_minus_other", means)]
+
+    def margin(k: int, r: int) -> float | str | None:
+        match = embeddings.matches[k]
+        face = match.face_of_reference[r]
+        return match.reasons[r] if face is None else _margin(match.similarity[face], r, max)
+
+    return _margins(
+        embeddings, "own_minus_other", margin, "the person was found in no frame")
 
 
 def own_minus_other_by_order(embeddings: Embeddings) -> list[Score]:
@@ -92,35 +80,45 @@ def own_minus_other_by_order(embeddings: Embeddings) -> list[Score]:
     several is above one's own by chance alone. In -2..2; 0 is what a model without references
     reaches, below 0 the people stand in each other's places or leak.
     """
-    metric = "own_minus_other_by_order"
+    count = len(embeddings.sample.identities)
+    standing = [places(faces.boxes, count) for faces in embeddings.faces]
+
+    def margin(k: int, r: int) -> float | str | None:
+        if embeddings.reference_reasons[r] is not None:
+            return embeddings.reference_reasons[r]
+        if not standing[k]:
+            return "fewer faces than references"
+        row = embeddings.matches[k].similarity[standing[k][r]]
+        return _margin(row, r, lambda others: sum(others) / len(others))
+
+    return _margins(
+        embeddings, "own_minus_other_by_order", margin, "all people were found in no frame")
+
+
+def _margin(
+    cosines: np.ndarray, r: int, of_others: Callable[[list[float]], float]
+) -> float | str:
+    """Of a face's cosines (references,): that to `r` minus `of_others` of the finite rest."""
+    row = cosines.tolist()
+    others = [value for i, value in enumerate(row) if i != r and isfinite(value)]
+    return row[r] - of_others(others) if others else "no other reference has a face embedding"
+
+
+def _margins(
+    embeddings: Embeddings, metric: str, margin: Callable[[int, int], float | str | None],
+    nothing: str,
+) -> list[Score]:
+    """Rows from `margin` of sampled frame k and reference r: a value, or why there is none."""
     sample, rows, means = embeddings.sample, [], []
-    standing = [places(faces.boxes, len(sample.identities)) for faces in embeddings.faces]
     for r, name in enumerate(sample.identities):
         frame_rows = []
-        for frame, match, order in zip(
-            embeddings.frames, embeddings.matches, standing, strict=True
-        ):
-            value, reason = None, embeddings.reference_reasons[r]
-            if reason is None and not order:
-                reason = "fewer faces than references"
-            elif reason is None:
-                own, others = _own_and_others(match.similarity[order[r]], r)
-                if others:
-                    value = own - sum(others) / len(others)
-                else:
-                    reason = "no other reference has a face embedding"
+        for k, frame in enumerate(embeddings.frames):
+            found = margin(k, r)
+            value, reason = (None, found) if isinstance(found, str) else (found, None)
             frame_rows.append(make_score(sample, metric, name, frame, value, reason))
-        means.append(
-            summarise(sample, metric, name, frame_rows, "all people were found in no frame")
-        )
+        means.append(summarise(sample, metric, name, frame_rows, nothing))
         rows += frame_rows
     return [*rows, *means, over_identities(sample, metric, means)]
-
-
-def _own_and_others(cosines: np.ndarray, r: int) -> tuple[float, list[float]]:
-    """Of a face's cosines (references,) that to reference `r`, and the finite ones to others."""
-    row = cosines.tolist()
-    return row[r], [value for i, value in enumerate(row) if i != r and isfinite(value)]
 
 
 def _orders(embeddings: Embeddings) -> list[tuple[int, ...]]:

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from idbench.errors import UserError
+from idbench.metrics.protocol_types import Detection, Picture, Protocol
 from idbench.metrics.samplers import SAMPLERS
-from idbench.metrics.settings import Detection, Picture, Protocol
 from idbench.names import unknown
 from idbench.registry import METRICS
 from idbench.values import choose

@@ -101,13 +101,13 @@ CHECKS: dict[str, Callable[[], str]] = {
 
 def _source(text: str) -> str:
     """Load the user's weights once: they fit, they run, and here is their sha256."""
-    from idbench.metrics.networks import sources
+    from idbench.metrics.networks import weight_sources
 
-    source = sources.parse([text])[text.partition("=")[0]]
+    source = weight_sources.parse([text])[text.partition("=")[0]]
     loaded = source.load()
     found = []
     for name, sha256 in source.hashes().items():
-        published = sources.PUBLISHED.get(sha256)
+        published = weight_sources.PUBLISHED.get(sha256)
         known = f" (as published: {published})" if published else ""
         found.append(f"{name}, sha256 {sha256}{known}")
     providers = getattr(loaded, "providers", ())

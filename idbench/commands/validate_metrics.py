@@ -36,23 +36,23 @@ def validate_metrics(
     a page with claims, rank correlations, AUCs and curves, and the same data as JSON.
     """
     from idbench import __version__, embedded
+    from idbench.metrics.networks.weight_sources import NETWORKS
     from idbench.metrics.protocols import get_protocol
-    from idbench.metrics.validation import findings, measure, page
+    from idbench.metrics.validation import experiments, findings, page
     from idbench.progress import steps as progress
 
     name = get_protocol(protocol).name
-    sizes = measure.Sizes(people, steps, clips, height, seed)
+    sizes = experiments.Sizes(people, steps, clips, height, seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with progress("faces", people, as_json) as step:
-            readings = measure.read_faces(sizes, folder, name, step)
+            readings = experiments.read_faces(sizes, folder, name, step)
         with progress("prompts", clips, as_json) as step:
-            preferences = measure.read_prompts(sizes, folder / "cache", name, step)
+            preferences = experiments.read_prompts(sizes, folder / "cache", name, step)
     found = findings.find(readings, preferences)
-    networks = ("arcface", "curricularface", "clip", "viclip")
     about = {
         "idbench": __version__, "protocol": name, "sizes": vars(sizes),
-        "weights": {n: embedded.entry(n)["sha256"] for n in networks},
+        "weights": {n: embedded.entry(n)["sha256"] for n in NETWORKS},
     }
     html, data = page.write(output, found, about)
     if as_json:

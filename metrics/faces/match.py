@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from idbench.metrics.base import cosine
+
+if TYPE_CHECKING:
+    from idbench.metrics.faces.detect import Faces
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,30 @@ MATCHINGS: dict[str, Matching] = {
     ),
     "left-to-right": lambda similarity, known, boxes: by_place(similarity, boxes),
 }
+
+
+def match_frames(
+    matching: str, faces: Sequence[Faces], vectors: Sequence[np.ndarray] | None,
+    references: Sequence[np.ndarray | None],
+) -> tuple[FrameMatch, ...]:
+    """The assignment of each frame.
+
+    Args:
+        matching: a name in `MATCHINGS`.
+        faces: of each frame.
+        vectors: of each frame the embeddings (n, d) of its faces; None: matched by place alone.
+        references: an embedding (d,) each, or None for a reference without a face.
+    """
+    match, known = MATCHINGS[matching], [vector is not None for vector in references]
+    ends = np.cumsum([len(of_frame) for of_frame in faces]).tolist()
+    similarity = (
+        np.full((ends[-1], len(references)), np.nan) if vectors is None
+        else cosines(np.concatenate(vectors), references)
+    )
+    return tuple(
+        match(similarity[end - len(of_frame) : end], known, of_frame.boxes)
+        for of_frame, end in zip(faces, ends, strict=True)
+    )
 
 
 def left_to_right(match: FrameMatch, boxes: np.ndarray) -> tuple[int, ...]:

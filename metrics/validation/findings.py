@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import mannwhitneyu, spearmanr
 
-from idbench.metrics.validation.measure import AXES, EDITED, FACE_METRICS, Preference, Reading
+from idbench.metrics import arcsim, clipdist, cursim, viclip
+from idbench.metrics.validation.experiments import AXES, EDITED, FACE_METRICS, Preference, Reading
 from idbench.statistics import Estimate, estimate
 
-TITLES = {"arcsim": "ArcSim", "cursim": "CurSim", "clipdist": "CLIPDist", "viclip": "ViCLIP"}
+TITLES = {m.name: m.title for m in (
+    arcsim.METRIC, cursim.METRIC, clipdist.METRIC, viclip.METRIC)}
 STABLE = ("yaw", "pitch", "expression")
 
 

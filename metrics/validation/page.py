@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from idbench.files import write_json, write_text
+from idbench.metrics.validation.experiments import AXES, EDITED, FACE_METRICS
 from idbench.metrics.validation.findings import TITLES, Curve, Findings
-from idbench.metrics.validation.measure import AXES, EDITED, FACE_METRICS
 from idbench.pages import svg, template
 from idbench.statistics import Estimate
 

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from idbench.metrics import arcsim, clipdist, subjects
+from idbench.metrics import arcsim, clipdist, region_similarity
 from idbench.metrics.attributes import ATTRIBUTES, read_attributes
 from idbench.metrics.base import Embeddings
-from idbench.metrics.score import Scorer
+from idbench.metrics.scorer import Scorer
 from idbench.metrics.validation.findings import auc
 from idbench.prompts.avatars.render import (
     render_background,
@@ -71,7 +71,7 @@ def measure_subjects(
 ) -> dict[str, float | None]:
     """AUC of garment and background similarity: own reference against those of other clips."""
     rng = np.random.default_rng([44417, seed])
-    metrics = {"garment": subjects.GARMENT, "background": subjects.BACKGROUND}
+    metrics = {"garment": region_similarity.GARMENT, "background": region_similarity.BACKGROUND}
     own: dict[str, list[float]] = defaultdict(list)
     other: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as temporary:

@@ -12,30 +12,20 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from idbench.metrics.networks.clip import ViclipEmbedder
 from idbench.metrics.protocols import STRICT, sample_video_frames
 from idbench.metrics.training.expression import fit
-from idbench.metrics.validation.measure import EDITED
+from idbench.metrics.validation.experiments import EDITED, VALUES, value_of, with_value
 from idbench.prompts.avatars.render import render_clip
-from idbench.prompts.avatars.scene import (
-    BACKGROUNDS,
-    EXPRESSIONS,
-    GARMENT_COLOURS,
-    MOTIONS,
-    VALIDATION_IDENTITIES,
-    Scene,
-)
+from idbench.prompts.avatars.scene import VALIDATION_IDENTITIES, Scene
 from idbench.prompts.language import describe
 from idbench.prompts.sampling import random_scene
 from idbench.statistics import Estimate, estimate
 
-VALUES = {"expression": EXPRESSIONS, "motion": MOTIONS, "garment": GARMENT_COLOURS,
-          "background": BACKGROUNDS}
 FOLDS = 5
 SHRINKAGE = 0.1
 Step = Callable[[str], None]
@@ -56,26 +46,6 @@ class Known:
     said: Estimate
     chosen: Estimate
     chance: float
-
-
-def value_of(scene: Scene, attribute: str) -> str:
-    """The value of one of `EDITED` (of the one person, or of the scene)."""
-    if attribute == "background":
-        return scene.background
-    (person,) = scene.people
-    return person.garment.colour if attribute == "garment" else getattr(person, attribute)
-
-
-def with_value(scene: Scene, attribute: str, value: str) -> Scene:
-    """`scene` with another value of one of `EDITED`."""
-    if attribute == "background":
-        return replace(scene, background=value)
-    (person,) = scene.people
-    if attribute == "garment":
-        garment = replace(person.garment, colour=value)
-        return replace(scene, people=(replace(person, garment=garment),))
-    changed: dict[str, Any] = {attribute: value}
-    return replace(scene, people=(replace(person, **changed),))
 
 
 def read_linearly(vectors: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 from idbench.baselines.avatars_truth import AvatarsTruth
 from idbench.errors import UserError
 from idbench.metrics import arcsim
-from idbench.metrics.score import Scorer
+from idbench.metrics.scorer import Scorer
 from idbench.prompts.avatars.render import render_clip
 from idbench.prompts.avatars.scene import (
     TRAINING_IDENTITIES,

@@ -14,7 +14,7 @@ from PIL import Image
 from toy import World
 
 import idbench.prompts
-from idbench.metrics.embed import Embedder
+from idbench.metrics.embedder import Embedder
 from idbench.registry import METRICS
 from idbench.types import Video
 from idbench.video import write_video
@@ -51,8 +51,7 @@ def no_network(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: Any) -> None:
         raise AssertionError("a network was loaded")
 
-    for name in ("recogniser", "clip", "viclip"):
-        monkeypatch.setattr(Embedder, name, forbidden)
+    monkeypatch.setattr(Embedder, "network", forbidden)
 
 
 CHECK = ("check", "reference.embeddings.zip", "--against", "reference.json")

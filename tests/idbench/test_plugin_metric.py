@@ -19,7 +19,7 @@ MODULE = '''
 """Brightness of a video's pixels, times a weight that a network of its own holds."""
 import numpy as np
 from idbench.metrics.base import Metric, make_score
-from idbench.metrics.networks.sources import Network
+from idbench.metrics.networks.weight_sources import Network
 
 
 def scores(embeddings):

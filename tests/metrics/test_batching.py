@@ -20,12 +20,12 @@ from toy import World
 from idbench import steps
 from idbench.embedded import WeightError
 from idbench.files import write_json
-from idbench.metrics import embed
-from idbench.metrics.embed import Embedder
+from idbench.metrics import embedder
+from idbench.metrics.embedder import Embedder
 from idbench.metrics.faces.align import TEMPLATE
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.networks.recogniser import Recogniser
-from idbench.metrics.score import Scorer
+from idbench.metrics.scorer import Scorer
 from idbench.runs import Run
 from idbench.scores import COLUMNS, collect
 from idbench.timings import Timings
@@ -56,7 +56,7 @@ def find_faces(detector, frames, settings, batch):
 def world(tiny_weights, tmp_path, monkeypatch) -> World:
     """Six videos of four sizes with one and two people and none, and in between a file that is no
     video; `videos.jsonl` names them all."""
-    monkeypatch.setattr("idbench.metrics.embed.find_faces", find_faces)
+    monkeypatch.setattr("idbench.metrics.embedder.find_faces", find_faces)
     rng = np.random.default_rng(0)
     rows = []
     for i, (height, width) in enumerate(SIZES):
@@ -125,7 +125,7 @@ def test_crops_of_crowds_are_not_all_in_memory_at_once(world, monkeypatch):
         return whole(self, crops)
 
     monkeypatch.setattr(Recogniser, "embed", counted)
-    monkeypatch.setattr(embed, "FACES", 12)
+    monkeypatch.setattr(embedder, "FACES", 12)
     found = score(world, "parts")
     assert max(counts) <= 14 < sum(counts) / 2, "the largest video alone has 7 x 2 faces"
     assert found.drop(columns="value").equals(wanted.drop(columns="value"))
@@ -241,9 +241,8 @@ def no_work(monkeypatch):
         forbidden()
 
     def switch():
-        for name in ("detector", "recogniser", "clip", "viclip"):
-            monkeypatch.setattr(Embedder, name, forbidden)
-        monkeypatch.setattr("idbench.metrics.score.read_chosen", decoded)
+        monkeypatch.setattr(Embedder, "network", forbidden)
+        monkeypatch.setattr("idbench.metrics.scorer.read_chosen", decoded)
 
     return switch
 
@@ -265,7 +264,7 @@ def test_scoring_again_decodes_nothing_and_runs_no_network(world, no_work):
 
 def test_scoring_from_the_cache_imports_nothing_that_takes_long():
     code = (
-        "import sys, idbench.metrics.score, idbench.scoring as f\n"
+        "import sys, idbench.metrics.scorer, idbench.scoring as f\n"
         "f.Scoring.of('strict-v1', ()).key\n"
         "print([m for m in ('torch', 'scipy.stats', 'scipy.optimize') if m in sys.modules])"
     )

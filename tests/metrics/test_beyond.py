@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from idbench.metrics import attributes, head_motion, motion, subjects, temporal
+from idbench.metrics import attributes, head_motion, motion, region_similarity, temporal
 from idbench.metrics.base import Embeddings
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.match import FrameMatch
 from idbench.metrics.protocols import STRICT
-from idbench.metrics.score import Scorer
+from idbench.metrics.scorer import Scorer
 from idbench.prompts.avatars.render import render_background, render_clip, render_portrait
 from idbench.prompts.avatars.scene import VALIDATION_IDENTITIES, Garment, Person, Scene
 from idbench.registry import METRICS
@@ -73,10 +73,10 @@ def test_share_read_is_passed_on_and_an_empty_prompt_is_unscored():
 
 def test_regions_follow_the_face_box():
     box = np.array([40.0, 20.0, 60.0, 45.0])
-    rows, columns = subjects.garment_region((96, 144, 3), box)
+    rows, columns = region_similarity.garment_region((96, 144, 3), box)
     assert rows.start > 45 and rows.stop == 96 and columns == slice(30, 70)
-    assert subjects.garment_region((50, 144, 3), box) is None, "no garment is seen"
-    covered = subjects.people_mask((96, 144, 3), box[None])
+    assert region_similarity.garment_region((50, 144, 3), box) is None, "no garment is seen"
+    covered = region_similarity.people_mask((96, 144, 3), box[None])
     assert covered[50, 20:80].all() and covered[30, 30:70].all() and not covered[30, :30].any()
     assert not covered[:, 80:].any() and not covered[:5].any()
 
@@ -163,14 +163,14 @@ def test_the_right_background_is_nearer_than_another(true_video):
     from dataclasses import replace
 
     folder, sample, of = true_video
-    right = subjects.BACKGROUND.rows(of)[-1].value
+    right = region_similarity.BACKGROUND.rows(of)[-1].value
     swapped = (sample.references[0], Reference("background", "l", folder / "library.png"))
     other = replace(of, sample=replace(sample, references=swapped))
-    assert right > subjects.BACKGROUND.rows(other)[-1].value + 0.1
-    assert subjects.GARMENT.rows(of) == [], "the sample has no garment"
+    assert right > region_similarity.BACKGROUND.rows(other)[-1].value + 0.1
+    assert region_similarity.GARMENT.rows(of) == [], "the sample has no garment"
     gone = (sample.references[0], Reference("background", "l", folder / "gone.png"))
     other = replace(of, sample=replace(sample, references=gone))
-    (row,) = subjects.BACKGROUND.rows(other)
+    (row,) = region_similarity.BACKGROUND.rows(other)
     assert row.value is None and "gone.png cannot be read" in row.reason
 
 

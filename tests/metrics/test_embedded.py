@@ -8,7 +8,7 @@ from PIL import Image
 
 from idbench import embedded
 from idbench.metrics.networks.parser import face_foreground
-from idbench.metrics.score import Scorer
+from idbench.metrics.scorer import Scorer
 from idbench.prompts.avatars.march import PARTS
 from idbench.prompts.avatars.render import render_clip, render_portrait
 from idbench.prompts.avatars.scene import VALIDATION_IDENTITIES, Garment, Person, Scene

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from idbench.metrics import embed
+from idbench.metrics import embedder
 from idbench.metrics.faces.detect import Faces, find_faces
 from idbench.metrics.networks.recogniser import Recogniser
 from idbench.metrics.protocols import STRICT
-from idbench.metrics.score import Scorer
+from idbench.metrics.scorer import Scorer
 from idbench.types import Reference, Video
 from idbench.video import read_video
 
@@ -171,8 +171,8 @@ def test_a_reference_is_read_upright_whatever_the_cache_holds(
     lying = tmp_path / "lying.png"
     Image.fromarray(np.rot90(one_face)).save(lying)
     with monkeypatch.context() as before:
-        before.setattr(embed, "is_plain", lambda path: True)
-        before.setattr(embed, "read_rgb", lambda path: np.array(Image.open(lying)))
+        before.setattr(embedder, "is_plain", lambda path: True)
+        before.setattr(embedder, "read_rgb", lambda path: np.array(Image.open(lying)))
         old = values(Scorer(cache_dir=tmp_path / "cache").score(phone, clip, "0" * 64))
     wanted = values(Scorer().score(sample, clip, "0" * 64))
     assert old != wanted

@@ -15,9 +15,9 @@ from idbench.embedded import WeightError
 from idbench.errors import UserError
 from idbench.metrics.faces.detect import make_detector
 from idbench.metrics.networks import pack as packs
-from idbench.metrics.networks import sources
+from idbench.metrics.networks import weight_sources
 from idbench.metrics.networks.pack import PackRecogniser, check_providers, pack_file
-from idbench.metrics.settings import Detection
+from idbench.metrics.protocol_types import Detection
 
 SCRFD = Detection(detector="pack", size=320, height=0, thresholds=(0.5, 0.5, 0.5))
 
@@ -151,7 +151,7 @@ def test_a_silent_fall_back_to_the_cpu_is_refused(pack):
 
 
 def test_only_detector_and_recogniser_of_a_pack_are_read(pack):
-    found = sources.parse([f"arcface=insightface:{pack}"])
+    found = weight_sources.parse([f"arcface=insightface:{pack}"])
     assert found["arcface"].file().name == "w600k_r50.onnx"
     assert found["detector"].file().name == "det_10g.onnx"
     assert found["clip"].embedded
@@ -200,14 +200,14 @@ def test_a_pack_with_a_fault_is_refused_when_it_is_named(pack, tmp_path, change,
     folder = shutil.copytree(pack, tmp_path / "pack")
     change(folder)
     with pytest.raises(UserError, match=sentence):
-        sources.parse([f"arcface=insightface:{folder}"])
+        weight_sources.parse([f"arcface=insightface:{folder}"])
 
 
 def test_a_pack_without_a_detector_serves_only_where_none_is_asked_for(pack, tmp_path):
     folder = shutil.copytree(pack, tmp_path / "pack")
     (folder / "det_10g.onnx").unlink()
     with pytest.raises(UserError, match="no detection model"):
-        sources.parse([f"detector=insightface:{folder}"])
+        weight_sources.parse([f"detector=insightface:{folder}"])
     with pytest.raises(UserError, match="no detection model"):
         make_detector(SCRFD, pack=folder)
     with pytest.raises(UserError, match="name an insightface pack with --weights"):
@@ -220,7 +220,7 @@ def test_a_damaged_model_is_one_sentence(pack, tmp_path, cut):
     for name in ("w600k_r50.onnx", "det_10g.onnx"):
         data = (folder / name).read_bytes()
         (folder / name).write_bytes(data[: len(data) // 2] if cut == "half" else b"<html>")
-    source = sources.parse([f"arcface=insightface:{folder}"])["arcface"]
+    source = weight_sources.parse([f"arcface=insightface:{folder}"])["arcface"]
     with pytest.raises(WeightError, match=r"w600k_r50.onnx is no ONNX model .*unpack") as error:
         source.load()
     assert "\n" not in str(error.value)

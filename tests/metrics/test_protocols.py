@@ -16,6 +16,7 @@ from idbench.files import sha256_json
 from idbench.metrics.faces.align import TEMPLATE, align_crops, crops_of_frames
 from idbench.metrics.faces.detect import Faces, find_faces
 from idbench.metrics.faces.match import MATCHINGS, by_place
+from idbench.metrics.protocol_types import Picture, plain
 from idbench.metrics.protocols import (
     PROTOCOLS,
     STRICT,
@@ -25,8 +26,7 @@ from idbench.metrics.protocols import (
 )
 from idbench.metrics.rules import RULES
 from idbench.metrics.samplers import SAMPLERS
-from idbench.metrics.score import Scorer
-from idbench.metrics.settings import Picture, plain
+from idbench.metrics.scorer import Scorer
 from idbench.registry import METRICS
 from idbench.types import Video
 
@@ -160,9 +160,8 @@ def test_another_protocol_of_the_same_embeddings_runs_no_network(
         raise AssertionError("a network ran")
 
     again = Scorer(second, tmp_path / "cache", wanted)
-    for method in ("recogniser", "clip", "viclip"):
-        monkeypatch.setattr(type(again.embedder), method, forbidden)
-    monkeypatch.setattr("idbench.metrics.embed.find_faces", forbidden)
+    monkeypatch.setattr(type(again.embedder), "network", forbidden)
+    monkeypatch.setattr("idbench.metrics.embedder.find_faces", forbidden)
     rows = again.score(sample, video, "0" * 64)
     assert any(row.value is not None for row in rows)
 
@@ -177,7 +176,7 @@ def test_internvideos_picture_is_that_of_its_demo(tiny_weights, sample, video):
     chosen = list(video.frames)[:: len(video.frames) // 8][:8]
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     pixels = np.stack([(cv2.resize(f, (32, 32)) / 255.0 - mean) / std for f in chosen])
-    viclip = scorer.embedder.viclip()
+    viclip = scorer.embedder.network("viclip")
     with torch.no_grad():
         x = torch.from_numpy(pixels).float().permute(3, 0, 1, 2)[None]
         vector = F.normalize(viclip.network.encode_video(x))[0].numpy()
@@ -198,9 +197,9 @@ def test_clipdist_of_faces_is_of_the_crops(tiny_weights, sample, video, tmp_path
     rows = scorer.score(sample, video, "0" * 64)
     crops = []
     for picture in (one_face, video.frames[4]):
-        face = find_faces(scorer.embedder.detector(), picture[None], STRICT.detection)[0]
+        face = find_faces(scorer.embedder.network("detector"), picture[None], STRICT.detection)[0]
         crops.append(align_crops(picture, face.landmarks[:1], 224)[0])
-    a, b = scorer.embedder.clip().pictures(np.stack(crops), Picture())
+    a, b = scorer.embedder.network("clip").pictures(np.stack(crops), Picture())
     found = next(row.value for row in rows if row.frame == 4)
     assert found == pytest.approx(1 - float(np.dot(a, b)), abs=1e-6) and found > 1e-4
     black = Video(np.zeros_like(video.frames[:1]), 8.0)

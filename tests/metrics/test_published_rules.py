@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from idbench.metrics.embed import Embedder, ReferenceVectors
+from idbench.metrics.embedder import Embedder, ReferenceVectors
 from idbench.metrics.faces.detect import Faces
-from idbench.metrics.score import Scorer
+from idbench.metrics.scorer import Scorer
 from idbench.types import Reference, Sample, Video
 
 TOLERANCE = 1e-6

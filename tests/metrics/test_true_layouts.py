@@ -26,7 +26,7 @@ from true_layouts import (
 
 from idbench.checkpoints import fit
 from idbench.errors import UserError
-from idbench.metrics.networks import sources
+from idbench.metrics.networks import weight_sources
 from idbench.metrics.networks.clip import (
     INTERNVIDEO_PICTURE,
     VBENCH_PICTURE,
@@ -67,7 +67,8 @@ def test_curricularface_from_a_file_computes_what_its_layout_says(tmp_path):
     state = random_state(ir_101_shapes())
     path = tmp_path / "glint360k_curricular_face_r101_backbone.bin"
     torch.save(state, path)
-    recogniser = sources.parse([f"curricularface=curricularface:{path}"])["curricularface"].load()
+    source = weight_sources.parse([f"curricularface=curricularface:{path}"])["curricularface"]
+    recogniser = source.load()
     crop = np.random.default_rng(0).integers(0, 256, (1, 112, 112, 3), dtype=np.uint8)
     x = torch.tensor(crop).permute(0, 3, 1, 2).float() / 255.0
     expected = F.normalize(ir_101(state, (x - 0.5) / 0.5))[0].numpy()
@@ -244,7 +245,7 @@ def test_open_clip_from_a_local_file_is_transformers_clip(tmp_path):
     state = _open_clip_state(theirs.state_dict())
     path = tmp_path / "open_clip_model.safetensors"
     save_file(state, path)
-    source = sources.parse([f"clip=open_clip:ViT-B-32-two-layers:{path}"])["clip"]
+    source = weight_sources.parse([f"clip=open_clip:ViT-B-32-two-layers:{path}"])["clip"]
     clip = source.load()
     x = torch.randn(2, 3, 224, 224)
     expected = F.normalize(_vector(theirs.get_image_features(pixel_values=x)))
@@ -255,7 +256,7 @@ def test_open_clip_from_a_local_file_is_transformers_clip(tmp_path):
     np.testing.assert_allclose(clip.texts(PROMPTS), expected.numpy(), atol=TOLERANCE)
     assert clip.size == 224
     # The same file read as another network is another measurement, and must fit it.
-    full = sources.parse([f"clip=open_clip:ViT-B-32:{path}"])["clip"]
+    full = weight_sources.parse([f"clip=open_clip:ViT-B-32:{path}"])["clip"]
     assert full.identity() != source.identity()
     with pytest.raises(UserError, match="open_clip's ViT-B-32: it lacks 240 tensors"):
         full.load()

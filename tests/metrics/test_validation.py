@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from idbench.metrics.validation.findings import auc, find
-from idbench.metrics.validation.heads import View, between, person, render_head
-from idbench.metrics.validation.measure import (
+from idbench.metrics.validation.experiments import (
     AXES,
     EDITED,
     FACE_METRICS,
@@ -21,6 +19,8 @@ from idbench.metrics.validation.measure import (
     edited,
     wordings,
 )
+from idbench.metrics.validation.findings import auc, find
+from idbench.metrics.validation.heads import View, between, person, render_head
 from idbench.prompts.avatars.scene import Garment, Person, Scene
 from idbench.prompts.language import describe, tokens
 

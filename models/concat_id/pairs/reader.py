@@ -14,7 +14,7 @@ import numpy as np
 from idbench.files import write_bytes
 from idbench.metrics.faces.align import align_crops, similarity_transforms
 from idbench.metrics.faces.detect import Faces, find_faces, make_detector
-from idbench.metrics.networks import sources
+from idbench.metrics.networks import weight_sources
 from idbench.metrics.protocols import Detection
 from idbench.models.concat_id.devices import check_device
 from idbench.models.concat_id.face_tools import alignment_of
@@ -76,8 +76,8 @@ class FaceReader:
     def __init__(self, settings: ReaderSettings) -> None:
         self.settings = settings
         check_device(settings.device)
-        named = sources.parse(settings.weights)
-        pack = sources.pack_folder(named)
+        named = weight_sources.parse(settings.weights)
+        pack = weight_sources.pack_folder(named)
         self.detection = EMBEDDED if pack is None else PACK
         faces = "embedded" if pack is None else "insightface"
         self.alignment = alignment_of(faces, settings.alignment)

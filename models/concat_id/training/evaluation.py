@@ -114,7 +114,7 @@ def _score(
     samples: Sequence[Sample], videos: Mapping[str, Sequence[Video]], folder: Path
 ) -> dict[str, float]:
     """Numbers of `evaluate_recipe` from the videos of each condition."""
-    from idbench.metrics.score import Scorer
+    from idbench.metrics.scorer import Scorer
     from idbench.registry import METRICS
 
     names = ("arcsim", "cursim", "face_coverage", "own_minus_other_by_order", "order")

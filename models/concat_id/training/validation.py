@@ -93,7 +93,7 @@ def grid(held: list[HeldOut], videos: list[np.ndarray]) -> Image.Image:
 def score(session: Session, held: list[HeldOut], videos: list[np.ndarray]) -> dict[str, Any]:
     """ArcSim and CLIPDist of the videos under `strict-v1`."""
     from idbench import embedded
-    from idbench.metrics.score import Scorer
+    from idbench.metrics.scorer import Scorer
     from idbench.registry import METRICS as REGISTERED
 
     missing = {"arcface", "clip"} - set(embedded.entries())

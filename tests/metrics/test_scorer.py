@@ -13,7 +13,7 @@ from idbench.errors import UserError
 from idbench.metrics.cache import EmbeddingCache, cache_key
 from idbench.metrics.networks.recogniser import Recogniser
 from idbench.metrics.protocols import STRICT, Picture
-from idbench.metrics.score import Scorer
+from idbench.metrics.scorer import Scorer
 from idbench.registry import METRICS
 from idbench.types import Reference, Video
 
@@ -64,7 +64,7 @@ def test_scoring_again_runs_no_network_and_gives_the_same(
         raise AssertionError("a network ran")
 
     monkeypatch.setattr(Recogniser, "embed", forbidden)
-    monkeypatch.setattr("idbench.metrics.embed.find_faces", forbidden)
+    monkeypatch.setattr("idbench.metrics.embedder.find_faces", forbidden)
     monkeypatch.setattr("idbench.metrics.networks.clip.ClipEmbedder", forbidden)
     monkeypatch.setattr("idbench.metrics.networks.clip.ViclipEmbedder", forbidden)
     assert again.score(sample, video, "0" * 64) == first
@@ -91,9 +91,9 @@ def test_networks_are_loaded_once_and_only_those_needed(tiny_weights, sample, vi
     clipdist = METRICS.load("clipdist")
     scorer = Scorer("strict-v1", None, metrics=[clipdist])
     scorer.score(sample, video, "0" * 64)
-    network = scorer.embedder.clip()
+    network = scorer.embedder.network("clip")
     scorer.score(sample, video, "1" * 64)
-    assert scorer.embedder.clip() is network
+    assert scorer.embedder.network("clip") is network
     assert set(scorer.embedder._loaded) == {"clip"}
     assert set(scorer.weight_hashes()) == {"clip.safetensors"} and scorer.notes == ()
 

@@ -13,12 +13,11 @@ import numpy as np
 
 from idbench.engine import FATAL
 from idbench.metrics.base import Embeddings, Metric, described_faces
-from idbench.metrics.cache import EmbeddingCache
-from idbench.metrics.embed import Embedder
-from idbench.metrics.faces.detect import Faces
-from idbench.metrics.faces.match import MATCHINGS, FrameMatch, cosines
-from idbench.metrics.networks.sources import Source, find, pack_folder, parse
-from idbench.metrics.pictures import COUNT, Pictures, ReferenceVectors
+from idbench.metrics.cache import COUNT, EmbeddingCache
+from idbench.metrics.embedder import Embedder, Pictures, ReferenceVectors
+from idbench.metrics.faces.match import match_frames
+from idbench.metrics.networks.weight_sources import Source, find, pack_folder, parse
+from idbench.metrics.protocol_types import Protocol
 from idbench.metrics.protocols import (
     DEFAULT_PROTOCOL,
     EMBEDDED_NOTE,
@@ -29,7 +28,6 @@ from idbench.metrics.protocols import (
     sample_video_frames,
     with_embedded_networks,
 )
-from idbench.metrics.settings import Protocol
 from idbench.registry import METRICS
 from idbench.types import Sample, Score, Video
 from idbench.video import Clip, read_chosen
@@ -262,8 +260,10 @@ class Scorer:
             protocol=self.protocol,
             frames=tuple(taken),
             faces=tuple(read.faces),
-            matches=self._match(read.faces, read.face_vectors, references)
-            if embedder.reads_faces else (),
+            matches=match_frames(
+                self.protocol.matching, read.faces, read.face_vectors.get("arcface"),
+                [r.faces.get("arcface") for r in references],
+            ) if embedder.reads_faces else (),
             face_vectors=read.face_vectors,
             reference_vectors={
                 name: [r.faces[name] for r in references] for name in embedder.recognisers
@@ -279,23 +279,6 @@ class Scorer:
             share_read=share_read,
             repeats=tuple(taken.values()),
             network=embedder.network,
-        )
-
-    def _match(
-        self, faces: Sequence[Faces], vectors: Mapping[str, Sequence[np.ndarray]],
-        references: Sequence[ReferenceVectors],
-    ) -> tuple[FrameMatch, ...]:
-        match = MATCHINGS[self.protocol.matching]
-        wanted = [r.faces.get("arcface") for r in references]
-        known = [vector is not None for vector in wanted]
-        ends = np.cumsum([len(f) for f in faces])
-        if "arcface" in vectors:
-            similarity = cosines(np.concatenate(vectors["arcface"]), wanted)
-        else:  # matching by place alone allows it: there is nothing to compare
-            similarity = np.full((int(ends[-1]), len(wanted)), np.nan)
-        return tuple(
-            match(similarity[end - len(f) : end], known, f.boxes)
-            for f, end in zip(faces, ends.tolist(), strict=True)
         )
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from idbench.metrics import arcsim, clipdist, cursim, viclip
 from idbench.metrics.protocols import get_protocol
-from idbench.metrics.score import Scorer
+from idbench.metrics.scorer import Scorer
 from idbench.metrics.validation.heads import View, between, person, render_head
 from idbench.prompts.avatars.render import render_clip
 from idbench.prompts.avatars.scene import (
@@ -34,7 +35,9 @@ AXES = ("identity", "shape", "yaw", "pitch", "expression")
 """What is moved: the whole identity; bones and flesh alone; the head; the expression."""
 MAXIMUM_YAW, MAXIMUM_PITCH = 0.44, 0.26
 MOVED_EXPRESSIONS = ("laugh", "surprise", "anger", "sadness")
-EDITED = ("expression", "motion", "garment", "background")
+VALUES = {"expression": EXPRESSIONS, "motion": MOTIONS, "garment": GARMENT_COLOURS,
+          "background": BACKGROUNDS}
+EDITED = tuple(VALUES)
 WORDINGS = 12
 
 
@@ -149,23 +152,31 @@ def _scored(
     ]
 
 
-def edited(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene:
-    """`scene` with another value of one of `EDITED` (of its one person)."""
-    (only,) = scene.people
-
-    def another(values: Sequence[str], now: str) -> str:
-        return str(rng.choice([v for v in values if v != now]))
-
+def value_of(scene: Scene, attribute: str) -> str:
+    """The value of one of `EDITED` (of the one person, or of the scene)."""
     if attribute == "background":
-        return replace(scene, background=another(BACKGROUNDS, scene.background))
-    if attribute == "expression":
-        only = replace(only, expression=another(EXPRESSIONS, only.expression))
-    elif attribute == "motion":
-        only = replace(only, motion=another(MOTIONS, only.motion))
-    else:
-        colour = another(GARMENT_COLOURS, only.garment.colour)
-        only = replace(only, garment=replace(only.garment, colour=colour))
-    return replace(scene, people=(only,))
+        return scene.background
+    (person,) = scene.people
+    return person.garment.colour if attribute == "garment" else getattr(person, attribute)
+
+
+def with_value(scene: Scene, attribute: str, value: str) -> Scene:
+    """`scene` with another value of one of `EDITED`."""
+    if attribute == "background":
+        return replace(scene, background=value)
+    (person,) = scene.people
+    if attribute == "garment":
+        garment = replace(person.garment, colour=value)
+        return replace(scene, people=(replace(person, garment=garment),))
+    changed: dict[str, Any] = {attribute: value}
+    return replace(scene, people=(replace(person, **changed),))
+
+
+def edited(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene:
+    """`scene` with another value of one of `EDITED`, drawn by `rng`."""
+    now = value_of(scene, attribute)
+    others = [value for value in VALUES[attribute] if value != now]
+    return with_value(scene, attribute, str(rng.choice(others)))
 
 
 def wordings(

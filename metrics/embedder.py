@@ -1,49 +1,85 @@
-"""From decoded videos, their references and prompts to embeddings, each computed once.
+"""From decoded videos, references and prompts to embeddings, each computed once.
 
-What is missing of several videos is computed together: their crops in one batch a recogniser,
-their frames in one of CLIP, their clips in one of ViCLIP. Faces are searched video by video: on a
-CPU MTCNN is not quicker with more frames at once, and SCRFD takes one at a time.
+What several videos lack is computed together: their crops in one batch per recogniser, their
+frames in one of CLIP, their clips in one of ViCLIP. Faces are detected video by video: on a CPU
+MTCNN is no faster with more frames at once, and SCRFD takes one at a time.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from idbench.files import sha256_file, sha256_json
-from idbench.metrics.cache import Arrays, EmbeddingCache
+from idbench.metrics.cache import Arrays, EmbeddingCache, pack_faces, unpack_faces
 from idbench.metrics.faces.align import crops_of_frames
-from idbench.metrics.faces.detect import find_faces
-from idbench.metrics.loading import Networks
-from idbench.metrics.networks.sources import Source
-from idbench.metrics.pictures import (
-    Pictures,
-    ReferenceVectors,
-    pack_faces,
-    reference_note,
-    unpack_faces,
-)
-from idbench.metrics.settings import Protocol
+from idbench.metrics.faces.detect import Faces, find_faces
+from idbench.metrics.networks.loader import STEPS, NetworkLoader
+from idbench.metrics.networks.weight_sources import Source
+from idbench.metrics.protocol_types import Protocol
 from idbench.pictures import UnreadablePicture, is_plain, read_rgb
 
 DETECTED = {"cpu": 4, "cuda": 32}
-"""Frames that MTCNN searches at once: more make a CPU slower."""
-
-
+"""Frames that MTCNN searches at once: more would slow down a CPU."""
 FACES = 1024
-"""Faces whose crops are in memory at once; of a video with more, all of its own."""
+"""Faces whose crops are in memory at once; a video with more has all of its own."""
 
 
-class Embedder(Networks):
+@dataclass
+class Pictures:
+    """One video, or one reference image (a single frame), and what was read from it.
+
+    Attributes:
+        source: sha256 of the file.
+        keys: step -> cache key; see `NetworkLoader.keys`.
+        frames: those for faces and CLIP, uint8 RGB (k, h, w, 3); None if everything is cached.
+        video: the frames for ViCLIP, likewise.
+        faces: of each frame.
+        crops: side of the first crop -> aligned crops of all faces, while they are needed.
+        face_vectors: network -> of each frame the embeddings (faces, d).
+        frame_vectors: network -> (k, d); video_vector: network -> (d,).
+        new: key -> arrays that the cache does not have yet.
+    """
+
+    source: str
+    keys: Mapping[str, str]
+    frames: np.ndarray | None = None
+    video: np.ndarray | None = None
+    faces: list[Faces] = field(default_factory=list)
+    crops: dict[int, np.ndarray] = field(default_factory=dict)
+    face_vectors: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    frame_vectors: dict[str, np.ndarray] = field(default_factory=dict)
+    video_vector: dict[str, np.ndarray] = field(default_factory=dict)
+    new: dict[str, Arrays] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ReferenceVectors:
+    """What was read from one reference image.
+
+    Attributes:
+        faces: network name -> embedding (d,) of its face, or None.
+        image: network name -> embedding (d,) of the whole image, or None.
+        face_reason, image_reason: why there is none (None: there is one).
+        note: set if the image shows no face or several, or cannot be read.
+    """
+
+    faces: dict[str, np.ndarray | None]
+    image: dict[str, np.ndarray | None]
+    face_reason: str | None
+    image_reason: str | None
+    note: str | None = None
+
+
+class Embedder(NetworkLoader):
     """Reads videos, references and prompts with the networks of a protocol.
 
     Args:
-        protocol, networks, device, sources: see `Networks`.
+        protocol, networks, device, sources: see `NetworkLoader`.
         cache: where embeddings are kept.
     """
 
@@ -57,50 +93,40 @@ class Embedder(Networks):
         self._texts: dict[str, tuple[np.ndarray, float]] = {}
 
     def knows(self, source: str, keys: Mapping[str, str]) -> bool:
-        """Whether all that is read of a source is in the cache, so that no frame is needed."""
+        """Whether all that is read from a source is cached, so that no frame is needed."""
         return all(self.cache.get(source, key) is not None for key in keys.values())
 
     def read(self, batch: Sequence[Pictures]) -> None:
         """Everything of each in `batch`: from the cache, or computed together and kept there."""
         if self.reads_faces:
-            self._compute("faces", batch, "detect", self.detector, self._detect)
+            self._compute("faces", batch, "detect", self._detect)
             for one in batch:
                 one.faces = unpack_faces(self._of(one, "faces"))
             for part in _by_faces(batch):
-                self._read_faces(part)
+                for step in [*self.recognisers, *["clip faces"] * self.clips_faces]:
+                    self._embed_faces(step, part)
+                for one in part:
+                    one.crops.clear()
         if self.clips_frames:
-            self._compute("clip", batch, "embed frames", self.clip, self._frame_vectors)
+            self._compute("clip", batch, "embed frames", self._embed_frames)
             for one in batch:
                 one.frame_vectors["clip"] = self._of(one, "clip")["vectors"]
         videos = [one for one in batch if "viclip" in one.keys]
-        self._compute("viclip", videos, "embed video", self.viclip, self._video_vectors)
+        self._compute("viclip", videos, "embed video", self._embed_videos)
         for one in videos:
             one.video_vector["viclip"] = self._of(one, "viclip")["vector"]
         for one in batch:
             self.cache.put(one.source, one.new)
 
-    def _read_faces(self, batch: Sequence[Pictures]) -> None:
-        """What the networks say of the faces that were found."""
-        protocol = self.protocol
-        crops: dict[tuple[int, int], np.ndarray] = {}
-        for name in self.recognisers:
-            first = self._part(name).get("crop_first", protocol.detection.crop)
-            self._of_faces(name, batch, crops, first, protocol.detection.crop,
-                           partial(self._recognise, name))
-        if self.clips_faces:
-            side, picture = protocol.clip_crop, protocol.clip_picture
-            self._of_faces("clip faces", batch, crops, side, side,
-                           lambda faces: self.clip().pictures(faces, picture))
-
     # -- what is computed of several at once
 
     def _of(self, one: Pictures, step: str) -> Arrays:
-        """What a step gave of a source; empty where it has not been computed."""
+        """What a step gave of a source; empty if it has not been computed."""
         found = one.new.get(one.keys[step])
         return found if found is not None else self.cache.get(one.source, one.keys[step]) or {}
 
     def _compute(
-        self, step: str, batch: Sequence[Pictures], what: str, load: Callable[[], Any],
+        self, step: str, batch: Sequence[Pictures], what: str,
         run: Callable[[list[Pictures]], list[Arrays]],
     ) -> None:
         """`run` on those that lack a step; a source that is there twice is computed once."""
@@ -110,7 +136,7 @@ class Embedder(Networks):
                 missing.setdefault(one.keys[step], []).append(one)
         if not missing:
             return
-        load()  # its time is counted apart
+        self.network(STEPS[step][-1])  # loading is timed separately
         with self.timed(what):
             made = run([same[0] for same in missing.values()])
         for (key, same), arrays in zip(missing.items(), made, strict=True):
@@ -118,49 +144,43 @@ class Embedder(Networks):
                 one.new[key] = arrays
 
     def _detect(self, missing: list[Pictures]) -> list[Arrays]:
-        detector, settings = self.detector(), self.protocol.detection
+        detector, settings = self.network("detector"), self.protocol.detection
         size = DETECTED[self.device.partition(":")[0]]
         found = [find_faces(detector, _there(one.frames), settings, size) for one in missing]
         return [pack_faces(faces) for faces in found]
 
-    def _recognise(self, name: str, faces: np.ndarray) -> np.ndarray:
-        """Embeddings of aligned faces; the network is loaded with the first that need it."""
-        return self.recogniser(name).embed(faces)
-
-    def _of_faces(
-        self, step: str, batch: Sequence[Pictures], crops: dict[tuple[int, int], np.ndarray],
-        first: int, side: int, embed: Callable[[np.ndarray], np.ndarray],
-    ) -> None:
-        """Embeddings of all faces by one network; `crops` are cut once for all networks."""
+    def _embed_faces(self, step: str, batch: Sequence[Pictures]) -> None:
+        """Embeddings of all faces by one network; crops are cut once for all networks."""
+        protocol, name = self.protocol, STEPS[step][-1]
+        first = side = protocol.clip_crop if name == "clip" else protocol.detection.crop
+        if name == "curricularface":
+            first = protocol.curricular_crop
         with self.timed("align"):
             for one in batch:
-                if not self._of(one, step) and (id(one), first) not in crops:
-                    crops[id(one), first] = crops_of_frames(
-                        _there(one.frames), one.faces, first, side
-                    )
+                if not self._of(one, step) and first not in one.crops:
+                    one.crops[first] = crops_of_frames(_there(one.frames), one.faces, first, side)
 
         def run(missing: list[Pictures]) -> list[Arrays]:
-            vectors = embed(np.concatenate([crops[id(one), first] for one in missing]))
+            crops = np.concatenate([one.crops[first] for one in missing])
+            network = self.network(name)
+            vectors = (network.pictures(crops, protocol.clip_picture) if name == "clip"
+                       else network.embed(crops))
             cuts = np.cumsum([sum(map(len, one.faces)) for one in missing])[:-1]
             return [{"vectors": part} for part in np.split(vectors, cuts)]
 
-        name = "clip" if step == "clip faces" else step
-        load = self.clip if name == "clip" else lambda: self.recogniser(name)
-        self._compute(step, batch, "embed faces", load, run)
+        self._compute(step, batch, "embed faces", run)
         for one in batch:
             cuts = np.cumsum([len(faces) for faces in one.faces])[:-1]
             one.face_vectors[name] = np.split(self._of(one, step)["vectors"], cuts)
 
-    def _frame_vectors(self, missing: list[Pictures]) -> list[Arrays]:
-        vectors = self.clip().pictures_of(
-            [_there(one.frames) for one in missing], self.protocol.clip_picture
-        )
+    def _embed_frames(self, missing: list[Pictures]) -> list[Arrays]:
+        frames = [_there(one.frames) for one in missing]
+        vectors = self.network("clip").pictures_of(frames, self.protocol.clip_picture)
         return [{"vectors": of_one} for of_one in vectors]
 
-    def _video_vectors(self, missing: list[Pictures]) -> list[Arrays]:
-        vectors = self.viclip().videos(
-            [_there(one.video) for one in missing], self.protocol.video_picture
-        )
+    def _embed_videos(self, missing: list[Pictures]) -> list[Arrays]:
+        videos = [_there(one.video) for one in missing]
+        vectors = self.network("viclip").videos(videos, self.protocol.video_picture)
         return [{"vector": vector} for vector in vectors]
 
     # -- texts and references
@@ -190,7 +210,7 @@ class Embedder(Networks):
                 self._texts[text] = stored["vector"], float(stored["share_read"])
         if not missing:
             return
-        network = self.viclip()
+        network = self.network("viclip")
         with self.timed("embed text"):
             vectors = network.texts(list(missing))
         for (text, (source, key)), vector in zip(missing.items(), vectors, strict=True):
@@ -220,11 +240,11 @@ class Embedder(Networks):
         return [self._references[Path(image)] for image in images]
 
     def _open(self, image: Path) -> Pictures | ReferenceVectors:
-        """A reference image, decoded where something of it is not known; or why it cannot be."""
+        """A reference image, decoded unless everything is cached; or why it cannot be."""
         try:
             source = sha256_file(image)
             if not is_plain(image):
-                # Caches may hold what was read of it before it was turned and laid over white.
+                # Older caches may hold what was read before the image was made upright.
                 source = sha256_json([source, "upright"])
             keys = self.keys(source, (0,), ())
             if self.knows(source, keys):
@@ -251,16 +271,19 @@ class Embedder(Networks):
         face_reason = image_reason = None
         if self.reads_faces and not count:
             face_reason, image_reason = no_face, no_face if self.clips_faces else None
-        elif faces.get("arcface", count) is None:  # who is who is told by ArcFace alone
+        elif faces.get("arcface", count) is None:  # people are told apart by ArcFace alone
             face_reason = no_vector
         if image_reason is None and pictures.get("clip", count) is None:
             image_reason = no_vector
-        note = reference_note(count) if self.reads_faces else None
+        note = None
+        if self.reads_faces and count != 1:
+            note = (f"{count} faces in the picture, the largest is taken" if count
+                    else "no face was found")
         return ReferenceVectors(faces, pictures, face_reason, image_reason, note)
 
 
 def _by_faces(batch: Sequence[Pictures]) -> Iterator[list[Pictures]]:
-    """`batch` in parts of at most `FACES` faces: crowds would fill the memory with crops."""
+    """`batch` in parts of at most `FACES` faces: the crops of crowds would fill the memory."""
     part: list[Pictures] = []
     count = 0
     for one in batch:

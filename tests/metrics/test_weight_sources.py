@@ -21,11 +21,11 @@ from idbench.differences import metric_weight_differences
 from idbench.embedded import WeightError
 from idbench.errors import UserError
 from idbench.files import sha256_file
-from idbench.metrics.networks import sources
+from idbench.metrics.networks import weight_sources
 from idbench.metrics.networks.ir import IR
 from idbench.metrics.networks.recogniser import build_recogniser
 from idbench.metrics.protocols import get_protocol
-from idbench.metrics.score import Scorer
+from idbench.metrics.scorer import Scorer
 from idbench.registry import METRICS
 from idbench.scoring import scoring_key
 from idbench.types import Video
@@ -146,12 +146,12 @@ def test_a_checkpoint_of_other_shapes_or_names_says_the_first_difference(tmp_pat
 def test_a_mistake_in_weights_is_one_sentence(tiny_weights, tmp_path, monkeypatch, text, sentence):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=sentence):
-        sources.parse([text])
+        weight_sources.parse([text])
 
 
 def test_naming_a_network_twice_is_refused(tiny_weights):
     with pytest.raises(UserError, match="names clip twice"):
-        sources.parse(["clip=embedded", "clip=embedded"])
+        weight_sources.parse(["clip=embedded", "clip=embedded"])
 
 
 def test_the_key_is_of_what_the_file_holds_not_where_it_lies(tiny_weights, tmp_path):
@@ -161,7 +161,7 @@ def test_the_key_is_of_what_the_file_holds_not_where_it_lies(tiny_weights, tmp_p
     protocol = {"name": "p", "detection": {"detector": "pack"}}
 
     def key(*weights):
-        return scoring_key(protocol, ["arcsim"], sources.parse(weights))
+        return scoring_key(protocol, ["arcsim"], weight_sources.parse(weights))
 
     embedded_key = key()
     assert embedded_key == scoring_key(protocol, ["arcsim"])
@@ -176,7 +176,7 @@ def test_the_key_is_of_what_the_file_holds_not_where_it_lies(tiny_weights, tmp_p
     assert len({str(k["detector"]) for k in (embedded_key, one, changed)}) == 3
     # Where the protocol asks for MTCNN, a pack's detector moves nothing.
     strict = {"name": "s", "detection": {"detector": "mtcnn"}}
-    keys = [scoring_key(strict, ["arcsim"], sources.parse(w)) for w in (
+    keys = [scoring_key(strict, ["arcsim"], weight_sources.parse(w)) for w in (
         [], [f"arcface=insightface:{first}"])]
     assert keys[0]["detector"] == keys[1]["detector"]
 
@@ -205,8 +205,8 @@ def test_weights_that_a_metric_reads_besides_the_networks_are_recorded(tiny_weig
 
     theirs = tmp_path / "ViT-B-32.bin"
     theirs.write_bytes(b"weights of another CLIP")
-    mine = {**sources.parse(), "clip": sources.Source(
-        sources.NETWORKS["clip"], "open_clip", theirs, "ViT-B-32")}
+    mine = {**weight_sources.parse(), "clip": weight_sources.Source(
+        weight_sources.NETWORKS["clip"], "open_clip", theirs, "ViT-B-32")}
     key, again, files = hashes(mine)
     theirs_identity = f"open_clip:ViT-B-32:{sha256_file(theirs)}"
     assert key["clip"] == theirs_identity
