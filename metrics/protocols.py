@@ -175,7 +175,7 @@ def get_protocol(name: str | Protocol = DEFAULT_PROTOCOL) -> Protocol:
 
 
 def choose_metrics(protocol: Protocol, asked: Sequence[str] = ()) -> tuple[str, ...]:
-    """Names of the registered metrics to compute under `protocol`.
+    """Names of the registered metrics to compute under `protocol`, sorted.
 
     Args:
         asked: of the command line: NAME, or +NAME in addition to the default metrics, which are
@@ -197,7 +197,7 @@ def choose_metrics(protocol: Protocol, asked: Sequence[str] = ()) -> tuple[str, 
                 f"The protocol {protocol.name} does not define {name}; it defines "
                 f"{', '.join(defined(named=True))}."
             )
-    return tuple(choose(asked, defined(named=False)))
+    return tuple(sorted(choose(asked, defined(named=False))))
 
 
 def sample_frames(protocol: Protocol, count: int) -> tuple[int, ...]:
