@@ -15,7 +15,8 @@ from PIL import Image
 from idbench.metrics import arcsim, clipdist, cursim, viclip
 from idbench.metrics.protocols import get_protocol
 from idbench.metrics.scorer import Scorer
-from idbench.metrics.validation.heads import View, between, person, render_head
+from idbench.metrics.validation.heads import View, between, render_head
+from idbench.prompts.avatars.identity import sample_identity
 from idbench.prompts.avatars.render import render_clip
 from idbench.prompts.avatars.scene import (
     BACKGROUNDS,
@@ -103,7 +104,7 @@ def read_faces(
     for index, (mine, other) in enumerate(seeds.reshape(2, -1).T.tolist()):
         name = f"v{mine}"
         picture = folder / f"{name}.png"
-        head = render_head(person(mine), View(), 2 * sizes.height, "studio", seed=mine)
+        head = render_head(sample_identity(mine), View(), 2 * sizes.height, "studio", seed=mine)
         Image.fromarray(head).save(picture)
         reference = Reference("face", name, picture)
         expression = MOVED_EXPRESSIONS[index % len(MOVED_EXPRESSIONS)]
@@ -127,9 +128,9 @@ def _frame(
     axis: str, share: float, mine: int, other: int, expression: str, side: float,
     background: str, sizes: Sizes,
 ) -> np.ndarray:
-    identity, view = person(mine), View()
+    identity, view = sample_identity(mine), View()
     if axis in ("identity", "shape"):
-        identity = between(identity, person(other), share, shape_only=axis == "shape")
+        identity = between(identity, sample_identity(other), share, shape_only=axis == "shape")
     elif axis == "yaw":
         view = View(yaw=side * share * MAXIMUM_YAW)
     elif axis == "pitch":

@@ -1,4 +1,4 @@
-"""Avatars whose identity, pose and expression are moved by a stated amount, one at a time."""
+"""Avatars whose identity, pose or expression moves by a given amount."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from idbench.prompts.avatars.backgrounds import background_image
-from idbench.prompts.avatars.identity import Identity, sample_identity
+from idbench.prompts.avatars.identity import Identity
 from idbench.prompts.avatars.march import render_frame
 from idbench.prompts.avatars.motion import expression_values, face_record
 from idbench.prompts.avatars.render import CAMERA_DISTANCE, PIVOT, rotation
@@ -17,7 +17,6 @@ from idbench.prompts.avatars.scene import Garment, Person
 
 _LIGHT = np.array((-0.30, 0.55, 0.80))
 _KEY, _AMBIENT = np.array((0.72, 0.71, 0.70)), np.array((0.42, 0.42, 0.44))
-_FIXED = ("seed", "shape", "hair_style", "beard", "glasses")
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,8 @@ class View:
 def between(first: Identity, second: Identity, share: float, shape_only: bool = False) -> Identity:
     """The identity at `share` (0..1) of the way from `first` to `second`.
 
-    Numbers (bones, flesh, colours, age, ...) move in a straight line; what has no middle (hair
-    style, beard, glasses) is that of the nearer end. With `shape_only` bones and flesh alone
-    move, and everything else stays that of `first`.
+    Numbers (bones, flesh, colours, age, ...) are interpolated linearly; hair style, beard and
+    glasses are those of the nearer end. With `shape_only` only bones and flesh change.
     """
     shape = MappingProxyType({
         name: (1 - share) * first.shape[name] + share * second.shape[name] for name in first.shape
@@ -50,13 +48,13 @@ def between(first: Identity, second: Identity, share: float, shape_only: bool = 
     if shape_only:
         return replace(first, shape=shape)
     changes: dict[str, Any] = {"shape": shape}
-    nearer = first if share < 0.5 else second
-    for name in ("hair_style", "beard", "glasses"):
-        changes[name] = getattr(nearer, name)
     for field in fields(Identity):
-        if field.name in _FIXED:
-            continue
         start, end = getattr(first, field.name), getattr(second, field.name)
+        if field.name in ("seed", "shape"):
+            continue
+        if isinstance(start, str):
+            changes[field.name] = start if share < 0.5 else end
+            continue
         value = (1 - share) * np.asarray(start, float) + share * np.asarray(end, float)
         changes[field.name] = float(value) if value.ndim == 0 else tuple(float(v) for v in value)
     return replace(first, **changes)
@@ -85,8 +83,3 @@ def render_head(
         _AMBIENT, backdrop, height, width,
     )
     return np.clip(colour * 255.0 + 0.5, 0, 255).astype(np.uint8)
-
-
-def person(seed: int) -> Identity:
-    """The identity of a seed."""
-    return sample_identity(seed)

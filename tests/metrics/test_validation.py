@@ -20,7 +20,8 @@ from idbench.metrics.validation.experiments import (
     wordings,
 )
 from idbench.metrics.validation.findings import auc, find
-from idbench.metrics.validation.heads import View, between, person, render_head
+from idbench.metrics.validation.heads import View, between, render_head
+from idbench.prompts.avatars.identity import sample_identity as person
 from idbench.prompts.avatars.scene import Garment, Person, Scene
 from idbench.prompts.language import describe, tokens
 
