@@ -1,4 +1,4 @@
-"""From readings to findings: rank correlations, AUCs, curves, and claims held or not."""
+"""From readings to findings: rank correlations, AUCs, curves, and claims that hold or fail."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from idbench.statistics import Estimate, estimate
 TITLES = {m.name: m.title for m in (
     arcsim.METRIC, cursim.METRIC, clipdist.METRIC, viclip.METRIC)}
 STABLE = ("yaw", "pitch", "expression")
+Table = dict[str, np.ndarray]
+"""Values of one metric along one axis by person, by ascending share; NaN where unscored."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,9 @@ class Curve:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a metric should do, what it does, and whether that is enough.
+    """An expected property of a metric: the measured value and the bar for it.
 
-    `value` is None where nothing could be measured; then it is not held.
+    `value` is None where nothing could be measured; then the claim does not hold.
     """
 
     metric: str
@@ -79,13 +81,16 @@ def auc(positive: Sequence[float], negative: Sequence[float]) -> float | None:
 
 def find(readings: Sequence[Reading], preferences: Sequence[Preference]) -> Findings:
     """The findings of the readings."""
-    cells = [(m, a) for m in FACE_METRICS for a in AXES]
-    curves = tuple(_curve(readings, m, a) for m, a in cells)
-    correlations = {cell: _correlation(readings, *cell) for cell in cells}
-    scored = {}
-    for metric, axis in cells:
-        here = [r for r in readings if (r.metric, r.axis) == (metric, axis)]
-        scored[metric, axis] = float(np.mean([r.value is not None for r in here])) if here else 0.0
+    tables = {(m, a): _by_person(readings, m, a) for m in FACE_METRICS for a in AXES}
+    shares = {a: tuple(sorted({r.share for r in readings if r.axis == a})) for a in AXES}
+    curves = tuple(
+        Curve(m, a, shares[a], _means(table, len(shares[a]))) for (m, a), table in tables.items()
+    )
+    correlations = {cell: _correlation(table) for cell, table in tables.items()}
+    scored = {
+        cell: float(np.isfinite(np.concatenate(list(table.values()))).mean()) if table else 0.0
+        for cell, table in tables.items()
+    }
     aucs = {m: _identity_auc(readings, m) for m in FACE_METRICS}
     preferred = {
         e: estimate(
@@ -97,20 +102,19 @@ def find(readings: Sequence[Reading], preferences: Sequence[Preference]) -> Find
     prompt_auc = auc([p.true for p in preferences], [p.other for p in preferences])
     return Findings(
         curves, correlations, aucs, preferred, prompt_auc, scored,
-        _claims(readings, correlations, aucs, preferred, bool(preferences)),
+        _claims(tables, correlations, aucs, preferred),
     )
 
 
-def change(readings: Sequence[Reading], metric: str, axis: str) -> float | None:
+def _change(table: Table) -> float | None:
     """Mean over people of the value at the end of an axis minus that at its start."""
-    table = _by_person(readings, metric, axis)
     moved = [v[-1] - v[0] for v in table.values() if np.isfinite(v[[0, -1]]).all()]
     return float(np.mean(moved)) if moved else None
 
 
 def _claims(
-    readings: Sequence[Reading], rho: dict[tuple[str, str], Estimate],
-    aucs: dict[str, float | None], preferred: dict[str, Estimate], any_prompt: bool,
+    tables: dict[tuple[str, str], Table], rho: dict[tuple[str, str], Estimate],
+    aucs: dict[str, float | None], preferred: dict[str, Estimate],
 ) -> tuple[Claim, ...]:
     claims = []
     for metric in ("arcsim", "cursim"):
@@ -121,9 +125,9 @@ def _claims(
                             rho[metric, "shape"].mean, -0.5, False))
         claims.append(Claim(metric, f"{title} tells own faces from another's (AUC)",
                             aucs[metric], 0.95, True))
-        fall = change(readings, metric, "identity")
+        fall = _change(tables[metric, "identity"])
         for axis in STABLE:
-            moved = change(readings, metric, axis)
+            moved = _change(tables[metric, axis])
             share = None if not fall or moved is None else moved / fall
             claims.append(Claim(
                 metric, f"{title} stays when only {axis} moves (its change, as a share of the "
@@ -135,15 +139,13 @@ def _claims(
     for name, found in preferred.items():
         claims.append(Claim("viclip", f"ViCLIP prefers the true prompt to one with another {name} "
                             "(share of clips)", found.mean, 0.75, True))
-    # A protocol of fewer metrics claims nothing of the others.
-    read = {r.metric for r in readings} | ({"viclip"} if any_prompt else set())
+    # A protocol without some of the metrics makes no claims about them.
+    read = {metric for (metric, _), table in tables.items() if table}
+    read |= {"viclip"} if any(found.n for found in preferred.values()) else set()
     return tuple(claim for claim in claims if claim.metric in read)
 
 
-def _by_person(
-    readings: Sequence[Reading], metric: str, axis: str
-) -> dict[str, np.ndarray]:
-    """Person -> values by ascending share; NaN where unscored."""
+def _by_person(readings: Sequence[Reading], metric: str, axis: str) -> Table:
     here = [r for r in readings if r.metric == metric and r.axis == axis]
     table: dict[str, list[float]] = {}
     for r in sorted(here, key=lambda r: r.share):
@@ -151,20 +153,17 @@ def _by_person(
     return {person: np.array(values) for person, values in table.items()}
 
 
-def _curve(readings: Sequence[Reading], metric: str, axis: str) -> Curve:
-    table = _by_person(readings, metric, axis)
-    shares = tuple(sorted({r.share for r in readings if r.axis == axis}))
-    people = list(table)
-    means = tuple(
-        estimate([None if np.isnan(table[p][i]) else float(table[p][i]) for p in people], people)
-        for i in range(len(shares))
+def _means(table: Table, places: int) -> tuple[Estimate, ...]:
+    """The mean over people at each place of an axis."""
+    return tuple(
+        estimate([None if np.isnan(v[i]) else float(v[i]) for v in table.values()], list(table))
+        for i in range(places)
     )
-    return Curve(metric, axis, shares, means)
 
 
-def _correlation(readings: Sequence[Reading], metric: str, axis: str) -> Estimate:
+def _correlation(table: Table) -> Estimate:
+    """Mean over people of Spearman's rho of the value with the place on the axis."""
     values: list[float | None] = []
-    table = _by_person(readings, metric, axis)
     for of_person in table.values():
         good = np.isfinite(of_person)
         if good.sum() < 3 or np.ptp(of_person[good]) == 0:
