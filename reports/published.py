@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import yaml
+from pydantic import BaseModel
 
 from idbench.errors import UserError
 from idbench.names import unknown
@@ -15,34 +15,41 @@ from idbench.names import unknown
 NOT_COMPARABLE = "another data set, not measured by idbench: not to be compared with the rows above"
 
 
-@dataclass(frozen=True)
-class PublishedRow:
+class PublishedRow(BaseModel, frozen=True, extra="allow"):
     """One row of a published table: the system's name in idbench, its label, and its values."""
 
+    __pydantic_extra__: dict[str, float]
     system: str
     label: str
-    values: Mapping[str, float]
+
+    @property
+    def values(self) -> Mapping[str, float]:
+        """metric -> published mean."""
+        return self.__pydantic_extra__
 
 
-@dataclass(frozen=True)
-class PublishedTable:
+class Source(BaseModel, frozen=True):
+    """Where tables were printed, in which version, and the data that was measured."""
+
+    title: str
+    version: str
+    data: str
+
+
+class PublishedTable(BaseModel, frozen=True):
     """A published table.
 
     Attributes:
         paper: number of the table in the Concat-ID paper; None for another source.
         section: `single` or `multi`.
-        source, version: where it was printed, in which version.
-        data: what was measured, on what.
         note: what to know before reading it.
     """
 
     paper: int | None
     section: str
     title: str
-    source: str
-    version: str
-    data: str
-    note: str
+    source: Source
+    note: str = ""
     rows: tuple[PublishedRow, ...]
 
     @property
@@ -51,8 +58,8 @@ class PublishedTable:
         place = f", table {self.paper}" if self.paper else ""
         note = f" {self.note}" if self.note else ""
         return (
-            f"Published: {self.source}, {self.version}{place}: {self.title} ({self.data}); "
-            f"{NOT_COMPARABLE}.{note}"
+            f"Published: {self.source.title}, {self.source.version}{place}: {self.title} "
+            f"({self.source.data}); {NOT_COMPARABLE}.{note}"
         )
 
 
@@ -60,21 +67,10 @@ class PublishedTable:
 def published_tables() -> tuple[PublishedTable, ...]:
     """All published tables."""
     data = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))
-    tables = []
-    for table in data["tables"]:
-        source = data["sources"][table["source"]]
-        rows = tuple(
-            PublishedRow(
-                row["system"], row["label"],
-                {k: float(v) for k, v in row.items() if k not in ("system", "label")},
-            )
-            for row in table["rows"]
-        )
-        tables.append(PublishedTable(
-            table["paper"], table["section"], table["title"], source["title"],
-            source["version"], source["data"], table.get("note", ""), rows,
-        ))
-    return tuple(tables)
+    return tuple(
+        PublishedTable.model_validate({**table, "source": data["sources"][table["source"]]})
+        for table in data["tables"]
+    )
 
 
 def systems() -> tuple[str, ...]:

@@ -248,8 +248,8 @@ def _as_json(tables: t.Tables) -> dict[str, Any]:
         ],
         "notes": list(tables.notes),
         "published": [
-            {"caption": p.caption, "paper": p.paper, "section": p.section, "source": p.source,
-             "version": p.version, "rows": [
+            {"caption": p.caption, "paper": p.paper, "section": p.section,
+             "source": p.source.title, "version": p.source.version, "rows": [
                  {"system": r.system, "label": r.label, "values": dict(r.values)} for r in p.rows
              ]}
             for p in tables.published

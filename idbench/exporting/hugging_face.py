@@ -1,11 +1,11 @@
 """A run as a folder that `datasets.load_dataset(FOLDER)` reads, and the Hub shows.
 
     FOLDER/README.md                    the card: `load_dataset(FOLDER)` gives the videos
-    FOLDER/videos/metadata.parquet      a row a sample: what was asked, what came out, its values
-    FOLDER/videos/ID.mp4                its video (`file_name` in the row; null: it failed)
-    FOLDER/references/metadata.parquet  a row a reference picture
+    FOLDER/videos/metadata.parquet      a row per sample: request, outcome, scores
+    FOLDER/videos/ID.mp4                its video (`file_name` in the row; null: failed)
+    FOLDER/references/metadata.parquet  a row per reference picture
     FOLDER/references/*.png
-    FOLDER/scores/scores.parquet        every value in long form, and why there is none
+    FOLDER/scores/scores.parquet        every score in long form, or the reason why there is none
 
 One card has one kind of builder, so references and scores are loaded by their own folders.
 """
@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,14 @@ import yaml
 from idbench.errors import UserError
 from idbench.exporting.summary import library
 from idbench.files import saying_disk_full
+from idbench.records import SampleFile
 from idbench.runs import Run
-from idbench.scores import long_scores, wide_scores
+from idbench.scores import COLUMNS, long_scores, wide_scores
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from idbench.types import Reference
 
 CARD = """---
 {head}---
@@ -39,15 +43,15 @@ Videos of {system}, measured by idbench under the protocol {protocol}.
 ```python
 from datasets import load_dataset
 
-videos = load_dataset("PATH", split="{part}")                # a row a sample, with its values
-references = load_dataset("PATH/references", split="train")  # a row a picture
-scores = load_dataset("PATH/scores", split="train")          # a row a value
+videos = load_dataset("PATH", split="{part}")                # a row per sample, with its scores
+references = load_dataset("PATH/references", split="train")  # a row per picture
+scores = load_dataset("PATH/scores", split="train")          # a row per score
 ```
 
 {table}
 
-A value that is missing is null, never 0; `scores` has the reason. Licence of the suite and of the
-model are theirs. Only publish videos of people who agreed to it.
+A missing value is null, never 0; `scores` has the reason. Suite and model keep their own licences.
+Only publish videos of people who agreed to it.
 """
 
 
@@ -58,11 +62,11 @@ def export(run: Run, folder: Path) -> dict[str, int]:
         Number of rows of each part (videos, references, scores).
 
     Raises:
-        UserError: the folder holds something, or the run has no scores yet.
+        UserError: the folder is not empty, or the run has no scores yet.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} holds something already; name a new folder with --out.")
+        raise UserError(f"{folder} is not empty; name a new folder with --out.")
     with saying_disk_full(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
@@ -90,31 +94,33 @@ def check(folder: Path) -> dict[str, int]:
 
 
 def _write(run: Run, folder: Path) -> dict[str, int]:
-    videos, references = _videos(run), _references(run)
-    for part, files in (("videos", _video_files(run)), ("references", _reference_files(run))):
+    records = run.records()
+    references = {r.image.name: r for record in records for r in record.sample.references}
+    tables = {"videos": _videos(run), "references": _references(references.values()),
+              "scores": long_scores(run).astype(COLUMNS)}
+    for part, table in tables.items():
         (folder / part).mkdir(parents=True)
-        for name, source in files.items():
-            shutil.copyfile(source, folder / part / name)
-    videos.to_parquet(folder / "videos/metadata.parquet", index=False)
-    references.to_parquet(folder / "references/metadata.parquet", index=False)
-    (folder / "scores").mkdir()
-    scores = _scores(run)
-    scores.to_parquet(folder / "scores/scores.parquet", index=False)
+        file = "scores" if part == "scores" else "metadata"
+        table.to_parquet(folder / part / f"{file}.parquet", index=False)
+    for record in records:
+        if record.video and (name := _video_name(record)):
+            shutil.copyfile(record.video, folder / "videos" / name)
+    for name, reference in references.items():
+        shutil.copyfile(reference.image, folder / "references" / name)
     (folder / "README.md").write_text(_card(run), encoding="utf-8")
-    return {"videos": len(videos), "references": len(references), "scores": len(scores)}
+    return {part: len(table) for part, table in tables.items()}
 
 
 def _videos(run: Run) -> pd.DataFrame:
-    """A row a finished sample; `references` names the pictures, then a column a metric."""
+    """A row per finished sample; `references` names the pictures; then a column per metric."""
     import pandas as pd
 
     values, split = wide_scores(run), run.split
     rows = [{
-        "file_name": None if r.video is None else _video_name(r.sample.id, r.video),
-        "sample": r.sample.id, "suite_id": r.suite_id, "system": run.name, "split": split,
-        "prompt": r.sample.prompt, "category": r.sample.category,
-        "prompt_id": r.sample.prompt_id, "seed": str(r.sample.seed),
-        "identities": list(r.sample.identities),
+        "file_name": _video_name(r),
+        "sample": r.id, "suite_id": r.suite_id, "system": run.name, "split": split,
+        "prompt": r.prompt, "category": r.category, "prompt_id": r.prompt_id,
+        "seed": str(r.seed), "identities": list(r.identities),
         "references": [reference.image.name for reference in r.sample.references],
         "status": r.status, "reason": r.reason, "frames": r.shape[0] if r.shape else None,
         "fps": r.fps, "seconds": r.seconds,
@@ -128,33 +134,17 @@ def _videos(run: Run) -> pd.DataFrame:
     return frame.join(values, on="sample")
 
 
-def _references(run: Run) -> pd.DataFrame:
+def _references(references: Iterable[Reference]) -> pd.DataFrame:
     import pandas as pd
 
-    found = {r.image.name: r for record in run.records() for r in record.sample.references}
     return pd.DataFrame(
-        [{"file_name": name, "name": r.name, "kind": r.kind} for name, r in found.items()],
+        [(r.image.name, r.name, r.kind) for r in references],
         columns=["file_name", "name", "kind"],
     ).astype("string")
 
 
-def _scores(run: Run) -> pd.DataFrame:
-    frame = long_scores(run)
-    columns = ["sample", "metric", "identity", "frame", "value", "status", "reason"]
-    text = {name: "string" for name in columns if name not in ("frame", "value")}
-    return frame[columns].astype({**text, "frame": "Int64", "value": "float64"})
-
-
-def _video_files(run: Run) -> dict[str, Path]:
-    return {_video_name(r.sample.id, r.video): r.video for r in run.records() if r.video}
-
-
-def _reference_files(run: Run) -> dict[str, Path]:
-    return {r.image.name: r.image for record in run.records() for r in record.sample.references}
-
-
-def _video_name(sample: str, video: Path) -> str:
-    return f"{sample}{video.suffix}"
+def _video_name(record: SampleFile) -> str | None:
+    return None if record.video is None else f"{record.id}{record.video.suffix}"
 
 
 def _card(run: Run) -> str:

@@ -13,16 +13,27 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, RootModel
 
 from idbench.errors import UserError
-from idbench.files import read_json
 from idbench.importing.records import PEOPLE_SPLITS, Item, Person, Prompt, Row, Source
 from idbench.importing.sources import distinct, pictures_in, read_table, required, safe_name
+from idbench.stored import validate_json
 
 _PEOPLE_FOLDERS = {"man", "woman", "crop_man", "crop_woman"}
 _GARMENT_LABELS = {"clothes", "shirt", "dress", "coat", "jacket", "garment", "suit"}
 _BACKGROUND_LABELS = {"background", "scene", "environment", "env"}
+
+
+class _OpenS2VSample(BaseModel):
+    img_paths: list[str]
+    prompt: str
+    class_label: list[str] | None = None
+
+
+class _OpenS2VFile(RootModel[dict[str, _OpenS2VSample]]):
+    """A file `*_Eval.json`: sample by name."""
 
 
 def is_consisid(folder: Path) -> bool:
@@ -96,18 +107,16 @@ def read_opens2v(folder: Path) -> Source:
     rows: dict[str, Row] = {}
     skipped: dict[str, str] = {}
     for file in files:
-        content = read_json(file)
-        if not isinstance(content, dict):
-            raise UserError(f"{file} is no JSON object of samples; check the download.")
+        content = validate_json(_OpenS2VFile, file.read_bytes(), file, "check the download").root
         for name, sample in content.items():
             if name in rows or name in skipped:
                 continue
-            paths, labels, text = _opens2v_sample(sample, name, file)
-            missing = [p for p in paths if not (folder / p).is_file()]
+            missing = [p for p in sample.img_paths if not (folder / p).is_file()]
             if missing:
                 skipped[name] = f"the picture {missing[0]} is missing"
                 continue
-            here, things, reason = _opens2v_references(folder, paths, labels)
+            here, things, reason = _opens2v_references(
+                folder, sample.img_paths, [label.lower() for label in sample.class_label or []])
             if reason:
                 skipped[name] = reason
                 continue
@@ -115,7 +124,7 @@ def read_opens2v(folder: Path) -> Source:
             items.update((i.name, i) for i in things)
             prompt = safe_name(name)
             category = re.split(r"[_\d]", name)[0] or "all"
-            prompts[prompt] = Prompt(prompt, category, text, len(here))
+            prompts[prompt] = Prompt(prompt, category, sample.prompt.strip(), len(here))
             rows[name] = Row(prompt, tuple(p.name for p in here), tuple(i.name for i in things))
     if not rows:
         first = next(iter(skipped.items()), ("none", "there is no sample"))
@@ -127,17 +136,6 @@ def read_opens2v(folder: Path) -> Source:
         "opens2v", tuple(people.values()), tuple(prompts.values()), tuple(items.values()),
         rows=tuple(rows.values()), skipped=skipped,
     )
-
-
-def _opens2v_sample(sample: Any, name: str, file: Path) -> tuple[list[str], list[str], str]:
-    try:
-        paths = [str(p) for p in sample["img_paths"]]
-        labels = [str(label).lower() for label in sample.get("class_label") or []]
-        return paths, labels, str(sample["prompt"]).strip()
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"The sample {name!r} of {file} lacks img_paths or prompt; check the download."
-        ) from error
 
 
 def _opens2v_references(

@@ -249,7 +249,7 @@ def test_both_readings_of_table_3_are_kept_and_add_up() -> None:
     for ours, printed in zip(v3.rows, v1.rows, strict=True):
         assert ours.label == printed.label
         assert ours.values["clipdist"] + printed.values["clipdist_printed"] == pytest.approx(1)
-    assert "1 - CLIPDist" in v1.caption and v1.version == "v1"
+    assert "1 - CLIPDist" in v1.caption and v1.source.version == "v1"
 
 
 def test_comparison_finds_tables_by_system_and_number() -> None:
