@@ -64,6 +64,21 @@ def changed(value: Any, place: Place, name: str) -> bytes:
     return json.dumps(value).replace(f'"{MARK}"', VALUES[name]).encode()
 
 
+def extras(value: Any, where: str = "") -> list[str]:
+    """The keys in a stored file that its model, and so its JSON Schema, does not describe."""
+    found: list[str] = []
+    if isinstance(value, BaseModel):
+        found += [f"{where}.{name}" for name in value.model_extra or ()]
+        parts = {name: getattr(value, name) for name in type(value).model_fields}
+    elif isinstance(value, dict):
+        parts = value
+    else:
+        parts = dict(enumerate(value)) if isinstance(value, list | tuple) else {}
+    for name, part in parts.items():
+        found += extras(part, f"{where}.{name}")
+    return found
+
+
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation

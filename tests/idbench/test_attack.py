@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,10 +26,12 @@ from toy import Done, World, make_suite
 
 from idbench import suite
 from idbench.errors import UserError
+from idbench.gate_cached import CONTENT, Bundle
 from idbench.gate_reference import ReferenceFile
 from idbench.records import FacesFile, RunFile, SampleFile, ScoresFile
 from idbench.reports.study import Study
 from idbench.reports.votes import Votes
+from idbench.schemas import MODELS
 from idbench.scores import COLUMNS
 from idbench.stored import Stored
 from idbench.submissions import Submission
@@ -141,6 +144,14 @@ def fault(world: World, kind: Kind, data: bytes, lines: tuple[str, ...]) -> str 
     return None
 
 
+def test_every_written_key_is_in_the_schema(world: World, kind: Kind) -> None:
+    for path in world.folder.glob(kind.pattern):
+        file = kind.model.read(path)
+        assert attack.extras(file) == []
+        assert file.json_text() == path.read_text(), "a file that is read and written is the same"
+    assert kind.model in [model for _, model in MODELS.values()]
+
+
 def test_whole_files(world: World, kind: Kind) -> None:
     whole = next(world.folder.glob(kind.pattern)).read_bytes()
     contents = {**attack.FILES, "cut": whole[:len(whole) // 2], "cut short": whole[:-3]}
@@ -173,6 +184,19 @@ def test_many_fields_at_once(world: World, name: str) -> None:
                 value = value if refusal(kind, data) else json.loads(data)
         said = fault(world, kind, json.dumps(value).encode(), kind.slow)
         assert said is None, (kind.pattern, said)
+
+
+def test_every_field_of_a_bundle() -> None:
+    """Only reading: scores from a bundle need the networks' keys."""
+    path = Path(__file__).parents[2] / "references/concat_id-multi.embeddings.zip"
+    with zipfile.ZipFile(path) as archive:
+        value = json.loads(archive.read(CONTENT))
+    kind = Kind(Bundle, "", ())
+    value["samples"] = value["samples"][:1]
+    assert refusal(kind, json.dumps(value).encode()) == ""
+    told = [refusal(kind, attack.changed(value, place, name), CONTENT)
+            for place in attack.places(Bundle, value) for name in attack.VALUES]
+    assert len(told) > 500 and all(one.startswith(CONTENT) or not one for one in told)
 
 
 @pytest.mark.parametrize("column", COLUMNS)
