@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 WRAPPERS = ("module", "state_dict", "model")
 """Keys under which training programs put the state dict (SAT: `module`, ViCLIP: `model`)."""
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-"""The weights of one network in diffusers' folder layout."""
 _NO_TENSOR = "no tensor"
 _POINTER = b"version https://git-lfs"
 _MAGIC = (b"PK", b"\x80")
@@ -93,49 +91,6 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     if _NO_TENSOR in found.refused.values():
         raise _no_state_dict(found.path)
     return found.state
-
-
-def read_folder(folder: Path) -> Checkpoint:
-    """The tensors of one network in diffusers' folder layout, from one file or from shards.
-
-    Raises:
-        WeightError: a file is missing or damaged, or a shard lacks a tensor of the index.
-    """
-    index = folder / f"{WEIGHTS}.index.json"
-    if not index.is_file():
-        if not (folder / WEIGHTS).is_file():
-            raise WeightError(
-                f"{folder} has no {WEIGHTS}; save the model with safetensors, or fetch it again."
-            )
-        return Checkpoint(folder, read_checkpoint(folder / WEIGHTS).state)
-    files = _shards(index)
-    state: dict[str, torch.Tensor] = {}
-    for name in sorted(set(files.values())):
-        state.update(read_checkpoint(folder / name).state)
-    missing = sorted(set(files) - set(state))
-    if missing:
-        raise WeightError(
-            f"{folder} lacks {len(missing)} tensors of its index ({missing[0]}, ...); fetch it "
-            "again."
-        )
-    return Checkpoint(folder, state)
-
-
-def tensor_names(folder: Path) -> set[str]:
-    """Names of the tensors of one network in diffusers' or transformers' folder layout.
-
-    Only the headers of the .safetensors files are read; with an index, those of its files.
-    """
-    from safetensors import safe_open
-
-    names: set[str] = set()
-    for file in (WEIGHTS, "model.safetensors"):
-        index = folder / f"{file}.index.json"
-        for name in set(_shards(index).values()) if index.is_file() else {file}:
-            if (folder / name).is_file():
-                with safe_open(folder / name, "pt") as opened:
-                    names.update(opened.keys())
-    return names
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -276,16 +231,6 @@ def _unwrap(content: Any, refused: dict[str, str], before: str = "") -> dict[str
         else:
             refused[f"{before}{key}"] = _NO_TENSOR
     return state
-
-
-def _shards(index: Path) -> dict[str, str]:
-    """The file of each tensor in an index of shards."""
-    files = read_settings(index).get("weight_map")
-    if not isinstance(files, Mapping) or not all(
-        isinstance(name, str) and Path(name).name == name for name in files.values()
-    ):
-        raise WeightError(f"{index} is no index of shards; fetch the folder again.")
-    return dict(files)
 
 
 def _no_state_dict(path: Path) -> WeightError:

@@ -8,11 +8,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from idbench.checkpoints import read_settings
+from safetensors import safe_open
+
+from idbench.checkpoints import Checkpoint, read_checkpoint, read_settings
 from idbench.errors import UserError
 from idbench.models.concat_id.families import CogVideoX, Wan
 
 PARTS = ("tokenizer", "text_encoder", "vae")
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def index_of(family: type[CogVideoX] | type[Wan]) -> dict[str, Any]:
@@ -26,6 +29,47 @@ def transformer_folder(folder: Path) -> Path | None:
     """`folder`/transformer, or `folder` itself if the transformer lies there; else None."""
     places = (folder / "transformer", folder)
     return next((place for place in places if (place / "config.json").is_file()), None)
+
+
+def read_folder(folder: Path) -> Checkpoint:
+    """The tensors of one network in diffusers' folder layout, from one file or from shards.
+
+    Raises:
+        UserError: a file is missing or damaged, or a shard lacks a tensor of the index.
+    """
+    index = folder / f"{WEIGHTS}.index.json"
+    if not index.is_file():
+        if not (folder / WEIGHTS).is_file():
+            raise UserError(
+                f"{folder} has no {WEIGHTS}; save the model with safetensors, or fetch it again."
+            )
+        return Checkpoint(folder, read_checkpoint(folder / WEIGHTS).state)
+    files = _shards(index)
+    state = {}
+    for name in sorted(set(files.values())):
+        state.update(read_checkpoint(folder / name).state)
+    missing = sorted(set(files) - set(state))
+    if missing:
+        raise UserError(
+            f"{folder} lacks {len(missing)} tensors of its index ({missing[0]}, ...); fetch it "
+            "again."
+        )
+    return Checkpoint(folder, state)
+
+
+def tensor_names(folder: Path) -> set[str]:
+    """Names of the tensors of one network in diffusers' or transformers' folder layout.
+
+    Only the headers of the .safetensors files are read; with an index, those of its files.
+    """
+    names: set[str] = set()
+    for file in (WEIGHTS, "model.safetensors"):
+        index = folder / f"{file}.index.json"
+        for name in set(_shards(index).values()) if index.is_file() else {file}:
+            if (folder / name).is_file():
+                with safe_open(folder / name, "pt") as opened:
+                    names.update(opened.keys())
+    return names
 
 
 def add_base(
@@ -103,3 +147,13 @@ def _link_or_copy(source: str, target: str) -> None:
         os.link(os.path.realpath(source), target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def _shards(index: Path) -> dict[str, str]:
+    """The file of each tensor in an index of shards."""
+    files = read_settings(index).get("weight_map")
+    if not isinstance(files, Mapping) or not all(
+        isinstance(name, str) and Path(name).name == name for name in files.values()
+    ):
+        raise UserError(f"{index} is no index of shards; fetch the folder again.")
+    return dict(files)

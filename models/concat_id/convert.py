@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,20 +16,29 @@ from idbench.checkpoints import (
     check_names,
     listed,
     read_checkpoint,
-    read_folder,
     read_settings,
 )
 from idbench.errors import UserError, explained
-from idbench.files import atomic_path, saying_disk_full, sha256_file, write_json
+from idbench.files import atomic_folder, atomic_path, sha256_file, write_json
 from idbench.models.concat_id import convert_sat, convert_wan, networks
-from idbench.models.concat_id.base_parts import add_base, index_of, transformer_folder
+from idbench.models.concat_id.base_parts import (
+    add_base,
+    index_of,
+    read_folder,
+    transformer_folder,
+)
 from idbench.models.concat_id.families import CogVideoX, Wan
-from idbench.models.concat_id.families.wan import build_scheduler as build_wan_scheduler
-from idbench.models.concat_id.layouts import CONCAT_ID, State, check_weights
+from idbench.models.concat_id.families.wan import build_flow_scheduler
+from idbench.models.concat_id.layouts import (
+    CONCAT_ID,
+    SAT_FILE,
+    WAN_FILES,
+    State,
+    check_weights,
+    read_released,
+)
 from idbench.models.concat_id.training import adapters
 
-SAT_FILE = "mp_rank_00_model_states.pt"
-WAN_FILES = ("first_stage.pt", "second_stage_adaln.pt")
 ASIDE = "unused.safetensors"
 Kind = type[CogVideoX] | type[Wan]
 
@@ -90,39 +96,6 @@ def convert(
     return _to_folder(read_released(source), target, to, base)
 
 
-def read_released(source: Path) -> Checkpoint:
-    """The tensors of a released checkpoint, a file or the folder of a release.
-
-    Raises:
-        UserError: missing, several checkpoints, or as `checkpoints.read_checkpoint`.
-    """
-    return read_checkpoint(_find_file(source), mapped=True)
-
-
-def _find_file(source: Path) -> Path:
-    if source.is_file():
-        return source
-    if not source.is_dir():
-        raise UserError(f"{source} is missing; check the path.")
-    latest = source / "latest"
-    if latest.is_file():
-        step = latest.read_text(encoding="utf-8", errors="replace").strip()
-        found = source / step / SAT_FILE
-        if not re.fullmatch(r"[\w.-]+", step) or not found.is_file():
-            raise UserError(
-                f"{latest} names the step {step[:40]!r}, but {SAT_FILE} is not there; fetch the "
-                "checkpoint again."
-            )
-        return found
-    files = [source / name for name in (SAT_FILE, *WAN_FILES) if (source / name).is_file()]
-    if len(files) != 1:
-        what = "more than one checkpoint" if files else "no checkpoint and no model folder"
-        raise UserError(
-            f"{source} holds {what}; name the file itself ({SAT_FILE}, {', '.join(WAN_FILES)})."
-        )
-    return files[0]
-
-
 def _to_folder(checkpoint: Checkpoint, target: Path, to: str | None, base: Path | None) -> Report:
     what, refused = str(checkpoint.path), dict(checkpoint.refused)
     family = _family_of(checkpoint)
@@ -136,7 +109,7 @@ def _to_folder(checkpoint: Checkpoint, target: Path, to: str | None, base: Path 
         state, scheduler = convert_sat.from_released(network, what), networks.build_scheduler()
     else:
         config = convert_wan.config_of(network, what)
-        state, scheduler = convert_wan.from_released(network, what), build_wan_scheduler()
+        state, scheduler = convert_wan.from_released(network, what), build_flow_scheduler()
     transformer = _filled(family, config, state, what)
     report = Report(
         checkpoint.path.name, sha256_file(checkpoint.path), family.LAYOUT, "diffusers",
@@ -299,17 +272,3 @@ def _check_space(target: Path, state: State) -> None:
             f"The target needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free on the "
             f"disk of {parent}; free some space or name another target."
         )
-
-
-@contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target`, renamed to it when the block succeeds, else removed."""
-    with saying_disk_full(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(".part", f".{target.name}.", target.parent))
-        try:
-            yield folder
-            folder.chmod(0o755)
-            folder.replace(target)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)

@@ -15,7 +15,6 @@ from idbench.models.concat_id.layouts import (
     Rule,
     State,
     layer_count,
-    same,
     same_pair,
     to_ours,
     to_theirs,
@@ -65,7 +64,7 @@ _OTHERS = {
 
 def rules(layers: int, adaln: bool) -> list[Rule]:
     """Rules for every tensor of a checkpoint with this many blocks."""
-    made = [same("head.modulation", "scale_shift_table")]
+    made = [Rule("head.modulation", ("scale_shift_table",))]
     for theirs, ours in _WHOLE.items():
         made += same_pair(theirs, ours)
     if adaln:
@@ -74,9 +73,9 @@ def rules(layers: int, adaln: bool) -> list[Rule]:
         for theirs, ours in _BLOCK.items():
             made += same_pair(f"blocks.{i}.{theirs}", f"blocks.{i}.{ours}")
         for theirs, ours in _BLOCK_ALONE.items():
-            made.append(same(f"blocks.{i}.{theirs}", f"blocks.{i}.{ours}"))
+            made.append(Rule(f"blocks.{i}.{theirs}", (f"blocks.{i}.{ours}",)))
         if adaln:
-            made.append(same(f"blocks.{i}.modulation_ref", f"blocks.{i}.reference_table"))
+            made.append(Rule(f"blocks.{i}.modulation_ref", (f"blocks.{i}.reference_table",)))
     return made
 
 

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from diffusers import CogVideoXDPMScheduler
 
-from idbench.checkpoints import listed, tensor_names
+from idbench.checkpoints import listed
 from idbench.errors import UserError, explained
 from idbench.files import read_json
-from idbench.models.concat_id.base_parts import is_part, lacking
+from idbench.models.concat_id.base_parts import is_part, lacking, tensor_names
 from idbench.models.concat_id.devices import check_device
 from idbench.models.concat_id.families import CogVideoX, Defaults, family_of
-from idbench.models.concat_id.families.wan import build_scheduler as build_wan_scheduler
+from idbench.models.concat_id.families.wan import build_flow_scheduler
 from idbench.models.concat_id.pipeline import (
     ConcatIDPipeline,
     ConcatIDWanPipeline,
@@ -115,7 +115,7 @@ def _load(folder: Path, kind: str, dtype: torch.dtype) -> VideoPipeline:
         return ConcatIDPipeline.from_pretrained(folder, **options)
     if kind == "WanPipeline":
         options.update(
-            scheduler=build_wan_scheduler(),
+            scheduler=build_flow_scheduler(),
             transformer=ConcatIDWanTransformer3DModel.from_pretrained(
                 folder / "transformer", torch_dtype=dtype, use_safetensors=True,
                 local_files_only=True,

@@ -1,16 +1,21 @@
-"""Names of tensors in a released layout and in diffusers', translated without loss."""
+"""Released checkpoints: their files, and their tensors' names translated without loss."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
 
 import torch
 
-from idbench.checkpoints import check_fit, check_names
+from idbench.checkpoints import Checkpoint, check_fit, check_names, read_checkpoint
 from idbench.errors import UserError
 
 State = Mapping[str, torch.Tensor]
+SAT_FILE = "mp_rank_00_model_states.pt"
+WAN_FILES = ("first_stage.pt", "second_stage_adaln.pt")
 CONCAT_ID = "a Concat-ID transformer"
 
 
@@ -21,24 +26,18 @@ class Rule:
     Attributes:
         theirs: its name.
         ours: names of the tensors that it holds.
-        split: from it to those, in order.
-        join: back.
+        split: from it to those, in order; join: back. By default it is one tensor, unchanged.
     """
 
     theirs: str
     ours: tuple[str, ...]
-    split: Callable[[torch.Tensor], Sequence[torch.Tensor]]
-    join: Callable[[Sequence[torch.Tensor]], torch.Tensor]
-
-
-def same(theirs: str, ours: str) -> Rule:
-    """The same tensor by another name."""
-    return Rule(theirs, (ours,), lambda tensor: (tensor,), lambda parts: parts[0])
+    split: Callable[[torch.Tensor], Sequence[torch.Tensor]] = lambda tensor: (tensor,)
+    join: Callable[[Sequence[torch.Tensor]], torch.Tensor] = itemgetter(0)
 
 
 def same_pair(theirs: str, ours: str) -> list[Rule]:
     """Weight and bias of a layer."""
-    return [same(f"{theirs}.{end}", f"{ours}.{end}") for end in ("weight", "bias")]
+    return [Rule(f"{theirs}.{end}", (f"{ours}.{end}",)) for end in ("weight", "bias")]
 
 
 def to_ours(state: State, rules: Iterable[Rule], what: str) -> dict[str, torch.Tensor]:
@@ -81,6 +80,39 @@ def check_weights(state: State, network: torch.nn.Module, what: str) -> None:
                 f"{what}: {name} is not a dense floating-point tensor ({kind}); use the weights "
                 "as they were released, not compressed."
             )
+
+
+def read_released(source: Path) -> Checkpoint:
+    """The tensors of a released checkpoint, a file or the folder of a release.
+
+    Raises:
+        UserError: missing, several checkpoints, or as `checkpoints.read_checkpoint`.
+    """
+    return read_checkpoint(_find_file(source), mapped=True)
+
+
+def _find_file(source: Path) -> Path:
+    if source.is_file():
+        return source
+    if not source.is_dir():
+        raise UserError(f"{source} is missing; check the path.")
+    latest = source / "latest"
+    if latest.is_file():
+        step = latest.read_text(encoding="utf-8", errors="replace").strip()
+        found = source / step / SAT_FILE
+        if not re.fullmatch(r"[\w.-]+", step) or not found.is_file():
+            raise UserError(
+                f"{latest} names the step {step[:40]!r}, but {SAT_FILE} is not there; fetch the "
+                "checkpoint again."
+            )
+        return found
+    files = [source / name for name in (SAT_FILE, *WAN_FILES) if (source / name).is_file()]
+    if len(files) != 1:
+        what = "more than one checkpoint" if files else "no checkpoint and no model folder"
+        raise UserError(
+            f"{source} holds {what}; name the file itself ({SAT_FILE}, {', '.join(WAN_FILES)})."
+        )
+    return files[0]
 
 
 def layer_count(names: Iterable[str], prefix: str) -> int:

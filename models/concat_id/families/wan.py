@@ -19,7 +19,7 @@ SHIFT = 5.0
 """Of the noise levels towards noise, in the release."""
 
 
-def build_scheduler(shift: float = SHIFT) -> FlowMatchEulerDiscreteScheduler:
+def build_flow_scheduler(shift: float = SHIFT) -> FlowMatchEulerDiscreteScheduler:
     """The release's schedule."""
     return FlowMatchEulerDiscreteScheduler(shift=shift)
 

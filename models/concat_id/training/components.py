@@ -16,7 +16,7 @@ from diffusers import CogVideoXDPMScheduler
 from idbench.errors import UserError, explained
 from idbench.models.concat_id import networks
 from idbench.models.concat_id.families import CogVideoX, Family, Wan, check_size, family_of
-from idbench.models.concat_id.families.wan import build_scheduler as build_wan_scheduler
+from idbench.models.concat_id.families.wan import build_flow_scheduler
 
 TextEncoder = Callable[[Sequence[str]], torch.Tensor]
 """From prompts to embeddings (n, L, D), float32 on the CPU."""
@@ -111,7 +111,7 @@ def load_family(name: str, source: str | None, shift: float) -> Family:
         shift: of Wan's noise levels.
     """
     if name == "wan":
-        return Wan(build_wan_scheduler(shift))
+        return Wan(build_flow_scheduler(shift))
     folder = Path(source or "") / "scheduler"
     if source and folder.is_dir():
         with explained(f"{folder} cannot be read", "copy it again"):
