@@ -38,7 +38,7 @@ def validate_metrics(
     from idbench import __version__, embedded
     from idbench.metrics.networks.weight_sources import NETWORKS
     from idbench.metrics.protocols import get_protocol
-    from idbench.metrics.validation import experiments, findings, page
+    from idbench.metrics.validation import experiments, findings, validation_page
     from idbench.progress import steps as progress
 
     name = get_protocol(protocol).name
@@ -54,12 +54,13 @@ def validate_metrics(
         "idbench": __version__, "protocol": name, "sizes": vars(sizes),
         "weights": {n: embedded.entry(n)["sha256"] for n in NETWORKS},
     }
-    html, data = page.write(output, found, about)
+    html, data = validation_page.write(output, found, about)
     if as_json:
-        click.echo(json.dumps(page.as_json(found, about), indent=2))
+        click.echo(json.dumps(validation_page.as_json(found, about), indent=2))
         return
     for claim in found.claims:
         sign = ">=" if claim.at_least else "<="
         state = "held" if claim.held else "NOT HELD"
-        click.echo(f"{state:9}{page.number(claim.value):>7} {sign} {claim.bar}: {claim.text}")
+        value = validation_page.number(claim.value)
+        click.echo(f"{state:9}{value:>7} {sign} {claim.bar}: {claim.text}")
     click.echo(f"Page: {html}; data: {data}")

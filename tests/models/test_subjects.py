@@ -12,8 +12,8 @@ import torch
 from idbench.errors import UserError
 from idbench.metrics.faces.embedder import FaceEmbedder
 from idbench.models.concat_id import scenes
+from idbench.models.concat_id.pairs.calibration import Identities, calibrate
 from idbench.models.concat_id.pairs.settings import PairSettings
-from idbench.models.concat_id.pairs.truth import Identities, calibrate
 from idbench.models.concat_id.training import latents, loop, scene_pairs
 from idbench.prompts.avatars.scene import Garment, Person, Scene
 

@@ -14,18 +14,18 @@ import pyarrow as pa
 from idbench.errors import UserError
 from idbench.files import sha256_json, write_json
 from idbench.lock import exclusive
-from idbench.models.concat_id.pairs import filter as rules
 from idbench.models.concat_id.pairs import (
+    calibration,
     multi,
     output,
-    page,
+    overview,
     partners,
     people,
-    reading,
     stages,
     store,
-    truth,
+    workers,
 )
+from idbench.models.concat_id.pairs import filter as rules
 from idbench.models.concat_id.pairs.reader import FaceReader, ReaderSettings
 from idbench.models.concat_id.pairs.search import check_size
 from idbench.models.concat_id.pairs.settings import PairSettings
@@ -76,7 +76,7 @@ class Built:
     read: int
 
 
-def build(request: BuildRequest, make: reading.Make = FaceReader) -> Built:
+def build(request: BuildRequest, make: workers.Make = FaceReader) -> Built:
     """Build pairs; a build that was stopped goes on, one that is finished reads nothing.
 
     Args:
@@ -94,7 +94,7 @@ def build(request: BuildRequest, make: reading.Make = FaceReader) -> Built:
             captions = base.note_captions(request.captions)
             if request.aesthetic:
                 base.note_aesthetic(request.aesthetic)
-            read = reading.read_videos(
+            read = workers.read_videos(
                 base, request.videos, request.out, reader, make, request.reader, request.workers,
                 request.quiet,
             )
@@ -128,12 +128,12 @@ def _select(
     asked = settings = request.reader.pairs
     everyone, dropped = people.collect(base, settings)
     check_size(len(everyone), settings.exact_limit)
-    calibration = None
+    calibrated = None
     if request.calibrate:
-        named = truth.read_identities(request.calibrate, base, everyone)
-        fitted = truth.calibrate(everyone, named, settings)
-        settings, calibration = fitted.settings, fitted.as_dict(asked)
-    known = truth.read_identities(request.truth, base, everyone) if request.truth else None
+        named = calibration.read_identities(request.calibrate, base, everyone)
+        fitted = calibration.calibrate(everyone, named, settings)
+        settings, calibrated = fitted.settings, fitted.as_dict(asked)
+    known = calibration.read_identities(request.truth, base, everyone) if request.truth else None
     outputs, similarity = choose_outputs(
         everyone, settings, known.of_person if known else None, request.reader.subjects != "none"
     )
@@ -155,8 +155,8 @@ def _select(
         "unreadable": unreadable,
         "outputs": {made.name: made.summary() for made in outputs},
         "aesthetic": "given" if scored else NO_SCORER,
-        "calibration": calibration,
-        "truth": truth.report(everyone, known, similarity, outputs) if known else None,
+        "calibration": calibrated,
+        "truth": calibration.report(everyone, known, similarity, outputs) if known else None,
         "settings": settings.as_dict(),
         "similarity": similarity.as_dict(),
         "reader": {
@@ -167,7 +167,7 @@ def _select(
     # Round trip: tuples become lists, as a reader of the file sees them.
     summary = json.loads(json.dumps(summary))
     write_json(request.out / "summary.json", summary)
-    page.write_page(request.out / "pairs.html", summary, outputs, everyone, base, request.out)
+    overview.write_page(request.out / "pairs.html", summary, outputs, everyone, base, request.out)
     return summary
 
 

@@ -2,7 +2,7 @@
 
 The order of the references is the order of the people in the target, by the mean x of their
 faces' boxes. Two kinds of references contradict it and are dropped: faces from frames with
-another order (when the video is read, `faces.people_of`), and one partner for two people, which
+another order (when the video is read, `tracking.people_of`), and one partner for two people, which
 makes them indistinguishable.
 """
 

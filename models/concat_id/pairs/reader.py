@@ -18,8 +18,7 @@ from idbench.metrics.networks import weight_sources
 from idbench.metrics.protocols import Detection
 from idbench.models.concat_id.devices import check_device
 from idbench.models.concat_id.face_tools import alignment_of
-from idbench.models.concat_id.pairs import faces as people_in
-from idbench.models.concat_id.pairs import quality, subjects
+from idbench.models.concat_id.pairs import quality, subjects, tracking
 from idbench.models.concat_id.pairs.frames import SampledFrame, sample
 from idbench.models.concat_id.pairs.settings import PairSettings
 from idbench.models.concat_id.references import ARCFACE_SIZE, CROP_SCALE, crop_face
@@ -63,7 +62,7 @@ class Reader(Protocol):
 
     def read(
         self, path: Path, name: str, out: Path
-    ) -> tuple[people_in.VideoRecord, np.ndarray]: ...
+    ) -> tuple[tracking.VideoRecord, np.ndarray]: ...
 
 
 class FaceReader:
@@ -99,7 +98,7 @@ class FaceReader:
 
     def read(
         self, path: Path, name: str, out: Path
-    ) -> tuple[people_in.VideoRecord, np.ndarray]:
+    ) -> tuple[tracking.VideoRecord, np.ndarray]:
         """Read the video `path`, called `name`; crops go to `out`/faces.
 
         Returns:
@@ -109,7 +108,7 @@ class FaceReader:
             UnreadableVideo: it cannot be decoded to its end.
         """
         limits = self.settings.pairs
-        found: list[people_in.FrameFaces] = []
+        found: list[tracking.FrameFaces] = []
         moves: list[SampledFrame] = []
         scores: list[float] = []
         single: tuple[np.ndarray, np.ndarray] | None = None
@@ -134,7 +133,7 @@ class FaceReader:
                     if single is None and len(of_frame) == 1:
                         single = frame.image, of_frame.boxes[0]
                 batch = []
-        people, vectors, conflicts, crops = people_in.people_of(
+        people, vectors, conflicts, crops = tracking.people_of(
             found, size, limits.people, limits.faces_kept
         )
         stem = key(name)
@@ -145,17 +144,17 @@ class FaceReader:
             replace(p, faces=tuple(replace(f, image=crop_file(stem, f.image)) for f in p.faces))
             for p in people
         )
-        record = people_in.VideoRecord(
+        record = tracking.VideoRecord(
             frames=count, fps=fps, height=size[0], width=size[1],
             counts=tuple(len(f) for f in found),
-            cosines=people_in.consecutive_cosines(found), people=people, conflicts=conflicts,
+            cosines=tracking.consecutive_cosines(found), people=people, conflicts=conflicts,
             flow=quality.mean_of(m.flow for m in moves),
             motion=quality.mean_of(m.motion for m in moves),
             aesthetic=quality.mean_of(scores), **made,
         )
         return record, vectors
 
-    def _faces(self, batch: list[SampledFrame]) -> list[people_in.FrameFaces]:
+    def _faces(self, batch: list[SampledFrame]) -> list[tracking.FrameFaces]:
         """Faces of frames of one size; embedded together."""
         limits = self.settings.pairs
         frames = np.stack([f.image for f in batch])
@@ -175,7 +174,7 @@ class FaceReader:
                 encode(face_crop(frame.image, marks, limits.crop_size, self.alignment))
                 for marks in of_frame.landmarks
             ) if ok else ()
-            result.append(people_in.FrameFaces(
+            result.append(tracking.FrameFaces(
                 frame.index, of_frame.boxes, of_frame.landmarks, of_frame.scores, embedded_here,
                 crops,
             ))

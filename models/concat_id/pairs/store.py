@@ -20,8 +20,8 @@ import numpy as np
 from idbench.errors import UserError
 from idbench.files import DiskFull, sha256_json
 from idbench.models.concat_id.pairs import tables
-from idbench.models.concat_id.pairs.faces import VideoRecord
 from idbench.models.concat_id.pairs.subjects import BESIDE, beside
+from idbench.models.concat_id.pairs.tracking import VideoRecord
 from idbench.names import nearest
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")

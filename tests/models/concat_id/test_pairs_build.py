@@ -21,7 +21,7 @@ from pair_world import PairWorld, ToyReader, ten_people
 
 from idbench.errors import UserError
 from idbench.models.concat_id.pairs import build as building
-from idbench.models.concat_id.pairs import people, settings, store, truth
+from idbench.models.concat_id.pairs import calibration, people, settings, store
 from idbench.models.concat_id.training.pair_file import alignment_of
 
 
@@ -216,7 +216,7 @@ def test_memory_is_the_embeddings(tmp_path: Path) -> None:
 
 
 def _record():
-    from idbench.models.concat_id.pairs.faces import Face, PersonFaces, VideoRecord
+    from idbench.models.concat_id.pairs.tracking import Face, PersonFaces, VideoRecord
 
     face = Face(0, (0.0, 0.0, 1.0, 1.0), ((0.0, 0.0),) * 5, 0.1, 1.0, "x.jpg")
     return VideoRecord(9, 8.0, 64, 96, (1, 1), (0.9,), (PersonFaces(0.5, 0.1, (face,) * 5),))
@@ -276,10 +276,10 @@ def test_a_network_that_tells_nobody_apart_is_not_calibrated() -> None:
     made.video[:] = np.arange(60)
     identity = np.arange(60) // 3
     with pytest.raises(UserError, match="does not tell the known people apart"):
-        truth.calibrate(made, truth.Identities(identity, 60), settings.PairSettings())
+        calibration.calibrate(made, calibration.Identities(identity, 60), settings.PairSettings())
     few = np.where(np.arange(60) < 6, identity, -1)
     with pytest.raises(UserError, match="needs 20 pairs"):
-        truth.calibrate(made, truth.Identities(few, 60), settings.PairSettings())
+        calibration.calibrate(made, calibration.Identities(few, 60), settings.PairSettings())
 
 
 def test_aesthetic_scores_from_a_file(world: PairWorld) -> None:

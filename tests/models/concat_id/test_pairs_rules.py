@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from idbench.errors import UserError
-from idbench.models.concat_id.pairs import faces
 from idbench.models.concat_id.pairs import filter as rules
+from idbench.models.concat_id.pairs import tracking
 from idbench.models.concat_id.pairs.settings import PairSettings, make_settings, read_settings
 
 PAPER = PairSettings()
@@ -79,7 +79,7 @@ def test_a_later_setting_wins(tmp_path) -> None:
         read_settings(tmp_path / "none.yaml")
 
 
-def frame(index: int, people: list[tuple[int, float]]) -> faces.FrameFaces:
+def frame(index: int, people: list[tuple[int, float]]) -> tracking.FrameFaces:
     """Faces of (identity, x) in the order given, as a detector might list them."""
     count = len(people)
     boxes = np.array([[x - 5, 10, x + 5, 22] for _, x in people], np.float32).reshape(count, 4)
@@ -88,7 +88,7 @@ def frame(index: int, people: list[tuple[int, float]]) -> faces.FrameFaces:
     vectors = vectors + rng.normal(0, 0.05, vectors.shape)
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     crops = tuple(f"{index}:{i}".encode() for i, _ in people)
-    return faces.FrameFaces(
+    return tracking.FrameFaces(
         index, boxes, np.zeros((count, 5, 2), np.float32), np.ones(count, np.float32), vectors,
         crops,
     )
@@ -96,52 +96,52 @@ def frame(index: int, people: list[tuple[int, float]]) -> faces.FrameFaces:
 
 def test_people_are_followed_whatever_order_the_detector_lists_them_in() -> None:
     frames = [frame(k, [(0, 20), (1, 70)] if k % 2 else [(1, 70), (0, 20)]) for k in range(6)]
-    people, vectors, conflicts, crops = faces.people_of(frames, (64, 96), 3, 5)
+    people, vectors, conflicts, crops = tracking.people_of(frames, (64, 96), 3, 5)
     assert [round(p.x * 96) for p in people] == [20, 70] and conflicts == 0
     assert vectors.argmax(1).tolist() == [0, 1]
     assert {crops[f.image].split(b":")[1] for f in people[0].faces} == {b"0"}
     assert [f.frame for f in people[1].faces] == [0, 1, 2, 4, 5]
     assert people[0].share == pytest.approx(10 * 12 / (64 * 96), abs=1e-6)
-    cosines = faces.consecutive_cosines(frames)
+    cosines = tracking.consecutive_cosines(frames)
     assert len(cosines) == 5 and all(c is not None and c > 0.9 for c in cosines)
 
 
 def test_faces_of_frames_in_another_order_are_dropped() -> None:
     usual, swapped = [(0, 20), (1, 70)], [(0, 80), (1, 30)]
     frames = [frame(k, swapped if k in (2, 3) else usual) for k in range(8)]
-    people, _, conflicts, _ = faces.people_of(frames, (64, 96), 3, 5)
+    people, _, conflicts, _ = tracking.people_of(frames, (64, 96), 3, 5)
     assert conflicts == 2
     assert not {2, 3} & {f.frame for p in people for f in p.faces}
 
 
 def test_a_frame_with_other_people_shows_in_the_cosines() -> None:
     frames = [frame(0, [(0, 20)]), frame(1, [(1, 20)]), frame(2, [(1, 20), (2, 70)])]
-    first, second = faces.consecutive_cosines(frames)
+    first, second = tracking.consecutive_cosines(frames)
     assert first is not None and abs(first) < 0.5 and second is None
 
 
 def test_one_of_two_people_replaced_is_seen() -> None:
     frames = [frame(0, [(0, 20), (1, 70)]), frame(1, [(0, 20), (2, 70)])]
-    (cosine,) = faces.consecutive_cosines(frames)
+    (cosine,) = tracking.consecutive_cosines(frames)
     assert cosine is not None and cosine < 0.5
 
 
 def test_too_many_people_give_none() -> None:
     frames = [frame(k, [(i, 10 + 20 * i) for i in range(4)]) for k in range(3)]
-    assert faces.people_of(frames, (64, 96), 3, 5)[0] == ()
+    assert tracking.people_of(frames, (64, 96), 3, 5)[0] == ()
 
 
 @pytest.mark.parametrize("count, kept, positions", [
     (1, 5, [0]), (3, 5, [0, 1, 2]), (9, 5, [0, 2, 4, 6, 8]), (100, 2, [0, 99]), (7, 1, [0]),
 ])
 def test_faces_kept_are_spread_over_the_video(count: int, kept: int, positions: list[int]) -> None:
-    assert faces.spread(count, kept) == positions
+    assert tracking.spread(count, kept) == positions
 
 
 def test_a_record_survives_json() -> None:
     import json
 
     frames = [frame(k, [(0, 20)]) for k in range(3)]
-    people = faces.people_of(frames, (64, 96), 3, 5)[0]
-    record = faces.VideoRecord(9, 8.0, 64, 96, (1, 1, 0), (0.9, None), people, flow=0.1)
-    assert faces.VideoRecord.of(json.loads(json.dumps(record.as_dict()))) == record
+    people = tracking.people_of(frames, (64, 96), 3, 5)[0]
+    record = tracking.VideoRecord(9, 8.0, 64, 96, (1, 1, 0), (0.9, None), people, flow=0.1)
+    assert tracking.VideoRecord.of(json.loads(json.dumps(record.as_dict()))) == record

@@ -16,9 +16,9 @@ import numpy as np
 from idbench import progress
 from idbench.errors import UserError
 from idbench.models.concat_id.pairs import filter as rules
-from idbench.models.concat_id.pairs.faces import VideoRecord
 from idbench.models.concat_id.pairs.reader import Reader, ReaderSettings
 from idbench.models.concat_id.pairs.store import Row, Store
+from idbench.models.concat_id.pairs.tracking import VideoRecord
 from idbench.video import UnreadableVideo
 
 Make = Callable[[ReaderSettings], Reader]

@@ -1,6 +1,6 @@
 """How often the readers of attributes and of garment and background are right on true renders.
 
-    python -m idbench.metrics.validation.readers --clips 60
+    python -m idbench.metrics.validation.attribute_readers --clips 60
 
 A perfect model shows exactly what the prompt's truth says; what a reader misses of it is the
 reader's own mistake. Garment and background similarity are judged by an AUC: the video's own
