@@ -9,19 +9,15 @@ Source: Deng et al., ArcFace (arXiv 1801.07698); evaluation as in ConsisID (arXi
 
 from __future__ import annotations
 
-from idbench.metrics.base import Embeddings, Metric
-from idbench.metrics.identity import identity_scores, similarity
-from idbench.types import Score
+from functools import partial
 
-NETWORK = "arcface"
+from idbench.metrics.base import Metric
+from idbench.metrics.identity import identity_scores, similarity
+
 arcsim = similarity
 """Pure function: face embeddings (n, d), reference embedding (d,) -> cosines (n,)."""
-
-
-def scores(embeddings: Embeddings) -> list[Score]:
-    """Rows a frame and identity, an identity, and one of the video."""
-    return identity_scores("arcsim", NETWORK, embeddings)
-
+scores = partial(identity_scores, "arcsim", "arcface")
+"""Rows of frames and identities, of identities, and one of the video."""
 
 METRIC = Metric(
     name="arcsim",

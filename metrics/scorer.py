@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from idbench.engine import FATAL
-from idbench.metrics.base import Embeddings, Metric, described_faces
+from idbench.metrics.base import Embeddings, Metric, ReferenceVectors, described_faces
 from idbench.metrics.cache import COUNT, EmbeddingCache
-from idbench.metrics.embedder import Embedder, Pictures, ReferenceVectors
+from idbench.metrics.embedder import Embedder, Pictures
 from idbench.metrics.faces.match import match_frames
 from idbench.metrics.networks.weight_sources import Source, find, pack_folder, parse
 from idbench.metrics.protocol_types import Protocol
