@@ -1,4 +1,4 @@
-"""Work that runs ahead in a thread, as far as a bound on its results allows."""
+"""Reads items ahead in a thread, with a bound on the results that wait."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ R = TypeVar("R")
 class Ahead(Generic[T, R]):
     """`read(item)` of each item, in order, read ahead in a thread.
 
-    Iterating gives (item, result), or (item, the exception that `read` raised); what is no
-    `Exception`, such as SystemExit, is raised. At most `limit` results wait or are being read; a
-    result that makes those waiting larger than `most` (by `size`) is the last one read until they
-    are taken. Leaving the iteration, Ctrl-C included, stops the thread after the item that it is
-    at.
+    Iterating gives (item, result), or (item, exception) where `read` raised an `Exception`; others,
+    such as SystemExit, are raised. At most `limit` results wait or are being read. When those
+    waiting are larger than `most` (by `size`), reading pauses until one is taken. Leaving the
+    iteration, also by Ctrl-C, stops the thread after its current item.
     """
 
     def __init__(
@@ -45,7 +44,7 @@ class Ahead(Generic[T, R]):
                 if isinstance(result, BaseException) and not isinstance(result, Exception):
                     raise result
                 yield item, result
-                del item, result  # not held while the next one is waited for
+                del item, result  # free it while waiting for the next one
         finally:
             with self._changed:
                 self._stop = True
@@ -63,7 +62,7 @@ class Ahead(Generic[T, R]):
             try:
                 result = self._read(item)
                 size = self._size(result)
-            except BaseException as error:  # whoever waits for it must not wait for ever
+            except BaseException as error:  # raised where it is awaited, which must not hang
                 result = error
             with self._changed:
                 self._ready.append((item, result, size))

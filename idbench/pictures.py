@@ -1,4 +1,4 @@
-"""Picture files of users as upright RGB: the one place where references and masks are opened."""
+"""Users' picture files as upright RGB; references and masks are opened only here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, ImageOps
 from idbench.errors import UserError
 
 BACKDROP = (255, 255, 255, 255)
-"""What lies behind transparent parts: white, as viewers and web pages show them."""
+"""Colour behind transparent parts: white, as in viewers and on web pages."""
 _PLAIN_MODES = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
@@ -29,21 +29,21 @@ class UnreadablePicture(UserError):
 
 
 def open_rgb(source: Path | IO[bytes]) -> Image.Image:
-    """A picture of 8-bit RGB, turned as its camera held it (EXIF), at its full size.
+    """A picture as 8-bit RGB at its full size, turned as its camera was held (EXIF).
 
-    Transparent parts are laid over white. Grey of 16 bits keeps its high byte. Of several
-    pictures in a file it is the first. Colour profiles are not applied.
+    Transparent parts are laid over white. 16-bit grey keeps its high byte. Of several pictures in
+    a file the first is read. Colour profiles are not applied.
 
     Raises:
-        UnreadablePicture: missing, damaged, no picture, too large, or of floating numbers.
+        UnreadablePicture: missing, damaged, not a picture, too large, or with float pixels.
     """
     try:
         with Image.open(source) as opened:
             if opened.mode == "F":
-                raise ValueError("floating numbers have no agreed white")
+                raise ValueError("floating-point pixels have no agreed white level")
             upright = ImageOps.exif_transpose(opened)
             if upright.mode.startswith("I"):
-                # PIL's own conversion cuts at 255, which makes nearly all of it white.
+                # PIL's own conversion clips at 255, which makes nearly everything white.
                 high = np.clip(np.asarray(upright, np.int64) >> 8, 0, 255).astype(np.uint8)
                 return Image.fromarray(high).convert("RGB")
             if _transparent(upright):
@@ -53,7 +53,7 @@ def open_rgb(source: Path | IO[bytes]) -> Image.Image:
             return upright.convert("RGB")
     except MemoryError:
         raise
-    except Exception as error:  # what a damaged file does to PIL's readers is not documented
+    except Exception as error:  # PIL does not document what damaged files raise
         raise _unreadable(source, error) from error
 
 
@@ -67,16 +67,17 @@ def read_rgb(source: Path | IO[bytes]) -> np.ndarray:
 
 
 def is_plain(path: Path) -> bool:
-    """Whether the stored pixels are those of `open_rgb` as they are; looks at the header alone.
+    """Whether `open_rgb` returns the stored pixels unchanged; reads only the header.
 
-    False: turned, transparent, or of more than 8 bits. Such a picture was once read otherwise.
+    False for turned or transparent pictures and for more than 8 bits; earlier versions read those
+    differently.
 
     Raises:
         UnreadablePicture: missing, damaged or no picture.
     """
     try:
         with Image.open(path) as opened:
-            # A PNG's EXIF may stand behind its pixels: what the header has is looked at.
+            # A PNG's EXIF may come after its pixels: only the header is read.
             turned = "exif" in opened.info or "xmp" in opened.info or opened.format == "TIFF"
             if turned and opened.getexif().get(ExifTags.Base.Orientation, 1) != 1:
                 return False

@@ -71,7 +71,7 @@ def small(pixels: np.ndarray, width: int = 576) -> np.ndarray:
 def crop_strip(
     frames: Mapping[int, np.ndarray], faces: Sequence[Mapping[str, Any]], identity: str | None
 ) -> tuple[str | None, list[int]]:
-    """The face matched to an identity in each looked-at frame, side by side.
+    """The face matched to an identity in each sampled frame, side by side.
 
     Args:
         frames: index -> uint8 RGB frame (H, W, 3), at least those of `shown`.
@@ -79,8 +79,8 @@ def crop_strip(
         identity: name of the reference; None: the first face that was matched to nobody.
 
     Returns:
-        A data URI (None when no frame was looked at), and the frame of each tile. A frame
-        without the person is a plain tile of colour `MISSING`.
+        A data URI (None without sampled frames), and the frame of each tile. A frame without the
+        person is a plain tile of colour `MISSING`.
     """
     looked = [f for f in shown(faces) if int(f["frame"]) in frames]
     if not looked:
@@ -102,7 +102,7 @@ def unmatched(entry: Mapping[str, Any]) -> int | None:
 
 
 def shown(faces: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The looked-at frames that a strip shows: at most `MAXIMUM_CROPS`, evenly spread."""
+    """The sampled frames that a strip shows: at most `MAXIMUM_CROPS`, evenly spread."""
     if len(faces) <= MAXIMUM_CROPS:
         return list(faces)
     return [faces[i] for i in np.linspace(0, len(faces) - 1, MAXIMUM_CROPS).astype(int)]
@@ -115,10 +115,10 @@ def _crop(frame: np.ndarray, box: Sequence[float]) -> np.ndarray:
     x0, y0, x1, y1 = (float(v) for v in box)
     half = 0.62 * max(x1 - x0, y1 - y0, 2.0)
     height, width = frame.shape[:2]
-    # The face may reach over the edge of the frame, and a detector's box may lie outside.
+    # A face may extend beyond the edge of the frame, and a detector's box may lie outside.
     x = float(np.clip((x0 + x1) / 2, 0, width))
     y = float(np.clip((y0 + y1) / 2, 0, height))
-    # Only what the square and the resampling filter around it see is copied.
+    # Copy only the square and the margin that the resampling filter reads.
     around = half + 4 * half / CROP_SIZE + 4
     left, right, top, bottom = (int(v) for v in np.floor(
         [x - around, x + around, y - around, y + around]))

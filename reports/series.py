@@ -1,4 +1,4 @@
-"""What figures draw, read from runs: labels, points of two metrics, values along the videos."""
+"""Data for the figures, read from runs: labels, points of two metrics, values along the videos."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A picture of runs: references, and evenly spaced frames of each system's video of a sample.
+"""A figure of runs: for each sample its references and evenly spaced frames of each video.
 
-Laid out by hand in inches, as Figures 4 and 5 of the Concat-ID paper: a block for each sample
-with its prompt above, its references on the left, and a row of frames for each system.
+Laid out in inches, as Figures 4 and 5 of the Concat-ID paper: each sample is a block with its
+prompt above, its references on the left, and a row of frames for each system.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def strip(
 
     Args:
         labels: name of each run, shown where there are several.
-        samples: so many, spread evenly over those of which every run has a record.
-        only: beginnings of suite ids or prompt ids; these samples in place of evenly spread ones.
+        samples: number of samples, spread evenly over those of which every run has a record.
+        only: prompt ids or beginnings of suite ids; shows these samples instead.
 
     Raises:
         UserError: no sample with a video that all runs share, or none fits a name in `only`.
@@ -66,7 +66,7 @@ def strip(
     columns = max(len(b.asked.sample.references) for b in blocks) if not several else 1
     label = LABEL if several else 0.0
 
-    # The frames' height follows from what the references leave of the width, and they from it.
+    # The frames fill the width that the references leave; the references fit the frames' height.
     reference, cell = LARGEST_REFERENCE, 0.0
     for _ in range(8):
         left = WIDTH - columns * (reference + GAP) - label
@@ -120,7 +120,7 @@ def _shared(runs: Sequence[Run]) -> list[_Block]:
 
 def _choose(blocks: list[_Block], count: int, only: Sequence[str]) -> list[_Block]:
     if not only:
-        # From the middle of equal parts, so that one sample is a typical one and not the first.
+        # From the middle of equal parts, so that a single sample is typical, not the first.
         count = min(count, len(blocks))
         return [blocks[int((i + 0.5) * len(blocks) / count)] for i in range(count)]
     chosen = []

@@ -1,4 +1,4 @@
-"""From what a reader found to a suite: faces checked, prompts and pairs drawn, files written."""
+"""Makes a suite of what was read: checks faces, draws prompts and pairs, writes the files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from idbench.suite import write_checksums
 
 @dataclass(frozen=True)
 class Imported:
-    """What came of an import.
+    """The result of an import.
 
     Attributes:
         folder, name: of the suite.
@@ -97,10 +97,10 @@ def import_suite(
 def check_people(
     source: Source, options: Options, reader: FaceReader, step: Callable[[str], None]
 ) -> tuple[dict[str, Kept], dict[str, str]]:
-    """Who stays with which picture, and why the others go.
+    """The people that are kept, with their picture, and the reasons for dropping the others.
 
-    The reference is the first of a person's pictures with exactly one face (`several="largest"`:
-    with at least one).
+    The reference is a person's first picture with exactly one face (with `several="largest"`,
+    at least one).
     """
     training = read_embeddings(options.training, reader) if options.training else None
     kept: dict[str, Kept] = {}

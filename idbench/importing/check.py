@@ -1,4 +1,4 @@
-"""`idbench suites check`: is a suite whole, and does each reference show one face?"""
+"""`idbench suites check`: checksums and rows of a suite, and one face on each reference."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from idbench.types import Reference
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
         samples: split -> number of samples, all of which could be read.
         references: how many different pictures were looked at.
-        faults: sentences on what must be mended.
+        faults: one sentence for each fault.
     """
 
     suite: Suite

@@ -1,4 +1,4 @@
-"""Who is said what: prompts drawn for people, pairs drawn of people, and the rows of splits."""
+"""Draws prompts for people and pairs of people, and makes the rows of the splits."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Kept:
-    """A person who stays: the picture that is the reference, and what is on it."""
+    """A person who is kept, the picture used as the reference, and the face in it."""
 
     person: Person
     picture: Path
@@ -108,8 +108,8 @@ def make_splits(
 def draw_prompts(prompts: Sequence[Prompt], who: str, seed: int) -> list[Prompt]:
     """One prompt of each category for `who`, by the seed.
 
-    The draw depends on the seed, the name and the category alone: another person, or another
-    category, changes nothing of it.
+    The draw depends only on the seed, the name and the category, not on other people or
+    categories.
     """
     drawn = []
     for category in dict.fromkeys(p.category for p in prompts):
@@ -140,7 +140,7 @@ def draw_groups(
 ) -> list[tuple[str, ...]]:
     """`count` different groups of `size` people, or as many as there are, by the seed.
 
-    Nobody is in two groups more than anybody else, as far as that is possible.
+    Each person is in about the same number of groups.
     """
     rng = np.random.default_rng([seed, size])
     names = sorted(names)
