@@ -133,17 +133,17 @@ def read_video(path: Path, indices: Sequence[int] | None = None) -> Video:
     return Video(np.stack([kept.frames[i] for i in order]), about.fps)
 
 
-def read_spread(path: Path, frames: int, count: int | None = None) -> np.ndarray:
+def read_spread(path: Path, frames: int) -> np.ndarray:
     """`frames` frames, evenly spaced from the first to the last: uint8 RGB (frames, h, w, 3).
-
-    Args:
-        count: the number of frames of the video, where it is known.
 
     Raises:
         UnreadableVideo: as `read_video`.
     """
-    count = count or count_frames(path)
-    return read_video(path, np.linspace(0, count - 1, frames).round().astype(int).tolist()).frames
+    def choose(count: int) -> list[int]:
+        return np.linspace(0, count - 1, frames).round().astype(int).tolist()
+
+    clip = read_chosen(path, choose)
+    return clip.take(choose(clip.count))
 
 
 def read_chosen(path: Path, choose: Callable[[int], Collection[int]]) -> Clip:

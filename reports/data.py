@@ -151,7 +151,7 @@ def _take(
     seen = Seen(0, record.fps or 8.0, {})
     if record.video is not None:
         try:
-            seen = _look(record.video, record.shape, faces)
+            seen = _look(record.video, faces)
             uri = media.video_uri(record.video, page, embed)
             poster = media.picture_uri(media.small(seen.frames[seen.length // 2]), quality=78)
         except UnreadableVideo as error:
@@ -167,15 +167,13 @@ def _take(
                     ordered, people, problem, _others(seen.frames, faces))
 
 
-def _look(path: Path, shape: Sequence[int] | None, faces: Sequence[dict[str, Any]]) -> Seen:
+def _look(path: Path, faces: Sequence[dict[str, Any]]) -> Seen:
     """The frames of a video that the page shows; others are not kept in memory."""
-    from idbench.video import count_frames, read_video
+    from idbench.video import read_chosen
 
-    count = shape[0] if shape else count_frames(path)
-    wanted = {int(f["frame"]) for f in media.shown(faces)} | {count // 2}
-    indices = sorted(i for i in wanted if 0 <= i < count)
-    video = read_video(path, indices)
-    return Seen(count, video.fps, dict(zip(indices, video.frames, strict=True)))
+    of_faces = {int(f["frame"]) for f in media.shown(faces)}
+    clip = read_chosen(path, lambda count: {i for i in of_faces if 0 <= i < count} | {count // 2})
+    return Seen(clip.count, clip.fps, dict(clip.frames))
 
 
 def _person(

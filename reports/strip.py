@@ -147,8 +147,7 @@ def _pictures(block: _Block, frames: int) -> list[np.ndarray | str]:
             rows.append((record and record.reason) or "no video")
             continue
         try:
-            count = record.shape[0] if record.shape else None
-            rows.append(read_spread(record.video, frames, count))
+            rows.append(read_spread(record.video, frames))
         except UnreadableVideo as error:
             rows.append(str(error))
     if all(isinstance(row, str) for row in rows):

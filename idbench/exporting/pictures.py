@@ -23,7 +23,7 @@ def strips(run: Run, frames: int) -> Iterator[tuple[SampleFile, np.ndarray]]:
         if record.video is None:
             continue
         try:
-            taken = read_spread(record.video, frames, record.shape[0] if record.shape else None)
+            taken = read_spread(record.video, frames)
         except UnreadableVideo:
             continue
         height = taken.shape[1]
