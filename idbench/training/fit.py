@@ -85,6 +85,8 @@ def fit(
         save.restore_random_state(stored["random"])
         progress = Progress(**stored["progress"])
         note(f"resuming at step {progress.step} of {pace.steps}")
+    elif resume:
+        note(f"there is no {path}: training starts at step 0")
     log.cut(progress.step)
 
     def advance(step: int) -> Values:
