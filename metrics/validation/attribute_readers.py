@@ -24,7 +24,6 @@ from idbench.metrics import arcsim, clipdist, region_similarity
 from idbench.metrics.attributes import ATTRIBUTES, read_attributes
 from idbench.metrics.base import Embeddings
 from idbench.metrics.scorer import Scorer
-from idbench.metrics.validation.findings import auc
 from idbench.prompts.avatars.render import (
     render_background,
     render_clip,
@@ -33,7 +32,7 @@ from idbench.prompts.avatars.render import (
 )
 from idbench.prompts.avatars.scene import VALIDATION_IDENTITIES, Scene
 from idbench.prompts.sampling import random_scene
-from idbench.statistics import Estimate, estimate
+from idbench.statistics import Estimate, area_under_curve, estimate
 from idbench.types import Reference, Sample, Video
 
 Step = Callable[[str], None]
@@ -100,7 +99,7 @@ def measure_subjects(
                     if value is not None:
                         kept[kind].append(value)
             step(f"clip {index}")
-    return {kind: auc(own[kind], other[kind]) for kind in metrics}
+    return {kind: area_under_curve(own[kind], other[kind]) for kind in metrics}
 
 
 def _differ(first: Scene, second: Scene) -> bool:

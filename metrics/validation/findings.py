@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import mannwhitneyu, spearmanr
+from scipy.stats import spearmanr
 
 from idbench.metrics import arcsim, clipdist, cursim, viclip
 from idbench.metrics.validation.experiments import AXES, EDITED, FACE_METRICS, Preference, Reading
-from idbench.statistics import Estimate, estimate
+from idbench.statistics import Estimate, area_under_curve, estimate
 
 TITLES = {m.name: m.title for m in (
     arcsim.METRIC, cursim.METRIC, clipdist.METRIC, viclip.METRIC)}
@@ -71,14 +71,6 @@ class Findings:
     claims: tuple[Claim, ...]
 
 
-def auc(positive: Sequence[float], negative: Sequence[float]) -> float | None:
-    """Probability that a value of `positive` is above one of `negative` (ties count half)."""
-    if not len(positive) or not len(negative):
-        return None
-    result = mannwhitneyu(positive, negative)
-    return float(result.statistic / (len(positive) * len(negative)))
-
-
 def find(readings: Sequence[Reading], preferences: Sequence[Preference]) -> Findings:
     """The findings of the readings."""
     tables = {(m, a): _by_person(readings, m, a) for m in FACE_METRICS for a in AXES}
@@ -99,7 +91,9 @@ def find(readings: Sequence[Reading], preferences: Sequence[Preference]) -> Find
         )
         for e in EDITED
     }
-    prompt_auc = auc([p.true for p in preferences], [p.other for p in preferences])
+    prompt_auc = area_under_curve(
+        [p.true for p in preferences], [p.other for p in preferences]
+    )
     return Findings(
         curves, correlations, aucs, preferred, prompt_auc, scored,
         _claims(tables, correlations, aucs, preferred),
@@ -178,5 +172,5 @@ def _identity_auc(readings: Sequence[Reading], metric: str) -> float | None:
     scored = [r for r in readings if r.metric == metric and r.value is not None]
     own = [r.value for r in scored if r.axis in STABLE]
     other = [r.value for r in scored if r.axis == "identity" and r.share == 1.0]
-    found = auc(own, other)  # type: ignore[arg-type]
+    found = area_under_curve(own, other)  # type: ignore[arg-type]
     return None if found is None else (1 - found if metric == "clipdist" else found)

@@ -19,11 +19,12 @@ from idbench.metrics.validation.experiments import (
     edited,
     wordings,
 )
-from idbench.metrics.validation.findings import auc, find
+from idbench.metrics.validation.findings import find
 from idbench.metrics.validation.heads import View, between, render_head
 from idbench.prompts.avatars.identity import sample_identity as person
 from idbench.prompts.avatars.scene import Garment, Person, Scene
 from idbench.prompts.language import describe, tokens
+from idbench.statistics import area_under_curve
 
 
 def test_identities_move_in_a_straight_line_and_end_at_the_other():
@@ -90,11 +91,11 @@ def test_of_the_wordings_the_one_is_taken_in_which_the_prompts_differ_least(attr
 
 
 def test_auc_counts_pairs():
-    assert auc([3, 2], [1, 0]) == 1.0
-    assert auc([0, 1], [2, 3]) == 0.0
-    assert auc([1, 1], [1, 1]) == 0.5
-    assert auc([1, 3], [2]) == 0.5
-    assert auc([], [1]) is None
+    assert area_under_curve([3, 2], [1, 0]) == 1.0
+    assert area_under_curve([0, 1], [2, 3]) == 0.0
+    assert area_under_curve([1, 1], [1, 1]) == 0.5
+    assert area_under_curve([1, 3], [2]) == 0.5
+    assert area_under_curve([], [1]) is None
 
 
 def _readings(metric, falls, wobble=0.0):

@@ -202,7 +202,7 @@ def gate(vae: Any, shards: Sequence[scenes.Shard], limit: int = 150) -> dict[str
     reconstruction of another identity; `gate_arcsim` the mean cosine to its own.
     """
     from idbench.metrics.faces.embedder import FaceEmbedder
-    from idbench.metrics.validation.findings import auc
+    from idbench.statistics import area_under_curve
 
     if "arcface" not in embedded.entries():
         note("gate: there is no embedded arcface yet, so faces are not compared")
@@ -224,5 +224,5 @@ def gate(vae: Any, shards: Sequence[scenes.Shard], limit: int = 150) -> dict[str
                 identities.append(scene.people[0].identity)
     similarity = np.stack(true) @ np.stack(again).T
     own, other = np.diag(similarity), similarity[~np.equal.outer(identities, identities)]
-    return {"gate_auc": round(auc(own.tolist(), other.tolist()) or 0.0, 4),
+    return {"gate_auc": round(area_under_curve(own, other) or 0.0, 4),
             "gate_arcsim": round(float(own.mean()), 4), "gate_faces": len(identities)}
