@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from idbench.prompts.avatars.scene import BACKGROUNDS, EXPRESSIONS, MOTIONS, Garment, Person, Scene
-from idbench.prompts.build_suite import SUITE
+from idbench.prompts.build import SUITE
 from idbench.prompts.truth import scene_of
 
 HEIGHT, WIDTH = 128, 192

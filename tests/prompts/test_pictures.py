@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from idbench.prompts import build_suite as build
+from idbench.prompts import build
 from idbench.prompts.contact_sheet import sheet
 
 REFERENCES = build.SUITE / "references"

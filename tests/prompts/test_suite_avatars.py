@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from idbench.prompts import build_suite as build
+from idbench.prompts import build
 from idbench.prompts.avatars.scene import (
     EVALUATION_IDENTITIES,
     TRAINING_IDENTITIES,

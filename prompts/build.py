@@ -1,6 +1,6 @@
 """Builds the suite `avatars` from its hand-written source, `suites/avatars/source.yaml`.
 
-    python -m idbench.prompts.build_suite [--folder DIR] [--texts-only]
+    python -m idbench.prompts.build [--folder DIR] [--texts-only]
 
 Identities get references, prompts get ids, and each split pairs them in a fixed rotation: every
 prompt is used with several people, and every person gets every category. The same source gives
@@ -194,7 +194,7 @@ def _write_lines(path: Path, rows: Sequence[Row]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="idbench.prompts.build_suite",
+        prog="idbench.prompts.build",
         description="Builds the suite avatars from its source.yaml.")
     parser.add_argument("--folder", type=Path, default=SUITE)
     parser.add_argument("--texts-only", action="store_true",
