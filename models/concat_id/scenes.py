@@ -8,12 +8,8 @@ resumed, and training can begin with the first shards.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import time
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +26,6 @@ from idbench.prompts.avatars.scene import (
     Scene,
 )
 
-HEAD_PARTS = ("skin", "hair", "glasses")
 CLIP_FRAMES = 9
 """Sets with this many frames or more hold clips; the others hold single images."""
 PEOPLE = 3
@@ -107,96 +102,6 @@ class Shard:
     captions: tuple[str, ...]
 
 
-def scene_of(described: RenderSet, index: int, seed: int) -> Scene:
-    """Scene `index` of a set: identities in turn, the rest drawn from (seed, set, index)."""
-    from idbench.prompts.sampling import random_scene
-
-    key = zlib.crc32(described.name.encode())
-    rng = np.random.default_rng([seed, key, index])
-    seeds, count = described.seeds, max(described.people, 1)
-    if count == 1:
-        chosen = [seeds[index % len(seeds)]]
-    else:
-        picks = rng.choice(len(seeds), count, replace=False)
-        chosen = [seeds[int(i)] for i in picks]
-    scene = random_scene(rng, count, chosen)
-    if scene.people and sorted(p.identity for p in scene.people) != sorted(chosen):
-        raise AssertionError("random_scene did not use the given identities")
-    return scene
-
-
-def render_shard(described: RenderSet, number: int, seed: int, folder: Path) -> Path:
-    """Render one shard of a set into `folder` unless it exists; returns its path."""
-    from idbench.prompts.avatars.render import render_clip, render_portrait
-    from idbench.prompts.language import describe
-
-    target = folder / described.name / f"{number:05d}"
-    if target.exists():
-        return target
-    first = number * described.shard
-    indices = range(first, min(first + described.shard, described.scenes))
-    rows: dict[str, list[Any]] = {k: [] for k in ("frames", "faces", "boxes", "references")}
-    truth = []
-    key = zlib.crc32(described.name.encode())
-    for index in indices:
-        rng = np.random.default_rng([seed, key, index, 1])
-        scene = scene_of(described, index, seed)
-        if described.people == 0:
-            clip = render_portrait(scene.people[0].identity, seed=index, size=PORTRAIT_SIZE)
-            scene = clip.scene
-        else:
-            clip = render_clip(scene, described.frames, described.height, described.width)
-        rows["frames"].append(clip.frames)
-        rows["faces"].append(_heads(clip))
-        boxes = np.full((len(clip.frames), PEOPLE, 4), np.nan, np.float32)
-        boxes[:, : len(scene.people)] = clip.boxes
-        rows["boxes"].append(boxes)
-        rows["references"].append(_references(clip, described, rng))
-        truth.append({"caption": describe(scene, rng), "scene": asdict(scene)})
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.mkdir(parents=True, exist_ok=True)
-    for name, values in rows.items():
-        np.save(temporary / f"{name}.npy", np.stack(values))
-    (temporary / "truth.json").write_text(json.dumps(truth))
-    try:
-        os.rename(temporary, target)
-    except OSError:  # another worker was first
-        shutil.rmtree(temporary)
-    return target
-
-
-def _heads(clip: Any) -> np.ndarray:
-    from idbench.prompts.avatars.march import PARTS
-
-    head = np.isin(clip.parts, [PARTS.index(name) for name in HEAD_PARTS])
-    return (clip.person_mask * head).astype(np.uint8)
-
-
-def _references(clip: Any, described: RenderSet, rng: np.random.Generator) -> np.ndarray:
-    """Prepared references of every person, (P, R, H, W, 3), with the jitter of a detector.
-
-    Crop scale and centre vary by a few percent, so that crops at true landmarks and at detected
-    ones look alike to the network. One in eight keeps its background, as the 40 % rule would.
-    """
-    height, width = described.height, described.width
-    out = np.zeros((PEOPLE, described.references, height, width, 3), np.uint8)
-    heads = _heads(clip)
-    size = min(height, width)
-    frames = len(clip.frames)
-    for person in range(clip.landmarks.shape[1]):
-        for number in range(described.references):
-            t = 0 if frames == 1 else int(rng.integers(frames))
-            marks = clip.landmarks[t, person].astype(np.float64)
-            scale = references.CROP_SCALE * float(np.exp(rng.normal(0, 0.04)))
-            shift = (float(rng.normal(0, 0.015)), float(rng.normal(0, 0.015)))
-            crop = references.crop_face(clip.frames[t], marks, size, scale, shift)
-            if rng.random() >= 0.125:
-                mask = references.crop_mask(heads[t] == person + 1, marks, size, scale, shift)
-                crop, _ = references.remove_background(crop, mask)
-            out[person, number] = references.fit_and_pad(crop, height, width)
-    return out
-
-
 def read_shard(folder: Path) -> Shard:
     """A finished shard; arrays are memory-mapped."""
     arrays = {
@@ -225,53 +130,6 @@ def sets_of(recipe: Mapping[str, Any]) -> list[RenderSet]:
         return [RenderSet(name=name, **values) for name, values in recipe["sets"].items()]
     except TypeError as error:
         raise UserError(f"The sets of the data recipe are not usable ({error}).") from error
-
-
-def jobs_of(sets: Sequence[RenderSet]) -> Iterator[tuple[RenderSet, int]]:
-    """All shards, alternating between sets, so that an early stop leaves some of each."""
-    # Validation first: without it nothing can be measured.
-    order = [
-        (-1.0 if s.split == "validation" else (k + 0.5) / s.shards, i, k)
-        for i, s in enumerate(sets) for k in range(s.shards)
-    ]
-    for _, i, k in sorted(order):
-        yield sets[i], k
-
-
-def in_processes(
-    function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], workers: int, what: str
-) -> None:
-    """Call `function` with the arguments of each job, in `workers` processes, with a bar."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    from tqdm import tqdm
-
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        futures = [pool.submit(function, *job) for job in jobs]
-        for future in tqdm(futures, desc=what):
-            future.result()
-
-
-def render(
-    recipe: dict[str, Any], state_dir: Path, resume: bool = True, evaluate: bool = False
-) -> dict[str, Any]:
-    """Trainer of the recipe `concat_id_data`: render what is missing in `workers` processes."""
-    del resume, evaluate  # finished shards are never rendered again
-    folder = Path(state_dir)
-    sets = sets_of(recipe)
-    jobs = [
-        (s, k, recipe["seed"], folder)
-        for s, k in jobs_of(sets)
-        if not (folder / s.name / f"{k:05d}").exists()
-    ]
-    start = time.monotonic()
-    in_processes(render_shard, jobs, recipe.get("workers", 2), "render shards")
-    frames = sum(described.shard * described.frames for described, *_ in jobs)
-    seconds = time.monotonic() - start
-    total = sum(s.scenes for s in sets)
-    return {"scenes": total, "rendered_frames": frames, "seconds": round(seconds, 1)}
 
 
 @cache

@@ -17,7 +17,7 @@ from shown_commands import write_longer_recipe
 from idbench import embedded
 from idbench.errors import UserError
 from idbench.models.concat_id import scenes
-from idbench.models.concat_id.training import latents, loop, scene_samples
+from idbench.models.concat_id.training import latents, loop, rendering, scene_samples
 from idbench.models.concat_id.training.recipe import read_stage
 from idbench.prompts.avatars.scene import Person, Scene
 from idbench.recipes import load_recipe
@@ -303,7 +303,7 @@ def test_square_portraits_become_references_and_no_samples(tmp_path):
 def test_shards_are_encoded_by_processes_and_only_where_something_is_missing(tmp_path, monkeypatch):
     sets = {"image_one": {"scenes": 4, "people": 1, "frames": 2, "identities": 2, "shard": 2}}
     monkeypatch.setattr(scenes, "load_recipe", lambda name: {"sets": sets})
-    scenes.render({"sets": sets, "seed": 3, "workers": 1}, tmp_path / "data")
+    rendering.render({"sets": sets, "seed": 3, "workers": 1}, tmp_path / "data")
     content = {"data": "data", "seed": 5, "workers": 2, "threads": 1}
     assert latents.prepare(content, tmp_path / "latents") == {"shards": 2}
     shards = [tmp_path / "latents" / "image_one" / f"{k:05d}" for k in range(2)]

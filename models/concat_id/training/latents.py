@@ -28,6 +28,7 @@ from idbench.errors import UserError
 from idbench.metrics.faces.embedder import FaceEmbedder
 from idbench.models.concat_id import networks, scenes
 from idbench.models.concat_id.autoencoder import encode, to_tensor
+from idbench.models.concat_id.training import rendering
 from idbench.models.concat_id.training.samples import NOISE_MEAN, NOISE_SCALE
 
 
@@ -41,13 +42,14 @@ def prepare(
     del resume, evaluate  # finished files are never made again
     folder = Path(state_dir)
     rendered = folder.parent / recipe["data"]
+    sets = scenes.sets_of(scenes.load_recipe(recipe["data"]))
     jobs = [
         (described, path, folder / described.name / path.name, recipe["seed"],
          recipe.get("threads", 1))
-        for described, number in scenes.jobs_of(scenes.sets_of(scenes.load_recipe(recipe["data"])))
+        for described, number in rendering.jobs_of(sets)
         if (path := rendered / described.name / f"{number:05d}").exists()
     ]
-    scenes.in_processes(_encode_all, jobs, recipe.get("workers", 2), "encode shards")
+    rendering.in_processes(_encode_all, jobs, recipe.get("workers", 2), "encode shards")
     return {"shards": len(jobs)}
 
 

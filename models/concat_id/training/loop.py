@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 
-from idbench import embedded
 from idbench.errors import UserError
 from idbench.models.concat_id.attention import use_matrix_attention
 from idbench.models.concat_id.networks import CLIP_LATENT_FRAMES
@@ -37,14 +36,16 @@ from idbench.models.concat_id.training.recipe import (
     read_stage,
     settings_of,
 )
-from idbench.models.concat_id.training.samples import Cache, Samples
 from idbench.models.concat_id.training.setup import (
     load_autoencoder,
     make_accelerator,
     make_family,
     make_optimisers,
+    open_samples,
     reshard,
+    restart_of_embedded,
 )
+from idbench.models.concat_id.training.source import Samples
 from idbench.models.concat_id.training.trackers import Trackers
 from idbench.training.average import Average
 from idbench.training.loop import Pace, Progress, run
@@ -85,35 +86,6 @@ def train(
             f"The cache {recipe.cache} holds out no samples to evaluate on; make one with held_out."
         )
     return values
-
-
-def open_samples(recipe: StageRecipe, state_dir: Path) -> Samples:
-    """What the recipe trains on.
-
-    Raises:
-        UserError: it is missing, damaged, or does not fit the recipe.
-    """
-    samples: Samples
-    if isinstance(recipe, SceneRecipe):
-        from idbench.models.concat_id.training.scene_samples import SceneSamples
-
-        samples = SceneSamples(recipe, state_dir.parent)
-    else:
-        samples = Cache.open(Path(recipe.cache))
-    samples.check(recipe)
-    return samples
-
-
-def restart_of_embedded(recipe: StageRecipe, state_dir: Path) -> int:
-    """The step of the embedded weights, where this recipe wrote them and restarts from them.
-
-    Raises:
-        UserError: it does not, so without a checkpoint there is nothing to resume.
-    """
-    known = embedded.entries().get(recipe.entry or "")
-    if known and known["recipe"] == recipe.name and recipe.restarts_at(known["steps"]):
-        return int(known["steps"])
-    raise UserError(f"There is no checkpoint in {state_dir} to resume from; leave out --resume.")
 
 
 class Session:
@@ -205,8 +177,8 @@ class Session:
         """One optimiser step; values to log, of this process and not yet waited for."""
         if self.recipe.restarts_at(self.step):
             self.restart()
-        rate, count = self.recipe.rate(self.step), self.recipe.accumulation(
-            self.accelerator.num_processes)
+        rate = self.recipe.rate(self.step)
+        count = self.recipe.accumulation(self.accelerator.num_processes)
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = rate
@@ -321,16 +293,10 @@ class Session:
 
 
 def make_plan(content: dict[str, Any], **assumed: Any) -> Any:
-    """`plan.plan` of a recipe's content; `assumed` are fields of `plan.Assumptions`."""
-    from idbench.models.concat_id.training.plan import Assumptions, plan
+    """`plan.make_plan`, imported when it is called."""
+    from idbench.models.concat_id.training import plan
 
-    recipe = read_stage(content)
-    if isinstance(recipe, SceneRecipe):
-        raise UserError(
-            f"The recipe {recipe.name!r} trains on rendered scenes and has no plan; --plan is for "
-            "stages such as cogvideox_stage1."
-        )
-    return plan(recipe, Assumptions(**assumed))
+    return plan.make_plan(content, **assumed)
 
 
 # What the command line asks a trainer for.

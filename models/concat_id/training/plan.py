@@ -8,6 +8,7 @@ that of weights, gradients, optimiser, average and kept activations, plus `overh
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import inf
 from typing import Any
@@ -19,7 +20,7 @@ from idbench.errors import UserError
 from idbench.models.concat_id.families import FAMILIES, Wan
 from idbench.models.concat_id.training import adapters, network
 from idbench.models.concat_id.training.measure import measure
-from idbench.models.concat_id.training.recipe import StageRecipe
+from idbench.models.concat_id.training.recipe import SceneRecipe, StageRecipe, read_stage
 
 STRATEGIES = ("ddp", "fsdp", "zero2")
 GIB = 2**30
@@ -121,6 +122,21 @@ class Plan:
             f"assumed            {a.strategy}, MFU {a.mfu:.0%} of {a.peak_tflops:g} TFLOP/s a GPU, "
             f"{a.overhead:g} GiB for the rest; without validation and data",
         ]
+
+
+def make_plan(content: Mapping[str, Any], **assumed: Any) -> Plan:
+    """`plan` of a recipe's content; `assumed` are fields of `Assumptions`.
+
+    Raises:
+        UserError: see `plan`; or a stage on rendered scenes, whose batches have several shapes.
+    """
+    recipe = read_stage(content)
+    if isinstance(recipe, SceneRecipe):
+        raise UserError(
+            f"The recipe {recipe.name!r} trains on rendered scenes and has no plan; --plan is for "
+            "stages such as cogvideox_stage1."
+        )
+    return plan(recipe, Assumptions(**assumed))
 
 
 def plan(recipe: StageRecipe, assumed: Assumptions) -> Plan:

@@ -18,8 +18,8 @@ import torch
 from idbench.errors import UserError
 from idbench.models.concat_id import networks, scenes
 from idbench.models.concat_id.training.recipe import SceneRecipe, StageRecipe
-from idbench.models.concat_id.training.samples import HeldOut
 from idbench.models.concat_id.training.scene_pairs import Faces, choose
+from idbench.models.concat_id.training.source import HeldOut
 from idbench.names import unknown
 from idbench.output import note
 

@@ -1,4 +1,4 @@
-"""The parts of a training session: accelerate, family, optimisers, autoencoder."""
+"""The parts of a training session: samples, accelerate, family, optimisers, autoencoder."""
 
 from __future__ import annotations
 
@@ -9,12 +9,44 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 
+from idbench import embedded
 from idbench.errors import UserError
 from idbench.models.concat_id.families import Family
 from idbench.models.concat_id.training import components, network
-from idbench.models.concat_id.training.recipe import StageRecipe
+from idbench.models.concat_id.training.recipe import SceneRecipe, StageRecipe
+from idbench.models.concat_id.training.samples import Cache
+from idbench.models.concat_id.training.source import Samples
 from idbench.models.concat_id.training.trackers import tracker_arguments
 from idbench.training.save import saying_full
+
+
+def open_samples(recipe: StageRecipe, state_dir: Path) -> Samples:
+    """What the recipe trains on.
+
+    Raises:
+        UserError: it is missing, damaged, or does not fit the recipe.
+    """
+    samples: Samples
+    if isinstance(recipe, SceneRecipe):
+        from idbench.models.concat_id.training.scene_samples import SceneSamples
+
+        samples = SceneSamples(recipe, state_dir.parent)
+    else:
+        samples = Cache.open(Path(recipe.cache))
+    samples.check(recipe)
+    return samples
+
+
+def restart_of_embedded(recipe: StageRecipe, state_dir: Path) -> int:
+    """The step of the embedded weights, where this recipe wrote them and restarts from them.
+
+    Raises:
+        UserError: it does not, so without a checkpoint there is nothing to resume.
+    """
+    known = embedded.entries().get(recipe.entry or "")
+    if known and known["recipe"] == recipe.name and recipe.restarts_at(known["steps"]):
+        return int(known["steps"])
+    raise UserError(f"There is no checkpoint in {state_dir} to resume from; leave out --resume.")
 
 
 def make_family(recipe: StageRecipe) -> Family:

@@ -19,7 +19,7 @@ from PIL import Image
 from idbench.files import write_bytes
 from idbench.models.concat_id.autoencoder import to_frames
 from idbench.models.concat_id.training.objective import Batch, loss
-from idbench.models.concat_id.training.samples import HeldOut
+from idbench.models.concat_id.training.source import HeldOut
 from idbench.types import Reference, Sample, Video
 
 if TYPE_CHECKING:
