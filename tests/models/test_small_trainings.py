@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from idbench import cli, embedded
-from idbench.models.concat_id import data, evaluate, networks, text, vae
+from idbench.models.concat_id import networks, scenes, text, vae
+from idbench.models.concat_id.training import evaluation
 from idbench.recipes import load_recipe
 from idbench.training.stop import Interrupted
 
@@ -106,8 +107,8 @@ class Pool:
 def vae_recipe(weights, monkeypatch):
     monkeypatch.setattr(vae, "FramePool", Pool)
     monkeypatch.setattr(vae, "measure", lambda *_: {"psnr": 1.0})
-    monkeypatch.setattr(evaluate, "gate", lambda *_: {})
-    monkeypatch.setattr(data, "load_recipe", lambda name: {"sets": {}})
+    monkeypatch.setattr(evaluation, "gate", lambda *_: {})
+    monkeypatch.setattr(scenes, "load_recipe", lambda name: {"sets": {}})
     recipe = load_recipe("vae")[1]
     yield {**recipe, "network": VAE, "batch": 1, "steps": 3, "decoder_steps": 3, "warmup": 2,
            "log_every": 1, "evaluate_every": 2}
