@@ -1,10 +1,10 @@
-"""Weights of a later stage kept as the difference to the stage before, in 4 bits a number.
+"""Weights of a later stage, stored as the difference to the stage before in 4 bits per number.
 
-Seven transformers of 6 million parameters in float16 would pass the size that all embedded
-weights together may have. A stage's difference to its parent is a small part of the weights
-(its norm is about a tenth of theirs), so coarse steps do: groups of 64 numbers share a float16
-scale, each number is one of 15 steps. Vectors (biases, norms) are stored as float16 differences.
-What is measured and published is always measured with the weights as stored.
+Seven transformers of 6 million parameters in float16 are too large for the package. The difference
+of a stage to its parent is small (its norm is about a tenth of that of the weights), so coarse steps
+are enough: groups of 64 numbers share a float16 scale, and each number is one of 15 steps. Vectors
+(biases, norms) are stored as float16 differences. All published measurements use the weights as
+stored.
 """
 
 from __future__ import annotations

@@ -1,6 +1,10 @@
-"""Training at the paper's scale, on accelerate; the same code trains tiny networks on a CPU.
+"""Training of the transformers at both scales, on accelerate.
 
-`recipe` says what to train, `cache` encodes videos and captions once, `samples` draws what a
-step sees, `objective` makes the loss, `loop` trains, `checkpoint` survives a kill, `validation`
-shows how it goes, `plan` says beforehand what it costs.
+- `recipe`: what is trained on what, and how
+- `loop`: the training; `setup`, `gradients`, `trackers`, `checkpoint`, `export`: its parts
+- `source`: what a stage trains on, either
+  - `cache` and `samples`: videos and captions, encoded to disk (`pair_file` reads their pairs), or
+  - `rendering`, `latents`, `scene_samples` and `scene_pairs`: rendered scenes, in memory
+- `validation`: samples and scores during a training; `evaluation`: of the embedded networks
+- `plan` and `measure`: the cost of a training, without running it
 """

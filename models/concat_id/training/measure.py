@@ -1,4 +1,4 @@
-"""Counts a training step's operations and kept activations on the meta device: shapes alone."""
+"""Counts the FLOPs and stored activations of a training step on the meta device."""
 
 from __future__ import annotations
 

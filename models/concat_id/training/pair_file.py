@@ -1,10 +1,10 @@
-"""Reads the parquet files of `idbench pairs build`, or any with the same few columns.
+"""Reads the parquet files of `idbench pairs build`, or others with the same few columns.
 
-Used columns: `video` (path inside the folder of videos), `caption`, and `references`, a list in
-the order of the sequence of `kind` (face, garment, background; face where absent), `video` (that
-it comes from; optional) and `candidates`, a list of `image` (file relative to the parquet file's
-folder). Faces are crops as `references.prepare` makes them, background and all; their `alignment`
-stands in the file's metadata. Other columns are ignored.
+Columns: `video` (path inside the folder of videos), `caption`, and `references`, a list in the order
+of the sequence of `kind` (face, garment or background; by default face), `video` (its source;
+optional) and `candidates`, a list of `image` (file relative to the parquet file's folder). Faces are
+crops as `references.prepare` makes them, with their background; the file's metadata has their
+`alignment`. Other columns are ignored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NEEDED = ("video", "caption", "references")
 
 @dataclass(frozen=True)
 class Slot:
-    """One reference of a sample: its kind, where it comes from, and the images to draw from."""
+    """One reference of a sample: its kind, its source, and the images to draw from."""
 
     kind: str
     video: str
@@ -43,10 +43,10 @@ class Pair:
 
 
 def read_pairs(source: str, references: int) -> Iterator[Pair]:
-    """The pairs of a parquet file that have at least so many references; further ones are cut.
+    """The pairs of a parquet file that have `references` references; further ones are dropped.
 
     Raises:
-        UserError: the file is missing, damaged, or lacks a column; no pair is left.
+        UserError: the file is missing, damaged, or lacks a column; or no pair has enough of them.
     """
     path = Path(source)
     if not source or not path.is_file():
@@ -80,7 +80,7 @@ def read_pairs(source: str, references: int) -> Iterator[Pair]:
 
 
 def alignment_of(source: str) -> str | None:
-    """How the faces of a readable pairs file are aligned; None where it does not say."""
+    """How the faces of a readable pairs file are aligned; None if it does not say."""
     said = (pq.read_schema(source).metadata or {}).get(b"alignment")
     return None if said is None else said.decode()
 
@@ -88,12 +88,12 @@ def alignment_of(source: str) -> str | None:
 def held_out(
     rows: Sequence[tuple[str, str]], pairs: Iterable[Pair], count: int, seed: int
 ) -> Iterator[str]:
-    """Keys of validation samples: whole groups of videos that pairs link, in a random order.
+    """Keys of validation samples: whole groups of videos linked by pairs, in random order.
 
-    Groups larger than what is wanted are left to the training; at most half of all is taken.
+    Groups larger than `count` are left to training; at most half of all samples are held out.
 
     Args:
-        rows: key and video of each sample. count: how many to take.
+        rows: key and video of each sample. count: number of samples to hold out.
     """
     from scipy.cluster.hierarchy import DisjointSet
 
@@ -115,7 +115,7 @@ def held_out(
 
 
 def _pair(row: dict[str, Any], path: Path, references: int) -> Pair:
-    """The pair of a row, with at most so many references."""
+    """The pair of a row, with at most `references` references."""
     try:
         slots = (_slot(row["video"], r, path) for r in row["references"] or ())
         kept = tuple(slot for slot in slots if slot.images)[:references]

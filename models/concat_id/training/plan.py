@@ -1,9 +1,9 @@
-"""What a stage costs before it runs: parameters, tokens, operations, memory, hours.
+"""Estimates the cost of a stage before it runs: parameters, tokens, FLOPs, memory, hours.
 
-Nothing is downloaded or computed: the network is built on the meta device and one step of it is
-counted there. Hours follow from the operations of the model (forward and backward, without what
-gradient checkpointing computes again) and an assumed share of the GPU's peak (`mfu`). Memory is
-that of weights, gradients, optimiser, average and kept activations, plus `overhead`.
+Nothing is downloaded or computed: the network is built on the meta device, where one step is
+counted. Hours follow from the FLOPs of the model (forward and backward, without those that gradient
+checkpointing repeats) and an assumed share of the GPU's peak (`mfu`). Memory is that of weights,
+gradients, optimiser, average and stored activations, plus `overhead`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What a plan takes for granted.
+    """The assumptions of a plan.
 
     Attributes:
-        gpus: processes, one a GPU.
+        gpus: processes, one per GPU.
         strategy: `ddp` (all of the state on each GPU), `fsdp` (weights, gradients and optimiser
             divided), `zero2` (DeepSpeed: gradients and optimiser divided, weights in bfloat16).
         mfu: model FLOPs utilisation, 0..1.
@@ -64,7 +64,7 @@ class Assumptions:
 
 @dataclass(frozen=True)
 class Plan:
-    """What `plan` found; sizes in GiB, operations in floating-point operations.
+    """The result of `plan`; sizes in GiB.
 
     Attributes:
         parameters, trained_parameters: of the network; of LoRA's adapters, or all.
@@ -144,7 +144,7 @@ def plan(recipe: StageRecipe, assumed: Assumptions) -> Plan:
 
     Raises:
         UserError: a network that cannot be built, sizes that do not fit, or a global batch that
-            so many GPUs cannot make.
+            cannot be divided among the GPUs.
     """
     family, _ = network.configuration(recipe)
     frames, height, width = latent_size(recipe, family)

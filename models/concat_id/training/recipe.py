@@ -162,10 +162,10 @@ class StageRecipe:
         return schedule.restarts_at(step, vars(self))
 
     def accumulation(self, processes: int) -> int:
-        """Batches that each of so many processes adds up for one step.
+        """Number of batches that each process accumulates for one step.
 
         Raises:
-            UserError: they do not make `global_batch`.
+            UserError: `global_batch` cannot be divided so.
         """
         together = self.batch * processes
         if self.global_batch % together:

@@ -40,9 +40,9 @@ class Cache:
 
     Attributes:
         folder: of the cache.
-        settings: that it was made with, from cache.json.
+        settings: of the cache, from cache.json.
         index: one row a sample: key, split, video, caption, kinds (comma-separated), candidates
-            (how many each slot has, comma-separated).
+            (number of candidates of each reference, comma-separated).
     """
 
     folder: Path
