@@ -1,10 +1,10 @@
 """Weights of a later stage, stored as the difference to the stage before in 4 bits per number.
 
-Seven transformers of 6 million parameters in float16 are too large for the package. The difference
-of a stage to its parent is small (its norm is about a tenth of that of the weights), so coarse steps
-are enough: groups of 64 numbers share a float16 scale, and each number is one of 15 steps. Vectors
-(biases, norms) are stored as float16 differences. All published measurements use the weights as
-stored.
+Seven transformers of 6 million parameters in float16 are too large for the package. The
+difference of a stage to its parent is small (its norm is about a tenth of that of the weights),
+so coarse steps are enough: groups of 64 numbers share a float16 scale, and each number is one of
+15 steps. Vectors (biases, norms) are stored as float16 differences. All published measurements
+use the weights as stored.
 """
 
 from __future__ import annotations

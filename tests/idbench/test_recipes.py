@@ -83,3 +83,24 @@ def test_lists_can_be_read_by_machines_and_people(world: World, kind: str) -> No
     text = world.run("list", kind).stdout
     for row in rows:
         assert str(next(iter(row.values()))) in text
+
+
+def test_a_recipe_can_extend_another(tmp_path: Path) -> None:
+    from idbench.errors import UserError
+    from idbench.recipes import load_recipe
+
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: stage3\nseed: 99\n")
+    name, content = load_recipe(str(mine))
+    stage = load_recipe("stage3")[1]
+    assert name == "mine" and "extends" not in content and "name" not in content
+    assert content == {**{k: v for k, v in stage.items() if k != "name"}, "seed": 99}
+    # Those of stage3, of stage2 which it extends, and of base.
+    assert content["pairs"]["one"] == "tradeoff" and content["cross"] == 1.0
+    assert content["network"] == load_recipe("base")[1]["network"]
+    mine.write_text(f"extends: {mine}\n")
+    with pytest.raises(UserError, match="extends itself"):
+        load_recipe(str(mine))
+    mine.write_text("extends: singel\n")
+    with pytest.raises(UserError, match="did you mean 'single'"):
+        load_recipe(str(mine))

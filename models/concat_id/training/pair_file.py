@@ -1,10 +1,10 @@
 """Reads the parquet files of `idbench pairs build`, or others with the same few columns.
 
-Columns: `video` (path inside the folder of videos), `caption`, and `references`, a list in the order
-of the sequence of `kind` (face, garment or background; by default face), `video` (its source;
-optional) and `candidates`, a list of `image` (file relative to the parquet file's folder). Faces are
-crops as `references.prepare` makes them, with their background; the file's metadata has their
-`alignment`. Other columns are ignored.
+Columns: `video` (path inside the folder of videos), `caption`, and `references`, a list in the
+order of the sequence of `kind` (face, garment or background; by default face), `video` (its
+source; optional) and `candidates`, a list of `image` (file relative to the parquet file's
+folder). Faces are crops as `references.prepare` makes them, with their background; the file's
+metadata has their `alignment`. Other columns are ignored.
 """
 
 from __future__ import annotations
