@@ -19,7 +19,7 @@ from idbench.differences import differences, in_words, scoring_differences
 from idbench.errors import UserError
 from idbench.measurements import Measurement, metric_of
 from idbench.names import unknown
-from idbench.reports.tables import shown
+from idbench.reports.columns import shown
 from idbench.statistics import RESAMPLES, difference, identity_clusters
 
 TOLERANCE = 0.01

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idbench.errors import UserError
@@ -95,26 +94,6 @@ def of_records(
         better={str(name): higher_is_better(str(name)) for name in wide.columns},
         planned=planned, values=about.join(wide, on="sample"), idbench=idbench,
     )
-
-
-def read(path: Path) -> Measurement:
-    """What was measured, of a run folder, a reference file, cached embeddings, or a submission.
-
-    Raises:
-        UserError: there is nothing of the kind, or it is damaged or of a newer idbench.
-    """
-    from idbench import gate_reference
-
-    path = Path(path)
-    if path.is_dir() and not (path / "run.json").is_file():
-        for name in ("results.json", "reference.json"):
-            if (path / name).is_file():
-                return gate_reference.read(path / name)
-    if path.suffix == ".zip" and path.is_file():
-        from idbench import gate_cached
-
-        return gate_cached.read(path)
-    return gate_reference.read(path) if path.is_file() else of_run(Run.open(path))
 
 
 def metric_of(name: str) -> Any:

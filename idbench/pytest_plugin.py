@@ -26,9 +26,9 @@ class CheckedRun:
     """A run (or reference file) in a test."""
 
     def __init__(self, path: Path) -> None:
-        from idbench import measurements
+        from idbench import measured_files
 
-        self.measured: Measurement = measurements.read(path)
+        self.measured: Measurement = measured_files.read(path)
 
     def estimate(self, metric: str) -> Estimate:
         """Mean, 95 % interval and coverage of a metric over all samples of the run.
@@ -62,9 +62,9 @@ class CheckedRun:
 
     def check(self, reference: str | Path, **settings: Any) -> Verdict:
         """The gate's verdict against a run folder or reference file; see `idbench.gate.check`."""
-        from idbench import gate, measurements
+        from idbench import gate, measured_files
 
-        return gate.check(self.measured, measurements.read(Path(reference)), **settings)
+        return gate.check(self.measured, measured_files.read(Path(reference)), **settings)
 
     def assert_holds(
         self, reference: str | Path, *, tolerance: float = 0.01, allow: Collection[str] = (),

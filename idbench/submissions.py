@@ -15,7 +15,8 @@ from pydantic import Field
 
 from idbench.errors import UserError
 from idbench.files import sha256_file
-from idbench.measurements import Measurement, read
+from idbench.measured_files import read
+from idbench.measurements import Measurement
 from idbench.stored import Stored, validate
 
 MANIFEST = "submission.json"

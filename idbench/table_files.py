@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from idbench.errors import UserError
+from idbench.names import nearest
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
@@ -23,7 +24,7 @@ Row = tuple[str, dict[str, Any]]
 
 def read_rows(
     path: Path, what: str, columns: Collection[str] = (), required: Collection[str] = (),
-    json_columns: tuple[str, str] | None = None,
+    json_columns: tuple[str, str] | None = None, others: bool = True,
 ) -> Iterator[Row]:
     """The rows of a table; a JSON file is read whole, the others are streamed.
 
@@ -33,6 +34,7 @@ def read_rows(
     Args:
         what: how messages call the file, such as "manifest".
         columns: those to expect; they decide which separator a CSV has.
+        others: whether there may be other columns.
         required: columns that every row must have a value in.
         json_columns: a .json file may also be {value of the first: value of the second}.
 
@@ -59,6 +61,8 @@ def read_rows(
                 rows = _json_lines(stream, path)
             for where, row in rows:
                 _check(where, row, required)
+                if not others:
+                    _check_known(where, row, columns)
                 yield where, row
     except UnicodeError as error:
         raise UserError(
@@ -133,6 +137,14 @@ def _check(where: str, row: Any, required: Collection[str]) -> None:
     for key, value in row.items():
         if isinstance(value, str) and not value.isascii():
             _encodable(value, f"{where}: the {key}")
+
+
+def _check_known(where: str, row: dict[str, Any], known: Collection[str]) -> None:
+    for key in row:
+        if key not in known:
+            match = nearest(key, known)
+            hint = f"did you mean {match!r}?" if match else f"known are {', '.join(known)}."
+            raise UserError(f"{where} has an unknown column {key!r}: {hint}")
 
 
 def _encodable(text: str, what: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from idbench.errors import UserError
 from idbench.records import FacesFile, SampleFile
-from idbench.reports import media, tables
+from idbench.reports import columns, media, tables
 from idbench.reports.views import (
     CardView,
     Curve,
@@ -93,7 +93,7 @@ def read(runs: Sequence[Run], page: Path, embed: bool | None = None) -> ReportDa
 
 def _metrics(values: Sequence[pd.DataFrame]) -> tuple[str, ...]:
     """Metrics of the runs that have a column, in the tables' order."""
-    return tuple(tables.columns(n for table in values for n in tables.metric_names(table)))
+    return tuple(columns.columns(n for table in values for n in tables.metric_names(table)))
 
 
 class Seen(NamedTuple):
@@ -181,14 +181,14 @@ def _person(
     faces: Sequence[dict[str, Any]], metrics: Sequence[str],
 ) -> PersonView:
     mine = [r for r in rows if r.identity == name]
-    listed = tables.about(metrics, "identity", "person")
+    listed = columns.about(metrics, "identity", "person")
     values = {
         r.metric: Value(r.value, r.reason)
         for r in mine if r.frame is None and r.metric in listed
     }
     strip, tiles = media.crop_strip(frames, faces, name)
     curves = []
-    for metric in tables.about(metrics, "identity"):
+    for metric in columns.about(metrics, "identity"):
         points = {r.frame: r.value for r in mine if r.metric == metric and r.frame is not None}
         if points:
             frames_of = tuple(sorted(points))

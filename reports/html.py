@@ -18,7 +18,8 @@ from markupsafe import Markup
 
 from idbench import __version__, pages
 from idbench.files import write_text
-from idbench.reports import data, figures, published, series, tables
+from idbench.measurements import metric_of
+from idbench.reports import columns, data, figures, published, series, tables
 from idbench.runs import Run
 from idbench.statistics import Estimate
 
@@ -59,12 +60,12 @@ def _context(report: data.ReportData, measured: tables.Tables) -> dict[str, Any]
         **pages.inline(TEMPLATES / "report.js", TEMPLATES / "report.css"),
         "media_source": "data:" if report.embedded else "data: file: 'self'",
         "report": report, "measured": measured, "titles": titles,
-        "arrows": {m: tables.title(m)[-1] for m in report.metrics
-                   if tables.title(m)[-1] in "↑↓"},
-        "lower_is_better": [m for m in report.metrics if tables.title(m).endswith("↓")],
+        "arrows": {m: columns.title(m)[-1] for m in report.metrics
+                   if columns.title(m)[-1] in "↑↓"},
+        "lower_is_better": [m for m in report.metrics if columns.title(m).endswith("↓")],
         "explained": [_explained(m) for m in report.metrics],
         "figures": _figures(report, measured, titles), "published": published.comparison(),
-        "published_title": tables.published_title,
+        "published_title": columns.published_title,
         "methods": [_method(run, label) for run, label in
                     zip(report.runs, report.labels, strict=True)],
         "spans": _spans(report), "curve_low": low, "curve_high": high,
@@ -178,13 +179,13 @@ def _spans(report: data.ReportData) -> dict[str, tuple[float, float]]:
 def _figures(
     report: data.ReportData, measured: tables.Tables, titles: Mapping[str, str]
 ) -> dict[str, Markup]:
-    shown = tables.headline(report.metrics)
+    shown = columns.headline(report.metrics)
     made: dict[str, Markup] = {}
 
     def keep(name: str, figure: Any, text: str) -> None:
         made[name] = Markup(figures.to_svg(figure, text))
 
-    arrowed = {m: tables.title(m) for m in report.metrics}
+    arrowed = {m: columns.title(m) for m in report.metrics}
     if set(series.TRADEOFF) <= set(shown):
         found = series.tradeoff(report.runs, *series.TRADEOFF, measured.rows)
         keep("tradeoff", figures.tradeoff(found, *series.TRADEOFF, arrowed),
@@ -192,7 +193,7 @@ def _figures(
     if shown and report.categories:
         keep("categories", figures.by_category(report.categories, shown, arrowed),
              "Mean and 95 % interval of each metric in each prompt category")
-    for identity in tables.about(report.metrics, "identity")[:1]:
+    for identity in columns.about(report.metrics, "identity")[:1]:
         frames = [(label, values.get(identity, [])) for label, values in
                   zip(report.labels, report.frame_values, strict=True)]
         if any(values for _, values in frames):
@@ -203,12 +204,12 @@ def _figures(
 
 
 def _title(metric: str) -> str:
-    """As `tables.title`, with a minus in place of the hyphen that a terminal shows."""
-    return tables.title(metric).replace(" - ", " − ")
+    """As `columns.title`, with a minus in place of the hyphen that a terminal shows."""
+    return columns.title(metric).replace(" - ", " − ")
 
 
 def _explained(name: str) -> dict[str, Any]:
-    metric = tables._metric(name)
+    metric = metric_of(name)
     return {
         "title": _title(name),
         "formula": getattr(metric, "formula", "from another package"),

@@ -9,7 +9,7 @@ from typing import Any
 from idbench.differences import differences, in_words, scoring_differences
 from idbench.errors import UserError
 from idbench.measurements import higher_is_better
-from idbench.reports import tables
+from idbench.reports import columns
 from idbench.runs import now
 from idbench.statistics import estimate, identity_clusters
 from idbench.submissions import Entry
@@ -70,10 +70,10 @@ def _check_alike(group: Sequence[Entry]) -> None:
 
 
 def _metrics(group: Sequence[Entry]) -> list[dict[str, Any]]:
-    present = tables.columns(name for entry in group for name in entry.measured.metrics)
+    present = columns.columns(name for entry in group for name in entry.measured.metrics)
     better = {n: b for e in group for n, b in e.measured.better.items() if b is not None}
     return [
-        {"metric": name, "title": tables.title(name),
+        {"metric": name, "title": columns.title(name),
          "higher_is_better": better.get(name, higher_is_better(name))}
         for name in present
     ]
@@ -84,7 +84,7 @@ def _row(entry: Entry) -> dict[str, Any]:
     clusters = identity_clusters(list(measured.values["identities"]))
     found = {
         name: estimate([None if v != v else v for v in measured.values[name].tolist()], clusters)
-        for name in measured.metrics if tables.shown(name)
+        for name in measured.metrics if columns.shown(name)
     }
     return {
         "name": entry.name, "description": entry.description, "link": entry.link,

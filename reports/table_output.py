@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from idbench.reports import tables as t
+from idbench.reports import columns
 from idbench.reports.published import PublishedTable
 from idbench.statistics import Estimate
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from idbench.reports import tables as t
 
 DIFFERENCES = (
     "Paired differences, first - second, over the samples that both runs have; mean [95 % "
@@ -80,16 +82,16 @@ def _parts(tables: t.Tables) -> list[str | Rows]:
 
 
 def _columns(rows: Sequence[t.MeasuredRow | t.DifferenceRow]) -> list[str]:
-    return t.columns(name for row in rows for name in row.estimates)
+    return columns.columns(name for row in rows for name in row.estimates)
 
 
 def _wide(rows: Sequence[t.MeasuredRow]) -> Rows:
-    columns = _columns(rows)
+    names = _columns(rows)
     return [
         {
             "system": (row.system, ""), "split": (row.split, ""),
-            **{t.title(n): (t.cell(row.estimates[n]), row.marks.get(n, ""))
-               if n in row.estimates else ("", "") for n in columns},
+            **{columns.title(n): (columns.cell(row.estimates[n]), row.marks.get(n, ""))
+               if n in row.estimates else ("", "") for n in names},
             "samples scored": (_lowest(row), ""),
             "n": (str(max(e.n for e in row.estimates.values())), ""),
             "identity groups": (str(max(e.clusters for e in row.estimates.values())), ""),
@@ -103,18 +105,18 @@ def _lowest(row: t.MeasuredRow) -> str:
 
     That of another metric stands in its own cell.
     """
-    names = t.about(row.estimates, "identity") or list(row.estimates)
+    names = columns.about(row.estimates, "identity") or list(row.estimates)
     shares = [row.estimates[n].coverage for n in names]
     known = [share for share in shares if share is not None]
     return f"{min(known):.0%}".replace("%", " %") if known else ""
 
 
 def _wide_differences(rows: Sequence[t.DifferenceRow]) -> Rows:
-    columns = _columns(rows)
+    names = _columns(rows)
     return [
         {
             "difference": (f"{row.first} - {row.second}", ""), "split": (row.split, ""),
-            **{t.title(n): (_difference(row, n), "") for n in columns},
+            **{columns.title(n): (_difference(row, n), "") for n in names},
             "n": (str(max(e.n for e in row.estimates.values())), ""),
         }
         for row in rows
@@ -126,8 +128,8 @@ def _difference(row: t.DifferenceRow, name: str) -> str:
     if found is None:
         return ""
     if p is None or found.mean is None:
-        return t.cell(found)
-    return f"{t.cell(found)}, p {'under 0.001' if p < 0.001 else f'{p:.3f}'}"
+        return columns.cell(found)
+    return f"{columns.cell(found)}, p {'under 0.001' if p < 0.001 else f'{p:.3f}'}"
 
 
 def _wide_published(table: PublishedTable) -> Rows:
@@ -135,7 +137,7 @@ def _wide_published(table: PublishedTable) -> Rows:
     return [
         {
             "published system": (row.label, ""), "split": (table.section, ""),
-            **{t.published_title(n): (_number(row.values.get(n), n), "")
+            **{columns.published_title(n): (_number(row.values.get(n), n), "")
                for n in names},
         }
         for row in table.rows

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from idbench.differences import differences, in_words, scoring_differences
 from idbench.errors import UserError
 from idbench.measurements import metric_of
-from idbench.registry import METRICS
+from idbench.reports import table_output
+from idbench.reports.columns import shown
 from idbench.reports.published import PublishedTable
 from idbench.runs import Run
 from idbench.scores import sample_table, wide_scores
@@ -150,39 +151,6 @@ def comparability(run: Run) -> str:
     return json.dumps([*parts, [v for v in versions if v.startswith("idbench ")]], sort_keys=True)
 
 
-_metric = metric_of
-
-
-def title(name: str) -> str:
-    """A metric's name as papers print it, with the arrow of the better direction."""
-    metric = _metric(name)
-    if metric is None:
-        return name
-    return f"{metric.title} {'↑' if metric.higher_is_better else '↓'}"
-
-
-def shown(name: str) -> bool:
-    """Whether a metric has a column in the tables for reading."""
-    metric = _metric(name)
-    return metric is None or metric.shown != "long"
-
-
-def columns(names: Iterable[str]) -> list[str]:
-    """Those of `names` that have a column, in the registry's order; plugins' metrics last."""
-    order = {name: place for place, name in enumerate(METRICS.builtin)}
-    return sorted(filter(shown, dict.fromkeys(names)), key=lambda n: order.get(n, len(order)))
-
-
-def headline(names: Iterable[str]) -> list[str]:
-    """Those of `names` that the paper's tables have."""
-    return [name for name in names if getattr(_metric(name), "shown", "") == "headline"]
-
-
-def about(names: Iterable[str], *what: str) -> list[str]:
-    """Those of `names` that measure `what`; see `Metric.about`."""
-    return [name for name in names if getattr(_metric(name), "about", "") in what]
-
-
 def video_values(run: Run) -> pd.DataFrame:
     """Video-level values: one row a finished sample, its ids and cluster, one column a metric.
 
@@ -202,29 +170,7 @@ def render(tables: Tables, form: str) -> str:
 
     csv and json hold full numbers in long form; the others are for reading.
     """
-    from idbench.reports import table_output
-
     return table_output.render(tables, form)
-
-
-def cell(found: Estimate) -> str:
-    """`0.442 [0.401, 0.483] (96 %)`: mean, interval, and coverage where it is under 100 %."""
-    if found.mean is None:
-        return f"unscored (0 % of {found.n})"
-    text = f"{found.mean:.3f}"
-    if found.low is not None and found.high is not None:
-        text += f" [{found.low:.3f}, {found.high:.3f}]"
-    if found.scored < found.n:
-        text += f" ({found.scored / found.n:.0%})".replace("%", " %")
-    return text
-
-
-def published_title(name: str) -> str:
-    """The heading of a column of published numbers."""
-    return _PUBLISHED_TITLES.get(name) or title(name)
-
-
-_PUBLISHED_TITLES = {"facesim": "FaceSim (%) ↑", "clipdist_printed": "printed: 1 - CLIPDist"}
 
 
 def _caption(runs: Sequence[Run], marked: bool) -> str:
@@ -288,7 +234,7 @@ def _marks(values: Sequence[pd.DataFrame], splits: Sequence[str]) -> list[dict[s
     for split in dict.fromkeys(splits):
         places = [i for i, s in enumerate(splits) if s == split]
         for name in dict.fromkeys(n for i in places for n in metric_names(values[i]) if shown(n)):
-            metric = _metric(name)
+            metric = metric_of(name)
             means = {i: float(values[i][name].mean()) for i in places
                      if name in values[i] and values[i][name].notna().any()}
             if metric is None or len(means) < 2:

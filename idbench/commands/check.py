@@ -71,7 +71,7 @@ def check(
 
     Exit codes: 0 passed, 1 regressed, 2 cannot be compared or usage error.
     """
-    from idbench import gate, gate_output, measurements
+    from idbench import gate, gate_output, measured_files
     from idbench.files import write_text
     from idbench.values import choose
 
@@ -81,12 +81,12 @@ def check(
         raise UserError(
             "Pass --against REF to check the run, or --update FILE to make it the reference."
         )
-    measured = measurements.read(run)
+    measured = measured_files.read(run)
     if update is not None:
         _update(run, update, measured, embeddings, as_json)
         return gate.HELD
     assert against is not None
-    reference = measurements.read(against)
+    reference = measured_files.read(against)
     judged = gate.judged(reference)
     if run.suffix == ".zip":  # a bundle has embeddings, so no metric that needs pixels
         judged = [name for name in judged if name in measured.metrics]

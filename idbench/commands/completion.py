@@ -18,7 +18,7 @@ SHELLS = ("bash", "zsh", "fish")
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
-def _completing(names: Callable[[click.Context], Iterable[str]]) -> Complete:
+def completing(names: Callable[[click.Context], Iterable[str]]) -> Complete:
     """A `shell_complete` of click, of the names that begin with what was typed."""
 
     def complete(
@@ -32,7 +32,7 @@ def _completing(names: Callable[[click.Context], Iterable[str]]) -> Complete:
     return complete
 
 
-@_completing
+@completing
 def models(_: click.Context) -> list[str]:
     from idbench.embedded import entries
     from idbench.registry import MODELS
@@ -43,21 +43,21 @@ def models(_: click.Context) -> list[str]:
     return sorted([*MODELS.targets(), *variants])
 
 
-@_completing
+@completing
 def metrics(_: click.Context) -> list[str]:
     from idbench.registry import METRICS
 
     return [text for name in METRICS.targets() for text in (name, f"+{name}")]
 
 
-@_completing
+@completing
 def protocols(_: click.Context) -> list[str]:
     from idbench.metrics.protocols import PROTOCOLS
 
     return list(PROTOCOLS)
 
 
-@_completing
+@completing
 def suites(_: click.Context) -> list[str]:
     return sorted(path.parent.name for path in _suites_folder().glob("*/suite.yaml"))
 
@@ -68,7 +68,7 @@ def _suites_folder() -> Path:
     return Path(str(idbench.prompts.__file__)).parent / "suites"
 
 
-@_completing
+@completing
 def splits(context: click.Context) -> list[str]:
     """Splits of the suite that the line names, or of the default one."""
     import yaml
@@ -79,18 +79,11 @@ def splits(context: click.Context) -> list[str]:
     return [str(name) for name in content["splits"]]
 
 
-@_completing
+@completing
 def recipes(_: click.Context) -> list[str]:
     from idbench.recipes import recipe_files
 
     return list(recipe_files())
-
-
-@_completing
-def kinds(_: click.Context) -> list[str]:
-    from idbench.commands.listing import KINDS
-
-    return list(KINDS)
 
 
 @click.command(short_help="Print a shell completion script.")

@@ -33,9 +33,9 @@ def diff(
     FIRST and SECOND are run folders or reference files; their protocols may differ. This command
     does not judge; `idbench check` does.
     """
-    from idbench import measurements
+    from idbench import measured_files
 
-    before, after = measurements.read(first), measurements.read(second)
+    before, after = measured_files.read(first), measured_files.read(second)
     found = compare(before, after, metrics, top)
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
@@ -57,11 +57,11 @@ def compare(
         UserError: a metric that is not in both.
     """
     from idbench.names import unknown
-    from idbench.reports import tables
+    from idbench.reports import columns
     from idbench.values import choose
 
     both = [name for name in before.metrics if name in after.metrics]
-    chosen = choose(metrics, tables.about(both, "identity")[:1] or both[:1])
+    chosen = choose(metrics, columns.about(both, "identity")[:1] or both[:1])
     for name in chosen:
         if name not in both:
             raise unknown("metric of both runs", name, both)

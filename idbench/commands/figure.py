@@ -42,10 +42,10 @@ def tradeoff(
     run: tuple[Path, ...], output: Path | None, dpi: int, across: str, up: str
 ) -> None:
     """One mark per run: the mean of two metrics with 95% intervals, over its videos."""
-    from idbench.reports import figures, series, tables
+    from idbench.reports import columns, figures, series
 
     found = series.tradeoff(_open(run), across, up)
-    titles = {metric: tables.title(metric) for metric in (across, up)}
+    titles = {metric: columns.title(metric) for metric in (across, up)}
     _save(figures.tradeoff(found, across, up, titles), output or Path("tradeoff"), dpi)
 
 
@@ -94,13 +94,13 @@ def curves(
 
     A band shows the middle half of the frames; below is the share of frames scored.
     """
-    from idbench.reports import figures, series, tables
+    from idbench.reports import columns, figures, series, tables
 
     runs = _open(run)
     tables.check_comparable(runs)
     names = tables.labels(runs)
     panels = {
-        tables.title(metric): [(name, series.along(one, metric))
+        columns.title(metric): [(name, series.along(one, metric))
                                for name, one in zip(names, runs, strict=True)]
         for metric in metrics or ("arcsim", "cursim")
     }

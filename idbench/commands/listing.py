@@ -133,7 +133,9 @@ KINDS: dict[str, Callable[..., Rows]] = {
 
 
 @click.command("list", short_help="List models, metrics, suites, protocols, weights, recipes, ...")
-@click.argument("kind", metavar="|".join(KINDS), shell_complete=completion.kinds)
+@click.argument(
+    "kind", metavar="|".join(KINDS), shell_complete=completion.completing(lambda _: list(KINDS))
+)
 @click.option("--split", shell_complete=completion.splits, help="For `samples`: the split.")
 @opt.sharing(opt.suite_option, opt.limit_option, opt.seed_option, opt.json_option)
 def listing(

@@ -72,7 +72,8 @@ def import_(
     from idbench.importing.assemble import import_suite
     from idbench.importing.draw import Options
     from idbench.importing.faces import FaceReader
-    from idbench.importing.sources import read_source, safe_name
+    from idbench.importing.layouts import read_source
+    from idbench.importing.sources import safe_name
     from idbench.progress import steps
 
     source = read_source(folder, layout)

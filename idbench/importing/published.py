@@ -18,8 +18,9 @@ from pydantic import BaseModel, RootModel
 
 from idbench.errors import UserError
 from idbench.importing.records import PEOPLE_SPLITS, Item, Person, Prompt, Row, Source
-from idbench.importing.sources import distinct, pictures_in, read_table, required, safe_name
+from idbench.importing.sources import distinct, pictures_in, required, safe_name
 from idbench.stored import validate_json
+from idbench.table_files import read_rows
 
 _PEOPLE_FOLDERS = {"man", "woman", "crop_man", "crop_woman"}
 _GARMENT_LABELS = {"clothes", "shirt", "dress", "coat", "jacket", "garment", "suit"}
@@ -64,7 +65,7 @@ def read_consisid(folder: Path) -> Source:
         raise UserError(f"{images} holds no pictures; check the download.")
     distinct((p.name for p in people), "pictures", images)
     prompts = []
-    rows = read_table(table, None)
+    rows = list(read_rows(table, "table of prompts"))
     classes = len({row.get("Class") for _, row in rows}) > 1
     for where, row in rows:
         said = {v: str(row.get(f"Refined_{v}") or "").strip() for v in ("man", "woman")}

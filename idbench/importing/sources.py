@@ -8,41 +8,19 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from idbench.errors import UserError
-from idbench.files import json_lines
 from idbench.importing.records import Item, Person, Prompt, Source
-from idbench.names import nearest, unknown
+from idbench.names import nearest
+from idbench.table_files import read_rows
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".pgm", ".ppm", ".tif", ".tiff")
 TABLES = (".csv", ".tsv", ".jsonl")
-MORE = "(too many columns)"
-
-
-def read_source(folder: Path, layout: str = "auto") -> Source:
-    """What lies in `folder`, read in the layout of that name (`auto`: recognised by its files).
-
-    Raises:
-        UserError: no such folder or layout, nothing recognised, or a wrong row.
-    """
-    from idbench.importing.published import is_consisid, is_opens2v, read_consisid, read_opens2v
-
-    readers: dict[str, Callable[[Path], Source]] = {
-        "own": read_own, "consisid": read_consisid, "opens2v": read_opens2v,
-    }
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give the folder that holds the references.")
-    if layout == "auto":
-        layout = "opens2v" if is_opens2v(folder) else "consisid" if is_consisid(folder) else "own"
-    if layout not in readers:
-        raise unknown("layout", layout, [*readers, "auto"])
-    return readers[layout](folder)
 
 
 def read_own(folder: Path) -> Source:
@@ -76,54 +54,6 @@ def read_own(folder: Path) -> Source:
 def find_table(folder: Path, stem: str) -> Path | None:
     """The file `stem` with one of the endings of `TABLES` in `folder`, if any."""
     return next((p for e in TABLES if (p := folder / f"{stem}{e}").is_file()), None)
-
-
-def read_table(
-    path: Path, known: Iterable[str] | None
-) -> list[tuple[str, dict[str, Any]]]:
-    """Rows of a CSV, TSV or JSON-lines file, each with the place it stands at.
-
-    `known` lists the columns that may occur; None allows any.
-
-    Raises:
-        UserError: an unknown column (says the nearest), or a line that cannot be read.
-    """
-    rows: list[tuple[str, dict[str, Any]]] = []
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no UTF-8 text ({error}); save it as UTF-8.") from error
-    if path.suffix == ".jsonl":
-        rows = json_lines(text, path)
-    else:
-        reader = csv.DictReader(
-            text.splitlines(keepends=True), delimiter="\t" if path.suffix == ".tsv" else ",",
-            restkey=MORE,
-        )
-        rows = [(f"{path} line {reader.line_num}", row) for row in reader]
-    if known is None:
-        return rows
-    fields = list(known)
-    for where, row in rows:
-        for key in row:
-            if key not in fields:
-                raise UserError(f"{where} {_wrong_column(str(key), fields)}")
-    return rows
-
-
-def _wrong_column(key: str, fields: list[str]) -> str:
-    """What is wrong with a column that is not known, with the mend."""
-    if key == MORE:
-        return (
-            "has more columns than the first line; put a text with a comma in it in double quotes."
-        )
-    other = next((mark for mark in ";|\t" if mark in key), None)
-    if other is not None:
-        what = "a tab" if other == "\t" else repr(other)
-        return f"has columns apart by {what}; save the table with commas (or, with tabs, as .tsv)."
-    match = nearest(key, fields)
-    hint = f"did you mean {match!r}?" if match else f"known are {', '.join(fields)}."
-    return f"has an unknown column {key!r}: {hint}"
 
 
 def safe_name(text: str) -> str:
@@ -181,7 +111,7 @@ def _listed(table: Path) -> tuple[list[Person], tuple[Item, ...]]:
     pictures: dict[str, list[Path]] = {}
     variants: dict[str, str] = {}
     items = []
-    for where, row in read_table(table, ("name", "image", "variant", "kind")):
+    for where, row in read_rows(table, "table", ("name", "image", "variant", "kind"), others=False):
         image = table.parent / required(row, "image", where)
         if not image.is_file():
             raise UserError(f"{where} names the picture {image}, which is missing; check the path.")
@@ -211,7 +141,8 @@ def _prompts(folder: Path) -> tuple[Prompt, ...]:
         )
     rows: list[tuple[str, dict[str, Any]]]
     if table is not None:
-        rows = read_table(table, ("prompt", "id", "category", "people"))
+        known = ("prompt", "id", "category", "people")
+        rows = list(read_rows(table, "table", known, others=False))
     else:
         lines = plain.read_text(encoding="utf-8-sig").splitlines()
         rows = [(f"{plain} line {n}", {"prompt": t}) for n, t in enumerate(lines, 1) if t.strip()]
@@ -231,7 +162,7 @@ def _prompts(folder: Path) -> tuple[Prompt, ...]:
 
 def _groups(table: Path, known: list[str]) -> tuple[tuple[str, ...], ...]:
     groups = []
-    for where, row in read_table(table, ("left", "right", "third")):
+    for where, row in read_rows(table, "table", ("left", "right", "third"), others=False):
         names = [safe_name(required(row, key, where)) for key in ("left", "right")]
         names += [safe_name(str(row["third"]))] if row.get("third") else []
         for name in names:

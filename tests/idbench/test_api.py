@@ -17,7 +17,7 @@ from made_runs import made_run
 from toy import World
 
 import idbench
-from idbench import gate_reference, measurements, schemas
+from idbench import gate_reference, measured_files, schemas
 from idbench.errors import UserError
 from idbench.files import read_json
 from idbench.records import FacesFile, RunFile, SampleFile, ScoresFile
@@ -76,8 +76,8 @@ def test_runs_of_every_earlier_version_load_and_hold(folder: Path) -> None:
     found = idbench.load(folder)
     assert len(found.samples) == found.runs["planned"].sum() > 0
     assert found.videos["viclip"].notna().all() and found.videos["arcsim"].isna().all()
-    measured = measurements.read(folder)
-    reference = measurements.read(ROOT / "tests/data/old_references" / f"{folder.name}.json")
+    measured = measured_files.read(folder)
+    reference = measured_files.read(ROOT / "tests/data/old_references" / f"{folder.name}.json")
     assert measured.metrics == reference.metrics
     pd.testing.assert_frame_equal(
         measured.values[measured.metrics], reference.values[measured.metrics], atol=1e-6,
@@ -87,7 +87,7 @@ def test_runs_of_every_earlier_version_load_and_hold(folder: Path) -> None:
 @pytest.mark.parametrize("folder", OLD, ids=lambda path: path.name)
 def test_files_are_as_their_schemas_say(folder: Path, runs: Path, tmp_path: Path) -> None:
     made = tmp_path / "reference.json"
-    gate_reference.write(made, measurements.read(runs / "two"))
+    gate_reference.write(made, measured_files.read(runs / "two"))
     for run in (folder, runs / "two"):
         files = [RunFile.read(run / "run.json")]
         for name, model in (("sample", SampleFile), ("scores", ScoresFile), ("faces", FacesFile)):

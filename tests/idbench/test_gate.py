@@ -17,7 +17,7 @@ import yaml
 from made_runs import made_run
 from toy import World
 
-from idbench import gate, gate_output, gate_reference, measurements
+from idbench import gate, gate_output, gate_reference, measured_files, measurements
 from idbench.cli import cli
 from idbench.commands.check import check as command
 from idbench.errors import UserError
@@ -173,7 +173,7 @@ def test_samples_that_are_not_scored_yet_are_missing(made: Made) -> None:
     path = made.folder / "a/scores.parquet"
     table = pd.read_parquet(path)
     table[table["sample"].isin([f"a-s{i}" for i in range(40)])].to_parquet(path)
-    part = measurements.read(made.folder / "a")
+    part = measured_files.read(made.folder / "a")
     assert len(part.missing) == 8
     assert gate.check(whole, part).code == 2 and gate.check(part, whole).code == 1
 
@@ -217,7 +217,7 @@ def test_a_reference_file_is_small_and_says_what_the_run_says(made: Made, tmp_pa
     path = tmp_path / "reference.json"
     gate_reference.write(path, run)
     assert path.stat().st_size < 120 * 48 + 2000
-    again = measurements.read(path)
+    again = measured_files.read(path)
     assert again.scoring == run.scoring and again.suite == run.suite
     assert np.allclose(again.values["arcsim"], run.values["arcsim"], atol=1e-6, equal_nan=True)
     assert list(again.values["identities"]) == PEOPLE
@@ -236,7 +236,7 @@ def test_damaged_and_newer_references_are_refused_with_the_mend(made: Made, tmp_
     ):
         path.write_text(json.dumps({**data, **change}))
         with pytest.raises(UserError, match=words):
-            measurements.read(path)
+            measured_files.read(path)
     with pytest.raises(UserError, match="lacks 1 of 49 samples"):
         gate_reference.write(path, made("b", ARCSIM, planned=["s99"]))
 

@@ -18,8 +18,8 @@ from idbench.errors import UserError
 from idbench.files import sha256_file
 from idbench.importing import faces
 from idbench.importing.draw import draw_groups, draw_prompts
+from idbench.importing.layouts import read_source
 from idbench.importing.records import Prompt
-from idbench.importing.sources import read_source
 from idbench.metrics.faces.align import align_crops
 from idbench.metrics.networks.pack import PackRecogniser
 from idbench.suite import load_suite, write_checksums
@@ -230,8 +230,8 @@ def loose(folder: Path) -> None:
     (lambda f: (f / "prompts.csv").write_text("prompt,people\nx,4\n"), "1, 2 and 3 are possible"),
     (lambda f: (f / "references.csv").write_text("name,image\na,b.png\n"), "which is missing"),
     (lambda f: (f / "references.csv").write_text("name,image\n"), "references.csv names no person"),
-    (lambda f: (f / "prompts.csv").write_text("prompt;category\nx;y\n"),
-     "save the table with commas"),
+    (lambda f: (f / "prompts.csv").write_bytes("prompt,category\né,y\n".encode("cp1252")),
+     "save it as UTF-8"),
     (lambda f: (f / "prompts.csv").write_text("prompt,category\nhi, you,y\n"),
      "line 2 has more columns than the first line"),
     (lambda f: loose(f), "1 pictures lie in it directly, make a folder of pictures"),

@@ -17,7 +17,7 @@ from rich.console import Console
 from toy import World
 
 from idbench.errors import UserError
-from idbench.reports import table_output, tables
+from idbench.reports import columns, table_output, tables
 from idbench.reports.published import comparison, published_tables
 from idbench.runs import Run
 from idbench.statistics import holm, sign_flip
@@ -44,7 +44,7 @@ def test_means_leave_the_unscored_out_and_coverage_counts_them(runs: list[Run]) 
     found = tables.measured(runs).rows[0].estimates["arcsim"]
     assert found.mean == pytest.approx((0.5 + 0.6 + 0.4 + 0.7 + 0.8) / 5)
     assert (found.n, found.scored, found.clusters) == (6, 5, 3)
-    text = tables.cell(found)
+    text = columns.cell(found)
     assert text.startswith("0.600 [") and text.endswith("(83 %)")
 
 
@@ -183,11 +183,11 @@ def test_latex_is_booktabs_with_balanced_rows(tmp_path: Path, runs: list[Run]) -
     source = tables.render(tables.measured(runs, comparison("consisid")), "latex")
     tabulars = re.findall(r"\\begin\{tabular\}\{(l+)\}(.*?)\\end\{tabular\}", source, re.DOTALL)
     assert len(tabulars) == 4
-    for columns, body in tabulars:
+    for letters, body in tabulars:
         assert [body.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1] * 3
         for line in body.strip().splitlines():
             if line.endswith(r"\\"):
-                assert len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1
+                assert len(re.findall(r"(?<!\\)&", line)) == len(letters) - 1
                 assert line.count("{") == line.count("}")
     outside = re.sub(r"\\begin.*?\\end\{tabular\}", "", source, flags=re.DOTALL)
     assert all(line.startswith("%") for line in outside.splitlines() if line.strip())

@@ -1,0 +1,59 @@
+"""Columns of tables: names of metrics as people read them, their order, and the text of a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from idbench.measurements import metric_of as _metric
+from idbench.registry import METRICS
+from idbench.statistics import Estimate
+
+
+def title(name: str) -> str:
+    """A metric's name as papers print it, with the arrow of the better direction."""
+    metric = _metric(name)
+    if metric is None:
+        return name
+    return f"{metric.title} {'↑' if metric.higher_is_better else '↓'}"
+
+
+def shown(name: str) -> bool:
+    """Whether a metric has a column in the tables for reading."""
+    metric = _metric(name)
+    return metric is None or metric.shown != "long"
+
+
+def columns(names: Iterable[str]) -> list[str]:
+    """Those of `names` that have a column, in the registry's order; plugins' metrics last."""
+    order = {name: place for place, name in enumerate(METRICS.builtin)}
+    return sorted(filter(shown, dict.fromkeys(names)), key=lambda n: order.get(n, len(order)))
+
+
+def headline(names: Iterable[str]) -> list[str]:
+    """Those of `names` that the paper's tables have."""
+    return [name for name in names if getattr(_metric(name), "shown", "") == "headline"]
+
+
+def about(names: Iterable[str], *what: str) -> list[str]:
+    """Those of `names` that measure `what`; see `Metric.about`."""
+    return [name for name in names if getattr(_metric(name), "about", "") in what]
+
+
+def cell(found: Estimate) -> str:
+    """`0.442 [0.401, 0.483] (96 %)`: mean, interval, and coverage where it is under 100 %."""
+    if found.mean is None:
+        return f"unscored (0 % of {found.n})"
+    text = f"{found.mean:.3f}"
+    if found.low is not None and found.high is not None:
+        text += f" [{found.low:.3f}, {found.high:.3f}]"
+    if found.scored < found.n:
+        text += f" ({found.scored / found.n:.0%})".replace("%", " %")
+    return text
+
+
+def published_title(name: str) -> str:
+    """The heading of a column of published numbers."""
+    return _PUBLISHED_TITLES.get(name) or title(name)
+
+
+_PUBLISHED_TITLES = {"facesim": "FaceSim (%) ↑", "clipdist_printed": "printed: 1 - CLIPDist"}
