@@ -128,8 +128,11 @@ def sets_of(recipe: Mapping[str, Any]) -> list[RenderSet]:
     """The sets of a data recipe: `sets: {name: {scenes: ..., ...}}`."""
     try:
         return [RenderSet(name=name, **values) for name, values in recipe["sets"].items()]
-    except TypeError as error:
-        raise UserError(f"The sets of the data recipe are not usable ({error}).") from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"The recipe {recipe.get('name')!r} has no usable sets of scenes ({error}); name one "
+            "such as concat_id_data, or correct its `sets`."
+        ) from error
 
 
 @cache

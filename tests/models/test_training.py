@@ -230,6 +230,13 @@ def test_a_recipe_with_faults_is_one_sentence(home, change, said):
         loop.train(recipe(**change), home / "x")
 
 
+@pytest.mark.parametrize("sets", [None, [1], {"a": 1}, {"a": {"scenes": 1, "actors": 2}}])
+def test_a_recipe_that_renders_no_scenes_is_one_sentence(sets):
+    content = {"name": "mine"} if sets is None else {"name": "mine", "sets": sets}
+    with pytest.raises(UserError, match="The recipe 'mine' has no usable sets of scenes"):
+        scenes.sets_of(content)
+
+
 def test_minutes_end_a_training_with_a_checkpoint_and_weights(home):
     loop.train(recipe(minutes=1e-6), home / "short")
     assert [p.name for p in (home / "short" / "checkpoints").iterdir()] == ["00000001"]
