@@ -44,10 +44,10 @@ class AvatarsTruth:
     ) -> None:
         if variant is not None and variant not in VARIANTS:
             raise UserError(
-                f"avatars_truth has no variant {variant!r}; take {VARIANTS[0]!r}, or none."
+                f"avatars_truth has no variant {variant!r}; use {VARIANTS[0]!r}, or none."
             )
         if min(frames, height // 16, width // 16) < 1:
-            raise UserError("frames must be at least 1, height and width 16; raise the setting.")
+            raise UserError("frames must be at least 1, height and width at least 16.")
         self.variant, self.frames = variant, int(frames)
         self.height, self.width = int(height), int(width)
 
@@ -86,7 +86,7 @@ def seed_of(sample: Sample, name: str) -> int:
     stated = [person.get("identity") for person in sample.truth.get("people", ())]
     if found is None or name not in stated or int(found[1]) > LARGEST_SEED:
         raise UserError(
-            f"avatars_truth renders the stated truth of avatars, and the sample {sample.prompt_id} "
+            f"avatars_truth renders the truth of avatars, but the sample {sample.prompt_id} "
             f"states none of {name!r}; use it with --suite avatars."
         )
     return int(found[1])

@@ -48,10 +48,10 @@ def check_file(path: Path) -> None:
     if path.is_dir():
         raise WeightError(f"{path} is a folder; give the weight file in it.")
     if not path.is_file():
-        raise WeightError(f"There is no weight file {path}: it is missing; check the path.")
+        raise WeightError(f"The weight file {path} is missing; check the path.")
     start = _start(path)
     if not start:
-        raise WeightError(f"{path} is empty (0 bytes); fetch it again.")
+        raise WeightError(f"{path} is empty (0 bytes); download it again.")
     if start.startswith(_POINTER):
         raise WeightError(
             f"{path} is only a Git LFS pointer, not the file; run `git lfs pull` there."
@@ -102,7 +102,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     settings = read_json(path)
     if not isinstance(settings, dict):
-        raise WeightError(f"{path} is no JSON object; fetch it again.")
+        raise WeightError(f"{path} is not a JSON object; download it again.")
     return settings
 
 
@@ -176,7 +176,7 @@ def _content(path: Path, mapped: bool) -> Any:
             return load_file(path)
         if not _start(path).startswith(_MAGIC):
             raise WeightError(
-                f"{path} is no checkpoint (torch.save did not write it); fetch it again."
+                f"{path} is not a checkpoint (torch.save did not write it); download it again."
             )
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -198,7 +198,7 @@ def _explained(path: Path, error: Exception) -> WeightError:
     if isinstance(error, pickle.UnpicklingError) and any(word in text for word in code):
         found = re.search(r"GLOBAL ([\w.]+)", text)
         return WeightError(
-            f"{path} is no plain state dict: it holds Python objects"
+            f"{path} is not a plain state dict: it contains Python objects"
             f"{f' ({found[1]})' if found else ''}, not tensors alone, and was not opened, since "
             "that could run what is in it; export a plain state dict from where you trust it "
             "(torch.save(model.state_dict(), FILE), or safetensors)."
@@ -209,7 +209,7 @@ def _explained(path: Path, error: Exception) -> WeightError:
             "plain state dict or as .safetensors."
         )
     reason = text.strip().splitlines()[0][:120] if text.strip() else "it ends early"
-    return WeightError(f"{path} is damaged or cut off ({reason}); fetch it again.")
+    return WeightError(f"{path} is damaged or truncated ({reason}); download it again.")
 
 
 def _unwrap(content: Any, refused: dict[str, str], before: str = "") -> dict[str, torch.Tensor]:
@@ -234,7 +234,7 @@ def _unwrap(content: Any, refused: dict[str, str], before: str = "") -> dict[str
 
 
 def _no_state_dict(path: Path) -> WeightError:
-    return WeightError(f"{path} holds no state dict (names with tensors); give the weight file.")
+    return WeightError(f"{path} contains no state dict (names and tensors); pass the weight file.")
 
 
 def _start(path: Path) -> bytes:

@@ -95,7 +95,7 @@ class LazyGroup(click.Group):
             raise ReaderGone from error  # click would exit with 1, which means a failed check here
         except EOFError as error:
             # click reads it as Ctrl-D; here it comes from a truncated file.
-            raise RuntimeError(f"a file ends too early: {error}") from error
+            raise RuntimeError(f"a file is truncated: {error}") from error
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -111,7 +111,7 @@ def _set_level(ctx: click.Context, parameter: click.Parameter, given: bool) -> N
     if given:
         wanted = output.QUIET if parameter.name == "quiet" else output.VERBOSE
         if output.level() == -wanted:
-            raise click.UsageError("Give --quiet or --verbose, not both.", ctx)
+            raise click.UsageError("Pass --quiet or --verbose, not both.", ctx)
         output.set_level(wanted)
 
 

@@ -43,11 +43,11 @@ class LocalEngine:
 
     def __init__(self, batch: int) -> None:
         if batch < 1:
-            raise UserError("A batch has at least one sample; give --batch 1 or more.")
+            raise UserError("A batch needs at least one sample; use --batch 1 or more.")
         self.batch = batch
 
     def generate(self, model: Model, samples: Sequence[Sample]) -> Iterator[Outcome]:
-        """One outcome a sample, in order.
+        """One outcome per sample, in order.
 
         When a batch fails, the samples of it that have no video yet are tried one by one, so
         that one bad sample costs itself alone.
@@ -105,9 +105,9 @@ def _attempt(model: Model, batch: Sequence[Sample]) -> Iterator[Outcome]:
         return
     if surplus is not None:
         raise UserError(
-            f"The model {model.name} gives more videos than the {len(batch)} samples asked for; "
-            "mend its `generate`: one video a sample, in order."
+            f"The model {model.name} returns more videos than the {len(batch)} samples asked for; "
+            "fix its `generate`: one video per sample, in order."
         )
     if done < len(batch):
-        reason = f"the model gave {done} videos for {len(batch)} samples"
+        reason = f"the model returned {done} videos for {len(batch)} samples"
         yield Outcome(batch[done], None, reason, time.perf_counter() - clock)

@@ -84,7 +84,7 @@ def evaluate(
         if run.generates:
             progress.say(
                 f"{len(todo)} of {len(samples)} videos to generate in {folder}" if todo else
-                f"all {len(samples)} videos are there in {folder}")
+                f"all {len(samples)} videos are already in {folder}")
         size = batch or getattr(made, "batch", None) or 4
         steps.generate(run, made, todo, ENGINES[engine](size), progress)
 

@@ -24,7 +24,7 @@ _COUNTER = itertools.count()
 
 
 class DiskFull(UserError):
-    """The disk that holds the output is full."""
+    """The output disk is full."""
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def saying_disk_full(path: Path) -> Iterator[None]:
         if error.errno in _NO_SPACE or "No space left" in str(error):
             raise DiskFull(
                 f"The disk with {path.parent} is full; free some space and run the same command "
-                "again: what is finished is kept."
+                "again: finished videos are kept."
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise UserError(
@@ -53,7 +53,7 @@ def saying_disk_full(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` (same suffix), renamed to `path` when the block succeeds.
+    """A temporary path next to `path` (same suffix), renamed to `path` when the block succeeds.
 
     On any error, Ctrl-C included, the temporary file is removed and `path` is untouched.
     """
@@ -132,7 +132,7 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is missing; check the path.") from error
     except (ValueError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{path} is no valid JSON ({error}); restore it or remove its folder."
+            f"{path} is not valid JSON ({error}); restore it or remove its folder."
         ) from error
 
 
@@ -160,7 +160,7 @@ def sha256_json(value: Any) -> str:
 
 
 def _temporary(path: Path) -> tuple[int, str]:
-    """A new empty file beside `path`, whose folder is made: its descriptor, open, and its name."""
+    """A new empty file next to `path`, whose folder is made: its descriptor, open, and its name."""
     folder, file = os.path.split(path)
     stem, suffix = os.path.splitext(file)
     # No other process, and no other thread of this one, makes the same name.
@@ -175,7 +175,7 @@ def _temporary(path: Path) -> tuple[int, str]:
 
 
 def json_lines(text: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The objects of a JSON-lines file's text, each with the place it stands at.
+    """The objects of a JSON-lines file's text, each with its location.
 
     Raises:
         UserError: a line is no JSON object; says which.
@@ -188,8 +188,8 @@ def json_lines(text: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise UserError(f"{where} is no JSON ({error}); correct it.") from error
+            raise UserError(f"{where} is not JSON ({error}); correct it.") from error
         if not isinstance(row, dict):
-            raise UserError(f"{where} is no JSON object; correct it.")
+            raise UserError(f"{where} is not a JSON object; correct it.")
         rows.append((where, row))
     return rows

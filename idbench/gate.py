@@ -39,7 +39,7 @@ class Check:
         outcome: `held`, `improved`, `regressed`, `incomparable` or `allowed`.
         message: one sentence.
         reference, run: the mean over the shared samples that both scored (or the coverage).
-        change, low, high: paired difference run - reference, and its 95 % interval.
+        change, low, high: paired difference run - reference, and its 95% interval.
         tolerance: what the change was held against.
         samples, clusters: shared samples that both scored, and independent groups among them.
     """
@@ -109,7 +109,7 @@ def check(
     """
     if not 0 <= coverage_tolerance <= 1:
         raise UserError(
-            f"--coverage-tolerance {coverage_tolerance} is not a share; give a number from 0 to 1."
+            f"--coverage-tolerance {coverage_tolerance} is not a share; use a number from 0 to 1."
         )
     for name in allow:
         if name not in ALLOWABLE:
@@ -150,7 +150,7 @@ def _settings(run: Measurement, reference: Measurement, allow: Collection[str]) 
         else:
             found.append(Check(
                 name, "incomparable",
-                f"{message}; make a new reference, or give --allow {name}"))
+                f"{message}; make a new reference, or pass --allow {name}"))
     return found
 
 
@@ -162,12 +162,12 @@ def _samples(
         return Check("samples", "incomparable", f"the reference lacks {len(reference.missing)} of "
                      f"its {planned} samples; finish it first", samples=shared)
     if not shared:
-        return Check("samples", "incomparable", "no sample is in both; run the reference's split "
-                     "and seed", samples=0)
+        return Check("samples", "incomparable",
+                     "no shared sample; use the reference's split and seed", samples=0)
     missing = planned - shared
     if not missing:
         return Check("samples", "held", f"all {planned} are there", samples=shared)
-    message = f"{missing} of {planned} are missing in the run"
+    message = f"{missing} of {planned} are missing from the run"
     outcome = "allowed" if "missing" in allow else "regressed"
     return Check("samples", outcome, message, samples=shared)
 
@@ -201,14 +201,14 @@ def _metric(
     }
     if better is None:
         return [*checks, Check(
-            name, "incomparable", "it is not known whether higher is better; install the "
+            name, "incomparable", "it is unknown whether higher is better; install the "
             "metric's package, or choose others with --metric", **numbers)]
     drop = -found.mean if better else found.mean
     certain = found.low is not None and found.high is not None and (
         found.low > 0 or found.high < 0)
     if drop > tolerance and found.low is None:
         outcome, message = "incomparable", (
-            f"worse by {drop:.3f}, but one group of identities has no interval; check a run of "
+            f"worse by {drop:.3f}, but one group of identities has no interval; check a run with "
             "more identities")
     elif drop > tolerance and certain:
         outcome = "regressed"
@@ -277,7 +277,7 @@ def parse_tolerances(texts: Collection[str]) -> tuple[float, dict[str, float]]:
             value = -1.0
         if not 0 <= value < float("inf"):
             raise UserError(
-                f"--tolerance {text} is not a tolerance; give a number of 0 or more, such as 0.01, "
+                f"--tolerance {text} is not a tolerance; use a number of 0 or more, such as 0.01, "
                 "or arcsim=0.02."
             )
         if equals:

@@ -96,7 +96,7 @@ def read(path: Path) -> Measurement:
         except (OSError, ValueError, RuntimeError, EOFError, zlib.error,
                 zipfile.BadZipFile) as error:
             raise UserError(
-                f"{path} holds no embeddings of idbench ({type(error).__name__}); {FIX}."
+                f"{path} contains no embeddings ({type(error).__name__}); {FIX}."
             ) from error
         bundle = Bundle.parse(data, f"{path}: {CONTENT}")
         values, _ = _score(bundle, folder)
@@ -135,7 +135,7 @@ class _OnlyStored(EmbeddingCache):
         if found is None or path is None:
             raise UserError(
                 "The cached embeddings are of other scoring networks, another detection or "
-                "another protocol than those installed now; score the run again with "
+                "another protocol than those installed now; rescore the run with "
                 "`idbench score RUN` and make them with `idbench check RUN --update FILE "
                 "--embeddings`."
             )

@@ -17,7 +17,7 @@ def summary(verdict: Verdict) -> str:
     lines = [f"{verdict.word.upper()}: {verdict.run} against {verdict.reference}"]
     rows = [_row(check) for check in _metrics(verdict)]
     if rows:
-        head = ("metric", "reference", "run", "change [95 %]", "tolerance", "samples", "outcome")
+        head = ("metric", "reference", "run", "change [95%]", "tolerance", "samples", "outcome")
         widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
         for row in (head, *rows):
             cells = (cell.ljust(w) for cell, w in zip(row, widths, strict=True))
@@ -36,7 +36,7 @@ def markdown(verdict: Verdict) -> str:
     rows = [_row(check) for check in _metrics(verdict)]
     if rows:
         lines += [
-            "| metric | reference | run | change [95 %] | tolerance | samples | outcome |",
+            "| metric | reference | run | change [95%] | tolerance | samples | outcome |",
             "|---|---|---|---|---|---|---|",
         ]
         for row in rows:

@@ -113,7 +113,7 @@ def write(path: Path, measured: Measurement) -> None:
     if measured.missing:
         raise UserError(
             f"{measured.source} lacks {len(measured.missing)} of {len(measured.planned)} samples; "
-            "finish it before it becomes a reference."
+            "finish the run first."
         )
     ReferenceFile.of(measured).write(path)
 

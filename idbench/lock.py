@@ -26,7 +26,8 @@ def exclusive(folder: Path) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
             raise UserError(
-                f"The folder {folder} cannot be made ({error.strerror}); name another with --out."
+                f"The folder {folder} cannot be created ({error.strerror}); choose another with "
+                "--out."
             ) from error
         guard = FileLock(folder / ".lock")
         holder = folder / ".holder"
@@ -35,7 +36,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         except Timeout as error:
             raise UserError(
                 f"The run folder {folder} is in use by {_read(holder)}; wait for it to end, or "
-                "name another folder with --out."
+                "choose another folder with --out."
             ) from error
     try:
         with saying_disk_full(holder):

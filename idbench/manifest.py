@@ -98,18 +98,18 @@ def listed(
     """
     ways = [bool(manifest), bool(references), bool(suite or split)]
     if sum(ways) > 1:
-        raise UserError("Give one of --manifest, --reference and --suite, not several.")
+        raise UserError("Pass only one of --manifest, --reference and --suite.")
     if not any(ways):
         raise UserError(
-            "Say who the videos should show: --reference IMAGE, --manifest FILE, or --suite NAME "
-            "--split NAME; or give one run folder."
+            "Pass what the videos should show: --reference IMAGE, --manifest FILE, or --suite NAME "
+            "--split NAME; or pass a run folder."
         )
     if manifest:
         pairs = from_manifest(manifest, videos[0] if videos else None)[:limit]
         about = SuiteName(name=manifest.name, version="", sha256=sha256_file(manifest))
         return _listed(pairs, about)
     if not videos:
-        raise UserError("Name the videos to score, or the folder that holds them.")
+        raise UserError("Pass the videos to score, or their folder.")
     if references:
         files, skipped = videos_in(videos)
         say_skipped(skipped, say)
@@ -117,7 +117,7 @@ def listed(
         about = SuiteName(name="videos", version="", sha256=_seal(files, pairs))
         return _listed(pairs, about)
     if not split:
-        raise UserError("Give --split with --suite, such as --split single.")
+        raise UserError("--suite needs --split, such as --split single.")
     loaded = load_suite(suite or "avatars")
     pairs = from_suite(loaded, split, videos[0], limit, seed)
     taken = {video for _, video in pairs}
@@ -157,7 +157,7 @@ def from_suite(
     """
     samples = suite.samples(split, limit, seed)
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; with --suite give the folder of the videos.")
+        raise UserError(f"{folder} is not a folder; with --suite, pass the folder of the videos.")
     found: dict[str, Path] = {}
     for path in (p for p in visible_files(folder) if is_video(p)):
         if path.stem in found:
@@ -240,7 +240,7 @@ def _pair(
     names = [p.name for p in people]
     if len(set(names)) < len(names):
         raise UserError(
-            f"The references of {video} name the same picture twice; give one for each person."
+            f"The references of {video} name the same image twice; use one image per person."
         )
     part = {"references": hashes, "prompt": prompt, "name": name or shown or video.name}
     identifier = sha256_json(part)[:16]

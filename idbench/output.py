@@ -1,4 +1,4 @@
-"""How much the command line says beside its results: --quiet, --verbose, or as usual."""
+"""How much the command line prints besides its results: --quiet, --verbose, or as usual."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: templates that escape everything, inline scripts, pictures and SVG."""
+"""Self-contained HTML pages: templates that escape everything, inline scripts, images and SVG."""
 
 from __future__ import annotations
 

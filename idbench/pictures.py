@@ -94,5 +94,5 @@ def _unreadable(source: Path | IO[bytes], error: Exception) -> UnreadablePicture
     kind = type(error).__name__
     name = source if isinstance(source, str | Path) else "in memory"
     return UnreadablePicture(
-        f"The picture {name} cannot be read ({kind}); replace or remove it.", kind
+        f"The image {name} cannot be read ({kind}); replace or remove it.", kind
     )

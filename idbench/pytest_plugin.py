@@ -31,7 +31,7 @@ class CheckedRun:
         self.measured: Measurement = measured_files.read(path)
 
     def estimate(self, metric: str) -> Estimate:
-        """Mean, 95 % interval and coverage of a metric over all samples of the run.
+        """Mean, 95% interval and coverage of a metric over all samples of the run.
 
         Raises:
             UserError: the run has no such metric; says the nearest.
@@ -93,7 +93,7 @@ def idbench_run(request: pytest.FixtureRequest) -> Callable[..., CheckedRun]:
     def open_run(path: str | Path | None = None) -> CheckedRun:
         chosen = path or request.config.getoption("--idbench-run")
         if not chosen:
-            raise pytest.UsageError("Name a run: idbench_run(FOLDER), or pytest --idbench-run.")
+            raise pytest.UsageError("Pass a run: idbench_run(FOLDER), or pytest --idbench-run.")
         full = (request.config.invocation_params.dir / chosen).resolve()
         if full not in opened:
             opened[full] = CheckedRun(full)

@@ -108,7 +108,7 @@ def check_recipe(name: str, recipe: Mapping[str, Any]) -> None:
     steps = recipe.get("steps", 1)
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         raise UserError(
-            f"The recipe {name!r} has steps {steps!r}; give a whole number from 1."
+            f"The recipe {name!r} has steps {steps!r}; use a whole number from 1."
         )
 
 

@@ -42,7 +42,7 @@ class ModelName(Part):
 
     @classmethod
     def of(cls, model: Model) -> ModelName:
-        """The model's own account of itself."""
+        """The model as it describes itself."""
         return cls.model_validate(json.loads(json.dumps({
             "name": model.name, "variant": getattr(model, "variant", None),
             "revision": model.revision, "settings": dict(model.settings()),
@@ -56,10 +56,10 @@ class ModelName(Part):
 
 
 class Identity(Part):
-    """What makes a run this run: nothing here may change once it has begun."""
+    """What identifies a run; none of it may change once the run has started."""
 
     kind: Literal["generate", "videos"] = Field(
-        "generate", description="videos: they came finished, from anywhere"
+        "generate", description="videos: existing videos were scored"
     )
     suite: SuiteName
     split: str
@@ -81,7 +81,7 @@ class ScoringKey(Part):
     protocol: JsonObject = {}
     weights: dict[str, str] = Field({}, description="sha256 of each scoring network")
     metric_weights: dict[str, str] = Field(
-        {}, description="sha256 of files that metrics read besides the networks, by file name"
+        {}, description="sha256 of other files that metrics read, by file name"
     )
     detector: str | None = None
     metrics: dict[str, str] = Field({}, description="package and version of each metric")
@@ -103,13 +103,13 @@ class ScoringKey(Part):
 class ScoringRecord(ScoringKey):
     """What the values of a run were measured with."""
 
-    sha256: str | None = Field(None, description="of everything that moves a score")
+    sha256: str | None = Field(None, description="of everything that affects a score")
     weight_files: dict[str, str] = Field({}, description="sha256 of every file read, by name")
-    sources: dict[str, str] = Field({}, description="where the user's networks came from")
+    sources: dict[str, str] = Field({}, description="source of the user's networks")
     notes: list[str] = []
-    providers: dict[str, list[str]] = Field({}, description="onnxruntime's, by network")
+    providers: dict[str, list[str]] = Field({}, description="of onnxruntime, by network")
     reference_notes: dict[str, str] = Field(
-        {}, description="person -> what to know about a picture with no face, or several"
+        {}, description="person -> note on an image with no face or several"
     )
 
     @property
@@ -134,7 +134,7 @@ class Counts(Part):
 
 
 class RunFile(Stored):
-    """RUN/run.json: what was asked, what it was made with, and how far it is."""
+    """RUN/run.json: the request, how it was made, and its progress."""
 
     FIX: ClassVar[str] = "restore the file, or remove its folder and run again"
 
@@ -143,7 +143,7 @@ class RunFile(Stored):
     created: str | None = None
     updated: str | None = None
     identity: Identity
-    samples: dict[str, str] = Field(description="suite's id -> run's id of every planned sample")
+    samples: dict[str, str] = Field(description="id in the suite -> id in the run, of every sample")
     scoring: ScoringRecord = ScoringRecord()
     git: Git = Git()
     packages: dict[str, str] = {}
@@ -155,7 +155,7 @@ class RunFile(Stored):
     @model_validator(mode="before")
     @classmethod
     def _migrate(cls, value: Any) -> Any:
-        # Before a run was scored, its `scoring` was null; `request` is not needed any more.
+        # Before a run was scored, its `scoring` was null; `request` is no longer needed.
         if isinstance(value, Mapping):
             value = {k: v for k, v in value.items() if k != "request"}
             if value.get("scoring", ...) is None:
@@ -170,7 +170,7 @@ class ReferenceImage(Part):
 
 
 class SampleFile(Stored):
-    """RUN/samples/ID/sample.json: what was asked, and what came out."""
+    """RUN/samples/ID/sample.json: the request and its outcome."""
 
     id: str
     suite_id: str = Field(description="equal in the runs of different models")
@@ -188,8 +188,8 @@ class SampleFile(Stored):
     video_bytes: int | None
     shape: tuple[int, ...] | None = Field(description="frames, height, width, channels")
     fps: float | None
-    seconds: float = Field(description="time to generate it")
-    notes: list[str] = Field([], description="what was done otherwise than asked")
+    seconds: float = Field(description="generation time")
+    notes: list[str] = Field([], description="deviations from the request")
     source: str | None = Field(None, description="the user's path of a finished video")
     finished: str | None = None
 
@@ -197,7 +197,7 @@ class SampleFile(Stored):
 
     @classmethod
     def of(cls, sample: Sample, run: Path, **outcome: Any) -> SampleFile:
-        """The record of `sample`, whose references lie in the run folder `run`."""
+        """The record of `sample`, whose references are in the run folder `run`."""
         return cls(
             id=sample.id, suite_id=sample.suite_id, split=sample.split,
             prompt_id=sample.prompt_id, prompt=sample.prompt, category=sample.category,
@@ -212,7 +212,7 @@ class SampleFile(Stored):
 
     @cached_property
     def sample(self) -> Sample:
-        """What was asked; its images lie in the run folder."""
+        """The request; its images are in the run folder."""
         return Sample(
             id=self.id, suite_id=self.suite_id, split=self.split, prompt_id=self.prompt_id,
             prompt=self.prompt, category=self.category, seed=self.seed, truth=self.truth,
@@ -240,9 +240,9 @@ Row = tuple[str, str | None, int | None, float | None, str | None]
 class ScoresFile(Stored):
     """RUN/samples/ID/scores.json: the scores of one sample."""
 
-    key: str = Field(description="sha256 of everything that moves a score but the video")
+    key: str = Field(description="sha256 of everything except the video that affects a score")
     video_sha256: str | None
-    failed: bool = Field(False, description="scoring itself failed: it is tried again")
+    failed: bool = Field(False, description="scoring failed and will be retried")
     scores: list[Row]
 
     @classmethod
@@ -252,7 +252,7 @@ class ScoresFile(Stored):
         return cls(scores=rows, **about)
 
     def json_text(self) -> str:
-        """One line: there are thousands of rows."""
+        """One line, since there are thousands of rows."""
         return self.model_dump_json() + "\n"
 
 
@@ -271,7 +271,7 @@ class FrameFaces(Part):
 
 
 class FacesFile(Stored):
-    """RUN/samples/ID/faces.json: boxes and who is who, for the report."""
+    """RUN/samples/ID/faces.json: boxes and matching, for the report."""
 
     frames: list[FrameFaces] = []
 
@@ -281,7 +281,7 @@ class FacesFile(Stored):
         return {"frames": value} if isinstance(value, list) else value  # as first written
 
     def json_text(self) -> str:
-        """One line: there are thousands of numbers."""
+        """One line, since there are thousands of numbers."""
         return self.model_dump_json() + "\n"
 
 
@@ -290,8 +290,8 @@ class ScoreRow(Part):
 
     sample: str
     metric: str
-    identity: str | None = Field(description="null: of the whole video")
-    frame: int | None = Field(description="null: of the whole video")
+    identity: str | None = Field(description="null: the whole video")
+    frame: int | None = Field(description="null: the whole video")
     value: float | None
     status: Literal["scored", "unscored"]
     reason: str | None

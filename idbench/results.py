@@ -42,7 +42,7 @@ class Results:
 
     @cached_property
     def runs(self) -> pd.DataFrame:
-        """One row a run: how it was made, and under which protocol it was scored."""
+        """One row per run: how it was made, and under which protocol it was scored."""
         import pandas as pd
 
         return pd.DataFrame([_run_row(run) for run in self._runs])
@@ -56,7 +56,7 @@ class Results:
 
     @cached_property
     def videos(self) -> pd.DataFrame:
-        """One row a finished sample, its columns from `samples`, then one float64 column a metric.
+        """One row per finished sample: columns of `samples`, then a float64 column per metric.
 
         NaN: unscored. What most analyses start from.
         """
@@ -83,7 +83,7 @@ class Results:
         return pd.concat(parts, ignore_index=True)
 
     def table(self, compare: str | None = None) -> Tables:
-        """Means with 95 % intervals and coverage; prints as text, and as HTML in a notebook.
+        """Means with 95% intervals and coverage; prints as text, and as HTML in a notebook.
 
         Args:
             compare: a run, by its system or folder, from which the others' differences are taken.
@@ -169,7 +169,7 @@ def _folders(paths: Iterable[str | Path]) -> list[Path]:
     if not found:
         named = ", ".join(map(str, paths)) or "nothing"
         raise UserError(
-            f"There is no run in {named}; name run folders, such as idbench.load('runs/mine')."
+            f"There is no run in {named}; pass run folders, such as idbench.load('runs/mine')."
         )
     return list(found)
 

@@ -71,8 +71,8 @@ class Run:
         path = Path(folder) / "run.json"
         if not path.is_file():
             raise UserError(
-                f"{folder} holds no run (no run.json); name a folder that `idbench run` or "
-                "`idbench score` made."
+                f"{folder} contains no run (no run.json); pass a folder written by `idbench run` "
+                "or `idbench score`."
             )
         return cls(Path(folder), RunFile.read(path))
 
@@ -117,7 +117,7 @@ class Run:
         try:
             record = SampleFile.read(path)
             if record.id != sample:
-                raise UserError(f"{path} is of another sample, {record.id}; remove it.")
+                raise UserError(f"{path} belongs to another sample, {record.id}; remove it.")
         except UserError as error:
             self.damaged[sample] = str(error)
             return None
@@ -277,7 +277,7 @@ def locked(folder: Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; name a folder with --out.")
+        raise UserError(f"{folder} is a file; choose a folder with --out.")
     if folder.is_dir() and not (folder / "run.json").exists():
         foreign = [
             p.name for p in folder.iterdir()
@@ -285,7 +285,7 @@ def locked(folder: Path) -> Iterator[Path]:
         ]
         if foreign:
             raise UserError(
-                f"{folder} holds other files ({foreign[0]}) and no run; name a new or an empty "
+                f"{folder} contains other files ({foreign[0]}) and no run; choose a new or empty "
                 "folder with --out."
             )
     with lock.exclusive(folder):
@@ -308,8 +308,8 @@ def check_identity(run: Run, identity: Identity) -> None:
     if found:
         where, old, new = found[0]
         raise UserError(
-            f"{run.folder} holds another run (its {where} is {short(old)}, asked for is "
-            f"{short(new)}); name another folder with --out, or replace that run with --force."
+            f"{run.folder} contains another run (its {where} is {short(old)}, not "
+            f"{short(new)}); choose another folder with --out, or replace that run with --force."
         )
 
 

@@ -1,7 +1,7 @@
 """What the files of idbench hold, as pydantic models, exported as JSON Schema.
 
 `idbench list schemas` names them, docs/schemas/ has them (`python -m idbench.schemas FOLDER` writes
-them anew). Fields may be added within a version; nothing is renamed or removed.
+them again). Fields may be added within a version; nothing is renamed or removed.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def long_scores(run: Run) -> pd.DataFrame:
 
 
 def wide_scores(run: Run) -> pd.DataFrame:
-    """Values of whole videos: one row a sample, one float64 column a metric, NaN: unscored.
+    """Values of whole videos: one row per sample, one float64 column per metric, NaN: unscored.
 
     Raises:
         UserError: the run has no scores yet, or its table of scores is damaged.
@@ -119,5 +119,5 @@ def _read(run: Run) -> pyarrow.Table:
     except (OSError, KeyError, ValueError, pyarrow.ArrowException) as error:
         text = " ".join(str(error).split())[:100]
         raise UserError(
-            f"{path} is damaged ({text}); score it again with `idbench score {run.folder}`."
+            f"{path} is damaged ({text}); rescore it with `idbench score {run.folder}`."
         ) from error

@@ -81,9 +81,9 @@ class Scoring:
         before, key = run.file.scoring, self.key
         if before.protocol and before.protocol != key["protocol"]:
             raise UserError(
-                f"{run.folder} is scored under the protocol {before.protocol_name}, asked for is "
-                f"{self.protocol.name}; score it again with `idbench score {run.folder} "
-                f"--protocol {self.protocol.name}`, or name another folder with --out."
+                f"{run.folder} is scored under the protocol {before.protocol_name}, not "
+                f"{self.protocol.name}; rescore it with `idbench score {run.folder} "
+                f"--protocol {self.protocol.name}`, or choose another folder with --out."
             )
         other = [n for n, w in key["weights"].items() if before.weights.get(n, w) != w]
         other += [place for place, *_ in metric_weight_differences(
@@ -93,8 +93,8 @@ class Scoring:
         if other:
             given = "".join(f" --weights {shlex.quote(text)}" for text in self.weights)
             raise UserError(
-                f"{run.folder} is scored with other weights ({', '.join(other)}); score all of it "
-                f"again with `idbench score {run.folder}{given}`, or name another folder with "
+                f"{run.folder} is scored with other weights ({', '.join(other)}); rescore all of "
+                f"it with `idbench score {run.folder}{given}`, or choose another folder with "
                 "--out."
             )
 

@@ -23,7 +23,7 @@ class Estimate:
 
     Attributes:
         mean: mean of the scored values; None when nothing was scored.
-        low, high: bounds of the 95 % interval; None with fewer than two clusters.
+        low, high: bounds of the 95% interval; None with fewer than two clusters.
         n: samples asked for; scored: those with a value; coverage = scored / n in 0..1.
         clusters: independent groups among the scored ones.
     """

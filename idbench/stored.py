@@ -136,7 +136,7 @@ def explain(error: ValidationError, where: object, model: type[BaseModel], fix: 
         hint = f"did you mean {match!r}?" if match else f"known are {known}."
         return f"{where} has an unknown field {name!r}: {hint}"
     if fault["type"] == "missing":
-        return f"{where} lacks the field {name!r}; {fix}."
+        return f"{where} has no field {name!r}; {fix}."
     if not name:
         return f"{where} is damaged ({message}); {fix}."
     return f"{where}: the field {name!r} is wrong ({message[:1].lower()}{message[1:]}); {fix}."

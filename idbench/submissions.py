@@ -68,7 +68,7 @@ def pack(run: Path, folder: Path, about: Mapping[str, Any]) -> Path:
     measured = read(run)
     others = [p.name for p in folder.iterdir()] if folder.is_dir() else []
     if any(name not in (RESULTS, MANIFEST) for name in others):
-        raise UserError(f"{folder} holds other files ({others[0]}); name a new folder.")
+        raise UserError(f"{folder} contains other files ({others[0]}); choose a new folder.")
     told = {"name": measured.system, **{key: str(value) for key, value in about.items()}}
     manifest = validate(Submission, {**told, "files": {}}, f"The manifest of {folder}")
     gate_reference.write(folder / RESULTS, measured)

@@ -82,7 +82,7 @@ class Suite:
     """One version of a suite.
 
     Attributes:
-        sha256: stands for every byte of its files.
+        sha256: a hash of all its files.
         splits: name -> number of samples.
     """
 
@@ -96,7 +96,7 @@ class Suite:
     _prompts: Mapping[str, _PromptRow] = field(default_factory=dict, repr=False)
 
     def samples(self, split: str, limit: int | None = None, seed: int = 0) -> list[Sample]:
-        """The samples of `split`; with `limit` the first so many of the same order.
+        """The samples of `split`; with `limit`, the first `limit` of them.
 
         The order goes round the sets of references, and with them through the prompts, so that
         a small limit already has many identities. Each sample's id and seed derive from suite
@@ -127,8 +127,8 @@ class Suite:
         prompt = self._prompts.get(row.prompt_id)
         if prompt is None:
             raise UserError(
-                f"{path} names the prompt {row.prompt_id!r}, which prompts.jsonl lacks; "
-                "add it there or correct the row."
+                f"{path} names the prompt {row.prompt_id!r}, which is not in prompts.jsonl; "
+                "add it or correct the row."
             )
         part = {
             "suite": self.name,
@@ -186,7 +186,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
     elif (Path(text) / "suite.yaml").is_file():
         folder = Path(text)
     elif Path(text).is_dir():
-        raise UserError(f"The folder {text} holds no suite.yaml; name the folder of a suite.")
+        raise UserError(f"The folder {text} contains no suite.yaml; pass the folder of a suite.")
     else:
         raise unknown("suite", text, installed)
     head = validate(_SuiteFile, _yaml(folder / "suite.yaml"), folder / "suite.yaml")
@@ -215,7 +215,7 @@ def write_checksums(folder: Path) -> None:
 
 
 def _verify(folder: Path) -> str:
-    """Check every file against CHECKSUMS; the sha256 of CHECKSUMS stands for them all."""
+    """Check every file against CHECKSUMS; the sha256 of CHECKSUMS covers them all."""
     path = folder / "CHECKSUMS"
     seal = (
         f'python -c "from pathlib import Path; from idbench.suite import write_checksums; '
@@ -235,13 +235,13 @@ def _verify(folder: Path) -> str:
         if actual != digest:
             raise UserError(
                 f"The suite file {file} is not the published one: its sha256 is {actual}, "
-                f"CHECKSUMS says {digest}; restore it, or for a suite of your own write new "
+                f"CHECKSUMS says {digest}; restore it, or, for your own suite, write new "
                 f"checksums: {seal}"
             )
     extra = sorted(_files(folder) - set(listed))
     if extra:
         raise UserError(
-            f"The suite {folder} has a file without checksum, {extra[0]}; remove it or write new "
+            f"The suite {folder} has a file without a checksum, {extra[0]}; remove it or write new "
             f"checksums: {seal}"
         )
     return sha256_json(sorted(listed.items()))

@@ -112,7 +112,7 @@ class Model(Protocol):
         ...
 
     def generate(self, samples: Sequence[Sample]) -> Iterator[Video | Path]:
-        """One video a sample, in order. Each depends on its own sample alone.
+        """One video per sample, in order. Each depends on its own sample alone.
 
         A path is a video file that is finished; it is copied into the run.
         """

@@ -127,7 +127,7 @@ def read_video(path: Path, indices: Sequence[int] | None = None) -> Video:
         if wanted is not None and len(kept.frames) == len(wanted):
             break
     if wanted is not None and len(kept.frames) < len(wanted):
-        raise IndexError(f"{path} has {count} frames, asked for {max(wanted)}")
+        raise IndexError(f"{path} has {count} frames, not {max(wanted)}")
     kept.check()
     order = range(count) if indices is None else [int(i) for i in indices]
     return Video(np.stack([kept.frames[i] for i in order]), about.fps)
@@ -266,7 +266,7 @@ def _decode(path: Path) -> Generator[tuple[av.VideoFrame, _About], None, None]:
             shown = [s for s in container.streams.video
                      if not s.disposition & Disposition.attached_pic]
             if not shown:
-                raise UnreadableVideo(f"{path} holds no video; give a video file.")
+                raise UnreadableVideo(f"{path} contains no video; give a video file.")
             stream = shown[0]
             fps = float(stream.average_rate or stream.guessed_rate or 0) or 8.0
             crop = _true_size(container.metadata.get("comment", ""))
@@ -281,20 +281,20 @@ def _decode(path: Path) -> Generator[tuple[av.VideoFrame, _About], None, None]:
     except (av.error.FFmpegError, ValueError, EOFError) as error:
         where = f"after frame {count - 1}" if count else "at its start"
         raise UnreadableVideo(
-            f"The video {path} cannot be read {where} ({_short(error)}); make or copy it again."
+            f"The video {path} cannot be read {where} ({_short(error)}); create or copy it again."
         ) from error
     if not count:
-        raise UnreadableVideo(f"The video {path} has no frames; make or copy it again.")
+        raise UnreadableVideo(f"The video {path} has no frames; create or copy it again.")
     if _cut_gif(path):
         raise UnreadableVideo(
-            f"The video {path} is cut: it ends in the middle of frame {count - 1} or after it; "
-            "make or copy it again."
+            f"The video {path} is truncated: it ends in the middle of frame {count - 1} or after "
+            "it; create or copy it again."
         )
     # Some containers end early without an error; a short remainder is not counted.
     if stated is not None and end < 0.9 * stated - 0.25:
         raise UnreadableVideo(
-            f"The video {path} is cut: it ends after {end:.1f} of {stated:.1f} s; make or copy it "
-            "again."
+            f"The video {path} is truncated: it ends after {end:.1f} of {stated:.1f} s; make or "
+            "copy it again."
         )
 
 

@@ -9,15 +9,19 @@ Source: Deng et al., ArcFace (arXiv 1801.07698); evaluation as in ConsisID (arXi
 
 from __future__ import annotations
 
-from functools import partial
-
-from idbench.metrics.base import Metric
+from idbench.metrics.base import Embeddings, Metric
 from idbench.metrics.identity import identity_scores, similarity
+from idbench.types import Score
 
+NETWORK = "arcface"
 arcsim = similarity
 """Pure function: face embeddings (n, d), reference embedding (d,) -> cosines (n,)."""
-scores = partial(identity_scores, "arcsim", "arcface")
-"""Rows of frames and identities, of identities, and one of the video."""
+
+
+def scores(embeddings: Embeddings) -> list[Score]:
+    """Rows a frame and identity, an identity, and one of the video."""
+    return identity_scores("arcsim", NETWORK, embeddings)
+
 
 METRIC = Metric(
     name="arcsim",

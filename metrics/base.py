@@ -93,24 +93,6 @@ class Embeddings:
         return [row for row, n in zip(rows, counts, strict=True) for _ in range(n)]
 
 
-@dataclass(frozen=True)
-class ReferenceVectors:
-    """What was read from one reference image.
-
-    Attributes:
-        faces: network name -> embedding (d,) of its face, or None.
-        image: network name -> embedding (d,) of the whole image, or None.
-        face_reason, image_reason: why there is none (None: there is one).
-        note: set if the image shows no face or several, or cannot be read.
-    """
-
-    faces: dict[str, np.ndarray | None]
-    image: dict[str, np.ndarray | None]
-    face_reason: str | None
-    image_reason: str | None
-    note: str | None = None
-
-
 def every_sample(sample: Sample) -> bool:
     """True: the metric applies to every sample."""
     return True

@@ -1,8 +1,8 @@
-"""CLIPDist: how far the video's frames are from the reference picture, as CLIP sees them.
+"""CLIPDist: how far the video's frames are from the reference image, as CLIP sees them.
 
 Formula: 1 - cos(c(frame), c(reference)), with c CLIP's image embedding. Larger means that the
-model changed more of the picture, i.e. follows the prompt rather than pasting the reference.
-The paper does not say of what: protocols compare the whole frame with the whole reference picture
+model changed more of the image, i.e. follows the prompt rather than pasting the reference.
+The paper does not say of what: protocols compare the whole frame with the whole reference image
 (`strict-v1`, `clipdist-frame`), or the person's face crop with the reference's (`clipdist-face`).
 
 Source: Concat-ID (arXiv 2503.14151), section 4. Version 1 printed 1 - CLIPDist in its Table 3.
@@ -55,7 +55,7 @@ def scores(embeddings: Embeddings) -> list[Score]:
 
 
 def _picture(embeddings: Embeddings, k: int, r: int) -> tuple[np.ndarray | None, str | None]:
-    """The vector of frame `k`, or of the face in it that stands for reference `r`; or why none."""
+    """The vector of frame `k`, or of the face in it matched to reference `r`; or why none."""
     if embeddings.protocol.clip_region == "frame":
         return embeddings.frame_vectors[NETWORK][k], None
     match = embeddings.matches[k]

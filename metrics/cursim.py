@@ -10,15 +10,19 @@ Source: Huang et al., CurricularFace (arXiv 2004.00288); evaluation as in Consis
 
 from __future__ import annotations
 
-from functools import partial
-
-from idbench.metrics.base import Metric
+from idbench.metrics.base import Embeddings, Metric
 from idbench.metrics.identity import identity_scores, similarity
+from idbench.types import Score
 
+NETWORK = "curricularface"
 cursim = similarity
 """Pure function: face embeddings (n, d), reference embedding (d,) -> cosines (n,)."""
-scores = partial(identity_scores, "cursim", "curricularface")
-"""Rows of frames and identities, of identities, and one of the video."""
+
+
+def scores(embeddings: Embeddings) -> list[Score]:
+    """Rows a frame and identity, an identity, and one of the video."""
+    return identity_scores("cursim", NETWORK, embeddings)
+
 
 METRIC = Metric(
     name="cursim",

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from idbench.files import sha256_file, sha256_json
-from idbench.metrics.base import ReferenceVectors
 from idbench.metrics.cache import Arrays, EmbeddingCache, pack_faces, unpack_faces
 from idbench.metrics.faces.align import crops_of_frames
 from idbench.metrics.faces.detect import Faces, find_faces
@@ -56,6 +55,24 @@ class Pictures:
     frame_vectors: dict[str, np.ndarray] = field(default_factory=dict)
     video_vector: dict[str, np.ndarray] = field(default_factory=dict)
     new: dict[str, Arrays] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ReferenceVectors:
+    """What was read from one reference image.
+
+    Attributes:
+        faces: network name -> embedding (d,) of its face, or None.
+        image: network name -> embedding (d,) of the whole image, or None.
+        face_reason, image_reason: why there is none (None: there is one).
+        note: set if the image shows no face or several, or cannot be read.
+    """
+
+    faces: dict[str, np.ndarray | None]
+    image: dict[str, np.ndarray | None]
+    face_reason: str | None
+    image_reason: str | None
+    note: str | None = None
 
 
 class Embedder(NetworkLoader):
@@ -260,7 +277,7 @@ class Embedder(NetworkLoader):
             image_reason = no_vector
         note = None
         if self.reads_faces and count != 1:
-            note = (f"{count} faces in the picture, the largest is taken" if count
+            note = (f"{count} faces in the image; the largest is used" if count
                     else "no face was found")
         return ReferenceVectors(faces, pictures, face_reason, image_reason, note)
 

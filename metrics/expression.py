@@ -46,7 +46,7 @@ def logits(vectors: np.ndarray) -> np.ndarray:
 
 
 def config() -> dict[str, Any]:
-    """What the weights have to agree with, as it stands in the manifest."""
+    """What the weights have to agree with, as recorded in the manifest."""
     return {**FEATURES, "classes": list(EXPRESSIONS)}
 
 

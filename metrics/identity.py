@@ -46,7 +46,7 @@ def identity_scores(metric: str, network: str, embeddings: Embeddings) -> list[S
 
 
 def _frame_rows(metric: str, network: str, embeddings: Embeddings, r: int) -> list[Score]:
-    """A row each frame: the cosine of reference `r` and the face that stands for it."""
+    """One row per frame: the cosine of reference `r` and the face matched to it."""
     sample, reference = embeddings.sample, embeddings.reference_vectors[network][r]
     name, faces = sample.identities[r], [m.face_of_reference[r] for m in embeddings.matches]
     if reference is None:

@@ -1,10 +1,10 @@
 """Motion amount: how much moves in a video, by optical flow.
 
-Formula: mean over adjacent frames of the mean length of the largest 5 % of flow vectors, in
-heights of the picture a second. The largest 5 %, as VBench's dynamic degree, since most of a
-portrait stands still. A still picture has 0; so has a frozen video, whose identity is perfect.
+Formula: mean over adjacent frames of the mean length of the largest 5% of flow vectors, in
+heights of the image a second. The largest 5%, as VBench's dynamic degree, since most of a
+portrait stands still. A still image has 0; so has a frozen video, whose identity is perfect.
 
-Source: Farnebäck, Two-frame motion estimation (2003), as OpenCV computes it; the largest 5 % as
+Source: Farnebäck, Two-frame motion estimation (2003), as OpenCV computes it; the largest 5% as
 in VBench (arXiv 2311.17982), which reads them from another flow (RAFT) and thresholds them.
 """
 
@@ -24,7 +24,7 @@ MOST_PAIRS = 64
 
 
 def motion(frames: np.ndarray, fps: float) -> float:
-    """Motion of uint8 RGB frames (t, h, w, 3), t >= 2, in heights a second; 0 or more."""
+    """Motion of uint8 RGB frames (t, h, w, 3), t >= 2, in frame heights per second; 0 or more."""
     pairs = len(frames) - 1
     starts = np.unique(np.linspace(0, pairs - 1, min(MOST_PAIRS, pairs)).astype(int))
     lengths = [_largest(_grey(frames[i]), _grey(frames[i + 1])) for i in starts]
@@ -40,7 +40,7 @@ def _grey(frame: np.ndarray) -> np.ndarray:
 
 
 def _largest(first: np.ndarray, second: np.ndarray) -> float:
-    """Mean length of the largest flow vectors between two grey pictures, in their heights."""
+    """Mean length of the largest flow vectors between two grey images, in their heights."""
     start = np.zeros((*first.shape, 2), np.float32)
     flow = cv2.calcOpticalFlowFarneback(first, second, start, 0.5, 3, 15, 3, 5, 1.2, 0)
     lengths = np.sort(np.linalg.norm(flow, axis=-1).ravel())
@@ -62,8 +62,8 @@ METRIC = Metric(
     title="Motion",
     higher_is_better=True,
     range=(0.0, float("inf")),
-    formula="mean over adjacent frames of the mean of the largest 5 % of |flow|, heights a second",
-    source="Farnebäck (2003) in OpenCV; the largest 5 % as in VBench (arXiv 2311.17982)",
+    formula="mean over adjacent frames of the mean of the largest 5% of |flow|, heights per second",
+    source="Farnebäck (2003) in OpenCV; the largest 5% as in VBench (arXiv 2311.17982)",
     scores=scores,
     networks=(),
     needs_pixels=True,

@@ -1,6 +1,6 @@
 """What a protocol is: frozen data that fixes everything that moves a number.
 
-What its names mean is in `samplers` (frames), `faces.match` (which face stands for whom) and
+What its names mean is in `samplers` (frames), `faces.match` (matching of faces) and
 `rules` (from frames to one value).
 """
 
@@ -57,7 +57,7 @@ class Detection:
 
 @dataclass(frozen=True)
 class Picture:
-    """How a whole picture is made ready for a vision tower.
+    """How a whole image is preprocessed for a vision tower.
 
     Attributes:
         resize: `squash` (height and width to the network's size, shape not kept, nothing cut)
@@ -82,14 +82,14 @@ class Protocol:
         frames: how many frames the face metrics and CLIPDist look at.
         sampler: which, by a name in `samplers.SAMPLERS`.
         detection: how faces are found and aligned.
-        matching: which face of a frame stands for which reference, by a name in
+        matching: how the faces of a frame are matched to references, by a name in
             `faces.match.MATCHINGS`. CurSim uses the same assignment as ArcSim, so that both
             speak of the same face.
         reference_face: `largest` face of a reference image with several.
         clamp: whether negative cosines become 0.
         missing_face: `unscored`: a frame without the person's face stays as an unscored row
             and is counted by coverage; what it does to the mean is the rule's.
-        clip_picture: how CLIPDist's pictures are made ready.
+        clip_picture: preprocessing of CLIPDist's images.
         clip_region: what CLIPDist compares: `frame` (whole frame and whole reference) or `face`
             (the aligned crop of both).
         video_frames: how many frames ViCLIP reads.

@@ -34,7 +34,7 @@ _CLIP = ("clip", "OpenAI CLIP ViT-B/32 (the size is not published)")
 _VICLIP = ("viclip", "ViClip-InternVid-10M-FLT")
 _ZERO = (
     "Where no face was found at all, ArcSim and CurSim are 0.0, as the published script writes "
-    "it; that is no measurement. The column Not measured is the share of it."
+    "it; that is not a measurement. The column Not measured shows its share."
 )
 _CROP = Picture(resize="crop")
 _VBENCH = Picture(resize="crop", interpolation="bicubic-torchvision")
@@ -101,7 +101,7 @@ VICLIP_INTERNVIDEO = Protocol(
     video_picture=Picture(normalisation="imagenet", interpolation="bilinear-cv2"),
     metrics=("viclip",), networks=(_VICLIP,),
     source="OpenGVLab/InternVideo, Data/InternVid/viclip; arXiv 2307.06942",
-    notes=("The end of a video may be unread: up to half of it where n is no multiple of 8.",),
+    notes=("The end of a video may be unread: up to half of it if n is not a multiple of 8.",),
 )
 
 CLIPDIST_FRAME = Protocol(
@@ -143,7 +143,7 @@ PAPER = Protocol(
         _ZERO,
         "The paper leaves open: the rule that matches faces to several references, ViCLIP's "
         "preparation, CLIPDist's region, CLIP and number of frames, and which 97 references and "
-        "prompts it drew. See the page on protocols for what stands here instead.",
+        "prompts it drew. See docs/protocols.md for the choices made here.",
     ),
 )
 
@@ -156,8 +156,8 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 DEFAULT_PROTOCOL = STRICT.name
 EMBEDDED_NOTE = (
-    "The embedded recognisers are trained on synthetic avatars: their scores rank avatars, and "
-    "mean little on photographs of real people."
+    "The embedded recognisers are trained on synthetic avatars: their scores rank avatars and "
+    "say little about photographs of real people."
 )
 
 
@@ -238,6 +238,7 @@ def embedded_note(protocol: Protocol, stood_in: Collection[str]) -> str | None:
     if not asked:
         return None
     return (
-        f"{protocol.name} is defined on {asked}. The embedded networks stood in for them: the "
-        "sampler and the rules are the protocol's, its published values are not comparable."
+        f"{protocol.name} is defined on {asked}. The embedded networks were used instead: "
+        "sampler and rules are the protocol's, but the scores are not comparable with published "
+        "ones."
     )

@@ -5,7 +5,7 @@ with c CLIP's image embedding. With a face box of width w and height h, centre x
 chin y (the lower side of the box):
 
 Garment region of a frame: from x - w to x + w and from y + 0.25 h to y + 2.2 h, cut to the
-frame. Of the reference: the whole picture. Both are squashed to CLIP's size.
+frame. Of the reference: the whole image. Both are squashed to CLIP's size.
 
 Background region: everything but the people, who are covered by grey (128) rectangles: the head
 from x - w to x + w and from 0.6 h above the box to the chin, the body from x - 1.5 w to
@@ -67,7 +67,7 @@ def garment_scores(embeddings: Embeddings) -> list[Score]:
             return embeddings.matches[k].reasons[0] or "the person was not found"
         region = garment_region(frame.shape, embeddings.faces[k].boxes[face])
         if region is None:
-            return "the garment is outside of the frame"
+            return "the garment is outside the frame"
         return frame[region], reference
 
     return _similarity(embeddings, "garment", "garment_similarity", of_frame)
@@ -140,7 +140,7 @@ GARMENT = Metric(
 )
 BACKGROUND = Metric(
     "background_similarity", "Background", True, (-1.0, 1.0),
-    "mean over frames of cos(c(frame without people), c(reference covered alike))",
+    "mean over frames of cos(c(frame without people), c(reference with the same mask))",
     "idbench; the paper shows background control and measures none", background_scores,
     runs=("clip",), needs_pixels=True, computed="named", applies_to=_with_reference("background"),
 )

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from idbench.engine import FATAL
-from idbench.metrics.base import Embeddings, Metric, ReferenceVectors, described_faces
+from idbench.metrics.base import Embeddings, Metric, described_faces
 from idbench.metrics.cache import COUNT, EmbeddingCache
-from idbench.metrics.embedder import Embedder, Pictures
+from idbench.metrics.embedder import Embedder, Pictures, ReferenceVectors
 from idbench.metrics.faces.match import match_frames
 from idbench.metrics.networks.weight_sources import Source, find, pack_folder, parse
 from idbench.metrics.protocol_types import Protocol
@@ -61,9 +61,9 @@ class Scorer:
     Attributes:
         timings: seconds spent so far: load, detect, align, embed faces, embed frames,
             embed video, embed text, score.
-        notes: sentences that belong beside the scores of every run.
+        notes: those that belong with the scores of every run.
         reference_notes: person -> what is to be known of their reference, of those scored so far
-            whose picture shows no face or several, or cannot be read.
+            whose image shows no face or several, or cannot be read.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class Scorer:
         """The rows of several videos from `open`; the networks process them together.
 
         In their order. When that fails, they are scored one by one, so that a bad video costs
-        itself alone: in place of its rows stands what it raised.
+        itself alone: its rows are replaced by what it raised.
 
         Raises:
             DiskFull, WeightError: what every further video would meet too.

@@ -6,7 +6,7 @@ video they lie further apart than of a short one, so compare videos of one lengt
 Source: the frame consistency of Esser et al., Gen-1 (arXiv 2302.03011).
 
 Share read: the share of the prompt's tokens that ViCLIP's text tower reads; it stops at its
-context of 32 tokens. A low ViCLIP beside a low share says little of the video.
+context of 32 tokens. A low ViCLIP with a low share says little of the video.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def consistency_scores(embeddings: Embeddings) -> list[Score]:
         reason = "the protocol embeds no whole frames"
         return [make_score(sample, name, None, None, None, reason)]
     if len(vectors) < 2:
-        return [make_score(sample, name, None, None, None, "only one frame was looked at")]
+        return [make_score(sample, name, None, None, None, "only one frame was sampled")]
     rows = [
         make_score(sample, name, None, frame, float(value))
         for frame, value in zip(embeddings.frames[:-1], consistency(vectors), strict=True)

@@ -184,7 +184,7 @@ def _detect(pixels: Any, name: str) -> tuple[float, list[float]]:
     boxes, probabilities = detect_faces(pixels)
     if len(boxes) != 1:
         raise ValueError(f"MTCNN finds {len(boxes)} faces on the portrait of {name}; "
-                         "take another identity in source.yaml")
+                         "use another identity in source.yaml")
     return round(float(probabilities[0]), 4), [round(float(x), 1) for x in boxes[0]]
 
 

@@ -2,7 +2,7 @@
 
     python -m idbench.prompts.contact_sheet [--out docs/pictures]
 
-Every picture is rendered from the suite's data; no model generates anything in them.
+Every image is rendered from the suite's data; no model generates anything in them.
 """
 
 from __future__ import annotations

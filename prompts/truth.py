@@ -39,7 +39,7 @@ def scene_of(truth: Mapping[str, Any], identities: Sequence[int], seed: int = 0)
     rng = np.random.default_rng(seed)
     stated = list(truth.get("people", ())) or [{}] * len(identities)
     if len(stated) != len(identities):
-        raise ValueError(f"the truth speaks of {len(stated)} people, not {len(identities)}")
+        raise ValueError(f"the truth describes {len(stated)} people, not {len(identities)}")
     people = []
     for identity, person in zip(identities, stated, strict=True):
         _check_keys(person, PERSON_KEYS)

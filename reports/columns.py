@@ -42,12 +42,12 @@ def about(names: Iterable[str], *what: str) -> list[str]:
 def cell(found: Estimate) -> str:
     """`0.442 [0.401, 0.483] (96 %)`: mean, interval, and coverage where it is under 100 %."""
     if found.mean is None:
-        return f"unscored (0 % of {found.n})"
+        return f"unscored (0% of {found.n})"
     text = f"{found.mean:.3f}"
     if found.low is not None and found.high is not None:
         text += f" [{found.low:.3f}, {found.high:.3f}]"
     if found.scored < found.n:
-        text += f" ({found.scored / found.n:.0%})".replace("%", " %")
+        text += f" ({found.scored / found.n:.0%})"
     return text
 
 

@@ -35,7 +35,7 @@ EMBED_LIMIT = 11_000_000
 
 
 def read(runs: Sequence[Run], page: Path, embed: bool | None = None) -> ReportData:
-    """Read `runs` for a page that will lie at `page`.
+    """Read `runs` for a page to be written to `page`.
 
     Args:
         embed: whether videos go into the page; None: while they are small together.

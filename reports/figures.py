@@ -66,7 +66,7 @@ def colour(index: int) -> str:
 
 
 def tradeoff(series: Sequence[Series], x: str, y: str, titles: Mapping[str, str]) -> Figure:
-    """Each run's mean of two metrics with 95 % intervals, and its single videos behind."""
+    """Each run's mean of two metrics with 95% intervals, and its single videos behind."""
     with style():
         figure, (axes,) = _axes(1, (5.4, 3.7))
         axes.grid(color=RULE, linewidth=0.5)
@@ -93,7 +93,7 @@ def by_category(
     categories: Mapping[str, Sequence[Mapping[str, Estimate]]], metrics: Sequence[str],
     titles: Mapping[str, str],
 ) -> Figure:
-    """A panel for each metric: the mean and 95 % interval of each category, one mark a run."""
+    """A panel for each metric: the mean and 95% interval of each category, one mark per run."""
     names = list(categories)
     with style():
         height = 0.75 + len(names) * (0.24 + 0.12 * max(len(v) for v in categories.values()))
@@ -147,7 +147,7 @@ def over_time(
                     _along(upper, lower, points, bins, index, name)
             upper.set_ylabel(title)
             lower.set_ylim(-0.06, 1.06)
-            lower.set_yticks([0, 1], ["0 %", "100 %"])
+            lower.set_yticks([0, 1], ["0%", "100%"])
             lower.set_ylabel("frames\nscored")
             lower.set_xticks([0, 0.5, 1], ["first frame", "middle", "last frame"])
         figure.align_ylabels()

@@ -93,7 +93,7 @@ def interval(found: Estimate) -> str:
 
 def percent(value: float | None) -> str:
     """A share as a whole percentage."""
-    return "–" if value is None else f"{100 * value:.0f} %"
+    return "–" if value is None else f"{100 * value:.0f}%"
 
 
 def short(text: str, length: int = 12) -> str:
@@ -189,10 +189,10 @@ def _figures(
     if set(series.TRADEOFF) <= set(shown):
         found = series.tradeoff(report.runs, *series.TRADEOFF, measured.rows)
         keep("tradeoff", figures.tradeoff(found, *series.TRADEOFF, arrowed),
-             "Identity against editability: ArcSim and CLIPDist, mean and 95 % interval")
+             "Identity against editability: ArcSim and CLIPDist, mean and 95% interval")
     if shown and report.categories:
         keep("categories", figures.by_category(report.categories, shown, arrowed),
-             "Mean and 95 % interval of each metric in each prompt category")
+             "Mean and 95% interval of each metric in each prompt category")
     for identity in columns.about(report.metrics, "identity")[:1]:
         frames = [(label, values.get(identity, [])) for label, values in
                   zip(report.labels, report.frame_values, strict=True)]

@@ -64,8 +64,8 @@ def _check_alike(group: Sequence[Entry]) -> None:
         found += sum(scoring_differences(first.scoring, other.scoring).values(), [])
         if found:
             raise UserError(
-                f"{first.source} and {other.source} cannot stand in one leaderboard "
-                f"({in_words(found)}); score them alike with `idbench score RUN`."
+                f"{first.source} and {other.source} cannot share a leaderboard "
+                f"({in_words(found)}); rescore one with `idbench score RUN`."
             )
 
 

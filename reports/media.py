@@ -1,4 +1,4 @@
-"""Pictures and videos of a report as data URIs: small, decoded once."""
+"""Images and videos of a report as data URIs: small, decoded once."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from idbench.errors import UserError
 from idbench.names import unknown
 
-NOT_COMPARABLE = "another data set, not measured by idbench: not to be compared with the rows above"
+NOT_COMPARABLE = "a separate data set, not measured by idbench; not comparable with the rows above"
 
 
 class PublishedRow(BaseModel, frozen=True, extra="allow"):

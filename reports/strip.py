@@ -111,7 +111,7 @@ def _shared(runs: Sequence[Run]) -> list[_Block]:
     if found:
         return found
     if not any(r.video for records in by_run for r in records.values()):
-        raise UserError(f"{runs[0].folder} holds no finished video; run `idbench run` first.")
+        raise UserError(f"{runs[0].folder} contains no finished video; run `idbench run` first.")
     raise UserError(
         f"{runs[0].folder} and {runs[-1].folder} share no sample with a video; name runs of one "
         "suite and split."

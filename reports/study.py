@@ -106,14 +106,14 @@ class Study(Stored):
         """
         path = Path(folder) / "study.json"
         if not path.is_file():
-            raise UserError(f"{folder} holds no study; make one with `idbench study build`.")
+            raise UserError(f"{folder} contains no study; make one with `idbench study build`.")
         study = cls.read(path)
         study._folder = path.parent
         return study
 
     @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """Its path."""
         return self._folder
 
     @cached_property

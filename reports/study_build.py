@@ -37,9 +37,9 @@ def build(
     """
     folder = Path(folder)
     if len(runs) < 2:
-        raise UserError("A study compares systems; name two runs or more.")
+        raise UserError("A study compares systems; pass at least two runs.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists already; name another folder with --output.")
+        raise UserError(f"{folder} already exists; choose another folder with --output.")
     shared = _shared(runs)
     couples = list(itertools.combinations(range(len(runs)), 2))
     if pairs < len(couples):
@@ -105,7 +105,7 @@ class _Media:
         return code
 
     def picture(self, image: Path) -> str:
-        """The code of a reference; equal pictures have one code, whatever their file names."""
+        """The code of a reference; equal images have one code, whatever their file names."""
         from PIL import Image
 
         from idbench.pictures import UnreadablePicture, open_rgb
@@ -113,7 +113,9 @@ class _Media:
         try:
             pixels = open_rgb(image)
         except UnreadablePicture as error:
-            raise UserError(f"The reference {image} cannot be read; run its run again.") from error
+            raise UserError(
+                f"The reference {image} cannot be read; generate its run again."
+            ) from error
         pixels.thumbnail((REFERENCE_SIZE, REFERENCE_SIZE), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         pixels.save(buffer, "WEBP", quality=92)

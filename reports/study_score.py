@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Preference:
     """How often one system was preferred to another for one question.
 
-    `rate` is the share of votes 0..1, a tie as half, with its 95 % interval over identities;
+    `rate` is the share of votes 0..1, a tie as half, with its 95% interval over identities;
     `p_value` of "both are preferred alike", Holm-corrected over all rows of the study.
     """
 
@@ -91,7 +91,9 @@ def score(study: Study, files: Sequence[Path]) -> Result:
     for path in files:
         found = Votes.open(path, study)
         if found.voter in read:
-            raise UserError(f"{path} holds votes of {found.voter}, as another file does; name one.")
+            raise UserError(
+                f"{path} contains votes of {found.voter}, as another file does; pass one."
+            )
         read[found.voter] = found
     table = _table(study, read)
     if not len(table):
@@ -193,13 +195,13 @@ def to_markdown(result: Result) -> str:
         f"each). The left video was preferred in {_percent(result.left)} of the votes.",
         _rows([{
             "question": TITLES.get(p.question, p.question), "preferred": p.first,
-            "to": p.second, "rate [95 % interval]": _estimate(p.rate),
+            "to": p.second, "rate [95% interval]": _estimate(p.rate),
             "won / tie / lost": f"{p.wins} / {p.ties} / {p.losses}",
             "p (Holm)": "–" if p.p_value is None else f"{p.p_value:.3f}",
             "by voter": ", ".join(_percent(v) for v in p.by_voter.values()),
         } for p in result.preferences]),
-        "Rate: share of votes, a tie as half; interval and p-value over identities, of these "
-        "voters.",
+        "Rate: share of votes, a tie counting half; interval and p-value over identities, for "
+        "these voters.",
         _rows([{
             "question": TITLES.get(a.question, a.question),
             "votes that agree": _percent(a.raw), "Fleiss' kappa": _plain(a.fleiss_kappa),
@@ -212,8 +214,8 @@ def to_markdown(result: Result) -> str:
         ranked = sorted(result.strengths, key=lambda s: (questions.index(s.question), s.rank))
         parts.append(_rows([{
             "question": TITLES.get(s.question, s.question), "rank": s.rank,
-            "system": s.system, "won of all [95 % interval]": _estimate(s.share),
-            "Bradley-Terry log strength [95 % interval]": f"{s.strength:.2f}" + (
+            "system": s.system, "won of all [95% interval]": _estimate(s.share),
+            "Bradley-Terry log strength [95% interval]": f"{s.strength:.2f}" + (
                 "" if s.low is None else f" [{s.low:.2f}, {s.high:.2f}]"),
         } for s in ranked]))
     return "\n\n".join(parts)
@@ -226,7 +228,7 @@ def _rows(rows: list[dict[str, object]]) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.0f} %"
+    return "–" if value is None else f"{100 * value:.0f}%"
 
 
 def _plain(value: float | None) -> str:

@@ -37,7 +37,7 @@ class StudyServer(ThreadingHTTPServer):
             super().__init__((HOST, port), _Handler)
         except OSError as error:
             raise UserError(
-                f"Port {port} is taken ({error.strerror}); name another with --port."
+                f"Port {port} is taken ({error.strerror}); choose another with --port."
             ) from error
 
     @property
@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _failed(self, error: Exception) -> None:
         """The details name folders: they are for whoever runs the study, not for the voter."""
         print(f"Error: {error}", file=sys.stderr)
-        self._json(500, {"problem": "it could not be written; call whoever runs the study"})
+        self._json(500, {"problem": "it could not be saved; contact the person running the study"})
 
     def _json(self, status: int, value: Any) -> None:
         self._send(status, "application/json", json.dumps(value).encode("utf-8"))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from idbench.reports import tables as t
 
 DIFFERENCES = (
-    "Paired differences, first - second, over the samples that both runs have; mean [95 % "
+    "Paired differences, first - second, over the samples that both runs have; mean [95% "
     "interval], p-value of a sign-flip test of identities, corrected by Holm over this table."
 )
 Cell = tuple[str, str]
@@ -103,12 +103,12 @@ def _wide(rows: Sequence[t.MeasuredRow]) -> Rows:
 def _lowest(row: t.MeasuredRow) -> str:
     """The lowest coverage of the identity metrics, or of all if there are none.
 
-    That of another metric stands in its own cell.
+    Another metric's is in its own cell.
     """
     names = columns.about(row.estimates, "identity") or list(row.estimates)
     shares = [row.estimates[n].coverage for n in names]
     known = [share for share in shares if share is not None]
-    return f"{min(known):.0%}".replace("%", " %") if known else ""
+    return f"{min(known):.0%}" if known else ""
 
 
 def _wide_differences(rows: Sequence[t.DifferenceRow]) -> Rows:

@@ -139,8 +139,8 @@ def check_comparable(runs: Sequence[Run]) -> None:
                 before.metrics[name], after.metrics[name], f"version of {name}")
         if found:
             raise UserError(
-                f"{first.folder} and {run.folder} cannot stand in one table ({in_words(found)}); "
-                "score them alike with `idbench score RUN`, or print two tables."
+                f"{first.folder} and {run.folder} cannot share a table ({in_words(found)}); "
+                "rescore one with `idbench score RUN`, or print two tables."
             )
 
 
@@ -181,7 +181,7 @@ def _caption(runs: Sequence[Run], marked: bool) -> str:
     named = f"suite {suite.name} {suite.version}"
     caption = (
         f"Measured: {named.strip()}, protocol {protocol}; mean "
-        "[95 % interval, bootstrap over identities]; (share scored) where it is under 100 %."
+        "[95% interval, bootstrap over identities]; (share scored) where it is under 100%."
     )
     if marked:
         caption += (

@@ -63,7 +63,7 @@ class TakeView:
 
 @dataclass(frozen=True)
 class ReferenceView:
-    """A reference image beside the videos."""
+    """A reference image next to the videos."""
 
     kind: str
     name: str

@@ -57,7 +57,7 @@ class Vote(Answer):
 class Votes(Stored):
     """STUDY/votes/NAME.json: the answers of one voter; every change is on disk at once."""
 
-    FIX: ClassVar[str] = "name files that a study wrote, or restore it"
+    FIX: ClassVar[str] = "pass files written by a study, or restore it"
 
     study: str = Field(description="id of the study")
     voter: str
@@ -75,14 +75,16 @@ class Votes(Stored):
         """
         found = cls.read(path)
         if found.study != study.id:
-            raise UserError(f"{path} belongs to another study than {study.folder}; leave it out.")
+            raise UserError(
+                f"{path} belongs to a different study than {study.folder}; leave it out."
+            )
         seen = set()
         for vote in found.votes:
             pair, key = study.by_id.get(vote.pair), (vote.pair, vote.question)
             if (pair is None or key in seen or vote.question not in study.questions
                     or {vote.left, vote.right} != {pair.first, pair.second}):
                 raise UserError(
-                    f"{path} holds an answer that fits no pair of the study; restore it."
+                    f"{path} contains an answer for no pair of the study; restore it."
                 )
             seen.add(key)
         found._path, found._of = path, study
@@ -95,7 +97,7 @@ class Votes(Stored):
         if path.is_file():
             found = cls.open(path, study)
             if found.voter != voter:
-                raise UserError(f"{path} holds the votes of {found.voter!r}; rename it.")
+                raise UserError(f"{path} contains the votes of {found.voter!r}; rename it.")
             return found
         made = cls(study=study.id, voter=voter, votes=[])
         made._path, made._of = path, study

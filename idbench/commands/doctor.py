@@ -34,7 +34,7 @@ def _packages() -> str:
             missing.append(name)
     if missing:
         raise UserError(f"Missing: {', '.join(missing)}; install with `pip install idbench`.")
-    return f"all there; torch {version('torch')}, diffusers {version('diffusers')}"
+    return f"all installed; torch {version('torch')}, diffusers {version('diffusers')}"
 
 
 def _weights() -> str:
@@ -44,7 +44,7 @@ def _weights() -> str:
     if not found:
         raise UserError("There is no manifest of embedded weights; reinstall idbench.")
     size = sum(weight_path(name).stat().st_size for name in found)
-    return f"{len(found)} files, {size / 1e6:.1f} MB, every sha256 as in the manifest"
+    return f"{len(found)} files, {size / 1e6:.1f} MB, every sha256 matches the manifest"
 
 
 def _suites() -> str:

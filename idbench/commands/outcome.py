@@ -45,7 +45,7 @@ def _show_text(run: Run, results: Results, scored: bool, reason: str | None, fai
     if scored:
         click.echo(tables.render(results.table(), "md"))
     if failed:
-        hint = f" --retry-failed tries them again; see {run.folder}/errors.log."
+        hint = f" Retry them with --retry-failed; see {run.folder}/errors.log."
         click.echo(
             f"{failed} of {len(run.sample_ids)} samples failed, the first because {reason}."
             f"{hint if run.generates else ''}"
@@ -55,6 +55,6 @@ def _show_text(run: Run, results: Results, scored: bool, reason: str | None, fai
     times = run.file.timings
     parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in times.items())
     peak = run.file.peak_memory_gb
-    memory = f"; at most {peak} GB of memory" if peak else ""
-    click.echo(f"Seconds: {parts}; in all {sum(times.values()):.1f}{memory}.")
+    memory = f"; peak memory {peak} GB" if peak else ""
+    click.echo(f"Seconds: {parts}; total {sum(times.values()):.1f}{memory}.")
     click.echo(f"Run folder: {run.folder}")

@@ -66,7 +66,7 @@ def export(run: Run, folder: Path) -> dict[str, int]:
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is not empty; name a new folder with --out.")
+        raise UserError(f"{folder} is not empty; choose a new folder with --out.")
     with saying_disk_full(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
@@ -126,7 +126,7 @@ def _videos(run: Run) -> pd.DataFrame:
         "fps": r.fps, "seconds": r.seconds,
     } for r in run.records()]
     if not rows:
-        raise UserError(f"{run.folder} has no finished sample; run it to its end first.")
+        raise UserError(f"{run.folder} has no finished sample; finish the run first.")
     types = {name: "string" for name in (
         "file_name", "sample", "suite_id", "system", "split", "prompt", "category", "prompt_id",
         "seed", "status", "reason")}

@@ -5,7 +5,7 @@
 
 Tags: METRIC/mean, METRIC/interval_low, METRIC/interval_high and METRIC/coverage at the given step;
 METRIC/along the videos (step: percent of the video); METRIC/videos (a histogram); the texts
-`settings`, `table` and `unscored`; with frames, a picture `samples/ID` a sample.
+`settings`, `table` and `unscored`; with frames, an image `samples/ID` a sample.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ SUFFIX = ".idbench"
 
 
 def export(run: Run, folder: Path, step: int = 0, frames: int = 0) -> Path:
-    """Write one event file to `folder`, in place of those that earlier exports left at that step.
+    """Write one event file to `folder`, replacing those that earlier exports left at that step.
 
     Args:
         step: the step of the scalars, such as that of the checkpoint.
-        frames: so many frames of each video as pictures; 0: no pictures.
+        frames: number of frames per video to write as images; 0 for none.
 
     Raises:
         UserError: TensorBoard is not installed, or the run has no scores yet.

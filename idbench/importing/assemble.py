@@ -59,20 +59,20 @@ def import_suite(
         UserError: `target` exists, nobody is left, or a split would be empty.
     """
     if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
-        raise UserError(f"{target} exists already; name another folder with --out, or remove it.")
+        raise UserError(f"{target} already exists; choose another folder with --out, or remove it.")
     kept, dropped = check_people(source, options, reader, step)
     dropped = {**source.skipped, **dropped}
     if not kept:
         name, reason = next(iter(dropped.items()))
         raise UserError(
             f"No identity of {source.layout} is left: {len(dropped)} were dropped, the first "
-            f"({name}) because {reason}; give pictures with one face each."
+            f"({name}) because {reason}; provide images with one face each."
         )
     prompts, splits, lost = make_splits(source, kept, options)
     dropped.update(lost)
     if not splits:
         raise UserError(
-            "No sample can be made of what is left; add prompts that speak of one person, or more "
+            "No sample can be made from what is left; add prompts for one person, or more "
             "people for prompts of two and three."
         )
     drawn = not source.rows
@@ -205,15 +205,16 @@ def _notes(
             f"(the paper: 97 x 9 = 873, its draw unpublished; this one: seed {options.seed})."
         )
     if options.training is None:
-        notes.append("No training set was given: nobody was dropped for being close to one.")
+        notes.append("No training set was given: no one was dropped for being too close to one.")
     elif reader.recogniser == EMBEDDED:
         notes.append(
-            "Nearness to the training set was read by the embedded ArcFace, which is trained on "
-            "avatars: of photographs its cosines say little. Name an insightface pack with --pack."
+            "Similarity to the training set was measured by the embedded ArcFace, which is trained "
+            "on avatars: its cosines say little about photographs. Pass an insightface pack with "
+            "--pack."
         )
     several = [k.person.name for k in kept.values() if k.face.count > 1]
     if several:
-        notes.append(f"The largest of several faces counts for: {', '.join(several)}.")
+        notes.append(f"The largest of several faces was used for: {', '.join(several)}.")
     return tuple(notes)
 
 

@@ -41,7 +41,7 @@ def check_suite(
     folder = Path(name_or_path)
     if folder.is_dir() and not (folder / "suite.yaml").is_file():
         raise UserError(
-            f"{folder} is no suite: it has no suite.yaml. Make one of it with `idbench suites "
+            f"{folder} is not a suite: it has no suite.yaml. Make one of it with `idbench suites "
             f"import {folder}`, and check that."
         )
     suite = load_suite(name_or_path)

@@ -27,7 +27,7 @@ def open_picture(path: Path) -> Image.Image:
     """As `open_rgb`, without metadata and with at most `LARGEST_SIDE` pixels on a side.
 
     Raises:
-        UnreadablePicture: missing, or no picture.
+        UnreadablePicture: missing or not an image.
     """
     upright = open_rgb(path)
     upright.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
@@ -53,10 +53,10 @@ class Face:
 
 
 class FaceReader(FaceEmbedder):
-    """Finds and embeds the faces of pictures."""
+    """Finds and embeds the faces of images."""
 
     def detect(self, picture: Image.Image) -> Faces:
-        """The faces of a picture, largest first."""
+        """The faces of an image, largest first."""
         return self.find(np.asarray(picture)[None])[0]
 
     def read(self, picture: Image.Image) -> Face:
@@ -99,12 +99,12 @@ def read_embeddings(path: Path, reader: FaceReader, width: int | None = None) ->
             found = np.load(path, allow_pickle=False)
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise UserError(
-            f"{path} cannot be read as embeddings ({error}); give .npy of shape (n, d), or .npz "
+            f"{path} cannot be read as embeddings ({error}); use .npy of shape (n, d), or .npz "
             "or .safetensors with an array named embeddings."
         ) from error
     if found.ndim != 2 or (width is not None and found.shape[1] != width):
         raise UserError(
-            f"{path} has embeddings of shape {tuple(found.shape)}, needed is (n, {width or 'd'}) "
+            f"{path} has embeddings of shape {tuple(found.shape)}, not (n, {width or 'd'}) "
             f"of {reader.recogniser}; embed the training set with `idbench suites embed`."
         )
     if written_by and written_by != reader.sha256:
@@ -115,14 +115,14 @@ def read_embeddings(path: Path, reader: FaceReader, width: int | None = None) ->
     found = np.asarray(found, np.float64)
     found = found[np.isfinite(found).all(1) & (np.linalg.norm(found, axis=1) > 0)]
     if not len(found):
-        raise UserError(f"{path} holds no finite embedding; embed the training set again.")
+        raise UserError(f"{path} contains no finite embedding; embed the training set again.")
     return found
 
 
 def write_embeddings(
     path: Path, names: Sequence[str], vectors: np.ndarray, reader: FaceReader
 ) -> None:
-    """Keep embeddings (n, d) with their pictures' names and their recogniser, atomically."""
+    """Keep embeddings (n, d) with their images' names and their recogniser, atomically."""
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
         np.savez(
             stream, allow_pickle=False, embeddings=np.asarray(vectors, np.float32),

@@ -54,7 +54,7 @@ def read_consisid(folder: Path) -> Source:
     images, table = _face_images(folder), _caption_table(folder)
     if images is None or table is None:
         raise UserError(
-            f"{folder} is no ConsisID-Benchmark: expected a folder face_images (or "
+            f"{folder} is not a ConsisID-Benchmark download: expected a folder face_images (or "
             "eval/face_images) and a CSV with the columns index and Refined_man or Refined_woman."
         )
     people = [
@@ -62,7 +62,7 @@ def read_consisid(folder: Path) -> Source:
         for p in pictures_in(images)
     ]
     if not people:
-        raise UserError(f"{images} holds no pictures; check the download.")
+        raise UserError(f"{images} contains no images; check the download.")
     distinct((p.name for p in people), "pictures", images)
     prompts = []
     rows = list(read_rows(table, "table of prompts"))
@@ -101,7 +101,9 @@ def read_opens2v(folder: Path) -> Source:
     """
     files = sorted(folder.glob("*_Eval.json"))
     if not files:
-        raise UserError(f"{folder} is no OpenS2V-Eval: expected files named *_Eval.json.")
+        raise UserError(
+            f"{folder} is not an OpenS2V-Eval download: expected files named *_Eval.json."
+        )
     people: dict[str, Person] = {}
     items: dict[str, Item] = {}
     prompts: dict[str, Prompt] = {}
@@ -114,7 +116,7 @@ def read_opens2v(folder: Path) -> Source:
                 continue
             missing = [p for p in sample.img_paths if not (folder / p).is_file()]
             if missing:
-                skipped[name] = f"the picture {missing[0]} is missing"
+                skipped[name] = f"the image {missing[0]} is missing"
                 continue
             here, things, reason = _opens2v_references(
                 folder, sample.img_paths, [label.lower() for label in sample.class_label or []])
@@ -131,7 +133,7 @@ def read_opens2v(folder: Path) -> Source:
         first = next(iter(skipped.items()), ("none", "there is no sample"))
         raise UserError(
             f"No sample of {folder} can be used, the first ({first[0]}) because {first[1]}; "
-            "check that Images/ lies beside the JSON files."
+            "check that Images/ is next to the JSON files."
         )
     return Source(
         "opens2v", tuple(people.values()), tuple(prompts.values()), tuple(items.values()),
@@ -156,13 +158,13 @@ def _opens2v_references(
         else:
             return [], [], f"it refers to an object ({label or Path(path).parent.name})"
     if len({p.name for p in people}) < len(people):
-        return [], [], "it refers to one picture twice"
+        return [], [], "it refers to one image twice"
     if not people:
         return [], [], "it refers to no person"
     if len(people) not in PEOPLE_SPLITS:
         return [], [], f"it refers to {len(people)} people"
     if items and (len(people) > 1 or len(items) > 1):
-        return [], [], "it mixes people and other references in a way no split has"
+        return [], [], "no split has this mix of people and other references"
     return people, items, None
 
 

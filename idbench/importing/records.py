@@ -11,11 +11,11 @@ PEOPLE_SPLITS = {1: "single", 2: "multi", 3: "multi3"}
 
 @dataclass(frozen=True)
 class Person:
-    """One identity and its pictures, in the order in which they are tried as the reference.
+    """One identity and its images, in the order in which they are tried as the reference.
 
     Attributes:
         name: unique in the suite; letters of any script, digits and `-`.
-        pictures: at least one image file.
+        images: at least one image file.
         variant: which wording of a prompt speaks of this person (such as `woman`), or "".
     """
 

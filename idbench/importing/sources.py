@@ -40,7 +40,7 @@ def read_own(folder: Path) -> Source:
         loose = len(pictures_in(folder))
         raise UserError(
             (f"{table} names no person: " if table else f"{folder} has no references: ")
-            + (f"{loose} pictures lie in it directly, " if loose and not table else "")
+            + (f"{loose} images are in it directly, " if loose and not table else "")
             + "make a folder of pictures for each person, or a references.csv with the columns "
             "name and image."
         )
@@ -102,7 +102,7 @@ def _folders(folder: Path) -> tuple[list[Person], dict[str, str]]:
         if pictures:
             people.append(Person(safe_name(one.name), tuple(pictures)))
         else:
-            skipped[one.name] = f"its folder holds no picture ({', '.join(PICTURES[:4])}, ...)"
+            skipped[one.name] = f"its folder contains no image ({', '.join(PICTURES[:4])}, ...)"
     distinct((p.name for p in people), "people", base)
     return people, skipped
 
@@ -114,7 +114,7 @@ def _listed(table: Path) -> tuple[list[Person], tuple[Item, ...]]:
     for where, row in read_rows(table, "table", ("name", "image", "variant", "kind"), others=False):
         image = table.parent / required(row, "image", where)
         if not image.is_file():
-            raise UserError(f"{where} names the picture {image}, which is missing; check the path.")
+            raise UserError(f"{where} names the image {image}, which is missing; check the path.")
         name = safe_name(str(row.get("name") or image.stem))
         kind = str(row.get("kind") or "face")
         if kind in ("garment", "background"):
@@ -137,7 +137,7 @@ def _prompts(folder: Path) -> tuple[Prompt, ...]:
     if table is None and not plain.is_file():
         raise UserError(
             f"{folder} has no prompts: add prompts.csv with the columns prompt and category, or "
-            "prompts.txt with a prompt a line."
+            "prompts.txt with one prompt per line."
         )
     rows: list[tuple[str, dict[str, Any]]]
     if table is not None:
@@ -150,7 +150,7 @@ def _prompts(folder: Path) -> tuple[Prompt, ...]:
     for number, (where, row) in enumerate(rows, 1):
         people = str(row.get("people") or 1)
         if people not in ("1", "2", "3"):
-            raise UserError(f"{where} speaks of {people} people; 1, 2 and 3 are possible.")
+            raise UserError(f"{where} has {people} people; it must be 1, 2 or 3.")
         name = safe_name(str(row.get("id") or f"p{number:03d}"))
         category = str(row.get("category") or "all").strip()
         made.append(Prompt(name, category, required(row, "prompt", where), int(people)))

@@ -28,7 +28,7 @@ class Average:
 
     Args:
         decay: 0 (no averaging) to below 1; reached after a warm-up, see `averaging_weight`.
-        device: where the average is kept; None keeps it beside the parameters.
+        device: where the average is kept; None keeps it next to the parameters.
 
     Attributes:
         values: the averaged parameters, in the order given.

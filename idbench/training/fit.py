@@ -57,7 +57,7 @@ def fit(
             modules and torch's random generator only.
         rate: the learning rate of a step.
         after: see `loop.run`.
-        pace: in place of the recipe's own.
+        pace: instead of the recipe's own.
 
     Raises:
         Interrupted: at a signal or the time limit, with a checkpoint.

@@ -1,4 +1,4 @@
-"""The log of a training: one JSON object a line, and the same in words on standard error."""
+"""The log of a training: one JSON object per line, and the same in words on standard error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Log:
     """Appends rows to `path`; a resumed training continues the same file.
 
     Args:
-        steps: length of the training, shown beside the step.
+        steps: length of the training, shown next to the step.
     """
 
     def __init__(self, path: Path, steps: int) -> None:

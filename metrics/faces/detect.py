@@ -47,9 +47,9 @@ class Faces:
 
 
 FLATTEST = 64
-"""A frame that is so many times as wide as high holds no face, and enlarged it fills the memory."""
+"""A frame with a larger aspect ratio contains no face, and enlarging it fills the memory."""
 NO_PACK = (
-    "This protocol finds faces with SCRFD, whose weights do not come with idbench; name an "
+    "This protocol finds faces with SCRFD, whose weights do not come with idbench; pass an "
     "insightface pack with --weights arcface=insightface:FOLDER (or detector=...), or choose "
     "another protocol."
 )
@@ -149,7 +149,7 @@ class Scrfd:
     def detect(self, frames: np.ndarray) -> list[Faces]:
         found = []
         for frame in frames:
-            # insightface takes BGR pictures and swaps the channels itself.
+            # insightface takes BGR images and swaps the channels itself.
             boxes, points = self._network.detect(np.ascontiguousarray(frame[..., ::-1]))
             found.append(_faces(boxes[:, :4], boxes[:, 4], points))
         return found
@@ -217,7 +217,7 @@ def find_faces(
     """Faces of uint8 RGB frames (t, h, w, 3), in pixels of those frames; one entry a frame.
 
     Small frames are enlarged first, frames without a face are searched once more with grey
-    around them (a face that fills the picture is cut by its border), as `settings` says.
+    around them (a face that fills the image is cut by its border), as `settings` says.
     """
     frames = np.asarray(frames)
     found = _search(detector, frames, settings.height, batch)

@@ -1,4 +1,4 @@
-"""The largest face of a picture: found, aligned and embedded."""
+"""The largest face of an image: found, aligned and embedded."""
 
 from __future__ import annotations
 

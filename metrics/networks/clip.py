@@ -1,4 +1,4 @@
-"""CLIP (open_clip) and ViCLIP by name or file: pictures, videos, texts to vectors of length 1."""
+"""CLIP (open_clip) and ViCLIP by name or file: images, videos, texts to vectors of length 1."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MEAN_STD = {
 }
 
 BATCH = 64
-"""Pictures that run through CLIP at once."""
+"""Images that run through CLIP at once."""
 VIDEO_BATCH, VIDEO_BATCH_CPU = 8, 2
 """Videos that run through ViCLIP at once; a CPU is busy with two, more cost only memory."""
 
@@ -81,7 +81,7 @@ def _resize(
     else:
         raise ValueError(f"unknown resize {picture.resize!r}")
     if (height, width) != target:
-        # Bicubic interpolation overshoots; a picture stays in 0..1.
+        # Bicubic interpolation overshoots; an image stays in 0..1.
         x = F.interpolate(
             x, target, mode=picture.interpolation, antialias=True, align_corners=False
         ).clamp(0.0, 1.0)
@@ -106,7 +106,7 @@ def load_open_clip(name: str, path: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The model that open_clip calls `name`, with the weights of a local file.
 
     Nothing is downloaded. The file has to fit exactly: open_clip itself would stretch positions
-    of another picture size.
+    of another image size.
 
     Returns:
         the network, and {vision: {image_size}, text: {context_length}} of it.
@@ -152,7 +152,7 @@ def make_tokenizer(config: Mapping[str, Any], context: int) -> FullTokenizer | R
 
 
 class ClipEmbedder:
-    """The embedded CLIP, or `network`: pictures and texts to float32 vectors of length 1.
+    """The embedded CLIP, or `network`: images and texts to float32 vectors of length 1.
 
     Raises:
         UserError: its weights are missing or damaged.

@@ -32,7 +32,7 @@ def pack_file(folder: Path, task: str) -> Path:
     folder = Path(folder)
     if not folder.is_dir():
         raise WeightError(
-            f"There is no folder {folder}; give the path of an insightface pack, such as "
+            f"There is no folder {folder}; pass the path of an insightface pack, such as "
             "models/buffalo_l."
         )
     if task == "detection":
@@ -47,12 +47,12 @@ def pack_file(folder: Path, task: str) -> Path:
     if not found:
         inner = sorted({path.parent for path in folder.glob("*/*.onnx")})
         hint = f"it may be {inner[0]}" if inner else (
-            "give the folder of a whole insightface pack such as buffalo_l"
+            "pass the folder of a complete insightface pack such as buffalo_l"
         )
         raise WeightError(f"There is no {task} model ({looked_for}) in {folder}; {hint}.")
     if task == "recognition" and len(found) > 1:
         names = ", ".join(path.name for path in found)
-        raise WeightError(f"{folder} holds several recognisers ({names}); leave one there.")
+        raise WeightError(f"{folder} contains several recognisers ({names}); keep one.")
     check_file(found[0])
     return found[0]
 
@@ -80,7 +80,7 @@ def open_model(path: Path, task: str, device: str) -> Any:
     except Exception as error:  # protobuf, onnx and onnxruntime each have their own
         first = str(error).strip().splitlines()[0][:120] if str(error).strip() else ""
         raise WeightError(
-            f"{path} is no ONNX model that insightface can open ({type(error).__name__}: "
+            f"{path} is not an ONNX model that insightface can open ({type(error).__name__}: "
             f"{first}); unpack the pack again."
         ) from error
     found = getattr(model, "taskname", "something else")
@@ -132,9 +132,9 @@ class PackRecogniser:
         for start in range(0, len(crops), batch):
             part = np.asarray(crops[start : start + batch])
             count = len(part)
-            if self._rows and count < batch:  # the model takes exactly so many
+            if self._rows and count < batch:  # the model has a fixed batch size
                 part = np.concatenate([part, np.repeat(part[-1:], batch - count, axis=0)])
-            # insightface takes BGR pictures and swaps the channels itself.
+            # insightface takes BGR images and swaps the channels itself.
             vectors = self._model.get_feat([np.ascontiguousarray(c[..., ::-1]) for c in part])
             parts.append(np.asarray(vectors, np.float32)[:count])
         if not parts:

@@ -92,7 +92,7 @@ class VideoTransformer(nn.Module):
         x = self.conv1(video).flatten(3).permute(0, 2, 3, 1)  # (n, frames, tokens, width)
         x = x + self.positional_embedding[1:]
         temporal: torch.Tensor = self.temporal_positional_embedding
-        if x.shape[1] == 1:  # a single picture stands at no time: the mean position
+        if x.shape[1] == 1:  # a single image has no time: the mean position
             temporal = temporal.mean(1, keepdim=True)
         x = x + temporal[:, :, None]
         # Tokens are ordered place by place, each with its frames, as in the published code; the

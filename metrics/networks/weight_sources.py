@@ -94,7 +94,7 @@ class Source:
         path = self.path or (self.network.default and self.network.default())
         if path is None:
             raise WeightError(
-                f"The network {self.name} has no weights of its own; give them with "
+                f"The network {self.name} has no embedded weights; pass them with "
                 f"--weights {self.name}={self.network.form}."
             )
         check_file(path)

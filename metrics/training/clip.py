@@ -202,7 +202,7 @@ def _fit_viclip(
     if unexpected or missing != expected:
         raise UserError(
             "This ViCLIP cannot start from the embedded CLIP: they differ in "
-            f"{sorted({*missing, *unexpected} - {*expected})}; give both recipes the same sizes."
+            f"{sorted({*missing, *unexpected} - {*expected})}; use the same sizes in both recipes."
         )
     network = network.to(DEVICE)
     tokenizer = ReducedTokenizer(config["vocabulary"], config["text"]["context"])

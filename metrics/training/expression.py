@@ -28,7 +28,7 @@ def train(
     """Fit by a recipe and write the embedded weights; with `evaluate`, only measure those.
 
     The fit is one solve after about a minute of rendering: it keeps no state, and `resume` begins
-    anew.
+    again.
     """
     noise = float(recipe["landmark_noise"])
     state = None

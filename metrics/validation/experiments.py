@@ -110,7 +110,7 @@ def read_faces(
         expression = MOVED_EXPRESSIONS[index % len(MOVED_EXPRESSIONS)]
         background = BACKGROUNDS[1 + index % (len(BACKGROUNDS) - 1)]
         side = 1.0 if index % 2 else -1.0
-        start: list[Reading] = []  # the same picture on every axis
+        start: list[Reading] = []  # the same image on every axis
         for axis in AXES:
             for share in np.linspace(0.0, 1.0, sizes.steps).tolist():
                 if share == 0.0 and start:

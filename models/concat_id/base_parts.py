@@ -26,7 +26,7 @@ def index_of(family: type[CogVideoX] | type[Wan]) -> dict[str, Any]:
 
 
 def transformer_folder(folder: Path) -> Path | None:
-    """`folder`/transformer, or `folder` itself if the transformer lies there; else None."""
+    """`folder`/transformer, or `folder` itself if the transformer is there; else None."""
     places = (folder / "transformer", folder)
     return next((place for place in places if (place / "config.json").is_file()), None)
 
@@ -41,7 +41,7 @@ def read_folder(folder: Path) -> Checkpoint:
     if not index.is_file():
         if not (folder / WEIGHTS).is_file():
             raise UserError(
-                f"{folder} has no {WEIGHTS}; save the model with safetensors, or fetch it again."
+                f"{folder} has no {WEIGHTS}; save the model with safetensors, or download it again."
             )
         return Checkpoint(folder, read_checkpoint(folder / WEIGHTS).state)
     files = _shards(index)
@@ -103,13 +103,13 @@ def _check_base(
     missing = lacking(base, index, PARTS)
     if missing:
         raise UserError(
-            f"{base} lacks {', '.join(missing)}; name a complete folder of the base with --base."
+            f"{base} lacks {', '.join(missing)}; pass a complete folder of the base with --base."
         )
     wanted = family.INDEX["vae"][1]
     if index["vae"][1] != wanted:
         raise UserError(
-            f"{base} is of another base: its autoencoder is {index['vae'][1]}, the checkpoint "
-            f"needs {wanted}; name the matching base with --base."
+            f"{base} is a different base: its autoencoder is {index['vae'][1]}, the checkpoint "
+            f"needs {wanted}; pass the matching base with --base."
         )
     vae, text = (read_settings(base / part / "config.json") for part in ("vae", "text_encoder"))
     channels = vae.get("z_dim", vae.get("latent_channels"))
@@ -118,12 +118,12 @@ def _check_base(
         raise UserError(
             f"{base} does not fit the checkpoint: it has {channels} latent channels and text "
             f"embeddings of width {text.get('d_model')}, not {transformer['in_channels']} and "
-            f"{width}; name the matching base with --base."
+            f"{width}; pass the matching base with --base."
         )
     for name in PARTS:
         for path in (base / name).rglob("*"):
             if not path.exists():  # a link into a cache that was emptied
-                raise UserError(f"{path} is a broken link; fetch the base again.")
+                raise UserError(f"{path} is a broken link; download the base again.")
 
 
 def lacking(folder: Path, index: Mapping[str, Any], parts: Iterable[str]) -> list[str]:
@@ -155,5 +155,5 @@ def _shards(index: Path) -> dict[str, str]:
     if not isinstance(files, Mapping) or not all(
         isinstance(name, str) and Path(name).name == name for name in files.values()
     ):
-        raise UserError(f"{index} is no index of shards; fetch the folder again.")
+        raise UserError(f"{index} is not an index of shards; download the folder again.")
     return dict(files)

@@ -87,12 +87,12 @@ def convert(
             exists.
     """
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise UserError(f"{target} is there already; remove it or name another target.")
+        raise UserError(f"{target} already exists; remove it or choose another target.")
     inner = transformer_folder(source)
     if inner is not None:
         return _to_released(source, inner, target, to, base)
     if (source / "model_index.json").is_file():
-        raise UserError(f"{source} lacks transformer/config.json; fetch the folder again.")
+        raise UserError(f"{source} lacks transformer/config.json; download the folder again.")
     return _to_folder(read_released(source), target, to, base)
 
 
@@ -134,7 +134,7 @@ def _to_released(
     source: Path, inner: Path, target: Path, to: str | None, base: Path | None
 ) -> Report:
     if base is not None:
-        raise UserError("--base completes a diffusers folder; leave it out on the way back.")
+        raise UserError("--base completes a diffusers folder; leave it out to convert back.")
     config, what = read_settings(inner / "config.json"), str(inner)
     family = _family_of_class(str(config.get("_class_name")), what)
     _check_layout(str(source), f"is a {config['_class_name']}, which", to, family.LAYOUT)
@@ -164,7 +164,7 @@ def _to_released(
 def _write_released(content: Any, family: Kind, report: Report, target: Path) -> None:
     if target.suffix in (".pt", ".pth"):
         if target.is_dir():
-            raise UserError(f"{target} is a folder; remove it or name another target.")
+            raise UserError(f"{target} is a folder; remove it or choose another target.")
         with atomic_path(target) as temporary:
             _save(content, temporary)
         return
@@ -196,8 +196,8 @@ def _form(family: Kind, config: Mapping[str, Any]) -> str:
 def _filled(family: Kind, config: Mapping[str, Any], state: State, what: str) -> Any:
     """The transformer of `config` with the tensors of `state`, each in its own dtype."""
     name = family.TRANSFORMER.__name__
-    wrong = f"{what} has settings of no {name}"
-    with explained(wrong, "fetch it again, or use another base"), torch.device("meta"):
+    wrong = f"{what} does not have the settings of a {name}"
+    with explained(wrong, "download it again, or use another base"), torch.device("meta"):
         network = family.TRANSFORMER.from_config(dict(config))
     check_weights(state, network, what)
     network.load_state_dict(
@@ -221,7 +221,8 @@ def _family_of(checkpoint: Checkpoint) -> Kind:
     if convert_wan.is_released(checkpoint.state):
         return Wan
     raise UserError(
-        f"{checkpoint.path} is no checkpoint of Concat-ID: it holds {listed(checkpoint.state)}, "
+        f"{checkpoint.path} is not a checkpoint of Concat-ID: it contains "
+        f"{listed(checkpoint.state)}, "
         f"where SAT's names begin with {convert_sat.PREFIX} and Wan's with blocks.0.self_attn; "
         "use a released Concat-ID checkpoint."
     )
@@ -241,7 +242,7 @@ def _family_of_class(name: str, what: str) -> Kind:
 def _check_layout(source: str, kind: str, to: str | None, possible: str) -> None:
     if to not in (None, possible):
         raise UserError(
-            f"{source} {kind} converts to {possible}, not to {to}; leave out --to, or give --to "
+            f"{source} {kind} converts to {possible}, not to {to}; leave out --to, or use --to "
             f"{possible}."
         )
 
@@ -254,8 +255,8 @@ def _check_representable(config: Mapping[str, Any], family: Kind, what: str) -> 
             continue
         if config.get(name, value) != value:
             raise UserError(
-                f"{what} has {name} {config[name]}, but the released code computes with {value} "
-                "and would give other videos; keep this network in its folder."
+                f"{what} has {name} {config[name]}, but the released code uses {value} and "
+                "would generate other videos; keep this network in its folder."
             )
 
 
@@ -264,11 +265,11 @@ def _check_space(target: Path, state: State) -> None:
     while not parent.exists():
         parent = parent.parent
     if not parent.is_dir():
-        raise UserError(f"{parent} is a file, not a folder; name another target.")
+        raise UserError(f"{parent} is a file, not a folder; choose another target.")
     needed = sum(tensor.nbytes for tensor in state.values())
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise UserError(
             f"The target needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free on the "
-            f"disk of {parent}; free some space or name another target."
+            f"disk of {parent}; free some space or choose another target."
         )

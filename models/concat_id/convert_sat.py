@@ -132,7 +132,7 @@ def sort(
             refused[name] = PARTS[part]
         elif not name.startswith(PREFIX):
             raise UserError(
-                f"{what} holds {listed([name])} that belongs to no part of Concat-ID; nothing "
+                f"{what} contains {listed([name])} that belongs to no part of Concat-ID; nothing "
                 "was converted."
             )
         elif other is not None:
@@ -169,7 +169,7 @@ def config_of(network: State, what: str = "the checkpoint") -> dict[str, Any]:
         UserError: shapes of another base.
     """
     wrong = f"{what} lacks a tensor of CogVideoX, or one has another shape"
-    with explained(wrong, "it is of another base or damaged: fetch it again"):
+    with explained(wrong, "it belongs to another base or is damaged: download it again"):
         width, channels, *patch = network["mixins.patch_embed.proj.weight"].shape
         rows = network["mixins.final_layer.linear.weight"].shape[0]
         head = network["mixins.adaln_layer.query_layernorm_list.0.weight"].shape[0]
@@ -177,8 +177,8 @@ def config_of(network: State, what: str = "the checkpoint") -> dict[str, Any]:
         text_width = network["mixins.patch_embed.text_proj.weight"].shape[1]
     if patch != [2, 2] or rows != 4 * channels or not head or width % head:
         raise UserError(
-            f"{what} is of another base: patches of {tuple(patch)}, {channels} channels in and "
-            f"{rows} numbers a patch out; text-to-video CogVideoX-5B has patches of (2, 2) and "
+            f"{what} belongs to another base: patches of {tuple(patch)}, {channels} channels in "
+            f"and {rows} numbers a patch out; text-to-video CogVideoX-5B has patches of (2, 2) and "
             "as many channels out as in."
         )
     return {

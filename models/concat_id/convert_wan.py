@@ -113,7 +113,7 @@ def config_of(state: State, what: str = "the checkpoint") -> dict[str, Any]:
         UserError: shapes that no text-to-video Wan2.1 has.
     """
     wrong = f"{what} lacks a tensor of Wan2.1, or one has another shape"
-    with explained(wrong, "it is of another base or damaged: fetch it again"):
+    with explained(wrong, "it belongs to another base or is damaged: download it again"):
         width, channels, *patch = state["patch_embedding.weight"].shape
         rows = state["head.head.weight"].shape[0]
         ffn_dim = state["blocks.0.ffn.0.weight"].shape[0]
@@ -121,7 +121,7 @@ def config_of(state: State, what: str = "the checkpoint") -> dict[str, Any]:
         freq_dim = state["time_embedding.0.weight"].shape[1]
     if patch != [1, 2, 2] or width % HEAD_DIM or rows != 4 * channels:
         raise UserError(
-            f"{what} is of another base: patches of {tuple(patch)}, width {width}, {channels} "
+            f"{what} belongs to another base: patches of {tuple(patch)}, width {width}, {channels} "
             f"channels in and {rows} numbers a patch out; text-to-video Wan2.1 has patches of "
             f"(1, 2, 2), heads of {HEAD_DIM} and as many channels out as in."
         )

@@ -122,7 +122,7 @@ def load_foreground(source: str, device: str = "cpu") -> tuple[Foreground | None
 
     folder = _parser_folder(source)
     network: Any
-    with explained(f"The face parser {folder} cannot be read", "fetch it again"):
+    with explained(f"The face parser {folder} cannot be read", "download it again"):
         processor = SegformerImageProcessor.from_pretrained(folder)
         network, loading = SegformerForSemanticSegmentation.from_pretrained(
             folder, output_loading_info=True
@@ -158,7 +158,7 @@ def _check_parser(network: Any, missing: Iterable[str], folder: Path) -> None:
     # The batch counters are only used in training.
     missing = [name for name in missing if not name.endswith("batches_tracked")]
     if missing:
-        raise UserError(f"The face parser {folder} lacks {listed(missing)}; fetch it again.")
+        raise UserError(f"The face parser {folder} lacks {listed(missing)}; download it again.")
 
 
 def _parser_folder(source: str) -> Path:

@@ -85,7 +85,7 @@ def open_folder(
     """
     place = _check_device(device, offload)
     kind = _check_folder(folder)
-    with explained(f"The model folder {folder} cannot be loaded", "convert or fetch it again"):
+    with explained(f"The model folder {folder} cannot be loaded", "convert or download it again"):
         with warnings.catch_warnings():  # about argument names that diffusers will drop
             warnings.simplefilter("ignore", FutureWarning)
             pipeline = _load(folder, kind, torch.bfloat16 if bfloat16 else torch.float32)
@@ -135,7 +135,7 @@ def _check_device(device: str | None, offload: str) -> str:
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(place)
     if offload != "none" and torch.device(place).type == "cpu":
-        raise UserError("offload needs an accelerator to take networks from; leave it out.")
+        raise UserError("offload needs an accelerator; leave it out.")
     return place
 
 
@@ -150,14 +150,14 @@ def _check_tensors(pipeline: VideoPipeline, folder: Path) -> None:
         if missing:
             raise UserError(
                 f"{folder / part} lacks {listed(missing)} of the network in its config.json; "
-                "convert or fetch it again."
+                "convert or download it again."
             )
         # A text encoder's file may hold a decoder, which is not needed here.
         unknown = held - tensors.keys() - {name for name, _ in network.named_buffers()}
         if unknown and part == "transformer":
             raise UserError(
-                f"{folder / part} holds {listed(unknown)} that the network in its config.json does "
-                "not have; convert or fetch it again."
+                f"{folder / part} contains {listed(unknown)} that the network in its config.json "
+                "does not have; convert or download it again."
             )
 
 
@@ -168,22 +168,22 @@ def _check_folder(folder: Path) -> str:
     training = folder / TRAINING
     if training.is_file() and not (folder / "model_index.json").is_file():
         raise UserError(
-            f"{folder} has a transformer alone ({read_json(training).get('lacks')}); name a folder "
-            "of the base as `components` of the stage and train it to its end once more."
+            f"{folder} contains only a transformer ({read_json(training).get('lacks')}); name a "
+            "folder of the base as `components` of the stage and finish its training again."
         )
     if (folder / "export" / "model_index.json").is_file():
-        raise UserError(f"{folder} holds a training; its model folder is {folder / 'export'}.")
+        raise UserError(f"{folder} contains a training; its model folder is {folder / 'export'}.")
     index = read_json(folder / "model_index.json")
     kind = str(index.get("_class_name")) if isinstance(index, Mapping) else "None"
     if kind not in PIPELINES:
         raise UserError(
-            f"{folder} holds a {kind}, not a Concat-ID or its base ({', '.join(PIPELINES)}); "
+            f"{folder} contains a {kind}, not a Concat-ID or its base ({', '.join(PIPELINES)}); "
             "make one with `idbench convert`."
         )
     others = [name for name, part in index.items() if name not in PARTS and is_part(part)]
     if others:
         raise UserError(
-            f"{folder} makes its videos with {', '.join(others)} too, which Concat-ID does not "
+            f"{folder} generates videos with {', '.join(others)} too, which Concat-ID does not "
             "know; use CogVideoX-5B or Wan2.1-T2V."
         )
     missing = lacking(folder, index, PARTS)
@@ -194,5 +194,5 @@ def _check_folder(folder: Path) -> str:
         )
     for path in files_of(folder):
         if path.stat().st_size == 0:
-            raise UserError(f"{path} is empty; convert or fetch it again.")
+            raise UserError(f"{path} is empty; convert or download it again.")
     return kind

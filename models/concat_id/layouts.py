@@ -58,7 +58,7 @@ def to_ours(state: State, rules: Iterable[Rule], what: str) -> dict[str, torch.T
         except (RuntimeError, ValueError) as error:  # no rows to split, or too few
             raise UserError(
                 f"{what}: {name} has shape {tuple(state[name].shape)}, which does not split into "
-                f"{len(rule.ours)} tensors; it is of another base or damaged."
+                f"{len(rule.ours)} tensors; it belongs to another base or is damaged."
             ) from error
     return made
 
@@ -110,7 +110,7 @@ def _find_file(source: Path) -> Path:
     if len(files) != 1:
         what = "more than one checkpoint" if files else "no checkpoint and no model folder"
         raise UserError(
-            f"{source} holds {what}; name the file itself ({SAT_FILE}, {', '.join(WAN_FILES)})."
+            f"{source} holds {what}; pass the file itself ({SAT_FILE}, {', '.join(WAN_FILES)})."
         )
     return files[0]
 

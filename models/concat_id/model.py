@@ -31,13 +31,13 @@ from idbench.values import number, switch, whole
 
 VARIANTS = {
     "base": "text-to-video, references ignored: the control",
-    "single": "one person, Stage I: pre-training with references of the same scene",
-    "stage2": "one person, Stage II: from Stage I, with references of other scenes",
-    "stage3": "one person, Stage III: from Stage II, with the most similar references of others",
+    "single": "one person, Stage I: pre-training with references from the same scene",
+    "stage2": "one person, Stage II: from Stage I, with references from other scenes",
+    "stage3": "one person, Stage III: from Stage II, with the most similar references from others",
     "multi": "two people, from `single`",
     "multi_scratch": "two people, from `base`: without pre-training on one person",
     "tryon": "a person and a garment, from `single`",
-    "background": "a person and a place, from `single`",
+    "background": "a person and a background, from `single`",
 }
 REFERENCES = ("given", "zeroed")
 # Guidance by the validation identities: of 2, 3 and 4 it gave most frames with a face.
@@ -110,7 +110,7 @@ class ConcatID:
         self.fps = usual.fps
         self.batch, self.bfloat16 = whole("batch", batch), switch("bfloat16", bfloat16)
         if self.steps < 1 or self.batch < 1 or not math.isfinite(self.guidance):
-            raise UserError("steps and batch must be at least 1, guidance finite; change it.")
+            raise UserError("steps and batch must be at least 1, and guidance finite.")
         self.device, self.offload = device, str(offload)
         self.tiling = switch("tiling", tiling)
         self.negative = None if negative is None else str(negative)
@@ -129,7 +129,7 @@ class ConcatID:
         }
         if self.folder is not None:
             chosen.update(tiling=self.tiling, negative=self.negative)
-        # The files of faces and parser are in `weight_hashes`, wherever they lie.
+        # The files of faces and parser are in `weight_hashes`, wherever they are.
         if (self.faces, self.parser, self.alignment) != ("embedded", "embedded", "upright"):
             chosen.update(
                 faces=self.faces.partition(":")[0], alignment=self.alignment,
@@ -221,7 +221,7 @@ class ConcatID:
         return pipeline
 
     def generate(self, samples: Sequence[Sample]) -> Iterator[Video]:
-        """One video a sample, in order.
+        """One video per sample, in order.
 
         On CPU each of two or more samples has a core to itself, which at these sizes is faster
         than splitting every operation (5.0 against 2.5 s a video of two people on two cores).
@@ -301,6 +301,6 @@ def _check_names(variant: str | None, references: str) -> None:
         raise UserError(f"references is one of {', '.join(REFERENCES)}, not {references!r}.")
     if references == "zeroed" and variant == "base":
         raise UserError(
-            "concat_id@base has no references to zero; leave references out, or name another "
+            "concat_id@base has no references to zero; leave references out, or use another "
             "variant."
         )

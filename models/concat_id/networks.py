@@ -30,7 +30,7 @@ def build_transformer(config: Mapping[str, Any]) -> CogVideoXTransformer3DModel:
 
 
 def build_scheduler() -> CogVideoXDPMScheduler:
-    """CogVideoX's noise schedule, without its shift for large pictures (64x96 needs none)."""
+    """CogVideoX's noise schedule, without its shift for large images (64x96 needs none)."""
     return CogVideoXDPMScheduler(
         beta_schedule="scaled_linear", prediction_type="v_prediction", clip_sample=False,
         timestep_spacing="trailing", rescale_betas_zero_snr=True, snr_shift_scale=1.0,

@@ -1,7 +1,7 @@
 """Concat-ID's pipelines: text and up to three reference images to video, in diffusers' form.
 
 The parts are diffusers' and transformers' own classes, so `save_pretrained`, `from_pretrained`,
-`enable_model_cpu_offload` and the like work as usual. What is computed stands in `families`.
+`enable_model_cpu_offload` and the like work as usual. The computation is in `families`.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class VideoPipeline(DiffusionPipeline):
         self.check_settings(steps, frames, height, width)
         if not prompts or len(seeds) != len(prompts):
             raise UserError(
-                f"1 or more prompts need as many seeds, not {len(prompts)} prompts and "
+                f"1 or more prompts need one seed each, not {len(prompts)} prompts and "
                 f"{len(seeds)} seeds."
             )
         if references is None:

@@ -141,7 +141,7 @@ def prepare(
     else:
         crop, removed = remove_background(crop, foreground(crop))
         if not removed:
-            problem = "head fills less than 40 % of the crop: background kept"
+            problem = "head fills less than 40% of the crop: background kept"
     return Prepared(fit_and_pad(crop, height, width), problem)
 
 

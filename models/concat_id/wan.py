@@ -191,7 +191,7 @@ class ConcatIDWanTransformer3DModel(WanTransformer3DModel):
             raise ValueError(f"0 to {MAXIMUM_REFERENCES} references, not {references.shape[2]}")
         if references.shape[3:] != latents.shape[3:]:
             raise ValueError(
-                f"references of {tuple(references.shape[3:])} beside a video of "
+                f"references of {tuple(references.shape[3:])} do not fit a video of "
                 f"{tuple(latents.shape[3:])} latents"
             )
         if self.config.patch_size[0] != 1 or timestep.ndim != 1:

@@ -34,7 +34,7 @@ class Detection:
     Attributes:
         faces: number of faces in the frames.
         found: share of them inside a detected box.
-        landmarks_within: share of the landmarks of found faces with an error of less than 8 % of
+        landmarks_within: share of the landmarks of found faces with an error of less than 8% of
             the distance between the eyes (measured in 3D, so that a turn does not shrink it).
         landmark_error: median error in the same unit.
     """

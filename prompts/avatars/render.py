@@ -94,7 +94,7 @@ def render_clip(
         spread = 1.0 if count == 1 else 0.94
         centres[i, 0] = x * spread / scale + jitter[i, 0] * (0.25 if count == 1 else 0.06)
         centres[i, 1] = 0.06 * jitter[i, 1]
-    eye_line = {1: 0.40, 2: 0.41, 3: 0.44}[count] * height  # row of the eyes in the picture
+    eye_line = {1: 0.40, 2: 0.41, 3: 0.44}[count] * height  # row of the eyes in the image
     poses_rng = rng.uniform(0, 1, (count, 4))
     phases, strengths = rng.uniform(0, 1, count), rng.uniform(0.85, 1.1, count)
     gazes = rng.normal(0, 0.008, (count, 2))

@@ -14,7 +14,7 @@ EXPRESSIONS = (
     "neutral", "smile", "laugh", "surprise", "sadness", "anger", "eyes closed", "speaking",
 )
 MOTIONS = ("still", "turn left", "turn right", "nod", "shake", "tilt")
-"""Head motions. Left and right are the viewer's, as in the picture."""
+"""Head motions. Left and right are the viewer's, as in the image."""
 
 GARMENT_COLOURS = (
     "white", "black", "grey", "red", "orange", "yellow", "green", "blue", "purple", "pink",
@@ -68,7 +68,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Scene:
-    """One to three people, left to right in the picture, before a background.
+    """One to three people, left to right in the image, before a background.
 
     `seed` fixes what neither the people nor the words fix: small differences of pose,
     framing, timing and light.

@@ -146,15 +146,17 @@ def test_commands_that_are_not_run_parse_and_name_what_there_is(
     if command.name == "train":
         from idbench.commands.options import parse_settings
         from idbench.models.concat_id.training import cache, loop
-        from idbench.models.concat_id.training.recipe import StageRecipe, read
+        from idbench.models.concat_id.training.recipe import read, read_stage
         from idbench.recipes import load_recipe, load_trainer
 
         name, content = load_recipe(given["recipe"])
         trainer, chosen = load_trainer(name, content), parse_settings(given["settings"])
         assert set(chosen) <= set(getattr(trainer, "settings", content))
-        kind = {cache.prepare: cache.CacheRecipe, loop.train: StageRecipe}.get(trainer)
-        if kind:  # their values as well
-            read(kind, {**content, **chosen, "name": name})
+        full = {**content, **chosen, "name": name}  # their values as well
+        if trainer is cache.prepare:
+            read(cache.CacheRecipe, full)
+        elif trainer is loop.train:
+            read_stage(full)
     if command.name == "score":
         from idbench.metrics.protocols import get_protocol
 

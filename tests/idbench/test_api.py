@@ -57,7 +57,7 @@ def test_folders_patterns_and_several_paths(runs: Path) -> None:
 
 
 def test_what_is_no_run_is_refused_with_the_mend(runs: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no run"):
+    with pytest.raises(UserError, match="contains no run"):
         idbench.load(tmp_path / "nothing")
     with pytest.raises(UserError, match="There is no run in"):
         idbench.load(f"{tmp_path}/nothing*")

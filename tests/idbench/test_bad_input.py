@@ -59,7 +59,7 @@ def test_wrong_options_are_refused(
 def test_places_where_no_folder_can_be_are_refused(world: World) -> None:
     (world.folder / "file").write_text("x")
     refused(world.run(*changed(world.toy(), "--out", "file")), "file is a file")
-    refused(world.run(*changed(world.toy(), "--out", "file/out")), "file/out cannot be made")
+    refused(world.run(*changed(world.toy(), "--out", "file/out")), "file/out cannot be created")
 
 
 def test_unknown_command_says_the_nearest(world: World) -> None:
@@ -114,9 +114,9 @@ def full_after(monkeypatch: pytest.MonkeyPatch, name: str, count: int) -> None:
 
 def test_tables_of_what_is_not_there(world: World) -> None:
     refused(world.run("table"), "There is no scored run under runs/")
-    refused(world.run("table", "nowhere"), "nowhere holds no run")
+    refused(world.run("table", "nowhere"), "nowhere contains no run")
     refused(world.run("table", "--compare", "consisd"), "did you mean 'consisid'?")
-    refused(world.run("report", "nowhere"), "nowhere holds no run")
+    refused(world.run("report", "nowhere"), "nowhere contains no run")
     assert world.run(*world.toy("--no-score", "--limit", "1")).returncode == 0
     refused(world.run("table", "out"), "has no scores yet", "idbench score out")
 
@@ -126,7 +126,7 @@ def test_mixed_suites_are_refused_naming_the_difference(world: World) -> None:
     other = make_suite(world.folder / "second", people=5)
     arguments = changed(changed(world.toy("--limit", "2"), "--suite", str(other)), "--out", "b")
     assert world.run(*arguments).returncode == 0
-    refused(world.run("table", "out", "b"), "cannot stand in one table", "suite sha256")
+    refused(world.run("table", "out", "b"), "cannot share a table", "suite sha256")
 
 
 def test_run_of_a_newer_idbench_is_refused(world: World) -> None:

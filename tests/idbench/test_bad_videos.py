@@ -159,15 +159,17 @@ def no_frames(path: Path) -> Path:
 
 
 BROKEN = {
-    "zero-frames.mp4": (no_frames, "no frames|holds no video"),
-    "audio-only.m4a": (audio, "holds no video"),
-    "cover.m4a": (audio_with_cover, "holds no video"),
+    "zero-frames.mp4": (no_frames, "no frames|contains no video"),
+    "audio-only.m4a": (audio, "contains no video"),
+    "cover.m4a": (audio_with_cover, "contains no video"),
     "truncated.gif": (
-        lambda p: cut(p, 0.6, encode(p.with_name("w.gif"), codec="gif", pixels="rgb8")), "is cut"
+        lambda p: cut(p, 0.6, encode(p.with_name("w.gif"), codec="gif", pixels="rgb8")),
+        "is truncated"
     ),
     "truncated.mp4": (lambda p: cut(p, 0.5, busy(p.with_name("whole.mp4"))), "cannot be read"),
     "truncated.mkv": (
-        lambda p: cut(p, 0.5, encode(p.with_name("w.mkv"), codec="ffv1", pixels="yuv444p")), "cut"
+        lambda p: cut(p, 0.5, encode(p.with_name("w.mkv"), codec="ffv1", pixels="yuv444p")),
+        "truncated"
     ),
     "truncated.avi": (
         lambda p: cut(p, 0.5, encode(p.with_name("w.avi"), codec="mjpeg", pixels="yuvj420p")),
@@ -176,7 +178,7 @@ BROKEN = {
     "truncated-header-first.mp4": (
         lambda p: cut(p, 0.6, encode(p.with_name("v.mp4"), 40, codec="mpeg4",
                                      container_options={"movflags": "faststart"})),
-        "cut|cannot be read",
+        "truncated|cannot be read",
     ),
     "corrupt.mp4": (lambda p: corrupt(p, busy(p.with_name("good.mp4"))),
                     "cannot be read after frame"),
@@ -213,4 +215,4 @@ def test_one_bad_file_never_costs_the_others(world: World) -> None:
     assert (scores["status"] == "scored").sum() == len(READABLE)
     unscored = scores[scores["status"] == "unscored"]
     assert len(unscored) == len(BROKEN) + 1 and unscored["reason"].str.len().gt(10).all()
-    assert f"{100 * len(READABLE) / (len(made) + 1):.0f} %" in done.stdout, done.stdout
+    assert f"{100 * len(READABLE) / (len(made) + 1):.0f}%" in done.stdout, done.stdout

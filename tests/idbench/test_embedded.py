@@ -51,7 +51,7 @@ def test_weights_are_only_written_under_plain_names(folder: Path, name: str) -> 
 
 
 @pytest.mark.parametrize(("change", "field"), [
-    ("[]", "is damaged"), ("{", "is no valid JSON"), ("{}", "field 'version'"),
+    ("[]", "is damaged"), ("{", "is not valid JSON"), ("{}", "field 'version'"),
     ('{"version": 2, "files": {}}', "has version 2"),
     ('{"version": 1, "files": []}', "field 'files' is wrong"),
     ('{"version": 1, "files": {"net": {}}}', "field 'files.net.file'"),

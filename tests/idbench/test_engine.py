@@ -76,8 +76,8 @@ def test_a_model_that_yields_too_little_is_said() -> None:
             yield from list(super().generate(batch))[:1 if len(batch) > 1 else 0]
 
     found = run(Lazy(), 3)
-    assert found == [("s0", 0), ("s1", "the model gave 0 videos for 1 samples"),
-                     ("s2", "the model gave 0 videos for 1 samples")]
+    assert found == [("s0", 0), ("s1", "the model returned 0 videos for 1 samples"),
+                     ("s2", "the model returned 0 videos for 1 samples")]
 
 
 def test_a_model_that_yields_too_much_is_not_trusted() -> None:

@@ -99,6 +99,6 @@ def test_embeddings_that_are_not_there_are_never_computed(world: World) -> None:
         assert done.returncode == 2 and words in done.stderr
     (world.folder / "cut.zip").write_bytes(source.read_bytes()[:500])
     done = world.run("check", "cut.zip", "--against", "reference.json")
-    assert done.returncode == 2 and "holds no embeddings" in done.stderr
+    assert done.returncode == 2 and "contains no embeddings" in done.stderr
     done = world.run("check", "run", "--against", "reference.json", "--embeddings")
     assert done.returncode == 2 and "--update" in done.stderr

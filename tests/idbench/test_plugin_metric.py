@@ -83,7 +83,7 @@ def test_one_file_adds_a_metric_with_pixels_and_weights_of_its_own(
 def test_a_network_without_weights_says_how_to_give_them(world: World, lamp: Path) -> None:
     done = world.run(*world.toy("--metric", "brightness"))
     assert done.returncode == 2
-    assert "give them with --weights lamp=numpy:FILE" in done.stderr
+    assert "pass them with --weights lamp=numpy:FILE" in done.stderr
     done = world.run(*world.toy("--metric", "brightness", "--weights", "lamb=numpy:one.npy"))
     assert done.returncode == 2 and "did you mean 'lamp'" in done.stderr
 

@@ -67,7 +67,7 @@ def test_the_run_may_be_named_on_the_command_line(suite: pytest.Pytester) -> Non
     run(suite, "--idbench-run", "runs/nothing").assert_outcomes(failed=1)
     result = run(suite)
     result.assert_outcomes(errors=0, failed=1)
-    result.stdout.fnmatch_lines(["*Name a run*"])
+    result.stdout.fnmatch_lines(["*Pass a run*"])
 
 
 def test_the_package_names_the_plugin_and_it_is_light() -> None:

@@ -50,7 +50,7 @@ def test_reference_without_a_face_is_unscored_with_that_reason(
     Image.fromarray(wall).save(world.folder / "wall.png")
     done = world.run("score", str(carphone), "--reference", "wall.png", "--out", "out")
     assert done.returncode == 0, done.stderr
-    assert "unscored (0 % of 1)" in done.stdout
+    assert "unscored (0% of 1)" in done.stdout
     scores = pd.read_parquet(world.folder / "out/scores.parquet")
     whole = scores[scores["identity"].isna() & scores["frame"].isna()].set_index("metric")
     assert whole.loc["arcsim", "status"] == "unscored"

@@ -67,8 +67,8 @@ def test_mistakes_are_one_sentence(world: World, recipe: Path) -> None:
         (("train", "arcface", "--set", "trainer=os:system"), "Unknown trainer"),
         (("train", "arcface", "--set", "entry=../x"), "Unknown entry of the recipe 'arcface'"),
         (("train", "arcface", "--set", "entry=arcfase"), "did you mean 'arcface'?"),
-        (("train", "arcface", "--set", "steps=0"), "has steps 0; give a whole number from 1"),
-        (("train", "text_encoder", "--set", "steps=-1"), "has steps -1; give a whole number"),
+        (("train", "arcface", "--set", "steps=0"), "has steps 0; use a whole number from 1"),
+        (("train", "text_encoder", "--set", "steps=-1"), "has steps -1; use a whole number"),
         (("train", "small.yaml", "--set", "stepps=3"), "did you mean 'steps'?"),
         (("train", "small.yaml", "--resume"), "no state in .training/small to resume"),
     ):

@@ -56,7 +56,7 @@ def test_repeated_run_generates_nothing_and_loads_no_torch(world: World) -> None
     path = f"{world.folder / 'block'}{os.pathsep}{world.environment['PYTHONPATH']}"
     again = world.apart(*world.toy(), TOY_LOG=log, PYTHONPATH=path)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert "all 8 videos are there" in again.stderr and "| toy" in again.stdout
+    assert "all 8 videos are already in" in again.stderr and "| toy" in again.stdout
     assert Path(log).read_text() == before
     assert time.monotonic() - start < 10
 
@@ -143,7 +143,7 @@ def test_failed_samples_are_counted_and_the_others_kept(world: World) -> None:
     done = world.run(*world.toy("--set", "fail=park"))
     assert done.returncode == 0, done.stderr
     assert "4 of 8 samples failed" in done.stdout and "toy cannot paint this" in done.stdout
-    assert "(50 %)" in done.stdout
+    assert "(50%)" in done.stdout
     scores = pd.read_parquet(world.folder / "out/scores.parquet")
     assert scores["status"].value_counts().to_dict() == {"scored": 4, "unscored": 4}
     assert scores["value"].isna().sum() == 4
@@ -165,11 +165,11 @@ def test_folder_of_another_run_is_refused(world: World) -> None:
     assert world.run(*world.toy("--limit", "1")).returncode == 0
     other = world.run(*world.toy("--set", "steps=9"))
     assert other.returncode == 2
-    assert "holds another run (its model settings steps is 3, asked for is 9)" in other.stderr
+    assert "contains another run (its model settings steps is 3, not 9)" in other.stderr
     (world.folder / "mine").mkdir()
     (world.folder / "mine/photo.jpg").write_bytes(b"x")
     foreign = world.run(*["mine" if a == "out" else a for a in world.toy()])
-    assert foreign.returncode == 2 and "holds other files (photo.jpg)" in foreign.stderr
+    assert foreign.returncode == 2 and "contains other files (photo.jpg)" in foreign.stderr
     assert (world.folder / "mine/photo.jpg").read_bytes() == b"x"
 
 
@@ -224,9 +224,9 @@ def change_plugin(world: World, monkeypatch: pytest.MonkeyPatch, **attributes: o
 
 
 @pytest.mark.parametrize("attributes, words", [
-    ({"revision": "2"}, "its model revision is 1, asked for is 2"),
-    ({"weight_hashes": lambda self: {"toy.pt": "ab"}}, "its model weights toy.pt is None, asked"),
-    ({"settings": lambda self: {"steps": 3, "new": 1}}, "its model settings new is None, asked"),
+    ({"revision": "2"}, "its model revision is 1, not 2"),
+    ({"weight_hashes": lambda self: {"toy.pt": "ab"}}, "its model weights toy.pt is None, not"),
+    ({"settings": lambda self: {"steps": 3, "new": 1}}, "its model settings new is None, not"),
 ])
 def test_a_changed_model_is_not_the_stored_one(
     world: World, monkeypatch: pytest.MonkeyPatch, attributes: dict[str, object], words: str

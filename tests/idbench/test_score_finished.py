@@ -52,7 +52,7 @@ def test_unreadable_video_is_a_failed_sample(world: World, clips: list[Path]) ->
     found = scores(world.folder / "runs/score-videos")
     assert sorted(found["status"]) == ["scored", "unscored"]
     assert "cannot be read" in found["reason"].dropna().item()
-    assert "(50 %)" in done.stdout and "Traceback" not in done.stderr
+    assert "(50%)" in done.stdout and "Traceback" not in done.stderr
     assert "1 of 2 samples failed" in done.stdout and "one.mp4 cannot be read" in done.stdout
     alone = world.run("score", str(clips[0]), "--reference", "one.png", "--metric", "sampled")
     assert alone.returncode == 2 and "All 1 samples failed" in alone.stderr
@@ -87,7 +87,7 @@ def test_another_reference_is_another_run(world: World, clips: list[Path]) -> No
     score = ("score", "videos/one.mp4", "--metric", "sampled", "--reference")
     assert world.run(*score, "one.png").returncode == 0
     other = world.run(*score, "two.png")
-    assert other.returncode == 2 and "holds another run" in other.stderr
+    assert other.returncode == 2 and "contains another run" in other.stderr
     assert world.run(*score, "one.png").returncode == 0
     assert world.run(*score, "two.png", "--out", "runs/two").returncode == 0
     assert world.run(*score, "two.png", "--force", "--out", "runs/two").returncode == 0
@@ -227,9 +227,9 @@ def test_missing_things_are_named(world: World, clips: list[Path]) -> None:
     for arguments, words in (
         (("videos/x.mp4", "--reference", "one.png"), "The video videos/x.mp4 is missing"),
         (("videos/one.mp4", "--reference", "x.png"), "The reference image x.png is missing"),
-        (("videos/one.mp4",), "Say who the videos should show"),
+        (("videos/one.mp4",), "Pass what the videos should show"),
         (("videos", "--suite", str(world.suite), "--split", "single"), "No video in videos is"),
-        (("videos", "--reference", "one.png", "--split", "single"), "Give one of"),
+        (("videos", "--reference", "one.png", "--split", "single"), "Pass only one of"),
     ):
         done = world.run("score", *arguments)
         assert done.returncode == 2 and words in done.stderr, (arguments, done.stderr)

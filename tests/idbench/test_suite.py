@@ -58,7 +58,8 @@ def test_every_part_of_the_model_changes_the_sample_id() -> None:
 @pytest.mark.parametrize("file, old, new, words", [
     ("prompts.jsonl", '"category"', '"kategory"', "unknown field 'kategory': did you mean 'cat"),
     ("splits/single.jsonl", '"kind": "face"', '"kind": "hat"', "'references.0.kind' is wrong"),
-    ("splits/single.jsonl", '"smile"', '"smirk"', "the prompt 'smirk', which prompts.jsonl lacks"),
+    ("splits/single.jsonl", '"smile"', '"smirk"',
+     "the prompt 'smirk', which is not in prompts.jsonl"),
     ("splits/single.jsonl", "references/p0.png", "references/q.png", "q.png, which is missing"),
     ("suite.yaml", "single: 8", "single: 9", "has 9 samples, splits/single.jsonl has 8"),
     ("suite.yaml", "name: tiny", "name: [", "is not valid YAML"),
@@ -79,7 +80,7 @@ def test_faults_are_named_with_their_place(
 def test_files_must_be_as_their_checksums_say(suite_folder: Path) -> None:
     extra = suite_folder / "references/extra.png"
     extra.write_bytes(b"x")
-    with pytest.raises(UserError, match="file without checksum, references/extra.png"):
+    with pytest.raises(UserError, match="file without a checksum, references/extra.png"):
         load_suite(suite_folder)
     extra.unlink()
     (suite_folder / "references/p0.png").unlink()

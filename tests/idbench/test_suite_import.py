@@ -97,7 +97,7 @@ def test_another_seed_is_another_suite_and_the_same_seed_the_same(
     assert a.sha256 == b.sha256 and a.sha256 != c.sha256
     assert c.name == "mine-seed5"
     again = world.run("suites", "import", str(folder), "--out", "a")
-    assert again.returncode == 2 and "exists already" in again.stderr
+    assert again.returncode == 2 and "already exists" in again.stderr
 
 
 def test_people_of_the_training_set_are_dropped_by_the_papers_rule(
@@ -227,14 +227,14 @@ def loose(folder: Path) -> None:
 @pytest.mark.parametrize("change, words", [
     (lambda f: (f / "prompts.csv").unlink(), "has no prompts"),
     (lambda f: (f / "prompts.csv").write_text("promt\nx\n"), "did you mean 'prompt'?"),
-    (lambda f: (f / "prompts.csv").write_text("prompt,people\nx,4\n"), "1, 2 and 3 are possible"),
+    (lambda f: (f / "prompts.csv").write_text("prompt,people\nx,4\n"), "must be 1, 2 or 3"),
     (lambda f: (f / "references.csv").write_text("name,image\na,b.png\n"), "which is missing"),
     (lambda f: (f / "references.csv").write_text("name,image\n"), "references.csv names no person"),
     (lambda f: (f / "prompts.csv").write_bytes("prompt,category\né,y\n".encode("cp1252")),
      "save it as UTF-8"),
     (lambda f: (f / "prompts.csv").write_text("prompt,category\nhi, you,y\n"),
      "line 2 has more columns than the first line"),
-    (lambda f: loose(f), "1 pictures lie in it directly, make a folder of pictures"),
+    (lambda f: loose(f), "1 images are in it directly, make a folder of pictures"),
 ])
 def test_faults_of_a_source_are_named(world: World, folder: Path, change, words: str) -> None:
     change(folder)
@@ -253,7 +253,7 @@ def test_names_of_any_script_stay_apart_and_a_folder_without_pictures_is_told(
     (folder / "phone" / "1.heic").write_bytes(b"x")
     source = read_source(folder)
     assert {"王芳", "李娜", "Jürgen-M"} <= {p.name for p in source.people}
-    assert "holds no picture (.jpg" in source.skipped["phone"]
+    assert "contains no image (.jpg" in source.skipped["phone"]
 
 
 def test_a_folder_that_is_no_suite_yet_is_told_how_to_become_one(

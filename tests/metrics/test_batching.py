@@ -139,7 +139,7 @@ def test_references_with_several_faces_or_none_are_told_of(world):
     score(world, "run")
     run = json.loads((world.folder / "run/run.json").read_text())
     notes = {name.split("-")[0]: note for name, note in run["scoring"]["reference_notes"].items()}
-    two = "2 faces in the picture, the largest is taken"
+    two = "2 faces in the image; the largest is used"
     assert notes == {"r11": two, "r41": two, "r50": "no face was found"}
     # From the cache, and of a part of the samples, it is the same.
     next((world.folder / "run/samples").glob("*/scores.json")).unlink()

@@ -126,7 +126,7 @@ def test_a_reference_of_several_people_stands_for_its_largest_face(
     (frame,) = scorer.faces(one)
     areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in frame["boxes"]]
     assert len(areas) == 6 and frame["assignment"]["group"] == int(np.argmax(areas))
-    assert scorer.reference_notes == {"group": "6 faces in the picture, the largest is taken"}
+    assert scorer.reference_notes == {"group": "6 faces in the image; the largest is used"}
 
 
 def test_a_reference_whose_embedding_is_not_finite_is_none_and_says_so(

@@ -190,7 +190,7 @@ def _nested(folder):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (_without("w600k_r50.onnx"), "no recognition model .*whole insightface pack"),
+        (_without("w600k_r50.onnx"), "no recognition model .*complete insightface pack"),
         (_two_recognisers, "several recognisers .*w600k_mbf.onnx, w600k_r50.onnx"),
         (_empty, "w600k_r50.onnx is empty"),
         (_nested, "no recognition model .*it may be .*buffalo_l"),
@@ -210,7 +210,7 @@ def test_a_pack_without_a_detector_serves_only_where_none_is_asked_for(pack, tmp
         weight_sources.parse([f"detector=insightface:{folder}"])
     with pytest.raises(UserError, match="no detection model"):
         make_detector(SCRFD, pack=folder)
-    with pytest.raises(UserError, match="name an insightface pack with --weights"):
+    with pytest.raises(UserError, match="pass an insightface pack with --weights"):
         make_detector(SCRFD)
 
 
@@ -221,10 +221,10 @@ def test_a_damaged_model_is_one_sentence(pack, tmp_path, cut):
         data = (folder / name).read_bytes()
         (folder / name).write_bytes(data[: len(data) // 2] if cut == "half" else b"<html>")
     source = weight_sources.parse([f"arcface=insightface:{folder}"])["arcface"]
-    with pytest.raises(WeightError, match=r"w600k_r50.onnx is no ONNX model .*unpack") as error:
+    with pytest.raises(WeightError, match=r"w600k_r50.onnx is not an ONNX model .*unpack") as error:
         source.load()
     assert "\n" not in str(error.value)
-    with pytest.raises(WeightError, match="det_10g.onnx is no ONNX model"):
+    with pytest.raises(WeightError, match="det_10g.onnx is not an ONNX model"):
         make_detector(SCRFD, pack=folder)
 
 

@@ -212,10 +212,10 @@ def test_clipdist_of_faces_is_of_the_crops(tiny_weights, sample, video, tmp_path
 
 def test_embedded_networks_in_place_of_the_protocols_are_told(tiny_weights):
     notes = " ".join(Scorer("consisid-v1").notes)
-    assert "buffalo_l" in notes and "stood in" in notes and "Not measured" in notes
+    assert "buffalo_l" in notes and "used instead" in notes and "Not measured" in notes
     assert with_embedded_networks(PROTOCOLS["consisid-v1"]).detection == STRICT.detection
     assert with_embedded_networks(STRICT) is STRICT
-    assert not any("stood in" in note for note in Scorer("strict-v1").notes)
+    assert not any("used instead" in note for note in Scorer("strict-v1").notes)
     assert "maximum rule" in " ".join(Scorer("ingredients-v1").notes)
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from idbench.metrics.base import ReferenceVectors
-from idbench.metrics.embedder import Embedder
+from idbench.metrics.embedder import Embedder, ReferenceVectors
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.scorer import Scorer
 from idbench.types import Reference, Sample, Video

@@ -68,10 +68,10 @@ def _write(path, kind):
 @pytest.mark.parametrize(
     ("kind", "sentence"),
     [
-        ("empty", "is empty"), ("cut", "damaged or cut off"), ("html", "is no checkpoint"),
-        ("pointer", "Git LFS pointer"), ("code", "holds Python objects.* was not opened"),
-        ("network", "holds Python objects.* was not opened"),
-        ("pickle", "was not opened|is no checkpoint"), ("numbers", "holds no state dict"),
+        ("empty", "is empty"), ("cut", "damaged or truncated"), ("html", "is not a checkpoint"),
+        ("pointer", "Git LFS pointer"), ("code", "contains Python objects.* was not opened"),
+        ("network", "contains Python objects.* was not opened"),
+        ("pickle", "was not opened|is not a checkpoint"), ("numbers", "contains no state dict"),
         ("script", "TorchScript"),
     ],
 )
@@ -109,7 +109,7 @@ def test_a_damaged_safetensors_file_is_one_sentence(tmp_path):
     save_file({"a": torch.zeros(500)}, tmp_path / "a.safetensors")
     data = (tmp_path / "a.safetensors").read_bytes()
     (tmp_path / "a.safetensors").write_bytes(data[:900])
-    with pytest.raises(WeightError, match="a.safetensors is damaged or cut off"):
+    with pytest.raises(WeightError, match="a.safetensors is damaged or truncated"):
         read_state(tmp_path / "a.safetensors")
 
 
@@ -136,7 +136,7 @@ def test_a_checkpoint_of_other_shapes_or_names_says_the_first_difference(tmp_pat
         ("arcface=buffalo_l", "is not insightface:FOLDER or embedded"),
         ("arcface=insightface:", "is not insightface:FOLDER"),
         ("arcface=insightface:nowhere", "There is no folder nowhere"),
-        ("viclip=viclip:nowhere.pth", "There is no weight file nowhere.pth"),
+        ("viclip=viclip:nowhere.pth", "The weight file nowhere.pth is missing"),
         ("viclip=viclip:.", "is a folder"),
         ("clip=open_clip:file.pt", "is not open_clip:NAME:FILE"),
         ("clip=open_clip:ViT-B-33:x.pt", "did you mean 'ViT-B-32'"),
@@ -263,7 +263,7 @@ def test_a_run_records_the_users_weights_and_refuses_to_mix_them(tiny_weights, c
 
     assert _score(clip, "b", "arcface=insightface:antelopev2").returncode == 0
     mixed = clip.run("table", "a", "b")
-    assert mixed.returncode == 2 and "cannot stand in one table" in mixed.stderr
+    assert mixed.returncode == 2 and "cannot share a table" in mixed.stderr
     assert "weights arcface" in mixed.stderr
 
     again = _score(clip, "a", "arcface=insightface:antelopev2")

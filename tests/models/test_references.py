@@ -48,7 +48,7 @@ def test_a_small_foreground_keeps_its_background():
         return mask
 
     made = references.prepare(picture(), MARKS, little, 64, 96)
-    assert "40 %" in made.problem
+    assert "40%" in made.problem
     assert made.image[2, 18].any()
 
 

@@ -112,5 +112,5 @@ def test_runs_of_two_protocols_share_no_figure(tmp_path: Path) -> None:
     runs[1].save(scoring=runs[1].file.scoring.model_copy(
         update={"protocol": {"name": "other"}}))
     for kind in ("tradeoff", "curves"):
-        with pytest.raises(UserError, match="cannot stand in one table"):
+        with pytest.raises(UserError, match="cannot share a table"):
             _call(kind, tmp_path / "a", tmp_path / "b", "-o", tmp_path / "f.png")

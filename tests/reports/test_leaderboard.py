@@ -83,7 +83,7 @@ def test_changed_and_wrong_submissions_are_refused(entries: list[Path], tmp_path
             files={"results.json": sha256_file(folder / "results.json")})
     with pytest.raises(UserError, match="did you mean 'link'"):
         submissions.pack(entries[0], tmp_path / "new", {"lnk": "x"})
-    with pytest.raises(UserError, match="holds other files"):
+    with pytest.raises(UserError, match="contains other files"):
         submissions.pack(entries[0], entries[1], {})
 
 

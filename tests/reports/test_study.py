@@ -145,12 +145,12 @@ def test_orders_are_balanced_seeded_and_differ_between_voters(
 @pytest.mark.parametrize("case", ["one run", "taken", "nothing shared"])
 def test_mistakes_are_said_plainly(case: str, runs: list[Run], tmp_path: Path) -> None:
     if case == "one run":
-        with pytest.raises(UserError, match="two runs or more"):
+        with pytest.raises(UserError, match="at least two runs"):
             build_study(runs[:1], tmp_path / "st")
     elif case == "taken":
         (tmp_path / "st").mkdir()
         (tmp_path / "st" / "mine.txt").write_text("kept")
-        with pytest.raises(UserError, match="exists already"):
+        with pytest.raises(UserError, match="already exists"):
             build_study(runs[:2], tmp_path / "st")
         assert [p.name for p in tmp_path.rglob("*")] == ["st", "mine.txt"]
     else:

@@ -88,9 +88,9 @@ def test_votes_that_do_not_fit_are_refused(runs: list[Run], tmp_path: Path) -> N
     data = json.loads(file.read_text())
     copy = tmp_path / "copy.json"
     for change, says in (
-        ({"study": "0" * 16}, "another study"),
-        ({"votes": data["votes"] + data["votes"][:1]}, "fits no pair"),
-        ({"votes": [{**data["votes"][0], "left": "x"}]}, "fits no pair"),
+        ({"study": "0" * 16}, "a different study"),
+        ({"votes": data["votes"] + data["votes"][:1]}, "for no pair"),
+        ({"votes": [{**data["votes"][0], "left": "x"}]}, "for no pair"),
         ({"votes": "none"}, "field 'votes' is wrong"),
     ):
         write_json(copy, {**data, **change})
@@ -121,5 +121,5 @@ def test_the_commands_go_from_runs_to_a_figure(runs: list[Run], tmp_path: Path) 
         assert [p["losses"] for p in found["preferences"]] == [4, 4, 4]
     moved = file.rename(tmp_path / "anna.json")
     text = call("score", moved, "--study", folder, "-o", tmp_path / "bars")
-    assert "Identity consistency" in text and "0 %" in text
+    assert "Identity consistency" in text and "0%" in text
     assert (tmp_path / "bars.pdf").is_file() and (tmp_path / "bars.png").is_file()

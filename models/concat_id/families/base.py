@@ -80,7 +80,7 @@ class Family(ABC):
     TEXT_WIDTH: ClassVar[str]
     """Where the transformer's configuration has the width of the text embeddings."""
     COMPRESSION: ClassVar[tuple[int, int]] = (4, 8)
-    """Frames, and pixels a side, that make one latent of the published autoencoders."""
+    """Frames, and pixels per side, that make one latent of the published autoencoders."""
     DEFAULTS: ClassVar[Defaults]
     """Settings of the release."""
     LAYOUT: ClassVar[str]
@@ -127,7 +127,7 @@ class Family(ABC):
     @staticmethod
     @abstractmethod
     def compression(vae: Any) -> tuple[int, int]:
-        """Frames, after the first, and pixels a side that make one latent."""
+        """Frames, after the first, and pixels per side that make one latent."""
 
     # Diffusion
 
@@ -158,7 +158,7 @@ class Family(ABC):
 
     @abstractmethod
     def start(self, scheduler: Any, steps: int, device: torch.device) -> None:
-        """Set the times of so many sampling steps on a copy of the scheduler."""
+        """Set the times of `steps` sampling steps on a copy of the scheduler."""
 
     @abstractmethod
     def step(
@@ -241,8 +241,8 @@ def check_steps(steps: int, scheduler: Any) -> None:
     from diffusers import CogVideoXDPMScheduler
 
     if steps < 1:
-        raise UserError(f"At least 1 step is needed, not {steps}; raise steps.")
+        raise UserError(f"steps must be at least 1, not {steps}.")
     most = scheduler.config.num_train_timesteps
     # Flow matching knows every time between its steps, CogVideoX's schedule only these.
     if isinstance(scheduler, CogVideoXDPMScheduler) and steps > most:
-        raise UserError(f"At most {most} steps can be taken, not {steps}; lower steps.")
+        raise UserError(f"At most {most} steps can be taken, not {steps}.")

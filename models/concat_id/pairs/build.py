@@ -31,7 +31,7 @@ from idbench.models.concat_id.pairs.search import check_size
 from idbench.models.concat_id.pairs.settings import PairSettings
 
 NO_SCORER = (
-    "No aesthetic scorer was given: Stage III is ranked by optical flow and motion alone "
+    "No aesthetic scorer given: Stage III is ranked by optical flow and motion only "
     "(--aesthetic FILE or module:function adds it)."
 )
 NAMED = 100
@@ -107,7 +107,7 @@ def build(request: BuildRequest, make: workers.Make = FaceReader) -> Built:
 def _check(request: BuildRequest) -> None:
     """Refuse what can be checked before a network is loaded or a folder is made."""
     if not request.videos.is_dir():
-        raise UserError(f"There is no folder {request.videos}; give the folder of the videos.")
+        raise UserError(f"There is no folder {request.videos}; pass the folder of the videos.")
     for what, path in (
         ("captions", request.captions), ("aesthetic scores", request.aesthetic),
         ("identities", request.calibrate), ("identities", request.truth),
@@ -116,7 +116,7 @@ def _check(request: BuildRequest) -> None:
             raise UserError(f"The {what} file {path} is missing; check the path.")
     if next(store.video_files(request.videos, request.out), None) is None:
         raise UserError(
-            f"There are no videos in {request.videos}; give a folder with "
+            f"There are no videos in {request.videos}; pass a folder with "
             f"{', '.join(store.SUFFIXES)} files."
         )
 

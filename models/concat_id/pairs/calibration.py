@@ -55,7 +55,7 @@ def read_identities(path: Path, store: Store, people: People) -> Identities:
         video = store.number_of(str(row["video"]))
         if video is None:
             raise UserError(
-                f"Line {line} of the identities file {path} is for an unknown video "
+                f"Line {line} of the identities file {path} names an unknown video "
                 f"{row['video']!r}; name videos by their path inside the folder of videos."
             )
         person = _place(row.get("person") or 0, path, line)
@@ -77,7 +77,8 @@ def _place(value: Any, path: Path, line: int) -> int:
     found = tables.number(value, path, line)
     if found < 0 or found != int(found):
         raise UserError(
-            f"Line {line} of {path}: {value!r} is no person; give the place from the left, from 0."
+            f"Line {line} of {path}: {value!r} is not a person; give the position from the left, "
+            "starting at 0."
         )
     return int(found)
 
@@ -112,7 +113,7 @@ RANGES = ("cross", "tradeoff", "multi")
 def calibrate(people: People, known: Identities, settings: PairSettings) -> Calibration:
     """Map the three ranges of cosines to the scale of the network that embedded `people`.
 
-    A threshold stands for the share of same-person pairs below it. `calibration_anchors` state
+    A threshold represents the share of same-person pairs below it. `calibration_anchors` state
     that share in the paper's scale (linear in between); the new threshold is that quantile of
     the known same-person pairs. Lower ends are raised until at most `calibration_false_matches`
     of the known different-person pairs reach them. `identity_cosine` stays: it compares

@@ -105,7 +105,7 @@ def histogram(similarity: Mapping[str, Any], settings: Mapping[str, Any]) -> str
 
 
 def _shown(row: Mapping[str, Any], people: People, store: Store, out: Path) -> dict[str, Any]:
-    """A pair with its pictures: the target's own faces, and the references."""
+    """A pair with its images: the target's own faces, and the references."""
     number = store.number_of(row["video"])
     record = store.get(number).record if number else None
     own = [p.faces[len(p.faces) // 2].image for p in record.people] if record else []
@@ -122,7 +122,7 @@ def _shown(row: Mapping[str, Any], people: People, store: Store, out: Path) -> d
 
 
 def _data(path: Path) -> str | None:
-    """The picture, small, as a data URI; None when it was removed."""
+    """The image, small, as a data URI; None when it was removed."""
     from idbench.pictures import UnreadablePicture, open_rgb
 
     try:

@@ -79,7 +79,7 @@ def collect(store: Store, settings: PairSettings) -> tuple[People, dict[str, int
     """The people of the kept videos, and how many videos each rule dropped.
 
     Embeddings are put into one array of their final size: memory is the embeddings and about
-    70 bytes a person.
+    70 bytes per person.
     """
     dropped = {NO_TERM: 0, UNREADABLE: 0, **{reason: 0 for reason in rules.REASONS}}
     count = width = 0

@@ -37,11 +37,11 @@ def load_scorer(address: str) -> Scorer:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
-            f"The aesthetic scorer {address!r} cannot be loaded ({error}); give module:function "
+            f"The aesthetic scorer {address!r} cannot be loaded ({error}); use module:function "
             "or a CSV or JSON lines file with video and score."
         ) from error
     if not callable(found):
-        raise UserError(f"The aesthetic scorer {address!r} is not a function; name one.")
+        raise UserError(f"The aesthetic scorer {address!r} is not a function; pass one.")
     return found
 
 

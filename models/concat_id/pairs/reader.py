@@ -118,7 +118,7 @@ class FaceReader:
             last = isinstance(item, int)
             if isinstance(item, SampledFrame):
                 if moves and item.image.shape[:2] != size:
-                    raise UnreadableVideo(f"{path} changes its picture size; convert it to one.")
+                    raise UnreadableVideo(f"{path} changes its frame size; convert it to one size.")
                 size, fps = item.image.shape[:2], item.fps
                 # Pictures are freed with their batch; the numbers are kept.
                 moves.append(replace(item, image=np.zeros((0, 0, 3), np.uint8)))

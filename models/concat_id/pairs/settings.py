@@ -122,11 +122,11 @@ def read_settings(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, IsADirectoryError) as error:
         raise UserError(f"The recipe {path} is missing; check the path.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"The recipe {path} is no valid YAML; correct it.") from error
+        raise UserError(f"The recipe {path} is not valid YAML; correct it.") from error
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise UserError(f"The recipe {path} must hold lines such as `cross: [0.7, 0.9]`.")
+        raise UserError(f"The recipe {path} must contain lines such as `cross: [0.7, 0.9]`.")
     return {str(name): value for name, value in found.items()}
 
 
@@ -140,13 +140,14 @@ def _typed(name: str, value: Any, kind: type) -> Any:
 
 def _between(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:  # not a number fails as well
-        raise UserError(f"{name} must lie between {low:g} and {high:g}, not {value!r}.")
+        raise UserError(f"{name} must be between {low:g} and {high:g}, not {value!r}.")
 
 
 def _range(name: str, value: Any, low: float, high: float) -> None:
     if not _two_numbers(value) or not low <= value[0] < value[1] <= high:
         raise UserError(
-            f"{name} must be two rising numbers between {low:g} and {high:g}, not {list(value)}."
+            f"{name} must be two increasing numbers between {low:g} and {high:g}, not "
+            f"{list(value)}."
         )
 
 
@@ -163,6 +164,6 @@ def _anchors(anchors: tuple[Any, ...]) -> None:
         for a, b in zip(anchors, anchors[1:], strict=False)
     ):
         raise UserError(
-            "calibration_anchors must be rising pairs of a cosine and a share, such as "
+            "calibration_anchors must be increasing pairs of a cosine and a share, such as "
             "[[0.7, 0.05], [0.9, 0.84], [0.99, 0.995]]."
         )

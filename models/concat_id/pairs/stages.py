@@ -17,7 +17,7 @@ from idbench.models.concat_id.pairs.settings import PairSettings
 
 NO_PARTNER = "no partner with a cosine in the range"
 OWN = -1
-"""In place of a partner: the reference comes from the video itself."""
+"""Instead of a partner: the reference comes from the video itself."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class Row:
     Attributes:
         number: of the video in this run, from 1, in the order of the folder.
         name: path relative to the folder of videos, with `/`.
-        fingerprint: of the file and the pictures beside it (sizes and times of change), and of
+        fingerprint: of the file and the images next to it (sizes and times of change), and of
             the reader.
         aesthetic: the score in the user's file, else the reader's.
         problem: why it could not be read, or None.
@@ -156,7 +156,7 @@ class Store:
         match = nearest(name, known)
         hint = f"did you mean {match!r}? " if match else ""
         return UserError(
-            f"Line {line} of the {what} {path} is for an unknown video {name!r}: {hint}Name videos "
+            f"Line {line} of the {what} {path} names an unknown video {name!r}: {hint}Name videos "
             "by their path inside the folder of videos."
         )
 
@@ -240,7 +240,7 @@ class Store:
             if "full" in str(error):
                 raise DiskFull(
                     f"The disk with {self.path.parent} is full; free some space and run the same "
-                    "command again: what is finished is kept."
+                    "command again: finished videos are kept."
                 ) from error
             raise UserError(f"{self.path} cannot be used ({error}); check its folder.") from error
         except sqlite3.DatabaseError as error:
@@ -270,7 +270,7 @@ def _state(path: Path, beside: Sequence[Path]) -> tuple[int, int]:
 
 
 def video_files(folder: Path, out: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Video files below `folder`, each with the pictures for it that lie beside it.
+    """Video files below `folder`, each with the images for it next to it.
 
     Hidden files and everything in `out` are left out.
     """

@@ -1,6 +1,6 @@
 """Garment and background references of a video, for the multi-subject outputs.
 
-Mode `files` looks beside the video `clip.mp4`:
+Mode `files` looks next to the video `clip.mp4`:
 
     clip.garment.png       the garment, used as it is
     clip.garment-mask.png  white where the garment is; cut from the frame, white elsewhere
@@ -26,7 +26,7 @@ from idbench.pictures import UnreadablePicture, open_rgb
 
 MODES = ("files", "parser", "none")
 BESIDE = {"garment": "garment-mask", "background": "person-mask"}
-"""Of the pictures beside a video: what is used as it is, and what it is made with otherwise."""
+"""Of the images next to a video: what is used as it is, and what it is made with otherwise."""
 MINIMUM_SHARE = 0.01
 """A garment that fills less of the frame is no reference."""
 WINDOW = 2.6
@@ -34,7 +34,7 @@ WINDOW = 2.6
 
 
 def beside(video: Path, kind: str) -> Path:
-    """Where a picture for a video lies: `clip.KIND.png` beside `clip.mp4`."""
+    """Path of an image for a video: `clip.KIND.png` next to `clip.mp4`."""
     return video.with_name(f"{video.stem}.{kind}.png")
 
 
@@ -44,14 +44,14 @@ def prepare(
     """Write the subject references of one video.
 
     Args:
-        frame: the picture, uint8 RGB, and box of the first sampled frame with one face, or None.
+        frame: the image, uint8 RGB, and box of the first sampled frame with one face, or None.
         stem: of the files written, under `out`/subjects.
 
     Returns:
         `garment` and `background`: files relative to `out`, or None.
 
     Raises:
-        UserError: a file beside the video is no picture, or a mask has another shape.
+        UserError: a file next to the video is not an image, or a mask has another shape.
     """
     made: dict[str, np.ndarray | None] = {"garment": None, "background": None}
     if mode == "files":
@@ -71,7 +71,7 @@ def prepare(
 
 
 def cut_garment(image: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
-    """The garment alone on white, cut to its box; None when it fills under 1 % of the frame."""
+    """The garment alone on white, cut to its box; None when it fills under 1% of the frame."""
     if mask.mean() < MINIMUM_SHARE:
         return None
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -80,7 +80,7 @@ def cut_garment(image: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
 
 
 def remove_people(image: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
-    """The picture with people painted over (Telea's inpainting); None when nothing is left."""
+    """The image with people painted over (Telea's inpainting); None when nothing is left."""
     grown = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8))
     if grown.mean() > 0.9:
         return None
@@ -91,7 +91,7 @@ def parse(image: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Masks (h, w) of the garment and of the whole person, by the embedded face parser.
 
     The parser sees a window around the head. Where the window ends above the lower border of
-    the picture, its last row is continued down: a body goes on.
+    the image, its last row is continued down: a body goes on.
     """
     from idbench.metrics.networks import parser
 
@@ -125,7 +125,7 @@ def _from_files(
     if found.shape != frame[0].shape[:2]:
         raise UserError(
             f"The mask {path} is {found.shape[1]}x{found.shape[0]}, its video "
-            f"{frame[0].shape[1]}x{frame[0].shape[0]}; make it of the video's size."
+            f"{frame[0].shape[1]}x{frame[0].shape[0]}; resize it to the video's size."
         )
     return cut_garment(frame[0], found) if plain == "garment" else remove_people(frame[0], found)
 
@@ -134,4 +134,4 @@ def _image(path: Path, mode: str) -> np.ndarray:
     try:
         return np.array(open_rgb(path).convert(mode))
     except UnreadablePicture as error:
-        raise UserError(f"{path} is no readable picture; make or copy it again.") from error
+        raise UserError(f"{path} is not a readable image; make or copy it again.") from error

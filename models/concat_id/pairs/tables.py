@@ -15,7 +15,7 @@ from idbench.errors import UserError
 def rows(path: Path, what: str, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and row of a .csv, .tsv, .jsonl or .json file; only `.json` is read whole.
 
-    A `.json` file holds a list of rows, or {video: value} for the second of the columns.
+    A `.json` file contains a list of rows, or {video: value} for the second of the columns.
 
     Args:
         what: how messages call the file, such as "captions file".
@@ -32,7 +32,7 @@ def rows(path: Path, what: str, columns: tuple[str, ...]) -> Iterator[tuple[int,
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise UserError(
-            f"The {what} {path} is of an unknown kind; give .csv, .tsv, .jsonl or .json with "
+            f"The {what} {path} has an unknown file type; use .csv, .tsv, .jsonl or .json with "
             f"{' and '.join(columns)}."
         )
     try:
@@ -47,7 +47,7 @@ def rows(path: Path, what: str, columns: tuple[str, ...]) -> Iterator[tuple[int,
             if None in row:  # where `csv` puts them; the text before is cut off
                 raise UserError(
                     f"Line {number} of the {what} {path} has more fields than its first line has "
-                    "columns; quote text that holds the separator."
+                    "columns; quote text that contains the separator."
                 )
             yield number, row
     except (ValueError, OSError, csv.Error) as error:  # JSON and UTF-8 errors are ValueErrors
@@ -65,7 +65,7 @@ def number(value: Any, path: Path, line: int) -> float:
     except (TypeError, ValueError):
         found = math.nan
     if not math.isfinite(found):
-        raise UserError(f"Line {line} of {path}: {value!r} is no number; correct it.")
+        raise UserError(f"Line {line} of {path}: {value!r} is not a number; correct it.")
     return found
 
 

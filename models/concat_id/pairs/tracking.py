@@ -50,7 +50,7 @@ class PersonFaces:
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """Everything read from a video except the embeddings, which are stored beside it.
+    """Everything read from a video except the embeddings, which are stored next to it.
 
     Attributes:
         frames, fps, height, width: of the video.
@@ -97,7 +97,7 @@ class FrameFaces:
         index: of the frame in the video.
         boxes: (n, 4); landmarks: (n, 5, 2); confidences: (n,), as the detector gives them.
         vectors: (n, d) of length 1, or None where there were more people than the limit.
-        crops: n encoded pictures (JPEG), empty without vectors.
+        crops: n encoded images (JPEG), empty without vectors.
     """
 
     index: int

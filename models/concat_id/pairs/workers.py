@@ -55,8 +55,8 @@ def read_videos(
                 step(row.name)
         except BrokenProcessPool as error:
             raise UserError(
-                "A worker process died, often for lack of memory; run the same command again "
-                "with fewer --workers: what is finished is kept."
+                "A worker process died, often because of low memory; run the same command again "
+                "with fewer --workers: finished videos are kept."
             ) from error
     return total
 

@@ -81,10 +81,10 @@ def load(transformer: Any, folder: Path) -> None:
         import peft  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"{folder} holds LoRA adapters, which need the package peft; run {NEEDS_PEFT}."
+            f"{folder} contains LoRA adapters, which need the package peft; run {NEEDS_PEFT}."
         ) from error
     what = f"The adapters {folder / FILE} do not fit the network"
-    with explained(what, "they are damaged or of another network"):
+    with explained(what, "they are damaged or belong to another network"):
         with safe_open(folder / FILE, "pt") as file:
             held = sum(".lora_" in name for name in file.keys())
         transformer.load_lora_adapter(
@@ -95,8 +95,8 @@ def load(transformer: Any, folder: Path) -> None:
     taken = sum(".lora_" in name for name, _ in transformer.named_parameters())
     if not held or taken != held:
         raise UserError(
-            f"{folder / FILE} holds {held} tensors of adapters, {taken} of them for this network; "
-            "they are of another network."
+            f"{folder / FILE} contains {held} adapter tensors, {taken} of them for this network; "
+            "they belong to another network."
         )
 
 

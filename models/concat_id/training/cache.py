@@ -115,7 +115,7 @@ def prepare(
     if not recipe.videos or not videos.is_dir():
         what = f"There is no folder {recipe.videos}" if recipe.videos else "No videos are named"
         raise UserError(
-            f"{what}; give the folder that the pairs were built from: --set videos=FOLDER."
+            f"{what}; pass the folder that the pairs were built from: --set videos=FOLDER."
         )
     # Read again each time: millions of pairs in memory are gigabytes in every process.
     count = sum(1 for _ in read_pairs(recipe.pairs, recipe.references))

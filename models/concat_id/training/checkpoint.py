@@ -122,7 +122,7 @@ def check(folder: Path, fixed: Mapping[str, Any]) -> Progress:
     unlike = differences(fixed, before, FIXED)
     if unlike:
         raise UserError(
-            f"The checkpoint {folder} is of another training ({'; '.join(unlike)}); undo the "
+            f"The checkpoint {folder} belongs to another training ({'; '.join(unlike)}); undo the "
             "change, or start a new training with another --state."
         )
     return Progress(stored["step"], stored["seconds"], stored.get("pending", []))

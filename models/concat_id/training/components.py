@@ -128,7 +128,7 @@ def _part(source: str, name: str) -> Path:
     folder = Path(source) / name
     if not folder.is_dir():
         raise UserError(
-            f"{source} has no folder {name!r}; give a diffusers folder such as that of "
+            f"{source} has no folder {name!r}; use a diffusers folder such as that of "
             "CogVideoX-5b, or `embedded`."
         )
     return folder

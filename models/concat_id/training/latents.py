@@ -97,7 +97,7 @@ def encode_shard(
         save_array(target / "latents.npy", torch.cat(rows).half().numpy())
     places = _places(shard)
     if not places:
-        raise UserError(f"{source} holds no references; remove it and render it again.")
+        raise UserError(f"{source} contains no references; remove it and render it again.")
     pictures = np.stack([shard.references[place] for place in places])
     encoded = np.concatenate(list(_encode_noisy(vae, pictures, seed, _key(source))))
     save_array(target / "references.npy", _at(places, encoded, shard, 0.0))

@@ -69,8 +69,8 @@ def train(
     found = checkpoint.latest(state_dir / "checkpoints")
     if found is not None and not (resume or evaluate):
         raise UserError(
-            f"{state_dir} holds a training of step {int(found.name)}; continue it with --resume, "
-            "or name another folder with --state."
+            f"{state_dir} contains a training at step {int(found.name)}; continue it with "
+            "--resume, or choose another folder with --state."
         )
     if evaluate and found is None:
         raise UserError(f"There is no checkpoint in {state_dir} to evaluate; train first.")
@@ -83,7 +83,8 @@ def train(
     values = session.validate()
     if not values and session.accelerator.is_main_process:
         raise UserError(
-            f"The cache {recipe.cache} holds out no samples to evaluate on; make one with held_out."
+            f"The cache {recipe.cache} has no held-out samples to evaluate on; make one with "
+            "held_out."
         )
     return values
 

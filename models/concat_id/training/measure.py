@@ -48,7 +48,7 @@ def measure(
     transformer: Any, batch: int, frames: int, references: int, height: int, width: int,
     text: tuple[int, int], dtype: torch.dtype,
 ) -> Measured:
-    """Run one step of `transformer`, which lies on the meta device.
+    """Run one step of `transformer`, which is on the meta device.
 
     Args:
         frames, references: latent frames. height, width: of the latents.

@@ -101,7 +101,7 @@ def build(recipe: StageRecipe) -> nn.Module:
 def load(recipe: StageRecipe) -> nn.Module:
     """The recipe's transformer with the weights of `init`; random from `seed` without `init`.
 
-    Adapters beside the weights of `init` are merged into them.
+    Adapters next to the weights of `init` are merged into them.
 
     Raises:
         UserError: `init` is missing, damaged, or holds another network.
@@ -173,7 +173,7 @@ def _folder_of_init(init: str) -> Path:
     folder = transformer_folder(Path(init))
     if folder is None:
         raise UserError(
-            f"There is no transformer in {init} (no transformer/config.json); give a diffusers "
+            f"There is no transformer in {init} (no transformer/config.json); use a diffusers "
             "folder or the folder `export` of an earlier stage as `init`."
         )
     return folder
@@ -198,8 +198,8 @@ def _check_state(recipe: StageRecipe, state: Mapping[str, torch.Tensor]) -> None
         wanted = {name: value.shape for name, value in build(recipe).state_dict().items()}
     if wanted != {name: value.shape for name, value in state.items()}:
         raise UserError(
-            f"{recipe.init} holds another network than the recipe {recipe.name!r}; give another "
-            "`init`, or --set network=init to use its network."
+            f"{recipe.init} contains a different network than the recipe {recipe.name!r}; use "
+            "another `init`, or --set network=init to use its network."
         )
 
 
@@ -209,8 +209,8 @@ def _check_class(recipe: StageRecipe, folder: Path) -> str:
     family, _ = configuration(recipe)
     if kind not in CLASSES or family_of(kind).name != family:
         raise UserError(
-            f"{folder} holds a {kind}, the recipe {recipe.name!r} trains a {family} network; give "
-            "another `init` or `network`."
+            f"{folder} contains a {kind}, the recipe {recipe.name!r} trains a {family} network; "
+            "use another `init` or `network`."
         )
     return kind
 

@@ -60,7 +60,7 @@ def read_pairs(source: str, references: int) -> Iterator[Pair]:
         missing = [name for name in _NEEDED if name not in file.schema_arrow.names]
         if missing:
             raise UserError(
-                f"The pairs file {path} has no column {missing[0]!r}; give a parquet file of "
+                f"The pairs file {path} has no column {missing[0]!r}; pass a parquet file of "
                 "`idbench pairs build`."
             )
         found = 0
@@ -74,7 +74,7 @@ def read_pairs(source: str, references: int) -> Iterator[Pair]:
         raise UserError(f"The pairs file {path} is damaged ({error}); build it again.") from error
     if not found:
         raise UserError(
-            f"No pair in {path} has {references} references; take another file or --set references="
+            f"No pair in {path} has {references} references; use another file or --set references="
             "N."
         )
 

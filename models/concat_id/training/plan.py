@@ -54,11 +54,11 @@ class Assumptions:
             )
         if not 0 < self.mfu <= 1 or not 0 < self.peak_tflops < inf or self.gpus < 1:
             raise UserError(
-                "--mfu lies in (0, 1], --peak-tflops above 0 and --gpus at 1 or more; change them."
+                "--mfu must be in (0, 1], --peak-tflops above 0 and --gpus at least 1."
             )
         if not 0 < self.memory < inf or not 0 <= self.overhead < inf:
             raise UserError(
-                "--gpu-memory lies above 0 and --overhead at 0 or more GiB; change them."
+                "--gpu-memory must be above 0 GiB and --overhead at least 0."
             )
 
 
@@ -108,19 +108,19 @@ class Plan:
         parts = ", ".join(f"{name} {size:.1f}" for name, size in self.memory.items())
         return [
             f"parameters         {self.parameters:,} ({self.trained_parameters:,} trained)",
-            f"tokens a sample    {self.tokens:,} (text {self.text_tokens:,}, video "
+            f"tokens per sample  {self.tokens:,} (text {self.text_tokens:,}, video "
             f"{self.video_tokens:,}, references {self.reference_tokens:,})",
             f"samples            {self.samples:,} in {self.steps:,} steps of "
-            f"{self.samples // self.steps} (each GPU adds up {self.accumulation} batches)",
-            f"FLOPs a sample     {self.flops_per_sample:.3e} forward and backward",
-            f"FLOPs a step       {self.flops_per_step:.3e}, with what checkpointing computes "
-            f"again {self.hardware_flops_per_step:.3e}",
-            f"memory a GPU       {self.memory_per_gpu:.1f} GiB of {a.memory:.0f}: {parts}"
+            f"{self.samples // self.steps} (each GPU accumulates {self.accumulation} batches)",
+            f"FLOPs per sample   {self.flops_per_sample:.3e} forward and backward",
+            f"FLOPs per step     {self.flops_per_step:.3e}, with checkpointing's "
+            f"recomputation {self.hardware_flops_per_step:.3e}",
+            f"memory per GPU     {self.memory_per_gpu:.1f} GiB of {a.memory:.0f}: {parts}"
             + ("" if self.fits else "  -- DOES NOT FIT"),
-            f"time               {self.seconds_per_step:.2f} s a step, {self.hours:,.1f} hours on "
-            f"{a.gpus} GPUs, {self.gpu_hours:,.0f} GPU-hours",
-            f"assumed            {a.strategy}, MFU {a.mfu:.0%} of {a.peak_tflops:g} TFLOP/s a GPU, "
-            f"{a.overhead:g} GiB for the rest; without validation and data",
+            f"time               {self.seconds_per_step:.2f} s per step, {self.hours:,.1f} hours "
+            f"on {a.gpus} GPUs, {self.gpu_hours:,.0f} GPU-hours",
+            f"assumed            {a.strategy}, MFU {a.mfu:.0%} of {a.peak_tflops:g} TFLOP/s per "
+            f"GPU, {a.overhead:g} GiB for the rest; excludes validation and data",
         ]
 
 

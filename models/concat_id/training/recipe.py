@@ -172,7 +172,7 @@ class StageRecipe:
             raise UserError(
                 f"The recipe {self.name!r} has global_batch {self.global_batch}, which "
                 f"{processes} process{'es' if processes > 1 else ''} of batch {self.batch} cannot "
-                f"make; take a multiple of {together}."
+                f"make; use a multiple of {together}."
             )
         return self.global_batch // together
 

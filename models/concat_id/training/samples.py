@@ -69,8 +69,8 @@ class Cache:
             index = pd.read_parquet(folder / "index.parquet")
         except (OSError, ValueError) as error:
             raise UserError(
-                f"The index of the cache {folder} is missing or damaged; {PREPARE}: samples that "
-                "are there stay."
+                f"The index of the cache {folder} is missing or damaged; {PREPARE}; existing "
+                "samples are kept."
             ) from error
         return Cache(folder, settings, index)
 
@@ -89,8 +89,8 @@ class Cache:
                 )
         if recipe.references and recipe.reference_noise == "cached" and not self.settings["draws"]:
             raise UserError(
-                f"The cache {self.folder} holds no encoded references; make it with --set draws=8, "
-                "or train with reference_noise: fresh."
+                f"The cache {self.folder} contains no encoded references; make it with --set "
+                "draws=8, or train with reference_noise: fresh."
             )
         if not len(self.split("training")):
             raise UserError(f"The cache {self.folder} has no training samples; {PREPARE}.")
@@ -110,7 +110,7 @@ class Cache:
             if made != wanted:
                 raise UserError(
                     f"The cache {self.folder} has {what} {made}, the network takes {wanted}; make "
-                    "it with the network's own `components`, or give another `init` or `network`."
+                    "it with the network's own `components`, or use another `init` or `network`."
                 )
 
 
@@ -236,8 +236,8 @@ def read_sample(
                     held.append(image)
     except (OSError, SafetensorError, KeyError, IndexError, TypeError) as error:
         raise UserError(
-            f"The cached sample {path} is missing or damaged; {PREPARE}: it writes anew what is "
-            "not there."
+            f"The cached sample {path} is missing or damaged; {PREPARE} to "
+            "write missing files again."
         ) from error
     if held:
         row["images" if fresh else "references"] = torch.stack(held)

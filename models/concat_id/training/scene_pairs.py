@@ -86,7 +86,7 @@ def people_of(faces: Sequence[Faces]) -> tuple[People, list[int], np.ndarray]:
             rows += [(scene, person) for person in range(len(found))]
     if not rows:
         raise UserError(
-            "No face was found in any reference; run `idbench train concat_id_latents` anew."
+            "No face was found in any reference; run `idbench train concat_id_latents` again."
         )
     count = len(rows)
     number = np.array([scene for scene, _ in rows])

@@ -128,7 +128,7 @@ def load_autoencoder(
     source = recipe.components or recipe.init
     if source is None and needed:
         raise UserError(
-            f"The recipe {recipe.name!r} draws reference noise anew but names no autoencoder; set "
+            f"The recipe {recipe.name!r} draws fresh reference noise but names no autoencoder; set "
             "`components` to a diffusers folder."
         )
     if source is None or not (needed or recipe.validate_every):

@@ -154,13 +154,13 @@ def test_checkpoints_that_cannot_be_used(bases, tmp_path, told, kind):
     elif kind == "truncated":
         torch.save({"module": {"model.diffusion_model.x": torch.zeros(1000)}}, source)
         source.write_bytes(source.read_bytes()[:2000])
-        words = "damaged or cut off"
+        words = "damaged or truncated"
     elif kind == "another base":
         torch.save({"unet.down_blocks.0.weight": torch.zeros(2)}, source)
-        words = "no checkpoint of Concat-ID"
+        words = "not a checkpoint of Concat-ID"
     else:
         source.write_bytes(pickle.dumps({"module": Harmful()}))
-        words = "no plain state dict"
+        words = "not a plain state dict"
     assert words in told("convert", source, tmp_path / "ours", "--base", bases[0])
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt"}
 
@@ -185,7 +185,7 @@ def test_a_stage_that_starts_from_another_base_is_refused(bases, tmp_path, told)
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(recipe(cache, init=str(bases[1]))))
     said = told("train", path, "--state", tmp_path / "state")
-    assert "holds a WanTransformer3DModel, the recipe 'tiny' trains a cogvideox network" in said
+    assert "contains a WanTransformer3DModel, the recipe 'tiny' trains a cogvideox network" in said
 
 
 # -- a full disk

@@ -156,30 +156,30 @@ def broken(kind, tmp_path):
     if kind == "cut":
         torch.save({"module": state}, path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        return path, "damaged or cut off"
+        return path, "damaged or truncated"
     if kind == "cut safetensors":
         path = path.with_suffix(".safetensors")
         save_file(state, path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        return path, "damaged or cut off"
+        return path, "damaged or truncated"
     if kind == "text":
         path.write_text("not a checkpoint at all")
         return path, "torch.save did not write it"
     if kind == "code":
         path.write_bytes(pickle.dumps({"module": Harmful()}))
-        return path, "is no plain state dict"
+        return path, "is not a plain state dict"
     if kind == "module":
         torch.save(torch.nn.Linear(2, 2), path)
-        return path, "is no plain state dict"
+        return path, "is not a plain state dict"
     if kind == "list":
         torch.save([torch.zeros(2)], path)
-        return path, "holds no state dict"
+        return path, "contains no state dict"
     if kind == "no tensors":
         torch.save({"module": {"a": 1}}, path)
-        return path, "holds no state dict"
+        return path, "contains no state dict"
     if kind == "another base":
         torch.save({"model.up_blocks.0.weight": torch.zeros(2)}, path)
-        return path, "no checkpoint of Concat-ID"
+        return path, "not a checkpoint of Concat-ID"
     if kind == "image to video":
         # Noisy latents and those of the first frame, side by side.
         shapes = {convert_sat.PREFIX + "mixins.patch_embed.proj.weight": (WIDTH, 8, 2, 2)}
@@ -261,7 +261,7 @@ def test_too_little_space_is_said_before_writing(sat, tmp_path, monkeypatch):
 def test_an_existing_target_is_left_alone(sat, tmp_path):
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours" / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         convert(sat, tmp_path / "ours")
     assert (tmp_path / "ours" / "mine.txt").read_text() == "mine"
 

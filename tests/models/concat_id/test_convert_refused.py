@@ -55,7 +55,7 @@ def changed(bases, tmp_path):
     (MODULATION, torch.zeros(3), "does not split into 2 tensors"),
     (BIAS, torch.zeros(24, dtype=torch.int8), "not a dense floating-point tensor .int8"),
     (BIAS, torch.zeros(24).to_sparse(), "not a dense .*sparse_coo"),
-    ("mixins.adaln_layer.query_layernorm_list.0.weight", torch.zeros(0), "of another base"),
+    ("mixins.adaln_layer.query_layernorm_list.0.weight", torch.zeros(0), "belongs to another base"),
     ("transformer.layers.².x", torch.zeros(1), "holds 1 tensor .transformer.layers.²"),
 ])
 def test_a_tensor_of_another_kind(name, tensor, words, tmp_path):
@@ -67,7 +67,7 @@ def test_a_tensor_of_another_kind(name, tensor, words, tmp_path):
 def test_a_wan_of_no_width(tmp_path):
     state = random_state(wan_shapes(True)) | {"patch_embedding.weight": torch.zeros(0, 4, 1, 2, 2)}
     torch.save(state, tmp_path / "bad.pt")
-    refused("settings of no ConcatIDWan", tmp_path / "bad.pt", tmp_path / "ours")
+    refused("does not have the settings of a ConcatIDWan", tmp_path / "bad.pt", tmp_path / "ours")
 
 
 def test_layers_are_counted_up_to_the_first_that_is_missing():
@@ -77,10 +77,10 @@ def test_layers_are_counted_up_to_the_first_that_is_missing():
 
 
 @pytest.mark.parametrize(("kind", "change", "words"), [
-    ("cogvideox", [], "is no JSON object"),
-    ("cogvideox", {"num_layers": "two"}, "settings of no CogVideoXTransformer3DModel"),
-    ("cogvideox", {"activation_fn": "none"}, "settings of no CogVideoXTransformer3DModel"),
-    ("cogvideox", {"norm_eps": 0.1}, "has norm_eps 0.1, but the released code computes with 1e-05"),
+    ("cogvideox", [], "is not a JSON object"),
+    ("cogvideox", {"num_layers": "two"}, "not have the settings of a CogVideoXTransformer3D"),
+    ("cogvideox", {"activation_fn": "none"}, "not have the settings of a CogVideoXTransformer3D"),
+    ("cogvideox", {"norm_eps": 0.1}, "has norm_eps 0.1, but the released code uses 1e-05"),
     ("wan", {"image_dim": 8, "added_kv_proj_dim": 128}, "text-to-video Wan, not on image-to-video"),
     ("wan", {"num_attention_heads": 2, "attention_head_dim": 64}, "attention_head_dim 64"),
     ("wan", {"eps": 0.1}, "has eps 0.1"),
@@ -102,11 +102,11 @@ def test_a_folder_in_the_place_of_a_file(bases, tmp_path):
 
 
 @pytest.mark.parametrize(("file", "change", "words"), [
-    ("model_index.json", [], "is no JSON object"),
+    ("model_index.json", [], "is not a JSON object"),
     ("model_index.json", {"vae": None}, "lacks vae"),
     ("model_index.json", {"vae": ["diffusers"]}, "lacks vae"),
     ("model_index.json", {"text_encoder": [None, None]}, "lacks text_encoder"),
-    ("vae/config.json", [], "is no JSON object"),
+    ("vae/config.json", [], "is not a JSON object"),
 ])
 def test_a_damaged_base(file, change, words, changed, tmp_path):
     source = write_sat(tmp_path / "sat", random_state(sat_shapes()))

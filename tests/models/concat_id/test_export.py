@@ -107,5 +107,5 @@ def test_a_run_takes_its_size_and_its_references_from_the_training(tmp_path):
     other = ConcatID(weights=str(tmp_path / "state" / "export"), frames=9, parser="embedded",
                      alignment="upright")
     assert (other.frames, other.parser, other.alignment) == (9, "embedded", "upright")
-    with pytest.raises(UserError, match="holds a training; its model folder is .*export"):
+    with pytest.raises(UserError, match="contains a training; its model folder is .*export"):
         ConcatID(weights=str(tmp_path / "state"))

@@ -156,7 +156,7 @@ def test_the_model_prepares_with_the_tools_it_is_given(pack, photograph, tmp_pat
         model = ConcatID(weights=str(folder), device="cpu", height=64, width=96, **chosen)
         made[name] = model.prepare(reference), model.settings(), model.weight_hashes()
         problem = model.problems.get(str(reference.image))
-    assert problem == "head fills less than 40 % of the crop: background kept"
+    assert problem == "head fills less than 40% of the crop: background kept"
     landmarks = face_tools.load_tools(f"insightface:{pack}", "none").locate(photograph)
     crop = norm_crop(photograph, landmarks, image_size=448)
     difference = made["own"][0].astype(int) - references.fit_and_pad(crop, 64, 96)
@@ -187,7 +187,7 @@ def test_a_parser_of_other_classes_or_a_damaged_one_is_refused(tmp_path):
         face_tools.load_foreground(str(folder))
     weights = make_parser(tmp_path / "cut", 0) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(UserError, match="cannot be read .* fetch it again"):
+    with pytest.raises(UserError, match="cannot be read .* download it again"):
         face_tools.load_foreground(str(tmp_path / "cut"))
 
 

@@ -65,7 +65,7 @@ def test_weights_of_references_are_not_left_out(bases, tmp_path):
     state = load_file(place / WEIGHTS["transformer"])
     state["reference_time_proj.bias"] = state["condition_embedder.time_proj.bias"].clone()
     save_file(state, place / WEIGHTS["transformer"], metadata={"format": "pt"})
-    refused(folder, "transformer holds 1 tensor .reference_time_proj.bias")
+    refused(folder, "transformer contains 1 tensor .reference_time_proj.bias")
 
 
 def index_with(folder, **changes):
@@ -78,7 +78,7 @@ def test_a_base_of_two_transformers_is_refused(folder):
     index_with(folder, transformer_2=[None, None], boundary_ratio=None)
     defaults_of(folder)
     index_with(folder, transformer_2=["diffusers", "WanTransformer3DModel"], boundary_ratio=0.875)
-    with pytest.raises(UserError, match="makes its videos with transformer_2 too"):
+    with pytest.raises(UserError, match="generates videos with transformer_2 too"):
         defaults_of(folder)
 
 

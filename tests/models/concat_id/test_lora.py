@@ -166,16 +166,16 @@ def test_without_peft_it_is_said(trained, base, cache, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(UserError, match=r"LoRA needs the package peft; run pip install"):
         loop.train(stage(base, cache), tmp_path)
-    with pytest.raises(UserError, match=r"holds LoRA adapters, which need the package peft"):
+    with pytest.raises(UserError, match=r"contains LoRA adapters, which need the package peft"):
         adapters.load(network.load(session.recipe), session.state_dir / "export")
 
 
 @pytest.mark.parametrize(("names", "words"), [
-    (["transformer_blocks.0.attn1.to_q"], "holds 2 tensors of adapters, 0 of them for this"),
+    (["transformer_blocks.0.attn1.to_q"], "contains 2 adapter tensors, 0 of them for this"),
     (["transformer.transformer_blocks.9.attn1.to_q"], "do not fit the network"),
     (["transformer.transformer_blocks.0.attn1.to_q", "transformer_blocks.0.attn1.to_k"],
-     "holds 4 tensors of adapters, 2 of them"),
-    ([], "holds 0 tensors"),
+     "contains 4 adapter tensors, 2 of them"),
+    ([], "contains 0 adapter tensors"),
 ])
 def test_adapters_of_another_network_are_not_passed_by(trained, base, tmp_path, names, words):
     session, _, _ = trained

@@ -232,7 +232,7 @@ def test_files_beside_the_video_are_its_subjects(tmp_path: Path) -> None:
     made = subjects.prepare("files", video, (image, box), "ab12", tmp_path)
     assert np.asarray(Image.open(tmp_path / str(made["garment"]))).shape == (10, 96, 3)
     Image.fromarray(mask[:9].astype(np.uint8)).save(tmp_path / "clip.person-mask.png")
-    with pytest.raises(UserError, match="make it of the video's size"):
+    with pytest.raises(UserError, match="resize it to the video's size"):
         subjects.prepare("files", video, (image, box), "ab12", tmp_path)
     (tmp_path / "clip.garment.png").write_text("no picture")
     with pytest.raises(UserError, match="no readable picture"):

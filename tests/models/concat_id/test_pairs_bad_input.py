@@ -34,17 +34,17 @@ def world(tmp_path: Path) -> PairWorld:
         "c.csv", "video,caption\n0/take0.mp4,a man\n0/take0.mp4,a man\n")), "a second time"),
     (lambda w, r: replace(r, captions=w.file("c.jsonl", "{no json")), "cannot be read"),
     (lambda w, r: replace(r, captions=w.file("c.json", "3")), "neither a list"),
-    (lambda w, r: replace(r, captions=w.file("c.xls", "x")), "unknown kind"),
+    (lambda w, r: replace(r, captions=w.file("c.xls", "x")), "unknown file type"),
     (lambda w, r: replace(r, truth=w.file("t.csv", "video,identity\nnone.mp4,1\n")),
      "unknown video"),
     (lambda w, r: replace(r, aesthetic=w.file("s.csv", "video,score\n0/take0.mp4,nice\n")),
-     "'nice' is no number"),
+     "'nice' is not a number"),
     (lambda w, r: replace(r, captions=w.file(
         "c.csv", "video,caption\n0/take0.mp4,A man, smiling\n")), "Line 2 .* more fields than"),
     (lambda w, r: replace(r, truth=w.file("t.csv", "video,identity,person\n0/take0.mp4,1,-1\n")),
-     "Line 2 .*: '-1' is no person"),
+     "Line 2 .*: '-1' is not a person"),
     (lambda w, r: replace(r, truth=w.file("t.csv", "video,identity,person\n0/take0.mp4,1,1.5\n")),
-     "Line 2 .*: '1.5' is no person"),
+     "Line 2 .*: '1.5' is not a person"),
     (lambda w, r: replace(r, captions=w.link("c.csv", "/proc/self/mem")), "cannot be read"),
 ])
 def test_wrong_inputs_are_one_sentence(world: PairWorld, change, words: str) -> None:

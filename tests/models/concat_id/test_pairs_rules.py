@@ -53,8 +53,9 @@ def test_the_papers_values_are_the_defaults() -> None:
 
 
 @pytest.mark.parametrize("values, words", [
-    ({"cros": [0.7, 0.9]}, "did you mean 'cross'?"), ({"cross": [0.9, 0.7]}, "two rising numbers"),
-    ({"cross": 0.7}, "two numbers"), ({"cross": ["a", 1]}, "two rising numbers"),
+    ({"cros": [0.7, 0.9]}, "did you mean 'cross'?"),
+    ({"cross": [0.9, 0.7]}, "two increasing numbers"),
+    ({"cross": 0.7}, "two numbers"), ({"cross": ["a", 1]}, "two increasing numbers"),
     ({"cross": [0.7, 1.2]}, "between -1 and 1"), ({"count_share": 3}, "between 0 and 1"),
     ({"count_share": float("nan")}, "between 0 and 1"), ({"faces_kept": 2.5}, "whole number"),
     ({"faces_kept": 0}, "faces_kept"), ({"people": 4}, "people"), ({"seed": True}, "a number"),
@@ -73,7 +74,7 @@ def test_a_later_setting_wins(tmp_path) -> None:
     found = make_settings(read_settings(tmp_path / "r.yaml"), {"seed": 4})
     assert found.cross == (0.5, 0.6) and found.seed == 4
     (tmp_path / "r.yaml").write_text("- 1\n")
-    with pytest.raises(UserError, match="must hold lines"):
+    with pytest.raises(UserError, match="must contain lines"):
         read_settings(tmp_path / "r.yaml")
     with pytest.raises(UserError, match="missing"):
         read_settings(tmp_path / "none.yaml")

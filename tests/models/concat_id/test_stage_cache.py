@@ -229,7 +229,7 @@ def test_mistakes_in_a_recipe_are_one_sentence(tmp_path, told):
     good = recipe(made)
     for changes, words in (
         ({"learningrate": 1}, "did you mean 'learning_rate'?"),
-        ({"steps": "many"}, "has steps 'many'; give a whole number"),
+        ({"steps": "many"}, "has steps 'many'; use a whole number"),
         ({"references": 4}, "less than or equal to 3, not 4"),
         ({"network": "cogvideox-5"}, "did you mean 'cogvideox-5b'?"),
         ({"network": {**good["network"], "layers": 3}}, "unusable network"),
@@ -245,7 +245,7 @@ def test_mistakes_in_a_recipe_are_one_sentence(tmp_path, told):
     assert "names no" not in told({**good, "cache": ""})
     bare = make_cache(tmp_path / "bare", draws=0)
     (bare / "cache.json").write_text(json.dumps({**samples.Cache.open(bare).settings, "draws": 0}))
-    assert "holds no encoded references" in told(recipe(bare))
+    assert "contains no encoded references" in told(recipe(bare))
     samples.sample_path(made, samples.Cache.open(made).index.key[5]).write_bytes(b"")
     AcceleratorState._reset_state(True)
     assert "is missing or damaged" in told({**good, "global_batch": 8})
@@ -291,7 +291,7 @@ def test_mistakes_with_pairs_are_one_sentence(pairs, tiny_parts, tmp_path, told)
         ({"pairs": "gone.parquet"}, "There is no pairs file gone.parquet; build them"),
         ({"pairs": str(odd)}, "has no column 'references'"),
         ({"pairs": str(tmp_path / "broken.parquet")}, "is damaged"),
-        ({"videos": "gone"}, "There is no folder gone; give the folder that"),
+        ({"videos": "gone"}, "There is no folder gone; pass the folder that"),
         ({"references": 2}, "has 2 references"),
         ({"height": 20}, "multiples of 8, not 20x24"),
         ({"frames": 10}, "Frames must be 4k + 1, not 10; try 9"),
@@ -313,5 +313,5 @@ def test_embedded_weights_of_another_network_are_refused_before_it_is_made(
             made.append(torch.empty(0).device.type), make(config))[1],
     )
     content = recipe(make_cache(tmp_path / "cache"), network="cogvideox-5b", init="embedded:tiny")
-    assert "embedded:tiny holds another network than the recipe 'tiny'" in told(content)
+    assert "embedded:tiny contains a different network than the recipe 'tiny'" in told(content)
     assert made == ["meta"]

@@ -111,7 +111,7 @@ def test_nothing_to_evaluate(cache, tmp_path) -> None:
     index = pd.read_parquet(folder / "index.parquet")
     index.assign(split="training").to_parquet(folder / "index.parquet")
     loop.train(recipe(folder, steps=1), tmp_path / "state")
-    with pytest.raises(UserError, match="holds out no samples to evaluate on"):
+    with pytest.raises(UserError, match="has no held-out samples to evaluate on"):
         loop.train(recipe(folder, steps=1), tmp_path / "state", evaluate=True)
 
 

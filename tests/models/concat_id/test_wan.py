@@ -191,7 +191,7 @@ def test_saved_and_loaded_networks_agree(wan, wan_inputs, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [(lambda r: r.repeat(1, 1, 2, 1, 1), "0 to 3 references"),
-     (lambda r: r[..., :4], "beside a video")],
+     (lambda r: r[..., :4], "do not fit a video")],
 )
 def test_impossible_references_are_refused(wan, wan_inputs, change, words):
     with pytest.raises(ValueError, match=words):
