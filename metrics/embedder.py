@@ -20,8 +20,8 @@ from idbench.metrics.faces.align import crops_of_frames
 from idbench.metrics.faces.detect import Faces, find_faces
 from idbench.metrics.networks.loader import STEPS, NetworkLoader
 from idbench.metrics.networks.weight_sources import Source
-from idbench.metrics.protocol_types import Protocol
-from idbench.pictures import UnreadablePicture, is_plain, read_rgb
+from idbench.metrics.protocol_types import Detection, Protocol
+from idbench.pictures import UnreadablePicture, is_plain, read_converted, read_rgb
 
 DETECTED = {"cpu": 4, "cuda": 32}
 """Frames that MTCNN searches at once: more would slow down a CPU."""
@@ -39,7 +39,8 @@ class Pictures:
         frames: those for faces and CLIP, uint8 RGB (k, h, w, 3); None if everything is cached.
         video: the frames for ViCLIP, likewise.
         faces: of each frame.
-        crops: side of the first crop -> aligned crops of all faces, while they are needed.
+        crops: side of the first crop, and how frames are padded for it -> aligned crops of all
+            faces, while they are needed.
         face_vectors: network -> of each frame the embeddings (faces, d).
         frame_vectors: network -> (k, d); video_vector: network -> (d,).
         new: key -> arrays that the cache does not have yet.
@@ -50,7 +51,7 @@ class Pictures:
     frames: np.ndarray | None = None
     video: np.ndarray | None = None
     faces: list[Faces] = field(default_factory=list)
-    crops: dict[int, np.ndarray] = field(default_factory=dict)
+    crops: dict[tuple[int, Detection | None], np.ndarray] = field(default_factory=dict)
     face_vectors: dict[str, list[np.ndarray]] = field(default_factory=dict)
     frame_vectors: dict[str, np.ndarray] = field(default_factory=dict)
     video_vector: dict[str, np.ndarray] = field(default_factory=dict)
@@ -101,7 +102,8 @@ class Embedder(NetworkLoader):
         if self.reads_faces:
             self._compute("faces", batch, "detect", self._detect)
             for one in batch:
-                one.faces = unpack_faces(self._of(one, "faces"))
+                faces = unpack_faces(self._of(one, "faces"))
+                one.faces = [of.largest(self.protocol.largest_faces) for of in faces]
             for part in _by_faces(batch):
                 for step in [*self.recognisers, *["clip faces"] * self.clips_faces]:
                     self._embed_faces(step, part)
@@ -155,13 +157,17 @@ class Embedder(NetworkLoader):
         first = side = protocol.clip_crop if name == "clip" else protocol.detection.crop
         if name == "curricularface":
             first = protocol.curricular_crop
+        padded = name == "arcface" and protocol.detection.retry_crop == "padded"
+        cut = first, protocol.detection if padded else None
         with self.timed("align"):
             for one in batch:
-                if not self._of(one, step) and first not in one.crops:
-                    one.crops[first] = crops_of_frames(_there(one.frames), one.faces, first, side)
+                if not self._of(one, step) and cut not in one.crops:
+                    one.crops[cut] = crops_of_frames(
+                        _there(one.frames), one.faces, first, side, cut[1],
+                        protocol.detection.crop_beyond)
 
         def run(missing: list[Pictures]) -> list[Arrays]:
-            crops = np.concatenate([one.crops[first] for one in missing])
+            crops = np.concatenate([one.crops[cut] for one in missing])
             network = self.network(name)
             vectors = (network.pictures(crops, protocol.clip_picture) if name == "clip"
                        else network.embed(crops))
@@ -245,11 +251,12 @@ class Embedder(NetworkLoader):
             source = sha256_file(image)
             if not is_plain(image):
                 # Older caches may hold what was read before the image was made upright.
-                source = sha256_json([source, "upright"])
+                source = sha256_json([source, self.protocol.reference_picture])
             keys = self.keys(source, (0,), ())
             if self.knows(source, keys):
                 return Pictures(source, keys)
-            return Pictures(source, keys, read_rgb(image)[None])
+            read = read_rgb if self.protocol.reference_picture == "upright" else read_converted
+            return Pictures(source, keys, read(image)[None])
         except (OSError, UnreadablePicture) as error:
             kind = error.kind if isinstance(error, UnreadablePicture) else type(error).__name__
             reason = f"the reference {image.name} cannot be read ({kind})"
@@ -261,7 +268,7 @@ class Embedder(NetworkLoader):
     def _reference(self, image: Path, read: Pictures) -> ReferenceVectors:
         no_face = f"no face was found in the reference {image.name}"
         no_vector = f"the embedding of the reference {image.name} is not finite"
-        count = len(read.faces[0]) if self.reads_faces else 0
+        count = int(self._of(read, "faces")["counts"][0]) if self.reads_faces else 0
         # Faces are sorted by size: the largest is the reference's person.
         faces = {k: _finite(v[0][0]) if count else None for k, v in read.face_vectors.items()}
         if self.clips_faces:

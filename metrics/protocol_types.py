@@ -41,6 +41,12 @@ class Detection:
         crop: side of the aligned crop, pixels.
         colour: order of the channels given to the networks.
         size: side of SCRFD's square input, pixels (0: MTCNN has none).
+        retry_crop: where ArcFace's crop of a face found only in the padded frame is cut: `frame`
+            (black beyond it), or `padded` (the padded frame). The padding is rounded to whole
+            pixels under `frame` and truncated under `padded`, as the published scripts do.
+        border: a face whose box comes nearer to the frame's border than this share of the box's
+            longer side is measured again with the padding around the frame (0: never).
+        crop_beyond: the value that aligned crops have beyond the frame, 0..255.
     """
 
     detector: str = "mtcnn"
@@ -53,6 +59,9 @@ class Detection:
     crop: int = 112
     colour: str = "rgb"
     size: int = _later(0)
+    retry_crop: str = _later("frame")
+    border: float = _later(0.0)
+    crop_beyond: int = _later(0)
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,8 @@ class Picture:
         normalisation: `clip` or `imagenet` (mean and standard deviation).
         interpolation: `bicubic` or `bilinear`, antialiased; or, as published scripts do it
             without, on whole numbers 0..255: `bicubic-torchvision` (VBench), `bilinear-cv2`
-            (InternVideo's demo; `squash` alone).
+            (InternVideo's demo; `squash` alone); or `open_clip`, the library's own transform of
+            8-bit pictures (antialiased bicubic; `crop` alone).
     """
 
     resize: str = "squash"
@@ -103,6 +113,9 @@ class Protocol:
         metrics: names of those that it defines; empty: all but those `computed="listed"`.
         curricular_crop: side of the aligned crop that is shrunk to `detection.crop` for CurSim.
         clip_crop: side of the aligned crop for `clip_region` `face`.
+        reference_picture: how a reference file is read: `upright` (turned by its EXIF, laid over
+            white, high byte of 16 bits) or `converted` (Pillow's `convert("RGB")`, as scripts do).
+        largest_faces: how many of a frame's largest faces are embedded and matched (0: all).
         networks: (role, checkpoint) that its published values were measured with.
         source: where the protocol comes from.
         notes: what a reader of its values has to know; printed under every table.
@@ -130,6 +143,8 @@ class Protocol:
     metrics: tuple[str, ...] = _later(())
     curricular_crop: int = _later(112)
     clip_crop: int = _later(224)
+    reference_picture: str = _later("upright")
+    largest_faces: int = _later(0)
     networks: tuple[tuple[str, str], ...] = _later(())
     source: str = _words("idbench")
     notes: tuple[str, ...] = _words(())

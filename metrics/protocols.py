@@ -24,6 +24,17 @@ STRICT = Protocol(
     ),
 )
 
+STRICT_2 = replace(
+    STRICT,
+    name="strict-v2",
+    version=2,
+    description=(
+        "As strict-v1, but a face at the border of the picture is measured again with grey around "
+        "it, and its crop is grey beyond the picture."
+    ),
+    detection=Detection(border=0.1, crop_beyond=128),
+)
+
 _SCRFD = Detection(detector="pack", size=320, height=0, thresholds=(0.5, 0.5, 0.5))
 _FACE_NETWORKS = (
     ("detector", "SCRFD of the insightface pack buffalo_l"),
@@ -37,6 +48,7 @@ _ZERO = (
     "it; that is not a measurement. The column Not measured shows its share."
 )
 _CROP = Picture(resize="crop")
+_OPEN_CLIP = Picture(resize="crop", interpolation="open_clip")
 _VBENCH = Picture(resize="crop", interpolation="bicubic-torchvision")
 
 CONSISID = Protocol(
@@ -147,11 +159,48 @@ PAPER = Protocol(
     ),
 )
 
+_AS_SCRIPTS = replace(_SCRFD, retry_crop="padded")
+_READ_AS_SCRIPTS = (
+    "references and the second search's crops are read as the script reads them."
+)
+CONSISID_2 = replace(
+    CONSISID, name="consisid-v2", version=2,
+    description=f"ConsisID's script, as consisid-v1; {_READ_AS_SCRIPTS}",
+    detection=_AS_SCRIPTS, reference_picture="converted", largest_faces=1,
+)
+OPENS2V_2 = replace(
+    OPENS2V, name="opens2v-v2", version=2,
+    description=f"OpenS2V's script, as opens2v-v1; {_READ_AS_SCRIPTS}",
+    detection=_AS_SCRIPTS, reference_picture="converted", largest_faces=1,
+)
+INGREDIENTS_2 = replace(
+    INGREDIENTS, name="ingredients-v2", version=2,
+    description="Ingredients' script, as ingredients-v1; references are read as it reads them.",
+    reference_picture="converted",
+)
+CLIPDIST_FRAME_2 = replace(
+    CLIPDIST_FRAME, name="clipdist-frame-v2", version=2, clip_picture=_OPEN_CLIP,
+    description="As clipdist-frame; pictures are prepared by open_clip's own transform.",
+)
+CLIPDIST_FACE_2 = replace(
+    CLIPDIST_FACE, name="clipdist-face-v2", version=2, clip_picture=_OPEN_CLIP,
+    description="As clipdist-face; pictures are prepared by open_clip's own transform.",
+)
+PAPER_4 = replace(
+    PAPER, name="paper-v4", version=4,
+    description=(
+        "Closest to the Concat-ID paper (its version 3): faces as consisid-v2, ViCLIP as VBench, "
+        "CLIPDist as clipdist-frame-v2; several people one to one."
+    ),
+    detection=_AS_SCRIPTS, reference_picture="converted", clip_picture=_OPEN_CLIP,
+)
+
 PROTOCOLS: dict[str, Protocol] = {
     p.name: p
     for p in (
-        STRICT, PAPER, CONSISID, OPENS2V, INGREDIENTS, VICLIP_VBENCH, VICLIP_INTERNVIDEO,
-        CLIPDIST_FRAME, CLIPDIST_FACE,
+        STRICT, STRICT_2, PAPER_4, PAPER, CONSISID_2, CONSISID, OPENS2V_2, OPENS2V,
+        INGREDIENTS_2, INGREDIENTS, VICLIP_VBENCH, VICLIP_INTERNVIDEO,
+        CLIPDIST_FRAME_2, CLIPDIST_FRAME, CLIPDIST_FACE_2, CLIPDIST_FACE,
     )
 }
 DEFAULT_PROTOCOL = STRICT.name
@@ -223,7 +272,8 @@ def with_embedded_networks(protocol: Protocol) -> Protocol:
         return protocol
     asked = protocol.detection
     detection = replace(
-        STRICT.detection, retry_padding=asked.retry_padding, retry_grey=asked.retry_grey
+        STRICT.detection, retry_padding=asked.retry_padding, retry_grey=asked.retry_grey,
+        retry_crop=asked.retry_crop,
     )
     return replace(protocol, detection=detection, curricular_crop=STRICT.curricular_crop)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-if TYPE_CHECKING:
-    from idbench.metrics.faces.detect import Faces
+from idbench.metrics.faces.detect import Faces, pad_frames
+from idbench.metrics.protocol_types import Detection
 
 TEMPLATE = np.array(
     [
@@ -51,27 +50,33 @@ def similarity_transforms(points: np.ndarray, size: int = 112) -> np.ndarray:
     )
 
 
-def align_crops(image: np.ndarray, landmarks: np.ndarray, size: int = 112) -> np.ndarray:
+def align_crops(
+    image: np.ndarray, landmarks: np.ndarray, size: int = 112, beyond: int = 0
+) -> np.ndarray:
     """Aligned crops of the faces of one image.
 
     Args:
         image: uint8 RGB (h, w, 3).
         landmarks: (n, 5, 2) in its pixels.
         size: side of a crop.
+        beyond: value outside of the image; insightface's is 0, black.
 
     Returns:
-        uint8 RGB (n, size, size, 3); outside of the image is black, as insightface does it.
+        uint8 RGB (n, size, size, 3).
     """
     matrices = similarity_transforms(landmarks, size)
     crops = np.zeros((len(matrices), size, size, 3), np.uint8)
     image = np.ascontiguousarray(image)
     for crop, matrix in zip(crops, matrices, strict=True):
-        crop[:] = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
+        crop[:] = cv2.warpAffine(
+            image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=(beyond,) * 3
+        )
     return crops
 
 
 def crops_of_frames(
-    frames: np.ndarray, faces: Sequence[Faces], first: int, size: int
+    frames: np.ndarray, faces: Sequence[Faces], first: int, size: int,
+    padding: Detection | None = None, beyond: int = 0,
 ) -> np.ndarray:
     """The aligned crops of all faces, frame after frame: uint8 RGB (n, size, size, 3).
 
@@ -80,10 +85,18 @@ def crops_of_frames(
         faces: of each frame.
         first: side of the crop that is cut; one larger than `size` is then shrunk to it
             bilinearly, as the published evaluations do for CurricularFace (224 to 112).
+        padding: faces found only in the padded frame are cut out of it, padded as this says;
+            None: out of the frame itself.
+        beyond: see `align_crops`.
     """
-    crops = np.concatenate(
-        [align_crops(f, of.landmarks, first) for f, of in zip(frames, faces, strict=True)]
-    )
+    parts = []
+    for frame, of_frame in zip(frames, faces, strict=True):
+        image, landmarks = frame, of_frame.landmarks
+        if padding is not None and of_frame.retried:
+            padded, shift = pad_frames(frame[None], padding)
+            image, landmarks = padded[0], landmarks + shift
+        parts.append(align_crops(image, landmarks, first, beyond))
+    crops = np.concatenate(parts)
     if first == size or not len(crops):
         return crops.reshape(-1, size, size, 3)
     return np.stack([cv2.resize(crop, (size, size)) for crop in crops])

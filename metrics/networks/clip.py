@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
@@ -43,8 +44,10 @@ def prepare_pictures(
 
     `picture.interpolation`: `bicubic` and `bilinear` are antialiased. `bicubic-torchvision` and
     `bilinear-cv2` are what published scripts call on uint8 frames: neither is antialiased, and
-    both round to 0..255.
+    both round to 0..255. `open_clip` is that library's transform for inference.
     """
+    if picture.interpolation == "open_clip":
+        return _open_clip_transform(frames, size, picture)
     if picture.interpolation == "bicubic-torchvision":
         x = _resize_torchvision(frames, size, picture.resize)
     elif picture.interpolation == "bilinear-cv2" and picture.resize == "squash":
@@ -54,6 +57,18 @@ def prepare_pictures(
         x = _resize(frames, size, picture)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in MEAN_STD[picture.normalisation])
     return (x - mean) / std
+
+
+def _open_clip_transform(
+    frames: np.ndarray | torch.Tensor, size: int, picture: Picture
+) -> torch.Tensor:
+    from open_clip import image_transform
+
+    if picture.resize != "crop":
+        raise ValueError("open_clip's transform crops: resize must be 'crop'")
+    mean, std = MEAN_STD[picture.normalisation]
+    transform = image_transform(size, is_train=False, mean=mean, std=std)
+    return torch.stack([transform(Image.fromarray(np.asarray(frame))) for frame in frames])
 
 
 def _resize_torchvision(

@@ -126,14 +126,16 @@ class NetworkLoader:
 def _parts(protocol: Protocol) -> dict[str, dict[str, Any]]:
     """Step -> the fields of the protocol that affect it. The rule of a crop is one of them."""
     detection = plain(protocol.detection)
+    largest = {"largest": protocol.largest_faces} if protocol.largest_faces else {}
+    embedded = {**detection, **largest}
     shrunk = protocol.curricular_crop != protocol.detection.crop
     clip = {"picture": plain(protocol.clip_picture), "region": protocol.clip_region}
     return {
         "faces": detection,
-        "arcface": detection,
-        "curricularface": {**detection, "crop_first": protocol.curricular_crop}
-        if shrunk else detection,
-        "clip faces": {**clip, "crop": protocol.clip_crop, "detection": detection},
+        "arcface": embedded,
+        "curricularface": {**embedded, "crop_first": protocol.curricular_crop}
+        if shrunk else embedded,
+        "clip faces": {**clip, "crop": protocol.clip_crop, "detection": embedded},
         "clip": clip,
         "viclip": {"picture": plain(protocol.video_picture)},
         "text": {},

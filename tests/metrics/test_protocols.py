@@ -32,9 +32,21 @@ from idbench.types import Video
 
 ROOT = Path(__file__).parents[2]
 NAMES = [
-    "strict-v1", "paper-v3", "consisid-v1", "opens2v-v1", "ingredients-v1", "viclip-vbench",
-    "viclip-internvideo", "clipdist-frame", "clipdist-face",
+    "strict-v1", "strict-v2", "paper-v4", "paper-v3", "consisid-v2", "consisid-v1", "opens2v-v2",
+    "opens2v-v1", "ingredients-v2", "ingredients-v1", "viclip-vbench", "viclip-internvideo",
+    "clipdist-frame-v2", "clipdist-frame", "clipdist-face-v2", "clipdist-face",
 ]
+FROZEN = {  # sha256 of what moves a number
+    "strict-v1": "241a7984d746ea90",
+    "paper-v3": "4a4b05bb82b697ac",
+    "consisid-v1": "a9064a64c8c21308",
+    "opens2v-v1": "e977c68dfa914fdb",
+    "ingredients-v1": "40a3f6e915397287",
+    "viclip-vbench": "198c827711a9984c",
+    "viclip-internvideo": "356ee17aedd73b7a",
+    "clipdist-frame": "a445f16111548127",
+    "clipdist-face": "011a062cdf49b14e",
+}
 
 
 def test_the_default_protocol_is_frozen_to_the_byte():
@@ -52,6 +64,11 @@ def test_the_default_protocol_is_frozen_to_the_byte():
     assert sha256_json({"picture": plain(STRICT.video_picture)}) == (
         "882b2e20cd992b3c838c07d70c66e97dc470b58dfc25c895f87a5a5e5909c9bf"
     )
+
+
+def test_earlier_versions_of_a_protocol_are_frozen():
+    found = {name: sha256_json(PROTOCOLS[name].as_dict())[:16] for name in FROZEN}
+    assert found == FROZEN
 
 
 def test_runs_of_the_first_version_stay_comparable_with_the_default():
@@ -229,5 +246,5 @@ def test_a_metric_that_the_protocol_does_not_define_is_one_sentence():
     assert "not_measured" not in Scoring.of("strict-v1", ()).metrics
     with pytest.raises(UserError, match="does not define arcsim; it defines clipdist"):
         Scoring.of("clipdist-frame", ("arcsim",))
-    with pytest.raises(UserError, match="did you mean 'consisid-v1'"):
+    with pytest.raises(UserError, match="did you mean 'consisid-v2'"):
         Scoring.of("consisid", ())
