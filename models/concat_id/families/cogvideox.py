@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
 from transformers import T5EncoderModel
@@ -74,14 +75,27 @@ class CogVideoX(Family):
         return Noised(signal * latents + sigma * noise, times, signal * noise - sigma * latents)
 
     def start(self, scheduler: Any, steps: int, device: torch.device) -> None:
-        scheduler.set_timesteps(steps, device=device)
+        """Set the release's times, spread evenly from the last training time towards 0.
+
+        diffusers' own step looks `1000 // steps` times back, which misses the next time wherever
+        the number of steps does not divide 1000. So the scheduler is given the schedule at the
+        chosen times alone, where the next time is one place back.
+
+        Source: `generate_roughly_equally_spaced_steps` of github.com/THUDM/CogVideo (sat).
+        """
+        count = scheduler.config.num_train_timesteps
+        times = np.linspace(count - 1, 0, steps, endpoint=False).astype(np.int64)
+        scheduler.timesteps = torch.from_numpy(times).to(device)
+        scheduler.alphas_cumprod = scheduler.alphas_cumprod[times[::-1].copy()]
+        scheduler.final_alpha_cumprod = torch.tensor(1.0)  # the last step ends at clean latents
+        scheduler.num_inference_steps = count  # a stride of 1
 
     def step(
         self, scheduler: Any, velocity: torch.Tensor, number: int, latents: torch.Tensor,
         before: Any, generators: list[torch.Generator],
     ) -> tuple[torch.Tensor, Any]:
-        times = scheduler.timesteps
+        place = len(scheduler.timesteps) - 1 - number
         return scheduler.step(
-            velocity, before, times[number], times[number - 1] if number else None, latents,
+            velocity, before, place, place + 1 if number else None, latents,
             generator=generators, return_dict=False,
         )

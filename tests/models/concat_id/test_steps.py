@@ -1,0 +1,77 @@
+"""CogVideoX's sampling ends at the clean latents for any number of steps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from diffusers import CogVideoXDPMScheduler
+
+from idbench.models.concat_id import networks
+from idbench.models.concat_id.families import CogVideoX
+
+SHAPE = (1, 2, 2, 2)
+SCHEDULERS = {
+    "embedded": {},
+    "shifted": {"snr_shift_scale": 3.0},
+    "unclean": {"set_alpha_to_one": False},
+    "leading": {"timestep_spacing": "leading"},
+}
+
+
+def family(kind: str = "embedded") -> CogVideoX:
+    config = dict(networks.build_scheduler().config)
+    return CogVideoX(CogVideoXDPMScheduler.from_config({**config, **SCHEDULERS[kind]}))
+
+
+def oracle(family: CogVideoX, clean: torch.Tensor, seen: list[int] | None = None):
+    """A network that knows the clean latents."""
+
+    def network(latents, references, text, times):
+        if seen is not None:
+            seen.append(int(times[0]))
+        alpha = family.scheduler.alphas_cumprod[times[0]].float()
+        return (alpha.sqrt() * latents - clean) / (1 - alpha).sqrt()
+
+    return network
+
+
+def sample(family: CogVideoX, network, steps: int) -> torch.Tensor:
+    return family.sample(network, [3], SHAPE, torch.zeros(1, 1, 1), None, steps, 1.0)
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS)
+def test_every_number_of_steps_ends_at_the_clean_latents(kind):
+    clean = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(1))
+    made = family(kind)
+    for steps in range(1, 201):
+        error = float((sample(made, oracle(made, clean), steps) - clean).abs().max())
+        assert error < 1e-4, f"{steps} steps are {error} off"
+
+
+@pytest.mark.parametrize("steps", [1, 3, 6, 7, 24, 61, 103, 121, 1000])
+def test_times_are_those_of_the_release(steps):
+    made, seen = family(), []
+    sample(made, oracle(made, torch.zeros(1, *SHAPE), seen), steps)
+    assert len(seen) == steps
+    assert seen == np.linspace(999, 0, steps, endpoint=False).astype(int).tolist()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200])
+def test_numbers_that_divide_1000_are_as_diffusers_computes_them(steps):
+    made = family()
+
+    def network(latents, references, text, times):
+        return torch.sin(3 * latents + times.view(-1, 1, 1, 1, 1) / 100)
+
+    scheduler = networks.build_scheduler()
+    scheduler.set_timesteps(steps)
+    latents, generators = made.noise([3], SHAPE, torch.device("cpu"))
+    before, last = None, None
+    for time in scheduler.timesteps:
+        velocity = network(latents, None, None, time.expand(1))
+        latents, before = scheduler.step(
+            velocity, before, time, last, latents, generator=generators, return_dict=False
+        )
+        last = time
+    assert torch.equal(sample(made, network, steps), latents)
