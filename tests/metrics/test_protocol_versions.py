@@ -135,7 +135,7 @@ def test_only_the_face_that_the_rule_reads_is_embedded(tiny_weights, tmp_path, g
         embedder.read([one])
         counts.append([len(one.face_vectors[n][0]) for n in embedder.recognisers])
         vectors.append(one.face_vectors["curricularface"][0][0])
-        assert "6 faces in the picture" in embedder.reference(tmp_path / "all.png").note
+        assert "6 faces in the image" in embedder.reference(tmp_path / "all.png").note
     assert counts == [[6, 6], [1, 1]]
     np.testing.assert_allclose(*vectors, atol=1e-6)
 
