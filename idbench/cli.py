@@ -152,6 +152,7 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script; docs/command-line.md lists its exit codes."""
     _quiet_libraries()
+    output.prepare_streams()
     output.set_level(output.USUAL)
     try:
         code = cli.main(

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
+import sys
 
 import click
 
 QUIET, USUAL, VERBOSE = -1, 0, 1
 
 _level = USUAL
+
+
+PLAIN = {"↑": "^", "↓": "v", "–": "-", "—": "-", "…": "...", "×": "x", "≥": ">=", "≤": "<="}
+"""What stands for characters that a console cannot show."""
+
+
+def prepare_streams() -> None:
+    """Keep output from failing on a closed stream, or on an encoding that lacks a character."""
+    codecs.register_error("idbench", _plain)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller, as by `2>&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="idbench")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    return "".join(PLAIN.get(letter, "?") for letter in lacking), error.end
 
 
 def level() -> int:

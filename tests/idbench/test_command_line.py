@@ -293,3 +293,21 @@ def test_help_takes_at_most_four_times_the_import_of_click() -> None:
 
     helped = seconds("from idbench.cli import main; main(['--help'])")
     assert helped <= 4 * seconds("import click")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1"])
+def test_a_console_that_lacks_a_character_shows_another(tmp_path: Path, encoding: str) -> None:
+    made_run(tmp_path / "mine", "mine", {"arcsim": [0.5, 0.6]}, [("é",), ("ü",)])
+    done = subprocess.run(
+        [sys.executable, "-m", "idbench.cli", "table", str(tmp_path / "mine")],
+        capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+    assert done.returncode == 0, done.stderr
+    assert b"ArcSim ^" in done.stdout
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "2>&- >&-"])
+def test_closed_streams_change_no_exit_code(tmp_path: Path, closed: str) -> None:
+    for arguments, code in (("table nothing", 2), ("list models", 0)):
+        done = subprocess.run(
+            f"{sys.executable} -m idbench.cli {arguments} {closed}", shell=True, cwd=tmp_path)
+        assert done.returncode == code, arguments
