@@ -14,7 +14,7 @@ import numpy as np
 
 from idbench.embedded import WeightError
 from idbench.errors import UserError
-from idbench.files import sha256_file, sha256_once
+from idbench.files import sha256_file
 from idbench.metrics.protocols import Detection
 
 
@@ -142,8 +142,8 @@ class Scrfd:
     ) -> None:
         from idbench.metrics.networks.pack import open_model, pack_file
 
-        self.file = pack_file(Path(folder), "detection")
-        self._network = open_model(self.file, "detection", device)
+        self.folder, self.file = Path(folder), pack_file(Path(folder), "detection")
+        self._network = open_model(self.folder, "detection", device)
         if not self._network.use_kps:
             raise WeightError(
                 f"{self.file} finds no landmarks, which alignment needs; use a pack whose "
@@ -153,7 +153,7 @@ class Scrfd:
         self.providers = tuple(self._network.session.get_providers())
 
     def weight_hashes(self) -> dict[str, str]:
-        return {f"detector/{self.file.name}": sha256_once(self.file)}
+        return _pack_hashes(self.folder)
 
     def detect(self, frames: np.ndarray) -> list[Faces]:
         found = []
@@ -197,10 +197,13 @@ def detector_hashes(settings: Detection, pack: Path | None = None) -> dict[str, 
     folder = _pack(settings, pack)
     if folder is None:
         return dict(_mtcnn_hashes())
-    from idbench.metrics.networks.pack import pack_file
+    return _pack_hashes(folder)
 
-    file = pack_file(folder, "detection")
-    return {f"detector/{file.name}": sha256_once(file)}
+
+def _pack_hashes(folder: Path) -> dict[str, str]:
+    from idbench.metrics.networks.pack import pack_file, pack_hash
+
+    return {f"detector/{pack_file(folder, 'detection').name}": pack_hash(folder, "detection")}
 
 
 def _pack(settings: Detection, pack: Path | None) -> Path | None:

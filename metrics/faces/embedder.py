@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from idbench import embedded
-from idbench.files import sha256_once
 from idbench.metrics.faces.align import align_crops
 from idbench.metrics.faces.detect import Faces, find_faces, make_detector
-from idbench.metrics.networks.pack import PackRecogniser
+from idbench.metrics.networks.pack import PackRecogniser, pack_hash
 from idbench.metrics.networks.recogniser import Recogniser
 from idbench.metrics.protocols import Detection
 
@@ -44,7 +43,7 @@ class FaceEmbedder:
         else:
             self._recogniser = PackRecogniser(pack)
             self.recogniser = f"{pack.name}/{self._recogniser.file.name}"
-            self.sha256 = sha256_once(self._recogniser.file)
+            self.sha256 = pack_hash(pack, "recognition")
 
     def find(self, images: np.ndarray) -> list[Faces]:
         """The faces of each of uint8 RGB images (n, H, W, 3), largest first."""

@@ -15,7 +15,10 @@ import numpy as np
 
 from idbench.checkpoints import check_file
 from idbench.embedded import WeightError
+from idbench.files import sha256_json, sha256_once
 
+CROP = 112
+"""Side of the aligned crops that recognisers are given, pixels."""
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 DETECTION = ("det_*.onnx", "scrfd_*.onnx")
@@ -35,6 +38,9 @@ def pack_file(folder: Path, task: str) -> Path:
             f"There is no folder {folder}; pass the path of an insightface pack, such as "
             "models/buffalo_l."
         )
+    if manifest := described(folder, task):
+        check_file(manifest.path)
+        return Path(manifest.path)
     if task == "detection":
         found = [path for pattern in DETECTION for path in sorted(folder.glob(pattern))]
         looked_for = " or ".join(DETECTION)
@@ -57,8 +63,56 @@ def pack_file(folder: Path, task: str) -> Path:
     return found[0]
 
 
-def open_model(path: Path, task: str, device: str) -> Any:
-    """insightface's model of an ONNX file, running on `device` and nowhere else.
+def described(folder: Path, task: str) -> Any:
+    """What insightface 2's manifest of a pack says of a task; None without such a manifest.
+
+    Raises:
+        WeightError: a manifest that cannot be used.
+    """
+    folder = Path(folder)
+    if not (folder / "manifest.json").is_file():
+        return None
+    try:
+        from insightface.model_zoo.package_manifest import (
+            has_model_package_manifest,
+            load_model_package,
+        )
+    except ImportError as error:
+        raise WeightError(
+            f"{folder} has a manifest.json, which needs insightface 2; upgrade insightface."
+        ) from error
+    try:
+        if not has_model_package_manifest(folder):
+            return None
+        found = load_model_package(folder).tasks.get(task)
+    except (TypeError, ValueError, OSError) as error:
+        raise WeightError(
+            f"The manifest.json of {folder} cannot be used ({error}); unpack the pack again."
+        ) from error
+    size = found.metadata.get("input_size", (CROP, CROP)) if found else (CROP, CROP)
+    if tuple(size) != (CROP, CROP):
+        raise WeightError(
+            f"{found.path} takes crops of {size[0]} x {size[1]} pixels, idbench cuts {CROP} x "
+            f"{CROP}; use another pack."
+        )
+    return found
+
+
+def pack_hash(folder: Path, task: str) -> str:
+    """sha256 of a pack's model, and of the preprocessing that its manifest asks for.
+
+    Raises:
+        WeightError: as `pack_file`.
+    """
+    digest, task_of_manifest = sha256_once(pack_file(folder, task)), described(folder, task)
+    if task_of_manifest is None:
+        return digest
+    asked = task_of_manifest.metadata["preprocessing"]
+    return sha256_json([digest, asked if isinstance(asked, str) else dict(asked)])
+
+
+def open_model(folder: Path, task: str, device: str) -> Any:
+    """insightface's model of a pack, running on `device` and nowhere else.
 
     Raises:
         WeightError: damaged; for another task; or onnxruntime cannot run it on `device`.
@@ -67,6 +121,7 @@ def open_model(path: Path, task: str, device: str) -> Any:
     import torch
     from insightface.model_zoo import get_model
 
+    path, manifest = pack_file(folder, task), described(folder, task)
     wanted = wanted_providers(device)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -76,7 +131,8 @@ def open_model(path: Path, task: str, device: str) -> Any:
     if wanted[0] == CUDA and index:
         asked[0] = (CUDA, {"device_id": int(index)})
     try:
-        model = get_model(str(path), providers=asked, sess_options=options)
+        more = {"model_descriptor": manifest} if manifest else {}
+        model = get_model(str(path), providers=asked, sess_options=options, **more)
     except Exception as error:  # protobuf, onnx and onnxruntime each have their own
         first = str(error).strip().splitlines()[0][:120] if str(error).strip() else ""
         raise WeightError(
@@ -120,7 +176,7 @@ class PackRecogniser:
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         self.file = pack_file(folder, "recognition")
-        self._model = open_model(self.file, "recognition", device)
+        self._model = open_model(folder, "recognition", device)
         self.providers = tuple(self._model.session.get_providers())
         rows = self._model.input_shape[0]
         self._rows = rows if isinstance(rows, int) and rows > 0 else None

@@ -90,7 +90,7 @@ class Source:
         if self.kind == "insightface" and self.path:
             from idbench.metrics.networks.pack import pack_file
 
-            return pack_file(self.path, "detection" if self.name == "detector" else "recognition")
+            return pack_file(self.path, self._task)
         path = self.path or (self.network.default and self.network.default())
         if path is None:
             raise WeightError(
@@ -104,8 +104,7 @@ class Source:
         """sha256 of the weight file, by name: `NAME`, or `NETWORK/NAME` if not embedded."""
         if self.embedded:
             return {self.file().name: embedded.entry(self.name)["sha256"]}
-        file = self.file()
-        return {f"{self.name}/{file.name}": sha256_once(file)}
+        return {f"{self.name}/{self.file().name}": self._digest()}
 
     def identity(self) -> str:
         """What moves a number: the file's sha256 and, if not embedded, how it is read.
@@ -115,7 +114,18 @@ class Source:
         if self.embedded:
             return str(embedded.entry(self.name)["sha256"])
         kind = f"{self.kind}:{self.model}" if self.model else self.kind or "default"
-        return f"{kind}:{sha256_once(self.file())}"
+        return f"{kind}:{self._digest()}"
+
+    def _digest(self) -> str:
+        if self.kind == "insightface" and self.path:
+            from idbench.metrics.networks.pack import pack_hash
+
+            return pack_hash(self.path, self._task)
+        return sha256_once(self.file())
+
+    @property
+    def _task(self) -> str:
+        return "detection" if self.name == "detector" else "recognition"
 
     def words(self) -> str:
         """For people: the kind and the file's name."""

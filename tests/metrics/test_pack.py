@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import cv2
@@ -13,7 +14,8 @@ from torch.nn import functional as F
 
 from idbench.embedded import WeightError
 from idbench.errors import UserError
-from idbench.metrics.faces.detect import make_detector
+from idbench.files import sha256_file
+from idbench.metrics.faces.detect import detector_hashes, make_detector
 from idbench.metrics.networks import pack as packs
 from idbench.metrics.networks import weight_sources
 from idbench.metrics.networks.pack import PackRecogniser, check_providers, pack_file
@@ -156,6 +158,63 @@ def test_only_detector_and_recogniser_of_a_pack_are_read(pack):
     assert found["detector"].file().name == "det_10g.onnx"
     assert found["clip"].embedded
     assert found["arcface"].words() == "insightface:buffalo_l/w600k_r50.onnx"
+
+
+def _with_manifest(pack, folder, **tasks):
+    """The pack with a manifest of insightface 2, its models under other names."""
+    shutil.copytree(pack, folder)
+    for task, name in (("detection", "det_10g"), ("recognition", "w600k_r50")):
+        (folder / f"{name}.onnx").rename(folder / f"{task}.onnx")
+        tasks[task] = {"file": f"{task}.onnx", **tasks.get(task, {})}
+    (folder / "manifest.json").write_text(json.dumps({
+        "manifest_version": 2, "model_id": "raccoon_s", "license": "MODEL.LICENSE",
+        "tasks": tasks,
+    }))
+    return folder
+
+
+def test_the_preprocessing_of_a_manifest_is_done(pack, frame, tmp_path):
+    crops = np.random.default_rng(1).integers(0, 128, (3, 112, 112, 3), dtype=np.uint8)
+    plain = _with_manifest(pack, tmp_path / "plain")
+    half = _with_manifest(
+        pack, tmp_path / "half", recognition={"preprocessing": {"mean": 63.75, "std": 63.75}},
+        detection={"preprocessing": {"mean": 63.75, "std": 64.0}},
+    )
+    own = PackRecogniser(pack).embed(crops)
+    np.testing.assert_allclose(PackRecogniser(plain).embed(crops), own)
+    # (x - 63.75) / 63.75 is what the pack's own preprocessing makes of 2 x.
+    expected = PackRecogniser(pack).embed(crops * 2)
+    np.testing.assert_allclose(PackRecogniser(half).embed(crops), expected, atol=1e-5)
+    found, = make_detector(SCRFD, pack=half).detect(frame[None] // 2)
+    wanted, = make_detector(SCRFD, pack=pack).detect(frame[None] // 2 * 2)
+    assert len(found) == len(wanted) == 2
+    np.testing.assert_allclose(found.landmarks, wanted.landmarks, atol=1e-3)
+
+
+def test_another_preprocessing_is_another_network_in_keys_and_records(pack, tmp_path):
+    folders = [
+        pack, _with_manifest(pack, tmp_path / "a"),
+        _with_manifest(
+            pack, tmp_path / "b", recognition={"preprocessing": {"mean": 0, "std": 255}},
+            detection={"preprocessing": {"mean": 0, "std": 255}}),
+    ]
+    for name in ("arcface", "detector"):
+        sources = [weight_sources.parse([f"{name}=insightface:{f}"])[name] for f in folders]
+        assert len({source.identity() for source in sources}) == 3
+        assert len({*(h for source in sources for h in source.hashes().values())}) == 3
+    assert len({*(h for f in folders for h in detector_hashes(SCRFD, f).values())}) == 3
+    assert sources[0].identity() == f"insightface:{sha256_file(pack / 'det_10g.onnx')}"
+
+
+@pytest.mark.parametrize(("task", "sentence"), [
+    ({"input_size": [128, 128]}, "takes crops of 128 x 128 pixels, idbench cuts 112 x 112"),
+    ({"preprocessing": {"mean": 0}}, "manifest.json of .* cannot be used"),
+    ({"file": "../recognition.onnx"}, "manifest.json of .* cannot be used"),
+])
+def test_a_manifest_that_cannot_be_honoured_is_refused(pack, tmp_path, task, sentence):
+    folder = _with_manifest(pack, tmp_path / "pack", recognition=task)
+    with pytest.raises(WeightError, match=sentence):
+        weight_sources.parse([f"arcface=insightface:{folder}"])
 
 
 def test_antelopes_names_are_known_too(pack, tmp_path):
