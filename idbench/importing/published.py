@@ -92,9 +92,9 @@ def read_opens2v(folder: Path) -> Source:
     """OpenS2V-Eval: each sample has its own pictures and prompt; nothing is drawn.
 
     Samples of one to three people, and of one person with a garment or with a background, are
-    read; one with another object is left out, with the reason. A sample in several files is read
-    once, as the first file has it: of a whole person that is Human-Domain's, with the picture cut
-    to the head.
+    read. Of one person with other things, as OpenS2V scores faces of too, the person is the only
+    reference; others are left out. A sample in several files is read once, as the first file has
+    it. `singlehuman` takes the image cut to the head, as OpenS2V's script does.
 
     Raises:
         UserError: no JSON of samples, or one of another form.
@@ -118,11 +118,17 @@ def read_opens2v(folder: Path) -> Source:
             if missing:
                 skipped[name] = f"the image {missing[0]} is missing"
                 continue
-            here, things, reason = _opens2v_references(
+            here, things, left_out = _opens2v_references(
                 folder, sample.img_paths, [label.lower() for label in sample.class_label or []])
+            reason = _unusable(here, things, left_out)
             if reason:
                 skipped[name] = reason
                 continue
+            if left_out or len(things) > 1:
+                left_out += [item.name for item in things]
+                things = []
+            skipped.update((f"{name}/{thing}", "only the person is a reference of this sample")
+                           for thing in left_out)
             people.update((p.name, p) for p in here)
             items.update((i.name, i) for i in things)
             prompt = safe_name(name)
@@ -143,29 +149,44 @@ def read_opens2v(folder: Path) -> Source:
 
 def _opens2v_references(
     folder: Path, paths: list[str], labels: list[str]
-) -> tuple[list[Person], list[Item], str | None]:
-    people, items = [], []
+) -> tuple[list[Person], list[Item], list[str]]:
+    """The people and items of a sample's images, and the names of its other things."""
+    people, items, others = [], [], []
     for index, path in enumerate(paths):
         label = labels[index] if index < len(labels) else ""
         words = set(Path(path).parent.as_posix().lower().split("/"))
         name = safe_name(Path(path).with_suffix("").as_posix().removeprefix("Images/"))
         if words & _PEOPLE_FOLDERS:
-            people.append(Person(name, (folder / path,)))
+            people.append(_opens2v_person(folder, path))
         elif label in _GARMENT_LABELS or words & _GARMENT_LABELS:
             items.append(Item("garment", name, folder / path))
         elif label in _BACKGROUND_LABELS or words & _BACKGROUND_LABELS:
             items.append(Item("background", name, folder / path))
         else:
-            return [], [], f"it refers to an object ({label or Path(path).parent.name})"
-    if len({p.name for p in people}) < len(people):
-        return [], [], "it refers to one image twice"
+            others.append(label or Path(path).parent.name)
+    return people, items, others
+
+
+def _opens2v_person(folder: Path, path: str) -> Person:
+    head = re.sub(r"(?<=/singlehuman/)(?=(wo)?man/)", "crop_", path)
+    path = head if (folder / head).is_file() else path
+    return Person(
+        safe_name(Path(path).with_suffix("").as_posix().removeprefix("Images/")),
+        (folder / path,),
+    )
+
+
+def _unusable(people: list[Person], items: list[Item], others: list[str]) -> str | None:
+    """Why a sample cannot be kept; None: it can."""
     if not people:
-        return [], [], "it refers to no person"
+        return f"it refers to an object ({others[0]})" if others else "it refers to no person"
+    if len({p.name for p in people}) < len(people):
+        return "it refers to one image twice"
     if len(people) not in PEOPLE_SPLITS:
-        return [], [], f"it refers to {len(people)} people"
-    if items and (len(people) > 1 or len(items) > 1):
-        return [], [], "no split has this mix of people and other references"
-    return people, items, None
+        return f"it refers to {len(people)} people"
+    if len(people) > 1 and (items or others):
+        return "no split has this mix of people and other references"
+    return None
 
 
 def _face_images(folder: Path) -> Path | None:

@@ -189,13 +189,18 @@ def test_layout_of_consisid_benchmark(world: World) -> None:
 
 def test_layout_of_opens2v(world: World) -> None:
     base = world.folder / "opens2v"
-    for person, name in ((1, "man/1.png"), (3, "woman/2.png")):
+    for person, name in (
+        (1, "man/1.png"), (3, "woman/2.png"), (3, "singlehuman/woman/3.png"),
+        (1, "singlehuman/crop_woman/3.png"), (1, "humanobj/human/man/4.png"),
+        (3, "humanobj/human/crop_man/4.png"),
+    ):
         path = base / "Images" / name
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         portrait(person).save(path)
-    cup = base / "Images" / "cup" / "1.png"
-    cup.parent.mkdir()
-    Image.new("RGB", (64, 64)).save(cup)
+    for thing in ("cup", "environment"):
+        path = base / "Images" / thing / "1.png"
+        path.parent.mkdir()
+        Image.new("RGB", (64, 64)).save(path)
 
     def sample(*paths: str, labels: tuple[str, ...] = ()) -> dict[str, object]:
         return {"img_paths": [f"Images/{p}" for p in paths], "prompt": "it moves",
@@ -206,15 +211,28 @@ def test_layout_of_opens2v(world: World) -> None:
         "multiface_1": sample("woman/2.png", "man/1.png"),
         "faceobj_1": sample("man/1.png", "cup/1.png", labels=("man", "cup")),
         "singleface_2": sample("man/9.png"),
+        "humanobj_1": sample("humanobj/human/man/4.png", "cup/1.png", "environment/1.png",
+                             labels=("man", "cup", "park")),
+        "singlehuman_1": sample("singlehuman/woman/3.png", labels=("woman",)),
+        "singleobj_1": sample("cup/1.png", labels=("cup",)),
+        "multihuman_1": sample("woman/2.png", "man/1.png", "cup/1.png"),
     }))
     done = world.run("suites", "import", "opens2v", "--out", "s", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["suite"] == "opens2v", "nothing is drawn, so no seed is named"
-    assert told["splits"] == {"single": 1, "multi": 1}
-    assert "an object (cup)" in told["dropped"]["faceobj_1"]
+    assert told["splits"] == {"single": 4, "multi": 1}
+    assert "only the person" in told["dropped"]["faceobj_1/cup"]
+    assert "an object (cup)" in told["dropped"]["singleobj_1"]
+    assert "no split has this mix" in told["dropped"]["multihuman_1"]
     assert "man/9.png is missing" in told["dropped"]["singleface_2"]
-    assert load_suite(world.folder / "s").samples("multi")[0].identities == ("woman-2", "man-1")
+    suite = load_suite(world.folder / "s")
+    assert suite.samples("multi")[0].identities == ("woman-2", "man-1")
+    # The script takes the head of a whole person, but only in samples of one person.
+    assert {s.prompt_id: s.identities[0] for s in suite.samples("single")} == {
+        "singleface-1": "man-1", "faceobj-1": "man-1", "humanobj-1": "humanobj-human-man-4",
+        "singlehuman-1": "singlehuman-crop-woman-3",
+    }
 
 
 def loose(folder: Path) -> None:
