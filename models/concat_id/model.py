@@ -19,7 +19,7 @@ from idbench.models.concat_id import networks, references
 from idbench.models.concat_id.autoencoder import to_frames, to_tensor
 from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES
 from idbench.models.concat_id.face_tools import FaceTools, alignment_of, load_tools
-from idbench.models.concat_id.families import CogVideoX, Defaults, check_size, check_steps
+from idbench.models.concat_id.families import CogVideoX, Defaults, Wan, check_size, check_steps
 from idbench.models.concat_id.pipeline import (
     ConcatIDPipeline,
     ConcatIDWanPipeline,
@@ -40,6 +40,7 @@ VARIANTS = {
     "background": "a person and a background, from `single`",
 }
 REFERENCES = ("given", "zeroed")
+NEGATIVE = Wan.DEFAULTS.negative
 # Guidance by the validation identities: of 2, 3 and 4 it gave most frames with a face.
 EMBEDDED = Defaults(10, 2.0, networks.FRAMES, networks.HEIGHT, networks.WIDTH, networks.FPS)
 
@@ -61,7 +62,8 @@ class ConcatID:
             times as fast on processors with AVX-512 BF16; off gives the same video on every
             machine up to rounding). A folder's networks are loaded in bfloat16.
         device, offload, tiling: of a folder's networks; see `folder.open_folder`.
-        negative: Wan's form only: text of the unconditional branch; None: a zeroed embedding.
+        negative: Wan's form only: text of the unconditional branch, `...` in the release; None: a
+            zeroed embedding.
         faces, parser, alignment: how face references are prepared; see `face_tools`.
         references: `given`, or `zeroed`: zeros replace their latents, as dropout does in
             training. The control for what the references do.
@@ -79,7 +81,7 @@ class ConcatID:
         steps: int | None = None, guidance: float | None = None, frames: int | None = None,
         height: int | None = None, width: int | None = None, batch: int = 8,
         bfloat16: bool = True, device: str | None = None, offload: str = "none",
-        tiling: bool = False, negative: str | None = "", faces: str = "embedded",
+        tiling: bool = False, negative: str | None = NEGATIVE, faces: str = "embedded",
         parser: str | None = None, alignment: str | None = None, references: str = "given",
     ) -> None:
         _check_names(variant, references)
@@ -90,9 +92,9 @@ class ConcatID:
             from idbench.models.concat_id.folder import defaults_of
 
             usual = defaults_of(self.folder)
-            if negative and not usual.negative:
+            if negative not in (NEGATIVE, "", None) and usual.negative is None:
                 raise UserError("negative belongs to Wan's form; leave it out for CogVideoX's.")
-        elif device or offload != "none" or tiling or negative != "":
+        elif device or offload != "none" or tiling or negative not in (NEGATIVE, ""):
             raise UserError(
                 "device, offload, tiling and negative belong to the networks of a model folder; "
                 "name it with weights=FOLDER or leave them out."
@@ -113,6 +115,8 @@ class ConcatID:
             raise UserError("steps and batch must be at least 1, and guidance finite.")
         self.device, self.offload = device, str(offload)
         self.tiling = switch("tiling", tiling)
+        if usual.negative is None and negative == NEGATIVE:
+            negative = ""  # not read; earlier runs have it among their settings
         self.negative = None if negative is None else str(negative)
         self.faces, self.parser = str(faces), str(given(parser, "parser"))
         self.alignment = alignment_of(self.faces, given(alignment, "alignment"))

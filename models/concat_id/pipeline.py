@@ -285,12 +285,13 @@ class ConcatIDWanPipeline(VideoPipeline):
     def __call__(
         self, prompts: Sequence[str], references: torch.Tensor | None = None,
         seeds: Sequence[int] = (0,), steps: int = 50, guidance: float = 5.0, frames: int = 81,
-        height: int = 480, width: int = 832, negative: str | None = "", **options: Any,
+        height: int = 480, width: int = 832, negative: str | None = Wan.DEFAULTS.negative,
+        **options: Any,
     ) -> torch.Tensor:
         """`generate` with the release's settings; `options` are its further arguments.
 
-        The released code's unconditional branch is the embedding of a negative prompt, since its
-        Wan was trained without dropping text; `negative` None gives a zeroed embedding.
+        The release's unconditional branch reads the negative prompt `...`, since its Wan was
+        trained without dropping text; `negative` None gives a zeroed embedding.
         """
         return self.generate(
             prompts, references, seeds, steps, guidance, frames, height, width, negative, **options

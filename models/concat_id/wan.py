@@ -102,14 +102,15 @@ class ConcatIDWanTransformer3DModel(WanTransformer3DModel):
         """Concat-ID before its training: the weights of `base`; references start as the video.
 
         Args:
-            base: a text-to-video Wan transformer.
+            base: a text-to-video Wan transformer, or Concat-ID's without AdaLN.
             adaln, quirk: `reference_adaln` and `reference_ffn_quirk`.
 
         Raises:
             ValueError: an image-to-video base, which has an image embedding.
         """
         config = {k: v for k, v in base.config.items() if not k.startswith("_")}
-        made = cls(**config, reference_adaln=adaln, reference_ffn_quirk=quirk)
+        config.update(reference_adaln=adaln, reference_ffn_quirk=quirk)
+        made = cls(**config)
         state = base.state_dict()
         if adaln:
             for end in ("weight", "bias"):

@@ -31,7 +31,7 @@ class Defaults:
         frames, height, width: of the video, in pixels; fps: its frames a second.
         alignment, parser: how face references are prepared, see `face_tools`; no alignment: that
             of the detector.
-        negative: whether the unconditional branch may read a text.
+        negative: text that the unconditional branch reads; None: the base reads a zeroed embedding.
     """
 
     steps: int
@@ -42,7 +42,7 @@ class Defaults:
     fps: float
     alignment: str | None = None
     parser: str = "embedded"
-    negative: bool = False
+    negative: str | None = None
 
 
 class Noised(NamedTuple):

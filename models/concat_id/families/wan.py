@@ -37,7 +37,7 @@ class Wan(Family):
     TEXT_ENCODER: ClassVar[Any] = UMT5EncoderModel
     TEXT_TOKENS: ClassVar[int] = 512
     TEXT_WIDTH: ClassVar[str] = "text_dim"
-    DEFAULTS: ClassVar[Defaults] = Defaults(50, 5.0, 81, 480, 832, 16.0, negative=True)
+    DEFAULTS: ClassVar[Defaults] = Defaults(50, 5.0, 81, 480, 832, 16.0, negative="...")
     LAYOUT: ClassVar[str] = "wan"
     INDEX: ClassVar[Mapping[str, Any]] = {
         "_class_name": "ConcatIDWanPipeline",

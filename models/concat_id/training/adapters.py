@@ -21,12 +21,19 @@ if TYPE_CHECKING:
 FILE = "pytorch_lora_weights.safetensors"
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """Layers of the attention that get adapters, by the end of their names."""
+FEED_FORWARD = ("net.0.proj", "net.2")
+"""Of the feed-forward part, in both families."""
 PREFIX = "transformer"
 NEEDS_PEFT = "pip install 'idbench[lora]'"
 
 
+def targets(recipe: StageRecipe) -> tuple[str, ...]:
+    """The layers that get adapters, by the end of their names."""
+    return TARGETS + (FEED_FORWARD if recipe.lora_feed_forward else ())
+
+
 def add(transformer: Any, recipe: StageRecipe) -> None:
-    """Freeze the network and add new adapters to its attention.
+    """Freeze the network and add new adapters to its layers.
 
     Raises:
         UserError: peft is not installed.
@@ -43,7 +50,7 @@ def add(transformer: Any, recipe: StageRecipe) -> None:
     torch.manual_seed(recipe.seed + 1)  # of the adapters' first weights
     transformer.add_adapter(LoraConfig(
         r=recipe.lora_rank, lora_alpha=recipe.lora_alpha,  # type: ignore[arg-type]  # floats work
-        target_modules=list(TARGETS),
+        target_modules=list(targets(recipe)),
     ))
     for parameter in transformer.parameters():
         if parameter.requires_grad:

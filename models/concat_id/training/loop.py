@@ -15,6 +15,7 @@ training that is killed and resumed has the losses of one that was not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -190,7 +191,9 @@ class Session:
                 total += self._backward(self.to_device(row)) / count
                 norm = None
                 if self.accelerator.sync_gradients:
-                    norm = self.accelerator.clip_grad_norm_(self.parameters, self.recipe.clip)
+                    norm = self.accelerator.clip_grad_norm_(
+                        self.parameters, self.recipe.clip or math.inf
+                    )
                 for optimiser in self.optimisers:
                     optimiser.step()
                     optimiser.zero_grad(set_to_none=True)

@@ -92,7 +92,8 @@ def build(recipe: StageRecipe) -> nn.Module:
             made: Any = build_transformer(config)
         else:
             made = ConcatIDWanTransformer3DModel(
-                **config, reference_adaln=recipe.reference_adaln, reference_ffn_quirk=False
+                **config, reference_adaln=recipe.reference_adaln,
+                reference_ffn_quirk=recipe.reference_ffn_quirk,
             )
         _check_sizes(family, made.config)
     return made
@@ -118,9 +119,11 @@ def load(recipe: StageRecipe) -> nn.Module:
     folder = _folder_of_init(recipe.init)
     kind = _check_class(recipe, folder)
     transformer = _read_transformer(kind, folder, Path(recipe.init))
-    if kind == "WanTransformer3DModel":
-        base, adaln = transformer, recipe.reference_adaln
-        transformer = ConcatIDWanTransformer3DModel.from_base(base, adaln=adaln)
+    new = recipe.reference_adaln and not getattr(transformer.config, "reference_adaln", True)
+    if kind == "WanTransformer3DModel" or new:  # AdaLN may start from a stage without it
+        transformer = ConcatIDWanTransformer3DModel.from_base(
+            transformer, adaln=recipe.reference_adaln, quirk=recipe.reference_ffn_quirk
+        )
     _check_configuration(recipe, folder, transformer.config)
     return transformer
 

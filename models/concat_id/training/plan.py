@@ -160,7 +160,7 @@ def plan(recipe: StageRecipe, assumed: Assumptions) -> Plan:
     area = (height // side) * (width // side)
     # Counted before the network changes its type: weights are kept as the loop keeps them.
     parameters = sum(p.numel() for p in transformer.parameters())
-    trained = adapter_parameters(transformer, recipe.lora_rank) if recipe.lora_rank else parameters
+    trained = adapter_parameters(transformer, recipe) if recipe.lora_rank else parameters
     dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
     counted = measure(
         transformer, recipe.batch, frames, recipe.references, height, width, text, dtype
@@ -237,13 +237,14 @@ def state_memory(
     return {name: size / GIB for name, size in sizes.items()}
 
 
-def adapter_parameters(transformer: nn.Module, rank: int) -> int:
-    """Parameters of LoRA's adapters of this rank (see `adapters.TARGETS`)."""
+def adapter_parameters(transformer: nn.Module, recipe: StageRecipe) -> int:
+    """Parameters of the recipe's LoRA adapters."""
+    ends = adapters.targets(recipe)
     return sum(
-        rank * (module.in_features + module.out_features)
+        recipe.lora_rank * (module.in_features + module.out_features)
         for name, module in transformer.named_modules()
         if isinstance(module, nn.Linear)
-        and any(name == t or name.endswith(f".{t}") for t in adapters.TARGETS)
+        and any(name == t or name.endswith(f".{t}") for t in ends)
     )
 
 

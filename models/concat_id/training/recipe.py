@@ -32,7 +32,9 @@ class StageRecipe:
         name, trainer, description: see `idbench.recipes`.
         network: `cogvideox-5b`, `wan2.1-1.3b`, `init` (the network that `init` holds), or
             `{family: cogvideox | wan, ...}` with the arguments of diffusers' class.
-        reference_adaln: Wan only: references have a modulation of their own.
+        reference_adaln: Wan only: references have a modulation of their own, which starts as the
+            video's where `init` has none.
+        reference_ffn_quirk: of a new modulation; see `wan`. Where `init` has one, its own is kept.
         init: a folder with the weights to start from (a diffusers folder, or the folder `export`
             of an earlier stage), `embedded:NAME`, or None for random weights.
         entry: name of the embedded weights to write at the end; None writes the folder `export`.
@@ -52,7 +54,7 @@ class StageRecipe:
         learning_rate, warmup, decay, lowest_rate: the peak rate; it rises over `warmup` steps and
             falls linearly over the last `decay` share of the steps, to 0 at `steps` or to
             `lowest_rate`, a share of the peak rate.
-        betas, weight_decay: of AdamW. clip: largest norm of the gradient.
+        betas, weight_decay: of AdamW. clip: largest norm of the gradient; 0: no limit.
         phases: settings that replace the recipe's own (`PHASED`) `until` a step, each with a
             learning rate schedule of its own. A phase with `restart: true` begins with the
             averaged weights as they are stored, and a new optimiser.
@@ -61,6 +63,7 @@ class StageRecipe:
         precision: `bf16` (autocast) or `no` (float32).
         gradient_checkpointing: recompute activations in the backward pass.
         lora_rank, lora_alpha: rank 0 trains all parameters.
+        lora_feed_forward: adapters on the feed-forward layers too, not on the attention alone.
         text_dropout, reference_dropout: independent chances of zeroed text and references.
         time_shift: Wan only: shift of the noise levels.
         seed: of everything random. What step s does depends on it and on s alone.
@@ -82,6 +85,7 @@ class StageRecipe:
     description: str = ""
     network: str | dict[str, Any] = "cogvideox-5b"
     reference_adaln: bool = False
+    reference_ffn_quirk: bool = False
     init: str | None = None
     entry: str | None = None
     delta: bool = False
@@ -103,13 +107,14 @@ class StageRecipe:
     phases: list[dict[str, Any]] = pydantic.Field(default_factory=list)
     betas: tuple[Decay, Decay] = (0.9, 0.95)
     weight_decay: pydantic.NonNegativeFloat = 1e-4
-    clip: pydantic.PositiveFloat = 0.1
+    clip: pydantic.NonNegativeFloat = 0.1
     ema: Decay = 0.999
     ema_device: Literal["same", "cpu"] = "same"
     precision: Literal["bf16", "no"] = "bf16"
     gradient_checkpointing: bool = True
     lora_rank: pydantic.NonNegativeInt = 0
     lora_alpha: pydantic.PositiveFloat = 64.0
+    lora_feed_forward: bool = False
     text_dropout: Share = 0.1
     reference_dropout: Share = 0.1
     time_shift: pydantic.PositiveFloat = 5.0

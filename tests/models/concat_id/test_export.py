@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tiny_base import cogvideox_base, wan_base
 from tiny_stage import make_cache, recipe
 
@@ -15,7 +16,8 @@ from idbench.errors import UserError
 from idbench.models.concat_id import networks
 from idbench.models.concat_id.folder import open_folder
 from idbench.models.concat_id.model import ConcatID
-from idbench.models.concat_id.training import loop
+from idbench.models.concat_id.training import loop, network
+from idbench.models.concat_id.training.recipe import read_stage
 from idbench.types import Reference, Sample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -109,3 +111,38 @@ def test_a_run_takes_its_size_and_its_references_from_the_training(tmp_path):
     assert (other.frames, other.parser, other.alignment) == (9, "embedded", "upright")
     with pytest.raises(UserError, match="contains a training; its model folder is .*export"):
         ConcatID(weights=str(tmp_path / "state"))
+
+
+def test_adaln_training_starts_from_a_first_stage_without_it(tmp_path):
+    base, _ = wan_base(tmp_path / "base")
+    cache = make_cache(
+        tmp_path / "cache", references=1, latents=(2, 4, 4, 6), text=(512, 20)
+    )
+    shared = {"network": "init", "frames": 5, "height": 16, "width": 24, "references": 1,
+              "steps": 1, "clip": 0, "ema": 0}
+    loop.train(recipe(cache, init=str(base), **shared), tmp_path / "first")
+    first = tmp_path / "first" / "export"
+    content = recipe(
+        cache, init=str(first), reference_adaln=True, reference_ffn_quirk=True, **shared
+    )
+    begun = network.load(read_stage(content))
+    assert begun.config.reference_adaln and begun.config.reference_ffn_quirk
+    plain = network.load(read_stage(recipe(cache, init=str(first), **shared))).state_dict()
+    state = begun.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in plain.items())
+    assert torch.equal(state["blocks.0.reference_table"], state["blocks.0.scale_shift_table"])
+    loop.train(content, tmp_path / "second")
+    made = open_folder(tmp_path / "second" / "export", device="cpu", bfloat16=False).transformer
+    assert made.config.reference_adaln and made.config.reference_ffn_quirk
+
+
+def test_no_limit_of_the_gradient_is_no_limit(tmp_path):
+    """0 would clip every gradient to nothing, were it taken as the largest norm."""
+    cache = make_cache(tmp_path / "cache")
+    rates = {"steps": 1, "ema": 0, "weight_decay": 0.0}
+    ends = [
+        loop.train(recipe(cache, clip=clip, **rates), tmp_path / str(clip)) and
+        load_file(tmp_path / str(clip) / "export/transformer/diffusion_pytorch_model.safetensors")
+        for clip in (0, 1e9)
+    ]
+    assert all(torch.equal(ends[0][name], value) for name, value in ends[1].items())

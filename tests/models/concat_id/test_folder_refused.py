@@ -113,6 +113,12 @@ def test_guidance_that_would_give_black_videos_is_refused(folder, guidance):
         ConcatID(weights=str(folder), **TINY, guidance=guidance)
 
 
+def test_wans_negative_prompt_is_the_releases(bases):
+    assert ConcatID(weights=str(bases["wan"]), **TINY).settings()["negative"] == "..."
+    assert ConcatID(weights=str(bases["wan"]), **TINY, negative="").settings()["negative"] == ""
+    assert ConcatID(weights=str(bases["cogvideox"]), **TINY).settings()["negative"] == ""
+
+
 def test_a_negative_prompt_is_wans_alone(bases):
     assert ConcatID(weights=str(bases["wan"]), **TINY, negative="blurry").negative == "blurry"
     assert ConcatID(weights=str(bases["cogvideox"]), **TINY, negative=None).negative is None

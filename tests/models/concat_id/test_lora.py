@@ -78,7 +78,7 @@ def test_the_adapters_train_and_the_network_is_frozen(trained):
     session, before, _ = trained
     live = [n for n, p in session.network.named_parameters() if p.requires_grad]
     plain = network.load(session.recipe)
-    planned = adapter_parameters(plain, session.recipe.lora_rank)
+    planned = adapter_parameters(plain, session.recipe)
     assert sum(before[name].numel() for name in live) == planned
     groups = [group for made in session.optimisers for group in made.param_groups]
     assert sum(v.numel() for group in groups for v in group["params"]) == planned
@@ -188,3 +188,15 @@ def test_adapters_of_another_network_are_not_passed_by(trained, base, tmp_path, 
     with pytest.raises(UserError, match=words) as caught:
         adapters.load(plain, tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("family", [{}, {"network": WAN}], ids=["cogvideox", "wan"])
+def test_adapters_on_the_feed_forward_layers(tmp_path, family):
+    cache = make_cache(tmp_path / "cache")
+    made = read(StageRecipe, recipe(cache, lora_rank=2, lora_feed_forward=True, **family))
+    transformer = network.build(made)
+    planned = adapter_parameters(transformer, made)
+    adapters.add(transformer, made)
+    trained = {n: p.numel() for n, p in transformer.named_parameters() if p.requires_grad}
+    assert sum(trained.values()) == planned
+    assert sum(".net." in name for name in trained) == 2 * 2 * 2  # blocks, layers, matrices

@@ -138,7 +138,7 @@ def test_stages_of_the_paper_are_whole_recipes():
     assert differing <= {"description", "init", "components"}
     with torch.device("meta"):
         built = network.build(stages["cogvideox_stage1"])
-        wan = network.build(stages["wan_stage1"])
+        wan = network.build(stages["wan_stage2"])
     assert sum(p.numel() for p in built.parameters()) == 5_570_283_072
     # Wan2.1-T2V-1.3B has 1,418,996,800; the AdaLN form adds a projection and a table a block.
     assert sum(p.numel() for p in wan.parameters()) == (
@@ -172,3 +172,20 @@ def test_plan_on_the_command_line_is_printed_and_json(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([*main_arguments, "--strategy", "zero"])
     assert stopped.value.code == 2 and "ddp, fsdp, zero2" in capsys.readouterr().err
+
+
+def test_released_recipes_have_the_released_values():
+    made = {name: read_stage({"name": name, **load_recipe(name)[1]}) for name in (
+        "cogvideox_stage1", "cogvideox_multi_stage2", "wan_stage1", "wan_stage2",
+    )}
+    stage1, multi = made["cogvideox_stage1"], made["cogvideox_multi_stage2"]
+    assert stage1.ema == multi.ema == 0.9999 and multi.learning_rate == 1e-5
+    assert stage1.warmup == stage1.steps // 100
+    for name in ("wan_stage1", "wan_stage2"):
+        wan = made[name]
+        assert (wan.betas, wan.weight_decay, wan.clip, wan.ema) == ((0.9, 0.999), 0.01, 0, 0)
+        assert wan.text_dropout == 0 and wan.reference_dropout == 0.1 and wan.lora_feed_forward
+        assert wan.warmup == min(1000, wan.steps // 20)
+        assert wan.rate(wan.warmup - 1) == wan.rate(wan.warmup) == wan.learning_rate
+        assert wan.reference_adaln == wan.reference_ffn_quirk == (name == "wan_stage2")
+    assert load_recipe("wan_pairs_cache")[1]["fps"] == 16
