@@ -47,7 +47,7 @@ def _vote(browser: Browser, study: Study, voter: str, count: int,
         place = browser.js(PLACE)
         t, q = map(int, place.split())
         wanted = prefers(questions[q])
-        on_left = study.system(trials[t].left) == wanted
+        on_left = study.videos[trials[t].left] == wanted
         browser.press(DOWN if wanted is None else LEFT if on_left else RIGHT)
         browser.wait(f"{PLACE} !== '{place}'")
 
