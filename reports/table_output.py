@@ -14,6 +14,7 @@ from idbench.statistics import Estimate
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from idbench.reports import tables as t
 
@@ -45,23 +46,41 @@ def render(tables: t.Tables, form: str) -> str:
 
 
 def show(tables: t.Tables, console: Console) -> None:
-    """Print `tables` on a terminal."""
-    from rich.table import Table
+    """Print `tables` on a terminal; one too narrow for a table gets its columns as rows."""
     from rich.text import Text
 
-    styles = {"best": "bold", "second": "underline", "": ""}
     for item in _parts(tables):
         if isinstance(item, str):
             console.print(Text(_plain(item)), style="dim")
             continue
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for number, name in enumerate(item[0]):
-            table.add_column(Text(name), overflow="fold", no_wrap=number == 0)
-        for row in item:
-            # An interval may go below its mean where the terminal is narrow.
-            table.add_row(*(Text(text, style=styles[mark]) for text, mark in row.values()))
-        console.print(table)
+        forms = [_terminal_table(rows) for rows in (item, _turned(item))]
+        unlimited = console.options.update(max_width=10_000)
+        wide, tall = (console.measure(form, options=unlimited).maximum for form in forms)
+        console.print(forms[1] if tall <= console.width < wide else forms[0])
         console.print()
+
+
+def _terminal_table(rows: Rows) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    styles = {"best": "bold", "second": "underline", "": ""}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, name in enumerate(rows[0]):
+        table.add_column(Text(name), overflow="fold", no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*(Text(text, style=styles[mark]) for text, mark in row.values()))
+    return table
+
+
+def _turned(rows: Rows) -> Rows:
+    """One row for each column of `rows`, and a column for each of its rows."""
+    name, *others = rows[0]
+    return [
+        {name: (column, ""), **{f"{row[name][0]}{' ' * n}": row[column]
+                                for n, row in enumerate(rows)}}
+        for column in others
+    ]
 
 
 def _parts(tables: t.Tables) -> list[str | Rows]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import click
+from rich.console import Console
 
 from idbench import output
 from idbench.errors import UserError
-from idbench.reports import tables
+from idbench.reports import table_output, tables
 from idbench.results import Results
 from idbench.runs import Run
 
@@ -42,7 +44,9 @@ def _show_json(run: Run, results: Results, scored: bool) -> None:
 
 
 def _show_text(run: Run, results: Results, scored: bool, reason: str | None, failed: int) -> None:
-    if scored:
+    if scored and sys.stdout.isatty():
+        table_output.show(results.table(), Console(highlight=False))
+    elif scored:
         click.echo(tables.render(results.table(), "md"))
     if failed:
         hint = f" Retry them with --retry-failed; see {run.folder}/errors.log."

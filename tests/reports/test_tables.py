@@ -257,3 +257,21 @@ def test_comparison_finds_tables_by_system_and_number() -> None:
     assert [t.section for t in comparison(None, 2)] == ["multi"]
     with pytest.raises(UserError, match="Table 2 of the paper has no row of consisid"):
         comparison("consisid", 2)
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_a_narrow_terminal_cuts_no_cell(tmp_path: Path, width: int) -> None:
+    """Columns become rows where the terminal is too narrow for them."""
+    from rich.console import Console
+
+    from idbench.reports import table_output
+
+    values = {name: [0.1, 0.2, 0.4] for name in ("arcsim", "cursim", "viclip", "clipdist")}
+    run = made_run(tmp_path / "one", "one", values, [("a",), ("b",), ("c",)])
+    made = tables.measured([run])
+    console = Console(width=width, record=True, file=io.StringIO())
+    table_output.show(made, console)
+    text = console.export_text()
+    for estimate in made.rows[0].estimates.values():
+        assert columns.cell(estimate) in text
+    assert max(map(len, text.splitlines())) <= width
