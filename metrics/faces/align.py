@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from idbench.metrics.faces.detect import Faces, pad_frames
+from idbench.metrics.faces.detect import Faces
+from idbench.metrics.faces.search import pad_frames
 from idbench.metrics.protocol_types import Detection
 
 TEMPLATE = np.array(

@@ -1,4 +1,4 @@
-"""Face detectors behind one interface, and the search that a protocol describes."""
+"""Face detectors behind one interface, and the faces that they find."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol as Interface
 
-import cv2
 import numpy as np
 
 from idbench.embedded import WeightError
@@ -53,10 +52,6 @@ class Faces:
         )
 
 
-FLATTEST = 64
-"""A frame with a larger aspect ratio contains no face, and enlarging it fills the memory."""
-SAME_FACE = 0.4
-"""Overlap (intersection over union) from which two boxes of two searches are one face's."""
 NO_PACK = (
     "This protocol finds faces with SCRFD, whose weights do not come with idbench; pass an "
     "insightface pack with --weights arcface=insightface:FOLDER (or detector=...), or choose "
@@ -118,7 +113,7 @@ class Mtcnn:
             # The network's image pyramid would be empty, on which facenet-pytorch fails.
             return [Faces.none() for _ in frames]
         found = self._network.detect(frames, landmarks=True)
-        return [_faces(*of_frame) for of_frame in zip(*found, strict=True)]
+        return [sorted_faces(*of_frame) for of_frame in zip(*found, strict=True)]
 
 
 class Scrfd:
@@ -160,7 +155,7 @@ class Scrfd:
         for frame in frames:
             # insightface takes BGR images and swaps the channels itself.
             boxes, points = self._network.detect(np.ascontiguousarray(frame[..., ::-1]))
-            found.append(_faces(boxes[:, :4], boxes[:, 4], points))
+            found.append(sorted_faces(boxes[:, :4], boxes[:, 4], points))
         return found
 
 
@@ -223,110 +218,7 @@ def _pack(settings: Detection, pack: Path | None) -> Path | None:
     raise UserError(f"Unknown detector {settings.detector!r}; use mtcnn, pack or scrfd:FOLDER.")
 
 
-def find_faces(
-    detector: Detector, frames: np.ndarray, settings: Detection, batch: int = 16
-) -> list[Faces]:
-    """Faces of uint8 RGB frames (t, h, w, 3), in pixels of those frames; one entry a frame.
-
-    Small frames are enlarged first, frames without a face are searched once more with grey
-    around them (a face that fills the image is cut by its border), as `settings` says. Where it
-    says so, faces near the border are measured again in that padded frame: they are found without
-    it, but their landmarks are off.
-    """
-    frames = np.asarray(frames)
-    found = _search(detector, frames, settings.height, batch)
-    missing = [i for i, faces in enumerate(found) if not len(faces)]
-    near = {i: _near_border(faces.boxes, frames.shape[1:3], settings.border)
-            for i, faces in enumerate(found) if settings.border > 0 and len(faces)}
-    near = {i: which for i, which in near.items() if which.any()}
-    if missing and settings.retry_padding > 0:
-        again = _search_padded(detector, frames[missing], settings, settings.height, batch)
-        for i, faces in zip(missing, again, strict=True):
-            found[i] = replace(faces, retried=len(faces) > 0)
-    if near:
-        # Enlarged as much as without the padding, so that no face gets too small to be found.
-        height = round(settings.height * (1 + 2 * settings.retry_padding))
-        again = _search_padded(detector, frames[list(near)], settings, height, batch)
-        for (i, which), faces in zip(near.items(), again, strict=True):
-            found[i] = _replace_faces(found[i], faces, which)
-    return found
-
-
-def pad_frames(frames: np.ndarray, settings: Detection) -> tuple[np.ndarray, np.ndarray]:
-    """Frames (t, h, w, 3) with grey around them, and the x and y (2,) that this adds."""
-    whole = int if settings.retry_crop == "padded" else round
-    y, x = (whole(side * settings.retry_padding) for side in frames.shape[1:3])
-    padded = np.pad(
-        frames, ((0, 0), (y, y), (x, x), (0, 0)), constant_values=settings.retry_grey
-    )
-    return padded, np.array([x, y], np.float32)
-
-
-def _search_padded(
-    detector: Detector, frames: np.ndarray, settings: Detection, height: int, batch: int
-) -> list[Faces]:
-    """Faces of the padded frames, in pixels of the frames themselves."""
-    padded, shift = pad_frames(frames, settings)
-    return [
-        Faces(faces.boxes - np.tile(shift, 2), faces.landmarks - shift, faces.scores)
-        for faces in _search(detector, padded, height, batch)
-    ]
-
-
-def _near_border(boxes: np.ndarray, shape: Sequence[int], share: float) -> np.ndarray:
-    """Which boxes (n, 4) come nearer to the border of (height, width) than a share of their size.
-    """
-    height, width = shape
-    sides = boxes[:, 2:] - boxes[:, :2]
-    room = np.concatenate([boxes[:, :2], [width, height] - boxes[:, 2:]], axis=1).min(1)
-    return room < share * sides.max(1)
-
-
-def _replace_faces(first: Faces, again: Faces, which: np.ndarray) -> Faces:
-    """`first`, its faces of `which` replaced by those of `again` that overlap them most."""
-    overlap = _overlaps(first.boxes, again.boxes)
-    boxes, landmarks, scores = first.boxes.copy(), first.landmarks.copy(), first.scores.copy()
-    for face in np.flatnonzero(which):
-        other = int(overlap[face].argmax()) if len(again) else 0
-        if len(again) and overlap[face, other] >= SAME_FACE:
-            boxes[face], landmarks[face] = again.boxes[other], again.landmarks[other]
-            scores[face] = again.scores[other]
-            overlap[:, other] = 0.0
-    return _faces(boxes, scores, landmarks)
-
-
-def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes (n, 4) and (m, 4): (n, m)."""
-    low, high = np.maximum(a[:, None, :2], b[:, :2]), np.minimum(a[:, None, 2:], b[:, 2:])
-    shared = np.clip(high - low, 0.0, None).prod(-1)
-    area_a, area_b = ((x[:, 2:] - x[:, :2]).prod(-1) for x in (a, b))
-    return shared / np.maximum(area_a[:, None] + area_b - shared, 1e-9)
-
-
-def _search(detector: Detector, frames: np.ndarray, height: int, batch: int) -> list[Faces]:
-    scale = max(1.0, height / frames.shape[1])
-    if scale > 1.0 and frames.shape[2] > FLATTEST * frames.shape[1]:
-        return [Faces.none() for _ in frames]
-    size = round(frames.shape[2] * scale), round(frames.shape[1] * scale)
-    found: list[Faces] = []
-    for start in range(0, len(frames), batch):
-        part = frames[start : start + batch]
-        if scale > 1.0:
-            part = np.stack(
-                [cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC) for frame in part]
-            )
-        found += detector.detect(part)
-    # Resizing maps pixel centres: x_small + 0.5 = (x_large + 0.5) / scale.
-    ratio = np.array([size[0] / frames.shape[2], size[1] / frames.shape[1]], np.float32)
-    return [
-        Faces(
-            (f.boxes + 0.5) / np.tile(ratio, 2) - 0.5, (f.landmarks + 0.5) / ratio - 0.5, f.scores
-        )
-        for f in found
-    ]
-
-
-def _faces(
+def sorted_faces(
     boxes: np.ndarray | None, scores: np.ndarray | None, landmarks: np.ndarray | None
 ) -> Faces:
     """A `Faces` of what a detector returns (None or empty: no face), largest box first."""

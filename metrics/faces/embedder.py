@@ -9,7 +9,8 @@ import numpy as np
 
 from idbench import embedded
 from idbench.metrics.faces.align import align_crops
-from idbench.metrics.faces.detect import Faces, find_faces, make_detector
+from idbench.metrics.faces.detect import Faces, make_detector
+from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks.pack import PackRecogniser, pack_hash
 from idbench.metrics.networks.recogniser import Recogniser
 from idbench.metrics.protocols import Detection

@@ -12,7 +12,8 @@ import torch
 
 from idbench.files import atomic_path, sha256_json
 from idbench.metrics.faces.align import align_crops
-from idbench.metrics.faces.detect import find_faces, make_detector
+from idbench.metrics.faces.detect import make_detector
+from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks.margin import HEADS
 from idbench.metrics.networks.recogniser import Recogniser, build_recogniser, crops_to_input
 from idbench.metrics.protocols import Detection

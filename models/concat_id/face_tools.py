@@ -181,7 +181,8 @@ def _parser_folder(source: str) -> Path:
 
 
 def _load_locator(faces: str, device: str) -> tuple[Locate, dict[str, str]]:
-    from idbench.metrics.faces.detect import find_faces, make_detector
+    from idbench.metrics.faces.detect import make_detector
+    from idbench.metrics.faces.search import find_faces
     from idbench.metrics.protocols import Detection, get_protocol
 
     kind, _, folder = faces.partition(":")

@@ -13,8 +13,9 @@ from skimage.transform import SimilarityTransform
 
 from idbench.errors import UserError
 from idbench.metrics.faces.align import TEMPLATE, align_crops, similarity_transforms
-from idbench.metrics.faces.detect import Faces, Mtcnn, find_faces, make_detector
+from idbench.metrics.faces.detect import Faces, Mtcnn, make_detector
 from idbench.metrics.faces.match import left_to_right, match_faces, order_agrees, swap_rate
+from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks.recogniser import Recogniser
 from idbench.metrics.protocols import STRICT, Detection, sample_frames
 from idbench.video import read_video

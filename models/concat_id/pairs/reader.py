@@ -13,7 +13,8 @@ import numpy as np
 
 from idbench.files import write_bytes
 from idbench.metrics.faces.align import align_crops, similarity_transforms
-from idbench.metrics.faces.detect import Faces, find_faces, make_detector
+from idbench.metrics.faces.detect import Faces, make_detector
+from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks import weight_sources
 from idbench.metrics.protocols import Detection
 from idbench.models.concat_id.devices import check_device
