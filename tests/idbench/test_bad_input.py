@@ -43,7 +43,7 @@ def test_unknown_names_say_the_nearest(
 
 
 @pytest.mark.parametrize("more, words", [
-    (("--protocol", "strict"), ("Unknown protocol 'strict'", "'strict-v1'")),
+    (("--protocol", "strict-v"), ("Unknown protocol 'strict-v'", "did you mean 'strict-v")),
     (("--set", "setps=2"), ("Unknown setting of toy 'setps'", "did you mean 'steps'?")),
     (("--set", "steps"), ("is not KEY=VALUE",)),
     (("--limit", "0"), ("--limit",)),

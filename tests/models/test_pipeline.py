@@ -72,7 +72,7 @@ def test_saved_and_loaded_pipelines_agree(pipeline, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [({"frames": 10}, "4k \\+ 1, not 10"), ({"height": 20}, "multiples of 8"),
-     ({"seeds": [1, 2]}, "as many seeds")],
+     ({"seeds": [1, 2]}, "need one seed each")],
 )
 def test_impossible_sizes_are_refused_in_one_sentence(pipeline, settings, words):
     with pytest.raises(UserError, match=words):

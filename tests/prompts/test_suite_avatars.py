@@ -171,7 +171,7 @@ def test_a_scene_follows_its_truth() -> None:
     assert scene.people[0].expression == "smile" and scene.people[1].garment.colour == "red"
     assert (scene.background, scene.light) == ("snow", "soft")
     assert scene == scene_of(truth, [3, 4], seed=1)
-    with pytest.raises(ValueError, match="speaks of 2 people"):
+    with pytest.raises(ValueError, match="describes 2 people"):
         scene_of(truth, [3])
 
 

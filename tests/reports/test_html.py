@@ -289,7 +289,7 @@ def test_faces_matched_to_nobody_are_shown(run_folder: Path, tmp_path: Path) -> 
         entry.boxes.append([2.0, 2.0, 20.0, 20.0])
     faces.write(path)
     page = _page([run_folder], tmp_path / "report.html")
-    assert f"Other faces: matched to nobody in 2 of {len(faces.frames)} frames" in page.text
+    assert f"Other faces: matched to no one in 2 of {len(faces.frames)} frames" in page.text
     # It is a row of one video, and no identity.
     assert len(page.all("tr")) == len(before.all("tr"))
 

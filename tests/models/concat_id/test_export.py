@@ -75,7 +75,7 @@ def test_a_transformer_alone_says_so(tmp_path):
     export = tmp_path / "state" / "export"
     said = json.loads((export / "training.json").read_text())
     assert said["lacks"] == "the recipe names neither components nor init"
-    with pytest.raises(UserError, match="has a transformer alone .the recipe names neither"):
+    with pytest.raises(UserError, match="contains only a transformer .the recipe names neither"):
         ConcatID(weights=str(export))
 
 

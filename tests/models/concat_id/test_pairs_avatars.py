@@ -235,7 +235,7 @@ def test_files_beside_the_video_are_its_subjects(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="resize it to the video's size"):
         subjects.prepare("files", video, (image, box), "ab12", tmp_path)
     (tmp_path / "clip.garment.png").write_text("no picture")
-    with pytest.raises(UserError, match="no readable picture"):
+    with pytest.raises(UserError, match="not a readable image"):
         subjects.prepare("files", video, (image, box), "ab12", tmp_path)
 
 

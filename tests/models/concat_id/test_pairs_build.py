@@ -55,7 +55,7 @@ def test_each_rule_drops_its_video_and_the_counts_add_up(world: PairWorld) -> No
         assert len(pd.read_parquet(world.folder / "out" / f"{name}.parquet")) == output["pairs"]
         assert output["pairs"] > 0 or name == "background"
     assert summary["outputs"]["tryon"]["dropped"]["no garment reference"] == 30
-    assert "No aesthetic scorer was given" in summary["aesthetic"]
+    assert "No aesthetic scorer given" in summary["aesthetic"]
     table = pd.read_parquet(world.folder / "out" / "videos.parquet").set_index("video")
     assert len(table) == 55 and table.kept.sum() == 48
     assert table.loc["changes.mp4"].reason == "identity changes between frames"

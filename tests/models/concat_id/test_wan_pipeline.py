@@ -139,7 +139,7 @@ def test_bfloat16_networks_give_nearly_the_same_video(wan_pipeline):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [({"frames": 10}, "Frames must be 4k \\+ 1, not 10; try 9"),
-     ({"height": 40}, "multiples of 16, not 40x48"), ({"steps": 0}, "At least 1 step"),
+     ({"height": 40}, "multiples of 16, not 40x48"), ({"steps": 0}, "steps must be at least 1"),
      ({"references": torch.zeros(1, 4, 3, 32, 48)}, "at most 3 references"),
      ({"references": torch.zeros(1, 1, 3, 48, 32)}, "prepare them")],
 )
