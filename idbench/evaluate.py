@@ -40,8 +40,7 @@ def evaluate(
 
     Args:
         suite: name of an installed suite, the folder of one, or a loaded one.
-        model: NAME or NAME@VARIANT of a registered model, or an object such as
-            `idbench.types.Model`.
+        model: NAME[@VARIANT] of a registered model, or an `idbench.types.Model`.
         metrics: only these; "+NAME" adds one to the defaults.
         protocol: how the videos are scored.
         out: the run folder; by default one under runs/ named after what is run.
@@ -50,12 +49,10 @@ def evaluate(
         settings: of a model given by name, such as {"steps": 20}.
         weights: NETWORK=SOURCE for each network of the metrics that is not the embedded one.
         engine, batch: where and how many at a time; neither changes a video.
-        retry_failed: try again the samples that failed before.
-        force: remove an earlier run in `out` and generate everything again.
-        scored: False only generates.
+        retry_failed, force: try failed samples again; remove an earlier run and start over.
+        scored: False generates only.
         rescore: score everything again, also under another protocol or with other weights.
-        progress: where to report progress; by default on standard error.
-        command: the command line, to be kept in run.json.
+        progress, command: where to report progress; the command line, kept in run.json.
 
     Raises:
         UserError: what the caller can fix, in one sentence.

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from idbench import gate, gate_cached, gate_output, gate_reference, measured_files
 from idbench.commands import options as opt
 from idbench.errors import UserError
+from idbench.files import write_text
+from idbench.runs import Run
+from idbench.values import choose
 
 if TYPE_CHECKING:
     from idbench.measurements import Measurement
@@ -71,10 +75,6 @@ def check(
 
     Exit codes: 0 passed, 1 regressed, 2 cannot be compared or usage error.
     """
-    from idbench import gate, gate_output, measured_files
-    from idbench.files import write_text
-    from idbench.values import choose
-
     if embeddings and update is None:
         raise UserError("--embeddings needs --update FILE.")
     if (against is None) == (update is None):
@@ -111,9 +111,6 @@ def _update(
     run: Path, target: Path, measured: Measurement, embeddings: bool, as_json: bool
 ) -> None:
     """Write the reference file and, next to it, the cached embeddings."""
-    from idbench import gate_cached, gate_reference
-    from idbench.runs import Run
-
     gate_reference.write(target, measured)
     written = [target]
     if embeddings:

@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from idbench import measured_files
 from idbench.commands import options as opt
+from idbench.differences import differences
 from idbench.errors import UserError
+from idbench.gate import title
+from idbench.names import unknown
+from idbench.reports import columns
+from idbench.values import choose
 
 if TYPE_CHECKING:
     from idbench.measurements import Measurement
@@ -33,8 +39,6 @@ def diff(
     FIRST and SECOND are run folders or reference files; their protocols may differ. This command
     does not judge; `idbench check` does.
     """
-    from idbench import measured_files
-
     before, after = measured_files.read(first), measured_files.read(second)
     found = compare(before, after, metrics, top)
     if as_json:
@@ -56,10 +60,6 @@ def compare(
     Raises:
         UserError: a metric that is not in both.
     """
-    from idbench.names import unknown
-    from idbench.reports import columns
-    from idbench.values import choose
-
     both = [name for name in before.metrics if name in after.metrics]
     chosen = choose(metrics, columns.about(both, "identity")[:1] or both[:1])
     for name in chosen:
@@ -84,8 +84,6 @@ def compare(
 
 
 def _settings(before: Measurement, after: Measurement) -> list[dict[str, Any]]:
-    from idbench.differences import differences
-
     def part(of: Measurement) -> dict[str, Any]:
         return {
             "system": of.system, "model": of.model.model_dump(), "suite": of.suite.model_dump(),
@@ -122,8 +120,6 @@ def _moved(
 def _print(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
-
-    from idbench.gate import title
 
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:

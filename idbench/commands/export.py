@@ -10,6 +10,7 @@ import click
 
 from idbench.commands import options as opt
 from idbench.errors import UserError
+from idbench.runs import Run
 
 
 @click.command(short_help="Export a run to Hugging Face datasets or TensorBoard.")
@@ -42,8 +43,6 @@ def export(
 
     A missing value stays missing, with its coverage; it is never 0.
     """
-    from idbench.runs import Run
-
     if to == "datasets" and (step or frames):
         raise UserError("--step and --frames are for tensorboard; leave them out.")
     if to != "datasets" and check:

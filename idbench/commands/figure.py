@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from idbench.commands import options as opt
+from idbench.reports import columns, figures, series, tables
+from idbench.reports.strip import strip as draw
+from idbench.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,8 +45,6 @@ def tradeoff(
     run: tuple[Path, ...], output: Path | None, dpi: int, across: str, up: str
 ) -> None:
     """One mark per run: the mean of two metrics with 95% intervals, over its videos."""
-    from idbench.reports import columns, figures, series
-
     found = series.tradeoff(_open(run), across, up)
     titles = {metric: columns.title(metric) for metric in (across, up)}
     _save(figures.tradeoff(found, across, up, titles), output or Path("tradeoff"), dpi)
@@ -72,9 +73,6 @@ def strip(
 
     Like Figures 4 and 5 of the Concat-ID paper. Runs need not be scored.
     """
-    from idbench.reports import tables
-    from idbench.reports.strip import strip as draw
-
     runs = _open(run)
     made = draw(runs, tables.labels(runs), samples=samples, frames=frames, only=only,
                 prompts=not no_prompt)
@@ -94,8 +92,6 @@ def curves(
 
     A band shows the middle half of the frames; below is the share of frames scored.
     """
-    from idbench.reports import columns, figures, series, tables
-
     runs = _open(run)
     tables.check_comparable(runs)
     names = tables.labels(runs)
@@ -108,13 +104,9 @@ def curves(
 
 
 def _open(folders: Sequence[Path]) -> list[Run]:
-    from idbench.runs import Run
-
     return [Run.open(folder) for folder in folders]
 
 
 def _save(made: Figure, output: Path, dpi: int) -> None:
-    from idbench.reports import figures
-
     for path in figures.save_as(made, output, dpi):
         click.echo(f"Figure: {path}")

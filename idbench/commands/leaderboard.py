@@ -7,8 +7,11 @@ from pathlib import Path
 
 import click
 
+from idbench import submissions
 from idbench.commands import options as opt
 from idbench.errors import UserError
+from idbench.files import write_json, write_text
+from idbench.reports import leaderboard as boards
 
 
 @click.command(short_help="Rank runs and submissions on a sortable page.")
@@ -38,10 +41,6 @@ def leaderboard(
 
     Exit code of --validate: 0 if all are valid, else 1.
     """
-    from idbench import submissions
-    from idbench.files import write_json, write_text
-    from idbench.reports import leaderboard as boards
-
     if pack:
         if len(entries) != 1:
             raise UserError("Pass exactly one run to pack: idbench leaderboard RUN --pack FOLDER.")
@@ -68,8 +67,6 @@ def leaderboard(
 
 
 def _validate(paths: tuple[Path, ...], as_json: bool) -> int:
-    from idbench import submissions
-
     rows = []
     for path in paths:
         try:

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import click
 
+from idbench.files import saying_disk_full
+from idbench.reports import html, tables
+from idbench.runs import Run
+
 
 @click.command(short_help="Build an HTML report of runs.")
 @click.argument("run", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -20,10 +24,6 @@ import click
 )
 def report(run: tuple[Path, ...], output: Path | None, videos: str) -> None:
     """Build the HTML report of one or more runs and print its path."""
-    from idbench.files import saying_disk_full
-    from idbench.reports import html, tables
-    from idbench.runs import Run
-
     runs = [Run.open(folder) for folder in run]
     tables.check_comparable(runs)
     target = output or runs[0].folder / "report.html"

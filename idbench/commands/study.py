@@ -9,6 +9,14 @@ import click
 
 from idbench.commands import options as opt
 from idbench.errors import UserError
+from idbench.files import saying_disk_full
+from idbench.lock import exclusive
+from idbench.reports import study_figure, study_page, study_score, tables
+from idbench.reports.study import Study
+from idbench.reports.study_build import build as build_study
+from idbench.reports.study_server import StudyServer
+from idbench.reports.votes import check_name
+from idbench.runs import Run
 
 _study = click.argument("study", type=click.Path(path_type=Path))
 
@@ -34,11 +42,6 @@ def study() -> None:
 @opt.seed_option
 def build(run: tuple[Path, ...], output: Path, pairs: int, ties: bool, seed: int) -> None:
     """Make a study in a new folder from the samples that have a video in every RUN."""
-    from idbench.files import saying_disk_full
-    from idbench.reports import tables
-    from idbench.reports.study_build import build as build_study
-    from idbench.runs import Run
-
     runs = [Run.open(folder) for folder in run]
     with saying_disk_full(output):
         made = build_study(runs, tables.labels(runs), output, pairs=pairs, seed=seed, ties=ties)
@@ -60,11 +63,6 @@ def serve(study: Path, port: int, voter: str | None, open_browser: bool) -> None
 
     Each answer is saved to STUDY/votes/NAME.json at once. Voters can resume later.
     """
-    from idbench.lock import exclusive
-    from idbench.reports.study import Study
-    from idbench.reports.study_server import StudyServer
-    from idbench.reports.votes import check_name
-
     found = Study.open(study)
     query = f"?voter={check_name(voter)}" if voter else ""
     # Two servers of one study would overwrite each other's votes.
@@ -92,9 +90,6 @@ def page(study: Path, voter: str, output: Path | None) -> None:
 
     The page stores answers in the browser and offers them as a file for STUDY/votes.
     """
-    from idbench.reports import study_page
-    from idbench.reports.study import Study
-
     target = output or Path(f"{voter}.html")
     study_page.write(Study.open(study), voter, target)
     click.echo(f"Page: {target} ({target.stat().st_size / 1e6:.1f} MB)")
@@ -115,9 +110,6 @@ def score(
     votes: tuple[Path, ...], folder: Path | None, output: Path | None, as_json: bool
 ) -> None:
     """Score VOTES: a study folder (all of its votes), or single files."""
-    from idbench.reports import study_figure, study_score
-    from idbench.reports.study import Study
-
     place, files = _files(votes, folder)
     result = study_score.score(Study.open(place), files)
     click.echo(study_score.to_json(result) if as_json else study_score.to_markdown(result))

@@ -10,6 +10,13 @@ import click
 from idbench.commands import completion
 from idbench.commands import options as opt
 from idbench.errors import UserError
+from idbench.importing.assemble import import_suite
+from idbench.importing.check import check_suite
+from idbench.importing.draw import Options
+from idbench.importing.faces import FaceReader, open_picture, write_embeddings
+from idbench.importing.layouts import read_source
+from idbench.importing.sources import PICTURES, safe_name
+from idbench.progress import steps
 
 _pack = click.option(
     "--pack", type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -69,13 +76,6 @@ def import_(
 
     Only use photographs of people who agreed to it; see docs/responsible-use.md.
     """
-    from idbench.importing.assemble import import_suite
-    from idbench.importing.draw import Options
-    from idbench.importing.faces import FaceReader
-    from idbench.importing.layouts import read_source
-    from idbench.importing.sources import safe_name
-    from idbench.progress import steps
-
     source = read_source(folder, layout)
     options = Options(
         safe_name(name or folder.resolve().name), version, licence, "", seed, pairs, several,
@@ -104,8 +104,6 @@ def import_(
 @opt.sharing(_pack, opt.json_option)
 def check(suite: str, no_faces: bool, pack: Path | None, as_json: bool) -> int:
     """Check a suite by name or folder. Exit codes: 0 intact, 1 faults, 2 cannot be read."""
-    from idbench.importing.check import check_suite
-
     found = check_suite(suite, not no_faces, pack)
     splits = ", ".join(f"{split} {count}" for split, count in found.samples.items())
     if as_json:
@@ -134,10 +132,6 @@ def check(suite: str, no_faces: bool, pack: Path | None, as_json: bool) -> int:
 def embed(folder: Path, output: Path, pack: Path | None) -> None:
     """Embed the largest face of each image under FOLDER, for --training-embeddings."""
     import numpy as np
-
-    from idbench.importing.faces import FaceReader, open_picture, write_embeddings
-    from idbench.importing.sources import PICTURES
-    from idbench.progress import steps
 
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; pass the folder with the images.")

@@ -10,7 +10,10 @@ import click
 
 from idbench.commands import options as opt
 from idbench.errors import UserError
+from idbench.names import unknown
 from idbench.output import note
+from idbench.reports import published, tables
+from idbench.runs import Run
 
 if TYPE_CHECKING:
     from idbench.reports.published import PublishedTable
@@ -42,9 +45,6 @@ def table(
     Runs of different suites, protocols or versions never share a table: passed together they are
     refused, found under runs/ they get separate tables.
     """
-    from idbench.reports import tables
-    from idbench.runs import Run
-
     form = "json" if as_json else form or ("terminal" if sys.stdout.isatty() else "md")
     if run:
         groups = [[Run.open(folder) for folder in run]]
@@ -88,9 +88,6 @@ def _published(
     Raises:
         UserError: `compare` names neither a run nor a published system.
     """
-    from idbench.names import unknown
-    from idbench.reports import published, tables
-
     runs = [one for group in groups for one in group]
     if compare is None or compare in published.systems():
         asked = compare is not None or paper is not None
@@ -102,8 +99,6 @@ def _published(
 
 
 def _groups(runs: list[Run]) -> list[list[Run]]:
-    from idbench.reports import tables
-
     found: dict[str, list[Run]] = {}
     for one in runs:
         if (one.folder / "scores.parquet").is_file():
