@@ -23,6 +23,7 @@ from idbench.scoring import DEFAULT_PROTOCOL, Scoring
 from idbench.suite import Suite, load_suite
 from idbench.timings import Timings
 from idbench.types import Model, Sample
+from idbench.video_files import say_rate
 
 
 def evaluate(
@@ -97,18 +98,19 @@ def score(
     manifest: str | Path | None = None, suite: str | None = None, split: str | None = None,
     name: str | None = None, metrics: Sequence[str] = (), protocol: str = DEFAULT_PROTOCOL,
     weights: Sequence[str] = (), out: str | Path | None = None, limit: int | None = None,
-    seed: int = 0, force: bool = False, progress: Progress | None = None,
-    command: Sequence[str] = (),
+    seed: int = 0, fps: float | None = None, force: bool = False,
+    progress: Progress | None = None, command: Sequence[str] = (),
 ) -> Results:
     """Score finished videos from anywhere, or a run folder again. Nothing is generated.
 
     Args:
-        videos: files and folders of videos, or one run folder.
+        videos: files and folders of videos, folders of frames, or one run folder.
         references: images of the people in every video, left to right.
         prompts: one for all videos, or one for each.
         manifest: a file that lists videos, prompts and references; see `idbench.manifest`.
         suite, split: the videos are named after the samples of a split.
         name: what to call the system in tables.
+        fps: frames a second of folders of frames; 8 by default.
         force: score everything again.
         The others as in `evaluate`.
 
@@ -125,9 +127,10 @@ def score(
         return Results([run])
     found = listed(paths, references=people, prompts=prompts, manifest=table, suite=suite,
                    split=split, limit=limit, seed=seed, say=progress.say)
+    say_rate(found.videos.values(), fps, progress.say)
     label = name or (table or paths[0]).resolve().stem or "videos"
     return evaluate(
-        found, FinishedVideos(label, found.videos), metrics, protocol,
+        found, FinishedVideos(label, found.videos, fps), metrics, protocol,
         out or Path("runs") / f"score-{label}", split=found.split, seed=found.seed,
         weights=weights, rescore=force, progress=progress, command=command)
 

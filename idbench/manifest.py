@@ -19,6 +19,7 @@ from idbench.types import Reference, Sample
 from idbench.video_files import (
     distinct_names,
     existing,
+    is_frame_folder,
     is_video,
     say_skipped,
     videos_in,
@@ -159,13 +160,14 @@ def from_suite(
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; with --suite, pass the folder of the videos.")
     found: dict[str, Path] = {}
-    for path in (p for p in visible_files(folder) if is_video(p)):
-        if path.stem in found:
+    for path in sorted(p for p in folder.iterdir() if is_video(p) or is_frame_folder(p)):
+        name = path.stem
+        if name in found:
             raise UserError(
-                f"{folder} has two videos for the sample {path.stem}: {found[path.stem].name} and "
+                f"{folder} has two videos for the sample {name}: {found[name].name} and "
                 f"{path.name}; remove one."
             )
-        found[path.stem] = path
+        found[name] = path
     matched = [(s, found.get(s.id)) for s in samples]
     if not any(video for _, video in matched):
         example = f"{samples[0].id}.mp4" if samples else "ID.mp4"

@@ -14,6 +14,9 @@ BACKDROP = (255, 255, 255, 255)
 """Colour behind transparent parts: white, as in viewers and on web pages."""
 _PLAIN_MODES = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_AVIF = (b"avif", b"avis")
+"""Brands in the first box of a file."""
 
 
 class UnreadablePicture(UserError):
@@ -35,10 +38,11 @@ def open_rgb(source: Path | IO[bytes]) -> Image.Image:
     a file the first is read. Colour profiles are not applied.
 
     Raises:
-        UnreadablePicture: missing, damaged, not a picture, too large, or with float pixels.
+        UnreadablePicture: missing, damaged, not a picture, too large, with float pixels, or of a
+            format that needs another package.
     """
     try:
-        with Image.open(source) as opened:
+        with open_picture(source) as opened:
             if opened.mode == "F":
                 raise ValueError("floating-point pixels have no agreed white level")
             upright = ImageOps.exif_transpose(opened)
@@ -46,15 +50,41 @@ def open_rgb(source: Path | IO[bytes]) -> Image.Image:
                 # PIL's own conversion clips at 255, which makes nearly everything white.
                 high = np.clip(np.asarray(upright, np.int64) >> 8, 0, 255).astype(np.uint8)
                 return Image.fromarray(high).convert("RGB")
-            if _transparent(upright):
-                upright = upright.convert("RGBA")
-                behind = Image.new("RGBA", upright.size, BACKDROP)
-                upright = Image.alpha_composite(behind, upright)
-            return upright.convert("RGB")
-    except MemoryError:
+            return over_white(upright).convert("RGB")
+    except (MemoryError, UnreadablePicture):
         raise
     except Exception as error:  # PIL does not document what damaged files raise
         raise _unreadable(source, error) from error
+
+
+def open_picture(source: Path | IO[bytes]) -> Image.Image:
+    """The opened picture: only its header is read.
+
+    Raises:
+        UnreadablePicture: missing, no picture, or of a format that needs another package.
+    """
+    try:
+        return Image.open(source)
+    except MemoryError:
+        raise
+    except Exception as error:
+        needed = _needed_package(source)
+        if needed == "pillow-heif" and _registers_heif():
+            return Image.open(source)
+        if needed:
+            raise UnreadablePicture(
+                f"The picture {source} needs the package {needed}; install it with `pip install "
+                f"{needed!r}`, or save the picture as PNG or JPEG.", type(error).__name__,
+            ) from error
+        raise _unreadable(source, error) from error
+
+
+def over_white(picture: Image.Image) -> Image.Image:
+    """`picture` with its transparent parts laid over white."""
+    if not _transparent(picture):
+        return picture
+    picture = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, BACKDROP), picture)
 
 
 def read_rgb(source: Path | IO[bytes]) -> np.ndarray:
@@ -93,18 +123,41 @@ def is_plain(path: Path) -> bool:
         UnreadablePicture: missing, damaged or no picture.
     """
     try:
-        with Image.open(path) as opened:
+        with open_picture(path) as opened:
             # A PNG's EXIF may come after its pixels: only the header is read.
             turned = "exif" in opened.info or "xmp" in opened.info or opened.format == "TIFF"
             if turned and opened.getexif().get(ExifTags.Base.Orientation, 1) != 1:
                 return False
             return opened.mode in _PLAIN_MODES and not _transparent(opened)
+    except UnreadablePicture:
+        raise
     except Exception as error:
         raise _unreadable(path, error) from error
 
 
 def _transparent(picture: Image.Image) -> bool:
     return picture.mode in _ALPHA_MODES or "transparency" in picture.info
+
+
+def _needed_package(source: Path | IO[bytes]) -> str | None:
+    """What reads a HEIC or AVIF file, by its first bytes; None for all others."""
+    if not isinstance(source, str | Path) or not Path(source).is_file():
+        return None
+    with open(source, "rb") as stream:
+        box, brand = stream.read(8)[4:], stream.read(4)
+    if box != b"ftyp":
+        return None
+    return "pillow>=11.3" if brand in _AVIF else "pillow-heif" if brand in _HEIC else None
+
+
+def _registers_heif() -> bool:
+    """Teach Pillow to read HEIC, if the package for it is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
 
 
 def _unreadable(source: Path | IO[bytes], error: Exception) -> UnreadablePicture:

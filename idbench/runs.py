@@ -166,6 +166,11 @@ class Run:
             notes=[] if content is None else list(content.notes), source=source, finished=now(),
         ).write(self.path(sample.id, "sample.json"))
 
+    def fail(self, record: SampleFile, reason: str) -> None:
+        """Turn a finished sample into a failed one: its video turned out to be unreadable."""
+        record.status, record.reason = "failed", reason
+        record.write(self.path(record.id, "sample.json"))
+
     def close(self) -> None:
         """Write the final state: status, counts, hardware, times, memory."""
         records = self.records()

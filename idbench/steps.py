@@ -82,7 +82,8 @@ def _keep(run: Run, outcome: Outcome) -> None:
         return
     if outcome.video is not None:
         try:
-            target = run.path(sample.id, "video.mp4")
+            # Finished frames keep every pixel.
+            target = run.path(sample.id, "video.mp4" if run.generates else "video.webm")
             write_video(target, outcome.video)
             run.finish(sample, video=target, content=outcome.video, seconds=seconds)
             return
@@ -240,6 +241,7 @@ def _score_window(
             raise result
         if isinstance(result, UnreadableVideo):
             result = describe(result)
+            run.fail(record, result)
         elif isinstance(result, Exception):
             failed = True
             run.log_error(record.id, "".join(traceback.format_exception(result)))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from idbench.errors import UserError
+from idbench.picture_sequences import ANIMATED_SUFFIXES, FPS, frame_files, is_animated
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".ts", ".mts", ".m2ts", ".mpg",
@@ -18,7 +19,10 @@ VIDEO_SUFFIXES = (
 
 
 def videos_in(paths: Sequence[Path]) -> tuple[list[Path], tuple[str, ...]]:
-    """The video files named and those in the folders named, and what is skipped there.
+    """The videos named and those in the folders named, and what is skipped there.
+
+    A folder of numbered pictures is a video, and a folder that holds only such folders holds
+    videos.
 
     Raises:
         UserError: a path that does not exist, or a folder without a video.
@@ -26,35 +30,72 @@ def videos_in(paths: Sequence[Path]) -> tuple[list[Path], tuple[str, ...]]:
     found: list[Path] = []
     skipped: list[str] = []
     for path in map(existing, paths):
-        if path.is_dir():
-            files = visible_files(path)
-            inside = [p for p in files if is_video(p)]
+        if path.is_file() or is_frame_folder(path):
+            found.append(path)
+        elif path.is_dir():
+            inside, others = folder_videos(path)
             if not inside:
                 raise UserError(
-                    f"The folder {path} has no video ({', '.join(VIDEO_SUFFIXES)}); check the "
-                    "path."
+                    f"The folder {path} has no video ({', '.join(VIDEO_SUFFIXES)}, animated "
+                    f"pictures, or numbered frames); check the path."
                 )
             found += inside
-            skipped += [p.name for p in files if not is_video(p)]
-        elif path.is_file():
-            found.append(path)
+            skipped += others
         else:
             raise UserError(f"The video {path} is missing; check the path.")
     return found, tuple(skipped)
 
 
+def folder_videos(folder: Path) -> tuple[list[Path], list[str]]:
+    """The videos in a folder, and the names of everything else in it.
+
+    Folders of frames are only taken where there is no video file beside them.
+    """
+    inside = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    files = [p for p in inside if p.is_file()]
+    taken = [p for p in files if is_video(p)] or [p for p in inside if is_frame_folder(p)]
+    for path in taken:
+        existing(path)
+    left = [p for p in inside if p not in taken and (p.is_file() or is_frame_folder(p))]
+    return taken, [p.name for p in left]
+
+
 def is_video(path: Path) -> bool:
-    """Whether a file's ending is that of a video."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
+    """Whether a path is a video file, by its ending; a picture is one if it is animated.
+
+    Hidden files, such as macOS's `._a.mp4`, are not.
+    """
+    suffix = path.suffix.lower()
+    if path.name.startswith(".") or not path.is_file():
+        return False
+    return suffix in VIDEO_SUFFIXES or (suffix in ANIMATED_SUFFIXES and is_animated(path))
+
+
+def is_frame_folder(path: Path) -> bool:
+    """Whether a folder holds numbered pictures and nothing else: it is a video."""
+    return path.is_dir() and not path.name.startswith(".") and bool(frame_files(path))
 
 
 def existing(path: Path) -> Path:
-    """`path`, or the file of that name in the other Unicode form: macOS decomposes letters."""
-    if not path.exists():
+    """`path`, or the file of that name in the other Unicode form: macOS decomposes letters.
+
+    Raises:
+        UserError: no system could hold a file of that name, or its name is not UTF-8.
+    """
+    try:
+        str(path).encode()
+        if path.exists():
+            return path
         for form in ("NFC", "NFD"):
             other = Path(unicodedata.normalize(form, str(path)))  # type: ignore[arg-type]
             if other.exists():
                 return other
+    except UnicodeEncodeError as error:
+        raise UserError(f"The name {str(path)!a} is not UTF-8; rename the file.") from error
+    except OSError as error:
+        raise UserError(
+            f"The file {str(path)[:80]}... cannot be opened ({error.strerror}); check the path."
+        ) from error
     return path
 
 
@@ -79,6 +120,17 @@ def distinct_names(videos: Sequence[Path]) -> dict[Path, str]:
 def say_skipped(names: Sequence[str], say: Callable[[str], None]) -> None:
     """Tell which files were skipped, so that nobody believes that all were scored."""
     if names:
-        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        readable = [name.encode(errors="backslashreplace").decode() for name in names[:5]]
+        shown = ", ".join(readable) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         files = "1 file was" if len(names) == 1 else f"{len(names)} files were"
         say(f"{files} skipped (not a video, or not of a sample): {shown}")
+
+
+def say_rate(
+    videos: Iterable[Path | None], fps: float | None, say: Callable[[str], None]
+) -> None:
+    """Tell at which rate folders of frames are read, if the user did not set one."""
+    count = sum(video is not None and video.is_dir() for video in videos)
+    if count and fps is None:
+        folders = "1 folder" if count == 1 else f"{count} folders"
+        say(f"{folders} of frames read at {FPS:g} frames a second; --fps sets another rate")

@@ -28,6 +28,10 @@ from idbench.commands import options as opt
     help="The suite of the videos; files are named SAMPLE_ID.mp4.",
 )
 @click.option("--split", shell_complete=completion.splits, help="The split of the suite.")
+@click.option(
+    "--fps", type=click.FloatRange(0.1, 1000),
+    help="Frames a second of folders of frames. Default: 8.",
+)
 @click.option("--name", help="Name of the system in tables.")
 @click.option("--force", is_flag=True, help="Also rescore videos that have scores.")
 @opt.sharing(

@@ -47,13 +47,14 @@ def sample(path: Path, rate: float) -> Iterator[SampledFrame | int]:
     waiting: SampledFrame | None = None
     before: np.ndarray | None = None
     taken = count = 0
-    for frame, fps, crop in video.decoded_frames(path):
+    for frame, about in video.decoded_frames(path):
+        fps = about.fps
         if waiting is not None and before is not None:
             flow, motion = movement(before, _grey(frame), fps)
             yield SampledFrame(waiting.index, waiting.image, fps, flow, motion)
             waiting = None
         if count >= round(taken * fps / rate):
-            waiting = SampledFrame(count, video.to_rgb(frame, crop), fps)
+            waiting = SampledFrame(count, video.to_rgb(frame, about), fps)
             before = _grey(frame)
             taken += 1
         count += 1

@@ -1,0 +1,231 @@
+"""From a video file, or a folder of frames, to upright frames with square pixels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+from av.sidedata.sidedata import Type
+from av.stream import Disposition
+
+from idbench import picture_sequences
+from idbench.errors import UserError
+
+MAXIMUM_PIXELS = 8192 * 4320
+"""Pixels of a frame at most (8K): scoring a larger one fills the memory of most machines."""
+
+SIZE_KEY = "idbench size "
+"""Prefix of the mp4 comment that holds the true size of a video with an odd side."""
+
+SQUARE = 0.01
+"""Sample aspect ratios this near to 1 only come from rounding sizes to whole pixels."""
+
+
+class UnreadableVideo(UserError):
+    """A video file that is missing, empty, damaged, too large, or not a video."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What a file states about its video.
+
+    Attributes:
+        fps: frames a second.
+        frames: number of frames; 0 where it is not stated.
+        width, height: in square pixels, before the picture is turned.
+        crop: height and width of the true picture in its top left corner, if it is smaller.
+        stretched: whether `width` is not the stored one.
+    """
+
+    fps: float
+    frames: int
+    width: int
+    height: int
+    crop: tuple[int, int] | None = None
+    stretched: bool = False
+
+
+def decoded_frames(path: Path) -> Generator[tuple[av.VideoFrame, About], None, None]:
+    """Each decoded frame, with what the file states about the video.
+
+    `path` may be a folder of numbered pictures; see `picture_sequences`.
+
+    Raises:
+        UnreadableVideo: missing, empty, damaged, too large, or not a video.
+    """
+    path = Path(path)
+    if path.is_dir():
+        yield from _from_pictures(path, picture_sequences.of_folder)
+    elif not path.is_file():
+        raise UnreadableVideo(f"The video {path} is missing; check the path.")
+    elif picture_sequences.is_animation(path):
+        yield from _from_pictures(path, picture_sequences.of_animation)
+    else:
+        yield from _from_container(path)
+
+
+def to_rgb(frame: av.VideoFrame, about: About) -> np.ndarray:
+    """A decoded frame as uint8 RGB (h, w, 3): cropped, with square pixels, and upright.
+
+    As in players, the height is kept and the width is scaled by the sample aspect ratio.
+    """
+    if about.stretched:
+        array: np.ndarray = frame.to_ndarray(
+            format="rgb24", width=about.width, height=about.height, interpolation="BICUBIC")
+    else:
+        array = frame.to_ndarray(format="rgb24")
+    if about.crop:
+        array = array[: about.crop[0], : about.crop[1]]
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    return array if matrix is None else upright(array, np.frombuffer(bytes(matrix), np.int32))
+
+
+def upright(array: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """`array` (h, w, 3) turned and mirrored by a display matrix (a, b, u, c, d, v, x, y, w).
+
+    x' = a x + c y, y' = b x + d y, with y downwards (ISO/IEC 14496-12); the nearest quarter turn.
+    """
+    a, b, c, d = (int(matrix[i]) for i in (0, 1, 3, 4))
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        array, flip_x, flip_y = array.transpose(1, 0, 2), c < 0, b < 0
+    else:
+        flip_x, flip_y = a < 0, d < 0
+    return array[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
+
+
+def _from_pictures(
+    path: Path, read: Callable[[Path], picture_sequences.Sequence]
+) -> Generator[tuple[av.VideoFrame, About], None, None]:
+    try:
+        pictures = read(path)
+        about = About(pictures.fps, pictures.count, *pictures.size)
+        check_size(path, about)
+        for array in pictures.frames():
+            yield av.VideoFrame.from_ndarray(array, format="rgb24"), about
+    except UserError as error:
+        raise UnreadableVideo(str(error)) from error
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise UnreadableVideo(
+            f"The video {path} cannot be read ({_short(error)}); make or copy it again."
+        ) from error
+
+
+def _from_container(path: Path) -> Generator[tuple[av.VideoFrame, About], None, None]:
+    count = 0
+    try:
+        with _open(path) as container:
+            stream = _shown(path, container)
+            stated = _stated_seconds(container, stream)
+            about = _about(container, stream, stated)
+            check_size(path, about)
+            if _lacks_time_scale(stream):
+                raise UnreadableVideo(
+                    f"The video {path} has no valid time scale, so most of its frames would be "
+                    "left out; encode it again."
+                )
+            end = 0.0
+            for frame in container.decode(stream):
+                yield frame, about
+                count += 1
+                start = frame.time or 0.0
+                end = max(end, start + float((frame.duration or 0) * (frame.time_base or 0)))
+    except (av.error.FFmpegError, ValueError, EOFError) as error:
+        where = f"after frame {count - 1}" if count else "at its start"
+        raise UnreadableVideo(
+            f"The video {path} cannot be read {where} ({_short(error)}); make or copy it again."
+        ) from error
+    if not count:
+        raise UnreadableVideo(f"The video {path} has no frames; make or copy it again.")
+    if _cut_gif(path):
+        raise UnreadableVideo(
+            f"The video {path} is cut: it ends in the middle of frame {count - 1} or after it; "
+            "make or copy it again."
+        )
+    # Some containers end early without an error; a short remainder is not counted.
+    if stated is not None and end < 0.9 * stated - 0.25:
+        raise UnreadableVideo(
+            f"The video {path} is cut: it ends after {end:.1f} of {stated:.1f} s; make or copy it "
+            "again."
+        )
+
+
+def _open(path: Path) -> Any:
+    """The container, read from an open file: a name with `:` is not an address.
+
+    Without a protocol, playlists inside a file reach no other file and no network.
+    """
+    file = open(os.open(path, os.O_RDONLY), "rb")  # noqa: SIM115 (closed with the container)
+    limits = {"protocol_whitelist": "none", "max_pixels": str(MAXIMUM_PIXELS)}
+    return av.open(file, options=limits)
+
+
+def _shown(path: Path, container: Any) -> Any:
+    """The first video stream that is not the cover picture of an audio file."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    raise UnreadableVideo(f"{path} holds no video; give a video file.")
+
+
+def _about(container: Any, stream: Any, stated: float | None) -> About:
+    fps = float(stream.average_rate or stream.guessed_rate or 0) or 8.0
+    ratio = float(stream.sample_aspect_ratio or 1)
+    stretched = abs(ratio - 1) > SQUARE
+    return About(
+        fps, stream.frames or round((stated or 0.0) * fps),
+        max(1, round(stream.width * ratio)) if stretched else stream.width, stream.height,
+        _true_size(container.metadata.get("comment", "")), stretched,
+    )
+
+
+def check_size(path: Path, about: About) -> None:
+    """Refuse frames of more than `MAXIMUM_PIXELS`.
+
+    Raises:
+        UnreadableVideo: says how large they are.
+    """
+    if about.width * about.height > MAXIMUM_PIXELS:
+        raise UnreadableVideo(
+            f"The video {path} has frames of {about.width} x {about.height} pixels, more than the "
+            f"limit of {MAXIMUM_PIXELS / 1e6:.0f} million (8K); make it smaller."
+        )
+
+
+def _lacks_time_scale(stream: Any) -> bool:
+    """Whether an mp4's time scale is missing: FFmpeg takes 1 s, in which no two frames fit."""
+    return bool(stream.time_base == 1 and stream.frames > max(stream.duration or 0, 1))
+
+
+def _stated_seconds(container: Any, stream: Any) -> float | None:
+    """The length of the video that the file states, from its first frame on, or None."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    if container.duration is not None and len(container.streams) == 1:
+        return float(container.duration) / av.time_base
+    return None
+
+
+def _cut_gif(path: Path) -> bool:
+    """Whether a GIF lacks its last byte, 0x3b; zeros may follow it."""
+    with open(path, "rb") as stream:
+        if stream.read(4) != b"GIF8":
+            return False
+        stream.seek(-min(path.stat().st_size, 1024), 2)
+        return not stream.read().rstrip(b"\0").endswith(b"\x3b")
+
+
+def _true_size(comment: str) -> tuple[int, int] | None:
+    if not comment.startswith(SIZE_KEY):
+        return None
+    height, _, width = comment[len(SIZE_KEY):].partition("x")
+    return int(height), int(width)
+
+
+def _short(error: Exception) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__
