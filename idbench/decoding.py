@@ -11,7 +11,6 @@ from typing import Any
 import av
 import av.error
 import numpy as np
-from av.sidedata.sidedata import Type
 from av.stream import Disposition
 
 from idbench import picture_sequences
@@ -82,7 +81,7 @@ def to_rgb(frame: av.VideoFrame, about: About) -> np.ndarray:
         array = frame.to_ndarray(format="rgb24")
     if about.crop:
         array = array[: about.crop[0], : about.crop[1]]
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     return array if matrix is None else upright(array, np.frombuffer(bytes(matrix), np.int32))
 
 

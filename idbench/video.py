@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -60,7 +61,7 @@ def write_video(path: Path, video: Video) -> None:
     with av.open(buffer, "w", format=kind, options={"fflags": "+bitexact"}) as container:
         if any(odd):
             container.metadata["comment"] = f"{SIZE_KEY}{height}x{width}"
-        stream = container.add_stream(codec, rate=rate)
+        stream: Any = container.add_stream(codec, rate=rate)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pixels
         stream.options = options
