@@ -111,7 +111,7 @@ def _from_pictures(
         raise UnreadableVideo(str(error)) from error
     except (OSError, ValueError, EOFError, SyntaxError) as error:
         raise UnreadableVideo(
-            f"The video {path} cannot be read ({_short(error)}); make or copy it again."
+            f"The video {path} cannot be read ({_short(error)}); create or copy it again."
         ) from error
 
 
@@ -137,19 +137,19 @@ def _from_container(path: Path) -> Generator[tuple[av.VideoFrame, About], None, 
     except (av.error.FFmpegError, ValueError, EOFError) as error:
         where = f"after frame {count - 1}" if count else "at its start"
         raise UnreadableVideo(
-            f"The video {path} cannot be read {where} ({_short(error)}); make or copy it again."
+            f"The video {path} cannot be read {where} ({_short(error)}); create or copy it again."
         ) from error
     if not count:
-        raise UnreadableVideo(f"The video {path} has no frames; make or copy it again.")
+        raise UnreadableVideo(f"The video {path} has no frames; create or copy it again.")
     if _cut_gif(path):
         raise UnreadableVideo(
-            f"The video {path} is cut: it ends in the middle of frame {count - 1} or after it; "
-            "make or copy it again."
+            f"The video {path} is truncated: it ends in the middle of frame {count - 1} or after it; "
+            "create or copy it again."
         )
     # Some containers end early without an error; a short remainder is not counted.
     if stated is not None and end < 0.9 * stated - 0.25:
         raise UnreadableVideo(
-            f"The video {path} is cut: it ends after {end:.1f} of {stated:.1f} s; make or copy it "
+            f"The video {path} is truncated: it ends after {end:.1f} of {stated:.1f} s; make or copy it "
             "again."
         )
 
@@ -169,7 +169,7 @@ def _shown(path: Path, container: Any) -> Any:
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             return stream
-    raise UnreadableVideo(f"{path} holds no video; give a video file.")
+    raise UnreadableVideo(f"{path} contains no video; give a video file.")
 
 
 def _about(container: Any, stream: Any, stated: float | None) -> About:

@@ -39,7 +39,9 @@ def scoring_differences(
         "protocol": differences(first.protocol, second.protocol, "protocol"),
         "weights": differences(before, after, "weights")
         + metric_weight_differences(first.metric_weights, second.metric_weights),
-        "detector": differences(first.detector, second.detector, "detector"),
+        "detector": differences(first.detector, second.detector, "detector")
+        + (differences(first.opencv, second.opencv, "OpenCV")
+           if first.opencv and second.opencv else []),
     }
 
 

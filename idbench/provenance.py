@@ -13,6 +13,8 @@ from typing import Any
 PACKAGES = (
     "idbench", "torch", "torchvision", "diffusers", "transformers", "accelerate",
     "facenet-pytorch", "insightface", "open_clip_torch", "onnxruntime", "av", "numpy", "scipy",
+    "opencv-python", "opencv-python-headless", "opencv-contrib-python",
+    "opencv-contrib-python-headless",
 )
 """Packages whose version may change what is generated or measured."""
 
@@ -48,6 +50,12 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def opencv_version() -> str:
+    """Version of the installed OpenCV, whichever of its packages it came from."""
+    found = package_versions()
+    return next((found[name] for name in PACKAGES if "opencv" in name and name in found), "missing")
 
 
 def cores() -> int:

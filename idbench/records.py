@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Len
 from pydantic import Field, PrivateAttr, model_validator
 
-from idbench.stored import JsonObject, Part, Stored
+from idbench.stored import InsidePath, JsonObject, Part, PlainName, Stored
 from idbench.types import Model, Reference, Sample, Score
 
 
@@ -84,6 +84,9 @@ class ScoringKey(Part):
         {}, description="sha256 of other files that metrics read, by file name"
     )
     detector: str | None = None
+    opencv: str | None = Field(
+        None, description="version of OpenCV, which aligns faces; null: not known"
+    )
     metrics: dict[str, str] = Field({}, description="package and version of each metric")
 
     @model_validator(mode="before")
@@ -143,7 +146,9 @@ class RunFile(Stored):
     created: str | None = None
     updated: str | None = None
     identity: Identity
-    samples: dict[str, str] = Field(description="id in the suite -> id in the run, of every sample")
+    samples: dict[str, PlainName] = Field(
+        description="id in the suite -> id in the run, of every sample"
+    )
     scoring: ScoringRecord = ScoringRecord()
     git: Git = Git()
     packages: dict[str, str] = {}
@@ -166,7 +171,7 @@ class RunFile(Stored):
 class ReferenceImage(Part):
     kind: Literal["face", "garment", "background"]
     name: str
-    image: str = Field(description="path inside the run folder")
+    image: InsidePath = Field(description="path inside the run folder")
 
 
 class SampleFile(Stored):
@@ -183,7 +188,7 @@ class SampleFile(Stored):
     truth: JsonObject = {}
     status: Literal["generated", "failed"]
     reason: str | None = Field(description="why it failed")
-    video_name: str | None = Field(alias="video", description="in the sample's folder")
+    video_name: PlainName | None = Field(alias="video", description="in the sample's folder")
     video_sha256: str | None
     video_bytes: int | None
     shape: tuple[int, ...] | None = Field(description="frames, height, width, channels")

@@ -14,6 +14,7 @@ from idbench import embedded
 from idbench.differences import metric_weight_differences
 from idbench.errors import UserError
 from idbench.files import sha256_json
+from idbench.provenance import opencv_version
 from idbench.registry import METRICS, metric_version
 from idbench.runs import Run
 
@@ -69,8 +70,8 @@ class Scoring:
 
     @cached_property
     def sha256(self) -> str:
-        """The hash of `key`."""
-        return sha256_json(self.key)
+        """The hash of `key`, without OpenCV's version: runs scored before do not have it."""
+        return sha256_json({k: v for k, v in self.key.items() if k != "opencv"})
 
     def check(self, run: Run) -> None:
         """Refuse to mix protocols or weights in one folder.
@@ -90,11 +91,13 @@ class Scoring:
             before.metric_weights, key.get("metric_weights") or {})]
         if (before.detector or key["detector"]) != key["detector"]:
             other.append("detector")
+        if (before.opencv or key["opencv"]) != key["opencv"]:
+            other.append("OpenCV")
         if other:
             given = "".join(f" --weights {shlex.quote(text)}" for text in self.weights)
             raise UserError(
-                f"{run.folder} is scored with other weights ({', '.join(other)}); rescore all of "
-                f"it with `idbench score {run.folder}{given}`, or choose another folder with "
+                f"{run.folder} is scored with other weights or packages ({', '.join(other)}); rescore "
+                f"all of it with `idbench score {run.folder}{given}`, or choose another folder with "
                 "--out."
             )
 
@@ -125,6 +128,7 @@ def scoring_key(
         },
         **({"metric_weights": dict(sorted(besides.items()))} if besides else {}),
         "detector": _detector(protocol, sources),
+        "opencv": opencv_version(),
         "metrics": {name: metric_version(name) for name in sorted(metrics)},
     }
 

@@ -110,6 +110,7 @@ def score(
     Raises:
         DiskFull, WeightError: what every further video would meet too.
     """
+    _drop_other_opencv(run, scoring)
     records = run.records() if force else unscored(run, samples, scoring.sha256)
     if not records:
         collect(run)
@@ -137,6 +138,15 @@ def score(
                 advance(record.prompt_id)
             del window, files  # not held while the next window is filled
     collect(run)
+
+
+def _drop_other_opencv(run: Run, scoring: Scoring) -> None:
+    """Remove what was measured with another version of OpenCV, which moves values a little."""
+    if run.file.scoring.opencv in (None, scoring.key["opencv"]):
+        return
+    shutil.rmtree(run.folder / "embeddings", ignore_errors=True)
+    for name in ["scores.parquet", *(f"samples/{s}/scores.json" for s in run.sample_ids)]:
+        (run.folder / name).unlink(missing_ok=True)
 
 
 def unscored(run: Run, samples: Sequence[str], key: str) -> list[SampleFile]:
@@ -170,8 +180,11 @@ def _describe_scoring(run: Run, scorer: Scorer, scoring: Scoring) -> None:
     # Cached embeddings and earlier samples need no provider now: keep what was known of them.
     same_files = before.weight_files == hashes
     same = before.sha256 == scoring.sha256
+    key = dict(scoring.key)
+    if before.sha256 and before.opencv is None:
+        key["opencv"] = None  # Values and embeddings of an unknown version may still be there.
     described = ScoringRecord(
-        sha256=scoring.sha256, **scoring.key, weight_files=hashes,
+        sha256=scoring.sha256, **key, weight_files=hashes,
         sources={name: source.words() for name, source in scoring.sources.items()},
         notes=list(scorer.notes),
         providers={**(before.providers if same_files else {}), **scorer.providers()},

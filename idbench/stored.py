@@ -7,7 +7,7 @@ only way to the disk, so that a damaged file is one sentence wherever it is read
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import (
@@ -34,6 +34,25 @@ def _finite(value: dict[str, Any]) -> dict[str, Any]:
 
 JsonObject = Annotated[dict[str, Any], AfterValidator(_finite)]
 """Any JSON object; NaN and infinity, which JSON does not have, are refused."""
+
+
+def _inside(text: str) -> str:
+    path = PurePosixPath(text.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or path.parts[:1] == ("~",) or "\0" in text:
+        raise ValueError("it must be a path inside the folder, without '..'")
+    return text
+
+
+def _plain(text: str) -> str:
+    if text in ("", ".", "..") or set(text) & set("/\\\0"):
+        raise ValueError("it must be a plain name, without '/'")
+    return text
+
+
+InsidePath = Annotated[str, AfterValidator(_inside)]
+"""A relative path that stays inside the folder of the file that names it."""
+PlainName = Annotated[str, AfterValidator(_plain)]
+"""A name that can be that of a file or folder."""
 
 
 class Part(BaseModel):

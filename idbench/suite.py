@@ -24,7 +24,7 @@ from idbench.errors import UserError
 from idbench.files import sha256_file, sha256_json
 from idbench.names import unknown
 from idbench.records import SuiteName
-from idbench.stored import validate, validate_json
+from idbench.stored import InsidePath, PlainName, validate, validate_json
 from idbench.types import Reference, Sample
 
 Row = TypeVar("Row", bound=pydantic.BaseModel)
@@ -40,12 +40,12 @@ class _Change(_Strict):
 
 
 class _SuiteFile(_Strict):
-    name: str
+    name: PlainName
     version: str
     description: str
     licence: str
     changelog: list[_Change]
-    splits: dict[str, int]
+    splits: dict[PlainName, int]
 
     @pydantic.field_validator("version", mode="before")
     @classmethod
@@ -64,7 +64,7 @@ class _PromptRow(_Strict):
 class _ReferenceRow(_Strict):
     kind: Literal["face", "garment", "background"]
     name: str
-    file: str
+    file: InsidePath
 
 
 class _Identities(pydantic.RootModel[dict[str, dict[str, Any]]]):

@@ -19,7 +19,10 @@ from idbench.importing.records import Item, Person, Prompt, Source
 from idbench.names import nearest
 from idbench.table_files import read_rows
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".pgm", ".ppm", ".tif", ".tiff")
+PICTURES = (
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".avif",
+    ".heic", ".heif",
+)
 TABLES = (".csv", ".tsv", ".jsonl")
 
 

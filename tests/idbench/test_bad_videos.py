@@ -215,4 +215,38 @@ def test_one_bad_file_never_costs_the_others(world: World) -> None:
     assert (scores["status"] == "scored").sum() == len(READABLE)
     unscored = scores[scores["status"] == "unscored"]
     assert len(unscored) == len(BROKEN) + 1 and unscored["reason"].str.len().gt(10).all()
+    # Also where the first frames can be read: what is broken counts as failed.
+    assert f"{len(BROKEN) + 1} of {len(made) + 1} samples failed" in done.stdout, done.stdout
+    again = world.run("score", "--manifest", "all.csv", "--metric", "sampled", "--out", "out")
+    assert f"{len(BROKEN) + 1} of {len(made) + 1} samples failed" in again.stdout, again.stdout
+    alone = world.run(
+        "score", "videos/truncated.avi", "--reference", "face.png", "--metric", "sampled")
+    assert alone.returncode == 2 and "All 1 samples failed" in alone.stderr, alone.stderr
     assert f"{100 * len(READABLE) / (len(made) + 1):.0f}%" in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("name, words", [
+    ("v" * 300 + ".mp4", "too long"), ("caf\udce9.mp4", "not UTF-8"),
+])
+def test_names_that_cannot_be_are_one_sentence(world: World, name: str, words: str) -> None:
+    Image.fromarray(picture(0)).save(world.folder / "face.png")
+    (world.folder / "videos").mkdir()
+    encode(world.folder / "videos/good.mp4")
+    if words == "not UTF-8":
+        encode(world.folder / "bad.mp4").rename(world.folder / "videos" / name)
+        done = world.run("score", "videos", "--reference", "face.png", "--metric", "sampled")
+        assert done.returncode == 2 and words in done.stderr, done.stderr
+    done = world.run("score", f"videos/{name}", "--reference", "face.png", "--metric", "sampled")
+    assert done.returncode == 2 and words in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_names_with_a_colon_are_scored(world: World) -> None:
+    Image.fromarray(picture(0)).save(world.folder / "face.png")
+    (world.folder / "videos").mkdir()
+    for name in ("concat:a.mp4|b.mp4", "a:b.mp4"):
+        encode(world.folder / "right.mp4").rename(world.folder / "videos" / name)
+    done = world.run("score", "videos", "--reference", "face.png", "--metric", "sampled",
+                     "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert pd.read_parquet(world.folder / "out/scores.parquet")["value"].notna().sum() == 2

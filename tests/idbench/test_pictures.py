@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +123,25 @@ def test_every_reader_of_references_sees_the_upright_picture(tmp_path, picture):
     np.testing.assert_array_equal(model.prepare(Reference("garment", "g", path)), picture)
     Image.fromarray(picture).save(tmp_path / "plain.png")
     assert reference_uri(path) == reference_uri(tmp_path / "plain.png")
+
+
+def test_heic_is_read_with_its_plugin_and_else_names_it(tmp_path, picture, monkeypatch):
+    path = tmp_path / "phone.heic"
+    path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(12))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # not installed
+    with pytest.raises(UnreadablePicture, match="needs the package pillow-heif"):
+        read_rgb(path)
+    with pytest.raises(UnreadablePicture, match="needs the package pillow-heif"):
+        is_plain(path)
+    monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
+    monkeypatch.setattr(Image, "ID", list(Image.ID))
+    plugin = types.SimpleNamespace(register_heif_opener=lambda: Image.register_open(
+        "HEIF", lambda fp, name: Image.fromarray(picture), lambda head: head[4:12] == b"ftypheic"))
+    monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
+    np.testing.assert_array_equal(read_rgb(path), picture)
+
+
+@pytest.mark.parametrize("name", ["a.avif", "a.jfif"])
+def test_avif_and_jfif_are_read(tmp_path, picture, name):
+    Image.fromarray(picture).save(tmp_path / name, **({"format": "JPEG"} if "j" in name else {}))
+    assert read_rgb(tmp_path / name).shape == picture.shape

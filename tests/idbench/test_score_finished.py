@@ -13,6 +13,9 @@ import pytest
 from PIL import Image
 from toy import World
 
+from idbench.differences import scoring_differences
+from idbench.provenance import opencv_version
+from idbench.runs import Run
 from idbench.suite import load_suite
 from idbench.types import Video
 from idbench.video import read_video, write_video
@@ -242,3 +245,65 @@ def test_run_without_scores_is_scored_later(world: World) -> None:
     log = world.folder / "log"
     assert world.run("score", "out", "--metric", "sampled", TOY_LOG=str(log)).returncode == 0
     assert len(scores(world.folder / "out")) == 8 and not log.exists()
+
+
+@pytest.mark.parametrize("file, key, value", [
+    ("samples/*/sample.json", "references.0.image", "../../one.png"),
+    ("samples/*/sample.json", "references.0.image", "/etc/passwd"),
+    ("samples/*/sample.json", "video", "../../../one.mp4"),
+    ("run.json", "samples", {"a": "../b"}),
+])
+def test_stored_paths_stay_inside_the_run(
+    world: World, clips: list[Path], file: str, key: str, value: object
+) -> None:
+    score = ("score", "videos/one.mp4", "--reference", "one.png", "--metric", "sampled")
+    assert world.run(*score, "--out", "out").returncode == 0
+    (path,) = (world.folder / "out").glob(file)
+    record = json.loads(path.read_text())
+    *places, last = key.split(".")
+    part = record
+    for place in places:
+        part = part[int(place) if place.isdigit() else place]
+    part[last] = value
+    path.write_text(json.dumps(record))
+    run = world.folder / "out"
+    if file == "run.json":
+        done = world.run("table", "out")
+        assert done.returncode == 2 and "'samples.a' is wrong" in done.stderr, done.stderr
+    else:
+        opened = Run.open(run)
+        assert opened.records() == [] and "inside the folder" in str(opened.damaged) or (
+            "plain name" in str(opened.damaged))
+
+
+def test_another_opencv_is_another_scoring(
+    world: World, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = ("score", "videos/one.mp4", "--reference", "one.png", "--metric", "sampled")
+    assert world.run(*score, "--out", "out").returncode == 0
+    run = world.folder / "out"
+    about = json.loads((run / "run.json").read_text())
+    assert about["scoring"]["opencv"] == opencv_version() != "missing"
+    # A run that was scored before the version was recorded is not another scoring.
+    old = {**about, "scoring": {k: v for k, v in about["scoring"].items() if k != "opencv"}}
+    (run / "run.json").write_text(json.dumps(old))
+    scored = next(run.glob("samples/*/scores.json"))
+    before = scored.stat().st_mtime_ns
+    assert world.run(*score, "--out", "out").returncode == 0
+    assert scored.stat().st_mtime_ns == before
+    unknown = Run.open(run).file.scoring
+    assert unknown.opencv is None
+    (run / "run.json").write_text(json.dumps(about))
+    known = Run.open(run).file.scoring
+    assert not any(scoring_differences(known, unknown).values())
+    other = known.model_copy(update={"opencv": "4.0"})
+    assert scoring_differences(known, other)["detector"]
+    # Another version now: asked for, and then everything is measured again.
+    monkeypatch.setattr("idbench.scoring.opencv_version", lambda: "4.0")
+    done = world.run(*score, "--out", "out")
+    assert done.returncode == 2 and "OpenCV" in done.stderr
+    (run / "embeddings").mkdir(exist_ok=True)
+    (run / "embeddings/old").write_text("of the other version")
+    assert world.run("score", "out", "--metric", "sampled").returncode == 0
+    assert Run.open(run).file.scoring.opencv == "4.0"
+    assert scored.stat().st_mtime_ns != before and not (run / "embeddings/old").exists()

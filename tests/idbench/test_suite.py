@@ -62,6 +62,10 @@ def test_every_part_of_the_model_changes_the_sample_id() -> None:
      "the prompt 'smirk', which is not in prompts.jsonl"),
     ("splits/single.jsonl", "references/p0.png", "references/q.png", "q.png, which is missing"),
     ("suite.yaml", "single: 8", "single: 9", "has 9 samples, splits/single.jsonl has 8"),
+    ("splits/single.jsonl", "references/p0.png", "../p0.png", "'references.0.file' is wrong"),
+    ("splits/single.jsonl", "references/p0.png", "/p0.png", "must be a path inside the folder"),
+    ("suite.yaml", "name: tiny", "name: ../tiny", "'name' is wrong (it must be a plain name"),
+    ("suite.yaml", "name: tiny", "name: ..", "must be a plain name"),
     ("suite.yaml", "name: tiny", "name: [", "is not valid YAML"),
     ("prompts.jsonl", "{", "", "line 1 is not valid JSON"),
 ])

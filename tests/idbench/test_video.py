@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import struct
+from fractions import Fraction
 from pathlib import Path
 
+import av
+import cv2
 import numpy as np
 import pytest
 
 from idbench.types import Video
-from idbench.video import UnreadableVideo, count_frames, read_video, write_video
+from idbench.video import (
+    UnreadableVideo,
+    count_frames,
+    read_chosen,
+    read_video,
+    write_video,
+)
 
 
 def moving(frames: int, height: int, width: int) -> np.ndarray:
@@ -100,25 +109,109 @@ def test_real_footage_is_read() -> None:
     assert np.ptp(video.frames.mean((0, 1, 2))) > 1
 
 
-@pytest.mark.parametrize("matrix, corner", [
+@pytest.mark.parametrize("matrix, corners", [
     # ISO/IEC 14496-12: x' = a x + c y, y' = b x + d y, with y downwards; matrix is (a, b, c, d).
-    ((0, 1, -1, 0), (0, -1)),  # a quarter turn clockwise: the top left corner goes to the top right
-    ((0, -1, 1, 0), (-1, 0)),  # counter-clockwise: to the bottom left
-    ((-1, 0, 0, -1), (-1, -1)),  # half a turn: to the bottom right
+    # Where the top left and the top right corner go:
+    ((0, 1, -1, 0), "top right, bottom right"),  # a quarter turn clockwise
+    ((0, -1, 1, 0), "bottom left, top left"),  # a quarter turn counter-clockwise
+    ((-1, 0, 0, -1), "bottom right, bottom left"),  # half a turn
+    ((-1, 0, 0, 1), "top right, top left"),  # mirrored left to right, as front cameras do
+    ((1, 0, 0, -1), "bottom left, bottom right"),  # mirrored top to bottom
+    ((0, 1, 1, 0), "top left, bottom left"),  # a quarter turn and mirrored
+    ((0, -1, -1, 0), "bottom right, top right"),
+    ((0.98, 0.17, -0.17, 0.98), "top left, top right"),  # the nearest quarter turn
+    ((0.17, 0.98, -0.98, 0.17), "top right, bottom right"),
 ])
-def test_a_phones_rotation_is_applied_in_its_direction(
-    tmp_path: Path, matrix: tuple[int, ...], corner: tuple[int, int]
+def test_display_matrices_turn_and_mirror_the_picture(
+    tmp_path: Path, matrix: tuple[float, ...], corners: str
 ) -> None:
     frames = np.zeros((3, 48, 80, 3), np.uint8)
-    frames[:, :16, :16] = 255  # the top left corner is white
+    frames[:, :16, :16] = 255  # the top left corner is white, the top right one grey
+    frames[:, :16, -16:] = 128
     path = tmp_path / "a.mp4"
     write_video(path, Video(frames, 8.0))
     data = bytearray(path.read_bytes())
     start = data.index(b"tkhd") + 44  # past type, flags, times, duration, layer and volume
-    a, b, c, d = (n * 0x10000 for n in matrix)
+    a, b, c, d = (round(n * 0x10000) for n in matrix)
     data[start:start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
     turned = read_video(path).frames[0]
-    assert turned.shape[:2] == ((80, 48) if matrix[0] == 0 else (48, 80))
-    corners = {(y, x): turned[y, x].mean() > 128 for y in (0, -1) for x in (0, -1)}
-    assert [place for place, white in corners.items() if white] == [corner]
+    assert turned.shape[:2] == ((80, 48) if abs(matrix[1]) > 0.5 else (48, 80))
+    names = {"top left": (0, 0), "top right": (0, -1), "bottom left": (-1, 0),
+             "bottom right": (-1, -1)}
+    brightest = sorted(names, key=lambda name: -turned[names[name]].mean())
+    assert ", ".join(brightest[:2]) == corners
+
+
+@pytest.mark.parametrize("ratio, width", [
+    (Fraction(2, 1), 192), (Fraction(1, 2), 48), (Fraction(128, 117), 105), (Fraction(1, 1), 96),
+    (Fraction(1280, 1281), 96),  # only a rounded size
+])
+def test_frames_have_square_pixels(tmp_path: Path, ratio: Fraction, width: int) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = ratio
+        for array in moving(3, 64, 96):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        container.mux(stream.encode())
+    video = read_video(path)
+    assert video.frames.shape == (3, 64, width, 3)
+    wide = np.stack([cv2.resize(frame, (width, 64)) for frame in moving(3, 64, 96)])
+    assert np.abs(video.frames.astype(int) - wide).mean() < 12
+
+
+def test_lossless_videos_keep_every_pixel(tmp_path: Path) -> None:
+    frames = moving(4, 63, 95)
+    for name in ("a.webm", "b.webm"):
+        write_video(tmp_path / name, Video(frames, 12.5))
+    video = read_video(tmp_path / "a.webm")
+    np.testing.assert_array_equal(video.frames, frames)
+    assert video.fps == 12.5
+    assert (tmp_path / "a.webm").read_bytes() == (tmp_path / "b.webm").read_bytes()
+
+
+def test_too_large_videos_are_refused_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.mp4"
+    write_video(path, Video(moving(9, 64, 96), 8.0))
+    monkeypatch.setattr(av.VideoFrame, "to_ndarray", None)  # no frame is converted
+    monkeypatch.setattr("idbench.video.MAXIMUM_BYTES", 8 * 64 * 96 * 3)
+    with pytest.raises(UnreadableVideo, match="9 frames fill"):
+        read_video(path)
+    with pytest.raises(UnreadableVideo, match="9 frames fill"):
+        read_chosen(path, range)
+    monkeypatch.setattr("idbench.decoding.MAXIMUM_PIXELS", 64 * 96 - 1)
+    with pytest.raises(UnreadableVideo, match="96 x 64 pixels"):
+        read_video(path, [0])
+
+
+def test_a_missing_time_scale_is_refused(tmp_path: Path) -> None:
+    """FFmpeg then takes one second, and the edit list leaves 1 of 9 frames."""
+    path = tmp_path / "a.mp4"
+    write_video(path, Video(moving(9, 64, 96), 8.0))
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdhd") + 16
+    data[start:start + 4] = bytes(4)
+    path.write_bytes(data)
+    with pytest.raises(UnreadableVideo, match="no valid time scale"):
+        read_video(path)
+
+
+@pytest.mark.parametrize("name", ["a:b.mp4", "concat:a.mp4|b.mp4", "http:x.mp4", "still%d.mp4"])
+def test_a_name_is_never_an_address(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(Path("right.mp4"), Video(moving(3, 64, 96), 8.0))
+    Path("right.mp4").rename(name)
+    assert read_video(Path(name)).frames.shape == (3, 64, 96, 3)
+
+
+def test_a_list_of_other_files_is_not_a_video(tmp_path: Path) -> None:
+    write_video(tmp_path / "other.mp4", Video(moving(3, 64, 96), 8.0))
+    (tmp_path / "a.mp4").write_text("ffconcat version 1.0\nfile 'other.mp4'\n")
+    with pytest.raises(UnreadableVideo):
+        read_video(tmp_path / "a.mp4")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -360,13 +361,13 @@ def test_only_frames_that_are_looked_at_are_kept(tmp_path, monkeypatch):
     # A header that says another number costs a second decoding, not the right frames.
     import idbench.video as video
 
-    whole = video._decode
+    whole = video.decoded_frames
 
     def lying(path):
         for frame, about in whole(path):
-            yield frame, type(about)(about.fps, about.crop, 7)
+            yield frame, replace(about, frames=7)
 
-    monkeypatch.setattr(video, "_decode", lying)
+    monkeypatch.setattr(video, "decoded_frames", lying)
     again = read_chosen(path, choose)
     assert asked[2:] == [7, 20] and sorted(again.frames) == [0, 3, 19]
     np.testing.assert_array_equal(again.take([19]), clip.take([19]))
