@@ -143,14 +143,14 @@ def _from_container(path: Path) -> Generator[tuple[av.VideoFrame, About], None, 
         raise UnreadableVideo(f"The video {path} has no frames; create or copy it again.")
     if _cut_gif(path):
         raise UnreadableVideo(
-            f"The video {path} is truncated: it ends in the middle of frame {count - 1} or after it; "
-            "create or copy it again."
+            f"The video {path} is truncated: it ends in the middle of frame {count - 1} or after "
+            "it; create or copy it again."
         )
     # Some containers end early without an error; a short remainder is not counted.
     if stated is not None and end < 0.9 * stated - 0.25:
         raise UnreadableVideo(
-            f"The video {path} is truncated: it ends after {end:.1f} of {stated:.1f} s; make or copy it "
-            "again."
+            f"The video {path} is truncated: it ends after {end:.1f} of {stated:.1f} s; create or "
+            "copy it again."
         )
 
 

@@ -42,8 +42,7 @@ def evaluate(
     Args:
         suite: name of an installed suite, the folder of one, or a loaded one.
         model: NAME[@VARIANT] of a registered model, or an `idbench.types.Model`.
-        metrics: only these; "+NAME" adds one to the defaults.
-        protocol: how the videos are scored.
+        metrics, protocol: only these, or "+NAME" besides the defaults; how they are measured.
         out: the run folder; by default one under runs/ named after what is run.
         limit: only the first samples of the split.
         seed: one seed, or several: each sample is then generated once with each.
@@ -105,12 +104,10 @@ def score(
 
     Args:
         videos: files and folders of videos, folders of frames, or one run folder.
-        references: images of the people in every video, left to right.
-        prompts: one for all videos, or one for each.
+        references, prompts: images of the people, left to right; one text for all, or one each.
         manifest: a file that lists videos, prompts and references; see `idbench.manifest`.
         suite, split: the videos are named after the samples of a split.
-        name: what to call the system in tables.
-        fps: frames a second of folders of frames; 8 by default.
+        name, fps: of the system in tables; frames a second of folders of frames (default 8).
         force: score everything again.
         The others as in `evaluate`.
 

@@ -96,9 +96,9 @@ class Scoring:
         if other:
             given = "".join(f" --weights {shlex.quote(text)}" for text in self.weights)
             raise UserError(
-                f"{run.folder} is scored with other weights or packages ({', '.join(other)}); rescore "
-                f"all of it with `idbench score {run.folder}{given}`, or choose another folder with "
-                "--out."
+                f"{run.folder} is scored with other weights or packages ({', '.join(other)}); "
+                f"rescore all of it with `idbench score {run.folder}{given}`, or choose another "
+                "folder with --out."
             )
 
 
