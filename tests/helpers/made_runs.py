@@ -23,8 +23,9 @@ def made_run(
 ) -> Run:
     """A finished, scored run: sample i shows `people[i]` and has `values[metric][i]`."""
     suite_ids = list(suite_ids) or [f"s{i}" for i in range(len(people))]
-    ids = [f"{name}-{s}" for s in suite_ids]
-    samples = {s: f"{name}-{s}" for s in (*suite_ids, *planned)}
+    slug = name.replace("/", "-")
+    ids = [f"{slug}-{s}" for s in suite_ids]
+    samples = {s: f"{slug}-{s}" for s in (*suite_ids, *planned)}
     write_json(folder / "run.json", {
         "schema": 1, "status": "finished", "samples": samples, "packages": {"idbench": "0.1.0"},
         "command": ["idbench", "run"], "created": "2026-01-01T00:00:00+00:00",

@@ -74,7 +74,7 @@ def test_one_file_adds_a_metric_with_pixels_and_weights_of_its_own(
     assert scored["sources"]["lamp"] == "numpy:one.npy"
 
     other = world.run(*world.toy(*named, "lamp=numpy:two.npy"))
-    assert other.returncode == 2 and "scored with other weights (weights lamp)" in other.stderr
+    assert other.returncode == 2 and "other weights or packages (weights lamp)" in other.stderr
     again = world.run("score", "out", *named, "lamp=numpy:two.npy")
     assert again.returncode == 0, again.stderr
     pd.testing.assert_series_equal(brightness(world), 2 * once)

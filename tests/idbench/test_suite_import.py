@@ -268,7 +268,7 @@ def test_names_of_any_script_stay_apart_and_a_folder_without_pictures_is_told(
         (folder / name).mkdir()
         portrait(1).save(folder / name / "1.png")
     (folder / "phone").mkdir()
-    (folder / "phone" / "1.heic").write_bytes(b"x")
+    (folder / "phone" / "1.cr2").write_bytes(b"x")
     source = read_source(folder)
     assert {"王芳", "李娜", "Jürgen-M"} <= {p.name for p in source.people}
     assert "contains no image (.jpg" in source.skipped["phone"]
