@@ -172,24 +172,3 @@ def _temporary(path: Path) -> tuple[int, str]:
     except FileNotFoundError:
         os.makedirs(folder or ".", exist_ok=True)
         return os.open(name, flags, 0o666), name
-
-
-def json_lines(text: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The objects of a JSON-lines file's text, each with its location.
-
-    Raises:
-        UserError: a line is no JSON object; says which.
-    """
-    rows = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        where = f"{path} line {number}"
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{where} is not JSON ({error}); correct it.") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{where} is not a JSON object; correct it.")
-        rows.append((where, row))
-    return rows
