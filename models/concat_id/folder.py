@@ -69,7 +69,7 @@ def files_of(folder: Path) -> list[Path]:
 
 def open_folder(
     folder: Path, *, device: str | None = None, bfloat16: bool = True, tiling: bool = False,
-    offload: str = "none",
+    offload: str = "none", sampling: str = "default",
 ) -> VideoPipeline:
     """The pipeline of a model folder, on its device.
 
@@ -78,6 +78,7 @@ def open_folder(
         bfloat16: load transformer and text encoder in bfloat16 (CogVideoX's autoencoder too;
             Wan's stays in float32, as it was released), else all in float32.
         tiling: decode in tiles.
+        sampling: of CogVideoX's form, see `ConcatIDPipeline`.
         offload: `none`, or `model`: networks are on the device only while they work.
 
     Raises:
@@ -88,7 +89,8 @@ def open_folder(
     with explained(f"The model folder {folder} cannot be loaded", "convert or download it again"):
         with warnings.catch_warnings():  # about argument names that diffusers will drop
             warnings.simplefilter("ignore", FutureWarning)
-            pipeline = _load(folder, kind, torch.bfloat16 if bfloat16 else torch.float32)
+            dtype = torch.bfloat16 if bfloat16 else torch.float32
+            pipeline = _load(folder, kind, dtype, sampling)
         _check_tensors(pipeline, folder)
         if (folder / adapters.FILE).is_file():
             adapters.load(pipeline.transformer, folder)
@@ -103,10 +105,11 @@ def open_folder(
         return pipeline.to(place)
 
 
-def _load(folder: Path, kind: str, dtype: torch.dtype) -> VideoPipeline:
+def _load(folder: Path, kind: str, dtype: torch.dtype, sampling: str) -> VideoPipeline:
     options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True,
                                "use_safetensors": True}
     if family_of(kind) is CogVideoX:
+        options["sampling"] = sampling
         if kind == "CogVideoXPipeline":
             options.update(
                 text_tokens=CogVideoX.TEXT_TOKENS, mask_padding=False,

@@ -40,6 +40,7 @@ VARIANTS = {
     "background": "a person and a background, from `single`",
 }
 REFERENCES = ("given", "zeroed")
+SAMPLINGS = ("default", "released")
 NEGATIVE = Wan.DEFAULTS.negative
 # Guidance by the validation identities: of 2, 3 and 4 it gave most frames with a face.
 EMBEDDED = Defaults(10, 2.0, networks.FRAMES, networks.HEIGHT, networks.WIDTH, networks.FPS)
@@ -64,6 +65,8 @@ class ConcatID:
         device, offload, tiling: of a folder's networks; see `folder.open_folder`.
         negative: Wan's form only: text of the unconditional branch, `...` in the release; None: a
             zeroed embedding.
+        sampling: CogVideoX's form only: `default`, or `released`: exactly the released sampler, see
+            `families.cogvideox_released`.
         faces, parser, alignment: how face references are prepared; see `face_tools`.
         references: `given`, or `zeroed`: zeros replace their latents, as dropout does in
             training. The control for what the references do.
@@ -83,8 +86,9 @@ class ConcatID:
         bfloat16: bool = True, device: str | None = None, offload: str = "none",
         tiling: bool = False, negative: str | None = NEGATIVE, faces: str = "embedded",
         parser: str | None = None, alignment: str | None = None, references: str = "given",
+        sampling: str = "default",
     ) -> None:
-        _check_names(variant, references)
+        _check_names(variant, references, sampling)
         self.zeroed = references == "zeroed"
         self.folder = None if weights is None else Path(str(weights))
         usual = EMBEDDED
@@ -94,6 +98,11 @@ class ConcatID:
             usual = defaults_of(self.folder)
             if negative not in (NEGATIVE, "", None) and usual.negative is None:
                 raise UserError("negative belongs to Wan's form; leave it out for CogVideoX's.")
+            if sampling == "released" and usual.negative is not None:
+                raise UserError(
+                    "sampling belongs to CogVideoX's form; Wan's always samples as its release "
+                    "does."
+                )
         elif device or offload != "none" or tiling or negative not in (NEGATIVE, ""):
             raise UserError(
                 "device, offload, tiling and negative belong to the networks of a model folder; "
@@ -120,6 +129,7 @@ class ConcatID:
         self.negative = None if negative is None else str(negative)
         self.faces, self.parser = str(faces), str(given(parser, "parser"))
         self.alignment = alignment_of(self.faces, given(alignment, "alignment"))
+        self.sampling = sampling
         self.problems: dict[str, str] = {}
         self._transformers: dict[str, Any] = {}
         self._prepared: dict[tuple[str, Path], np.ndarray] = {}
@@ -141,6 +151,8 @@ class ConcatID:
             )
         if self.zeroed:
             chosen.update(references="zeroed")
+        if self.sampling != "default":
+            chosen.update(sampling=self.sampling)
         return chosen
 
     def weight_hashes(self) -> Mapping[str, str]:
@@ -177,7 +189,7 @@ class ConcatID:
         assert self.folder is not None
         pipeline = open_folder(
             self.folder, device=self.device, bfloat16=self.bfloat16, tiling=self.tiling,
-            offload=self.offload,
+            offload=self.offload, sampling=self.sampling,
         )
         pipeline.set_progress_bar_config(disable=True)  # the harness shows one of samples
         return pipeline
@@ -219,7 +231,8 @@ class ConcatID:
         if variant not in self._transformers:
             self._transformers[variant] = networks.load_transformer(f"transformer_{variant}")
         pipeline = ConcatIDPipeline(
-            text.tokenizer, text.network, vae, self._transformers[variant], scheduler
+            text.tokenizer, text.network, vae, self._transformers[variant], scheduler,
+            sampling=self.sampling,
         )
         pipeline.set_progress_bar_config(disable=True)  # the harness shows one of samples
         return pipeline
@@ -296,13 +309,15 @@ class ConcatID:
         return load_tools(self.faces, self.parser, self.alignment, self.device or "cpu")
 
 
-def _check_names(variant: str | None, references: str) -> None:
+def _check_names(variant: str | None, references: str, sampling: str) -> None:
     if variant is not None and variant not in VARIANTS:
         raise UserError(
             f"concat_id has no variant {variant!r}; use one of {', '.join(VARIANTS)}."
         )
     if references not in REFERENCES:
         raise UserError(f"references is one of {', '.join(REFERENCES)}, not {references!r}.")
+    if sampling not in SAMPLINGS:
+        raise UserError(f"sampling is one of {', '.join(SAMPLINGS)}, not {sampling!r}.")
     if references == "zeroed" and variant == "base":
         raise UserError(
             "concat_id@base has no references to zero; leave references out, or use another "

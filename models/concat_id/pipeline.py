@@ -22,7 +22,15 @@ from transformers import PreTrainedTokenizerBase, T5EncoderModel, UMT5EncoderMod
 
 from idbench.errors import UserError
 from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES
-from idbench.models.concat_id.families import CogVideoX, Family, Wan, check_size, check_steps
+from idbench.models.concat_id.families import (
+    CogVideoX,
+    Family,
+    ReleasedCogVideoX,
+    Wan,
+    check_size,
+    check_steps,
+    use_released_epsilon,
+)
 from idbench.models.concat_id.networks import TEXT_TOKENS
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 
@@ -217,6 +225,8 @@ class ConcatIDPipeline(VideoPipeline):
         text_tokens: tokens that a prompt is padded or cut to (226 for CogVideoX).
         mask_padding: hide padding from the text encoder and zero its embeddings. CogVideoX was
             trained without.
+        sampling: `default`: the noise levels of training; `released`: exactly as the released
+            code samples, see `families.cogvideox_released`.
     """
 
     def __init__(
@@ -228,17 +238,23 @@ class ConcatIDPipeline(VideoPipeline):
         scheduler: CogVideoXDPMScheduler,
         text_tokens: int = TEXT_TOKENS,
         mask_padding: bool = True,
+        sampling: str = "default",
     ) -> None:
         super().__init__()
         self.register_modules(
             tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer,
             scheduler=scheduler,
         )
-        self.register_to_config(text_tokens=text_tokens, mask_padding=mask_padding)
+        self.register_to_config(
+            text_tokens=text_tokens, mask_padding=mask_padding, sampling=sampling
+        )
+        if sampling == "released":
+            use_released_epsilon(transformer)
 
     @property
     def family(self) -> CogVideoX:
-        return CogVideoX(self.scheduler, self.config.text_tokens, self.config.mask_padding)
+        kind = ReleasedCogVideoX if self.config.sampling == "released" else CogVideoX
+        return kind(self.scheduler, self.config.text_tokens, self.config.mask_padding)
 
     @property
     def patch(self) -> int:

@@ -12,6 +12,10 @@ from idbench.models.concat_id.families.base import (
     guide,
 )
 from idbench.models.concat_id.families.cogvideox import CogVideoX
+from idbench.models.concat_id.families.cogvideox_released import (
+    ReleasedCogVideoX,
+    use_released_epsilon,
+)
 from idbench.models.concat_id.families.wan import Wan
 
 FAMILIES: dict[str, type[CogVideoX] | type[Wan]] = {"cogvideox": CogVideoX, "wan": Wan}
@@ -27,6 +31,6 @@ def family_of(class_name: str) -> type[CogVideoX] | type[Wan]:
 
 
 __all__ = [
-    "FAMILIES", "CogVideoX", "Defaults", "Family", "Network", "Noised", "Wan", "check_size",
-    "check_steps", "family_of", "guide",
+    "FAMILIES", "CogVideoX", "Defaults", "Family", "Network", "Noised", "ReleasedCogVideoX", "Wan",
+    "check_size", "check_steps", "family_of", "guide", "use_released_epsilon",
 ]

@@ -75,16 +75,14 @@ class CogVideoX(Family):
         return Noised(signal * latents + sigma * noise, times, signal * noise - sigma * latents)
 
     def start(self, scheduler: Any, steps: int, device: torch.device) -> None:
-        """Set the release's times, spread evenly from the last training time towards 0.
+        """Set the times of `times_of`.
 
         diffusers' own step looks `1000 // steps` times back, which misses the next time wherever
         the number of steps does not divide 1000. So the scheduler is given the schedule at the
         chosen times alone, where the next time is one place back.
-
-        Source: `generate_roughly_equally_spaced_steps` of github.com/THUDM/CogVideo (sat).
         """
         count = scheduler.config.num_train_timesteps
-        times = np.linspace(count - 1, 0, steps, endpoint=False).astype(np.int64)
+        times = times_of(steps, count)
         scheduler.timesteps = torch.from_numpy(times).to(device)
         scheduler.alphas_cumprod = scheduler.alphas_cumprod[times[::-1].copy()]
         scheduler.final_alpha_cumprod = torch.tensor(1.0)  # the last step ends at clean latents
@@ -99,3 +97,11 @@ class CogVideoX(Family):
             velocity, before, place, place + 1 if number else None, latents,
             generator=generators, return_dict=False,
         )
+
+
+def times_of(steps: int, count: int) -> np.ndarray:
+    """The release's times, falling: spread evenly from the last of `count` training times to 0.
+
+    Source: `generate_roughly_equally_spaced_steps` of github.com/THUDM/CogVideo (sat).
+    """
+    return np.linspace(count - 1, 0, steps, endpoint=False).astype(np.int64)
