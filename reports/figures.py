@@ -21,6 +21,7 @@ import numpy as np
 from idbench import pages
 from idbench.errors import UserError
 from idbench.files import atomic_path
+from idbench.outputs import check_output
 from idbench.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -224,18 +225,23 @@ def save(figure: Figure, path: Path, dpi: int = 300) -> None:
     Fonts are embedded as TrueType, and no date is written, so equal figures are equal files.
     """
     kind = path.suffix.lower().removeprefix(".")
-    # matplotlib refuses metadata for WebP, even an empty mapping.
-    metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "webp": None}.get(kind, {})
+    maker = "idbench figure"  # by which `check_output` knows it again
+    metadata = {
+        "pdf": {"CreationDate": None, "Creator": maker}, "svg": {"Date": None, "Creator": maker},
+        "png": {"Software": maker},
+    }.get(kind)
+    # matplotlib takes no metadata for WebP; Pillow does.
+    extra: dict[str, Any] = {"pil_kwargs": {"xmp": maker.encode()}} if kind == "webp" else {}
     with _saving(), atomic_path(path) as temporary:
         figure.savefig(temporary, format=kind, dpi=dpi, facecolor="white", metadata=metadata,
-                       bbox_inches="tight", pad_inches=0.03)
+                       bbox_inches="tight", pad_inches=0.03, **extra)
 
 
 def save_as(figure: Figure, output: Path, dpi: int = 300) -> list[Path]:
     """Write a figure in the format of `output`'s ending; without one as both PDF and PNG.
 
     Raises:
-        UserError: an unknown ending.
+        UserError: an unknown ending, or a file that is no figure of idbench.
     """
     if output.suffix.lower() in ENDINGS:
         paths = [output]
@@ -243,6 +249,8 @@ def save_as(figure: Figure, output: Path, dpi: int = 300) -> list[Path]:
         raise UserError(f"{output} ends in {output.suffix}; a figure can be {', '.join(ENDINGS)}.")
     else:
         paths = [output.with_name(output.name + ending) for ending in (".pdf", ".png")]
+    for path in paths:
+        check_output(path, "figure")
     for path in paths:
         save(figure, path, dpi)
     return paths

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from idbench import __version__, pages
 from idbench.files import write_text
 from idbench.measurements import metric_of
+from idbench.outputs import check_output
 from idbench.reports import columns, data, figures, published, series, tables
 from idbench.runs import Run
 from idbench.statistics import Estimate
@@ -40,8 +41,10 @@ def build_report(
             under 11 MB together.
 
     Raises:
-        UserError: no run there, no scores yet, or runs that cannot stand in one table.
+        UserError: no run there, no scores yet, runs that cannot stand in one table, or `output`
+            is a file that is no report.
     """
+    check_output(Path(output), "report")
     runs = [Run.open(Path(folder)) for folder in run_folders]
     measured = tables.measured(runs)
     report = data.read(runs, Path(output), embed)

@@ -8,6 +8,7 @@ from typing import Any
 
 from idbench import pages
 from idbench.files import write_text
+from idbench.outputs import check_output
 from idbench.reports.study import Study
 from idbench.reports.votes import check_name
 
@@ -33,9 +34,10 @@ def write(study: Study, voter: str, output: Path) -> None:
     """One page for one voter: opens from disk, keeps its answers in the browser, offers a file.
 
     Raises:
-        UserError: a name that cannot name a voter.
+        UserError: a name that cannot name a voter, or `output` is a file that is no such page.
     """
     check_name(voter)
+    check_output(output, "study page")
     media = {
         code: pages.data_uri(kind, (study.folder / "media" / code).read_bytes())
         for code, kind in study.media.items()

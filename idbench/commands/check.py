@@ -12,6 +12,7 @@ from idbench import gate, gate_cached, gate_output, gate_reference, measured_fil
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.files import write_text
+from idbench.outputs import check_output
 from idbench.runs import Run
 from idbench.values import choose
 
@@ -81,6 +82,10 @@ def check(
         raise UserError(
             "Pass --against REF to check the run, or --update FILE to make it the reference."
         )
+    for path, kind in ((update, "reference"), (junit, "JUnit file"),
+                       (markdown, "Markdown summary")):
+        if path is not None:
+            check_output(path, kind)
     measured = measured_files.read(run)
     if update is not None:
         _update(run, update, measured, embeddings, as_json)
@@ -111,11 +116,14 @@ def _update(
     run: Path, target: Path, measured: Measurement, embeddings: bool, as_json: bool
 ) -> None:
     """Write the reference file and, next to it, the cached embeddings."""
+    bundle = target.with_suffix(".embeddings.zip")
+    if embeddings:
+        check_output(bundle, "embeddings")
     gate_reference.write(target, measured)
     written = [target]
     if embeddings:
-        written.append(target.with_suffix(".embeddings.zip"))
-        gate_cached.write(written[1], Run.open(run))
+        written.append(bundle)
+        gate_cached.write(bundle, Run.open(run))
     if as_json:
         click.echo(json.dumps({
             "samples": len(measured.values), "files": {str(p): p.stat().st_size for p in written},

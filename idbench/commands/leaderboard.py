@@ -11,6 +11,7 @@ from idbench import submissions
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.files import write_json, write_text
+from idbench.outputs import check_output
 from idbench.reports import leaderboard as boards
 
 
@@ -52,17 +53,22 @@ def leaderboard(
         raise UserError("--set describes a submission; it needs --pack FOLDER.")
     if validate:
         return _validate(entries, as_json)
-    board = boards.build([submissions.entry(path) for path in entries], metric)
     target = output or Path("leaderboard.html")
+    data = target.with_suffix(".json")
+    if data == target:
+        raise UserError(f"{target} is the page; its data goes to .json, so end it in .html.")
+    check_output(target, "leaderboard")
+    check_output(data, "leaderboard's data")
+    board = boards.build([submissions.entry(path) for path in entries], metric)
     write_text(target, boards.page(board, title))
-    write_json(target.with_suffix(".json"), board)
+    write_json(data, board)
     if as_json:
         click.echo(json.dumps(board, indent=2, ensure_ascii=False))
     else:
         for one in board["boards"]:
             best = one["rows"][0]["name"]
             click.echo(f"{one['suite']} {one['split']}: {len(one['rows'])} systems, first {best}")
-        click.echo(f"Leaderboard: {target} and {target.with_suffix('.json')}")
+        click.echo(f"Leaderboard: {target} and {data}")
     return 0
 
 

@@ -16,6 +16,7 @@ from idbench.importing.draw import Options
 from idbench.importing.faces import FaceReader, open_picture, write_embeddings
 from idbench.importing.layouts import read_source
 from idbench.importing.sources import PICTURES, safe_name
+from idbench.outputs import check_output
 from idbench.progress import steps
 
 _pack = click.option(
@@ -136,6 +137,8 @@ def embed(folder: Path, output: Path, pack: Path | None) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; pass the folder with the images.")
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES)
+    output = output if output.suffix == ".npz" else output.with_name(output.name + ".npz")
+    check_output(output, "embedded pictures")
     reader = FaceReader(pack)
     names, vectors = [], []
     with steps("faces", len(files)) as step:
@@ -147,6 +150,5 @@ def embed(folder: Path, output: Path, pack: Path | None) -> None:
             step(file.name)
     if not vectors:
         raise UserError(f"No face was found in {len(files)} images of {folder}; check the path.")
-    output = output if output.suffix == ".npz" else output.with_name(output.name + ".npz")
     write_embeddings(output, names, np.stack(vectors), reader)
     click.echo(f"{len(vectors)} faces from {len(files)} images: {output}")

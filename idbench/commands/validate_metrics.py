@@ -42,6 +42,7 @@ def validate_metrics(
     from idbench.progress import steps as progress
 
     name = get_protocol(protocol).name
+    validation_page.paths(output)  # refuse before the long part
     sizes = experiments.Sizes(people, steps, clips, height, seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

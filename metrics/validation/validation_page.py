@@ -9,6 +9,7 @@ from typing import Any
 from idbench.files import write_json, write_text
 from idbench.metrics.validation.experiments import AXES, EDITED, FACE_METRICS
 from idbench.metrics.validation.findings import TITLES, Curve, Findings
+from idbench.outputs import check_output
 from idbench.pages import svg, template
 from idbench.statistics import Estimate
 
@@ -41,6 +42,18 @@ def as_json(findings: Findings, about: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def paths(folder: Path) -> tuple[Path, Path]:
+    """The page and the data inside `folder`.
+
+    Raises:
+        UserError: one of them exists and is something else.
+    """
+    found = folder / "validation.html", folder / "validation.json"
+    for path in found:
+        check_output(path, "validation")
+    return found
+
+
 def write(folder: Path, findings: Findings, about: dict[str, Any]) -> tuple[Path, Path]:
     """Write validation.html and validation.json into `folder`; returns their paths."""
     plots = {a: _svg(a, [c for c in findings.curves if c.axis == a]) for a in AXES}
@@ -48,7 +61,7 @@ def write(folder: Path, findings: Findings, about: dict[str, Any]) -> tuple[Path
         findings=findings, about=about, plots=plots, titles=TITLES, axes=AXES,
         axis_titles=AXIS_TITLES, metrics=FACE_METRICS,
     )
-    html, data = folder / "validation.html", folder / "validation.json"
+    html, data = paths(folder)
     write_text(html, page)
     write_json(data, as_json(findings, about))
     return html, data

@@ -29,6 +29,7 @@ from idbench.models.concat_id.pairs import filter as rules
 from idbench.models.concat_id.pairs.reader import FaceReader, ReaderSettings
 from idbench.models.concat_id.pairs.search import check_size
 from idbench.models.concat_id.pairs.settings import PairSettings
+from idbench.outputs import check_output
 
 NO_SCORER = (
     "No aesthetic scorer given: Stage III is ranked by optical flow and motion only "
@@ -36,6 +37,11 @@ NO_SCORER = (
 )
 NAMED = 100
 """Unreadable videos named in the summary; videos.parquet names all."""
+
+
+OPTIONAL = (*(f"multi{n}_{kind}" for n in (2, 3) for kind in ("pretraining", "cross")),
+            "tryon", "background")
+"""Outputs that not every build has."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,7 @@ def build(request: BuildRequest, make: workers.Make = FaceReader) -> Built:
     """
     _check(request)
     with exclusive(request.out):
+        _check_out(request.out)
         reader = make(request.reader)
         base = store.Store(request.out / "videos.sqlite", reader.identity())
         try:
@@ -171,11 +178,17 @@ def _select(
     return summary
 
 
+def _check_out(out: Path) -> None:
+    """Refuse a folder where a file that a build writes or removes is something else."""
+    check_output(out / "summary.json", "summary of pairs")
+    check_output(out / "pairs.html", "page of pairs")
+    for name in ("videos", "pretraining", "cross", "tradeoff", *OPTIONAL):
+        check_output(out / f"{name}.parquet", "pairs")
+
+
 def _remove_older(out: Path, made: Sequence[str]) -> None:
     """What speaks of an earlier build's files, and those of them that this build has not."""
-    optional = [*(f"multi{n}_{kind}" for n in (2, 3) for kind in ("pretraining", "cross")),
-                "tryon", "background"]
-    older = [f"{name}.parquet" for name in optional if name not in made]
+    older = [f"{name}.parquet" for name in OPTIONAL if name not in made]
     for name in ("summary.json", "pairs.html", *older):
         (out / name).unlink(missing_ok=True)
 

@@ -68,3 +68,13 @@ def test_a_video_is_read_again_when_what_lies_beside_it_changes(world: PairWorld
     assert world.build().read == 1
     (world.videos / "0/take1.txt").write_text("not read by anybody")
     assert world.build().read == 0
+
+
+@pytest.mark.parametrize("name", ["summary.json", "pairs.html", "tryon.parquet"])
+def test_a_file_of_the_user_is_kept(world: PairWorld, name: str) -> None:
+    path = world.folder / "out" / name
+    path.parent.mkdir()
+    path.write_text("mine")
+    with pytest.raises(UserError, match=name):
+        world.build()
+    assert path.read_text() == "mine"
