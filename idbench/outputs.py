@@ -1,8 +1,11 @@
-"""Output files: one is replaced only where the same kind of output wrote it before."""
+"""Output files and folders: nothing is replaced that the same kind of command did not write."""
 
 from __future__ import annotations
 
 import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from idbench.errors import UserError
@@ -11,6 +14,7 @@ _END = 65_536
 """Bytes looked at from each end of an existing file."""
 
 KINDS = {
+    "run": rb'"identity": ',
     "report": rb"content=\"idbench report\"|media-src data:( file: 'self')?; style-src",
     "leaderboard": rb'content="idbench leaderboard"',
     "leaderboard's data": rb'"ranked_by": ',
@@ -23,6 +27,7 @@ KINDS = {
     "study page": rb'content="idbench study"|<title>Comparing videos</title>',
     "summary of pairs": rb'"lowest_cosine_searched": |"different_references": ',
     "page of pairs": rb"<title>idbench: training pairs</title>",
+    "store of videos": rb"fingerprint TEXT, problem TEXT",
     "pairs": rb"references[\s\S]*candidates|other_count_share",
     "validation": rb'content="idbench validation"|"prefers_true_prompt": ',
     "embedded pictures": rb"^PK\x03\x04[\s\S]{26}embeddings\.npy",
@@ -36,19 +41,44 @@ def check_output(path: Path, kind: str) -> None:
     A missing or an empty file is fine.
 
     Raises:
-        UserError: `path` exists and is something else.
-        OSError: it cannot be read.
+        UserError: `path` exists and is something else, or no file can be there.
     """
-    try:
-        size = path.stat().st_size
-        with open(path, "rb") as stream:
-            data = stream.read(_END)
-            if size > _END:
-                stream.seek(max(_END, size - _END))
-                data += stream.read()
-    except FileNotFoundError:
-        return
+    with _usable(path):
+        try:
+            size = path.stat().st_size
+            with open(path, "rb") as stream:
+                data = stream.read(_END)
+                if size > _END:
+                    stream.seek(max(_END, size - _END))
+                    data += stream.read()
+        except FileNotFoundError:
+            return
     if data and not re.search(KINDS[kind], data):
         raise UserError(
             f"{path} exists and is not a {kind} of idbench; name another file, or remove it."
         )
+
+
+def check_new_folder(path: Path) -> None:
+    """Refuse a folder that exists, unless it is empty.
+
+    Raises:
+        UserError: `path` is a file or holds something, or no folder can be there.
+    """
+    with _usable(path):
+        try:
+            filled = not stat.S_ISDIR(path.stat().st_mode) or any(path.iterdir())
+        except FileNotFoundError:
+            return
+    if filled:
+        raise UserError(f"{path} already exists; name a new or empty folder, or remove it.")
+
+
+@contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        reason = getattr(error, "strerror", None) or error
+        shown = f"{str(path)[:200]}..." if len(str(path)) > 200 else path
+        raise UserError(f"{shown} cannot be written ({reason}); name another path.") from error

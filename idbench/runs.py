@@ -28,12 +28,13 @@ from idbench import lock, provenance
 from idbench.differences import differences, short
 from idbench.errors import UserError
 from idbench.files import atomic_path, saying_disk_full, sha256_file, sha256_json
+from idbench.outputs import check_output
 from idbench.records import Counts, Git, Identity, ModelName, RunFile, SampleFile
 from idbench.timings import Timings
 from idbench.types import Reference, Sample, Video
 
-OWN_FOLDERS = ("samples", "references", "embeddings")
-"""What a run makes before its run.json."""
+OWN_FOLDERS = ("references", "embeddings")
+"""What --force leaves behind; nothing in them is ever removed."""
 
 
 def sample_id(suite_id: str, model: ModelName) -> str:
@@ -230,6 +231,7 @@ def begin(
     planned = {sample.suite_id: sample.id for sample in samples}
     with locked(folder):
         if force:
+            check_output(folder / "run.json", "run")
             for name in ("samples", "scores.parquet", "run.json"):
                 _remove(folder / name)
         if (folder / "run.json").exists():

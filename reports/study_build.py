@@ -12,6 +12,7 @@ from pathlib import Path
 
 from idbench.errors import UserError
 from idbench.files import sha256_json, write_bytes
+from idbench.outputs import check_new_folder
 from idbench.records import SampleFile
 from idbench.reports.study import QUESTIONS, Pair, Study, StudySample
 from idbench.runs import Run
@@ -38,8 +39,7 @@ def build(
     folder = Path(folder)
     if len(runs) < 2:
         raise UserError("A study compares systems; pass at least two runs.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} already exists; choose another folder with --output.")
+    check_new_folder(folder)
     shared = _shared(runs)
     couples = list(itertools.combinations(range(len(runs)), 2))
     if pairs < len(couples):

@@ -22,16 +22,25 @@ def show(results: Results, as_json: bool = False, scored: bool = True) -> None:
         UserError: every sample failed.
     """
     (run,) = results._runs
-    failed = [record for record in run.records() if record.status == "failed"]
+    reasons = [record.reason for record in run.records() if record.status == "failed"]
+    first = (reasons[0] if reasons else None) or "of an unknown fault"
+    first = first.rstrip(".")  # many reasons are sentences themselves
     if as_json:
         _show_json(run, results, scored)
     else:
-        _show_text(run, results, scored, failed[0].reason if failed else None, len(failed))
-    if failed and len(failed) == run.file.counts.planned:
+        _show_table(results, scored)
+        if reasons:
+            hint = f" Retry them with --retry-failed; see {run.folder}/errors.log."
+            click.echo(
+                f"{len(reasons)} of {len(run.sample_ids)} samples failed, the first because "
+                f"{first}.{hint if run.generates else ''}"
+            )
+        _show_times(run)
+    if reasons and len(reasons) == run.file.counts.planned:
         again = " with --retry-failed" if run.generates else ""
         raise UserError(
-            f"All {len(failed)} samples failed, the first because {failed[0].reason}; fix that "
-            f"and run it again{again}."
+            f"All {len(reasons)} samples failed, the first because {first}; fix that and run it "
+            f"again{again}."
         )
 
 
@@ -43,17 +52,14 @@ def _show_json(run: Run, results: Results, scored: bool) -> None:
     }, indent=2))
 
 
-def _show_text(run: Run, results: Results, scored: bool, reason: str | None, failed: int) -> None:
+def _show_table(results: Results, scored: bool) -> None:
     if scored and sys.stdout.isatty():
         table_output.show(results.table(), Console(highlight=False))
     elif scored:
         click.echo(tables.render(results.table(), "md"))
-    if failed:
-        hint = f" Retry them with --retry-failed; see {run.folder}/errors.log."
-        click.echo(
-            f"{failed} of {len(run.sample_ids)} samples failed, the first because {reason}."
-            f"{hint if run.generates else ''}"
-        )
+
+
+def _show_times(run: Run) -> None:
     if output.level() == output.QUIET:
         return
     times = run.file.timings

@@ -11,6 +11,14 @@ import click
 
 from idbench.commands import completion
 from idbench.commands import options as opt
+from idbench.errors import UserError
+from idbench.files import saying_disk_full
+from idbench.names import unknown
+from idbench.outputs import check_new_folder
+from idbench.recipes import load_recipe, load_trainer
+
+STATE = ("log.jsonl", "checkpoint.pt", "checkpoints")
+"""By these the folder of a training state is known."""
 
 
 @click.command(short_help="Train a network from a recipe.")
@@ -50,10 +58,6 @@ def train(
     settings: tuple[str, ...], as_json: bool,
 ) -> None:
     """Train RECIPE (a name from `idbench list recipes`, or a YAML file) and print measurements."""
-    from idbench.errors import UserError
-    from idbench.names import unknown
-    from idbench.recipes import load_recipe, load_trainer
-
     name, content = load_recipe(recipe)
     changes = opt.parse_settings(settings)
     trainer = load_trainer(name, {**content, **changes})
@@ -79,7 +83,10 @@ def train(
     if resume and not evaluate and not folder.is_dir() and not content.get("phases"):
         raise UserError(f"There is no state in {folder} to resume; leave out --resume.")
     if not evaluate:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not resume and not any((folder / part).exists() for part in STATE):
+            check_new_folder(folder)
+        with saying_disk_full(folder / "log.jsonl"):
+            folder.mkdir(parents=True, exist_ok=True)
     try:
         # What trainers print is not part of the JSON.
         with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):

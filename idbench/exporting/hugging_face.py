@@ -25,6 +25,7 @@ import yaml
 from idbench.errors import UserError
 from idbench.exporting.summary import library
 from idbench.files import saying_disk_full
+from idbench.outputs import check_new_folder
 from idbench.records import SampleFile
 from idbench.runs import Run
 from idbench.scores import COLUMNS, long_scores, wide_scores
@@ -65,8 +66,7 @@ def export(run: Run, folder: Path) -> dict[str, int]:
         UserError: the folder is not empty, or the run has no scores yet.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is not empty; choose a new folder with --out.")
+    check_new_folder(folder)
     with saying_disk_full(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:

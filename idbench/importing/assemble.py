@@ -24,6 +24,7 @@ from idbench.importing.faces import (
 )
 from idbench.importing.records import Person, Source
 from idbench.metrics.faces.embedder import EMBEDDED
+from idbench.outputs import check_new_folder
 from idbench.suite import write_checksums
 
 
@@ -58,8 +59,7 @@ def import_suite(
     Raises:
         UserError: `target` exists, nobody is left, or a split would be empty.
     """
-    if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
-        raise UserError(f"{target} already exists; choose another folder with --out, or remove it.")
+    check_new_folder(target)
     kept, dropped = check_people(source, options, reader, step)
     dropped = {**source.skipped, **dropped}
     if not kept:

@@ -38,6 +38,7 @@ from idbench.models.concat_id.layouts import (
     read_released,
 )
 from idbench.models.concat_id.training import adapters
+from idbench.outputs import check_new_folder
 
 ASIDE = "unused.safetensors"
 Kind = type[CogVideoX] | type[Wan]
@@ -86,8 +87,7 @@ def convert(
         UserError: the source is damaged, of another base, or no plain state dict; the target
             exists.
     """
-    if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise UserError(f"{target} already exists; remove it or choose another target.")
+    check_new_folder(target)
     inner = transformer_folder(source)
     if inner is not None:
         return _to_released(source, inner, target, to, base)

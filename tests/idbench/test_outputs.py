@@ -86,3 +86,29 @@ def test_a_long_file_is_known_by_its_end(tmp_path: Path) -> None:
         check_output(path, "figure")
     path.write_bytes(path.read_bytes() + b"/Creator (idbench figure)")
     check_output(path, "figure")
+
+
+@pytest.mark.parametrize("arguments", [
+    "export RUN --to datasets --out taken",
+    "study build RUN RUN -o taken",
+    "train text_encoder --state taken",
+    "suites import suite --out taken",
+    "convert RUN taken",
+    "convert RUN user.txt",
+    "run --split single --limit 1 --model avatars_truth --out taken --force",
+    "run --split single --limit 1 --model avatars_truth --out pictures --force",
+    "run --split single --limit 1 --model avatars_truth --out foreign --force",
+])
+def test_a_foreign_folder_is_kept(
+    run: Path, arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("user.txt", "taken/notes.txt", "pictures/samples/a.png", "foreign/run.json",
+                 "suite/anna/1.png", "suite/prompts.txt"):
+        Path(name).parent.mkdir(exist_ok=True, parents=True)
+        Path(name).write_text("mine")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    done = CliRunner().invoke(cli, arguments.replace("RUN", "run").split())
+    assert isinstance(done.exception, UserError), done.output
+    after = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.name != ".lock"}
+    assert after == before

@@ -59,6 +59,7 @@ def test_unreadable_video_is_a_failed_sample(world: World, clips: list[Path]) ->
     assert "1 of 2 samples failed" in done.stdout and "one.mp4 cannot be read" in done.stdout
     alone = world.run("score", str(clips[0]), "--reference", "one.png", "--metric", "sampled")
     assert alone.returncode == 2 and "All 1 samples failed" in alone.stderr
+    assert ".;" not in alone.stderr and ".." not in alone.stderr
 
 
 def test_other_files_of_a_folder_are_skipped_and_named(world: World, clips: list[Path]) -> None:

@@ -81,7 +81,7 @@ def test_datasets_loads_what_was_exported(
 
 def test_a_folder_that_holds_something_is_left_alone(run_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("")
-    with pytest.raises(UserError, match="is not empty"):
+    with pytest.raises(UserError, match="already exists"):
         ran(run_folder, "--to", "datasets", "--out", tmp_path)
     assert (tmp_path / "mine").exists() and not (tmp_path / "README.md").exists()
 

@@ -180,6 +180,7 @@ def _select(
 
 def _check_out(out: Path) -> None:
     """Refuse a folder where a file that a build writes or removes is something else."""
+    check_output(out / "videos.sqlite", "store of videos")
     check_output(out / "summary.json", "summary of pairs")
     check_output(out / "pairs.html", "page of pairs")
     for name in ("videos", "pretraining", "cross", "tradeoff", *OPTIONAL):
