@@ -136,8 +136,15 @@ def _with_ids(samples: Sequence[Sample], model: Model, name: ModelName) -> list[
     """The samples under the ids that they have in a run of the model.
 
     Raises:
-        UserError: a sample has more references than the model takes.
+        UserError: a sample has references that the model cannot take.
     """
+    abilities = getattr(model, "abilities", None)
+    for sample in samples if abilities else ():
+        if reason := abilities.refusal(sample):
+            raise UserError(
+                f"The model {name.title} cannot make the samples of this split: it {reason}; choose "
+                "another --split or --model."
+            )
     most = max((len(s.references) for s in samples), default=0)
     if most > model.maximum_references:
         raise UserError(

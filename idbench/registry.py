@@ -116,6 +116,7 @@ MODELS = Registry(
     "idbench.models",
     {
         "concat_id": "idbench.models.concat_id.model:ConcatID",
+        "consisid": "idbench.baselines.consisid:ConsisID",
         "avatars_truth": "idbench.baselines.avatars_truth:AvatarsTruth",
     },
 )
@@ -190,13 +191,23 @@ def make_model(name: str, settings: Mapping[str, Any] | None = None) -> Model:
     except TypeError as error:
         if "keyword argument" not in str(error):
             raise
-        known = [n for n in inspect.signature(factory).parameters if n not in ("self", "variant")]
+        known = settings_of(factory)
         for setting in settings or {}:
             if setting not in known:
                 raise unknown(f"setting of {base}", setting, known) from error
         raise UserError(
             f"The model {base!r} does not take these settings ({error}); leave them out of --set."
         ) from error
+
+
+def settings_of(factory: Any) -> list[str]:
+    """The keyword settings of a model's class, those of its base classes too."""
+    makers = [c.__init__ for c in factory.__mro__[:-1]] if inspect.isclass(factory) else [factory]
+    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return list(dict.fromkeys(
+        p.name for maker in makers for p in inspect.signature(maker).parameters.values()
+        if p.name not in ("self", "variant") and p.kind not in kinds
+    ))
 
 
 def _places() -> tuple[tuple[str, int], ...]:

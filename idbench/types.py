@@ -66,6 +66,40 @@ class Video:
 
 
 @dataclass(frozen=True)
+class Abilities:
+    """What a model can generate, shown by `idbench list models` and used to refuse a split.
+
+    Attributes:
+        people: fewest and most people with a face reference in a sample.
+        others: the kinds of reference that it takes besides, such as `garment`.
+        licence: of the released weights.
+        extra: the extra of idbench that it needs at the paper's scale.
+        why: the reason for the limits, in a few words.
+    """
+
+    people: tuple[int, int]
+    others: tuple[str, ...] = ()
+    licence: str = ""
+    extra: str | None = None
+    why: str = ""
+
+    def refusal(self, sample: Sample) -> str | None:
+        """Why the model cannot make `sample`; None: it can."""
+        fewest, most = self.people
+        people = len(sample.identities)
+        if not fewest <= people <= most:
+            span = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+            reason = f"takes {span} {'person' if span == '1' else 'people'}, not {people}"
+        else:
+            kinds = {reference.kind for reference in sample.references}
+            unknown = sorted(kinds - {"face", *self.others})
+            if not unknown:
+                return None
+            reason = f"takes no {' or '.join(unknown)} reference"
+        return f"{reason} ({self.why})" if self.why else reason
+
+
+@dataclass(frozen=True)
 class Score:
     """One value of one metric, or the reason why there is none.
 
@@ -96,7 +130,8 @@ class Model(Protocol):
     The registered attribute is called with `variant` (after `@` on the command line, or
     None) and keyword settings, and returns an object like this one. Making it must be quick:
     `run` makes it even when all videos are there, to compare settings and weights. Networks are
-    loaded in `load()`, which a model may have, or in `generate`.
+    loaded in `load()`, which a model may have, or in `generate`. It may also have `abilities`
+    (`Abilities`): a split with samples that it cannot make is then refused with the reason.
     """
 
     name: str

@@ -84,14 +84,14 @@ def open_folder(
     Raises:
         UserError: no complete folder, damaged files, no accelerator to offload from.
     """
-    place = _check_device(device, offload)
+    place = check_place(device, offload)
     kind = _check_folder(folder)
     with explained(f"The model folder {folder} cannot be loaded", "convert or download it again"):
         with warnings.catch_warnings():  # about argument names that diffusers will drop
             warnings.simplefilter("ignore", FutureWarning)
             dtype = torch.bfloat16 if bfloat16 else torch.float32
             pipeline = _load(folder, kind, dtype, sampling)
-        _check_tensors(pipeline, folder)
+        check_tensors(pipeline, folder)
         if (folder / adapters.FILE).is_file():
             adapters.load(pipeline.transformer, folder)
     pipeline.enable_vae_slicing()
@@ -131,7 +131,7 @@ def _load(folder: Path, kind: str, dtype: torch.dtype, sampling: str) -> VideoPi
 # Checks
 
 
-def _check_device(device: str | None, offload: str) -> str:
+def check_place(device: str | None, offload: str) -> str:
     """The device, checked to work."""
     if offload not in OFFLOADS:
         raise UserError(f"offload is one of {', '.join(OFFLOADS)}, not {offload!r}.")
@@ -142,7 +142,7 @@ def _check_device(device: str | None, offload: str) -> str:
     return place
 
 
-def _check_tensors(pipeline: VideoPipeline, folder: Path) -> None:
+def check_tensors(pipeline: VideoPipeline, folder: Path) -> None:
     """Raise UserError where the libraries would use random weights, or leave weights out."""
     for part in ("transformer", "vae", "text_encoder"):
         network, held = getattr(pipeline, part), tensor_names(folder / part)

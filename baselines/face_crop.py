@@ -1,0 +1,141 @@
+"""Face crops of 512 pixels in FFHQ's alignment, and their masks, as ConsisID's family makes them.
+
+With facexlib installed these are its RetinaFace and BiSeNet with the released weights; without, the
+five points of an insightface pack (`PackCropper`), whose crops differ by a few pixels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+
+from idbench.baselines.loading import need_package
+from idbench.checkpoints import check_fit, read_checkpoint
+from idbench.errors import UserError
+from idbench.metrics.faces.detect import Faces, Scrfd, sorted_faces
+
+SIDE = 512
+TEMPLATE = np.array(
+    [
+        [192.98138, 239.94708], [318.90277, 240.1936], [256.63416, 314.01935],
+        [201.26117, 371.41043], [313.08905, 371.15118],
+    ]
+)
+"""Five points of a face in the crop. Source: facexlib 0.3, `FaceRestoreHelper`."""
+OUTSIDE = (132, 133, 135)
+"""RGB of what the picture does not cover. Source: as above."""
+RETINAFACE, BISENET = "detection_Resnet50_Final.pth", "parsing_bisenet.pth"
+CERTAIN = 0.97
+"""Least score of a face. Source: as above."""
+REMOVED = (0, 7, 8, 9, 14, 15, 16, 18)
+"""BiSeNet's classes that ConsisID makes white: background, ears, ear ring, neck, necklace, clothes
+and hat."""
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Cropper(Protocol):
+    """Finds faces, and says which pixels of a crop belong to the head."""
+
+    def find(self, image: np.ndarray) -> Faces:
+        """The faces of uint8 RGB (H, W, 3)."""
+        ...
+
+    def face_mask(self, crop: np.ndarray) -> np.ndarray | None:
+        """bool (512, 512), True where the crop shows the face; None: it does not know."""
+        ...
+
+
+class FacexlibCropper:
+    """facexlib's RetinaFace and BiSeNet with the files of the released folder.
+
+    Raises:
+        UserError: facexlib is not installed; a file is missing or damaged.
+    """
+
+    def __init__(self, folder: Path, extra: str, device: str, masks: bool = True) -> None:
+        why = "The released face crop"
+        retinaface = need_package("facexlib.detection.retinaface", extra, why).RetinaFace
+        self.device = device
+        with warnings.catch_warnings():  # about arguments of torchvision
+            warnings.simplefilter("ignore", UserWarning)
+            network = retinaface(network_name="resnet50", device=device)
+        self._detector = _filled(network, folder / RETINAFACE, "RetinaFace")
+        self._parser = None
+        if masks:
+            bisenet = need_package("facexlib.parsing.bisenet", extra, why).BiSeNet
+            self._parser = _filled(bisenet(num_class=19), folder / BISENET, "BiSeNet").to(device)
+
+    def find(self, image: np.ndarray) -> Faces:
+        with torch.no_grad():
+            found = self._detector.detect_faces(np.ascontiguousarray(image[..., ::-1]), CERTAIN)
+        return sorted_faces(found[:, :4], found[:, 4], found[:, 5:15].reshape(-1, 5, 2))
+
+    @torch.no_grad()
+    def face_mask(self, crop: np.ndarray) -> np.ndarray | None:
+        if self._parser is None:
+            return None
+        picture = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
+        classes = self._parser(((picture - mean) / std).to(self.device))[0].argmax(1)[0]
+        return ~np.isin(classes.cpu().numpy(), REMOVED)
+
+
+class PackCropper:
+    """SCRFD of an insightface pack, and any face parser, where facexlib is not installed.
+
+    Args:
+        pack: the pack's folder.
+        foreground: see `concat_id.references.Foreground`; None: the background stays.
+    """
+
+    def __init__(
+        self, pack: Path, foreground: Callable[[np.ndarray], np.ndarray] | None, device: str
+    ) -> None:
+        self._detector = Scrfd(pack, 640, device=device)
+        self._foreground = foreground
+
+    def find(self, image: np.ndarray) -> Faces:
+        return self._detector.detect(image[None])[0]
+
+    def face_mask(self, crop: np.ndarray) -> np.ndarray | None:
+        return None if self._foreground is None else self._foreground(crop) >= 0.5
+
+
+def nearest_centre(faces: Faces, point: np.ndarray) -> int:
+    """The face whose box's centre is nearest to `point` (x, y)."""
+    centres = faces.boxes.reshape(-1, 2, 2).mean(1)
+    return int(np.linalg.norm(centres - point, axis=1).argmin())
+
+
+def crop_face(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """uint8 RGB (512, 512, 3): five points onto `TEMPLATE` by least median squares."""
+    matrix = cv2.estimateAffinePartial2D(landmarks, TEMPLATE, method=cv2.LMEDS)[0]
+    if matrix is None:
+        raise UserError("the points of its face lie on one spot")
+    return cv2.warpAffine(
+        np.ascontiguousarray(image), matrix, (SIDE, SIDE), borderValue=OUTSIDE
+    )
+
+
+def limit_side(image: np.ndarray, longest: int = 1024) -> np.ndarray:
+    """`image` shrunk until its longer side is at most `longest`, as the release does it."""
+    height, width = image.shape[:2]
+    if max(height, width) <= longest:
+        return image
+    scale = longest / max(height, width)
+    size = (int(width * scale), int(height * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_LANCZOS4)
+
+
+def _filled(network: Any, path: Path, what: str) -> Any:
+    """`network` with the tensors of a released file."""
+    state = read_checkpoint(path).state
+    check_fit(state, network.state_dict(), path, what)
+    network.load_state_dict(state)
+    return network.eval().requires_grad_(False)

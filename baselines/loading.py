@@ -1,0 +1,304 @@
+"""What the adapters of released systems share: their files, packages, devices and settings.
+
+Nothing here imports torch before a network is loaded, so that listing models stays fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import numpy as np
+
+from idbench.errors import UserError, explained
+from idbench.files import sha256_once
+from idbench.types import Abilities, Reference, Sample, Video
+from idbench.values import number, switch, whole
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".json", ".model",
+                   ".txt")
+
+
+class ReleasedModel:
+    """A released system as a model: a folder or hub id, sampling settings, one video a sample.
+
+    Args:
+        weights: a folder in the released layout, or the hub id of one.
+        steps, guidance, frames, height, width: of sampling; None: the authors' (`DEFAULTS`).
+        bfloat16: load the networks in bfloat16, else in float32.
+        device: such as `cuda` or `cpu`; None: an accelerator if there is one.
+        offload: `none`, or `model`: networks are on the device only while they work.
+        tiling: decode in tiles: less memory, slightly different pixels at seams.
+
+    A subclass gives `name`, `abilities` and the class attributes below, and writes `_load` and
+    `_video`. `weights` None is refused unless the subclass has embedded weights.
+    """
+
+    name: str
+    revision = "1"
+    variant: str | None = None
+    batch = 1
+    abilities: ClassVar[Abilities]
+    HUB: ClassVar[str]
+    """The released folder's hub id, named in messages."""
+    HUB_REVISION: ClassVar[str | None] = None
+    """The commit that is fetched."""
+    FILES: ClassVar[tuple[str, ...]]
+    """What of the folder is read: files and folders, all of which must be there; see `files`."""
+    DEFAULTS: ClassVar[Mapping[str, float]]
+    """steps, guidance, frames, height, width and fps of the authors."""
+
+    def __init__(
+        self, variant: str | None = None, *, weights: str | None = None,
+        steps: int | None = None, guidance: float | None = None, frames: int | None = None,
+        height: int | None = None, width: int | None = None, bfloat16: bool = True,
+        device: str | None = None, offload: str = "none", tiling: bool = False,
+    ) -> None:
+        if variant is not None:
+            raise UserError(f"{self.name} has no variants; leave out @{variant}.")
+        if weights is None:
+            raise UserError(
+                f"{self.name} needs its released weights; name their folder or hub id with "
+                f"--set weights={self.HUB}."
+            )
+        self.source = str(weights)
+        usual = self.DEFAULTS
+        self.steps = whole("steps", usual["steps"] if steps is None else steps)
+        self.guidance = number("guidance", usual["guidance"] if guidance is None else guidance)
+        self.frames = whole("frames", usual["frames"] if frames is None else frames)
+        self.height = whole("height", usual["height"] if height is None else height)
+        self.width = whole("width", usual["width"] if width is None else width)
+        self.fps = float(usual["fps"])
+        if self.steps < 1 or not math.isfinite(self.guidance):
+            raise UserError("steps must be at least 1, and guidance finite.")
+        self.bfloat16, self.tiling = switch("bfloat16", bfloat16), switch("tiling", tiling)
+        self.device, self.offload = device, str(offload)
+
+    @property
+    def maximum_references(self) -> int:
+        return self.abilities.people[1] + len(self.abilities.others)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What of the folder is read with these settings."""
+        return self.FILES
+
+    def settings(self) -> Mapping[str, Any]:
+        """Everything that changes what is generated."""
+        return {
+            "steps": self.steps, "guidance": self.guidance, "frames": self.frames,
+            "height": self.height, "width": self.width, "bfloat16": self.bfloat16,
+            "tiling": self.tiling,
+        }
+
+    def weight_hashes(self) -> Mapping[str, str]:
+        """sha256 of every file that decides what is computed, by its place in the folder."""
+        return hashes_of(self.folder, self.files)
+
+    @cached_property
+    def folder(self) -> Path:
+        """The released folder, complete.
+
+        Raises:
+            UserError: it is missing or lacks a file; names it.
+        """
+        found = released_folder(self.source, self.HUB, self.HUB_REVISION, self.files)
+        for file in self.files:
+            check_there(found / file, self.HUB)
+        return found
+
+    def generate(self, samples: Sequence[Sample]) -> Iterator[Video]:
+        """One video a sample, in order, each from its own seed."""
+        self.load()
+        for sample in samples:
+            yield self._video(sample)
+
+    def load(self) -> None:
+        """Load the networks once.
+
+        Raises:
+            UserError: missing packages, incomplete or damaged files, an unusable device, or a
+                size that the networks cannot make.
+        """
+        _ = self.networks
+
+    @property
+    def dtype(self) -> Any:
+        """torch's type of the networks."""
+        import torch
+
+        return torch.bfloat16 if self.bfloat16 else torch.float32
+
+    @cached_property
+    def networks(self) -> Any:
+        """What `_load` returns."""
+        return self._load()
+
+    def _load(self) -> Any:
+        raise NotImplementedError
+
+    def _video(self, sample: Sample) -> Video:
+        raise NotImplementedError
+
+
+# Files
+
+
+def released_folder(
+    source: str, hub: str, revision: str | None = None, files: Sequence[str] = ()
+) -> Path:
+    """The folder `source`, or the snapshot of the hub id `source`, fetched once.
+
+    Args:
+        hub: the hub id of the release, for messages.
+        revision: the commit of the release, used for its hub id alone.
+        files: files and folders to fetch; all where empty.
+
+    Raises:
+        UserError: neither a folder nor a hub id that can be fetched.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    owner, _, name = source.partition("/")
+    if folder.exists() or not owner.strip(".") or not name or "/" in name:
+        raise UserError(f"The folder {source} is missing; download {hub} and pass its folder.")
+    from huggingface_hub import snapshot_download
+
+    what = f"{source} is not a folder here and cannot be fetched from the hub"
+    patterns = [*files, *(f"{file}/*" for file in files)] or None
+    with explained(what, f"download {hub} and pass its folder"):
+        return Path(snapshot_download(
+            source, revision=revision if source == hub else None, allow_patterns=patterns
+        ))
+
+
+def check_there(path: Path, hub: str) -> Path:
+    """`path`, if it is a file or folder that is not empty.
+
+    Raises:
+        UserError: missing or empty; names the file and where it comes from.
+    """
+    if not path.exists():
+        raise UserError(f"{path} is missing; download it from {hub}.")
+    if path.is_file() and not path.stat().st_size:
+        raise UserError(f"{path} is empty; download it again from {hub}.")
+    return path
+
+
+def hashes_of(folder: Path, files: Iterable[str]) -> dict[str, str]:
+    """sha256 of these files, and of the weight files in these folders, by place in `folder`."""
+    found = []
+    for file in files:
+        path = folder / file
+        found += [path] if path.is_file() else [
+            inner for inner in path.rglob("*")
+            if inner.is_file() and inner.suffix in WEIGHT_SUFFIXES
+        ]
+    return {path.relative_to(folder).as_posix(): sha256_once(path) for path in sorted(found)}
+
+
+def need_package(module: str, extra: str, why: str) -> ModuleType:
+    """The imported module of an optional package.
+
+    Raises:
+        UserError: not installed, or broken; names the extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"{why} needs the package {module.partition('.')[0]} ({error}); run pip install "
+            f"'idbench[{extra}]'."
+        ) from error
+
+
+# Networks
+
+
+def load_pipeline(
+    kind: Any, folder: Path, place: str, *, bfloat16: bool, offload: str, tiling: bool,
+    **options: Any,
+) -> Any:
+    """A diffusers pipeline of `folder`, every tensor checked to be there, on its device.
+
+    Args:
+        kind: the pipeline's class.
+        place: of `usable_place`.
+        options: further arguments of `from_pretrained`, such as replaced parts.
+
+    Raises:
+        UserError: damaged files, missing or unknown tensors, not enough memory.
+    """
+    import torch
+
+    from idbench.models.concat_id.folder import check_tensors
+
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    options.setdefault("torch_dtype", dtype)
+    with explained(f"The model folder {folder} cannot be loaded", "download it again"):
+        pipeline = kind.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, **options
+        )
+        check_tensors(pipeline, folder)
+    pipeline.set_progress_bar_config(disable=True)  # the harness shows one of samples
+    if tiling:
+        pipeline.vae.enable_tiling()
+    if offload == "model":
+        pipeline.enable_model_cpu_offload(device=place)
+        return pipeline
+    fix = "try device=cpu, or offload=model if memory is short"
+    with explained(f"The networks cannot be moved to {place}", fix):
+        return pipeline.to(place)
+
+
+def usable_place(device: str | None, offload: str) -> str:
+    """The device to use, checked to work; by default an accelerator if there is one.
+
+    Raises:
+        UserError: unusable, or an unknown way to offload.
+    """
+    from idbench.models.concat_id.folder import check_place
+
+    return check_place(device, offload)
+
+
+# Pictures and frames
+
+
+def read_face(reference: Reference) -> np.ndarray:
+    """The picture of a reference, uint8 RGB.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    from idbench.pictures import UnreadablePicture, read_rgb
+
+    try:
+        return read_rgb(reference.image)
+    except UnreadablePicture as error:
+        raise UserError(
+            f"The reference {reference.image} cannot be read ({error.kind}); replace it."
+        ) from error
+
+
+def to_uint8(frames: np.ndarray) -> np.ndarray:
+    """Frames in 0..1 as uint8, rounded as diffusers does for its pictures."""
+    return (np.clip(frames, 0, 1) * 255).round().astype(np.uint8)
+
+
+def exact_size(
+    model: ReleasedModel, frames: int, height: int, width: int, why: str
+) -> None:
+    """Raise UserError unless the model is asked for exactly this size, because of `why`."""
+    asked = (model.frames, model.height, model.width)
+    if asked != (frames, height, width):
+        raise UserError(
+            f"{model.name} makes {frames} frames of {height}x{width} only ({why}), not "
+            f"{asked[0]} of {asked[1]}x{asked[2]}; leave out frames, height and width."
+        )
