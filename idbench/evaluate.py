@@ -22,7 +22,7 @@ from idbench.results import Results
 from idbench.scoring import DEFAULT_PROTOCOL, Scoring
 from idbench.suite import Suite, load_suite
 from idbench.timings import Timings
-from idbench.types import Model, Sample
+from idbench.types import Abilities, Model, Sample
 from idbench.video_files import say_rate
 
 
@@ -138,12 +138,12 @@ def _with_ids(samples: Sequence[Sample], model: Model, name: ModelName) -> list[
     Raises:
         UserError: a sample has references that the model cannot take.
     """
-    abilities = getattr(model, "abilities", None)
-    for sample in samples if abilities else ():
-        if reason := abilities.refusal(sample):
+    abilities: Abilities | None = getattr(model, "abilities", None)
+    for sample in samples:
+        if abilities and (reason := abilities.refusal(sample)):
             raise UserError(
-                f"The model {name.title} cannot make the samples of this split: it {reason}; choose "
-                "another --split or --model."
+                f"The model {name.title} cannot make the samples of this split: it {reason}; "
+                "choose another --split or --model."
             )
     most = max((len(s.references) for s in samples), default=0)
     if most > model.maximum_references:

@@ -202,7 +202,9 @@ def make_model(name: str, settings: Mapping[str, Any] | None = None) -> Model:
 
 def settings_of(factory: Any) -> list[str]:
     """The keyword settings of a model's class, those of its base classes too."""
-    makers = [c.__init__ for c in factory.__mro__[:-1]] if inspect.isclass(factory) else [factory]
+    makers: list[Any] = [factory]
+    if inspect.isclass(factory):
+        makers = [vars(c)["__init__"] for c in factory.__mro__[:-1] if "__init__" in vars(c)]
     kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     return list(dict.fromkeys(
         p.name for maker in makers for p in inspect.signature(maker).parameters.values()

@@ -1,4 +1,4 @@
-"""ConsisID's released folder with tiny random networks: the true files, names and call signatures."""
+"""ConsisID's released folder with tiny random networks: the true files and names."""
 
 from __future__ import annotations
 
