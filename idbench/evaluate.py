@@ -136,7 +136,8 @@ def _with_ids(samples: Sequence[Sample], model: Model, name: ModelName) -> list[
     """The samples under the ids that they have in a run of the model.
 
     Raises:
-        UserError: a sample has references that the model cannot take.
+        UserError: the model cannot take a sample's references, or its own `check` refuses the
+            samples.
     """
     abilities: Abilities | None = getattr(model, "abilities", None)
     for sample in samples:
@@ -152,5 +153,8 @@ def _with_ids(samples: Sequence[Sample], model: Model, name: ModelName) -> list[
             f"split has samples with {most}; choose another variant of the model or another "
             "--split."
         )
+    check = getattr(model, "check", None)
+    if callable(check):
+        check(samples)
     identify = getattr(model, "sample_id", lambda s: runs.sample_id(s.suite_id, name))
     return [replace(sample, id=identify(sample)) for sample in samples]

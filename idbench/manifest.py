@@ -19,9 +19,8 @@ from idbench.types import Reference, Sample
 from idbench.video_files import (
     distinct_names,
     existing,
-    is_frame_folder,
-    is_video,
     say_skipped,
+    videos_by_name,
     videos_in,
     visible_files,
 )
@@ -157,17 +156,7 @@ def from_suite(
         UserError: no such folder, no video in it belongs to the split, or one is ambiguous.
     """
     samples = suite.samples(split, limit, seed)
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; with --suite, pass the folder of the videos.")
-    found: dict[str, Path] = {}
-    for path in sorted(p for p in folder.iterdir() if is_video(p) or is_frame_folder(p)):
-        name = path.stem
-        if name in found:
-            raise UserError(
-                f"{folder} has two videos for the sample {name}: {found[name].name} and "
-                f"{path.name}; remove one."
-            )
-        found[name] = path
+    found = videos_by_name(folder)
     matched = [(s, found.get(s.id)) for s in samples]
     if not any(video for _, video in matched):
         example = f"{samples[0].id}.mp4" if samples else "ID.mp4"

@@ -118,6 +118,7 @@ MODELS = Registry(
         "concat_id": "idbench.models.concat_id.model:ConcatID",
         "consisid": "idbench.baselines.consisid:ConsisID",
         "avatars_truth": "idbench.baselines.avatars_truth:AvatarsTruth",
+        "folder": "idbench.baselines.folder:Folder",
     },
 )
 METRICS = Registry(

@@ -60,6 +60,25 @@ def folder_videos(folder: Path) -> tuple[list[Path], list[str]]:
     return taken, [p.name for p in left]
 
 
+def videos_by_name(folder: Path) -> dict[str, Path]:
+    """The videos in a folder and its folders of frames, by their names without an ending.
+
+    Raises:
+        UserError: it is no folder, or two videos have one name.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; pass the folder that contains the videos.")
+    found: dict[str, Path] = {}
+    for path in sorted(p for p in folder.iterdir() if is_video(p) or is_frame_folder(p)):
+        if path.stem in found:
+            raise UserError(
+                f"{folder} has two videos for the sample {path.stem}: {found[path.stem].name} and "
+                f"{path.name}; remove one."
+            )
+        found[path.stem] = path
+    return found
+
+
 def is_video(path: Path) -> bool:
     """Whether a path is a video file, by its ending; a picture is one if it is animated.
 
