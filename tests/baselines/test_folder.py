@@ -96,7 +96,7 @@ def test_what_is_missing_is_named(
     world: World, named: list[str], settings: tuple[str, ...], words: str
 ) -> None:
     for name, text in (
-        ("twice.csv", "sample,video\na,theirs/{0}.mp4\na,theirs/{1}.mp4\n".format(*named)),
+        ("twice.csv", "sample,video\na,theirs/{}.mp4\na,theirs/{}.mp4\n".format(*named)),
         ("lost.csv", "sample,video\na,lost.mp4\n"),
         ("other.csv", "video,prompt\ntheirs/a.mp4,hello\n"),
     ):
