@@ -14,8 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from idbench.errors import UserError
-from idbench.prompts.avatars.march import DATA_VERSION
-from idbench.types import Sample, Video
+from idbench.types import Abilities, Sample, Video
 
 VARIANTS = ("strangers",)
 STRANGERS_FROM = 500
@@ -36,8 +35,8 @@ class AvatarsTruth:
     """
 
     name = "avatars_truth"
-    revision = f"avatars-{DATA_VERSION}"
     maximum_references = 4
+    abilities = Abilities(people=(0, 4), others=("garment", "background"), licence="Apache-2.0")
 
     def __init__(
         self, variant: str | None = None, frames: int = 9, height: int = 64, width: int = 96
@@ -50,6 +49,12 @@ class AvatarsTruth:
             raise UserError("frames must be at least 1, height and width at least 16.")
         self.variant, self.frames = variant, int(frames)
         self.height, self.width = int(height), int(width)
+
+    @property
+    def revision(self) -> str:
+        from idbench.prompts.avatars.march import DATA_VERSION  # slow to import
+
+        return f"avatars-{DATA_VERSION}"
 
     def settings(self) -> Mapping[str, Any]:
         return {

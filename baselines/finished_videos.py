@@ -9,8 +9,7 @@ from typing import Any
 from idbench.errors import UserError
 from idbench.files import sha256_file, sha256_json
 from idbench.picture_sequences import FPS, frame_files
-from idbench.types import Sample, Video
-from idbench.video import check_readable, read_video
+from idbench.types import Abilities, Sample, Video
 
 
 class FinishedVideos:
@@ -26,6 +25,7 @@ class FinishedVideos:
     kind = "videos"
     revision = "finished videos"
     maximum_references = 1000
+    abilities = Abilities(people=(0, 1000), others=("garment", "background"))
     variant = None
     batch = 1
 
@@ -50,6 +50,8 @@ class FinishedVideos:
         Raises:
             UserError: a sample has none, or one that is not a readable video.
         """
+        from idbench.video import check_readable  # slow to import
+
         for sample in samples:
             video = self.videos.get(sample.suite_id)
             if video is not None and video.is_dir():
@@ -67,6 +69,8 @@ class FinishedVideos:
         return sha256_file(video) if video and video.is_file() else "missing"
 
     def _frames(self, folder: Path) -> Video:
+        from idbench.video import read_video
+
         note = f"the frames of the folder {folder}"
         if self.fps is None:
             note += f", taken as {FPS:g} frames a second (--fps sets another rate)"

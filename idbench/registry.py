@@ -19,7 +19,7 @@ from typing import Any
 from idbench.errors import UserError
 from idbench.files import sha256_json, sha256_once
 from idbench.names import unknown
-from idbench.types import Model
+from idbench.types import Abilities, Model
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,8 @@ MODELS = Registry(
         "folder": "idbench.baselines.folder:Folder",
     },
 )
+ABOUT = {"concat_id": "idbench.models.concat_id.about:ABILITIES"}
+"""Where the abilities of a model are that is slow to import; others are loaded for theirs."""
 METRICS = Registry(
     "metric",
     "idbench.metrics",
@@ -179,6 +181,18 @@ def split_variant(name: str) -> tuple[str, str | None]:
     return base, variant or None
 
 
+def abilities_of(name: str) -> Abilities | None:
+    """What the model can generate; None where it does not say.
+
+    Raises:
+        UserError: unknown name, or it cannot be imported.
+    """
+    if name in ABOUT and MODELS.target(name).distribution == "idbench":
+        module, _, attribute = ABOUT[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    return getattr(MODELS.load(name), "abilities", None)
+
+
 def make_model(name: str, settings: Mapping[str, Any] | None = None) -> Model:
     """The model `NAME[@VARIANT]`, built with the keyword `settings`.
 
@@ -201,16 +215,18 @@ def make_model(name: str, settings: Mapping[str, Any] | None = None) -> Model:
         ) from error
 
 
-def settings_of(factory: Any) -> list[str]:
-    """The keyword settings of a model's class, those of its base classes too."""
+def settings_of(factory: Any) -> dict[str, Any]:
+    """The keyword settings of a model's class with their defaults, its base classes' too."""
     makers: list[Any] = [factory]
     if inspect.isclass(factory):
         makers = [vars(c)["__init__"] for c in factory.__mro__[:-1] if "__init__" in vars(c)]
     kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    return list(dict.fromkeys(
-        p.name for maker in makers for p in inspect.signature(maker).parameters.values()
-        if p.name not in ("self", "variant") and p.kind not in kinds
-    ))
+    found: dict[str, Any] = {}
+    for maker in makers:
+        for p in inspect.signature(maker).parameters.values():
+            if p.name not in ("self", "variant") and p.kind not in kinds:
+                found.setdefault(p.name, None if p.default is p.empty else p.default)
+    return found
 
 
 def _places() -> tuple[tuple[str, int], ...]:

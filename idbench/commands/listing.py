@@ -16,13 +16,10 @@ from idbench.names import unknown
 Rows = list[dict[str, Any]]
 
 
-def _models(**_: Any) -> Rows:
-    from idbench.registry import MODELS
+def _models(suite: str, **_: Any) -> Rows:
+    from idbench.model_list import rows
 
-    return [
-        {"model": name, "package": f"{t.distribution} {t.version}", "where": t.address}
-        for name, t in MODELS.targets().items()
-    ]
+    return rows(suite)
 
 
 def _metrics(**_: Any) -> Rows:
@@ -132,19 +129,36 @@ KINDS: dict[str, Callable[..., Rows]] = {
 }
 
 
+IN_FULL = {"models": ("package", "where")}
+"""Columns that are only shown with NAME or --json."""
+
+
 @click.command("list", short_help="List models, metrics, suites, protocols, weights, recipes, ...")
 @click.argument(
     "kind", metavar="|".join(KINDS), shell_complete=completion.completing(lambda _: list(KINDS))
 )
+@click.argument("name", required=False)
 @click.option("--split", shell_complete=completion.splits, help="For `samples`: the split.")
 @opt.sharing(opt.suite_option, opt.limit_option, opt.seed_option, opt.json_option)
 def listing(
-    kind: str, split: str | None, suite: str, limit: int | None, seed: int, as_json: bool
+    kind: str, name: str | None, split: str | None, suite: str, limit: int | None, seed: int,
+    as_json: bool,
 ) -> None:
-    """List models, metrics and so on. `samples` lists what a system must generate for a split."""
+    """List models, metrics and so on, or with NAME show one of them in full.
+
+    `samples` lists what a system must generate for a split.
+    """
     if kind not in KINDS:
         raise unknown("list", kind, KINDS)
-    rows = KINDS[kind](suite=suite, split=split, limit=limit, seed=seed)
+    if name is not None and kind == "models":
+        from idbench.model_list import details
+
+        rows = [details(name, suite)]
+    else:
+        rows = KINDS[kind](suite=suite, split=split, limit=limit, seed=seed)
+    if name is not None:
+        _show_one(kind, name, rows, as_json)
+        return
     if as_json:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
@@ -156,7 +170,10 @@ def listing(
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     # Nested values are only printed with --json.
-    columns = [name for name, value in rows[0].items() if not isinstance(value, dict)]
+    columns = [
+        name for name, value in rows[0].items()
+        if not isinstance(value, dict) and name not in IN_FULL.get(kind, ())
+    ]
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column == columns[0])
     for row in rows:
@@ -167,4 +184,34 @@ def listing(
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = 200
+    console.print(table)
+
+
+def _show_one(kind: str, name: str, rows: Rows, as_json: bool) -> None:
+    """Print the row of `name`, one line a column.
+
+    Raises:
+        UserError: there is no such row.
+    """
+    found = {str(next(iter(row.values()))): row for row in rows}
+    if name not in found:
+        raise unknown(kind.removesuffix("s"), name, found)
+    row = found[name]
+    if as_json:
+        click.echo(json.dumps(row, indent=2, ensure_ascii=False, default=str))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for column, value in row.items():
+        if isinstance(value, dict):
+            value = "\n".join(f"{key}={'' if v is None else v}" for key, v in value.items())
+        if value not in ("", None, []):
+            table.add_row(column, ", ".join(value) if isinstance(value, list) else str(value))
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 120
     console.print(table)

@@ -16,7 +16,8 @@ from diffusers import CogVideoXTransformer3DModel
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
 
-MAXIMUM_REFERENCES = 3
+from idbench.models.concat_id.about import MAXIMUM_REFERENCES
+
 
 
 @lru_cache(maxsize=64)

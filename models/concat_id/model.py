@@ -17,7 +17,7 @@ from idbench.errors import UserError
 from idbench.files import sha256_file
 from idbench.models.concat_id import networks, references
 from idbench.models.concat_id.autoencoder import to_frames, to_tensor
-from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES
+from idbench.models.concat_id.about import ABILITIES, MAXIMUM_REFERENCES
 from idbench.models.concat_id.face_tools import FaceTools, alignment_of, load_tools
 from idbench.models.concat_id.families import CogVideoX, Defaults, Wan, check_size, check_steps
 from idbench.models.concat_id.pipeline import (
@@ -78,6 +78,7 @@ class ConcatID:
     name = "concat_id"
     revision = "1"
     maximum_references = MAXIMUM_REFERENCES
+    abilities = ABILITIES
 
     def __init__(
         self, variant: str | None = None, *, weights: str | None = None,

@@ -21,7 +21,7 @@ from diffusers import (
 from transformers import PreTrainedTokenizerBase, T5EncoderModel, UMT5EncoderModel
 
 from idbench.errors import UserError
-from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES
+from idbench.models.concat_id.about import MAXIMUM_REFERENCES
 from idbench.models.concat_id.families import (
     CogVideoX,
     Family,

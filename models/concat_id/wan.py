@@ -25,7 +25,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import nn
 
-from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES
+from idbench.models.concat_id.about import MAXIMUM_REFERENCES
 from idbench.models.concat_id.wan_layers import ReferenceBlock, ReferenceRotary
 
 

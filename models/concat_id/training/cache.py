@@ -38,7 +38,7 @@ from safetensors.torch import save
 from idbench.errors import UserError
 from idbench.files import atomic_path, sha256_file, sha256_json, write_bytes, write_json
 from idbench.models.concat_id import references as preparation
-from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES
+from idbench.models.concat_id.about import MAXIMUM_REFERENCES
 from idbench.models.concat_id.face_tools import load_foreground
 from idbench.models.concat_id.training import components, samples
 from idbench.models.concat_id.training.pair_file import Pair, alignment_of, held_out, read_pairs

@@ -10,7 +10,7 @@ import pydantic
 from pydantic.dataclasses import dataclass
 
 from idbench.errors import UserError
-from idbench.models.concat_id.conditioning import MAXIMUM_REFERENCES
+from idbench.models.concat_id.about import MAXIMUM_REFERENCES
 from idbench.names import unknown
 from idbench.training import schedule
 
