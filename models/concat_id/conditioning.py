@@ -19,7 +19,6 @@ from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_regi
 from idbench.models.concat_id.about import MAXIMUM_REFERENCES
 
 
-
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # training uses what sampling has cached
 def _rotary(

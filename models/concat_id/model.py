@@ -16,8 +16,8 @@ from idbench import embedded
 from idbench.errors import UserError
 from idbench.files import sha256_file
 from idbench.models.concat_id import networks, references
-from idbench.models.concat_id.autoencoder import to_frames, to_tensor
 from idbench.models.concat_id.about import ABILITIES, MAXIMUM_REFERENCES
+from idbench.models.concat_id.autoencoder import to_frames, to_tensor
 from idbench.models.concat_id.face_tools import FaceTools, alignment_of, load_tools
 from idbench.models.concat_id.families import CogVideoX, Defaults, Wan, check_size, check_steps
 from idbench.models.concat_id.pipeline import (
