@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             prog_name="idbench", standalone_mode=False,
         )
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        output.echo(error.format_message(), err=True)
         sys.exit(2)
     except click.ClickException as error:
         _say(f"Error: {error.format_message()}")
@@ -198,7 +198,7 @@ def _of_the_system(error: OSError) -> str:
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    output.echo(text, err=True)
 
 
 def _quiet_libraries() -> None:

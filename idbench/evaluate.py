@@ -5,7 +5,9 @@ The command line, Python, the pytest fixture and every engine come through here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,22 +59,25 @@ def evaluate(
     Raises:
         UserError: what the caller can fix, in one sentence.
     """
-    progress, timings = progress or Progress(), Timings()
+    progress, timings, start = progress or Progress(), Timings(), Path.cwd()
     scoring = Scoring.of(protocol, metrics, weights) if scored else None
 
     # 1. Load the samples, and the model that makes their videos.
     loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
+    seeds = [seed] if isinstance(seed, int) else list(seed)
+    asked = [sample for s in seeds for sample in loaded.samples(split, limit, s)]
     with timings.phase("load"):
         made = make_model(model, settings) if isinstance(model, str) else model
-    seeds = [seed] if isinstance(seed, int) else list(seed)
     identity = Identity(
         kind=getattr(made, "kind", "generate"), suite=loaded.title, split=split, seed=seeds[0],
         seeds=seeds if len(seeds) > 1 else [], model=ModelName.of(made))
-    asked = [sample for s in seeds for sample in loaded.samples(split, limit, s)]
-    samples = _with_ids(asked, made, identity.model)
-    folder = Path(out) if out else Path("runs") / identity.folder_name
+    samples = _with_ids(asked, made, identity.model, start)
+    given = Path(out) if out else Path("runs") / identity.folder_name
 
-    with runs.begin(folder, identity, samples, command, timings, force) as run:
+    with (
+        _absolute(start, given) as folder,
+        runs.begin(folder, identity, samples, command, timings, force) as run,
+    ):
         if scoring and not rescore:
             scoring.check(run)
 
@@ -80,15 +85,17 @@ def evaluate(
         todo = steps.unfinished(run, samples, retry_failed)
         if run.generates:
             progress.say(
-                f"{len(todo)} of {len(samples)} videos to generate in {folder}" if todo else
-                f"all {len(samples)} videos are already in {folder}")
+                f"{len(todo)} of {len(samples)} videos to generate in {given}" if todo else
+                f"all {len(samples)} videos are already in {given}")
         size = batch or getattr(made, "batch", None) or 4
         steps.generate(run, made, todo, ENGINES[engine](size), progress)
+        os.chdir(start)  # where relative paths of weights begin; a model may have changed it
 
         # 3. Score those that have no scores yet.
         if scoring:
             steps.score(run, [s.id for s in samples], scoring, progress, rescore)
         run.close()
+    run.folder = given
     return Results([run])  # 4. The table, and all that is read from the run.
 
 
@@ -118,9 +125,10 @@ def score(
     table = Path(manifest) if manifest else None
     if len(paths) == 1 and (paths[0] / "run.json").is_file() and not (people or table or suite):
         scoring = Scoring.of(protocol, metrics, weights)
-        with runs.reopen(paths[0]) as run:
+        with _absolute(Path.cwd(), paths[0]) as folder, runs.reopen(folder) as run:
             steps.score(run, run.sample_ids, scoring, progress, force)
             run.close()
+        run.folder = paths[0]
         return Results([run])
     found = listed(paths, references=people, prompts=prompts, manifest=table, suite=suite,
                    split=split, limit=limit, seed=seed, say=progress.say)
@@ -132,8 +140,26 @@ def score(
         weights=weights, rescore=force, progress=progress, command=command)
 
 
-def _with_ids(samples: Sequence[Sample], model: Model, name: ModelName) -> list[Sample]:
-    """The samples under the ids that they have in a run of the model.
+@contextmanager
+def _absolute(start: Path, given: Path) -> Iterator[Path]:
+    """`given`, seen from the directory `start`, as an absolute path: models change directories.
+
+    Errors name it as given, and the working directory is `start` again at the end.
+    """
+    folder = start / given
+    try:
+        yield folder
+    except UserError as error:
+        error.args = (str(error).replace(str(folder), str(given)),)
+        raise
+    finally:
+        os.chdir(start)
+
+
+def _with_ids(
+    samples: Sequence[Sample], model: Model, name: ModelName, start: Path
+) -> list[Sample]:
+    """The samples under the ids that they have in a run of the model; images seen from `start`.
 
     Raises:
         UserError: the model cannot take a sample's references, or its own `check` refuses the
@@ -157,4 +183,8 @@ def _with_ids(samples: Sequence[Sample], model: Model, name: ModelName) -> list[
     if callable(check):
         check(samples)
     identify = getattr(model, "sample_id", lambda s: runs.sample_id(s.suite_id, name))
-    return [replace(sample, id=identify(sample)) for sample in samples]
+    return [
+        replace(sample, id=identify(sample), references=tuple(
+            replace(r, image=start / r.image) for r in sample.references))
+        for sample in samples
+    ]

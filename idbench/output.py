@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import logging
 import os
+import re
 import sys
 
 import click
@@ -12,7 +13,8 @@ import click
 QUIET, USUAL, VERBOSE = -1, 0, 1
 
 _level = USUAL
-
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""All control characters but tab and line feed."""
 
 PLAIN = {"↑": "^", "↓": "v", "–": "-", "—": "-", "…": "...", "×": "x", "≥": ">=", "≤": "<="}
 """What stands for characters that a console cannot show."""
@@ -49,7 +51,20 @@ def set_level(value: int) -> None:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 
 
+def visible(text: str) -> str:
+    """`text` with control characters written as \\u001b and so on.
+
+    Names come from files of others: a terminal must not obey them.
+    """
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def echo(text: object = "", err: bool = False) -> None:
+    """Print a line of text, with control characters made visible."""
+    click.echo(visible(str(text)), err=err)
+
+
 def note(text: str) -> None:
     """What a person may want to know, on standard error; nothing with --quiet."""
     if _level > QUIET:
-        click.echo(text, err=True)
+        echo(text, err=True)

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -59,7 +60,8 @@ def steps(title: str, total: int, quiet: bool = False) -> Iterator[Step]:
         )
         with RichProgress(*columns, console=console) as progress:
             task = progress.add_task(title, total=total, note="")
-            yield lambda note="": progress.update(task, advance=1, note=note)
+            yield lambda note="": progress.update(
+                task, advance=1, note=escape(output.visible(note)))
     else:
         start = shown = time.monotonic()
         done = 0

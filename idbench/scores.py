@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from idbench.errors import UserError
 from idbench.files import atomic_path
-from idbench.records import ScoresFile
+from idbench.records import Row, ScoresFile
 from idbench.runs import Run
 
 if TYPE_CHECKING:
@@ -19,8 +19,13 @@ COLUMNS = {"sample": "string", "metric": "string", "identity": "string", "frame"
 """Of scores.parquet, with pandas' types."""
 
 
+OTHERWISE = "the video is missing, and it was scored under another protocol or by other networks"
+
+
 def collect(run: Run) -> Path:
     """Write scores.parquet of all scored samples; returns its path.
+
+    Scores that were not measured as run.json says are left out: their samples are unscored.
 
     Columns: sample, metric, identity (or null), frame (or null), value (or null), status, reason.
     """
@@ -30,8 +35,7 @@ def collect(run: Run) -> Path:
 
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     for sample in run.sample_ids:
-        path = run.path(sample, "scores.json")
-        if path.is_file() and (rows := ScoresFile.read(path).scores):
+        if rows := _rows(run, sample):
             metrics, identities, frames, values, reasons = zip(*rows, strict=True)
             status = ("scored" if reason is None else "unscored" for reason in reasons)
             of_sample = ([sample] * len(rows), metrics, identities, frames, values, status, reasons)
@@ -47,6 +51,16 @@ def collect(run: Run) -> Path:
     with atomic_path(target) as temporary:
         pyarrow.parquet.write_table(table, temporary)
     return target
+
+
+def _rows(run: Run, sample: str) -> list[Row]:
+    path, scoring = run.path(sample, "scores.json"), run.file.scoring
+    if not path.is_file():
+        return []
+    stored = ScoresFile.read(path)
+    if stored.key != scoring.sha256:
+        return [(metric, None, None, None, OTHERWISE) for metric in scoring.metrics]
+    return stored.scores
 
 
 def long_scores(run: Run) -> pd.DataFrame:

@@ -113,6 +113,11 @@ def score(
     _drop_other_opencv(run, scoring)
     records = run.records() if force else unscored(run, samples, scoring.sha256)
     if not records:
+        if run.file.scoring.sha256 not in (None, scoring.sha256):
+            raise UserError(
+                f"{run.folder} has no video left to score with {scoring.protocol.name}; generate "
+                f"it again, or score it with {run.file.scoring.protocol_name}, as before."
+            )
         collect(run)
         return
     with run.timings.phase("load"):
@@ -253,12 +258,12 @@ def _score_window(
         if isinstance(result, FATAL):
             raise result
         if isinstance(result, UnreadableVideo):
-            result = describe(result)
+            result = describe(result).replace(f"{run.folder}/", "")
             run.fail(record, result)
         elif isinstance(result, Exception):
             failed = True
             run.log_error(record.id, "".join(traceback.format_exception(result)))
-            result = f"scoring failed: {describe(result)}"
+            result = f"scoring failed: {describe(result)}".replace(f"{run.folder}/", "")
         if isinstance(result, str):
             result = missing(record.sample, scoring.metrics, result)
         files.append(ScoresFile.of(

@@ -11,7 +11,7 @@ A suite is a folder:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -191,9 +191,14 @@ def load_suite(name_or_path: str | Path) -> Suite:
         raise unknown("suite", text, installed)
     head = validate(_SuiteFile, _yaml(folder / "suite.yaml"), folder / "suite.yaml")
     sha256 = _verify(folder)
-    prompts = {row.prompt_id: row for row in _rows(folder / "prompts.jsonl", _PromptRow)}
+    listed = _rows(folder / "prompts.jsonl", _PromptRow)
+    _check_different(folder / "prompts.jsonl", [row.prompt_id for row in listed])
+    prompts = {row.prompt_id: row for row in listed}
     for split, count in head.splits.items():
-        found = len(_rows(folder / "splits" / f"{split}.jsonl", _SplitRow))
+        path = folder / "splits" / f"{split}.jsonl"
+        rows = _rows(path, _SplitRow)
+        _check_different(path, [_request(row, prompts) for row in rows])
+        found = len(rows)
         if found != count:
             raise UserError(
                 f"{folder / 'suite.yaml'} says that the split {split!r} has {count} samples, "
@@ -266,6 +271,25 @@ def _round_robin(rows: list[_SplitRow]) -> list[_SplitRow]:
     ]
     longest = max((len(group) for group in turned), default=0)
     return [group[i] for i in range(longest) for group in turned if i < len(group)]
+
+
+def _request(row: _SplitRow, prompts: Mapping[str, _PromptRow]) -> Hashable:
+    """What makes a row another sample than the other rows of its split."""
+    prompt = prompts.get(row.prompt_id)
+    text = row.prompt_id if prompt is None else prompt.prompt
+    return text, tuple((r.kind, r.name) for r in row.references)
+
+
+def _check_different(path: Path, rows: Sequence[Hashable]) -> None:
+    """Refuse a file in which two rows are the same sample or prompt."""
+    first: dict[Hashable, int] = {}
+    for number, row in enumerate(rows, 1):
+        if row in first:
+            raise UserError(
+                f"{path} has the same {'prompt_id' if isinstance(row, str) else 'sample'} in rows "
+                f"{first[row]} and {number}; remove or change one."
+            )
+        first[row] = number
 
 
 def _rows(path: Path, kind: type[Row]) -> list[Row]:

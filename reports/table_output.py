@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from idbench.output import visible
 from idbench.reports import columns
 from idbench.reports.published import PublishedTable
 from idbench.statistics import Estimate
@@ -34,9 +35,9 @@ def render(tables: t.Tables, form: str) -> str:
     if form == "csv":
         import pandas as pd
 
-        return pd.DataFrame(_long(tables)).to_csv(index=False)
+        return pd.DataFrame(_long(tables)).map(_no_formula).to_csv(index=False)
     write, caption = {
-        "md": (_markdown, _plain), "latex": (_latex_table, _latex_comment),
+        "md": (_markdown, markdown), "latex": (_latex_table, _latex_comment),
         "html": (_html_table, lambda text: f"<p>{html.escape(text)}</p>"),
     }[form]
     parts = ["% needs \\usepackage{booktabs}"] if form == "latex" else []
@@ -51,7 +52,7 @@ def show(tables: t.Tables, console: Console) -> None:
 
     for item in _parts(tables):
         if isinstance(item, str):
-            console.print(Text(_plain(item)), style="dim")
+            console.print(Text(visible(_plain(item))), style="dim")
             continue
         forms = [_terminal_table(rows) for rows in (item, _turned(item))]
         unlimited = console.options.update(max_width=10_000)
@@ -67,9 +68,9 @@ def _terminal_table(rows: Rows) -> Table:
     styles = {"best": "bold", "second": "underline", "": ""}
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, name in enumerate(rows[0]):
-        table.add_column(Text(name), overflow="fold", no_wrap=number == 0)
+        table.add_column(Text(visible(name)), overflow="fold", no_wrap=number == 0)
     for row in rows:
-        table.add_row(*(Text(text, style=styles[mark]) for text, mark in row.values()))
+        table.add_row(*(Text(visible(text), style=styles[mark]) for text, mark in row.values()))
     return table
 
 
@@ -181,12 +182,14 @@ def _frame(rows: Rows, marks: Mapping[str, str], escape: Callable[[str], str]) -
     ])
 
 
-def _markdown(rows: Rows) -> str:
-    def escape(text: str) -> str:
-        text = html.escape(_plain(text), quote=False)
-        return text.replace("\\", "\\\\").replace("|", "\\|")
+def markdown(text: str) -> str:
+    """`text` on one line, with HTML and the column marks of Markdown escaped."""
+    text = html.escape(_plain(text), quote=False)
+    return text.replace("\\", "\\\\").replace("|", "\\|")
 
-    frame = _frame(rows, {"best": "**{}**", "second": "<u>{}</u>"}, escape)
+
+def _markdown(rows: Rows) -> str:
+    frame = _frame(rows, {"best": "**{}**", "second": "<u>{}</u>"}, markdown)
     return str(frame.to_markdown(index=False, disable_numparse=True))
 
 
@@ -223,6 +226,11 @@ def _plain(text: str) -> str:
 
 
 # -- full numbers
+
+
+def _no_formula(value: Any) -> Any:
+    """A name that a spreadsheet would run as a formula gets an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value
 
 
 def _long(tables: t.Tables) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from idbench import gate, gate_cached, gate_output, gate_reference, measured_fil
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.files import write_text
+from idbench.output import echo
 from idbench.outputs import check_output
 from idbench.runs import Run
 from idbench.values import choose
@@ -106,9 +107,9 @@ def check(
     if markdown:
         write_text(markdown, gate_output.markdown(verdict))
     if as_json:
-        click.echo(json.dumps(verdict.as_dict(), indent=2))
+        echo(json.dumps(verdict.as_dict(), indent=2))
     else:
-        click.echo(gate_output.summary(verdict))
+        echo(gate_output.summary(verdict))
     return verdict.code
 
 
@@ -125,10 +126,10 @@ def _update(
         written.append(bundle)
         gate_cached.write(bundle, Run.open(run))
     if as_json:
-        click.echo(json.dumps({
+        echo(json.dumps({
             "samples": len(measured.values), "files": {str(p): p.stat().st_size for p in written},
         }))
         return
     for path in written:
         size = path.stat().st_size / 1e3
-        click.echo(f"Reference: {path}, {len(measured.values)} samples, {size:.0f} kB")
+        echo(f"Reference: {path}, {len(measured.values)} samples, {size:.0f} kB")

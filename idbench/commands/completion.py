@@ -13,6 +13,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from idbench.errors import UserError
+from idbench.output import echo
 
 SHELLS = ("bash", "zsh", "fish")
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -103,4 +104,4 @@ def completion(shell: str) -> None:
     made = get_completion_class(shell)
     if made is None:
         raise UserError(f"This version of click has no completion for {shell}; update click.")
-    click.echo(made(cli, {}, "idbench", "_IDBENCH_COMPLETE").source())
+    echo(made(cli, {}, "idbench", "_IDBENCH_COMPLETE").source())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from idbench.commands import options as opt
+from idbench.output import echo
 
 if TYPE_CHECKING:
     from idbench.models.concat_id.convert import Report
@@ -43,19 +44,19 @@ def convert(
 
     report = run(source, target, to, base)
     if as_json:
-        click.echo(json.dumps(report.as_json(), indent=2))
+        echo(json.dumps(report.as_json(), indent=2))
     else:
         _print(report, target)
 
 
 def _print(report: Report, target: Path) -> None:
-    click.echo(
+    echo(
         f"{report.form} form, {report.from_} to {report.to}: {report.mapped} tensors mapped"
     )
     for title, names in (("kept aside", report.aside), ("refused", report.refused)):
         for name in sorted(names)[:SHOWN]:
-            click.echo(f"{title}: {name} ({names[name]})")
+            echo(f"{title}: {name} ({names[name]})")
         if len(names) > SHOWN:
             rest = "conversion.json" if target.is_dir() else "--json"
-            click.echo(f"{title}: {len(names) - SHOWN} more, all in {rest}")
-    click.echo(f"written: {target}")
+            echo(f"{title}: {len(names) - SHOWN} more, all in {rest}")
+    echo(f"written: {target}")

@@ -15,6 +15,7 @@ from idbench.differences import differences
 from idbench.errors import UserError
 from idbench.gate import title
 from idbench.names import unknown
+from idbench.output import echo
 from idbench.reports import columns
 from idbench.values import choose
 
@@ -42,7 +43,7 @@ def diff(
     before, after = measured_files.read(first), measured_files.read(second)
     found = compare(before, after, metrics, top)
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        echo(json.dumps(found, indent=2, ensure_ascii=False))
     else:
         _print(found)
 

@@ -16,6 +16,7 @@ import click
 
 from idbench.commands import options as opt
 from idbench.errors import UserError
+from idbench.output import echo
 
 
 def _python() -> str:
@@ -134,10 +135,10 @@ def doctor(weights: tuple[str, ...], as_json: bool) -> int:
             well, told = False, str(error)
         found.append({"check": name, "ok": well, "told": told})
         if not as_json:
-            click.echo(f"{'ok   ' if well else 'FAIL '} {name}: {told}")
+            echo(f"{'ok   ' if well else 'FAIL '} {name}: {told}")
     ill = sum(not one["ok"] for one in found)
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        echo(json.dumps(found, indent=2, ensure_ascii=False))
         return 1 if ill else 0
-    click.echo("All checks passed." if not ill else f"{ill} of {len(checks)} checks failed.")
+    echo("All checks passed." if not ill else f"{ill} of {len(checks)} checks failed.")
     return 1 if ill else 0

@@ -10,6 +10,7 @@ import click
 
 from idbench.commands import options as opt
 from idbench.errors import UserError
+from idbench.output import echo
 from idbench.runs import Run
 
 
@@ -60,7 +61,7 @@ def export(
         from idbench.exporting import tensorboard
 
         told["file"] = str(tensorboard.export(opened, target, step, frames))
-    click.echo(json.dumps(told, indent=2) if as_json else _words(told))
+    echo(json.dumps(told, indent=2) if as_json else _words(told))
 
 
 def _words(told: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from idbench.commands import options as opt
+from idbench.output import echo
 from idbench.reports import columns, figures, series, tables
 from idbench.reports.strip import strip as draw
 from idbench.runs import Run
@@ -109,4 +110,4 @@ def _open(folders: Sequence[Path]) -> list[Run]:
 
 def _save(made: Figure, output: Path, dpi: int) -> None:
     for path in figures.save_as(made, output, dpi):
-        click.echo(f"Figure: {path}")
+        echo(f"Figure: {path}")

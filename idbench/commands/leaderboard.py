@@ -11,6 +11,7 @@ from idbench import submissions
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.files import write_json, write_text
+from idbench.output import echo
 from idbench.outputs import check_output
 from idbench.reports import leaderboard as boards
 
@@ -47,7 +48,7 @@ def leaderboard(
             raise UserError("Pass exactly one run to pack: idbench leaderboard RUN --pack FOLDER.")
         folder = submissions.pack(entries[0], pack, opt.parse_settings(settings))
         submissions.entry(folder)
-        click.echo(json.dumps({"submission": str(folder)}) if as_json else f"Submission: {folder}")
+        echo(json.dumps({"submission": str(folder)}) if as_json else f"Submission: {folder}")
         return 0
     if settings:
         raise UserError("--set describes a submission; it needs --pack FOLDER.")
@@ -63,12 +64,12 @@ def leaderboard(
     write_text(target, boards.page(board, title))
     write_json(data, board)
     if as_json:
-        click.echo(json.dumps(board, indent=2, ensure_ascii=False))
+        echo(json.dumps(board, indent=2, ensure_ascii=False))
     else:
         for one in board["boards"]:
             best = one["rows"][0]["name"]
-            click.echo(f"{one['suite']} {one['split']}: {len(one['rows'])} systems, first {best}")
-        click.echo(f"Leaderboard: {target} and {data}")
+            echo(f"{one['suite']} {one['split']}: {len(one['rows'])} systems, first {best}")
+        echo(f"Leaderboard: {target} and {data}")
     return 0
 
 
@@ -81,9 +82,9 @@ def _validate(paths: tuple[Path, ...], as_json: bool) -> int:
             name, problem = None, str(error)
         rows.append({"entry": str(path), "name": name, "problem": problem})
     if as_json:
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        echo(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
         for row in rows:
             told = f"FAIL  {row['problem']}" if row["problem"] else f"ok    {row['name']}"
-            click.echo(f"{row['entry']}: {told}")
+            echo(f"{row['entry']}: {told}")
     return 1 if any(row["problem"] for row in rows) else 0

@@ -12,6 +12,7 @@ from idbench.commands import completion
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.names import unknown
+from idbench.output import echo
 
 Rows = list[dict[str, Any]]
 
@@ -160,10 +161,10 @@ def listing(
         _show_one(kind, name, rows, as_json)
         return
     if as_json:
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     if not rows:
-        click.echo(f"There are no {kind}.")
+        echo(f"There are no {kind}.")
         return
     from rich.console import Console
     from rich.table import Table

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 
-import click
 from rich.console import Console
 
 from idbench import output
@@ -31,7 +30,7 @@ def show(results: Results, as_json: bool = False, scored: bool = True) -> None:
         _show_table(results, scored)
         if reasons:
             hint = f" Retry them with --retry-failed; see {run.folder}/errors.log."
-            click.echo(
+            output.echo(
                 f"{len(reasons)} of {len(run.sample_ids)} samples failed, the first because "
                 f"{first}.{hint if run.generates else ''}"
             )
@@ -46,7 +45,7 @@ def show(results: Results, as_json: bool = False, scored: bool = True) -> None:
 
 def _show_json(run: Run, results: Results, scored: bool) -> None:
     table = json.loads(tables.render(results.table(), "json")) if scored else None
-    click.echo(json.dumps({
+    output.echo(json.dumps({
         "run": str(run.folder), "counts": run.file.counts.model_dump(),
         "timings": run.file.timings, "peak_memory_gb": run.file.peak_memory_gb, "table": table,
     }, indent=2))
@@ -56,7 +55,7 @@ def _show_table(results: Results, scored: bool) -> None:
     if scored and sys.stdout.isatty():
         table_output.show(results.table(), Console(highlight=False))
     elif scored:
-        click.echo(tables.render(results.table(), "md"))
+        output.echo(tables.render(results.table(), "md"))
 
 
 def _show_times(run: Run) -> None:
@@ -66,5 +65,5 @@ def _show_times(run: Run) -> None:
     parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in times.items())
     peak = run.file.peak_memory_gb
     memory = f"; peak memory {peak} GB" if peak else ""
-    click.echo(f"Seconds: {parts}; total {sum(times.values()):.1f}{memory}.")
-    click.echo(f"Run folder: {run.folder}")
+    output.echo(f"Seconds: {parts}; total {sum(times.values()):.1f}{memory}.")
+    output.echo(f"Run folder: {run.folder}")

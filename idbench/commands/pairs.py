@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from idbench.commands import options as opt
+from idbench.output import echo
 from idbench.provenance import cores
 
 
@@ -95,7 +96,7 @@ def build(
         quiet=as_json,
     ))
     if as_json:
-        click.echo(json.dumps(built.summary, indent=2, ensure_ascii=False))
+        echo(json.dumps(built.summary, indent=2, ensure_ascii=False))
         return
     _print(built.summary, built.read, folder)
 
@@ -103,27 +104,27 @@ def build(
 def _print(summary: dict[str, Any], read: int, folder: Path) -> None:
     videos = summary["videos"]
     kept = sum(videos["kept_by_people"].values())
-    click.echo(f"{videos['found']} videos: {kept} kept, {read} read now.")
+    echo(f"{videos['found']} videos: {kept} kept, {read} read now.")
     for reason, count in videos["dropped"].items():
         if count:
-            click.echo(f"  dropped, {reason}: {count}")
+            echo(f"  dropped, {reason}: {count}")
     for video in summary["unreadable"][:5]:
-        click.echo(f"  unreadable: {video['problem']}")
+        echo(f"  unreadable: {video['problem']}")
     if summary["calibration"]:
-        click.echo("Calibration:")
+        echo("Calibration:")
         for step in summary["calibration"]["steps"]:
-            click.echo(f"  {step}")
+            echo(f"  {step}")
     if summary["aesthetic"] != "given":
-        click.echo(summary["aesthetic"])
+        echo(summary["aesthetic"])
     for name, output in summary["outputs"].items():
-        click.echo(f"{name}: {output['pairs']} of {output['candidates']} videos")
+        echo(f"{name}: {output['pairs']} of {output['candidates']} videos")
         for reason, count in output["dropped"].items():
             if count:
-                click.echo(f"  dropped, {reason}: {count}")
+                echo(f"  dropped, {reason}: {count}")
     for name, found in (summary["truth"] or {}).items():
         recall = found["recall"] if "recall" in found else found["recall_of_kept"]
-        click.echo(f"{name}: precision {_share(found['precision'])}, recall {_share(recall)}")
-    click.echo(f"Overview: {folder / 'pairs.html'}; pairs: {folder}/*.parquet.")
+        echo(f"{name}: precision {_share(found['precision'])}, recall {_share(recall)}")
+    echo(f"Overview: {folder / 'pairs.html'}; pairs: {folder}/*.parquet.")
 
 
 def _share(value: float | None) -> str:

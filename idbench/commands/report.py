@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from idbench.files import saying_disk_full
+from idbench.output import echo
 from idbench.reports import html, tables
 from idbench.runs import Run
 
@@ -30,4 +31,4 @@ def report(run: tuple[Path, ...], output: Path | None, videos: str) -> None:
     with saying_disk_full(target):
         embed = {"auto": None, "embed": True, "link": False}[videos]
         html.build_report([one.folder for one in runs], target, embed)
-    click.echo(f"Report: {target.resolve()}")
+    echo(f"Report: {target.resolve()}")

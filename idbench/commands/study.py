@@ -11,6 +11,7 @@ from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.files import saying_disk_full
 from idbench.lock import exclusive
+from idbench.output import echo
 from idbench.reports import study_figure, study_page, study_score, tables
 from idbench.reports.study import Study
 from idbench.reports.study_build import build as build_study
@@ -45,7 +46,7 @@ def build(run: tuple[Path, ...], output: Path, pairs: int, ties: bool, seed: int
     runs = [Run.open(folder) for folder in run]
     with saying_disk_full(output):
         made = build_study(runs, tables.labels(runs), output, pairs=pairs, seed=seed, ties=ties)
-    click.echo(
+    echo(
         f"Study: {output}: {len(made.pairs)} pairs of {len(made.samples)} samples by "
         f"{len(made.systems)} systems. Vote with: idbench study serve {output}"
     )
@@ -67,7 +68,7 @@ def serve(study: Path, port: int, voter: str | None, open_browser: bool) -> None
     query = f"?voter={check_name(voter)}" if voter else ""
     # Two servers of one study would overwrite each other's votes.
     with exclusive(study / "votes"), StudyServer(found, port) as server:
-        click.echo(f"Vote at {server.address}{query} (Ctrl-C to stop)")
+        echo(f"Vote at {server.address}{query} (Ctrl-C to stop)")
         if open_browser:
             import webbrowser
 
@@ -75,7 +76,7 @@ def serve(study: Path, port: int, voter: str | None, open_browser: bool) -> None
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            click.echo("Stopped. The votes are saved.")
+            echo("Stopped. The votes are saved.")
 
 
 @study.command(short_help="Write a study as one page for a remote voter.")
@@ -92,7 +93,7 @@ def page(study: Path, voter: str, output: Path | None) -> None:
     """
     target = output or Path(f"{voter}.html")
     study_page.write(Study.open(study), voter, target)
-    click.echo(f"Page: {target} ({target.stat().st_size / 1e6:.1f} MB)")
+    echo(f"Page: {target} ({target.stat().st_size / 1e6:.1f} MB)")
 
 
 @study.command(short_help="Compute preference rates, agreement and strengths.")
@@ -112,12 +113,12 @@ def score(
     """Score VOTES: a study folder (all of its votes), or single files."""
     place, files = _files(votes, folder)
     result = study_score.score(Study.open(place), files)
-    click.echo(study_score.to_json(result) if as_json else study_score.to_markdown(result))
+    echo(study_score.to_json(result) if as_json else study_score.to_markdown(result))
     if output:
         from idbench.reports import figures
 
         for path in figures.save_as(study_figure.bars(result), output):
-            click.echo(f"Figure: {path}", err=as_json)
+            echo(f"Figure: {path}", err=as_json)
 
 
 def _files(votes: Sequence[Path], folder: Path | None) -> tuple[Path, list[Path]]:

@@ -16,6 +16,7 @@ from idbench.importing.draw import Options
 from idbench.importing.faces import FaceReader, open_picture, write_embeddings
 from idbench.importing.layouts import read_source
 from idbench.importing.sources import PICTURES, safe_name
+from idbench.output import echo
 from idbench.outputs import check_output
 from idbench.progress import steps
 
@@ -86,17 +87,17 @@ def import_(
     with steps("faces", len(source.people), as_json) as step:
         made = import_suite(source, target, options, FaceReader(pack), step)
     if as_json:
-        click.echo(json.dumps({
+        echo(json.dumps({
             "suite": made.name, "folder": str(made.folder), "splits": dict(made.splits),
             "identities": made.kept, "dropped": dict(made.dropped), "notes": list(made.notes),
         }, indent=2, ensure_ascii=False))
         return
     for who, why in made.dropped.items():
-        click.echo(f"dropped {who}: {why}")
+        echo(f"dropped {who}: {why}")
     for note in made.notes:
-        click.echo(note)
+        echo(note)
     splits = ", ".join(f"{split} {count}" for split, count in made.splits.items())
-    click.echo(f"Suite {made.name}: {made.kept} identities, samples: {splits}; {made.folder}")
+    echo(f"Suite {made.name}: {made.kept} identities, samples: {splits}; {made.folder}")
 
 
 @suites.command(short_help="Check a suite: checksums, rows, images, one face each.")
@@ -108,16 +109,16 @@ def check(suite: str, no_faces: bool, pack: Path | None, as_json: bool) -> int:
     found = check_suite(suite, not no_faces, pack)
     splits = ", ".join(f"{split} {count}" for split, count in found.samples.items())
     if as_json:
-        click.echo(json.dumps({
+        echo(json.dumps({
             "suite": found.suite.name, "version": found.suite.version,
             "sha256": found.suite.sha256, "splits": found.samples,
             "references": found.references, "faults": list(found.faults),
         }, indent=2, ensure_ascii=False))
     else:
         for fault in found.faults:
-            click.echo(f"fault: {fault}")
+            echo(f"fault: {fault}")
         state = f"{len(found.faults)} faults" if found.faults else "intact"
-        click.echo(
+        echo(
             f"Suite {found.suite.name} {found.suite.version}: {state}; samples: {splits}; "
             f"{found.references} images; sha256 {found.suite.sha256[:12]}"
         )
@@ -151,4 +152,4 @@ def embed(folder: Path, output: Path, pack: Path | None) -> None:
     if not vectors:
         raise UserError(f"No face was found in {len(files)} images of {folder}; check the path.")
     write_embeddings(output, names, np.stack(vectors), reader)
-    click.echo(f"{len(vectors)} faces from {len(files)} images: {output}")
+    echo(f"{len(vectors)} faces from {len(files)} images: {output}")

@@ -11,7 +11,7 @@ import click
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.names import unknown
-from idbench.output import note
+from idbench.output import echo, note
 from idbench.reports import published, tables
 from idbench.runs import Run
 
@@ -75,9 +75,9 @@ def table(
         return
     texts = [tables.render(one, form) for one in made]
     if form == "json":
-        click.echo(texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]")
+        echo(texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]")
     else:
-        click.echo("\n\n".join(texts))
+        echo("\n\n".join(texts))
 
 
 def _published(

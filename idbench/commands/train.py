@@ -14,6 +14,7 @@ from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.files import saying_disk_full
 from idbench.names import unknown
+from idbench.output import echo
 from idbench.outputs import check_new_folder
 from idbench.recipes import load_recipe, load_trainer
 
@@ -75,7 +76,7 @@ def train(
             content, gpus=gpus, strategy=strategy, mfu=mfu, peak_tflops=peak_tflops,
             memory=gpu_memory, overhead=overhead,
         )
-        click.echo(json.dumps(planned.as_dict(), indent=2) if as_json else
+        echo(json.dumps(planned.as_dict(), indent=2) if as_json else
                    "\n".join([f"{name}:", *(f"  {line}" for line in planned.lines())]))
         return
     folder = state or Path(".training") / name
@@ -93,7 +94,7 @@ def train(
             measured = dict(trainer(content, folder, resume, evaluate))
     except KeyboardInterrupt as error:
         text = str(error) or "Interrupted. Continue with the same command and --resume."
-        click.echo(text, err=True)
+        echo(text, err=True)
         raise SystemExit(130) from None
     except UserError:
         with contextlib.suppress(OSError):  # only of what was refused before it held something
@@ -102,8 +103,8 @@ def train(
     if not measured:  # a further process of several
         return
     if as_json:
-        click.echo(json.dumps(measured, indent=2, default=str))
+        echo(json.dumps(measured, indent=2, default=str))
         return
-    click.echo(f"{name}:")
+    echo(f"{name}:")
     for key, value in measured.items():
-        click.echo(f"  {key}: {value:.4g}" if isinstance(value, float) else f"  {key}: {value}")
+        echo(f"  {key}: {value:.4g}" if isinstance(value, float) else f"  {key}: {value}")

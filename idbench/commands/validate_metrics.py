@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from idbench.commands import options as opt
+from idbench.output import echo
 
 
 @click.command("validate-metrics", short_help="Measure what metrics can tell apart, on avatars.")
@@ -57,11 +58,11 @@ def validate_metrics(
     }
     html, data = validation_page.write(output, found, about)
     if as_json:
-        click.echo(json.dumps(validation_page.as_json(found, about), indent=2))
+        echo(json.dumps(validation_page.as_json(found, about), indent=2))
         return
     for claim in found.claims:
         sign = ">=" if claim.at_least else "<="
         state = "held" if claim.held else "NOT HELD"
         value = validation_page.number(claim.value)
-        click.echo(f"{state:9}{value:>7} {sign} {claim.bar}: {claim.text}")
-    click.echo(f"Page: {html}; data: {data}")
+        echo(f"{state:9}{value:>7} {sign} {claim.bar}: {claim.text}")
+    echo(f"Page: {html}; data: {data}")

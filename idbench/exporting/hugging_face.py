@@ -149,6 +149,7 @@ def _video_name(record: SampleFile) -> str | None:
 
 def _card(run: Run) -> str:
     from idbench.reports import tables
+    from idbench.reports.table_output import markdown
 
     suite = run.file.identity.suite
     # datasets takes letters, digits and underscores for the name of a split.
@@ -159,8 +160,9 @@ def _card(run: Run) -> str:
             {"split": part, "path": ["videos/metadata.parquet", "videos/*"]}]}],
     }
     return CARD.format(
-        head=yaml.safe_dump(head, sort_keys=False, allow_unicode=True), system=run.name,
-        suite=f"{suite.name} {suite.version}".strip(),
-        split=run.split, protocol=run.file.scoring.protocol_name, part=part,
+        head=yaml.safe_dump(head, sort_keys=False, allow_unicode=True),
+        system=markdown(run.name), suite=markdown(f"{suite.name} {suite.version}"),
+        split=markdown(run.split), part=part,
+        protocol=markdown(run.file.scoring.protocol_name or "none"),
         table=tables.render(tables.measured([run]), "md"),
     )

@@ -64,6 +64,7 @@ def make_splits(
     rows: dict[str, list[Row]] = {}
     texts: dict[str, Row] = {}
     lost: dict[str, str] = {}
+    seen: dict[tuple[Any, ...], str] = {}
     items = {item.name: item for item in source.items}
 
     def add(split: str, prompt: Prompt, names: Sequence[str], others: Sequence[str]) -> None:
@@ -73,6 +74,12 @@ def make_splits(
         if text != prompt.text:
             name = f"{prompt.name}-{variant}"
         texts[name] = {"prompt_id": name, "category": prompt.category, "prompt": text, "truth": {}}
+        request = (split, text, tuple(names), tuple(others))
+        if request in seen:
+            lost[f"{prompt.name} of {'+'.join([*names, *others])}"] = (
+                f"{seen[request]} has the same text and references")
+            return
+        seen[request] = prompt.name
         references = [face_row(n) for n in names] + [
             {"kind": items[i].kind, "name": i, "file": f"references/{items[i].kind}_{i}.png"}
             for i in others

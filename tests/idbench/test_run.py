@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -215,12 +216,56 @@ def test_scores_of_another_video_are_not_kept(world: World) -> None:
     assert change.pop(path.parent.name) == -3 and set(change.values()) == {0.0}
 
 
+def test_two_protocols_never_share_a_table(world: World) -> None:
+    """A video is gone, and the rest is scored again under another protocol."""
+    assert world.run(*world.toy("--limit", "2")).returncode == 0
+    first, second = sorted(world.folder.glob("out/samples/*"))
+    (first / "video.mp4").unlink()
+    again = ["score", "out", "--metric", "sampled", "--protocol", "strict-v2"]
+    assert world.run(*again).returncode == 0
+    scores = pd.read_parquet(world.folder / "out/scores.parquet").set_index("sample")
+    assert scores.loc[second.name, "status"] == "scored"
+    assert "video is missing" in scores.loc[first.name, "reason"]
+    # Without any video left, the scores stay those of one protocol.
+    (second / "video.mp4").unlink()
+    done = world.run("score", "out", "--metric", "sampled")
+    assert done.returncode == 2 and "no video left to score with strict-v1" in done.stderr
+    assert world.run(*again).returncode == 0
+
+
 def change_plugin(world: World, monkeypatch: pytest.MonkeyPatch, **attributes: object) -> None:
     """What a newer version of the third-party model would say of itself."""
     import toy_plugin
 
     for name, value in attributes.items():
         monkeypatch.setattr(toy_plugin.Toy, name, value)
+
+
+def test_a_model_that_changes_directory_moves_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import toy_plugin
+
+    (world.folder / "elsewhere").mkdir()
+    paint = toy_plugin.Toy.generate
+
+    def generate(self: object, samples: object) -> Iterator[Video]:
+        for video in paint(self, samples):
+            os.chdir("/")
+            yield video
+
+    monkeypatch.setattr(
+        toy_plugin.Toy, "load", lambda self: os.chdir("elsewhere"), raising=False)
+    monkeypatch.setattr(toy_plugin.Toy, "generate", generate)
+    toy = [a if a != str(world.suite) else "tiny" for a in world.toy("--limit", "2")]
+    toy[toy.index("tiny")] = "./tiny"
+    done = world.run(*toy)
+    assert done.returncode == 0, done.stderr
+    assert "Run folder: out\n" in done.stdout and "in out\n" in done.stderr
+    assert len(pd.read_parquet(world.folder / "out/scores.parquet")) == 2
+    assert not any((world.folder / "elsewhere").iterdir())
+    other = world.run(*[a if a != "single" else "multi" for a in toy])
+    assert other.returncode == 2 and other.stderr.startswith("Error: out contains another run")
 
 
 @pytest.mark.parametrize("attributes, words", [

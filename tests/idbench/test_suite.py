@@ -101,3 +101,16 @@ def test_installed_suites_load_with_all_splits() -> None:
     for split, count in suite.splits.items():
         samples = suite.samples(split)
         assert len(samples) == count == len({s.id for s in samples})
+
+
+@pytest.mark.parametrize("file, words", [
+    ("splits/single.jsonl", "the same sample in rows 1 and 9"),
+    ("prompts.jsonl", "the same prompt_id in rows 1 and 3"),
+])
+def test_duplicate_rows_are_refused(suite_folder: Path, file: str, words: str) -> None:
+    """They would be one sample: two generated, one counted."""
+    path = suite_folder / file
+    path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
+    write_checksums(suite_folder)
+    with pytest.raises(UserError, match=words):
+        load_suite(suite_folder)

@@ -202,14 +202,18 @@ def test_layout_of_opens2v(world: World) -> None:
         path.parent.mkdir()
         Image.new("RGB", (64, 64)).save(path)
 
-    def sample(*paths: str, labels: tuple[str, ...] = ()) -> dict[str, object]:
-        return {"img_paths": [f"Images/{p}" for p in paths], "prompt": "it moves",
+    def sample(
+        *paths: str, labels: tuple[str, ...] = (), prompt: str = "it moves"
+    ) -> dict[str, object]:
+        return {"img_paths": [f"Images/{p}" for p in paths], "prompt": prompt,
                 "class_label": list(labels)}
 
     (base / "Human-Domain_Eval.json").write_text(json.dumps({
         "singleface_1": sample("man/1.png", labels=("man",)),
         "multiface_1": sample("woman/2.png", "man/1.png"),
-        "faceobj_1": sample("man/1.png", "cup/1.png", labels=("man", "cup")),
+        "faceobj_1": sample("man/1.png", "cup/1.png", labels=("man", "cup"),
+                            prompt="a cup"),
+        "singleface_3": sample("man/1.png"),
         "singleface_2": sample("man/9.png"),
         "humanobj_1": sample("humanobj/human/man/4.png", "cup/1.png", "environment/1.png",
                              labels=("man", "cup", "park")),
@@ -225,6 +229,7 @@ def test_layout_of_opens2v(world: World) -> None:
     assert "only the person" in told["dropped"]["faceobj_1/cup"]
     assert "an object (cup)" in told["dropped"]["singleobj_1"]
     assert "no split has this mix" in told["dropped"]["multihuman_1"]
+    assert "singleface-1 has the same text" in told["dropped"]["singleface-3 of man-1"]
     assert "man/9.png is missing" in told["dropped"]["singleface_2"]
     suite = load_suite(world.folder / "s")
     assert suite.samples("multi")[0].identities == ("woman-2", "man-1")

@@ -15,6 +15,7 @@ from PIL import Image
 
 from idbench.commands.export import export
 from idbench.errors import UserError
+from idbench.exporting import hugging_face
 from idbench.reports import tables
 from idbench.runs import Run
 from idbench.scores import wide_scores
@@ -84,6 +85,15 @@ def test_a_folder_that_holds_something_is_left_alone(run_folder: Path, tmp_path:
     with pytest.raises(UserError, match="already exists"):
         ran(run_folder, "--to", "datasets", "--out", tmp_path)
     assert (tmp_path / "mine").exists() and not (tmp_path / "README.md").exists()
+
+
+def test_html_in_names_is_text_in_the_card(run_folder: Path, tmp_path: Path) -> None:
+    run = Run.open(run_folder)
+    run.file.identity.model.name = "<img src=x>"
+    run.file.identity.suite.name = "<b>suite"
+    hugging_face.export(run, tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text().split("---")[2]
+    assert "&lt;img src=x&gt;" in card and "<img" not in card and "<b>" not in card
 
 
 def test_an_export_that_fails_leaves_nothing(run_folder: Path, tmp_path: Path) -> None:

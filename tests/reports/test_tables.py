@@ -176,6 +176,13 @@ def test_hostile_names_stay_text_in_every_format(tmp_path: Path) -> None:
     assert "<script>" not in page and "a\\|b " in page
     source = tables.render(made, "latex")
     assert r"a\textbar{}b \textbackslash{}input\{x\}\&\%\$\#\_" in source
+    low.file.identity.model.name = "=cmd|' /C calc'!A0"
+    high.file.identity.model.name = "\x1b[31mred"
+    made = tables.measured([low, high])
+    assert ",'=cmd|' /C calc'!A0," in tables.render(made, "csv")
+    stream = io.StringIO()
+    table_output.show(made, Console(file=stream, force_terminal=True, width=200))
+    assert "\\u001b[31mred" in stream.getvalue() and "\x1b[31m" not in stream.getvalue()
     assert table_output.latex("_^~") == r"\_\textasciicircum{}\textasciitilde{}"
 
 
