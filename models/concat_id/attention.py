@@ -35,7 +35,10 @@ class _Attention(torch.autograd.Function):
 
 
 class MatrixAttention:
-    """Attention processor for `CogVideoXTransformer3DModel`, without masks and dropout."""
+    """Attention processor for `CogVideoXTransformer3DModel`, without masks and dropout.
+
+    The rotary embedding is (tokens, D), or (B, tokens, D) where samples have different positions.
+    """
 
     def __call__(
         self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor,
@@ -55,6 +58,8 @@ class MatrixAttention:
         if image_rotary_emb is not None:
             cos, sin = (_with_text(part, length, fill) for part, fill in
                         zip(image_rotary_emb, (1.0, 0.0), strict=True))
+            if cos.ndim == 3:  # every sample has positions of its own
+                cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
             query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
         dim = value.shape[-1]
         flat = [y.to(dtype).reshape(-1, tokens, dim) for y in (query, key, value)]
@@ -66,7 +71,8 @@ class MatrixAttention:
 
 def _with_text(part: torch.Tensor, length: int, fill: float) -> torch.Tensor:
     """Rotary values with rows in front that leave the text tokens as they are."""
-    return torch.cat([part.new_full((length, part.shape[1]), fill), part])
+    rows = part.new_full((*part.shape[:-2], length, part.shape[-1]), fill)
+    return torch.cat([rows, part], dim=-2)
 
 
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

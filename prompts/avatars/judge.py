@@ -80,6 +80,11 @@ def _enlarged(frame: np.ndarray, factor: float) -> np.ndarray:
     return cv2.resize(frame, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
 
 
+def has_dlib() -> bool:
+    """Whether dlib and its networks are installed (extra `test`)."""
+    return all(find_spec(name) is not None for name in ("dlib", "face_recognition_models"))
+
+
 @cache
 def _dlib() -> tuple[Any, Any]:
     import dlib
@@ -94,6 +99,25 @@ def _dlib() -> tuple[Any, Any]:
     )
 
 
+def dlib_embedding(image: np.ndarray, box: np.ndarray, enlarged: int = 384) -> np.ndarray:
+    """dlib's embedding (128,) of one face; same people are less than about 0.6 apart.
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        box: x0, y0, x1, y1 in its pixels, from forehead to chin, as MTCNN and the renderer give it.
+        enlarged: rows that the image is enlarged to.
+    """
+    import dlib
+
+    predictor, network = _dlib()
+    factor = enlarged / image.shape[0]
+    large = _enlarged(image, factor)
+    x0, y0, x1, y1 = np.asarray(box) * factor
+    # dlib's boxes begin at the brows.
+    rectangle = dlib.rectangle(int(x0), int(y0 + 0.1 * (y1 - y0)), int(x1), int(y1))
+    return np.array(network.compute_face_descriptor(large, predictor(large, rectangle)))
+
+
 def measure_separation(
     identities: list[int], scenes: int = 6, height: int = 64, enlarged: int = 384
 ) -> tuple[float | None, int]:
@@ -102,24 +126,18 @@ def measure_separation(
     Returns:
         AUC of same against different pairs by embedding distance, and the number of faces.
     """
-    import dlib
-
-    predictor, network = _dlib()
     embeddings, labels = [], []
     for identity in identities:
         rng = np.random.default_rng(identity)
         for _ in range(scenes):
             scene = random_scene(rng, people=1, identities=[identity])
             clip = render_clip(scene, frames=2, height=height, width=height * 3 // 2)
-            image = _enlarged(clip.frames[1], enlarged / height)
-            boxes, scores = mtcnn(40).detect(image)
+            factor = enlarged / height
+            boxes, scores = mtcnn(40).detect(_enlarged(clip.frames[1], factor))
             if boxes is None:
                 continue
-            x0, y0, x1, y1 = boxes[int(np.argmax(scores))]
-            # dlib's boxes begin at the brows.
-            box = dlib.rectangle(int(x0), int(y0 + 0.1 * (y1 - y0)), int(x1), int(y1))
-            face = predictor(image, box)
-            embeddings.append(np.array(network.compute_face_descriptor(image, face)))
+            box = boxes[int(np.argmax(scores))] / factor
+            embeddings.append(dlib_embedding(clip.frames[1], box, enlarged))
             labels.append(identity)
     return separation_auc(np.array(embeddings), np.array(labels)), len(labels)
 

@@ -74,6 +74,18 @@ class CogVideoX(Family):
         signal, sigma = alpha.sqrt(), (1 - alpha).sqrt()
         return Noised(signal * latents + sigma * noise, times, signal * noise - sigma * latents)
 
+    def denoised(
+        self, noisy: torch.Tensor, velocity: torch.Tensor, times: torch.Tensor
+    ) -> torch.Tensor:
+        """The clean latents that a velocity means: sqrt(a) x_t - sqrt(1 - a) v, float32."""
+        alpha = self.scheduler.alphas_cumprod.float().to(noisy.device)[times].view(-1, 1, 1, 1, 1)
+        return alpha.sqrt() * noisy.float() - (1 - alpha).sqrt() * velocity.float()
+
+    def decibels(self) -> torch.Tensor:
+        """Signal-to-noise ratio of each training time in dB, falling; minus infinity at the end."""
+        alphas = self.scheduler.alphas_cumprod.double()
+        return 10 * torch.log10(alphas / (1 - alphas))
+
     def start(self, scheduler: Any, steps: int, device: torch.device) -> None:
         """Set the times of `times_of`.
 

@@ -19,8 +19,14 @@ from idbench import embedded
 from idbench.errors import UserError
 from idbench.models.concat_id import scenes
 from idbench.models.concat_id.autoencoder import decode, encode, to_frames, to_tensor
+from idbench.models.concat_id.training.outside import (
+    embed_references,
+    similarities,
+    summarise,
+)
 from idbench.models.concat_id.training.recipe import SceneRecipe
 from idbench.output import note
+from idbench.prompts.avatars.judge import has_dlib
 from idbench.statistics import resampled_means
 from idbench.types import Reference, Sample, Video
 
@@ -74,8 +80,8 @@ def evaluate_recipe(recipe: SceneRecipe, state_dir: Path) -> dict[str, Any]:
 
     Returns, and writes to the manifest: ArcSim and CurSim with references and without (the same
     network with zeroed references), their difference with a 95 % interval clustered by identity,
-    how often the right reference is the nearest of all, and the share of frames with a face; for
-    two people also own-minus-other (faces told apart by place, which has no bias) and the share
+    how often the right reference is the nearest of all, and the share of frames with a face; what
+    dlib sees, if it is installed (`outside`); for two people also own-minus-other (faces told apart by place, which has no bias) and the share
     of videos in the order of the references.
 
     Raises:
@@ -123,7 +129,9 @@ def _score(
     vectors = {n: scorer.embedder.reference(r.image).faces["arcface"] for n, r in people.items()}
     seen = {n: v for n, v in vectors.items() if v is not None}
     known, matrix = list(seen), np.stack(list(seen.values()))
+    outside = embed_references(samples) if has_dlib() else {}
     table: dict[str, dict[str, list[float]]] = {}
+    read: dict[str, list[np.ndarray]] = {}
     clusters: list[str] = []
     for condition, made in videos.items():
         rows = table.setdefault(condition, {})
@@ -139,6 +147,11 @@ def _score(
             faces = [len(f) > 0 for f in found.faces]
             rows.setdefault("frames_with_face", []).append(float(np.mean(faces)))
             rows.setdefault("nearest", []).append(_nearest(found, matrix, known))
+            if outside:
+                read.setdefault(condition, []).append(similarities(
+                    video.frames[list(found.frames)], found.faces, len(sample.identities),
+                    np.stack(list(outside.values())),
+                ))
             if condition == "with":
                 clusters.append("+".join(sample.identities))
     values: dict[str, float] = {}
@@ -150,6 +163,12 @@ def _score(
         if "without" in table:
             gain = np.array(table["with"][name]) - np.array(table["without"][name])
             values.update(_interval(f"{name}_gain", gain, clusters))
+    for condition, matrices in read.items():
+        people = [sample.identities for sample in samples]
+        seen_by_dlib, margins = summarise(matrices, people, list(outside))
+        values.update({f"dlib_{name}_{condition}": round(value, 4)
+                       for name, value in seen_by_dlib.items()})
+        values.update(_interval(f"dlib_margin_{condition}", margins, clusters))
     margin = np.array(table["with"]["own_minus_other_by_order"])
     values.update(_interval("own_minus_other_by_order", margin, clusters))
     return values

@@ -40,8 +40,10 @@ class Threads:
             grads = torch.autograd.grad(value, self.parameters, allow_unused=True)
             return value.detach(), grads
 
-        columns = [getattr(batch, field.name).chunk(self.count) for field in fields(batch)]
-        parts = [Batch(*rows) for rows in zip(*columns, strict=True)]
+        given = {f.name: getattr(batch, f.name) for f in fields(batch)}
+        columns = {k: v.chunk(self.count) for k, v in given.items() if v is not None}
+        parts = [Batch(**dict(zip(columns, rows, strict=True)))
+                 for rows in zip(*columns.values(), strict=True)]
         results = list(self.pool.map(part, parts)) if len(parts) > 1 else [part(parts[0])]
         for parameter, *grads in zip(
             self.parameters, *(grads for _, grads in results), strict=True

@@ -26,10 +26,12 @@ import torch
 
 from idbench.errors import UserError
 from idbench.models.concat_id.attention import use_matrix_attention
+from idbench.models.concat_id.families import CogVideoX
 from idbench.models.concat_id.networks import CLIP_LATENT_FRAMES
 from idbench.models.concat_id.training import adapters, checkpoint, network
 from idbench.models.concat_id.training.export import export
 from idbench.models.concat_id.training.gradients import Threads
+from idbench.models.concat_id.training.noise_levels import LevelSampler
 from idbench.models.concat_id.training.objective import Batch, loss
 from idbench.models.concat_id.training.recipe import (
     SceneRecipe,
@@ -118,8 +120,12 @@ class Session:
         transformer.train()
         self.family = make_family(recipe)
         threads = recipe.threads if device.type == "cpu" else 0
-        if threads and self.family.name == "cogvideox":
+        if self.family.name == "cogvideox" and (threads or isinstance(recipe, SceneRecipe)):
             use_matrix_attention(transformer)
+        self.levels = None
+        if recipe.levels is not None:
+            assert isinstance(self.family, CogVideoX)
+            self.levels = LevelSampler(self.family.decibels(), recipe.levels)
         # Images have their references at the positions that they have beside a clip.
         clip_frames = CLIP_LATENT_FRAMES if isinstance(recipe, SceneRecipe) else None
         denoiser = network.Denoiser(transformer, clip_frames)
@@ -187,6 +193,8 @@ class Session:
         total = torch.zeros((), device=self.accelerator.device)
         for _ in range(count):
             row = next(batches)
+            if self.levels is not None:
+                row["uniform"] = self.levels(row["uniform"])
             with self.accelerator.accumulate(self.network):
                 total += self._backward(self.to_device(row)) / count
                 norm = None
@@ -241,6 +249,7 @@ class Session:
         return Batch(
             latents, references * here["keep_references"].view(-1, 1, 1, 1, 1),
             here["text"] * here["keep_text"].view(-1, 1, 1), here["uniform"], here["noise"],
+            here.get("tokens"),
         )
 
     def validate(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from idbench.models.concat_id.families import FAMILIES, family_of
 from idbench.models.concat_id.networks import build_transformer
 from idbench.models.concat_id.training import adapters
 from idbench.models.concat_id.training.recipe import StageRecipe
+from idbench.models.concat_id.training.subset import denoise_tokens
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 from idbench.names import unknown
 
@@ -153,17 +154,23 @@ class Denoiser(nn.Module):
 
     def forward(
         self, latents: torch.Tensor, references: torch.Tensor | None, text: torch.Tensor,
-        times: torch.Tensor,
+        times: torch.Tensor, keep: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Velocity (B, N, C, h, w) of noisy latents (B, N, C, h, w).
 
         Args:
             references: (B, M, C, h, w), M may be 0; or None. text: (B, L, D).
             times: (B,), 0 to 1000.
+            keep: (B, K), the tokens to compute, see `subset.denoise_tokens`; None: all.
         """
         first = None
         if self.clip_frames is not None:
             first = max(self.clip_frames, latents.shape[1])
+        if keep is not None:
+            assert references is not None
+            return denoise_tokens(
+                self.transformer, latents, references, text, times, keep, first
+            )
         output = self.family.predict(self.transformer, latents, references, text, times, first)
         # It may be a part of the network's output, and FSDP's hooks want no view.
         return output.clone(memory_format=torch.contiguous_format)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from idbench.models.concat_id.families import Family
+from idbench.models.concat_id.training.subset import token_mask
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Batch:
         text: float (B, L, D); zero where dropped.
         uniform: (B,) in [0, 1), where in the schedule each row stands.
         noise: like latents, standard normal.
+        keep: (B, K), the tokens that are computed, see `subset`; None: all.
     """
 
     latents: torch.Tensor
@@ -29,10 +31,16 @@ class Batch:
     text: torch.Tensor
     uniform: torch.Tensor
     noise: torch.Tensor
+    keep: torch.Tensor | None = None
 
 
 def loss(network: torch.nn.Module, family: Family, batch: Batch) -> torch.Tensor:
     """Loss of each row, (B,). `network`: a `Denoiser`, or accelerate's wrapper of one."""
     noised = family.add_noise(batch.latents, batch.noise, batch.uniform)
-    output = network(noised.latents, batch.references, batch.text, noised.times)
-    return (output.float() - noised.target).square().mean((1, 2, 3, 4))
+    if batch.keep is None:
+        output = network(noised.latents, batch.references, batch.text, noised.times)
+        return (output.float() - noised.target).square().mean((1, 2, 3, 4))
+    output = network(noised.latents, batch.references, batch.text, noised.times, batch.keep)
+    mask = token_mask(batch.keep, noised.latents.shape)
+    error = (output.float() - noised.target).square().mean(2, keepdim=True) * mask
+    return error.sum((1, 2, 3, 4)) / mask.sum((1, 2, 3, 4))

@@ -18,8 +18,19 @@ STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 Decay = Annotated[float, pydantic.Field(ge=0, lt=1)]
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 Checked = TypeVar("Checked")
-PHASED = ("learning_rate", "warmup", "decay", "lowest_rate", "groups", "cross")
+PHASED = (
+    "learning_rate", "warmup", "decay", "lowest_rate", "groups", "cross", "background_tokens",
+)
 """Fields that a phase may change."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Levels:
+    """Where in the schedule training samples lie; see `StageRecipe.levels`."""
+
+    mean: float
+    deviation: pydantic.PositiveFloat
+    uniform: Share = 0.2
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -64,6 +75,9 @@ class StageRecipe:
         gradient_checkpointing: recompute activations in the backward pass.
         lora_rank, lora_alpha: rank 0 trains all parameters.
         lora_feed_forward: adapters on the feed-forward layers too, not on the attention alone.
+        levels: CogVideoX only: `mean` and `deviation` in dB of the normal distribution from which
+            noise levels are drawn, but for a share `uniform` of the steps' samples, whose times
+            are uniform in the schedule, as all are without `levels`. See `noise_levels`.
         text_dropout, reference_dropout: independent chances of zeroed text and references.
         time_shift: Wan only: shift of the noise levels.
         seed: of everything random. What step s does depends on it and on s alone.
@@ -118,6 +132,7 @@ class StageRecipe:
     text_dropout: Share = 0.1
     reference_dropout: Share = 0.1
     time_shift: pydantic.PositiveFloat = 5.0
+    levels: Levels | None = None
     seed: int = pydantic.Field(default=0, ge=0, lt=2**63)  # what torch takes
     workers: pydantic.NonNegativeInt = 4
     threads: pydantic.NonNegativeInt = 0
@@ -195,6 +210,8 @@ class SceneRecipe(StageRecipe):
         cross: chance that a reference comes from another scene of the person.
         pairs: for groups of `one`, `two` or `three` people the output of `pairs` that chooses
             those scenes, such as `cross`. Without it any other scene of the person serves.
+        background_tokens: share of the video's tokens outside of heads that a step computes, and
+            without the margins of face references; 1 computes all. See `subset`.
         subject: `garment` or `background`: one more reference, after the faces.
         evaluation: of `--evaluate`: `identities`, prompts for `each`, `steps`, `guidance`.
     """
@@ -209,6 +226,7 @@ class SceneRecipe(StageRecipe):
     reference_noise: Literal["cached"] = "cached"
     cross: Share = 0.0
     pairs: dict[Literal["one", "two", "three"], str] = pydantic.Field(default_factory=dict)
+    background_tokens: Share = 1.0
     subject: Literal["garment", "background"] | None = None
     evaluation: dict[str, Any] = pydantic.Field(default_factory=dict)
 

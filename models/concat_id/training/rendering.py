@@ -81,7 +81,7 @@ def render_shard(described: RenderSet, number: int, seed: int, folder: Path) -> 
         else:
             clip = render_clip(scene, described.frames, described.height, described.width)
         rows["frames"].append(clip.frames)
-        rows["faces"].append(_heads(clip))
+        rows["faces"].append(head_mask(clip))
         boxes = np.full((len(clip.frames), PEOPLE, 4), np.nan, np.float32)
         boxes[:, : len(scene.people)] = clip.boxes
         rows["boxes"].append(boxes)
@@ -99,7 +99,8 @@ def render_shard(described: RenderSet, number: int, seed: int, folder: Path) -> 
     return target
 
 
-def _heads(clip: Any) -> np.ndarray:
+def head_mask(clip: Any) -> np.ndarray:
+    """uint8 (T, H, W): 1 + person where a head is seen."""
     from idbench.prompts.avatars.march import PARTS
 
     head = np.isin(clip.parts, [PARTS.index(name) for name in HEAD_PARTS])
@@ -114,7 +115,7 @@ def _references(clip: Any, described: RenderSet, rng: np.random.Generator) -> np
     """
     height, width = described.height, described.width
     out = np.zeros((PEOPLE, described.references, height, width, 3), np.uint8)
-    heads = _heads(clip)
+    heads = head_mask(clip)
     size = min(height, width)
     frames = len(clip.frames)
     for person in range(clip.landmarks.shape[1]):

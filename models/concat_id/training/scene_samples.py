@@ -20,6 +20,7 @@ from idbench.models.concat_id import networks, scenes
 from idbench.models.concat_id.training.recipe import SceneRecipe, StageRecipe
 from idbench.models.concat_id.training.scene_pairs import Faces, choose
 from idbench.models.concat_id.training.source import HeldOut
+from idbench.models.concat_id.training.subset import PATCH, choose_tokens, reference_tokens
 from idbench.names import unknown
 from idbench.output import note
 
@@ -40,6 +41,7 @@ class Record:
         scene: its number among all scenes.
         identities: of its people, from left to right.
         own: of each person, the indices of the references from this scene.
+        heads: bool (N, tokens), whether a token shows a head.
         others: of each person, those from the scene that `pairs` chose; empty: any other scene.
         subjects: latents (C, h, w) of the references without a face.
     """
@@ -50,6 +52,7 @@ class Record:
     identities: tuple[int, ...]
     own: tuple[tuple[int, ...], ...]
     subjects: Mapping[str, torch.Tensor]
+    heads: torch.Tensor
     others: tuple[tuple[int, ...], ...] = ()
 
 
@@ -140,12 +143,29 @@ class SceneSamples:
             for name, chance in
             (("text", recipe.text_dropout), ("references", recipe.reference_dropout))
         }
+        heads = drawn.pop("heads")
+        if now["background_tokens"] < 1:
+            keep["tokens"] = self._tokens(
+                heads, drawn["references"], now["background_tokens"], generator
+            )
         return {"group": group, **drawn, "uniform": uniform, "noise": noise, **keep}
+
+    def _tokens(
+        self, heads: torch.Tensor, references: torch.Tensor, share: float,
+        generator: torch.Generator,
+    ) -> torch.Tensor:
+        """The tokens (B, K) that a step computes; see `subset`."""
+        video = choose_tokens(heads, share, generator)
+        faces = references.shape[1] - (self.recipe.subject is not None)
+        height, width = (size // PATCH for size in references.shape[-2:])
+        whole = torch.arange(faces * height * width, references.shape[1] * height * width)
+        behind = torch.cat([reference_tokens(faces, height, width), whole]) + heads.shape[1]
+        return torch.cat([video, behind.expand(len(video), -1)], dim=1)
 
     def draw(
         self, group: str, size: int, cross: float, rng: np.random.Generator
     ) -> dict[str, torch.Tensor]:
-        """Random samples of a group: `latents`, `references` and `text`, float32.
+        """Random samples of a group: `latents`, `references` and `text`, float32, and `heads`.
 
         Args:
             cross: chance that a reference comes from another scene of the person.
@@ -164,6 +184,7 @@ class SceneSamples:
             "latents": latents,
             "references": torch.stack(chosen).float().view(shape) if chosen else latents[:, :0],
             "text": torch.stack([record.text for record in picked]).float(),
+            "heads": torch.stack([record.heads.flatten() for record in picked]),
         }
 
     def held_out(self, recipe: StageRecipe, fresh: bool) -> list[HeldOut]:
@@ -220,6 +241,7 @@ class SceneSamples:
         boxes = None
         if self.recipe.pairs:
             boxes = np.load(path / "boxes.npy") / (2 * described.size)
+        heads = np.load(path / "faces.npy", mmap_mode="r")
         for s, row in enumerate(truth):
             identities = tuple(person["identity"] for person in row["scene"]["people"])
             scene = len(self._faces)
@@ -236,11 +258,12 @@ class SceneSamples:
             record = Record(
                 latents, stored["text"][s], scene, identities, own,
                 {kind: stored[kind][s] for kind in scenes.SUBJECTS if kind in stored},
+                heads=head_tokens(heads[s], latents.shape[-2:]),
             )
             clip = described.frames >= scenes.CLIP_FRAMES
             self.groups.setdefault(f"image_{word}", []).extend(
-                replace(record, latents=image[None])
-                for image in (latents[::IMAGE_STRIDE] if clip else latents)
+                replace(record, latents=latents[t : t + 1], heads=record.heads[t : t + 1])
+                for t in range(0, len(latents), IMAGE_STRIDE if clip else 1)
             )
             if clip:
                 self.groups.setdefault(f"clip_{word}", []).append(record)
@@ -280,3 +303,16 @@ class SceneSamples:
                               self.of_identity[record.identities[person]]
                               if scene != record.scene) or known
         return known[int(rng.integers(len(known)))]
+
+
+def head_tokens(faces: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
+    """Which tokens show a head, bool (T, tokens).
+
+    Args:
+        faces: (T, H, W), not 0 at the pixels of heads.
+        size: height and width of the latents.
+    """
+    rows, columns = (n // PATCH for n in size)
+    frames, height, width = faces.shape
+    blocks = faces.reshape(frames, rows, height // rows, columns, width // columns)
+    return torch.from_numpy(np.asarray(blocks).any((2, 4)).reshape(frames, -1))

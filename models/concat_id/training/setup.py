@@ -53,7 +53,13 @@ def make_family(recipe: StageRecipe) -> Family:
     """The network's family with its noise schedule."""
     source = recipe.components or recipe.init
     plain = None if source is None or source.startswith("embedded") else source
-    return components.load_family(network.configuration(recipe)[0], plain, recipe.time_shift)
+    name = network.configuration(recipe)[0]
+    if recipe.levels is not None and name != "cogvideox":
+        raise UserError(
+            f"The recipe {recipe.name!r} has `levels`, which only CogVideoX's schedule has; use "
+            "time_shift for Wan."
+        )
+    return components.load_family(name, plain, recipe.time_shift)
 
 
 def make_accelerator(recipe: StageRecipe, state_dir: Path) -> Accelerator:
