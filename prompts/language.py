@@ -8,7 +8,7 @@ learn prompts that leave things open.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -57,25 +57,29 @@ def vocabulary() -> tuple[str, ...]:
 
 
 def describe(
-    scene: Scene, rng: np.random.Generator, mention: Collection[str] | None = None
+    scene: Scene, rng: np.random.Generator, mention: Collection[str] | None = None,
+    chances: Mapping[str, float] | None = None,
 ) -> str:
     """A prompt for the scene: at most `MAXIMUM_TOKENS` tokens. See `description`."""
-    return description(scene, rng, mention).text
+    return description(scene, rng, mention, chances).text
 
 
 def description(
-    scene: Scene, rng: np.random.Generator, mention: Collection[str] | None = None
+    scene: Scene, rng: np.random.Generator, mention: Collection[str] | None = None,
+    chances: Mapping[str, float] | None = None,
 ) -> Description:
     """A prompt for the scene and what it mentions.
 
     `mention` lists what to mention: "background", "light", "expression", "motion" and "garment"
     (of every person), or "garment:1" (of the second person from the left). Without it a
-    random part is mentioned. What does not fit in `MAXIMUM_TOKENS` is left out.
+    random part is mentioned; `chances` replaces how likely an attribute is ("expression": 0.5).
+    What does not fit in `MAXIMUM_TOKENS` is left out.
 
     Raises:
         ValueError: `mention` has an unknown attribute.
     """
-    named = _draw(scene, rng) if mention is None else _expand(scene, mention)
+    likely = {**_PROBABILITY, **(chances or {})}
+    named = _draw(scene, rng, likely) if mention is None else _expand(scene, mention)
     while True:
         for _ in range(4):
             text = finish(_write(scene, named, rng))
@@ -131,13 +135,13 @@ def _strings(value: object) -> Iterator[str]:
             yield from _strings(item)
 
 
-def _draw(scene: Scene, rng: np.random.Generator) -> set[str]:
-    named = {a for a in SCENE_ATTRIBUTES if rng.random() < _PROBABILITY[a]}
+def _draw(scene: Scene, rng: np.random.Generator, likely: Mapping[str, float]) -> set[str]:
+    named = {a for a in SCENE_ATTRIBUTES if rng.random() < likely[a]}
     for index, person in enumerate(scene.people):
         for attribute in PERSON_ATTRIBUTES:
             # People rarely say that nothing happens, so a model must not depend on it.
             default = getattr(person, attribute) in ("neutral", "still")
-            if rng.random() < _PROBABILITY[attribute] * (0.6 if default else 1.0):
+            if rng.random() < likely[attribute] * (0.6 if default else 1.0):
                 named.add(f"{attribute}:{index}")
     return named
 

@@ -50,8 +50,8 @@ class ConcatID:
     """Concat-ID, with the embedded weights or with those of a model folder.
 
     Args:
-        variant: one of `VARIANTS`, or None: the one that fits each sample's references. A
-            folder has one transformer for all but `base`.
+        variant: one of `variants_known`, or None: the one that fits each sample's references.
+            A folder has one transformer for all but `base`.
         weights: a model folder in diffusers' layout (see `idbench convert`), for the networks
             of CogVideoX-5B's or Wan2.1's form in any size. None: the embedded weights.
         steps, guidance: of sampling.
@@ -162,7 +162,7 @@ class ConcatID:
         if self.folder is not None:
             names = ["face_parser"]
         else:
-            variants = VARIANTS if self.variant is None else [self.variant]
+            variants = variants_known() if self.variant is None else [self.variant]
             names = ["vae", "text_encoder", "text_encoder_tokenizer", "face_parser"]
             names += [f"transformer_{v}" for v in variants]
         hashes = {known[n]["file"]: known[n]["sha256"] for n in names if n in known}
@@ -222,6 +222,8 @@ class ConcatID:
             (): "base", ("face",): "single",
             ("face", "garment"): "tryon", ("face", "background"): "background",
         }
+        if kinds == ("face",) * 3 and "multi3" in variants_known():
+            return "multi3"
         return fitting.get(kinds, "multi")
 
     def pipeline(self, variant: str) -> VideoPipeline:
@@ -310,10 +312,17 @@ class ConcatID:
         return load_tools(self.faces, self.parser, self.alignment, self.device or "cpu")
 
 
+def variants_known() -> list[str]:
+    """`VARIANTS`, and those of further embedded transformers that a recipe has written."""
+    trained = (name.removeprefix("transformer_") for name in sorted(embedded.entries())
+               if name.startswith("transformer_"))
+    return list(dict.fromkeys([*VARIANTS, *trained]))
+
+
 def _check_names(variant: str | None, references: str, sampling: str) -> None:
-    if variant is not None and variant not in VARIANTS:
+    if variant is not None and variant not in variants_known():
         raise UserError(
-            f"concat_id has no variant {variant!r}; use one of {', '.join(VARIANTS)}."
+            f"concat_id has no variant {variant!r}; use one of {', '.join(variants_known())}."
         )
     if references not in REFERENCES:
         raise UserError(f"references is one of {', '.join(REFERENCES)}, not {references!r}.")

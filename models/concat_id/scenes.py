@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ class RenderSet:
         split: `training` or `validation`.
         references: references of each person of a scene.
         shard: scenes in each shard.
+        mentions: how likely a caption mentions an attribute, where it is not as
+            `prompts.language` has it.
     """
 
     name: str
@@ -62,6 +64,7 @@ class RenderSet:
     height: int = 64
     width: int = 96
     shard: int = 200
+    mentions: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def seeds(self) -> range:
@@ -125,9 +128,12 @@ def load_recipe(name: str) -> dict[str, Any]:
 
 
 def sets_of(recipe: Mapping[str, Any]) -> list[RenderSet]:
-    """The sets of a data recipe: `sets: {name: {scenes: ..., ...}}`."""
+    """The sets of a data recipe: `sets: {name: {scenes: ..., ...}}`, `mentions` of all of them."""
+    shared = {"mentions": recipe["mentions"]} if "mentions" in recipe else {}
     try:
-        return [RenderSet(name=name, **values) for name, values in recipe["sets"].items()]
+        return [
+            RenderSet(name=name, **{**shared, **values}) for name, values in recipe["sets"].items()
+        ]
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(
             f"The recipe {recipe.get('name')!r} has no usable sets of scenes ({error}); name one "

@@ -51,6 +51,9 @@ def home(tmp_path, monkeypatch):
                 truth.append({"caption": "a person", "scene": asdict(Scene(people))})
             (rendered / "truth.json").write_text(json.dumps(truth))
             frames = 3 if described.frames == 9 else 2
+            heads = np.zeros((described.shard, frames, 16, 24), np.uint8)
+            heads[:, :, :8, 8:16] = 1  # one token, the second of six
+            np.save(rendered / "faces.npy", heads)
             shapes = {"latents": (frames, 4, 4, 6), "references": (3, 2, 4, 4, 6), "text": (32, 12)}
             for name, shape in shapes.items():
                 array = rng.normal(size=(described.shard, *shape)).astype(np.float16)
@@ -190,6 +193,52 @@ def test_the_embedded_stage_one_can_be_trained_on_as_the_docs_say(tmp_path):
     _, longer = load_recipe(str(tmp_path / "my_single.yaml"))
     step = loop.restart_of_embedded(read_stage(longer), tmp_path)
     assert step == load_recipe("single")[1]["steps"]
+
+
+SHORTER = {
+    "background_tokens": 0.4, "levels": {"mean": 5.0, "deviation": 7.0},
+    "phases": [{"until": 5}, {"until": 8, "background_tokens": 1.0}],
+}
+
+
+def test_steps_on_part_of_the_tokens_keep_every_head(home):
+    pool = samples(home, groups={"image_one": 1.0}, **SHORTER)
+    batch = pool.batch(0)
+    video, references = batch["tokens"][:, :3], batch["tokens"][:, 3:]
+    assert bool((video == 1).any(1).all()) and int(video.max()) < 6  # the head and 0.4 of 5
+    assert references.tolist() == [[6, 7, 8, 9, 10, 11]] * 4  # so narrow that there is no margin
+    assert "tokens" not in pool.batch(5) and "heads" not in batch
+
+
+def test_a_training_on_part_of_the_tokens_resumes(home, monkeypatch):
+    loop.train(recipe(**SHORTER), home / "whole")
+    with monkeypatch.context() as patched, pytest.raises(Interrupted):
+        stopping_at(3, lambda: os.kill(os.getpid(), signal.SIGTERM), patched)
+        loop.train(recipe(**SHORTER), home / "stopped")
+    loop.train(recipe(**SHORTER), home / "stopped", resume=True)
+    assert losses(home / "stopped") == losses(home / "whole")
+    loop.train(recipe(), home / "all tokens")
+    assert losses(home / "whole")[0] != losses(home / "all tokens")[0]
+
+
+def test_the_long_recipes_build_on_each_other():
+    """Each starts from weights that one before it writes, on data that one before it makes."""
+    chain = (
+        "long_base", "long_single", "long_continued", "long_stage2", "long_stage3", "long_multi",
+        "long_multi_scratch", "long_multi3", "long_tryon", "long_background",
+    )
+    written, steps = set(), set()
+    for name in chain:
+        made = read_stage(load_recipe(name)[1])
+        assert (made.name, made.data, made.latents) == (name, "long_data", "long_latents")
+        assert made.init is None or made.init.removeprefix("embedded:") in written
+        written.add(made.entry)
+        if made.delta:
+            steps.add((made.steps, made.learning_rate, str(made.batch)))
+    assert len(written) == len(chain) and len(steps) == 1  # equal stages
+    sets = {s.name: s for s in scenes.sets_of(load_recipe("long_data")[1])}
+    assert sets["image_three"].mentions == {"expression": 0.5, "motion": 0.5}
+    assert load_recipe("long_latents")[1]["data"] == "long_data"
 
 
 def test_resuming_without_a_checkpoint_is_refused(home):

@@ -139,3 +139,14 @@ def test_random_scenes_are_reproducible_and_have_different_people() -> None:
     for seed in range(50):
         scene = random_scene(np.random.default_rng(seed), 3, seeds)
         assert len({p.identity for p in scene.people}) == 3
+
+
+def test_chances_change_how_often_an_attribute_is_named() -> None:
+    rng = np.random.default_rng(0)
+    named = [description(random_scene(rng, 1), rng, chances={"expression": 0.0, "motion": 1.0})
+             for _ in range(60)]
+    assert not any("expression:0" in said.mentioned for said in named)
+    usual = [description(random_scene(rng, 1), rng) for _ in range(60)]
+    assert any("expression:0" in said.mentioned for said in usual)
+    assert sum("motion:0" in s.mentioned for s in named) > sum("motion:0" in s.mentioned
+                                                              for s in usual)

@@ -25,6 +25,7 @@ from idbench.models.concat_id.training.outside import (
     summarise,
 )
 from idbench.models.concat_id.training.recipe import SceneRecipe
+from idbench.models.concat_id.training.scene_samples import GROUPS
 from idbench.output import note
 from idbench.prompts.avatars.judge import has_dlib
 from idbench.statistics import resampled_means
@@ -94,7 +95,7 @@ def evaluate_recipe(recipe: SceneRecipe, state_dir: Path) -> dict[str, Any]:
     if needed:
         raise UserError(f"Not trained yet: {', '.join(sorted(needed))}; run `idbench train` first.")
     variant = entry.removeprefix("transformer_")
-    people = 2 if variant.startswith("multi") else 1
+    people = max(GROUPS[group] for group in recipe.groups) if variant.startswith("multi") else 1
     settings = recipe.evaluation
     identities, each = settings.get("identities", 24), settings.get("each", 2)
     model = ConcatID(variant, steps=settings.get("steps", 20), batch=8,

@@ -269,7 +269,7 @@ def plot(measured: Mapping[str, Sequence[Level]], path: Path) -> None:
 def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("weights", nargs="+", help="embedded weights, or folders of trainings")
-    parser.add_argument("--people", type=int, default=48)
+    parser.add_argument("--people", type=int, default=24)
     parser.add_argument("--out", type=Path, default=Path("levels"))
     arguments = parser.parse_args(given)
     faces, embed = validation_faces(arguments.people), recognisers()

@@ -86,7 +86,8 @@ def render_shard(described: RenderSet, number: int, seed: int, folder: Path) -> 
         boxes[:, : len(scene.people)] = clip.boxes
         rows["boxes"].append(boxes)
         rows["references"].append(_references(clip, described, rng))
-        truth.append({"caption": describe(scene, rng), "scene": asdict(scene)})
+        caption = describe(scene, rng, chances=described.mentions)
+        truth.append({"caption": caption, "scene": asdict(scene)})
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     temporary.mkdir(parents=True, exist_ok=True)
     for name, values in rows.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -120,3 +122,15 @@ def test_the_evaluation_of_a_recipe_has_the_same_control(make, sample, monkeypat
     for number, made in enumerate(videos["without"]):
         assert np.array_equal(made.frames, frames(control, sample(number)))
     assert not np.array_equal(videos["with"][0].frames, videos["without"][0].frames)
+
+
+def test_a_transformer_that_a_recipe_has_written_is_a_variant(monkeypatch):
+    entries = {"transformer_multi": {}, "transformer_multi3": {}, "vae": {}}
+    three = Sample("i", "multi3", "p", "a prompt", "c", tuple(
+        Reference("face", str(i), Path("x.png")) for i in range(3)), 0)
+    assert ConcatID().variant_of(three) == "multi"
+    monkeypatch.setattr(embedded, "entries", lambda: entries)
+    assert ConcatID().variant_of(three) == "multi3"
+    assert ConcatID("multi3").variant == "multi3"
+    with pytest.raises(UserError, match="no variant 'multi4'; use one of base, .*, multi3"):
+        ConcatID("multi4")
