@@ -7,7 +7,7 @@ OUT ?= runs/demo
 LIMIT ?=
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 
-.PHONY: setup demo gate gate-update test lint clean
+.PHONY: setup demo gate gate-update long-training test lint clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,17 @@ gate gate-update: setup
 	$(BIN)/idbench run --model concat_id --split multi --limit $(or $(LIMIT),8) --out runs/gate
 	$(BIN)/idbench check runs/gate $(if $(filter gate-update,$@),--update $(GATE).json --embeddings,\
 	  --against $(GATE).json --markdown runs/gate.md --junit runs/gate.xml)
+
+# Everything of the long recipes, about a day on two cores; a second call continues.
+LONG := long_data long_latents long_base long_single long_continued long_stage2 long_stage3 \
+  long_multi long_multi_scratch long_multi3 long_tryon long_background
+long-training: setup
+	@for recipe in $(LONG); do \
+	  state=.training/$$recipe; resume=; \
+	  if [ -e $$state/finished ]; then continue; fi; \
+	  if [ -d $$state/checkpoints ]; then resume=--resume; fi; \
+	  $(BIN)/idbench train $$recipe $$resume && touch $$state/finished || exit; \
+	done
 
 # A process a core, each with one thread: quicker than one process with all threads.
 test: setup lint
