@@ -82,8 +82,8 @@ def evaluate_recipe(recipe: SceneRecipe, state_dir: Path) -> dict[str, Any]:
     Returns, and writes to the manifest: ArcSim and CurSim with references and without (the same
     network with zeroed references), their difference with a 95 % interval clustered by identity,
     how often the right reference is the nearest of all, and the share of frames with a face; what
-    dlib sees, if it is installed (`outside`); for two people also own-minus-other (faces told apart by place, which has no bias) and the share
-    of videos in the order of the references.
+    dlib sees, if it is installed (`outside`); for two people also own-minus-other (faces told
+    apart by place, which has no bias) and the share of videos in the order of the references.
 
     Raises:
         UserError: weights are missing.
