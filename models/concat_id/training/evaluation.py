@@ -165,8 +165,8 @@ def _score(
             gain = np.array(table["with"][name]) - np.array(table["without"][name])
             values.update(_interval(f"{name}_gain", gain, clusters))
     for condition, matrices in read.items():
-        people = [sample.identities for sample in samples]
-        seen_by_dlib, margins = summarise(matrices, people, list(outside))
+        shown = [sample.identities for sample in samples]
+        seen_by_dlib, margins = summarise(matrices, shown, list(outside))
         values.update({f"dlib_{name}_{condition}": round(value, 4)
                        for name, value in seen_by_dlib.items()})
         values.update(_interval(f"dlib_margin_{condition}", margins, clusters))

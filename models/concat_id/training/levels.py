@@ -194,11 +194,13 @@ def measure(
         noised = family.add_noise(faces.latents, noise, (times + 0.5) / len(known_levels))
         for condition in CONDITIONS:
             shown = faces.references * float(condition == "reference")
+            parts = [slice(i, i + batch) for i in range(0, len(times), batch)]
             velocity = torch.cat([
-                family.predict(transformer, *(x[i : i + batch] for x in (
-                    noised.latents, shown, faces.text, times)),
-                    clip_frames=networks.CLIP_LATENT_FRAMES).float()
-                for i in range(0, len(times), batch)
+                family.predict(
+                    transformer, noised.latents[part], shown[part], faces.text[part], times[part],
+                    networks.CLIP_LATENT_FRAMES,
+                ).float()
+                for part in parts
             ])
             loss = float((velocity - noised.target).square().mean())
             clean = family.denoised(noised.latents, velocity, times)

@@ -74,10 +74,13 @@ def summarise(
         to another; and the margins (videos,): similarity to the own reference minus that to the
         others, of the video where it has some, else of all.
     """
-    right, own, other, margins = [], [], [], []
+    right: list[bool] = []
+    own: list[float] = []
+    other: list[float] = []
+    margins: list[float] = []
     for rows, shown in zip(read, people, strict=True):
         columns = [names.index(name) for name in shown]
-        margin = []
+        margin: list[float] = []
         for row, column in zip(rows, columns, strict=True):
             rest = np.delete(row, column)
             right.append(bool(np.isfinite(row[column])) and int(row.argmax()) == column)
@@ -85,7 +88,7 @@ def summarise(
                 own.append(row[column])
                 other.extend(rest)
             near = [row[c] for c in columns if c != column]
-            margin.append(row[column] - np.mean(near or rest))
+            margin.append(float(row[column] - np.mean(near or rest)))
         margins.append(float(np.mean(margin)))
     values = {"right": float(np.mean(right))}
     area = area_under_curve(own, other)
