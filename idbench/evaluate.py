@@ -22,6 +22,7 @@ from idbench.records import Identity, ModelName
 from idbench.registry import make_model
 from idbench.results import Results
 from idbench.scoring import DEFAULT_PROTOCOL, Scoring
+from idbench.second_opinion import with_second_opinion
 from idbench.suite import Suite, load_suite
 from idbench.timings import Timings
 from idbench.types import Abilities, Model, Sample
@@ -124,6 +125,10 @@ def score(
     paths, people, progress = paths_of(videos), paths_of(references), progress or Progress()
     table = Path(manifest) if manifest else None
     if len(paths) == 1 and (paths[0] / "run.json").is_file() and not (people or table or suite):
+        before = runs.Run.open(paths[0])
+        if not before.generates:
+            samples = [record.sample for record in before.records()]
+            metrics = with_second_opinion(metrics, samples, protocol, weights, progress.say)
         scoring = Scoring.of(protocol, metrics, weights)
         with _absolute(Path.cwd(), paths[0]) as folder, runs.reopen(folder) as run:
             steps.score(run, run.sample_ids, scoring, progress, force)
@@ -133,6 +138,7 @@ def score(
     found = listed(paths, references=people, prompts=prompts, manifest=table, suite=suite,
                    split=split, limit=limit, seed=seed, say=progress.say)
     say_rate(found.videos.values(), fps, progress.say)
+    metrics = with_second_opinion(metrics, found.listed, protocol, weights, progress.say)
     label = name or (table or paths[0]).resolve().stem or "videos"
     return evaluate(
         found, FinishedVideos(label, found.videos, fps), metrics, protocol,

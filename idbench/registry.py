@@ -131,6 +131,7 @@ METRICS = Registry(
         "cursim": "idbench.metrics.cursim:METRIC",
         "viclip": "idbench.metrics.viclip:METRIC",
         "clipdist": "idbench.metrics.clipdist:METRIC",
+        "dlibsim": "idbench.metrics.dlibsim:METRIC",
         "own_minus_other_by_order": "idbench.metrics.people:OWN_MINUS_OTHER_BY_ORDER",
         "order": "idbench.metrics.people:ORDER",
         "face_coverage": "idbench.metrics.people:FACE_COVERAGE",

@@ -48,6 +48,8 @@ class Embeddings:
         share_read: network name -> share of the prompt's tokens that its text tower reads, 0..1.
         video: all frames, uint8 RGB (t, h, w, 3), and their rate; None unless a metric of the
             run `needs_pixels`.
+        sampled_frames: index -> the frame, uint8 RGB (h, w, 3), for each of `frames`; empty
+            unless a metric of the run `needs_frames` or `needs_pixels`.
         network: name -> the loaded network, of those that the metric names in `Metric.runs`.
     """
 
@@ -67,6 +69,7 @@ class Embeddings:
     share_read: Mapping[str, float] = field(default_factory=dict)
     repeats: tuple[int, ...] = ()
     video: Video | None = None
+    sampled_frames: Mapping[int, np.ndarray] = field(default_factory=dict)
     network: Callable[[str], Any] = _not_loaded
 
     @property
@@ -123,6 +126,7 @@ class Metric:
         runs: networks that it runs itself, through `Embeddings.network`: one of those named
             above, or a `Network` of its own. `--weights` replaces the weights of both.
         needs_pixels: whether it reads `Embeddings.video`.
+        needs_frames: whether it reads `Embeddings.sampled_frames`.
         revision: change it when the metric's values change: older scores are computed again.
         computed: `always`; `named`: only when named by `--metric`; or `listed`: only under
             protocols that list it.
@@ -130,6 +134,7 @@ class Metric:
             does not count in its coverage.
         shown: `headline`, the paper's tables; `table`, a column in every table; or `long`, only
             in the long forms (csv, json).
+        note: what a reader of its values has to know; printed under every table that has it.
         about: `identity`: how well a person is preserved; reports draw it along the frames.
             `person`: reports list its value of each person. Otherwise `video`.
     """
@@ -145,11 +150,13 @@ class Metric:
     weights: Callable[[], Mapping[str, str]] = dict
     runs: tuple[str | Network, ...] = ()
     needs_pixels: bool = False
+    needs_frames: bool = False
     revision: str = "1"
     computed: Literal["always", "named", "listed"] = "always"
     applies_to: Callable[[Sample], bool] = every_sample
     shown: Literal["headline", "table", "long"] = "table"
     about: Literal["identity", "person", "video"] = "video"
+    note: str = ""
 
     def rows(self, embeddings: Embeddings) -> list[Score]:
         """The scores of one video; none where the metric does not apply to its sample."""

@@ -94,7 +94,8 @@ class Scorer:
         if self.embedder.reads_faces and reads is not self.protocol:
             ours.add("detector")
         trained_on_avatars = EMBEDDED_NOTE if ours & {"arcface", "curricularface"} else None
-        notes = (*self.protocol.notes, embedded_note(self.protocol, ours), trained_on_avatars)
+        notes = (*self.protocol.notes, embedded_note(self.protocol, ours), trained_on_avatars,
+                 *(metric.note for metric in self.metrics))
         self.notes = tuple(note for note in notes if note)
         self.reference_notes: dict[str, str] = {}
         self._faces: dict[str, list[dict[str, Any]]] = {}
@@ -136,7 +137,8 @@ class Scorer:
     def embed(self, sample: Sample, video: Video, video_sha256: str) -> Embeddings:
         """Everything the metrics need of one video, its frames included."""
         (found,) = self._embed([(sample, _whole(video, video_sha256))])
-        return replace(found, video=video)
+        frames = {index: video.frames[index] for index in found.frames}
+        return replace(found, video=video, sampled_frames=frames)
 
     def rows(self, sample: Sample, clip: Clip) -> list[Score]:
         """As `score`; if the clip has no frames in memory, everything must be in the cache."""
@@ -156,7 +158,7 @@ class Scorer:
             UnreadableVideo: missing, empty, damaged, or no video.
         """
         cache = self.embedder.cache
-        if not self.reads_pixels:
+        if not (self.reads_pixels or self.reads_frames):
             known = cache.get(video_sha256, COUNT)
             if known is not None:
                 count = int(known["frames"][0])
@@ -196,6 +198,11 @@ class Scorer:
         """Whether a metric needs all frames, so that embeddings in the cache are not enough."""
         return any(metric.needs_pixels for metric in self.metrics)
 
+    @property
+    def reads_frames(self) -> bool:
+        """Whether a metric needs the sampled frames themselves."""
+        return any(metric.needs_frames for metric in self.metrics)
+
     def _sampled(self, count: int) -> tuple[Counter[int], tuple[int, ...]]:
         """Of so many frames those for faces and CLIP, with their repeats, and those for ViCLIP."""
         return _sampled(self.protocol, count, self.embedder.reads_viclip)
@@ -215,6 +222,9 @@ class Scorer:
         if self.reads_pixels:
             video = Video(clip.take(range(clip.count)), clip.fps)
             embeddings = replace(embeddings, video=video)
+        if self.reads_pixels or self.reads_frames:
+            frames = zip(embeddings.frames, clip.take(embeddings.frames), strict=True)
+            embeddings = replace(embeddings, sampled_frames=dict(frames))
         with self.embedder.timed("score"):
             rows = [row for metric in self.metrics for row in metric.rows(embeddings)]
         self._faces[sample.id] = described_faces(embeddings)

@@ -3,7 +3,7 @@
     python -m idbench.prompts.avatars.judge --identities 100
 
 MTCNN (from facenet-pytorch) measures how many faces are found and how far its landmarks are from
-the truth. dlib's ResNet (packages `dlib-bin` and `face-recognition-models`, extra `test`)
+the truth. dlib's ResNet (packages `dlib-bin` and `face-recognition-models`, extra `photographs`)
 measures how well people can be told apart. Both see frames enlarged to 256 or 384 rows.
 """
 
@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
+from idbench.metrics.networks import dlib_resnet
 from idbench.prompts.detection import mtcnn
 from idbench.prompts.sampling import random_scene
 from idbench.statistics import area_under_curve
@@ -81,22 +78,8 @@ def _enlarged(frame: np.ndarray, factor: float) -> np.ndarray:
 
 
 def has_dlib() -> bool:
-    """Whether dlib and its networks are installed (extra `test`)."""
-    return all(find_spec(name) is not None for name in ("dlib", "face_recognition_models"))
-
-
-@cache
-def _dlib() -> tuple[Any, Any]:
-    import dlib
-
-    spec = find_spec("face_recognition_models")  # importing it needs the removed pkg_resources
-    if spec is None or spec.origin is None:
-        raise ImportError("the package face-recognition-models is not installed")
-    folder = Path(spec.origin).parent / "models"
-    return (
-        dlib.shape_predictor(str(folder / "shape_predictor_5_face_landmarks.dat")),
-        dlib.face_recognition_model_v1(str(folder / "dlib_face_recognition_resnet_model_v1.dat")),
-    )
+    """Whether dlib and its networks are installed (extra `photographs`)."""
+    return dlib_resnet.installed()
 
 
 def dlib_embedding(image: np.ndarray, box: np.ndarray, enlarged: int = 384) -> np.ndarray:
@@ -107,15 +90,9 @@ def dlib_embedding(image: np.ndarray, box: np.ndarray, enlarged: int = 384) -> n
         box: x0, y0, x1, y1 in its pixels, from forehead to chin, as MTCNN and the renderer give it.
         enlarged: rows that the image is enlarged to.
     """
-    import dlib
-
-    predictor, network = _dlib()
+    network = dlib_resnet.load(dlib_resnet.recogniser_file())
     factor = enlarged / image.shape[0]
-    large = _enlarged(image, factor)
-    x0, y0, x1, y1 = np.asarray(box) * factor
-    # dlib's boxes begin at the brows.
-    rectangle = dlib.rectangle(int(x0), int(y0 + 0.1 * (y1 - y0)), int(x1), int(y1))
-    return np.array(network.compute_face_descriptor(large, predictor(large, rectangle)))
+    return network.embed(_enlarged(image, factor), np.asarray(box)[None] * factor)[0]
 
 
 def measure_separation(

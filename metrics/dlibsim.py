@@ -1,0 +1,133 @@
+"""DlibSim: how much a person in the video resembles their reference, read by dlib's recogniser.
+
+Formula: 1 - |d(face) - d(reference)|, with d dlib's descriptor (128 numbers, not normalised). dlib
+calls two faces the same person above 0.4 (a distance below 0.6). The value of an identity is the
+mean over the frames in which the person was found; that of the video is the mean over its
+identities. Faces are matched to people by this metric itself, not by ArcFace.
+
+A second opinion for photographs of real people, for which the embedded recognisers are not made,
+and for systems trained with an ArcFace loss: its network was trained on other data by another loss.
+
+Source: King, dlib (http://dlib.net/face_recognition.py.html).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from idbench.files import sha256_once
+from idbench.metrics.base import (
+    Embeddings,
+    Metric,
+    make_score,
+    over_identities,
+    summarise,
+)
+from idbench.metrics.faces.detect import Detector
+from idbench.metrics.faces.match import MATCHINGS, FrameMatch
+from idbench.metrics.faces.search import find_faces
+from idbench.metrics.identity import NEVER_FOUND
+from idbench.metrics.networks import dlib_resnet
+from idbench.metrics.networks.dlib_resnet import DlibRecogniser
+from idbench.metrics.networks.weight_sources import Network, Source
+from idbench.metrics.protocol_types import Detection
+from idbench.pictures import UnreadablePicture, read_rgb
+from idbench.types import Score
+
+SAME_PERSON = 0.4
+"""dlib's threshold: more than this is the same person."""
+MOST_FACES = 8
+"""Faces of a frame that are read, the largest: a crowd would take minutes."""
+
+
+def similarity(faces: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """1 - distance of descriptors (n, 128) to a reference's (128,): (n,), at most 1."""
+    return 1.0 - np.linalg.norm(np.asarray(faces) - reference, axis=-1)
+
+
+def scores(embeddings: Embeddings) -> list[Score]:
+    """Rows a frame and identity, an identity, and one of the video."""
+    sample, network = embeddings.sample, embeddings.network("dlib")
+    detector, detection = embeddings.network("detector"), embeddings.protocol.detection
+    references = [
+        _reference(r.image, sha256_once(r.image), network, detector, detection)
+        for r in sample.references if r.kind == "face"
+    ]
+    matches = [
+        _match(embeddings, index, faces.boxes[:MOST_FACES], references, network)
+        for index, faces in zip(embeddings.frames, embeddings.faces, strict=True)
+    ]
+    rows, means = [], []
+    for r, (name, reference) in enumerate(zip(sample.identities, references, strict=True)):
+        frame_rows = []
+        for frame, match in zip(embeddings.frames, matches, strict=True):
+            face = match.face_of_reference[r]
+            reason = reference if isinstance(reference, str) else match.reasons[r]
+            value = None if face is None else float(match.similarity[face, r])
+            frame_rows.append(make_score(sample, "dlibsim", name, frame, value, reason))
+        taken = embeddings.sampled(frame_rows)
+        means.append(summarise(sample, "dlibsim", name, taken, NEVER_FOUND))
+        rows += frame_rows
+    return [*rows, *means, over_identities(sample, "dlibsim", means)]
+
+
+def _match(
+    embeddings: Embeddings, index: int, boxes: np.ndarray,
+    references: Sequence[np.ndarray | str], network: DlibRecogniser,
+) -> FrameMatch:
+    """Which of a frame's faces is which reference, by the protocol's rule and this similarity."""
+    found = network.embed(embeddings.sampled_frames[index], boxes) if len(boxes) else boxes
+    table = np.full((len(boxes), len(references)), np.nan)
+    for r, reference in enumerate(references):
+        if not isinstance(reference, str) and len(boxes):
+            table[:, r] = similarity(found, reference)
+    known = [not isinstance(reference, str) for reference in references]
+    return MATCHINGS[embeddings.protocol.matching](table, known, boxes)
+
+
+@lru_cache(maxsize=4096)
+def _reference(
+    image: Path, sha256: str, network: DlibRecogniser, detector: Detector, detection: Detection
+) -> np.ndarray | str:
+    """The descriptor (128,) of a reference's largest face, or why there is none."""
+    try:
+        picture = read_rgb(image)
+    except UnreadablePicture as error:
+        return f"the reference {image.name} cannot be read ({error.kind})"
+    (faces,) = find_faces(detector, picture[None], detection)
+    if not len(faces):
+        return f"no face was found in the reference {image.name}"
+    return network.embed(picture, faces.boxes[:1])[0]
+
+
+def _load(source: Source, device: str) -> DlibRecogniser:
+    return dlib_resnet.load(source.file())
+
+
+def _landmarks() -> dict[str, str]:
+    file = dlib_resnet.landmarks_file()
+    return {file.name: sha256_once(file)}
+
+
+METRIC = Metric(
+    name="dlibsim",
+    title="DlibSim",
+    higher_is_better=True,
+    range=(-2.0, 1.0),
+    formula="mean over frames of 1 - |d(face) - d(reference)|; above 0.4: the same person",
+    source="King, dlib (http://dlib.net/face_recognition.py.html)",
+    scores=scores,
+    weights=_landmarks,
+    runs=(Network("dlib", _load, default=dlib_resnet.recogniser_file),),
+    needs_frames=True,
+    computed="named",
+    about="identity",
+    note=(
+        "DlibSim is 1 minus the distance of dlib's descriptors; above 0.4, dlib takes two faces "
+        "for the same person. It was trained on photographs, not on avatars."
+    ),
+)
