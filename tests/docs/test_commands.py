@@ -177,6 +177,12 @@ def test_other_programs_shown_are_there() -> None:
             assert (ROOT / shown.words[1]).is_file(), shown.line
         elif shown.words[:2] == ("accelerate", "launch"):
             assert importlib.util.find_spec("accelerate") and shown.arguments[0] == "train"
+        elif shown.words[:2] == ("pip", "install"):
+            project = (ROOT / "pyproject.toml").read_text()
+            for word in shown.words[2:]:
+                if word != "-e":
+                    name = re.sub(r".*\[(.+)\]", r"\1", word)
+                    assert (ROOT / word).exists() or re.search(rf'\b{name}\b', project), shown.line
         elif shown.words[0].startswith("launch="):
             assert (ROOT / "models/concat_id/launch").is_dir()
         else:
