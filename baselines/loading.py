@@ -223,13 +223,14 @@ def need_package(module: str, extra: str, why: str) -> ModuleType:
 
 def load_pipeline(
     kind: Any, folder: Path, place: str, *, bfloat16: bool, offload: str, tiling: bool,
-    **options: Any,
+    checked: Sequence[str] = ("transformer", "vae", "text_encoder"), **options: Any,
 ) -> Any:
     """A diffusers pipeline of `folder`, every tensor checked to be there, on its device.
 
     Args:
         kind: the pipeline's class.
         place: of `usable_place`.
+        checked: the parts that come from `folder`.
         options: further arguments of `from_pretrained`, such as replaced parts.
 
     Raises:
@@ -245,7 +246,7 @@ def load_pipeline(
         pipeline = kind.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, **options
         )
-        check_tensors(pipeline, folder)
+        check_tensors(pipeline, folder, checked)
     pipeline.set_progress_bar_config(disable=True)  # the harness shows one of samples
     if tiling:
         pipeline.vae.enable_tiling()

@@ -117,6 +117,9 @@ MODELS = Registry(
     {
         "concat_id": "idbench.models.concat_id.model:ConcatID",
         "consisid": "idbench.baselines.consisid:ConsisID",
+        "vace": "idbench.baselines.vace:Vace",
+        "phantom": "idbench.baselines.phantom:Phantom",
+        "stand_in": "idbench.baselines.stand_in:StandIn",
         "avatars_truth": "idbench.baselines.avatars_truth:AvatarsTruth",
         "folder": "idbench.baselines.folder:Folder",
     },

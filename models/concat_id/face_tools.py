@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from idbench.models.concat_id.references import (
     prepare,
 )
 from idbench.names import unknown
+
+if TYPE_CHECKING:
+    from idbench.metrics.faces.detect import Faces
 
 Locate = Callable[[np.ndarray], np.ndarray]
 """From uint8 RGB (H, W, 3) to the landmarks (n, 5, 2) of its faces, the largest first."""
@@ -181,6 +184,18 @@ def _parser_folder(source: str) -> Path:
 
 
 def _load_locator(faces: str, device: str) -> tuple[Locate, dict[str, str]]:
+    find, hashes = load_finder(faces, device)
+    return lambda image: find(image).landmarks, hashes
+
+
+def load_finder(
+    faces: str, device: str = "cpu"
+) -> tuple[Callable[[np.ndarray], Faces], dict[str, str]]:
+    """What finds the faces of uint8 RGB (H, W, 3), the largest first, and its files' sha256.
+
+    Raises:
+        UserError: an unknown name, or missing or damaged weights.
+    """
     from idbench.metrics.faces.detect import make_detector
     from idbench.metrics.faces.search import find_faces
     from idbench.metrics.protocols import Detection, get_protocol
@@ -200,7 +215,7 @@ def _load_locator(faces: str, device: str) -> tuple[Locate, dict[str, str]]:
         )
     detector = make_detector(detection, device, pack)
 
-    def locate(image: np.ndarray) -> np.ndarray:
-        return find_faces(detector, image[None], detection)[0].landmarks
+    def find(image: np.ndarray) -> Faces:
+        return find_faces(detector, image[None], detection)[0]
 
-    return locate, {} if pack is None else detector.weight_hashes()
+    return find, {} if pack is None else detector.weight_hashes()

@@ -8,7 +8,7 @@ diffusers' layout: Concat-ID's plain forms add no parameter).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -142,9 +142,12 @@ def check_place(device: str | None, offload: str) -> str:
     return place
 
 
-def check_tensors(pipeline: VideoPipeline, folder: Path) -> None:
+def check_tensors(
+    pipeline: VideoPipeline, folder: Path,
+    parts: Sequence[str] = ("transformer", "vae", "text_encoder"),
+) -> None:
     """Raise UserError where the libraries would use random weights, or leave weights out."""
-    for part in ("transformer", "vae", "text_encoder"):
+    for part in parts:
         network, held = getattr(pipeline, part), tensor_names(folder / part)
         tensors = network.state_dict(keep_vars=True)
         # One tensor may have two names in a network, and one of them in its file.

@@ -1,0 +1,201 @@
+"""Stand-In: one face beside Wan2.1-T2V-14B, read by LoRA layers of its self-attention.
+
+Source: arXiv 2508.07901 and github.com/WeChatCV/Stand-In.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+
+from idbench.baselines.loading import check_there, load_pipeline, read_face, usable_place
+from idbench.baselines.wan_model import OnBase
+from idbench.errors import UserError
+from idbench.types import Abilities, Reference, Sample, Video
+
+CHECKPOINT = "Stand-In_wan2.1_T2V_14B.ckpt"
+BISENET, BISENET_FILE = "bisenet", "parsing_bisenet.pth"
+BACKGROUND = 0
+"""BiSeNet's class of what is no head."""
+SIDE = 512
+BOX = 1.5
+"""Side of the crop, in longer sides of the face's box."""
+BORDER = 10
+"""A face whose box is this near to all four borders, in pixels, is not cropped."""
+
+
+class StandIn(OnBase):
+    """Stand-In with its released layers on Wan2.1-T2V-14B.
+
+    Args:
+        base: Wan2.1-T2V-14B in diffusers' layout.
+        parser: `bisenet`: facexlib's BiSeNet as released, its file `parsing_bisenet.pth` beside
+            the checkpoint; or one of `concat_id.face_tools`.
+        faces: `insightface:FOLDER`, an antelopev2 pack as released; `embedded` for avatars.
+        The others as in `WanModel`.
+    """
+
+    name = "stand_in"
+    abilities = Abilities(
+        people=(1, 1), licence="Apache-2.0", extra="consisid", why="it reads one face"
+    )
+    HUB = "BowenXue/Stand-In"
+    BASE = "Wan-AI/Wan2.1-T2V-14B-Diffusers"
+    BASE_FILES = (
+        "model_index.json", "scheduler", "text_encoder", "tokenizer", "transformer", "vae",
+    )
+    DEFAULTS: ClassVar[Mapping[str, float]] = {
+        "steps": 20, "guidance": 5.0, "frames": 81, "height": 480, "width": 832, "fps": 25.0,
+    }
+
+    def __init__(
+        self, variant: str | None = None, *, parser: str = BISENET, **others: Any
+    ) -> None:
+        super().__init__(variant, parser="none" if parser == BISENET else parser, **others)
+        self.bisenet = parser == BISENET
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (CHECKPOINT, BISENET_FILE) if self.bisenet else (CHECKPOINT,)
+
+    def settings(self) -> Mapping[str, Any]:
+        return {**super().settings(), **({"parser": BISENET} if self.bisenet else {})}
+
+    def _load(self) -> Any:
+        import torch
+        from diffusers import WanPipeline
+
+        from idbench.baselines.stand_in_network import StandInTransformer3DModel
+        from idbench.baselines.wan_parts import check_video
+        from idbench.checkpoints import read_checkpoint
+        from idbench.errors import explained
+        from idbench.models.concat_id.families.wan import build_flow_scheduler
+
+        place = usable_place(self.device, self.offload)
+        state = read_checkpoint(check_there(self.folder / CHECKPOINT, self.HUB)).state
+        with explained(f"{self.base} cannot be loaded", "download it again"):
+            transformer = StandInTransformer3DModel.from_pretrained(
+                self.base / "transformer", torch_dtype=self.dtype, use_safetensors=True,
+                local_files_only=True,
+            )
+        pipeline = load_pipeline(
+            WanPipeline, self.base, "cpu", bfloat16=self.bfloat16, offload="none",
+            tiling=self.tiling, transformer=transformer,
+            scheduler=build_flow_scheduler(self.shift),
+            torch_dtype={"default": self.dtype, "vae": torch.float32},
+        )
+        transformer.add_loras(state, self.folder / CHECKPOINT)
+        patch = transformer.config.patch_size[1]
+        check_video(pipeline.vae, patch, self.frames, self.height, self.width)
+        if self.offload == "model":
+            pipeline.enable_model_cpu_offload(device=place)
+            return pipeline
+        fix = "try offload=model, or device=cpu"
+        with explained(f"The networks cannot be moved to {place}", fix):
+            return pipeline.to(place)
+
+    def picture(self, reference: Reference) -> np.ndarray:
+        """The face on white, uint8 RGB (512, 512, 3), as the release prepares it."""
+        key = str(reference.image)
+        if key not in self._pictures:
+            image = read_face(reference)
+            crop, problem = square(image, self._box(image))
+            if problem:
+                self.notes[key] = problem
+            self._pictures[key] = self._on_white(crop)
+        return self._pictures[key]
+
+    @cached_property
+    def _find(self) -> Any:
+        from idbench.models.concat_id.face_tools import load_finder
+
+        return load_finder(self.faces, self.device or "cpu")[0]
+
+    @cached_property
+    def _classes(self) -> Any:
+        from idbench.baselines.bisenet import load_bisenet
+
+        return load_bisenet(self.folder / BISENET_FILE, "consisid", self.device or "cpu")
+
+    def _box(self, image: np.ndarray) -> np.ndarray | None:
+        """The box of the largest face, or None."""
+        found = self._find(image)
+        return found.boxes[0] if len(found) else None
+
+    def _on_white(self, crop: np.ndarray) -> np.ndarray:
+        if self.bisenet:
+            outside = self._classes(crop) == BACKGROUND
+            return np.where(outside[..., None], np.uint8(255), crop)
+        if self._tools.foreground is None:
+            return crop
+        head = np.asarray(self._tools.foreground(crop)) >= 0.5
+        return np.where(head[..., None], crop, np.uint8(255))
+
+    def _video(self, sample: Sample) -> Video:
+        import torch
+
+        from idbench.baselines.wan_parts import decode, encode_pictures, encode_text
+        from idbench.models.concat_id.families import Wan
+
+        pipeline = self.networks
+        family, transformer = Wan(pipeline.scheduler), pipeline.transformer
+        dtype = transformer.dtype
+        (reference,) = sample.references
+        ratio, pixels = Wan.compression(pipeline.vae)
+        shape = (
+            (self.frames - 1) // ratio + 1, transformer.config.in_channels,
+            self.height // pixels, self.width // pixels,
+        )
+
+        def network(latents: Any, _: Any, text: Any, time: Any) -> Any:
+            found = transformer(
+                latents.transpose(1, 2).to(dtype), time, text, return_dict=False
+            )[0]
+            return found.transpose(1, 2)
+
+        with torch.inference_mode():
+            text = encode_text(
+                pipeline, [sample.prompt, self.negative_prompt], Wan.TEXT_TOKENS
+            ).to(dtype)
+            face = encode_pictures(pipeline, [self.picture(reference)])
+            room = torch.empty(1, shape[1], shape[0], *shape[2:], device=text.device, dtype=dtype)
+            transformer(room, torch.zeros(1, device=text.device), text[:1], picture=face)
+            latents = family.sample(
+                network, [sample.seed], shape, text[:1], None, self.steps, self.guidance,
+                text[1:],
+            )
+            frames = decode(pipeline, latents.transpose(1, 2))
+        pipeline.maybe_free_model_hooks()
+        return Video(frames, self.fps, self.notes_of(sample))
+
+
+def square(image: np.ndarray, box: np.ndarray | None) -> tuple[np.ndarray, str | None]:
+    """The face as uint8 RGB (512, 512, 3), padded with white, and what could not be done.
+
+    Args:
+        box: left, top, right, bottom of the face in pixels; None: the whole picture is taken.
+    """
+    import cv2
+
+    height, width = image.shape[:2]
+    problem = None if box is not None else "no face found: whole image used"
+    if box is not None:
+        left, top, right, bottom = (int(value) for value in box)
+        if not (
+            left <= BORDER and top <= BORDER
+            and right >= width - BORDER and bottom >= height - BORDER
+        ):
+            half = int(max(right - left, bottom - top) * BOX) // 2
+            x, y = (left + right) // 2, (top + bottom) // 2
+            image = image[max(y - half, 0) : y + half, max(x - half, 0) : x + half]
+    rows, columns = image.shape[:2]
+    if not rows or not columns:
+        raise UserError("the face lies outside of the picture")
+    side = max(rows, columns)
+    canvas = np.full((side, side, 3), 255, np.uint8)
+    y, x = (side - rows) // 2, (side - columns) // 2
+    canvas[y : y + rows, x : x + columns] = image
+    return cv2.resize(canvas, (SIDE, SIDE), interpolation=cv2.INTER_AREA), problem

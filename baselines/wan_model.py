@@ -1,0 +1,123 @@
+"""What the adapters of the systems on Wan2.1 have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from idbench.baselines.loading import ReleasedModel, check_there, hashes_of, released_folder
+from idbench.types import Reference, Sample
+from idbench.values import number
+
+
+class WanModel(ReleasedModel):
+    """A released system on Wan2.1.
+
+    Args:
+        shift: of the noise levels towards noise; None: the authors'.
+        negative: text of the unconditional branch; None: Wan's own negative prompt.
+        faces, parser: what finds a face and its head, to cut it out on white; see
+            `concat_id.face_tools`. The embedded ones are made for avatars: for photographs name
+            an insightface pack and a face parser.
+        bfloat16: transformer and text encoder in bfloat16; the autoencoder is in float32.
+        The others as in `ReleasedModel`.
+    """
+
+    SHIFT: ClassVar[float] = 5.0
+
+    def __init__(
+        self, variant: str | None = None, *, shift: float | None = None,
+        negative: str | None = None, faces: str = "embedded", parser: str = "embedded",
+        **others: Any,
+    ) -> None:
+        super().__init__(variant, **others)
+        self.shift = number("shift", self.SHIFT if shift is None else shift)
+        self.negative = None if negative is None else str(negative)
+        self.faces, self.parser = str(faces), str(parser)
+        self.notes: dict[str, str] = {}
+        self._pictures: dict[str, np.ndarray] = {}
+
+    def settings(self) -> Mapping[str, Any]:
+        return {
+            **super().settings(), "shift": self.shift, "negative": self.negative,
+            "faces": self.faces.partition(":")[0],
+            "parser": self.parser if self.parser in ("embedded", "none") else "segformer",
+        }
+
+    def weight_hashes(self) -> Mapping[str, str]:
+        own = {} if self.faces == self.parser == "embedded" else self._tools.hashes
+        return {**super().weight_hashes(), **own}
+
+    @property
+    def negative_prompt(self) -> str:
+        """What the unconditional branch reads."""
+        from idbench.baselines.wan_parts import NEGATIVE
+
+        return NEGATIVE if self.negative is None else self.negative
+
+    @cached_property
+    def _tools(self) -> Any:
+        from idbench.models.concat_id.face_tools import load_tools
+
+        return load_tools(self.faces, self.parser, "upright", self.device or "cpu")
+
+    def picture(self, reference: Reference) -> np.ndarray:
+        """The reference cut out on white, uint8 RGB of any size; prepared once."""
+        from idbench.baselines.wan_parts import cut_out
+
+        key = str(reference.image)
+        if key not in self._pictures:
+            self._pictures[key], problem = cut_out(reference, self._tools)
+            if problem:
+                self.notes[key] = problem
+        return self._pictures[key]
+
+    def notes_of(self, sample: Sample) -> tuple[str, ...]:
+        """What could not be done with the references of a sample."""
+        return tuple(
+            f"reference {r.name}: {self.notes[str(r.image)]}" for r in sample.references
+            if str(r.image) in self.notes
+        )
+
+
+class OnBase(WanModel):
+    """A system whose release is a part that goes with Wan2.1's text-to-video base.
+
+    Args:
+        base: folder or hub id of the base in diffusers' layout; None: `BASE`.
+    """
+
+    BASE: ClassVar[str]
+    BASE_FILES: ClassVar[tuple[str, ...]]
+    """What of the base is read."""
+
+    def __init__(
+        self, variant: str | None = None, *, base: str | None = None, **others: Any
+    ) -> None:
+        super().__init__(variant, **others)
+        self.base_source = str(base or self.base_hub)
+
+    @property
+    def base_hub(self) -> str:
+        """The hub id of the base of this variant."""
+        return self.BASE
+
+    @cached_property
+    def base(self) -> Path:
+        """The folder of the base, complete.
+
+        Raises:
+            UserError: it is missing or lacks a part; names it.
+        """
+        found = released_folder(self.base_source, self.base_hub, None, self.BASE_FILES)
+        for file in self.BASE_FILES:
+            check_there(found / file, self.base_hub)
+        return found
+
+    def weight_hashes(self) -> Mapping[str, str]:
+        base = hashes_of(self.base, self.BASE_FILES)
+        return {**super().weight_hashes(), **{f"base/{k}": v for k, v in base.items()}}

@@ -1,0 +1,101 @@
+"""What the systems on Wan2.1 share: the base folder, references on white, sampling settings.
+
+The base is a folder in diffusers' layout (such as Wan-AI/Wan2.1-T2V-14B-Diffusers). Latents are
+(B, C, N, h, w), as Wan's networks take them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import UniPCMultistepScheduler
+from PIL import Image
+
+from idbench.baselines.loading import read_face
+from idbench.models.concat_id.autoencoder import to_frames
+from idbench.models.concat_id.face_tools import FaceTools
+from idbench.models.concat_id.families import Wan, check_size
+from idbench.models.concat_id.references import crop_face
+from idbench.types import Reference
+
+NEGATIVE = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
+    "丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，"
+    "杂乱的背景，三条腿，背景人很多，倒着走"
+)
+"""Wan2.1's own negative prompt. Source: github.com/Wan-Video/Wan2.1, its shared configuration."""
+CROP = 512
+"""Side of a face that is cut out, in pixels."""
+
+
+def unipc(shift: float) -> UniPCMultistepScheduler:
+    """Wan's default solver: order 2, flow prediction, noise levels shifted towards noise."""
+    return UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift,
+        num_train_timesteps=1000, solver_order=2, solver_type="bh2",
+    )
+
+
+def check_video(vae: Any, patch: int, frames: int, height: int, width: int) -> None:
+    """Raise UserError for a size that Wan cannot make: frames 4k + 1, sides multiples of 16."""
+    ratio, pixels = Wan.compression(vae)
+    check_size(pixels * patch, ratio, frames, height, width)
+
+
+def encode_text(pipeline: Any, prompts: list[str], tokens: int) -> torch.Tensor:
+    """UMT5 embeddings (B, tokens, D), padding zeroed, as Wan reads them."""
+    device = pipeline._execution_device
+    family = Wan(None, tokens)
+    return family.encode_text(pipeline.tokenizer, pipeline.text_encoder, prompts, device)
+
+
+def encode_pictures(pipeline: Any, pictures: list[np.ndarray]) -> torch.Tensor:
+    """Latents (1, C, M, h, w) of M pictures, uint8 RGB of one size, each encoded alone."""
+    pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).unsqueeze(2)
+    images = pixels.to(pipeline._execution_device).float() / 127.5 - 1
+    alone = [Wan.encode(pipeline.vae, image[None]) for image in images]
+    return torch.cat(alone, dim=1).transpose(1, 2)
+
+
+def decode(pipeline: Any, latents: torch.Tensor) -> np.ndarray:
+    """uint8 RGB (frames, height, width, 3) of latents (1, C, N, h, w)."""
+    return to_frames(Wan.decode(pipeline.vae, latents.transpose(1, 2)))[0]
+
+
+# References
+
+
+def cut_out(reference: Reference, tools: FaceTools) -> tuple[np.ndarray, str | None]:
+    """A face as a crop around its head on white; anything else, and a picture without a face,
+    whole.
+
+    Returns:
+        uint8 RGB of any size, and what could not be done.
+    """
+    image = read_face(reference)
+    if reference.kind != "face":
+        return image, None
+    landmarks = tools.locate(image)
+    if landmarks is None:
+        return image, "no face found: whole image used"
+    crop = crop_face(image, np.asarray(landmarks, np.float64), CROP)
+    if tools.foreground is None:
+        return crop, "no face parser: background kept"
+    share = np.asarray(tools.foreground(crop), np.float32)[..., None]
+    return (crop * share + 255 * (1 - share)).round().astype(np.uint8), None
+
+
+def on_white(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """`image` resized to fit into (height, width) and centred on white, uint8 RGB.
+
+    Source: Phantom's `load_ref_images`.
+    """
+    ratio = image.shape[1] / image.shape[0]
+    wider = ratio > width / height
+    size = (width, max(1, int(width / ratio))) if wider else (max(1, int(height * ratio)), height)
+    small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+    canvas = Image.new("RGB", (width, height), (255, 255, 255))
+    canvas.paste(small, ((width - size[0]) // 2, (height - size[1]) // 2))
+    return np.asarray(canvas)
