@@ -36,21 +36,31 @@ def render(tables: t.Tables, form: str) -> str:
         import pandas as pd
 
         return pd.DataFrame(_long(tables)).map(_no_formula).to_csv(index=False)
+    return render_parts(_parts(tables), form)
+
+
+def render_parts(parts: Sequence[str | Rows], form: str) -> str:
+    """Captions and tables as `md`, `latex` or `html`."""
     write, caption = {
         "md": (_markdown, markdown), "latex": (_latex_table, _latex_comment),
         "html": (_html_table, lambda text: f"<p>{html.escape(text)}</p>"),
     }[form]
-    parts = ["% needs \\usepackage{booktabs}"] if form == "latex" else []
-    for item in _parts(tables):
-        parts.append(caption(item) if isinstance(item, str) else write(item))
-    return "\n\n".join(part.strip() for part in parts)
+    texts = ["% needs \\usepackage{booktabs}"] if form == "latex" else []
+    for item in parts:
+        texts.append(caption(item) if isinstance(item, str) else write(item))
+    return "\n\n".join(text.strip() for text in texts)
 
 
 def show(tables: t.Tables, console: Console) -> None:
     """Print `tables` on a terminal; one too narrow for a table gets its columns as rows."""
+    show_parts(_parts(tables), console)
+
+
+def show_parts(parts: Sequence[str | Rows], console: Console) -> None:
+    """Print captions and tables on a terminal."""
     from rich.text import Text
 
-    for item in _parts(tables):
+    for item in parts:
         if isinstance(item, str):
             console.print(Text(visible(_plain(item))), style="dim")
             continue
@@ -94,7 +104,7 @@ def _parts(tables: t.Tables) -> list[str | Rows]:
         parts += [DIFFERENCES, _wide_differences(tables.differences)]
     parts += [f"Note: {note}" for note in tables.notes]
     for table in tables.published:
-        parts += [table.caption, _wide_published(table)]
+        parts += [table.caption, published_rows(table)]
     return parts
 
 
@@ -152,7 +162,7 @@ def _difference(row: t.DifferenceRow, name: str) -> str:
     return f"{columns.cell(found)}, p {'under 0.001' if p < 0.001 else f'{p:.3f}'}"
 
 
-def _wide_published(table: PublishedTable) -> Rows:
+def published_rows(table: PublishedTable) -> Rows:
     names = dict.fromkeys(name for row in table.rows for name in row.values)
     return [
         {

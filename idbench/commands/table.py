@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
 
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.names import unknown
 from idbench.output import echo, note
-from idbench.reports import published, tables
+from idbench.reports import paper as papers
+from idbench.reports import paper_output, published, table_output, tables
 from idbench.runs import Run
 
 if TYPE_CHECKING:
@@ -30,7 +32,9 @@ FORMATS = ("terminal", "md", "csv", "json", "latex", "html")
          "published system: also print its published rows.",
 )
 @click.option(
-    "--paper", type=click.IntRange(1, 3), help="Also print this table of the Concat-ID paper."
+    "--paper", type=click.IntRange(1, 3),
+    help="This table of the Concat-ID paper: its rows measured by the runs, the published ones, "
+         "and whether the published orders hold.",
 )
 @click.option(
     "--format", "form", type=click.Choice(FORMATS),
@@ -50,7 +54,10 @@ def table(
         groups = [[Run.open(folder) for folder in run]]
     else:
         groups = _groups([Run.open(p.parent) for p in sorted(Path("runs").glob("*/run.json"))])
-    beside = _published(groups, compare, paper)
+    if paper is not None:
+        _show_paper(paper, groups, compare, form)
+        return
+    beside = _published(groups, compare)
     if not groups and not beside:
         raise UserError(
             "There is no scored run under runs/; make one with `idbench run --model concat_id "
@@ -66,10 +73,6 @@ def table(
         found = compare is not None and tables.matching(group, compare)
         made.append(tables.measured(group, rows, compare if found else None))
     if form == "terminal":
-        from rich.console import Console
-
-        from idbench.reports import table_output
-
         for one in made:
             table_output.show(one, Console(highlight=False))
         return
@@ -80,22 +83,40 @@ def table(
         echo("\n\n".join(texts))
 
 
-def _published(
-    groups: list[list[Run]], compare: str | None, paper: int | None
-) -> list[PublishedTable]:
-    """The published tables to print: those with the compared system, those of the paper's table.
+def _show_paper(paper: int, groups: list[list[Run]], compare: str | None, form: str) -> None:
+    """Print a table of the paper.
+
+    Raises:
+        UserError: `compare` is given too.
+    """
+    if compare is not None:
+        raise UserError(
+            "--paper compares as the paper does; leave out --compare, or --paper."
+        )
+    if not groups:
+        note("No scored run under runs/: published rows only.")
+    built = papers.build(paper, groups)
+    if form == "terminal":
+        paper_output.show(built, Console(highlight=False))
+    else:
+        echo(paper_output.render(built, form))
+
+
+def _published(groups: list[list[Run]], compare: str | None) -> list[PublishedTable]:
+    """The published tables with the compared system.
 
     Raises:
         UserError: `compare` names neither a run nor a published system.
     """
     runs = [one for group in groups for one in group]
-    if compare is None or compare in published.systems():
-        asked = compare is not None or paper is not None
-        return published.comparison(compare, paper) if asked else []
+    if compare is None:
+        return []
+    if compare in published.systems():
+        return published.comparison(compare)
     if not any(tables.matching(group, compare) for group in groups):
         raise unknown(
             "run or published system", compare, {*tables.labels(runs), *published.systems()})
-    return published.comparison(None, paper) if paper is not None else []
+    return []
 
 
 def _groups(runs: list[Run]) -> list[list[Run]]:

@@ -1,0 +1,158 @@
+"""The paper's tables as text, data and one HTML page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from idbench.reports import columns, table_output
+from idbench.reports.paper import PaperRow, PaperTable, Step
+from idbench.reports.table_output import Rows
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ORDERS = (
+    "Published orders, tested here: paired difference over the samples that both rows have, mean "
+    "[95% interval]; p-value of a sign-flip test of identities, corrected by Holm over the table."
+)
+
+
+def render(tables: Sequence[PaperTable], form: str) -> str:
+    """As `md`, `csv`, `json`, `latex` or `html`; csv and json have the numbers in full."""
+    if form == "json":
+        return json.dumps(as_json(tables), indent=2, ensure_ascii=False)
+    if form == "csv":
+        import pandas as pd
+
+        return pd.DataFrame(_long(tables)).to_csv(index=False)
+    return table_output.render_parts([p for table in tables for p in parts(table)], form)
+
+
+def show(tables: Sequence[PaperTable], console: Console) -> None:
+    """Print them on a terminal."""
+    table_output.show_parts([p for table in tables for p in parts(table)], console)
+
+
+def parts(table: PaperTable) -> list[str | Rows]:
+    """Captions and tables in the order of reading."""
+    found: list[str | Rows] = [table.caption, measured_rows(table)]
+    for published in table.section.published:
+        found += [published.caption, table_output.published_rows(published)]
+    found += [ORDERS, order_rows(table)]
+    return [*found, *(f"Note: {note}" for note in table.notes)]
+
+
+def measured_rows(table: PaperTable) -> Rows:
+    """One row a system; those that were not run say how to run them."""
+    names = columns.columns(name for row in table.rows for name in row.estimates)
+    return [
+        {
+            "measured on avatars": (row.label, ""),
+            "system": (row.system or f"not run; {row.how}", ""),
+            **{columns.title(n): (_cell(row, n), "") for n in names},
+            **({"n": (_count(row), "")} if names else {}),
+        }
+        for row in table.rows
+    ]
+
+
+def order_rows(table: PaperTable) -> Rows:
+    """One row a step of a published order."""
+    return [
+        {
+            "published order": (f"{columns.title(s.metric)[:-2]}: {s.first} > {s.second}", ""),
+            "published": (f"{s.published:+.3f}", ""),
+            "measured": ("" if s.measured is None else columns.cell(s.measured), ""),
+            "p": (p_text(s), ""),
+            "here": (s.verdict, ""),
+        }
+        for s in table.steps
+    ]
+
+
+def p_text(step: Step) -> str:
+    """A p-value for reading."""
+    if step.p_value is None:
+        return ""
+    return "under 0.001" if step.p_value < 0.001 else f"{step.p_value:.3f}"
+
+
+def _cell(row: PaperRow, metric: str) -> str:
+    return columns.cell(row.estimates[metric]) if metric in row.estimates else ""
+
+
+def _count(row: PaperRow) -> str:
+    return str(max(e.n for e in row.estimates.values())) if row.estimates else ""
+
+
+def as_json(tables: Sequence[PaperTable]) -> dict[str, Any]:
+    """Everything, in full precision."""
+    return {
+        "schema": 1,
+        "sections": [
+            {
+                "paper": table.section.paper, "split": table.section.split,
+                "title": table.section.title, "caption": table.caption,
+                "measured": [
+                    {"label": r.label, "system": r.system, "run": r.run, "how": r.how,
+                     "metrics": {n: {**asdict(e), "coverage": e.coverage}
+                                 for n, e in r.estimates.items()}}
+                    for r in table.rows
+                ],
+                "published": [
+                    {"caption": t.caption, "rows": [
+                        {"label": row.label, "values": dict(row.values)} for row in t.rows]}
+                    for t in table.section.published
+                ],
+                "orders": [{**asdict(s), "verdict": s.verdict} for s in table.steps],
+                "notes": list(table.notes),
+            }
+            for table in tables
+        ],
+    }
+
+
+def _long(tables: Sequence[PaperTable]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for table in tables:
+        about = {"table": table.section.title}
+        for row in table.rows:
+            rows += [
+                {**about, "data": "measured", "row": row.label, "system": row.system,
+                 "metric": n, **asdict(e), "coverage": e.coverage}
+                for n, e in row.estimates.items()
+            ] or [{**about, "data": "measured", "row": row.label, "verdict": f"not run; {row.how}"}]
+        rows += [
+            {**about, "data": t.caption, "row": row.label, "metric": n, "mean": value}
+            for t in table.section.published for row in t.rows for n, value in row.values.items()
+        ]
+        rows += [
+            {**about, "data": "paired difference", "row": f"{s.first} - {s.second}",
+             "metric": s.metric, **({} if s.measured is None else asdict(s.measured)),
+             "published": s.published, "p_holm": s.p_value, "verdict": s.verdict}
+            for s in table.steps
+        ]
+    return rows
+
+
+def page(tables: Sequence[PaperTable], about: Sequence[str] = ()) -> str:
+    """One HTML page that needs no network.
+
+    Args:
+        about: sentences on how it was made, such as the command.
+    """
+    from idbench.pages import template
+
+    return template(Path(__file__).parent / "templates" / "paper.html").render(
+        tables=[
+            {"table": table, "measured": measured_rows(table), "orders": order_rows(table),
+             "published": [(t, table_output.published_rows(t)) for t in table.section.published],
+             "verdicts": [s.verdict for s in table.steps]}
+            for table in tables
+        ],
+        about=about, orders_caption=ORDERS,
+    )

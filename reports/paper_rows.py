@@ -1,0 +1,111 @@
+"""Which systems stand for the rows of the Concat-ID paper's tables on avatars, and what it claims.
+
+Source: arXiv 2503.14151 v3, Tables 1 to 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from idbench.reports.published import PublishedTable, published_tables
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A row of a table.
+
+    Attributes:
+        label: as in `published.yaml`.
+        systems: `NAME[@VARIANT]` that stand for it here; of those that were run, the first does.
+        person: which person of each video is measured, from the left; None: the whole video.
+    """
+
+    label: str
+    systems: tuple[str, ...]
+    person: int | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An order that the paper's numbers show: rows of one metric, the highest value first."""
+
+    metric: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table of the paper, or one half of it."""
+
+    paper: int
+    split: str
+    title: str
+    slots: tuple[Slot, ...]
+    claims: tuple[Claim, ...]
+
+    @property
+    def published(self) -> tuple[PublishedTable, ...]:
+        """As printed, the newest version first."""
+        return tuple(
+            t for t in published_tables() if t.paper == self.paper and t.section == self.split
+        )
+
+    def printed(self, label: str, metric: str) -> float:
+        """The published value of a row."""
+        rows = {row.label: row.values for row in self.published[0].rows}
+        return rows[label][metric]
+
+
+WITHOUT, WITH = "Concat-ID without pre-training", "Concat-ID with pre-training"
+PEOPLE = ("identity 1", "identity 2")
+STAGES = ("Concat-ID Stage I", "Concat-ID Stage II", "Concat-ID Stage III")
+
+SECTIONS = (
+    Section(
+        1, "single", "Table 1, one person",
+        (
+            Slot("ID-Animator", ("id_animator",)), Slot("ConsisID", ("consisid",)),
+            # `equal`: trained with the baselines' data and steps.
+            Slot("Concat-ID", ("concat_id@equal", "concat_id@stage3")),
+        ),
+        tuple(Claim(m, ("Concat-ID", "ConsisID", "ID-Animator")) for m in ("arcsim", "cursim")),
+    ),
+    Section(
+        1, "multi", "Table 1, two people",
+        (
+            Slot("Ingredients", ("ingredients",)),
+            Slot("Concat-ID", ("concat_id@equal_two", "concat_id@multi")),
+        ),
+        tuple(Claim(m, ("Concat-ID", "Ingredients")) for m in ("arcsim", "cursim")),
+    ),
+    Section(
+        2, "multi", "Table 2, pre-training on one person",
+        tuple(
+            Slot(f"{form}, {person}", (system,), place)
+            for form, system in (
+                (WITHOUT, "concat_id@multi_scratch"), (WITH, "concat_id@multi"))
+            for place, person in enumerate(PEOPLE)
+        ),
+        tuple(
+            Claim(metric, (f"{WITH}, {person}", f"{WITHOUT}, {person}"))
+            for person in PEOPLE for metric in ("arcsim", "cursim")
+        ),
+    ),
+    Section(
+        3, "single", "Table 3, training stages",
+        tuple(
+            Slot(label, (system,)) for label, system in zip(
+                STAGES, ("concat_id@single", "concat_id@stage2", "concat_id@stage3"), strict=True)
+        ),
+        (
+            Claim("arcsim", (STAGES[0], STAGES[2], STAGES[1])),
+            Claim("cursim", (STAGES[0], STAGES[2], STAGES[1])),
+            Claim("clipdist", (STAGES[1], STAGES[2], STAGES[0])),
+        ),
+    ),
+)
+
+
+def sections(paper: int) -> tuple[Section, ...]:
+    """Those of one table of the paper."""
+    return tuple(section for section in SECTIONS if section.paper == paper)
