@@ -59,10 +59,9 @@ class Step:
         """Whether the step holds here."""
         if self.measured is None or self.measured.mean is None or self.p_value is None:
             return "not measured"
-        same = self.measured.mean > 0
-        if self.p_value < SIGNIFICANT:
-            return "holds" if same else "reversed"
-        return f"{'same' if same else 'other'} direction, not significant"
+        if self.p_value >= SIGNIFICANT:
+            return "not significant"
+        return "holds" if self.measured.mean > 0 else "reversed"
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def _values(run: Run, person: int | None) -> pd.DataFrame:
 
 
 def _row(slot: Slot, split: str, run: Run | None, values: pd.DataFrame | None) -> PaperRow:
-    how = f"idbench run --model {slot.systems[0]} --split {split}"
+    how = slot.how(split)
     if run is None or values is None:
         return PaperRow(slot.label, None, None, {}, how)
     clusters = values["cluster"].tolist()
@@ -203,7 +202,6 @@ def _notes(section: Section, used: Sequence[Run], chosen: Sequence[Run | None]) 
     for slot, run in zip(section.slots, chosen, strict=True):
         if run is not None and run.name != slot.systems[0]:
             notes.append(
-                f"{slot.label} is {run.name} here: {slot.systems[0]}, which is trained with the "
-                "baselines' data and steps, has not been run."
+                f"{slot.label} is {run.name} here, which is trained longer than the baselines."
             )
     return list(dict.fromkeys(notes))

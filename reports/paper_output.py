@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from os.path import commonprefix
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,21 +65,27 @@ def order_rows(table: PaperTable) -> Rows:
     """One row a step of a published order."""
     return [
         {
-            "published order": (f"{columns.title(s.metric)[:-2]}: {s.first} > {s.second}", ""),
-            "published": (f"{s.published:+.3f}", ""),
+            "published order": (_order(s), ""), "published": (f"{s.published:+.3f}", ""),
             "measured": ("" if s.measured is None else columns.cell(s.measured), ""),
-            "p": (p_text(s), ""),
-            "here": (s.verdict, ""),
+            "here": (f"{s.verdict}{p_text(s)}", ""),
         }
         for s in table.steps
     ]
 
 
 def p_text(step: Step) -> str:
-    """A p-value for reading."""
+    """A p-value for reading, in brackets after a space."""
     if step.p_value is None:
         return ""
-    return "under 0.001" if step.p_value < 0.001 else f"{step.p_value:.3f}"
+    return " (p under 0.001)" if step.p_value < 0.001 else f" (p {step.p_value:.3f})"
+
+
+def _order(step: Step) -> str:
+    """`ArcSim: Stage I > Stage III`: what both labels begin with is left out."""
+    start = commonprefix([step.first, step.second])
+    start = start[: start.rfind(" ") + 1]
+    first, second = step.first.removeprefix(start), step.second.removeprefix(start)
+    return f"{columns.title(step.metric)[:-2]}: {first} > {second}"
 
 
 def _cell(row: PaperRow, metric: str) -> str:

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from idbench.embedded import entries
 from idbench.reports.published import PublishedTable, published_tables
+
+
+def shipped(system: str) -> bool:
+    """Whether idbench has embedded weights of `NAME[@VARIANT]`."""
+    name, _, variant = system.partition("@")
+    return (f"transformer_{variant}" if variant else name) in entries()
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,18 @@ class Slot:
     label: str
     systems: tuple[str, ...]
     person: int | None = None
+
+    @property
+    def system(self) -> str:
+        """The first system with embedded weights; where none has, the first."""
+        return next((name for name in self.systems if shipped(name)), self.systems[0])
+
+    def how(self, split: str) -> str:
+        """The command that runs it."""
+        run = f"idbench run --model {self.system} --split {split}"
+        if shipped(self.system):
+            return run
+        return f"idbench train {self.system.partition('@')[0]}; {run}"
 
 
 @dataclass(frozen=True)
