@@ -102,7 +102,7 @@ def test_concat_id_trained_alike_comes_first_and_another_is_named(tmp_path: Path
     runs = [stage(tmp_path, "concat_id@stage3", 0.4), stage(tmp_path, "consisid", 0.3)]
     single, multi = paper.build(1, [runs])
     assert [row.system for row in single.rows] == [None, "consisid", "concat_id@stage3"]
-    assert any("Concat-ID is concat_id@stage3 here, which is trained longer" in note for note in single.notes)
+    assert any("Concat-ID is concat_id@stage3 here" in note for note in single.notes)
     assert all(row.system is None for row in multi.rows)
     runs.append(stage(tmp_path, "concat_id@equal", 0.5))
     single, _ = paper.build(1, [runs])
