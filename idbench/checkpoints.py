@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,9 @@ WRAPPERS = ("module", "state_dict", "model")
 """Keys under which training programs put the state dict (SAT: `module`, ViCLIP: `model`)."""
 _NO_TENSOR = "no tensor"
 _POINTER = b"version https://git-lfs"
+_EASY_DICT = (OrderedDict, "easydict.EasyDict")
+"""The released ViCLIP file holds an EasyDict beside its tensors: it is read as an ordered dict, and
+none of that package's code runs."""
 _MAGIC = (b"PK", b"\x80")
 """First bytes of what torch.save writes: a zip archive, or (before PyTorch 1.6) a pickle."""
 
@@ -178,12 +182,13 @@ def _content(path: Path, mapped: bool) -> Any:
             raise WeightError(
                 f"{path} is not a checkpoint (torch.save did not write it); download it again."
             )
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-        except RuntimeError as error:
-            if "mmap can only be used" not in str(error):
-                raise
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([_EASY_DICT]):
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            except RuntimeError as error:
+                if "mmap can only be used" not in str(error):
+                    raise
+                return torch.load(path, map_location="cpu", weights_only=True)
     except (WeightError, MemoryError):
         raise
     except Exception as error:  # what a damaged file does to the readers is not documented

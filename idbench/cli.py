@@ -33,6 +33,7 @@ COMMANDS = {
     "doctor": "idbench.commands.doctor:doctor",
     "completion": "idbench.commands.completion:completion",
     "suites": "idbench.commands.suites:suites",
+    "weights": "idbench.commands.weights:weights",
     "validate-metrics": "idbench.commands.validate_metrics:validate_metrics",
 }
 
@@ -55,6 +56,7 @@ SHORT_HELP = {
     "doctor": "Check the installation and weights.",
     "completion": "Print a shell completion script.",
     "suites": "Import or check a suite of your own.",
+    "weights": "List, download, check and locate published weights.",
     "validate-metrics": "Measure what metrics can tell apart, on avatars.",
 }
 """Short help of each command, so that --help imports none of them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.progress import Progress as RichProgress
 
@@ -77,5 +79,38 @@ def steps(title: str, total: int, quiet: bool = False) -> Iterator[Step]:
                     f"{title}: {done} of {total}, {moment - start:.0f} s, {left:.0f} s left",
                     highlight=False, soft_wrap=True,
                 )
+
+        yield line
+
+
+@contextmanager
+def transfer(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar of bytes on standard error, or lines in a log; call it with the number of new bytes.
+
+    Args:
+        total: bytes of the whole (0: not known).
+    """
+    console = Console(stderr=True)
+    if output.level() == output.QUIET:
+        yield lambda count: None
+    elif console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
+            TransferSpeedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        )
+        with RichProgress(*columns, console=console) as progress:
+            task = progress.add_task(title, total=total or None)
+            yield lambda count: progress.update(task, advance=count)
+    else:
+        shown, done = time.monotonic(), 0
+
+        def line(count: int) -> None:
+            nonlocal shown, done
+            done += count
+            if time.monotonic() - shown >= LINE_SECONDS or (total and done == total):
+                shown = time.monotonic()
+                whole = f" of {total / 1e6:.1f}" if total else ""
+                console.print(f"{title}: {done / 1e6:.1f}{whole} MB", highlight=False,
+                              soft_wrap=True)
 
         yield line

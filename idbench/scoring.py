@@ -15,6 +15,7 @@ from idbench.differences import metric_weight_differences
 from idbench.errors import UserError
 from idbench.files import sha256_json
 from idbench.provenance import opencv_version
+from idbench.published_weights import published_weights
 from idbench.registry import METRICS, metric_version
 from idbench.runs import Run
 
@@ -50,7 +51,7 @@ class Scoring:
 
         Args:
             metrics: only these; `+NAME` adds one to the defaults. None: the defaults.
-            weights: NETWORK=SOURCE each; see docs/networks.md.
+            weights: NETWORK=SOURCE each, or `published`; see docs/networks.md.
 
         Raises:
             UserError: an unknown protocol or metric (suggests the nearest), a metric that the
@@ -60,7 +61,9 @@ class Scoring:
         from idbench.metrics.protocols import choose_metrics, get_protocol
 
         found = get_protocol(protocol)
-        return cls(found, choose_metrics(found, metrics), tuple(weights), parse(weights))
+        chosen = choose_metrics(found, metrics)
+        named = published_weights(weights, _networks(chosen))
+        return cls(found, chosen, tuple(weights), parse(named))
 
     @cached_property
     def key(self) -> dict[str, Any]:
@@ -100,6 +103,15 @@ class Scoring:
                 f"rescore all of it with `idbench score {run.folder}{given}`, or choose another "
                 "folder with --out."
             )
+
+
+def _networks(metrics: Sequence[str]) -> set[str]:
+    """The networks that metrics read or run."""
+    found: set[str] = set()
+    for metric in map(METRICS.load, metrics):
+        found.update(metric.networks)
+        found.update(one if isinstance(one, str) else one.name for one in metric.runs)
+    return found
 
 
 def scoring_key(

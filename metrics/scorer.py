@@ -28,6 +28,7 @@ from idbench.metrics.protocols import (
     sample_video_frames,
     with_embedded_networks,
 )
+from idbench.published_weights import describe_file, published_name
 from idbench.registry import METRICS
 from idbench.types import Sample, Score, Video
 from idbench.video import Clip, read_chosen
@@ -95,10 +96,21 @@ class Scorer:
             ours.add("detector")
         trained_on_avatars = EMBEDDED_NOTE if ours & {"arcface", "curricularface"} else None
         notes = (*self.protocol.notes, embedded_note(self.protocol, ours), trained_on_avatars,
-                 *(metric.note for metric in self.metrics))
+                 *self._other_files(), *(metric.note for metric in self.metrics))
         self.notes = tuple(note for note in notes if note)
         self.reference_notes: dict[str, str] = {}
         self._faces: dict[str, list[dict[str, Any]]] = {}
+
+    def _other_files(self) -> list[str]:
+        """A note for each file that the user named and that is not a published one."""
+        notes = []
+        named = (*self.embedder.reads, *["detector"] * self.embedder.reads_faces)
+        for source in (self.embedder.sources[n] for n in named if n in self.embedder.sources):
+            for name, sha256 in ({} if source.embedded else source.hashes()).items():
+                if published_name(sha256) is None:
+                    said = describe_file(Path(name).name, sha256)
+                    notes.append(f"{name} (sha256 {sha256[:12]}) is {said}.")
+        return notes
 
     @property
     def timings(self) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from idbench.differences import differences, in_words, scoring_differences
 from idbench.errors import UserError
 from idbench.measurements import metric_of
+from idbench.published_weights import published_name
 from idbench.reports import table_output
 from idbench.reports.columns import shown
 from idbench.reports.published import PublishedTable
@@ -179,6 +180,8 @@ def _caption(runs: Sequence[Run], marked: bool) -> str:
     suite = runs[0].file.identity.suite
     protocol = runs[0].file.scoring.protocol_name or "not scored"
     named = f"suite {suite.name} {suite.version}"
+    if any(_lacks_published_weights(run) for run in runs):
+        protocol += " without the published weights"
     caption = (
         f"Measured: {named.strip()}, protocol {protocol}; mean "
         "[95% interval, bootstrap over identities]; (share scored) where it is under 100%."
@@ -189,6 +192,13 @@ def _caption(runs: Sequence[Run], marked: bool) -> str:
             "best is significant (p under 0.05, Holm)."
         )
     return caption
+
+
+def _lacks_published_weights(run: Run) -> bool:
+    """Whether the protocol is defined on published weights and the run was scored with others."""
+    scoring = run.file.scoring
+    return bool((scoring.protocol or {}).get("networks")) and any(
+        published_name(sha256) is None for sha256 in (scoring.weight_files or {}).values())
 
 
 def _notes(runs: Sequence[Run]) -> list[str]:

@@ -17,6 +17,9 @@ import click
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.output import echo
+from idbench.published_weights import describe_file, published_weights
+
+NETWORKS = ("arcface", "curricularface", "viclip", "clip")
 
 
 def _python() -> str:
@@ -106,11 +109,11 @@ def _source(text: str) -> str:
 
     source = weight_sources.parse([text])[text.partition("=")[0]]
     loaded = source.load()
-    found = []
-    for name, sha256 in source.hashes().items():
-        published = weight_sources.PUBLISHED.get(sha256)
-        known = f" (as published: {published})" if published else ""
-        found.append(f"{name}, sha256 {sha256}{known}")
+    size = source.file().stat().st_size
+    found = [
+        f"{name}, sha256 {sha256} ({describe_file(Path(name).name, sha256, size)})"
+        for name, sha256 in source.hashes().items()
+    ]
     providers = getattr(loaded, "providers", ())
     return "; ".join([*found, *([f"runs with {', '.join(providers)}"] if providers else [])])
 
@@ -126,7 +129,7 @@ def doctor(weights: tuple[str, ...], as_json: bool) -> int:
     """
     found = []
     checks = dict(CHECKS)
-    for text in weights:
+    for text in published_weights(weights, NETWORKS):
         checks[f"weights {text.partition('=')[0]}"] = partial(_source, text)
     for name, check in checks.items():
         try:

@@ -44,8 +44,9 @@ metric_option = click.option(
 )
 weights_option = click.option(
     "--weights", "weights", multiple=True, metavar="NETWORK=SOURCE",
-    help="Weights of a metric's network, such as arcface=insightface:FOLDER. Repeatable. Default: "
-         "the embedded weights. See docs/networks.md.",
+    help="Weights of a metric's network, such as arcface=insightface:FOLDER, or `published`: those "
+         "of `idbench weights get published`. Repeatable. Default: the embedded weights. See "
+         "docs/networks.md.",
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,6 +137,8 @@ def load_open_clip(name: str, path: Path) -> tuple[nn.Module, dict[str, Any]]:
     from idbench.checkpoints import fit, read_state
 
     state = read_state(path)
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # "initialized randomly": the file's weights come next
     try:
         network = open_clip.create_model(
             name, load_weights=False, pretrained_text=False, pretrained_image=False
@@ -145,6 +148,8 @@ def load_open_clip(name: str, path: Path) -> tuple[nn.Module, dict[str, Any]]:
             f"open_clip cannot build {name} here ({type(error).__name__}); use a model of which "
             "both towers are open_clip's own, such as ViT-B-32."
         ) from error
+    finally:
+        logging.disable(level)
     state = convert_state_dict(network, state)
     if "positional_embedding" in state and not hasattr(network, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)  # files of before towers were split

@@ -25,16 +25,6 @@ from idbench.errors import UserError
 from idbench.files import sha256_once
 from idbench.names import unknown
 
-PUBLISHED = {
-    "aa54ae6dc9f7ac6e262809f1a81d6108e221952bf836aee4cb677ef19246c6ec":
-        "glint360k_curricular_face_r101_backbone.bin",
-    "5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91":
-        "det_10g.onnx of buffalo_l",
-    "4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43":
-        "w600k_r50.onnx of buffalo_l",
-}
-"""sha256 -> the published file, of those that ConsisID's and OpenS2V's scripts read."""
-
 
 @dataclass(frozen=True)
 class Network:

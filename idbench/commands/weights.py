@@ -1,0 +1,131 @@
+"""`idbench weights`: list, download, check and locate published weights."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from idbench import downloads
+from idbench import published_weights as published
+from idbench.commands import options as opt
+from idbench.errors import UserError
+from idbench.output import echo, note
+
+_names = click.argument("names", nargs=-1, metavar="NAME...")
+
+
+@click.group(short_help="List, download, check and locate published weights.")
+def weights() -> None:
+    """Published weights of metrics and models: what there is, and what of it is on this machine.
+
+    The weights that come with idbench are in `idbench list weights`.
+    """
+
+
+@weights.command("list", short_help="List what can be downloaded, and what is here.")
+@opt.json_option
+def list_(as_json: bool) -> None:
+    """List the catalogue. The column `here` says what is on this machine, unchecked."""
+    rows = []
+    for name, entry in published.catalogue().items():
+        size = entry.archive.bytes if entry.archive else sum(f.bytes or 0 for f in entry.files)
+        here = published.find_folder(name) or all(
+            published.find_file(name, file) for file in entry.files) and not entry.folder
+        rows.append({
+            "name": name, "about": entry.about, "MB": round(size / 1e6) if size else None,
+            "licence": entry.licence, "terms": entry.terms, "here": bool(here),
+            "source": entry.source or f"{entry.hub}@{entry.revision or 'main'}",
+            "files": [file.model_dump() for file in entry.files],
+        })
+    if as_json:
+        echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        echo(f"{'*' if row['here'] else ' '} {row['name']:{width}}  {row['about']}")
+    echo("* on this machine. `idbench weights get NAME` downloads; --json has licences and hashes.")
+
+
+@weights.command(short_help="Download weights and check them.")
+@_names
+@click.option("--from", "folder", type=click.Path(path_type=Path, file_okay=False, exists=True),
+              help="Copy from this folder (FOLDER/NAME/FILE) instead of downloading.")
+@click.option("--accept-licence", is_flag=True, help="Accept licences without being asked.")
+def get(names: tuple[str, ...], folder: Path | None, accept_licence: bool) -> None:
+    """Download the weights NAME..., check their sha256, and print where they are.
+
+    `published` gets all that `--weights published` uses. A download that was cut continues where
+    it stopped. IDBENCH_MIRROR=ADDRESS takes files from ADDRESS/NAME/FILE.
+    """
+    wanted = _chosen(names)
+    for name in wanted:
+        _agree(name, accept_licence)
+    for name in wanted:
+        echo(f"{name}: {downloads.get(name, folder, note)}")
+
+
+@weights.command(short_help="Check the files on this machine.")
+@_names
+@opt.json_option
+def verify(names: tuple[str, ...], as_json: bool) -> int:
+    """Say of each file whether it is published, recorded, unknown, damaged or missing.
+
+    Without NAME, all weights that are on this machine are checked. `recorded`: no sha256 is
+    published, and the file is as first downloaded.
+
+    Exit codes: 0 all is well, 1 a file is damaged or, if named, missing.
+    """
+    found = [state for name in published.chosen(names or list(published.catalogue()))
+             for state in published.states(name)]
+    if not names:
+        found = [state for state in found if state.state != "missing"]
+    if as_json:
+        echo(json.dumps([
+            {"file": one.name, "state": one.state, "path": str(one.path) if one.path else None,
+             "sha256": one.sha256} for one in found], indent=2))
+    else:
+        for one in found:
+            echo(f"{one.state:9}  {one.name}" + (f"  {one.path}" if one.path else ""))
+        if not found:
+            echo("No published weights are on this machine; see `idbench weights list`.")
+    return int(any(one.state in ("damaged", "missing") for one in found))
+
+
+@weights.command(short_help="Print where weights are on this machine.")
+@click.argument("name")
+def path(name: str) -> None:
+    """Print the file of NAME, or its folder if it has several files."""
+    (name,) = published.chosen([name]) if name != published.PUBLISHED else (name,)
+    if name == published.PUBLISHED:
+        raise UserError(f"{name} stands for several weights; name one of `idbench weights list`.")
+    files = published.catalogue()[name].files
+    found = published.find_file(name, files[0]) if len(files) == 1 else published.find_folder(name)
+    if found is None:
+        raise UserError(f"{name} is not on this machine; run `idbench weights get {name}`.")
+    echo(str(found))
+
+
+def _chosen(names: tuple[str, ...]) -> list[str]:
+    if not names:
+        raise UserError("Name the weights to get, such as `idbench weights get published`.")
+    return published.chosen(names)
+
+
+def _agree(name: str, accepted: bool) -> None:
+    """Show the licence of an entry; ask once where it excludes commercial use."""
+    entry = published.catalogue()[name]
+    note(f"{name}: licence {entry.licence}; {entry.terms}")
+    if not entry.non_commercial or name in published.accepted():
+        return
+    if not accepted:
+        if not sys.stdin.isatty():
+            raise UserError(
+                f"{name} is not for commercial use ({entry.licence}); read {entry.terms} and pass "
+                "--accept-licence."
+            )
+        if not click.confirm("Do you accept this licence?", err=True):
+            raise UserError(f"The licence of {name} was not accepted; nothing was downloaded.")
+    published.accept(name)

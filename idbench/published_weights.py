@@ -1,0 +1,306 @@
+"""The published weights: a catalogue of what they are, and what of them is on this machine.
+
+A file is in the folder of `store()`, or in the cache of huggingface_hub; `downloads` gets it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
+
+from idbench.errors import UserError
+from idbench.files import read_json, sha256_once, write_json
+from idbench.names import unknown
+from idbench.stored import InsidePath
+
+PUBLISHED = "published"
+"""Stands for the entries that the published protocols are defined on."""
+CACHE_VARIABLE = "IDBENCH_CACHE"
+
+State = Literal["published", "recorded", "unknown", "damaged", "missing"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CatalogueFile(_Strict):
+    """A file of an entry.
+
+    Attributes:
+        name: where it lies in the entry's folder.
+        path: its place in the hub's repository, where it is not `name`.
+        url: a plain address.
+        bytes, sha256: as a public source states them; None: none is known.
+    """
+
+    name: InsidePath
+    path: str | None = None
+    url: str | None = None
+    bytes: int | None = Field(None, gt=0)
+    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+
+
+class Archive(_Strict):
+    """A zip file that holds an entry's files."""
+
+    url: str
+    bytes: int = Field(gt=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Entry(_Strict):
+    """Weights that belong together.
+
+    Attributes:
+        about: one line.
+        licence, terms: as labelled at the source, and where to read it.
+        non_commercial: whether the licence has to be accepted before a download.
+        source: the place in words, where it is no hub.
+        hub, revision: a repository of the Hugging Face hub (None: its main branch).
+        folder: all files of that repository.
+        networks: what `--weights published` uses it for: network -> the form of its source.
+    """
+
+    about: str
+    licence: str
+    terms: str
+    non_commercial: bool = False
+    source: str = ""
+    hub: str | None = None
+    revision: str | None = None
+    folder: bool = False
+    archive: Archive | None = None
+    files: tuple[CatalogueFile, ...] = ()
+    networks: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> Self:
+        plain = all(file.url for file in self.files) and bool(self.files)
+        if sum([bool(self.hub), bool(self.archive), plain]) != 1:
+            raise ValueError("give one of hub, archive, or a url for each file")
+        if self.folder == bool(self.files):
+            raise ValueError("give files, or folder: true")
+        return self
+
+
+class _Catalogue(RootModel[dict[str, Entry]]):
+    """The entries by name."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file of the catalogue, or of a folder of it, and its state on this machine.
+
+    Attributes:
+        name: ENTRY/FILE.
+        state: `published` (the published sha256); `recorded` (none is published; as first
+            downloaded); `unknown` (neither); `damaged`; or `missing`.
+        path: where it lies.
+    """
+
+    name: str
+    state: State
+    path: Path | None = None
+    sha256: str | None = None
+
+
+@cache
+def catalogue() -> dict[str, Entry]:
+    """The entries by name."""
+    text = files("idbench.weights").joinpath("catalogue.yaml").read_text(encoding="utf-8")
+    return _Catalogue.model_validate(yaml.safe_load(text)).root
+
+
+def store() -> Path:
+    """The folder of downloaded weights: $IDBENCH_CACHE/weights, or the system's cache folder."""
+    import pooch
+
+    return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("idbench")) / "weights"
+
+
+def chosen(names: Sequence[str]) -> list[str]:
+    """The entries of these names; `published` stands for several.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    found: list[str] = []
+    for name in names:
+        if name == PUBLISHED:
+            found += [n for n, entry in catalogue().items() if entry.networks]
+        elif name in catalogue():
+            found.append(name)
+        else:
+            raise unknown("weights", name, [*catalogue(), PUBLISHED])
+    return list(dict.fromkeys(found))
+
+
+# -- what is here
+
+
+def find_file(name: str, file: CatalogueFile) -> Path | None:
+    """Where a file of the entry `name` lies on this machine, or None."""
+    own = store() / name / file.name
+    entry = catalogue()[name]
+    if own.is_file() or not entry.hub:
+        return own if own.is_file() else None
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(entry.hub, file.path or file.name, revision=entry.revision)
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def find_folder(name: str) -> Path | None:
+    """The folder of an entry on this machine with all its files, or None."""
+    entry = catalogue()[name]
+    own = store() / name
+    if not entry.folder:
+        paths = [find_file(name, file) for file in entry.files]
+        kept = [path for path in paths if path is not None]
+        same = {_root(path, file.path or file.name)
+                for path, file in zip(kept, entry.files, strict=False)}
+        return same.pop() if len(kept) == len(paths) and len(same) == 1 else None
+    if own.is_dir():
+        return own
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(
+            str(entry.hub), revision=entry.revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def _root(path: Path, name: str) -> Path:
+    """The folder under which `path` is called `name`; else its own folder."""
+    parts = len(Path(name).parts)
+    return path.parents[parts - 1] if path.parts[-parts:] == Path(name).parts else path.parent
+
+
+def states(name: str) -> list[Found]:
+    """The files of an entry, with their state; reads every byte of them."""
+    entry = catalogue()[name]
+    if entry.folder:
+        folder = find_folder(name)
+        inside = sorted(p for p in folder.rglob("*") if p.is_file()) if folder else []
+        if folder is None or not inside:
+            return [Found(name, "missing")]
+        return [_state(f"{name}/{p.relative_to(folder).as_posix()}", p, None) for p in inside]
+    return [
+        _state(f"{name}/{file.name}", find_file(name, file), file.sha256) for file in entry.files
+    ]
+
+
+def _state(name: str, path: Path | None, published: str | None) -> Found:
+    if path is None:
+        return Found(name, "missing")
+    sha256, state = sha256_once(path), "unknown"
+    expected = published or recorded().get(name)
+    if expected:
+        good = "published" if published else "recorded"
+        state = good if sha256 == expected else "damaged"
+    return Found(name, state, path, sha256)  # type: ignore[arg-type]
+
+
+def recorded() -> dict[str, str]:
+    """ENTRY/FILE -> sha256 at its first download, of files without a published one."""
+    path = store() / "recorded.json"
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def record(name: str, sha256: str) -> None:
+    """Keep the sha256 of a first download; one that is known already stays."""
+    write_json(store() / "recorded.json", {name: sha256, **recorded()})
+
+
+# -- any file, by its content
+
+
+def published_name(sha256: str) -> str | None:
+    """"FILE of ENTRY" for the sha256 of a published file."""
+    return _by_hash().get(sha256)
+
+
+@cache
+def _by_hash() -> dict[str, str]:
+    return {
+        file.sha256: f"{file.name} of {name}"
+        for name, entry in reversed(catalogue().items()) for file in entry.files if file.sha256
+    }
+
+
+def describe_file(file: str, sha256: str, size: int | None = None) -> str:
+    """"published: ...", "unknown: ..." or "damaged: ..." for a file that a user named."""
+    known = published_name(sha256)
+    if known:
+        return f"published: {known}"
+    if sha256 in recorded().values():
+        return "recorded: as first downloaded, no sha256 is published"
+    for name, entry in catalogue().items():
+        for one in entry.files:
+            if Path(one.name).name == file and one.sha256:
+                if one.bytes and size is not None and size < one.bytes:
+                    return f"damaged: {size} of the {one.bytes} bytes of {file} of {name}"
+                return f"unknown: not the published {file} of {name}"
+    return "unknown: not a file of the catalogue"
+
+
+# -- as sources of networks
+
+
+def published_weights(weights: Sequence[str], networks: Iterable[str]) -> tuple[str, ...]:
+    """`weights`, with `published` replaced by NETWORK=SOURCE of the catalogue's files.
+
+    Args:
+        weights: as on the command line. A network that is named besides stays as named.
+        networks: those that are needed.
+
+    Raises:
+        UserError: a file is not on this machine.
+    """
+    if PUBLISHED not in weights:
+        return tuple(weights)
+    named = [text for text in weights if text != PUBLISHED]
+    given = {text.partition("=")[0] for text in named}
+    wanted = set(networks) - given
+    return (*named, *(
+        f"{network}={form}:{_place(name, network)}"
+        for name, entry in catalogue().items()
+        for network, form in entry.networks.items() if network in wanted
+    ))
+
+
+def _place(name: str, network: str) -> Path:
+    entry = catalogue()[name]
+    if entry.networks[network] == "insightface":
+        found = find_folder(name)
+    else:
+        found = find_file(name, entry.files[0])
+    if found is None:
+        raise UserError(
+            f"The published weights {name} ({network}) are not on this machine; run `idbench "
+            f"weights get {PUBLISHED}`, or name a file with --weights {network}=..."
+        )
+    return found
+
+
+def accepted() -> list[str]:
+    """The entries whose licence the user has accepted."""
+    path = store() / "accepted.json"
+    return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
+
+
+def accept(name: str) -> None:
+    """Remember that the licence of an entry was accepted."""
+    write_json(store() / "accepted.json", sorted({*accepted(), name}))
