@@ -31,7 +31,9 @@ ONLY_READ = {
     r"validate-metrics": "two minutes; tests/metrics/test_validation.py runs it small",
     r"pairs build": "needs videos of people; tests/models/concat_id runs it on made ones",
     r"convert": "needs released checkpoints; tests/models/concat_id runs it on small ones",
-    r".*--weights \w+=insightface:": "needs weights that idbench does not have",
+    r"weights get": "needs a network; tests/idbench/test_from_fresh.py runs it on a local server",
+    r"weights path": "needs published weights; tests/idbench/test_published_weights.py runs it",
+    r".*--weights (published|\w+=insightface:)": "needs weights that idbench does not have",
     r"suites .*--pack": "needs weights that idbench does not have",
     r"study serve": "waits for voters; tests/reports/test_study_browser.py votes",
     r"check .*(--embeddings|embeddings\.zip)": "needs a run of real networks; "
@@ -106,6 +108,7 @@ def test_commands_of_a_page_work_in_their_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("IDBENCH_CACHE", str(tmp_path / "cache"))
     with inside(world, tmp_path / "w"):
         for shown in commands(page):
             if not shown.arguments or only_read(shown):

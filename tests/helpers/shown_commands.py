@@ -60,6 +60,7 @@ def prepare(folder: Path, run_folders: Sequence[Path], clip: Path, suite: Path) 
     """
     for run in run_folders:
         shutil.copytree(run, folder / "runs" / run.name)
+    shutil.copytree(run_folders[0], folder / "runs" / "score-videos")
     portraits = sorted((suite / "references").glob("*.png"))[:4]
     shutil.copyfile(clip, folder / "clip.mp4")
     shutil.copyfile(portraits[0], folder / "person.png")
