@@ -210,7 +210,7 @@ def _resume(url: str, part: Path, output: Path) -> None:
             os.replace(part, output)
             return
         except requests.HTTPError as error:
-            status = error.response.status_code
+            status = error.response.status_code if error.response is not None else 0
             if status < 500:
                 raise UserError(f"{url} answers {status}; check the address.") from error
             trouble = f"the server answers {status}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -29,7 +30,7 @@ def weights() -> None:
 @opt.json_option
 def list_(as_json: bool) -> None:
     """List the catalogue. The column `here` says what is on this machine, unchecked."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, entry in published.catalogue().items():
         size = entry.archive.bytes if entry.archive else sum(f.bytes or 0 for f in entry.files)
         here = published.find_folder(name) or all(
