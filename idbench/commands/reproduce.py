@@ -1,0 +1,74 @@
+"""`idbench reproduce`: the paper's tables on avatars by one command."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+import click
+
+from idbench.commands import options as opt
+from idbench.output import echo
+
+
+@click.command(short_help="Reproduce the paper's tables on avatars, as one page.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/paper"),
+    show_default=True, help="Folder of the runs and of the page, paper.html.",
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=72, show_default=True,
+    help="Samples of each split at most; 144 is the whole of the split single.",
+)
+@opt.seeds_option
+@click.option(
+    "--from-scratch", is_flag=True,
+    help="First train every network by its recipe, into OUT/weights. Takes many hours.",
+)
+@click.option("--plan", is_flag=True, help="Only print what would be done, and how long it takes.")
+@opt.json_option
+def reproduce(
+    out: Path, limit: int, seeds: list[int], from_scratch: bool, plan: bool, as_json: bool
+) -> None:
+    """Generate, score and print Tables 1, 2 and 3 of the paper, and write them to one page.
+
+    Run the same command again to resume; a finished one only prints.
+    """
+    from idbench import from_scratch as scratch
+    from idbench import reproduce as whole
+    from idbench.progress import Progress
+    from idbench.reports import paper_output
+
+    progress = Progress(as_json)
+    weights = contextlib.nullcontext()
+    if from_scratch:
+        trainings = scratch.plan(out / "weights")
+        for line in scratch.lines(trainings):
+            progress.say(line)
+        if not plan:
+            with contextlib.redirect_stdout(sys.stderr):
+                scratch.train(out, progress.say)
+            weights = scratch.weights_in(out / "weights")  # type: ignore[assignment]
+    with weights:
+        videos = whole.count(limit, seeds)
+        minutes = videos * whole.SECONDS_A_VIDEO / 60
+        progress.say(
+            f"{videos} videos of {len(whole.jobs())} systems and splits; about {minutes:.0f} "
+            "minutes on two idle cores if none is there yet"
+        )
+        if plan:
+            return
+        found = whole.reproduce(
+            out, limit, seeds, progress=progress, command=["idbench", *sys.argv[1:]])
+    if as_json:
+        echo(paper_output.render(found.tables, "json"))
+    elif sys.stdout.isatty():
+        from rich.console import Console
+
+        paper_output.show(found.tables, Console(highlight=False))
+    else:
+        echo(paper_output.render(found.tables, "md"))
+    for problem in found.problems:
+        progress.say(f"Not run: {problem}")
+    progress.say(f"Page: {found.page}")

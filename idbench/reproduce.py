@@ -1,0 +1,94 @@
+"""`reproduce`: the paper's tables on avatars, from the embedded weights to one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from idbench.errors import UserError
+from idbench.evaluate import evaluate
+from idbench.files import write_text
+from idbench.progress import Progress
+from idbench.reports import paper, paper_output
+from idbench.reports.paper_rows import SECTIONS, shipped
+from idbench.runs import Run
+
+SUITE = "avatars"
+LIMIT = 72
+"""Samples of a split: each of the 24 people three times. Keeps the whole within half an hour."""
+SECONDS_A_VIDEO = 2.6
+"""On two cores, scoring included. Source: docs/performance.md, 48 videos in 125 s."""
+PAGE = "paper.html"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A system and the split that it makes."""
+
+    system: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """The tables, the page, and what could not be run."""
+
+    tables: tuple[paper.PaperTable, ...]
+    page: Path
+    problems: tuple[str, ...]
+
+
+def jobs() -> list[Job]:
+    """What has to be generated for all three tables, each once."""
+    found = [Job(slot.system, section.split) for section in SECTIONS for slot in section.slots]
+    return [job for job in dict.fromkeys(found) if shipped(job.system)]
+
+
+def count(limit: int, seeds: Sequence[int]) -> int:
+    """Videos of all jobs."""
+    from idbench.suite import load_suite
+
+    splits = load_suite(SUITE).splits
+    return sum(min(limit, splits[job.split]) for job in jobs()) * len(seeds)
+
+
+def reproduce(
+    out: Path, limit: int = LIMIT, seeds: Sequence[int] = (0,), *,
+    progress: Progress | None = None, command: Sequence[str] = (),
+) -> Reproduced:
+    """Generate and score what is missing in `out`, and write its page.
+
+    Called again, it resumes; a finished one only reads.
+
+    Args:
+        out: the folder of the runs and of `PAGE`.
+        limit: samples of each split at most.
+        command: kept in the runs and printed on the page.
+
+    Raises:
+        UserError: nothing could be run; the first reason.
+    """
+    progress = progress or Progress()
+    folders, problems = [], []
+    todo = jobs()
+    for number, job in enumerate(todo, 1):
+        progress.say(f"{number} of {len(todo)}: {job.system}, {job.split}")
+        try:
+            results = evaluate(
+                SUITE, job.system, out=out / f"{job.system}-{job.split}", split=job.split,
+                limit=limit, seed=seeds[0] if len(seeds) == 1 else list(seeds),
+                progress=progress, command=command,
+            )
+        except UserError as error:
+            problems.append(f"{job.system}, {job.split}: {error}")
+            progress.say(problems[-1])
+        else:
+            folders += results.folders
+    if not folders:
+        raise UserError(problems[0] if problems else "There are no embedded weights to run.")
+    runs = [Run.open(folder) for folder in folders]
+    tables = tuple(table for number in (1, 2, 3) for table in paper.build(number, [runs]))
+    about = [f"Made by: {' '.join(command) or 'idbench.reproduce'}", *problems]
+    write_text(out / PAGE, paper_output.page(tables, about))
+    return Reproduced(tables, out / PAGE, tuple(problems))

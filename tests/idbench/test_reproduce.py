@@ -1,0 +1,150 @@
+"""`reproduce`: every row once, resumed, one page; and the plan of training all from scratch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from made_runs import made_run
+
+from idbench import embedded, from_scratch
+from idbench import reproduce as whole
+from idbench.cli import main
+from idbench.errors import UserError
+from idbench.reports.paper_rows import SECTIONS, shipped
+
+PEOPLE = [(f"p{i}",) for i in range(8)]
+PAIRS = [(f"p{i}", f"q{i}") for i in range(8)]
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """`evaluate` writes made runs; returns what it was asked for."""
+    asked: list[str] = []
+
+    def evaluate(suite, model, *, out, split, limit, seed, progress, command):
+        asked.append(f"{model} {split} {limit} {seed}")
+        if model == "concat_id@stage2":
+            raise UserError("stage2 is broken; mend it.")
+        level = 0.1 * len(asked)
+        values = {m: [level + 0.01 * i for i in range(8)]
+                  for m in ("arcsim", "cursim", "viclip", "clipdist")}
+        made_run(out, model, values, PEOPLE if split == "single" else PAIRS, split=split)
+        return SimpleNamespace(folders=[out])
+
+    monkeypatch.setattr(whole, "evaluate", evaluate)
+    return asked
+
+
+def test_the_jobs_are_the_shipped_rows_each_once() -> None:
+    jobs = whole.jobs()
+    assert len(set(jobs)) == len(jobs)
+    for name, split in (("concat_id@single", "single"), ("concat_id@stage2", "single"),
+                        ("concat_id@multi", "multi"), ("concat_id@multi_scratch", "multi")):
+        assert whole.Job(name, split) in jobs
+    assert all(shipped(job.system) for job in jobs)
+    systems = {slot.system for section in SECTIONS for slot in section.slots}
+    assert {job.system for job in jobs} == {s for s in systems if shipped(s)}
+    single = sum(job.split == "single" for job in jobs)
+    assert whole.count(50, [0]) == 50 * single + 48 * (len(jobs) - single)
+    assert whole.count(1, [0, 1]) == 2 * len(jobs)
+
+
+def test_one_that_fails_is_told_and_the_others_are_shown(made: list[str], tmp_path: Path) -> None:
+    found = whole.reproduce(tmp_path, limit=5, command=["idbench", "reproduce"])
+    assert len(made) == len(whole.jobs()) and all(" 5 0" in text for text in made)
+    assert found.problems == ("concat_id@stage2, single: stage2 is broken; mend it.",)
+    page = found.page.read_text()
+    assert page.count("<h2>") == 4 and "stage2 is broken" in page
+    rows = {row.label: row.system for table in found.tables for row in table.rows}
+    assert rows["Concat-ID Stage I"] == "concat_id@single" and rows["Concat-ID Stage II"] is None
+
+
+def test_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluate(*_, **__):
+        raise UserError("the disk is gone; find it.")
+
+    monkeypatch.setattr(whole, "evaluate", evaluate)
+    with pytest.raises(UserError, match="the disk is gone"):
+        whole.reproduce(tmp_path)
+
+
+def command(*words: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(["reproduce", *words])
+    return int(end.value.code or 0)
+
+
+def test_the_command_prints_the_same_twice(
+    made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command("--limit", "5") == 0
+    first = capsys.readouterr()
+    assert "Table 2, pre-training on one person, measured" in first.out
+    assert "Not run: concat_id@stage2" in first.err and "paper.html" in first.err
+    made.clear()
+    assert command("--limit", "5") == 0
+    assert capsys.readouterr().out == first.out
+    made.clear()
+    assert command("--limit", "5", "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["sections"]) == 4
+
+
+def test_the_plan_trains_nothing_and_says_what_it_does_not_know(
+    made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command("--from-scratch", "--plan") == 0
+    said = capsys.readouterr().err
+    assert "hours on two cores are left, not counting" in said and not made
+    assert "minutes on two idle cores" in said
+
+
+def test_every_recipe_comes_after_those_it_starts_from(tmp_path: Path) -> None:
+    from idbench.recipes import load_recipe
+
+    planned = from_scratch.plan(tmp_path)
+    place = {one.entry: number for number, one in enumerate(planned)}
+    for one in planned:
+        start = str(load_recipe(one.recipe)[1].get("init", ""))
+        if start.startswith("embedded:"):
+            assert place[start.removeprefix("embedded:")] < place[one.entry], one.recipe
+    trained = {one.entry for one in planned}
+    for job in whole.jobs():
+        name, _, variant = job.system.partition("@")
+        assert (f"transformer_{variant}" if variant else name) in trained
+
+
+def test_weights_that_are_there_are_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, bool]] = []
+
+    def trainer(recipe, state, resume, evaluate):
+        calls.append((recipe["name"], resume))
+        if recipe["name"] == "single" and len(calls) < 30:
+            raise KeyboardInterrupt
+        if recipe.get("entry", "").startswith("transformer") or recipe["name"] == "arcface":
+            embedded.save_entry(
+                recipe.get("entry", recipe["name"]), b"x", recipe=recipe["name"], seed=0, steps=1,
+                config={}, measured={}, data_version="x")
+        return {}
+
+    monkeypatch.setattr(from_scratch, "load_trainer", lambda name, content: trainer)
+    before = dict(embedded.entries())
+    with pytest.raises(KeyboardInterrupt):
+        from_scratch.train(tmp_path, lambda text: None)
+    first = [name for name, _ in calls]
+    assert first[0] == "arcface" and first[-1] == "single" and "stage2" not in first
+    calls[:] = calls * 30
+    seen = len(calls)
+    from_scratch.train(tmp_path, lambda text: None)
+    again = dict(calls[seen:])
+    assert "arcface" not in again and "base" not in again  # their weights are there
+    assert again["single"] is True and again["stage2"] is False
+    assert dict(embedded.entries()) == before  # the shipped weights are not touched
