@@ -25,6 +25,7 @@ from idbench.registry import MODELS, split_variant
 from idbench.suite import load_suite
 
 ONLY_READ = {
+    r"reproduce(?!.*--plan)": "generates for half an hour; tests/idbench/test_reproduce.py runs it",
     r"run --model": "generates for minutes; below, the first one is run with one sample",
     r"score (clip|--manifest|their_videos|runs/)": "loads every network; below, two are run",
     r"train (?!.*--plan)": "trains for hours, or on a GPU",
