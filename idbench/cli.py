@@ -185,6 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(error, OSError):
             _say(f"Error: {_of_the_system(error)}")
             sys.exit(2)
+        if isinstance(error, ImportError) and not str(error.name).startswith("idbench"):
+            _say(f"Error: A package cannot be loaded ({error}); run `idbench doctor`.")
+            sys.exit(2)
         # Not Python's 1: the gate's 1 means that a model regressed.
         traceback.print_exc()
         _say("This is a bug in idbench or in a package it calls, not an error in your input.")

@@ -97,7 +97,7 @@ def _attempt(model: Model, batch: Sequence[Sample]) -> Iterator[Outcome]:
         surplus = next(videos, None) if done == len(batch) else None
     except FATAL:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if done == len(batch):  # All videos are there: what its clean-up says costs nothing.
             return
         elapsed = time.perf_counter() - clock

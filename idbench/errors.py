@@ -14,12 +14,13 @@ class UserError(Exception):
 def explained(what: str, fix: str) -> Iterator[None]:
     """Turn whatever a library raises into the UserError "WHAT (its message); FIX.".
 
-    All exceptions, since libraries do not document what damaged files do to them.
+    All exceptions, `sys.exit` included, since libraries do not document what damaged files do
+    to them.
     """
     try:
         yield
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{what} ({reason}); {fix}.") from error

@@ -16,6 +16,7 @@ from idbench import runs, steps
 from idbench.baselines.finished_videos import FinishedVideos
 from idbench.engine import ENGINES
 from idbench.errors import UserError
+from idbench.files import real
 from idbench.manifest import Listed, Paths, listed, paths_of
 from idbench.progress import Progress
 from idbench.records import Identity, ModelName
@@ -139,7 +140,7 @@ def score(
                    split=split, limit=limit, seed=seed, say=progress.say)
     say_rate(found.videos.values(), fps, progress.say)
     metrics = with_second_opinion(metrics, found.listed, protocol, weights, progress.say)
-    label = name or (table or paths[0]).resolve().stem or "videos"
+    label = name or real(table or paths[0]).stem or "videos"
     return evaluate(
         found, FinishedVideos(label, found.videos, fps), metrics, protocol,
         out or Path("runs") / f"score-{label}", split=found.split, seed=found.seed,

@@ -136,6 +136,11 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
+def real(path: Path) -> Path:
+    """`path` as an absolute one without symbolic links; a loop of them raises only when opened."""
+    return Path(os.path.realpath(path))
+
+
 def sha256_file(path: Path) -> str:
     """Hexadecimal sha256 of a file's bytes."""
     with open(path, "rb") as stream:
@@ -145,7 +150,7 @@ def sha256_file(path: Path) -> str:
 def sha256_once(path: Path) -> str:
     """As `sha256_file`, computed once a process for each state of the file (time and size)."""
     state = path.stat()
-    return _sha256(path.resolve(), state.st_mtime_ns, state.st_size)
+    return _sha256(real(path), state.st_mtime_ns, state.st_size)
 
 
 @cache

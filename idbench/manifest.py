@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from idbench.errors import UserError
-from idbench.files import sha256_file, sha256_json
+from idbench.files import real, sha256_file, sha256_json
 from idbench.records import SuiteName
 from idbench.stored import validate
 from idbench.suite import Suite, load_suite
@@ -140,7 +140,7 @@ def _listed(pairs: Sequence[Pair], suite: SuiteName, **about: Any) -> Listed:
 def _seal(videos: Sequence[Path], pairs: Sequence[Pair]) -> str:
     """Stands for the references and the folders of the videos: others are another run."""
     images = pairs[0][0].references if pairs else ()
-    folders = sorted({str(video.resolve().parent) for video in videos})
+    folders = sorted({str(real(video).parent) for video in videos})
     return sha256_json([[sha256_file(r.image) for r in images], folders])
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from idbench.errors import UserError
+from idbench.errors import UserError, explained
 from idbench.names import unknown
 
 PACKAGES = ("idbench.models.concat_id", "idbench.metrics", "idbench.prompts")
@@ -120,10 +120,8 @@ def load_trainer(name: str, recipe: Mapping[str, Any]) -> Trainer:
     """
     check_recipe(name, recipe)
     module, _, attribute = str(recipe["trainer"]).partition(":")
-    try:
+    trainer = recipe["trainer"]
+    with explained(
+        f"The trainer {trainer} of the recipe {name!r} cannot be loaded", "reinstall its package"
+    ):
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"The trainer {recipe['trainer']} of the recipe {name!r} cannot be loaded ({error}); "
-            "reinstall its package."
-        ) from error

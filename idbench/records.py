@@ -19,6 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Len
 from pydantic import Field, PrivateAttr, model_validator
 
+from idbench.errors import explained
 from idbench.stored import InsidePath, JsonObject, Part, PlainName, Stored
 from idbench.types import Model, Reference, Sample, Score
 
@@ -42,12 +43,20 @@ class ModelName(Part):
 
     @classmethod
     def of(cls, model: Model) -> ModelName:
-        """The model as it describes itself."""
-        return cls.model_validate(json.loads(json.dumps({
-            "name": model.name, "variant": getattr(model, "variant", None),
-            "revision": model.revision, "settings": dict(model.settings()),
-            "weights": dict(model.weight_hashes()),
-        }, default=str)))
+        """The model as it describes itself.
+
+        Raises:
+            UserError: it does not, or not in values that JSON has.
+        """
+        with explained(
+            f"The model {getattr(model, 'name', type(model).__name__)} describes itself in values "
+            "that cannot be stored", "its settings have to be plain JSON values",
+        ):
+            return cls.model_validate(json.loads(json.dumps({
+                "name": model.name, "variant": getattr(model, "variant", None),
+                "revision": model.revision, "settings": dict(model.settings()),
+                "weights": dict(model.weight_hashes()),
+            }, default=str)))
 
     @property
     def title(self) -> str:

@@ -10,15 +10,16 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from idbench.errors import UserError
+from idbench.errors import UserError, explained
 from idbench.files import sha256_json, sha256_once
 from idbench.names import unknown
+from idbench.output import note
 from idbench.types import Abilities, Model
 
 
@@ -29,6 +30,9 @@ class Target:
     address: str
     distribution: str
     version: str
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}".strip()
 
     def load(self) -> Any:
         module, _, attribute = self.address.partition(":")
@@ -45,14 +49,20 @@ class Registry:
         kind: the word for one entry in messages, such as "model".
         group: the entry-point group that other packages use.
         builtin: name -> "module:attribute" of what idbench itself has.
+        accepts: whether a loaded object is of this kind.
 
     Attributes:
         builtin: the names of those, in the order given.
     """
 
-    def __init__(self, kind: str, group: str, builtin: Mapping[str, str]) -> None:
+    def __init__(
+        self, kind: str, group: str, builtin: Mapping[str, str],
+        accepts: Callable[[Any], bool] = bool,
+    ) -> None:
         from idbench import __version__
 
+        self._accepts = accepts
+        self._told: set[str] = set()
         self.kind = kind
         self.group = group
         self.builtin = tuple(builtin)
@@ -99,16 +109,40 @@ class Registry:
         """Import and return the object registered as `name`.
 
         Raises:
-            UserError: unknown name, or its module or attribute cannot be imported.
+            UserError: unknown name, its module or attribute cannot be imported, or it is
+                something else than this registry is for; names the package.
         """
         target = self.target(name)
-        try:
-            return target.load()
-        except (ImportError, AttributeError) as error:
+        what = f"The {self.kind} {name!r} ({target.address} of {target})"
+        with explained(f"{what} cannot be loaded", f"reinstall {target.distribution}"):
+            found = target.load()
+        if not self._accepts(found):
             raise UserError(
-                f"The {self.kind} {name!r} ({target.address} of {target.distribution} "
-                f"{target.version}) cannot be loaded: {error}; reinstall {target.distribution}."
-            ) from error
+                f"{what} is a {type(found).__name__} and no {self.kind}; correct the entry point "
+                f"of {target.distribution}, or uninstall it."
+            )
+        return found
+
+    def usable(self) -> Iterator[tuple[str, Any]]:
+        """Names and objects of all that can be loaded.
+
+        One of another package that cannot is left out, with a note.
+        """
+        for name in self.targets():
+            try:
+                yield name, self.load(name)
+            except UserError as error:
+                if name in self.builtin:
+                    raise
+                if str(error) not in self._told:
+                    note(f"Left out: {error}")
+                self._told.add(str(error))
+
+
+def _is_metric(found: Any) -> bool:
+    from idbench.metrics.base import Metric
+
+    return isinstance(found, Metric)
 
 
 MODELS = Registry(
@@ -123,6 +157,7 @@ MODELS = Registry(
         "avatars_truth": "idbench.baselines.avatars_truth:AvatarsTruth",
         "folder": "idbench.baselines.folder:Folder",
     },
+    accepts=callable,
 )
 ABOUT = {"concat_id": "idbench.models.concat_id.about:ABILITIES"}
 """Where the abilities of a model are that is slow to import; others are loaded for theirs."""
@@ -154,8 +189,13 @@ METRICS = Registry(
         "share_read": "idbench.metrics.temporal:SHARE_READ",
         "temporal_consistency": "idbench.metrics.temporal:CONSISTENCY",
     },
+    accepts=_is_metric,
 )
 """Columns of tables stand in this order; metrics of other packages follow."""
+
+
+PARTS = ("generate", "settings", "weight_hashes")
+"""Methods that every model has."""
 
 
 def metric_version(name: str) -> str:
@@ -204,19 +244,34 @@ def make_model(name: str, settings: Mapping[str, Any] | None = None) -> Model:
         UserError: unknown model, or a setting that the model does not have.
     """
     base, variant = split_variant(name)
-    factory = MODELS.load(base)
+    factory, package = MODELS.load(base), MODELS.target(base)
+    with explained(
+        f"The model {name!r} of {package} cannot be made",
+        "correct its settings, or report this to its authors",
+    ):
+        made = _make(base, factory, variant, dict(settings or {}))
+    if not all(callable(getattr(made, part, None)) for part in PARTS):
+        raise UserError(
+            f"The model {name!r} of {package} is a {type(made).__name__} that lacks one of "
+            f"{', '.join(PARTS)}; report this to its authors."
+        )
+    return made
+
+
+def _make(base: str, factory: Any, variant: str | None, settings: dict[str, Any]) -> Any:
+    """Build a model; a setting that it does not have is named."""
+    known = settings_of(factory)
+    for reserved in {"self", "variant"} & settings.keys():
+        raise unknown(f"setting of {base}", reserved, known)
     try:
-        return factory(variant=variant, **(settings or {}))
+        return factory(variant=variant, **settings)
     except TypeError as error:
         if "keyword argument" not in str(error):
             raise
-        known = settings_of(factory)
-        for setting in settings or {}:
+        for setting in settings:
             if setting not in known:
                 raise unknown(f"setting of {base}", setting, known) from error
-        raise UserError(
-            f"The model {base!r} does not take these settings ({error}); leave them out of --set."
-        ) from error
+        raise
 
 
 def settings_of(factory: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from idbench import embedded
 from idbench.differences import metric_weight_differences
-from idbench.errors import UserError
+from idbench.errors import UserError, explained
 from idbench.files import sha256_json
 from idbench.provenance import opencv_version
 from idbench.published_weights import published_weights
@@ -131,7 +131,11 @@ def scoring_key(
     there = embedded.entries()
     besides: dict[str, str] = {}
     for name in metrics:
-        besides |= METRICS.load(name).weight_hashes(sources)
+        with explained(
+            f"The metric {name} of {METRICS.target(name)} does not name its weights",
+            "report this to its authors",
+        ):
+            besides |= METRICS.load(name).weight_hashes(sources)
     return {
         "protocol": dict(protocol),
         "weights": {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from idbench.ahead import Ahead
 from idbench.engine import FATAL, LocalEngine, Outcome, describe
-from idbench.errors import UserError
+from idbench.errors import UserError, explained
 from idbench.files import DiskFull, atomic_path, sha256_file, write_derived
 from idbench.progress import Progress
 from idbench.records import FacesFile, SampleFile, ScoresFile, ScoringRecord
@@ -59,7 +59,8 @@ def generate(
     """
     load = getattr(model, "load", None)
     if callable(load) and samples:
-        with run.timings.phase("load"):
+        with run.timings.phase("load"), explained(
+                f"The model {run.name} cannot be loaded", "check its weights and settings"):
             load()
     adopted = [run.adopt(sample) for sample in samples]
     with progress.bar("generate" if run.generates else "copy", len(adopted)) as advance:
@@ -264,6 +265,9 @@ def _score_window(
             failed = True
             run.log_error(record.id, "".join(traceback.format_exception(result)))
             result = f"scoring failed: {describe(result)}".replace(f"{run.folder}/", "")
+        for trace in scorer.failures.pop(record.id, ()):
+            failed = True
+            run.log_error(record.id, trace)
         if isinstance(result, str):
             result = missing(record.sample, scoring.metrics, result)
         files.append(ScoresFile.of(

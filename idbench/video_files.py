@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from idbench.errors import UserError
+from idbench.files import real
 from idbench.picture_sequences import ANIMATED_SUFFIXES, FPS, frame_files, is_animated
 
 VIDEO_SUFFIXES = (
@@ -128,10 +129,10 @@ def distinct_names(videos: Sequence[Path]) -> dict[Path, str]:
     counts = Counter(video.name for video in videos)
     if len(counts) == len(videos):
         return {video: video.name for video in videos}
-    common = Path(os.path.commonpath([video.resolve().parent for video in videos]))
+    common = Path(os.path.commonpath([real(video).parent for video in videos]))
     return {
         video: video.name if counts[video.name] == 1
-        else video.resolve().relative_to(common).as_posix()
+        else real(video).relative_to(common).as_posix()
         for video in videos
     }
 

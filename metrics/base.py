@@ -268,3 +268,24 @@ def described_faces(embeddings: Embeddings) -> list[dict[str, Any]]:
             }
         )
     return described
+
+
+def checked(name: str, rows: object) -> list[Score]:
+    """`rows` of the metric `name`, which another package may have made.
+
+    Raises:
+        TypeError, ValueError: they are no list of scores of that metric with finite numbers.
+    """
+    if not isinstance(rows, list) or not all(isinstance(row, Score) for row in rows):
+        raise TypeError(f"the metric {name} returned something else than a list of scores")
+    for row in rows:
+        value = row.value
+        if row.metric != name:
+            raise ValueError(f"the metric {name} returned a score of {str(row.metric)[:40]!r}")
+        if value is None:
+            continue
+        if not isinstance(value, int | float | np.number):
+            raise TypeError(f"the metric {name} returned a {type(value).__name__} as a value")
+        if not abs(value) <= np.finfo(np.float64).max:
+            raise ValueError(f"the metric {name} returned a value that is not finite")
+    return rows

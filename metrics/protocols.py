@@ -235,8 +235,7 @@ def choose_metrics(protocol: Protocol, asked: Sequence[str] = ()) -> tuple[str, 
             define.
     """
     def defined(named: bool) -> Iterator[str]:
-        for name in METRICS.targets():
-            metric = METRICS.load(name)
+        for name, metric in METRICS.usable():
             if protocol.defines(metric) and (named or metric.computed != "named"):
                 yield name
 

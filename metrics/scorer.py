@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -11,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from idbench.engine import FATAL
-from idbench.metrics.base import Embeddings, Metric, described_faces
+from idbench.engine import FATAL, describe
+from idbench.metrics.base import Embeddings, Metric, checked, described_faces
 from idbench.metrics.cache import COUNT, EmbeddingCache
 from idbench.metrics.embedder import Embedder, Pictures, ReferenceVectors
 from idbench.metrics.faces.match import match_frames
@@ -65,6 +66,7 @@ class Scorer:
         notes: those that belong with the scores of every run.
         reference_notes: person -> what is to be known of their reference, of those scored so far
             whose image shows no face or several, or cannot be read.
+        failures: sample -> the tracebacks of metrics that failed.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Scorer:
                  *self._other_files(), *(metric.note for metric in self.metrics))
         self.notes = tuple(note for note in notes if note)
         self.reference_notes: dict[str, str] = {}
+        self.failures: dict[str, list[str]] = {}
         self._faces: dict[str, list[dict[str, Any]]] = {}
 
     def _other_files(self) -> list[str]:
@@ -238,11 +241,23 @@ class Scorer:
             frames = zip(embeddings.frames, clip.take(embeddings.frames), strict=True)
             embeddings = replace(embeddings, sampled_frames=dict(frames))
         with self.embedder.timed("score"):
-            rows = [row for metric in self.metrics for row in metric.rows(embeddings)]
+            rows = [row for metric in self.metrics for row in self._rows(metric, embeddings)]
         self._faces[sample.id] = described_faces(embeddings)
         while len(self._faces) > KEPT_FACES:  # the oldest go: memory stays flat
             self._faces.pop(next(iter(self._faces)))
         return rows
+
+    def _rows(self, metric: Metric, embeddings: Embeddings) -> list[Score]:
+        """The rows of one metric; if it fails, it alone is unscored."""
+        sample = embeddings.sample
+        try:
+            return checked(metric.name, metric.rows(embeddings))
+        except FATAL:
+            raise
+        except (Exception, SystemExit) as error:
+            self.failures.setdefault(sample.id, []).append(traceback.format_exc())
+            reason = f"scoring failed: {describe(error)}"
+            return [Score(sample.id, metric.name, None, None, None, reason)]
 
     def _embed(self, items: Sequence[tuple[Sample, Clip]]) -> list[Embeddings]:
         """Everything the metrics need of videos with at least one frame each."""

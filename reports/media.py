@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from idbench.files import real
 from idbench.pages import data_uri
 
 REFERENCE_SIZE = 144
@@ -52,9 +53,9 @@ def video_uri(path: Path, page: Path, embed: bool) -> str:
         kind = mimetypes.guess_type(path.name)[0] or "video/mp4"
         return data_uri(kind, path.read_bytes())
     try:
-        relative = os.path.relpath(path.resolve(), page.resolve().parent)
+        relative = os.path.relpath(real(path), real(page).parent)
     except ValueError:  # another drive
-        return path.resolve().as_uri()
+        return real(path).as_uri()
     return quote(Path(relative).as_posix())
 
 

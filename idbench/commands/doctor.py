@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import sys
@@ -15,11 +16,19 @@ from pathlib import Path
 import click
 
 from idbench.commands import options as opt
+from idbench.engine import describe
 from idbench.errors import UserError
 from idbench.output import echo
 from idbench.published_weights import describe_file, published_weights
 
 NETWORKS = ("arcface", "curricularface", "viclip", "clip")
+
+IMPORTED = (
+    "accelerate", "av", "cv2", "diffusers", "facenet_pytorch", "matplotlib.pyplot", "numba",
+    "onnxruntime", "open_clip", "pandas", "pyarrow.parquet", "scipy.optimize", "skimage", "torch",
+    "torchvision", "transformers",
+)
+"""What runs and reports import; some need libraries of the system."""
 
 
 def _python() -> str:
@@ -39,6 +48,20 @@ def _packages() -> str:
     if missing:
         raise UserError(f"Missing: {', '.join(missing)}; install with `pip install idbench`.")
     return f"all installed; torch {version('torch')}, diffusers {version('diffusers')}"
+
+
+def _imports() -> str:
+    for name in IMPORTED:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # also OSError, of a shared library that is missing
+            told = " ".join(str(error).split())[:200]
+            hint = " or use opencv-python-headless" if name == "cv2" else ""
+            raise UserError(
+                f"{name} cannot be loaded ({told}); install the system library it names, reinstall "
+                f"the package{hint}."
+            ) from error
+    return f"{len(IMPORTED)} packages load"
 
 
 def _weights() -> str:
@@ -63,6 +86,9 @@ def _suites() -> str:
 def _registry() -> str:
     from idbench.registry import METRICS, MODELS
 
+    for registry in (METRICS, MODELS):
+        for name in registry.targets():
+            registry.load(name)
     return f"models {', '.join(MODELS.targets())}; metrics {', '.join(METRICS.targets())}"
 
 
@@ -98,8 +124,9 @@ def _accelerator() -> str:
 
 
 CHECKS: dict[str, Callable[[], str]] = {
-    "python": _python, "packages": _packages, "weights": _weights, "suites": _suites,
-    "registry": _registry, "video": _video, "disk": _disk, "accelerator": _accelerator,
+    "python": _python, "packages": _packages, "imports": _imports, "weights": _weights,
+    "suites": _suites, "registry": _registry, "video": _video, "disk": _disk,
+    "accelerator": _accelerator,
 }
 
 
@@ -134,8 +161,8 @@ def doctor(weights: tuple[str, ...], as_json: bool) -> int:
     for name, check in checks.items():
         try:
             well, told = True, check()
-        except UserError as error:
-            well, told = False, str(error)
+        except (Exception, SystemExit) as error:
+            well, told = False, describe(error)
         found.append({"check": name, "ok": well, "told": told})
         if not as_json:
             echo(f"{'ok   ' if well else 'FAIL '} {name}: {told}")

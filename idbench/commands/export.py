@@ -10,6 +10,7 @@ import click
 
 from idbench.commands import options as opt
 from idbench.errors import UserError
+from idbench.files import real
 from idbench.output import echo
 from idbench.runs import Run
 
@@ -49,7 +50,7 @@ def export(
     if to != "datasets" and check:
         raise UserError("--check is for datasets; leave it out.")
     opened = Run.open(run)
-    target = out or Path("exports", to, run.resolve().name)
+    target = out or Path("exports", to, real(run).name)
     told: dict[str, Any] = {"run": str(run), "to": to, "out": str(target)}
     if to == "datasets":
         from idbench.exporting import hugging_face

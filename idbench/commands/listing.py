@@ -27,8 +27,7 @@ def _metrics(**_: Any) -> Rows:
     from idbench.registry import METRICS
 
     rows = []
-    for name, target in METRICS.targets().items():
-        metric = METRICS.load(name)
+    for name, metric in METRICS.usable():
         rows.append({
             "metric": name, "title": metric.title,
             "computed": {
@@ -36,7 +35,7 @@ def _metrics(**_: Any) -> Rows:
             }.get(metric.computed, "always"),
             "better": "higher" if metric.higher_is_better else "lower",
             "range": f"{metric.range[0]:g}..{metric.range[1]:g}", "formula": metric.formula,
-            "source": metric.source, "package": target.distribution,
+            "source": metric.source, "package": METRICS.target(name).distribution,
         })
     return rows
 

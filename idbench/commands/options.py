@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ suite_option = click.option(
 limit_option = click.option(
     "--limit", type=click.IntRange(min=1), help="Use only the first N samples."
 )
+SEED = click.IntRange(0, 999_999_999)
 seed_option = click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True,
+    "--seed", type=SEED, default=0, show_default=True,
     help="Random seed.",
 )
 seeds_option = click.option(
@@ -75,6 +77,11 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
+def shown(text: str) -> str:
+    """What was typed, short enough for a sentence."""
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
 def sharing(*options: Callable[..., Any]) -> Callable[..., Any]:
     """A decorator that adds `options` in the order given."""
 
@@ -95,10 +102,18 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
     parsed: dict[str, Any] = {}
     for text in settings:
         key, equals, value = text.partition("=")
+        key = key.strip()
         if not equals or not key:
-            raise UserError(f"--set {text} is not KEY=VALUE; write, for example, --set steps=20.")
+            raise UserError(
+                f"--set {shown(text)} is not KEY=VALUE; write, for example, --set steps=20."
+            )
+        if key in parsed:
+            raise UserError(f"--set {key} is given twice; leave one out.")
         try:
             parsed[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"The value of --set {text} is not valid YAML; quote it.") from error
+            json.dumps(parsed[key], default=str, allow_nan=False)
+        except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+            raise UserError(
+                f"The value of --set {key} is not plain YAML ({shown(value)}); quote it."
+            ) from error
     return parsed

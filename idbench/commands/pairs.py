@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from idbench.commands import options as opt
+from idbench.files import real
 from idbench.output import echo
 from idbench.provenance import cores
 
@@ -34,7 +35,7 @@ _FILE = click.Path(path_type=Path)
     "--recipe", type=_FILE, help="YAML file with settings, such as `cross: [0.7, 0.9]`."
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), help="Random seed. Default: 0."
+    "--seed", type=opt.SEED, help="Random seed. Default: 0."
 )
 @click.option(
     "--workers", type=click.IntRange(min=1),
@@ -90,7 +91,7 @@ def build(
     reader = ReaderSettings(
         chosen, weights, subjects, None if file else aesthetic, device, alignment
     )
-    folder = out or Path("runs") / f"pairs-{videos.resolve().name or 'videos'}"
+    folder = out or Path("runs") / f"pairs-{real(videos).name or 'videos'}"
     built = build_pairs(BuildRequest(
         videos, captions, folder, reader, workers or cores(), file, calibrate, truth,
         quiet=as_json,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from idbench.files import saying_disk_full
+from idbench.files import real, saying_disk_full
 from idbench.output import echo
 from idbench.reports import html, tables
 from idbench.runs import Run
@@ -31,4 +31,4 @@ def report(run: tuple[Path, ...], output: Path | None, videos: str) -> None:
     with saying_disk_full(target):
         embed = {"auto": None, "embed": True, "link": False}[videos]
         html.build_report([one.folder for one in runs], target, embed)
-    echo(f"Report: {target.resolve()}")
+    echo(f"Report: {real(target)}")

@@ -9,7 +9,7 @@ import click
 
 from idbench.commands import options as opt
 from idbench.errors import UserError
-from idbench.files import saying_disk_full
+from idbench.files import real, saying_disk_full
 from idbench.lock import exclusive
 from idbench.output import echo
 from idbench.reports import study_figure, study_page, study_score, tables
@@ -135,7 +135,7 @@ def _files(votes: Sequence[Path], folder: Path | None) -> tuple[Path, list[Path]
         if first.is_dir():
             folder = first.parent if first.name == "votes" else first
         else:
-            folder = first.resolve().parent.parent
+            folder = real(first).parent.parent
             if not (folder / "study.json").is_file():
                 raise UserError(f"{first} is not inside a study; pass its folder with --study.")
     return folder, files

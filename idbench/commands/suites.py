@@ -10,6 +10,7 @@ import click
 from idbench.commands import completion
 from idbench.commands import options as opt
 from idbench.errors import UserError
+from idbench.files import real
 from idbench.importing.assemble import import_suite
 from idbench.importing.check import check_suite
 from idbench.importing.draw import Options
@@ -41,7 +42,7 @@ def suites() -> None:
     help="own, consisid (ConsisID-Benchmark) or opens2v (OpenS2V-Eval).",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True,
+    "--seed", type=opt.SEED, default=0, show_default=True,
     help="Seed of the random draw of prompts and pairs.",
 )
 @click.option(
@@ -80,7 +81,7 @@ def import_(
     """
     source = read_source(folder, layout)
     options = Options(
-        safe_name(name or folder.resolve().name), version, licence, "", seed, pairs, several,
+        safe_name(name or real(folder).name), version, licence, "", seed, pairs, several,
         training_embeddings, maximum_cosine,
     )
     target = out or Path("suites") / f"{options.name}-seed{seed}"

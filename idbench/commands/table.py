@@ -16,6 +16,7 @@ from idbench.output import echo, note
 from idbench.reports import paper as papers
 from idbench.reports import paper_output, published, table_output, tables
 from idbench.runs import Run
+from idbench.scores import wide_scores
 
 if TYPE_CHECKING:
     from idbench.reports.published import PublishedTable
@@ -47,13 +48,13 @@ def table(
     """Print the table of runs; without RUN, of all scored runs under runs/.
 
     Runs of different suites, protocols or versions never share a table: passed together they are
-    refused, found under runs/ they get separate tables.
+    refused, found under runs/ they get separate tables. A damaged one there is left out.
     """
     form = "json" if as_json else form or ("terminal" if sys.stdout.isatty() else "md")
     if run:
         groups = [[Run.open(folder) for folder in run]]
     else:
-        groups = _groups([Run.open(p.parent) for p in sorted(Path("runs").glob("*/run.json"))])
+        groups = _groups(sorted(p.parent for p in Path("runs").glob("*/run.json")))
     if paper is not None:
         _show_paper(paper, groups, compare, form)
         return
@@ -119,9 +120,15 @@ def _published(groups: list[list[Run]], compare: str | None) -> list[PublishedTa
     return []
 
 
-def _groups(runs: list[Run]) -> list[list[Run]]:
+def _groups(folders: list[Path]) -> list[list[Run]]:
+    """The scored runs, those of one table together; what cannot be read is left out."""
     found: dict[str, list[Run]] = {}
-    for one in runs:
-        if (one.folder / "scores.parquet").is_file():
-            found.setdefault(tables.comparability(one), []).append(one)
+    for folder in folders:
+        try:
+            one = Run.open(folder)
+            if (folder / "scores.parquet").is_file():
+                wide_scores(one)
+                found.setdefault(tables.comparability(one), []).append(one)
+        except (UserError, OSError) as error:
+            note(f"Left out: {error}")
     return list(found.values())

@@ -177,10 +177,8 @@ def _named(name: str) -> Network:
     if name not in known:
         from idbench.registry import METRICS
 
-        for metric, target in METRICS.targets().items():
-            if target.distribution != "idbench":
-                runs = METRICS.load(metric).runs
-                known |= {one.name: one for one in runs if isinstance(one, Network)}
+        for _, metric in METRICS.usable():
+            known |= {one.name: one for one in metric.runs if isinstance(one, Network)}
     if name not in known:
         raise unknown("network of --weights", name, known)
     return known[name]

@@ -311,3 +311,18 @@ def test_closed_streams_change_no_exit_code(tmp_path: Path, closed: str) -> None
         done = subprocess.run(
             f"{sys.executable} -m idbench.cli {arguments} {closed}", shell=True, cwd=tmp_path)
         assert done.returncode == code, arguments
+
+
+def test_one_bad_run_does_not_stop_the_table_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("good", "cut", "torn"):
+        made_run(tmp_path / "runs" / name, name, {"arcsim": [0.5]}, [("p0",)])
+    (tmp_path / "runs/cut/run.json").write_text("{")
+    (tmp_path / "runs/torn/scores.parquet").write_text("no parquet")
+    assert exit_code("table") == 0
+    shown = capsys.readouterr()
+    assert "| good " in shown.out and "| torn" not in shown.out
+    assert shown.err.count("Left out: runs/") == 2 and "scores.parquet is damaged" in shown.err
+    assert exit_code("table", "runs/cut") == 2, "named, it is an error"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from idbench.errors import UserError
-from idbench.files import DiskFull, sha256_json
+from idbench.files import DiskFull, real, sha256_json
 from idbench.models.concat_id.pairs import tables
 from idbench.models.concat_id.pairs.subjects import BESIDE, beside
 from idbench.models.concat_id.pairs.tracking import VideoRecord
@@ -274,11 +274,11 @@ def video_files(folder: Path, out: Path) -> Iterator[tuple[Path, list[Path]]]:
 
     Hidden files and everything in `out` are left out.
     """
-    out = out.resolve()
+    out = real(out)
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(
             f for f in folders
-            if not f.startswith(".") and (Path(place) / f).resolve() != out
+            if not f.startswith(".") and real(Path(place) / f) != out
         )
         names = set(files)
         for file in sorted(names):
