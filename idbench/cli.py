@@ -185,6 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(error, OSError):
             _say(f"Error: {_of_the_system(error)}")
             sys.exit(2)
+        if isinstance(error, UnicodeEncodeError) or "embedded null" in str(error):
+            _say("Error: A name or path contains a character that is not text; correct it.")
+            sys.exit(2)
         if isinstance(error, ImportError) and not str(error.name).startswith("idbench"):
             _say(f"Error: A package cannot be loaded ({error}); run `idbench doctor`.")
             sys.exit(2)
@@ -205,6 +208,8 @@ def _of_the_system(error: OSError) -> str:
 
 
 def _say(text: str) -> None:
+    """Print one line: a line break in a name must not begin another."""
+    text = " ".join(text.splitlines())
     output.echo(text, err=True)
 
 

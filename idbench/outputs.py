@@ -45,7 +45,10 @@ def check_output(path: Path, kind: str) -> None:
     """
     with _usable(path):
         try:
-            size = path.stat().st_size
+            state = path.stat()
+            if not stat.S_ISREG(state.st_mode):  # a folder, a device, a pipe
+                raise UserError(f"{path} is not a file that can be replaced; name another one.")
+            size = state.st_size
             with open(path, "rb") as stream:
                 data = stream.read(_END)
                 if size > _END:

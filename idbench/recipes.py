@@ -82,7 +82,7 @@ def _read(path: Path) -> dict[str, Any]:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise UserError(f"The recipe {path} is not UTF-8 text; save it as UTF-8.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         where = " ".join(str(error).split())
         raise UserError(f"The recipe {path} is not valid YAML ({where}); correct it.") from error
     if not isinstance(recipe, dict):

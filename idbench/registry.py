@@ -250,10 +250,11 @@ def make_model(name: str, settings: Mapping[str, Any] | None = None) -> Model:
         "correct its settings, or report this to its authors",
     ):
         made = _make(base, factory, variant, dict(settings or {}))
-    if not all(callable(getattr(made, part, None)) for part in PARTS):
+    most = getattr(made, "maximum_references", None)
+    if not isinstance(most, int) or not all(callable(getattr(made, p, None)) for p in PARTS):
         raise UserError(
-            f"The model {name!r} of {package} is a {type(made).__name__} that lacks one of "
-            f"{', '.join(PARTS)}; report this to its authors."
+            f"The model {name!r} of {package} lacks one of {', '.join(PARTS)} or a number "
+            "`maximum_references`; report this to its authors."
         )
     return made
 

@@ -274,7 +274,7 @@ def checked(name: str, rows: object) -> list[Score]:
     """`rows` of the metric `name`, which another package may have made.
 
     Raises:
-        TypeError, ValueError: they are no list of scores of that metric with finite numbers.
+        TypeError, ValueError, OverflowError: they are no list of scores of that metric with finite numbers.
     """
     if not isinstance(rows, list) or not all(isinstance(row, Score) for row in rows):
         raise TypeError(f"the metric {name} returned something else than a list of scores")
@@ -286,6 +286,6 @@ def checked(name: str, rows: object) -> list[Score]:
             continue
         if not isinstance(value, int | float | np.number):
             raise TypeError(f"the metric {name} returned a {type(value).__name__} as a value")
-        if not abs(value) <= np.finfo(np.float64).max:
+        if not isfinite(value):
             raise ValueError(f"the metric {name} returned a value that is not finite")
     return rows

@@ -243,6 +243,8 @@ def save_as(figure: Figure, output: Path, dpi: int = 300) -> list[Path]:
     Raises:
         UserError: an unknown ending, or a file that is no figure of idbench.
     """
+    if not output.name:
+        check_output(output, "figure")
     if output.suffix.lower() in ENDINGS:
         paths = [output]
     elif output.suffix and output.suffix[1:].isalpha():

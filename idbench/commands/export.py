@@ -25,7 +25,7 @@ from idbench.runs import Run
     help="Output folder. Default: exports/TO/NAME.",
 )
 @click.option(
-    "--step", type=click.IntRange(min=0), default=0, show_default=True,
+    "--step", type=click.IntRange(0, 2**62), default=0, show_default=True,
     help="tensorboard only: step of the values, such as that of a checkpoint.",
 )
 @click.option(

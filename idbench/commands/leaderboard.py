@@ -55,10 +55,10 @@ def leaderboard(
     if validate:
         return _validate(entries, as_json)
     target = output or Path("leaderboard.html")
+    check_output(target, "leaderboard")
     data = target.with_suffix(".json")
     if data == target:
         raise UserError(f"{target} is the page; its data goes to .json, so end it in .html.")
-    check_output(target, "leaderboard")
     check_output(data, "leaderboard's data")
     board = boards.build([submissions.entry(path) for path in entries], metric)
     write_text(target, boards.page(board, title))

@@ -79,7 +79,8 @@ NO_MODEL = {
     "load fails": "class ADDED(Model):\n    def load(self): 1 / 0",
 }
 NO_VIDEO = {
-    "text": "yield 'x'", "number": "yield 3", "exits": "sys.exit(3); yield", "fails": "1 / 0; yield",
+    "text": "yield 'x'", "number": "yield 3", "exits": "sys.exit(3); yield",
+    "fails": "1 / 0; yield",
     "array": "yield np.zeros(3)", "no frames": "yield Video(np.zeros((0, 8, 8, 3), np.uint8), 8.0)",
     "floats": "yield Video(np.zeros((3, 8, 8, 3)), 8.0)", "none": "return; yield",
     "rate": "yield Video(np.zeros((3, 32, 48, 3), np.uint8), float('nan'))",
@@ -127,9 +128,15 @@ def test_what_is_no_model_is_one_sentence(
 def test_what_is_no_video_is_a_failed_sample(
     world: World, install, code: str  # type: ignore[no-untyped-def]
 ) -> None:
-    body = f"        if sample.prompt_id == 'park':\n            {code}\n            return\n"
-    install("models", "class ADDED(Model):\n    def generate(self, samples):\n"
-                      f"      for sample in samples:\n{body}        yield from super().generate([1])\n")
+    install("models", f"""
+class ADDED(Model):
+    def generate(self, samples):
+        for sample in samples:
+            if sample.prompt_id == "park":
+                {code}
+                return
+            yield from super().generate([sample])
+""")
     toy = [a if a != "toy" else "added" for a in world.toy("--limit", "2")]
     done = world.run(*toy)
     assert done.returncode == 0, done.stderr
