@@ -274,7 +274,8 @@ def checked(name: str, rows: object) -> list[Score]:
     """`rows` of the metric `name`, which another package may have made.
 
     Raises:
-        TypeError, ValueError, OverflowError: they are no list of scores of that metric with finite numbers.
+        TypeError, ValueError, OverflowError: they are no list of scores of that
+            metric with finite numbers.
     """
     if not isinstance(rows, list) or not all(isinstance(row, Score) for row in rows):
         raise TypeError(f"the metric {name} returned something else than a list of scores")
