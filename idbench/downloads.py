@@ -93,8 +93,9 @@ def _get_file(name: str, entry: Entry, file: CatalogueFile, folder: Path | None)
         _check_online(name)
         _retrieve(file.url, file.sha256, target)
     else:
-        _from_hub(name, lambda hub: hub.hf_hub_download(
-            str(entry.hub), file.path or file.name, revision=entry.revision))
+        from_hub(name, lambda hub, offline: hub.hf_hub_download(
+            str(entry.hub), file.path or file.name, revision=entry.revision,
+            local_files_only=offline))
 
 
 def _get_folder(name: str, entry: Entry, folder: Path | None) -> None:
@@ -104,8 +105,8 @@ def _get_folder(name: str, entry: Entry, folder: Path | None) -> None:
             raise UserError(f"There is no folder {place}; put the files of {name} there.")
         shutil.copytree(place, published.store() / name, dirs_exist_ok=True)
     elif published.find_folder(name) is None:
-        _from_hub(name, lambda hub: hub.snapshot_download(
-            str(entry.hub), revision=entry.revision))
+        from_hub(name, lambda hub, offline: hub.snapshot_download(
+            str(entry.hub), revision=entry.revision, local_files_only=offline))
 
 
 def _given(folder: Path, name: str, file: str) -> Path:
@@ -147,23 +148,30 @@ def _check_online(name: str) -> None:
 
     if constants.HF_HUB_OFFLINE:
         raise UserError(
-            f"{name} is not on this machine and HF_HUB_OFFLINE is set; unset it, or pass --from "
-            "FOLDER."
+            f"{name} is not on this machine and HF_HUB_OFFLINE is set; unset it, or bring the "
+            "files from another machine (--from FOLDER)."
         )
 
 
-def _from_hub(name: str, download: Callable[[Any], str]) -> None:
+def from_hub(name: str, download: Callable[[Any, bool], str]) -> str:
+    """Call `download(huggingface_hub, offline)`, which gives a path.
+
+    Raises:
+        UserError: offline and not in its cache, gated, or interrupted.
+    """
     import huggingface_hub
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
-    _check_online(name)
+    offline = bool(huggingface_hub.constants.HF_HUB_OFFLINE)
     try:
-        download(huggingface_hub)
+        return download(huggingface_hub, offline)
     except GatedRepoError as error:
         raise UserError(
             f"{name} is gated: accept its terms on its page, then log in with `hf auth login`."
         ) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, RuntimeError) as error:
+        if offline:
+            _check_online(name)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{name} could not be downloaded ({reason[:160]}); {AGAIN}.") from error
     except Exception as error:  # the network errors of huggingface_hub's HTTP library

@@ -11,13 +11,15 @@ from idbench.commands import completion
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.files import real
+from idbench.importing import benchmarks
 from idbench.importing.assemble import import_suite
 from idbench.importing.check import check_suite
 from idbench.importing.draw import Options
 from idbench.importing.faces import FaceReader, open_picture, write_embeddings
 from idbench.importing.layouts import read_source
+from idbench.importing.records import Source
 from idbench.importing.sources import PICTURES, safe_name
-from idbench.output import echo
+from idbench.output import echo, note
 from idbench.outputs import check_output
 from idbench.progress import steps
 
@@ -33,6 +35,20 @@ def suites() -> None:
     """Import a suite from your own photographs and prompts, or check one."""
 
 
+_people = click.option(
+    "--people", type=click.IntRange(min=1),
+    help="Draw so many people, by --seed. Default: all; for consisid-bench the paper's 97.",
+)
+_seed = click.option(
+    "--seed", type=opt.SEED, default=0, show_default=True,
+    help="Seed of the random draw of people, prompts and pairs.",
+)
+_several = click.option(
+    "--several", type=click.Choice(["drop", "largest"]), default="drop", show_default=True,
+    help="If a reference has several faces, drop the person or use the largest face.",
+)
+
+
 @suites.command("import", short_help="Make a suite from a folder of references and prompts.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the new suite.")
@@ -41,18 +57,13 @@ def suites() -> None:
     "--layout", default="auto", show_default=True,
     help="own, consisid (ConsisID-Benchmark) or opens2v (OpenS2V-Eval).",
 )
-@click.option(
-    "--seed", type=opt.SEED, default=0, show_default=True,
-    help="Seed of the random draw of prompts and pairs.",
-)
+@_seed
+@_people
 @click.option(
     "--pairs", type=click.IntRange(min=0), default=14, show_default=True,
     help="Pairs (and triples) to draw for prompts of two (and three) people, without a pairs.csv.",
 )
-@click.option(
-    "--several", type=click.Choice(["drop", "largest"]), default="drop", show_default=True,
-    help="If a reference has several faces, drop the person or use the largest face.",
-)
+@_several
 @click.option(
     "--training-embeddings", type=click.Path(path_type=Path),
     help="Embeddings of a training set (see `idbench suites embed`); people too close are dropped.",
@@ -65,8 +76,8 @@ def suites() -> None:
 @click.option("--licence", default="not stated", help="Licence of the images and prompts.")
 @opt.sharing(_pack, opt.json_option)
 def import_(
-    folder: Path, out: Path | None, name: str | None, layout: str, seed: int, pairs: int,
-    several: str, training_embeddings: Path | None, maximum_cosine: float, version: str,
+    folder: Path, out: Path | None, name: str | None, layout: str, seed: int, people: int | None,
+    pairs: int, several: str, training_embeddings: Path | None, maximum_cosine: float, version: str,
     licence: str, pack: Path | None, as_json: bool,
 ) -> None:
     """Make a versioned suite with checksums from a folder of references and prompts.
@@ -77,13 +88,46 @@ def import_(
     FOLDER/pairs.csv   (left, right), optional
     or a download of ConsisID-Benchmark or OpenS2V-Eval.
 
-    Only use photographs of people who agreed to it; see docs/responsible-use.md.
+    Only use photographs of people who agreed to it; see docs/responsible-use.md. `idbench suites
+    get` downloads the last two.
     """
     source = read_source(folder, layout)
     options = Options(
         safe_name(name or real(folder).name), version, licence, "", seed, pairs, several,
-        training_embeddings, maximum_cosine,
+        training_embeddings, maximum_cosine, people,
     )
+    _import(source, options, out, pack, as_json)
+
+
+@suites.command(short_help="Download a published benchmark's pictures and prompts as a suite.")
+@click.argument("name", metavar="consisid-bench|opens2v-eval")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the new suite.")
+@opt.sharing(_seed, _people, _several, _pack, opt.json_option)
+def get(
+    name: str, out: Path | None, seed: int, people: int | None, several: str, pack: Path | None,
+    as_json: bool,
+) -> None:
+    """Download the pictures and prompts of a published benchmark and import them.
+
+    The videos of the data sets are left out. consisid-bench: the paper's 97 references, each with a
+    prompt of every category, drawn by --seed, since the paper's own draw is not published.
+    opens2v-eval: its own pairs of pictures and prompts.
+    """
+    chosen = benchmarks.benchmark(name)
+    note(f"{name} ({chosen.repository}): licence {chosen.licence}. {benchmarks.REAL_PEOPLE}")
+    source = read_source(benchmarks.download(name), chosen.layout)
+    options = Options(
+        name, licence=chosen.licence, seed=seed, several=several,
+        people=people or chosen.people,
+    )
+    _import(source, options, out, pack, as_json)
+
+
+def _import(
+    source: Source, options: Options, out: Path | None, pack: Path | None, as_json: bool
+) -> None:
+    """Make the suite and say what became of it."""
+    seed = options.seed
     target = out or Path("suites") / f"{options.name}-seed{seed}"
     with steps("faces", len(source.people), as_json) as step:
         made = import_suite(source, target, options, FaceReader(pack), step)
@@ -95,8 +139,8 @@ def import_(
         return
     for who, why in made.dropped.items():
         echo(f"dropped {who}: {why}")
-    for note in made.notes:
-        echo(note)
+    for text in made.notes:
+        echo(text)
     splits = ", ".join(f"{split} {count}" for split, count in made.splits.items())
     echo(f"Suite {made.name}: {made.kept} identities, samples: {splits}; {made.folder}")
 

@@ -14,7 +14,7 @@ import yaml
 
 from idbench.errors import UserError
 from idbench.files import saying_disk_full
-from idbench.importing.draw import Kept, Options, Row, face_row, make_splits
+from idbench.importing.draw import Kept, Options, Row, draw_people, face_row, make_splits
 from idbench.importing.faces import (
     Face,
     FaceReader,
@@ -61,6 +61,9 @@ def import_suite(
     """
     check_new_folder(target)
     kept, dropped = check_people(source, options, reader, step)
+    if not source.rows:
+        kept, others = draw_people(kept, options)
+        dropped |= others
     dropped = {**source.skipped, **dropped}
     if not kept:
         name, reason = next(iter(dropped.items()))

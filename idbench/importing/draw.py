@@ -31,6 +31,7 @@ class Options:
         version, licence, description: for suite.yaml.
         seed: of every draw.
         pairs: pairs (and triples) drawn where the layout gives none.
+        people: how many people are drawn of those with a usable picture, by `seed` (None: all).
         several: `drop` a reference with several faces, or `largest`: keep it, the largest counts.
         training: file of a training set's embeddings, or None.
         maximum_cosine: an identity nearer than this to the training set is dropped.
@@ -45,6 +46,7 @@ class Options:
     several: str = "drop"
     training: Path | None = None
     maximum_cosine: float = MAXIMUM_COSINE
+    people: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,24 @@ class Kept:
     picture: Path
     face: Face
     nearest: float | None
+
+
+def draw_people(
+    kept: Mapping[str, Kept], options: Options
+) -> tuple[dict[str, Kept], dict[str, str]]:
+    """`options.people` of the people, and the reasons for the others.
+
+    The order of the draw depends on the seed and each name alone, so that other people do not
+    change who comes before whom.
+    """
+    count = options.people or len(kept)
+    order = sorted(kept, key=lambda name: sha256_json(["people", options.seed, name]))
+    drawn = set(order[:count])
+    reason = f"not among the {count} people drawn by seed {options.seed}"
+    return (
+        {name: one for name, one in kept.items() if name in drawn},
+        {name: reason for name in kept if name not in drawn},
+    )
 
 
 def make_splits(

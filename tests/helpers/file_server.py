@@ -7,6 +7,7 @@ serves them.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -72,8 +73,10 @@ def serving(files: dict[str, bytes]) -> Iterator[Server]:
             self._answer(body=True)
 
         def _answer(self, body: bool) -> None:
+            if self.path.startswith("/api/datasets/"):
+                return self._repository()
             path = self.path.replace("/elsewhere", "")
-            path = re.sub(r"^(/[^/]+/[^/]+)/resolve/[^/]+/", r"\1/", path)
+            path = re.sub(r"^(?:/datasets)?(/[^/]+/[^/]+)/resolve/[^/]+/", r"\1/", path)
             data = found.files.get(path.lstrip("/"))
             if data is None:
                 return self._head(404, 0)
@@ -90,6 +93,22 @@ def serving(files: dict[str, bytes]) -> Iterator[Server]:
             self._head(206 if start else 200, len(left), **extra)
             if body:
                 self._body(left)
+
+        def _repository(self) -> None:
+            """What the hub says of a data set: its commit and its files."""
+            name = "/".join(self.path.split("/")[3:5])
+            files = {path.removeprefix(f"{name}/"): data for path, data in found.files.items()
+                     if path.startswith(f"{name}/")}
+            if "/tree/" in self.path:
+                said: object = [{"type": "file", "path": path, "size": len(data),
+                                 "oid": hashlib.sha1(data).hexdigest()}
+                                for path, data in files.items()]
+            else:
+                said = {"id": name, "sha": COMMIT,
+                        "siblings": [{"rfilename": path} for path in files]}
+            data = json.dumps(said).encode()
+            self._head(200, len(data), **{"Content-Type": "application/json"})
+            self.wfile.write(data)
 
         def _head(self, status: int, length: int, **headers: str) -> None:
             self.send_response(status)
