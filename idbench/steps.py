@@ -16,7 +16,7 @@ from idbench.ahead import Ahead
 from idbench.engine import FATAL, LocalEngine, Outcome, describe
 from idbench.errors import UserError, explained
 from idbench.files import DiskFull, atomic_path, sha256_file, write_derived
-from idbench.progress import Progress
+from idbench.progress import Progress, Step
 from idbench.records import FacesFile, SampleFile, ScoresFile, ScoringRecord
 from idbench.registry import METRICS
 from idbench.runs import Run
@@ -59,6 +59,7 @@ def generate(
     """
     load = getattr(model, "load", None)
     if callable(load) and samples:
+        progress.say("loading the model")
         with run.timings.phase("load"), explained(
                 f"The model {run.name} cannot be loaded", "check its weights and settings"):
             load()
@@ -121,6 +122,7 @@ def score(
             )
         collect(run)
         return
+    progress.say("loading the networks that score")
     with run.timings.phase("load"):
         from idbench.metrics.scorer import Scorer
 
@@ -134,6 +136,8 @@ def score(
         closing(_windows(run, records, scorer)) as windows,
     ):
         for window in windows:
+            moved = _Moved(advance, len(window))
+            scorer.searched = moved
             files = _score_window(run, window, scorer, scoring)
             _describe_scoring(run, scorer, scoring)
             for (record, _), scores in zip(window, files, strict=True):
@@ -141,9 +145,25 @@ def score(
                     faces = FacesFile.model_validate({"frames": scorer.faces(record.sample)})
                     write_derived(run.path(record.id, "faces.json"), faces.json_text())
                     write_derived(run.path(record.id, "scores.json"), scores.json_text())
-                advance(record.prompt_id)
+            moved.finish()
             del window, files  # not held while the next window is filled
     collect(run)
+
+
+class _Moved:
+    """Moves the bar with each video of a window, and at its end by those that were not heard of."""
+
+    def __init__(self, advance: Step, videos: int) -> None:
+        self.advance, self.left = advance, videos
+
+    def __call__(self) -> None:
+        if self.left:
+            self.left -= 1
+            self.advance()
+
+    def finish(self) -> None:
+        while self.left:
+            self()
 
 
 def _drop_other_opencv(run: Run, scoring: Scoring) -> None:

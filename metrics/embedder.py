@@ -98,10 +98,16 @@ class Embedder(NetworkLoader):
         """Whether all that is read from a source is cached, so that no frame is needed."""
         return all(self.cache.get(source, key) is not None for key in keys.values())
 
-    def read(self, batch: Sequence[Pictures]) -> None:
-        """Everything of each in `batch`: from the cache, or computed together and kept there."""
+    def read(
+        self, batch: Sequence[Pictures], searched: Callable[[], None] = lambda: None
+    ) -> None:
+        """Everything of each in `batch`: from the cache, or computed together and kept there.
+
+        `searched` is called after each source in which faces were searched.
+        """
         if self.reads_faces:
-            self._compute("faces", batch, "detect", self._detect)
+            self._compute(
+                "faces", batch, "detect", lambda missing: self._detect(missing, searched))
             for one in batch:
                 faces = unpack_faces(self._of(one, "faces"))
                 one.faces = [of.largest(self.protocol.largest_faces) for of in faces]
@@ -146,11 +152,15 @@ class Embedder(NetworkLoader):
             for one in same:
                 one.new[key] = arrays
 
-    def _detect(self, missing: list[Pictures]) -> list[Arrays]:
+    def _detect(self, missing: list[Pictures], searched: Callable[[], None]) -> list[Arrays]:
         detector, settings = self.network("detector"), self.protocol.detection
         size = DETECTED[self.device.partition(":")[0]]
-        found = [find_faces(detector, _there(one.frames), settings, size) for one in missing]
-        return [pack_faces(faces) for faces in found]
+        found = []
+        for one in missing:
+            faces = find_faces(detector, _there(one.frames), settings, size)
+            found.append(pack_faces(faces))
+            searched()
+        return found
 
     def _embed_faces(self, step: str, batch: Sequence[Pictures]) -> None:
         """Embeddings of all faces by one network; crops are cut once for all networks."""

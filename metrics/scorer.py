@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -67,6 +67,7 @@ class Scorer:
         reference_notes: person -> what is to be known of their reference, of those scored so far
             whose image shows no face or several, or cannot be read.
         failures: sample -> the tracebacks of metrics that failed.
+        searched: called after each video in which faces were searched, most of the work.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Scorer:
         self.notes = tuple(note for note in notes if note)
         self.reference_notes: dict[str, str] = {}
         self.failures: dict[str, list[str]] = {}
+        self.searched: Callable[[], None] = lambda: None
         self._faces: dict[str, list[dict[str, Any]]] = {}
 
     def _other_files(self) -> list[str]:
@@ -279,7 +281,7 @@ class Scorer:
                 if embedder.cache.get(clip.sha256, COUNT) is None:
                     one.new[COUNT] = {"frames": np.array([clip.count])}
             batch.append(one)
-        embedder.read(batch)
+        embedder.read(batch, self.searched)
         return [
             self._together(sample, taken, one, [embedder.reference(r.image) for r in who])
             for (sample, _), (taken, _), one, who in zip(

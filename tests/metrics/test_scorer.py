@@ -16,6 +16,7 @@ from idbench.metrics.protocols import STRICT, Picture
 from idbench.metrics.scorer import Scorer
 from idbench.registry import METRICS
 from idbench.types import Reference, Video
+from idbench.video import Clip
 
 
 @pytest.fixture
@@ -223,3 +224,15 @@ def test_what_another_crop_gives_is_not_taken_from_the_cache(
     assert keys[0] != keys[1], "the key names the crop"
     cached = Scorer(other, tmp_path / "cache").score(sample, video, "0" * 64)
     assert cached == Scorer(other).score(sample, video, "0" * 64)
+
+
+def test_each_searched_video_is_heard_of_before_the_window_is_done(tiny_weights, sample, one_face):
+    scorer, heard = Scorer(metrics=[METRICS.load("arcsim")]), []
+    scorer.searched = lambda: heard.append(len(heard))
+    items = [
+        (replace(sample, id=f"s{n}"), Clip(2, 8.0, np.stack([one_face + n] * 2), f"{n}" * 64))
+        for n in range(3)
+    ]
+    scorer.score_all(items)
+    assert heard == [0, 1, 2], "the reference, in which faces are searched too, does not count"
+    scorer.score_all(items[:1])

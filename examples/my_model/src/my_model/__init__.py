@@ -1,0 +1,1 @@
+"""An example of a model and a metric for idbench."""
