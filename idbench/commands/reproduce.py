@@ -9,7 +9,9 @@ from pathlib import Path
 import click
 
 from idbench.commands import options as opt
+from idbench.errors import UserError
 from idbench.output import echo
+from idbench.progress import Progress
 
 
 @click.command(short_help="Reproduce the paper's tables on avatars, as one page.")
@@ -26,10 +28,15 @@ from idbench.output import echo
     "--from-scratch", is_flag=True,
     help="First train every network by its recipe, into OUT/weights. Takes many hours.",
 )
+@click.option(
+    "--beyond", is_flag=True,
+    help="Instead, tables beyond the paper: how references enter at sampling.",
+)
 @click.option("--plan", is_flag=True, help="Only print what would be done, and how long it takes.")
 @opt.json_option
 def reproduce(
-    out: Path, limit: int, seeds: list[int], from_scratch: bool, plan: bool, as_json: bool
+    out: Path, limit: int, seeds: list[int], from_scratch: bool, beyond: bool, plan: bool,
+    as_json: bool,
 ) -> None:
     """Generate, score and print Tables 1, 2 and 3 of the paper, and write them to one page.
 
@@ -37,10 +44,14 @@ def reproduce(
     """
     from idbench import from_scratch as scratch
     from idbench import reproduce as whole
-    from idbench.progress import Progress
     from idbench.reports import paper_output
 
     progress = Progress(as_json)
+    if beyond:
+        if plan or from_scratch:
+            raise UserError("--beyond takes neither --plan nor --from-scratch; leave them out.")
+        _beyond(out, limit, seeds, progress, as_json)
+        return
     weights = contextlib.nullcontext()
     if from_scratch:
         trainings = scratch.plan(out / "weights")
@@ -72,3 +83,23 @@ def reproduce(
     for problem in found.problems:
         progress.say(f"Not run: {problem}")
     progress.say(f"Page: {found.page}")
+
+
+def _beyond(
+    out: Path, limit: int, seeds: list[int], progress: Progress, as_json: bool
+) -> None:
+    """Run and print the ablations."""
+    from rich.console import Console
+
+    from idbench import beyond
+    from idbench.reports import table_output, tables
+
+    made = beyond.run(
+        out, limit, seeds, progress=progress, command=["idbench", *sys.argv[1:]])
+    if as_json:
+        echo(f"[{', '.join(tables.render(one, 'json') for one in made)}]")
+    elif sys.stdout.isatty():
+        for one in made:
+            table_output.show(one, Console(highlight=False))
+    else:
+        echo("\n\n".join(tables.render(one, "md") for one in made))

@@ -47,6 +47,7 @@ def rotary_embedding(
     height: int,
     width: int,
     clip_frames: int | None = None,
+    shared: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Rotary embedding of `frames` video latents and `references` appended ones.
 
@@ -57,6 +58,7 @@ def rotary_embedding(
         clip_frames: temporal position of the first reference. None means `frames`. Batches
             of single images give the clip's length, so that a reference has the same position
             beside an image as beside the clip whose first frame the image is.
+        shared: all references have the position of the first, as an ablation.
 
     Returns:
         (cosines, sines) of shape (tokens, head_dim), or None where the network has no rotary
@@ -70,7 +72,9 @@ def rotary_embedding(
     first = frames if clip_frames is None else clip_frames
     if first < frames:
         raise ValueError(f"references at position {first} would overlap {frames} frames")
-    positions = tuple(range(frames)) + tuple(range(first, first + references))
+    positions = tuple(range(frames)) + (
+        (first,) * references if shared else tuple(range(first, first + references))
+    )
     patch = config.patch_size
     cos, sin = _rotary(
         config.attention_head_dim,
@@ -89,6 +93,7 @@ def denoise(
     text: torch.Tensor,
     times: torch.Tensor,
     clip_frames: int | None = None,
+    shared: bool = False,
 ) -> torch.Tensor:
     """The network's prediction at the video's positions.
 
@@ -99,7 +104,7 @@ def denoise(
             the base network's output, bit for bit.
         text: text embeddings (B, L, D).
         times: (B,) or scalar; references share it though they carry no noise.
-        clip_frames: see `rotary_embedding`.
+        clip_frames, shared: see `rotary_embedding`.
 
     Returns:
         (B, N, C, H, W).
@@ -107,7 +112,7 @@ def denoise(
     frames = latents.shape[1]
     count = 0 if references is None else references.shape[1]
     rotary = rotary_embedding(
-        transformer, frames, count, latents.shape[3], latents.shape[4], clip_frames
+        transformer, frames, count, latents.shape[3], latents.shape[4], clip_frames, shared
     )
     sequence = latents if count == 0 else torch.cat([latents, references], dim=1)
     output = transformer(

@@ -16,7 +16,12 @@ from idbench import embedded
 from idbench.errors import UserError
 from idbench.files import sha256_file
 from idbench.models.concat_id import networks, references
-from idbench.models.concat_id.about import ABILITIES, MAXIMUM_REFERENCES
+from idbench.models.concat_id.about import (
+    ABILITIES,
+    MAXIMUM_REFERENCES,
+    NOISE_MEAN,
+    NOISE_SCALE,
+)
 from idbench.models.concat_id.autoencoder import to_frames, to_tensor
 from idbench.models.concat_id.face_tools import FaceTools, alignment_of, load_tools
 from idbench.models.concat_id.families import CogVideoX, Defaults, Wan, check_size, check_steps
@@ -39,7 +44,13 @@ VARIANTS = {
     "tryon": "a person and a garment, from `single`",
     "background": "a person and a background, from `single`",
 }
-REFERENCES = ("given", "zeroed")
+REFERENCES = {
+    "given": "as the paper samples",
+    "zeroed": "zeros replace their latents, as dropout does in training: the control",
+    "one_branch": "only the conditional branch of guidance sees them",
+    "shared_index": "all have the temporal position of the first (CogVideoX's form)",
+    "noisy": "with the pixel noise of training, standard deviation exp(N(-3, 0.5))",
+}
 SAMPLINGS = ("default", "released")
 NEGATIVE = Wan.DEFAULTS.negative
 # Guidance by the validation identities: of 2, 3 and 4 it gave most frames with a face.
@@ -68,8 +79,7 @@ class ConcatID:
         sampling: CogVideoX's form only: `default`, or `released`: exactly the released sampler, see
             `families.cogvideox_released`.
         faces, parser, alignment: how face references are prepared; see `face_tools`.
-        references: `given`, or `zeroed`: zeros replace their latents, as dropout does in
-            training. The control for what the references do.
+        references: one of `REFERENCES`: `given`, the control `zeroed`, or an ablation.
 
     Attributes:
         problems: by reference image, what its preparation could not do; see `Prepared`.
@@ -90,7 +100,7 @@ class ConcatID:
         sampling: str = "default",
     ) -> None:
         _check_names(variant, references, sampling)
-        self.zeroed = references == "zeroed"
+        self.references, self.zeroed = references, references == "zeroed"
         self.folder = None if weights is None else Path(str(weights))
         usual = EMBEDDED
         if self.folder is not None:
@@ -104,6 +114,8 @@ class ConcatID:
                     "sampling belongs to CogVideoX's form; Wan's always samples as its release "
                     "does."
                 )
+            if references == "shared_index" and usual.negative is not None:
+                raise UserError("shared_index belongs to CogVideoX's form; use another.")
         elif device or offload != "none" or tiling or negative not in (NEGATIVE, ""):
             raise UserError(
                 "device, offload, tiling and negative belong to the networks of a model folder; "
@@ -150,8 +162,8 @@ class ConcatID:
                 faces=self.faces.partition(":")[0], alignment=self.alignment,
                 parser=self.parser if self.parser in ("embedded", "none") else "segformer",
             )
-        if self.zeroed:
-            chosen.update(references="zeroed")
+        if self.references != "given":
+            chosen.update(references=self.references)
         if self.sampling != "default":
             chosen.update(sampling=self.sampling)
         return chosen
@@ -271,8 +283,13 @@ class ConcatID:
         elif shown:
             prepared = np.array([self.prepare(r) for r in shown])
             images = to_tensor(prepared[:, None])[:, :, 0].unsqueeze(0)
+            if self.references == "noisy":
+                images = with_noise(images, sample.seed)
         pipeline = self.pipeline(variant)
-        chosen: dict[str, Any] = {"zeroed": self.zeroed}
+        chosen: dict[str, Any] = {
+            "zeroed": self.zeroed, "one_branch": self.references == "one_branch",
+            "shared": self.references == "shared_index",
+        }
         if self.folder is None:
             chosen["bfloat16"] = self.bfloat16
         elif isinstance(pipeline, ConcatIDWanPipeline):
@@ -312,6 +329,14 @@ class ConcatID:
         return load_tools(self.faces, self.parser, self.alignment, self.device or "cpu")
 
 
+def with_noise(images: torch.Tensor, seed: int) -> torch.Tensor:
+    """Reference images (1, M, 3, H, W) in [-1, 1] with the pixel noise of training."""
+    generator = torch.Generator().manual_seed(seed)
+    level = torch.randn(1, images.shape[1], 1, 1, 1, generator=generator)
+    noise = torch.randn(images.shape, generator=generator)
+    return images + (NOISE_MEAN + NOISE_SCALE * level).exp() * noise
+
+
 def variants_known() -> list[str]:
     """`VARIANTS`, and those of further embedded transformers that a recipe has written."""
     trained = (name.removeprefix("transformer_") for name in sorted(embedded.entries())
@@ -328,8 +353,7 @@ def _check_names(variant: str | None, references: str, sampling: str) -> None:
         raise UserError(f"references is one of {', '.join(REFERENCES)}, not {references!r}.")
     if sampling not in SAMPLINGS:
         raise UserError(f"sampling is one of {', '.join(SAMPLINGS)}, not {sampling!r}.")
-    if references == "zeroed" and variant == "base":
+    if references != "given" and variant == "base":
         raise UserError(
-            "concat_id@base has no references to zero; leave references out, or use another "
-            "variant."
+            "concat_id@base sees no references; leave references out, or use another variant."
         )

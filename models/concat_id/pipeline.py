@@ -74,6 +74,8 @@ class VideoPipeline(DiffusionPipeline):
         negative: str | None = None,
         bfloat16: bool = False,
         zeroed: bool = False,
+        one_branch: bool = False,
+        shared: bool = False,
     ) -> torch.Tensor:
         """Generate one video a prompt; calling a pipeline does this with its family's defaults.
 
@@ -91,6 +93,7 @@ class VideoPipeline(DiffusionPipeline):
                 loaded in bfloat16 compute in it anyway.
             zeroed: replace the references' latents by zeros: the same network and sequence
                 without what they show, which dropout has taught it.
+            one_branch, shared: ablations, see `Family.sample` and `rotary_embedding`.
 
         Returns:
             Videos in [-1, 1], (B, 3, frames, H, W).
@@ -110,7 +113,7 @@ class VideoPipeline(DiffusionPipeline):
         latent_frames = (frames - 1) // self.temporal_compression + 1
         latents = self.sample_latents(
             text, held, seeds, steps, guidance, latent_frames, height, width, bfloat16,
-            negative=other,
+            negative=other, one_branch=one_branch, shared=shared,
         )
         video = self.family.decode(self.vae, latents)
         self.maybe_free_model_hooks()
@@ -142,10 +145,15 @@ class VideoPipeline(DiffusionPipeline):
         bfloat16: bool = False,
         clip_frames: int | None = None,
         negative: torch.Tensor | None = None,
+        one_branch: bool = False,
+        shared: bool = False,
     ) -> torch.Tensor:
         """Sample with text embeddings and reference latents; (B, N, C, h, w)."""
         dtype = self.transformer.dtype
         family = self.family
+        if shared and family.name != CogVideoX.name:
+            raise UserError("Only Concat-ID's CogVideoX form has references of a shared position.")
+        places = {"shared": True} if shared else {}
 
         def network(
             latents: torch.Tensor, references: torch.Tensor | None, text: torch.Tensor,
@@ -153,7 +161,8 @@ class VideoPipeline(DiffusionPipeline):
         ) -> torch.Tensor:
             with torch.autocast(latents.device.type, torch.bfloat16, enabled=bfloat16):
                 return family.predict(
-                    self.transformer, latents.to(dtype), references, text, times, clip_frames
+                    self.transformer, latents.to(dtype), references, text, times, clip_frames,
+                    **places,
                 )
 
         size = self.compression
@@ -162,6 +171,7 @@ class VideoPipeline(DiffusionPipeline):
             network, seeds, shape, text.to(dtype),
             None if references is None else references.to(dtype), steps, guidance,
             None if negative is None else negative.to(dtype), self.progress_bar,
+            one_branch,
         )
 
     def enable_vae_tiling(self) -> None:

@@ -148,3 +148,27 @@ def test_weights_that_are_there_are_not_trained_again(
     assert "arcface" not in again and "base" not in again  # their weights are there
     assert again["single"] is True and again["stage2"] is False
     assert dict(embedded.entries()) == before  # the shipped weights are not touched
+
+
+def test_beyond_the_paper_compares_each_setting_with_the_usual(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[str, dict[str, str]]] = []
+
+    def evaluate(suite, model, *, out, split, limit, seed, settings, progress, command):
+        asked.append((out.name, settings))
+        level = {"given": 0.5, "zeroed": 0.1, "one_branch": 0.4}.get(
+            settings.get("references", "given"), 0.45)
+        made_run(out, model, {"arcsim": [level + 0.01 * i for i in range(8)]},
+                 PEOPLE if split == "single" else PAIRS, split=split)
+        return SimpleNamespace(folders=[out])
+
+    monkeypatch.setattr("idbench.beyond.evaluate", evaluate)
+    monkeypatch.chdir(tmp_path)
+    assert command("--beyond", "--limit", "3", "--out", "here") == 0
+    said = capsys.readouterr().out
+    assert "references zeroed (control) - as the paper" in said and "-0.400" in said
+    assert "references at one shared position" in said and "needs a training" in said
+    assert asked[0] == ("concat_id@single-single", {})  # as `reproduce` calls it
+    assert ("concat_id@multi-multi-shared_index", {"references": "shared_index"}) in asked
+    assert command("--beyond", "--plan") == 2

@@ -183,7 +183,7 @@ class Family(ABC):
         self, network: Network, seeds: Sequence[int], shape: tuple[int, int, int, int],
         text: torch.Tensor, references: torch.Tensor | None, steps: int, guidance: float,
         negative: torch.Tensor | None = None,
-        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter, one_branch: bool = False,
     ) -> torch.Tensor:
         """The denoising loop: latents (B, N, C, h, w) for B seeds.
 
@@ -197,6 +197,7 @@ class Family(ABC):
             guidance: scale of classifier-free guidance; 1 leaves out the unconditional branch.
             negative: text embeddings of the unconditional branch, (B, L, D); None: zeros.
             progress: wraps the times, for a progress bar.
+            one_branch: the unconditional branch sees zeroed references, as an ablation.
         """
         device, guided = text.device, guidance != 1.0
         latents, generators = self.noise(seeds, shape, device)
@@ -204,7 +205,9 @@ class Family(ABC):
         self.start(scheduler, steps, device)
         if guided:
             text = torch.cat([torch.zeros_like(text) if negative is None else negative, text])
-            references = None if references is None else torch.cat([references, references])
+            if references is not None:
+                other = torch.zeros_like(references) if one_branch else references
+                references = torch.cat([other, references])
         before = None
         for number, time in enumerate(progress(scheduler.timesteps)):
             both = torch.cat([latents, latents]) if guided else latents

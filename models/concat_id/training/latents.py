@@ -27,9 +27,9 @@ import torch
 from idbench.errors import UserError
 from idbench.metrics.faces.embedder import FaceEmbedder
 from idbench.models.concat_id import networks, scenes
+from idbench.models.concat_id.about import NOISE_MEAN, NOISE_SCALE
 from idbench.models.concat_id.autoencoder import encode, to_tensor
 from idbench.models.concat_id.training import rendering
-from idbench.models.concat_id.training.samples import NOISE_MEAN, NOISE_SCALE
 
 
 def prepare(

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from idbench.errors import UserError
 from idbench.files import read_json
+from idbench.models.concat_id.about import NOISE_MEAN, NOISE_SCALE
 from idbench.models.concat_id.autoencoder import to_frames
 from idbench.models.concat_id.training.components import to_image
 from idbench.models.concat_id.training.recipe import StageRecipe
@@ -29,8 +30,6 @@ from idbench.models.concat_id.training.source import HeldOut
 from idbench.provenance import cores
 
 VERSION = 1
-NOISE_MEAN, NOISE_SCALE = -3.0, 0.5
-"""Of the logarithm of the pixel noise's standard deviation."""
 PREPARE = "run `idbench train pairs_cache --set pairs=... --set videos=...` first"
 
 

@@ -96,7 +96,7 @@ def test_other_values_are_refused(value):
 
 
 def test_the_base_has_no_references_to_zero():
-    with pytest.raises(UserError, match="has no references to zero"):
+    with pytest.raises(UserError, match="sees no references"):
         ConcatID("base", references="zeroed")
 
 

@@ -1,0 +1,74 @@
+"""Ablations beyond the paper that need no training: how references enter at sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from idbench.evaluate import evaluate
+from idbench.progress import Progress
+from idbench.reports import tables
+from idbench.reports.paper_rows import shipped
+from idbench.reproduce import SUITE
+from idbench.runs import Run
+
+USUAL = "given"
+ROWS = {
+    ("concat_id@single", "single"): ("zeroed", "one_branch", "noisy"),
+    ("concat_id@multi", "multi"): ("zeroed", "one_branch", "shared_index"),
+}
+"""System and split -> the values of `references` beside `given`; see `concat_id.model`."""
+WORDS = {
+    USUAL: "references in both branches, each at its own position (as the paper)",
+    "zeroed": "references zeroed (control)", "one_branch": "references in the conditional branch",
+    "noisy": "references with the noise of training",
+    "shared_index": "references at one shared position",
+}
+TRAINING = (
+    "These rows change sampling alone, of networks trained as the paper does. What the same choice "
+    "does to a network trained with it needs a training, and so does channel concatenation instead "
+    "of sequence concatenation, which is another network (ConsisID's low-frequency path is one).",
+)
+
+
+def run(
+    out: Path, limit: int, seeds: Sequence[int] = (0,), *, progress: Progress | None = None,
+    command: Sequence[str] = (),
+) -> list[tables.Tables]:
+    """Generate and score what is missing in `out`; one table a split, with paired differences.
+
+    The usual runs are those of `reproduce`.
+
+    Raises:
+        UserError: a run that cannot be made.
+    """
+    progress, found = progress or Progress(), []
+    for (system, split), values in ROWS.items():
+        if not shipped(system):
+            continue
+        runs = []
+        for value in (USUAL, *values):
+            progress.say(f"{system}, {split}: {WORDS[value]}")
+            name = f"{system}-{split}" + ("" if value == USUAL else f"-{value}")
+            runs += evaluate(
+                SUITE, system, out=out / name, split=split, limit=limit,
+                seed=seeds[0] if len(seeds) == 1 else list(seeds),
+                settings={} if value == USUAL else {"references": value},
+                progress=progress, command=command,
+            ).folders
+        found.append(_table([Run.open(folder) for folder in runs], (USUAL, *values)))
+    return found
+
+
+def _table(runs: Sequence[Run], values: Sequence[str]) -> tables.Tables:
+    """The table of the runs, named after what they change."""
+    made = tables.measured(runs, compare=str(runs[0].folder))
+    named = {label: WORDS[value] for label, value in zip(tables.labels(runs), values, strict=True)}
+    return replace(
+        made,
+        rows=tuple(replace(row, system=named[row.system]) for row in made.rows),
+        differences=tuple(
+            replace(d, first=named[d.first], second="as the paper") for d in made.differences),
+        notes=(*made.notes, *TRAINING),
+    )
