@@ -73,7 +73,7 @@ def write(path: Path, run: Run) -> None:
         samples=[_with_shape(record) for record in run.records()],
     )
     _, used = _score(bundle, run.folder)
-    images = {r.image for sample in bundle.samples for r in sample.references}
+    images = {i for sample in bundle.samples for r in sample.references for i in r.images}
     with atomic_path(path) as temporary, zipfile.ZipFile(
             temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         _add(archive, CONTENT, bundle.json_text().encode())
@@ -151,7 +151,7 @@ def _score(
     from idbench.registry import METRICS
     from idbench.video import Clip
 
-    for image in {r.image for sample in bundle.samples for r in sample.references}:
+    for image in {i for sample in bundle.samples for r in sample.references for i in r.images}:
         if not (folder / image).is_file():
             raise UserError(f"The reference image {image} is missing; make the embeddings again.")
     known = METRICS.targets()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from idbench.errors import UserError
-from idbench.files import real, sha256_file, sha256_json
+from idbench.files import real, sha256_file, sha256_json, sha256_once
 from idbench.records import SuiteName
 from idbench.stored import validate
 from idbench.suite import Suite, load_suite
@@ -36,7 +36,8 @@ class ManifestRow(BaseModel):
 
     Attributes:
         reference, references: images of the people, left to right as in the video: a list, or
-            one text with `;` between them.
+            one text with `;` between them. Several photographs of one person have `|` between
+            them.
         id: tells rows apart that agree in everything else.
     """
 
@@ -86,7 +87,8 @@ def listed(
 
     Args:
         videos: files and folders of videos.
-        references: images of the people in every video, left to right.
+        references: images of the people in every video, left to right; several photographs of
+            one person as one path with `|` between them.
         prompts: one for all videos, or one for each.
         manifest: a CSV or JSON-lines file; relative paths in it are relative to `videos[0]`,
             if given, else to its own folder.
@@ -141,7 +143,9 @@ def _seal(videos: Sequence[Path], pairs: Sequence[Pair]) -> str:
     """Stands for the references and the folders of the videos: others are another run."""
     images = pairs[0][0].references if pairs else ()
     folders = sorted({str(real(video).parent) for video in videos})
-    return sha256_json([[sha256_file(r.image) for r in images], folders])
+    hashes = [[sha256_file(path) for path in r.images] for r in images]
+    single = [of[0] if len(of) == 1 else of for of in hashes]
+    return sha256_json([single, folders])
 
 
 def from_suite(
@@ -180,7 +184,7 @@ def from_manifest(manifest: Path, base: Path | None) -> list[Pair]:
     if not rows:
         raise UserError(f"The manifest {manifest} has no rows; add one for each video.")
     folder = base or manifest.parent
-    made = [_row(row, where, manifest.parent, folder) for where, row in rows]
+    made = _one_name_a_person([_row(row, where, manifest.parent, folder) for where, row in rows])
     _distinct([sample.id for sample, _ in made], manifest)
     return made
 
@@ -196,8 +200,9 @@ def from_files(
             "for each."
         )
     names = distinct_names(videos)
+    people = [_photographs(str(reference), Path()) for reference in references]
     made = [
-        _pair(video, references, prompt, "finished", None, names[video])
+        _pair(video, people, prompt, "finished", None, names[video])
         for video, prompt in zip(videos, texts, strict=True)
     ]
     _distinct([sample.id for sample, _ in made], videos[0].parent)
@@ -209,37 +214,86 @@ def _row(row: Mapping[str, Any], where: str, home: Path, folder: Path) -> Pair:
     if not said.images:
         raise UserError(f"{where} names no reference image; fill in the field 'reference'.")
     return _pair(
-        existing(folder / said.video), [home / name for name in said.images], said.prompt or "",
+        existing(folder / said.video), [_photographs(name, home) for name in said.images],
+        said.prompt or "",
         said.category or "finished", said.id,
     )
 
 
 def _pair(
-    video: Path, references: Sequence[Path], prompt: str, category: str, name: str | None,
+    video: Path, people: Sequence[Sequence[Path]], prompt: str, category: str, name: str | None,
     shown: str | None = None,
 ) -> Pair:
-    hashes = []
-    for path in map(existing, references):
-        if not path.is_file():
-            raise UserError(f"The reference image {path} is missing; check the path.")
-        hashes.append(sha256_file(path))
-    # The same picture is the same person in every row, whatever its file is called.
-    people = tuple(
-        Reference("face", f"{path.stem}-{digest[:6]}", path)
-        for path, digest in zip(map(existing, references), hashes, strict=True)
-    )
-    names = [p.name for p in people]
-    if len(set(names)) < len(names):
+    digests = [[sha256_file(path) for path in _existing(photographs)] for photographs in people]
+    every = [digest for of_person in digests for digest in of_person]
+    if len(set(every)) < len(every):
         raise UserError(
-            f"The references of {video} name the same image twice; use one image per person."
+            f"The references of {video} name the same image twice; use every image once."
         )
+    # The same picture is the same person in every row, whatever its file is called.
+    references = tuple(
+        Reference("face", f"{photographs[0].stem}-{of_person[0][:6]}", *_split(photographs))
+        for photographs, of_person in zip(map(_existing, people), digests, strict=True)
+    )
+    hashes = [of_person[0] if len(of_person) == 1 else of_person for of_person in digests]
     part = {"references": hashes, "prompt": prompt, "name": name or shown or video.name}
     identifier = sha256_json(part)[:16]
     sample = Sample(
         id=identifier, suite_id=identifier, split="finished", prompt_id=name or video.stem,
-        prompt=prompt, category=category, references=people, seed=0, truth={},
+        prompt=prompt, category=category, references=references, seed=0, truth={},
     )
     return sample, video
+
+
+def _photographs(text: str, home: Path) -> list[Path]:
+    """The photographs of one person: a path, or several with `|` between them."""
+    if (home / text).is_file():
+        return [home / text]
+    return [home / part.strip() for part in text.split("|") if part.strip()]
+
+
+def _existing(photographs: Sequence[Path]) -> list[Path]:
+    found = [existing(path) for path in photographs]
+    for path in found:
+        if not path.is_file():
+            raise UserError(f"The reference image {path} is missing; check the path.")
+    return found
+
+
+def _split(photographs: Sequence[Path]) -> tuple[Path, tuple[Path, ...]]:
+    return photographs[0], tuple(photographs[1:])
+
+
+def _one_name_a_person(pairs: Sequence[Pair]) -> list[Pair]:
+    """People who share a photograph in any row have one name, the first one's."""
+    names: dict[str, str] = {}  # sha256 of a photograph -> name
+
+    def name_of(reference: Reference) -> str:
+        digests = [sha256_once(path) for path in reference.images]
+        known = {names[digest] for digest in digests if digest in names}
+        name = min(known, key=list(names.values()).index) if known else reference.name
+        for digest, other in list(names.items()):
+            if other in known:
+                names[digest] = name
+        names.update(dict.fromkeys(digests, name))
+        return name
+
+    for sample, _ in pairs:
+        for reference in sample.references:
+            name_of(reference)
+    made = [
+        (replace(sample, references=tuple(
+            replace(r, name=names[sha256_once(r.image)]) for r in sample.references
+        )), video)
+        for sample, video in pairs
+    ]
+    for sample, video in made:
+        if len(set(sample.identities)) < len(sample.identities):
+            raise UserError(
+                f"Two references of {video} share photographs in another row, so they are one "
+                "person; keep one of them."
+            )
+    return made
 
 
 def _distinct(ids: Sequence[str], where: Path) -> None:

@@ -123,6 +123,9 @@ class ScoringRecord(ScoringKey):
     reference_notes: dict[str, str] = Field(
         {}, description="person -> note on an image with no face or several"
     )
+    prompts_cut: dict[str, float] = Field(
+        {}, description="prompt id -> share that ViCLIP reads, of prompts longer than its context"
+    )
 
     @property
     def key(self) -> ScoringKey:
@@ -181,6 +184,12 @@ class ReferenceImage(Part):
     kind: Literal["face", "garment", "background"]
     name: str
     image: InsidePath = Field(description="path inside the run folder")
+    more: list[InsidePath] = Field([], description="further photographs of the same person")
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Every photograph's path inside the run folder."""
+        return (self.image, *self.more)
 
 
 class SampleFile(Stored):
@@ -218,6 +227,7 @@ class SampleFile(Stored):
             references=[
                 ReferenceImage.model_validate({
                     "kind": r.kind, "name": r.name, "image": r.image.relative_to(run).as_posix(),
+                    "more": [path.relative_to(run).as_posix() for path in r.more],
                 })
                 for r in sample.references
             ],
@@ -231,7 +241,10 @@ class SampleFile(Stored):
             id=self.id, suite_id=self.suite_id, split=self.split, prompt_id=self.prompt_id,
             prompt=self.prompt, category=self.category, seed=self.seed, truth=self.truth,
             references=tuple(
-                Reference(r.kind, r.name, self._run / r.image) for r in self.references
+                Reference(
+                    r.kind, r.name, self._run / r.image, tuple(self._run / m for m in r.more)
+                )
+                for r in self.references
             ),
         )
 

@@ -192,22 +192,25 @@ class Run:
             stream.write(f"{now()} sample {sample}\n{text}\n")
 
     def _copy(self, reference: Reference) -> Reference:
+        image, *more = map(self._copy_image, reference.images)
+        return replace(reference, image=image, more=tuple(more))
+
+    def _copy_image(self, image: Path) -> Path:
         folder = self.folder / "references"
-        if reference.image.parent == folder:
-            return reference
+        if image.parent == folder:
+            return image
         try:
-            data = reference.image.read_bytes()
+            data = image.read_bytes()
         except OSError as error:
             raise UserError(
-                f"The reference image {reference.image} cannot be read ({error.strerror}); check "
-                "the path."
+                f"The reference image {image} cannot be read ({error.strerror}); check the path."
             ) from error
         digest = hashlib.sha256(data).hexdigest()[:12]
-        path = folder / f"{digest}{reference.image.suffix.lower()}"
+        path = folder / f"{digest}{image.suffix.lower()}"
         if not path.exists():
             with atomic_path(path) as temporary:
                 temporary.write_bytes(data)
-        return replace(reference, image=path)
+        return path
 
 
 @contextmanager

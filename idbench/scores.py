@@ -101,7 +101,7 @@ def sample_table(run: Run) -> pd.DataFrame:
         (r.id, r.suite_id, r.identities, r.category,
          r.prompt_id, r.prompt, r.status, r.reason, r.seconds,
          None if r.video_name is None else f"{run.folder}/samples/{r.id}/{r.video_name}",
-         [f"{run.folder}/{i.image}" for i in r.references])
+         [f"{run.folder}/{image}" for i in r.references for image in i.images])
         for r in run.records()
     ]
     columns = ["sample", "suite_id", "identities", "category", "prompt_id", "prompt", "status",

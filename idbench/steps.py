@@ -215,6 +215,7 @@ def _describe_scoring(run: Run, scorer: Scorer, scoring: Scoring) -> None:
         notes=list(scorer.notes),
         providers={**(before.providers if same_files else {}), **scorer.providers()},
         reference_notes={**(before.reference_notes if same else {}), **scorer.reference_notes},
+        prompts_cut={**(before.prompts_cut if same else {}), **scorer.prompts_cut},
     )
     if described != before:
         if not same:

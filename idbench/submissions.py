@@ -13,10 +13,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from idbench import gate_reference
+from idbench.completeness import share_of_suite
 from idbench.errors import UserError
-from idbench.files import sha256_file
+from idbench.files import atomic_folder, sha256_file
 from idbench.measured_files import read
-from idbench.measurements import Measurement
+from idbench.measurements import Measurement, metric_of
+from idbench.names import unknown
 from idbench.stored import Stored, validate
 
 MANIFEST = "submission.json"
@@ -57,11 +60,9 @@ def pack(run: Path, folder: Path, about: Mapping[str, Any]) -> Path:
         about: of `ABOUT`; without a name, the model's.
 
     Raises:
-        UserError: the run is not finished, the folder holds other files, or `about` is wrong.
+        UserError: the run lacks a part of its split or has implausible values, the folder holds
+            other files, or `about` is wrong. Nothing is written then.
     """
-    from idbench import gate_reference
-    from idbench.names import unknown
-
     for key in about:
         if key not in ABOUT:
             raise unknown("field of a submission", key, ABOUT)
@@ -69,11 +70,17 @@ def pack(run: Path, folder: Path, about: Mapping[str, Any]) -> Path:
     others = [p.name for p in folder.iterdir()] if folder.is_dir() else []
     if any(name not in (RESULTS, MANIFEST) for name in others):
         raise UserError(f"{folder} contains other files ({others[0]}); choose a new folder.")
+    check_whole(measured)
+    _plausible(measured)
     told = {"name": measured.system, **{key: str(value) for key, value in about.items()}}
     manifest = validate(Submission, {**told, "files": {}}, f"The manifest of {folder}")
-    gate_reference.write(folder / RESULTS, measured)
-    manifest.files[RESULTS] = sha256_file(folder / RESULTS)
-    manifest.write(folder / MANIFEST)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder) as temporary:
+        gate_reference.write(temporary / RESULTS, measured)
+        manifest.files[RESULTS] = sha256_file(temporary / RESULTS)
+        manifest.write(temporary / MANIFEST)
+        for name in others:  # an earlier submission gives way
+            (folder / name).unlink()
     return folder
 
 
@@ -105,11 +112,18 @@ def entry(path: Path) -> Entry:
         manifest.name, measured, manifest.description, manifest.link, manifest.licence, True)
 
 
-def _plausible(measured: Measurement) -> None:
-    """Values inside their metric's range, and all samples of the suite where it is installed."""
-    from idbench.measurements import metric_of
-    from idbench.suite import load_suite, suite_names
+def check_whole(measured: Measurement) -> None:
+    """Raise UserError where samples of the split are missing, or failed and have no value."""
+    share = share_of_suite(measured)
+    if not share.whole:
+        raise UserError(
+            f"{measured.source} has {share.measured} of the {share.of} samples of "
+            f"{measured.split}; run the whole split, without --limit."
+        )
 
+
+def _plausible(measured: Measurement) -> None:
+    """Raise UserError where a value lies outside of its metric's range."""
     for name in measured.metrics:
         metric = metric_of(name)
         values = measured.values[name].dropna()
@@ -119,15 +133,4 @@ def _plausible(measured: Measurement) -> None:
                 raise UserError(
                     f"{measured.source} has values of {name} outside {low:g}..{high:g}; score the "
                     "videos again with `idbench score RUN`."
-                )
-    suite = measured.suite
-    if suite.name in suite_names():
-        loaded = load_suite(suite.name)
-        if loaded.sha256 == suite.sha256:
-            known = {s.id for s in loaded.samples(measured.split, None, measured.seed)}
-            missing = known - set(measured.planned)
-            if missing:
-                raise UserError(
-                    f"{measured.source} has {len(known) - len(missing)} of the {len(known)} "
-                    f"samples of {measured.split}; run the whole split, without --limit."
                 )

@@ -19,11 +19,19 @@ class Reference:
         kind: `face`, `garment` or `background`.
         name: the identity's name in the suite (for a face), else the item's name.
         image: path of an RGB image file.
+        more: further photographs of the same person. Metrics compare with the mean of all; a
+            model is given `image` alone.
     """
 
     kind: str
     name: str
     image: Path
+    more: tuple[Path, ...] = ()
+
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """Every photograph."""
+        return (self.image, *self.more)
 
 
 @dataclass(frozen=True)

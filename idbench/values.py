@@ -39,6 +39,21 @@ def number(name: str, value: Any) -> float:
     return float(value)
 
 
+def finite(name: str, text: Any) -> float:
+    """The finite number that a cell of a table holds, as text or as a number.
+
+    Raises:
+        UserError: it holds none; names what was to be one.
+    """
+    try:
+        found = float(text)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise UserError(f"{name} must be a number, not {text!r}.")
+    return found
+
+
 def switch(name: str, value: Any) -> bool:
     """`value` as a bool.
 

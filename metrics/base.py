@@ -38,6 +38,7 @@ class Embeddings:
         matches: K entries, which face is matched to which reference.
         face_vectors: network name -> K arrays (faces, d).
         reference_vectors: network name -> R arrays (d,), or None for a reference without one.
+        photograph_vectors: R tuples, the ArcFace vectors (d,) of a person's photographs, or None.
         reference_reasons: R entries, why a reference has no face vector (None: it has one).
         frame_vectors: network name -> (K, d), whole frames. Empty under a protocol whose CLIPDist
             compares faces; then `face_vectors` has `clip`.
@@ -60,6 +61,7 @@ class Embeddings:
     matches: tuple[FrameMatch, ...] = ()
     face_vectors: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
     reference_vectors: Mapping[str, Sequence[np.ndarray | None]] = field(default_factory=dict)
+    photograph_vectors: tuple[tuple[np.ndarray | None, ...], ...] = ()
     reference_reasons: tuple[str | None, ...] = ()
     frame_vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
     image_vectors: Mapping[str, Sequence[np.ndarray | None]] = field(default_factory=dict)

@@ -240,6 +240,26 @@ class Embedder(NetworkLoader):
         """The vectors of a reference image, computed once a process and kept in the cache."""
         return self.references([image])[0]
 
+    def person(self, images: Sequence[Path]) -> ReferenceVectors:
+        """The vectors of a person's photographs: the mean of those that show a face.
+
+        Each photograph's embedding has the same weight, whatever its length.
+        """
+        read = self.references(images)
+        if len(read) == 1:
+            return read[0]
+        usable = [one for one in read if one.face_reason is None]
+        pictures = [one for one in read if one.image_reason is None]
+        notes = [f"{Path(image).name}: {one.note}" for image, one in zip(images, read, strict=True)
+                 if one.note]
+        return ReferenceVectors(
+            {name: _mean([one.faces.get(name) for one in usable]) for name in read[0].faces},
+            {name: _mean([one.image.get(name) for one in pictures]) for name in read[0].image},
+            None if usable else read[0].face_reason,
+            None if pictures else read[0].image_reason,
+            "; ".join(notes) or None,
+        )
+
     def references(self, images: Sequence[Path]) -> list[ReferenceVectors]:
         """As `reference`; those that are not known yet are computed together."""
         new: dict[Path, Pictures] = {}
@@ -313,6 +333,15 @@ def _by_faces(batch: Sequence[Pictures]) -> Iterator[list[Pictures]]:
         count += faces
     if part:
         yield part
+
+
+def _mean(vectors: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """The mean of embeddings of length 1, of length 1; None where there is none."""
+    known = [v / np.linalg.norm(v) for v in vectors if v is not None]
+    if not known:
+        return None
+    mean = np.mean(known, axis=0)
+    return _finite((mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(known[0].dtype))
 
 
 def _finite(vector: np.ndarray) -> np.ndarray | None:

@@ -195,12 +195,28 @@ PAPER_4 = replace(
     detection=_AS_SCRIPTS, reference_picture="converted", clip_picture=_OPEN_CLIP,
 )
 
+VBENCH2_IDENTITY = Protocol(
+    name="vbench2-identity-v1",
+    version=1,
+    description=(
+        "VBench-2.0's Human Identity: every frame with one face against the first frame's, the "
+        "share with a cosine of 0.4 or more; needs no reference."
+    ),
+    sampler="every-frame", detection=replace(_SCRFD, retry_padding=0.0),
+    metrics=("human_identity", "facesim_consistency"),
+    networks=(("detector", "RetinaFace ResNet-50 of retinaface-pytorch"),),
+    source="Vchitect/VBench, VBench-2.0/vbench2/human_identity.py; arXiv 2503.21755",
+    notes=(
+        "Human Identity: faces are found by this run's detector, where VBench-2.0 uses RetinaFace.",
+    ),
+)
+
 PROTOCOLS: dict[str, Protocol] = {
     p.name: p
     for p in (
         STRICT, STRICT_2, PAPER_4, PAPER, CONSISID_2, CONSISID, OPENS2V_2, OPENS2V,
         INGREDIENTS_2, INGREDIENTS, VICLIP_VBENCH, VICLIP_INTERNVIDEO,
-        CLIPDIST_FRAME_2, CLIPDIST_FRAME, CLIPDIST_FACE_2, CLIPDIST_FACE,
+        CLIPDIST_FRAME_2, CLIPDIST_FRAME, CLIPDIST_FACE_2, CLIPDIST_FACE, VBENCH2_IDENTITY,
     )
 }
 DEFAULT_PROTOCOL = STRICT.name

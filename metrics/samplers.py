@@ -54,9 +54,15 @@ def first_strides(count: int, wanted: int) -> tuple[int, ...]:
     return tuple(range(0, count, count // wanted))[:wanted]
 
 
+def every_frame(count: int, wanted: int) -> tuple[int, ...]:
+    """All frames, however many are wanted. Source: VBench-2.0's Human Identity."""
+    return tuple(range(count))
+
+
 SAMPLERS: dict[str, Sampler] = {
     "linspace-unique": linspace_unique,
     "linspace": linspace,
+    "every-frame": every_frame,
     "middle-of-intervals": middle_of_intervals,
     "first-strides": first_strides,
 }

@@ -64,6 +64,8 @@ class Scorer:
         timings: seconds spent so far: load, detect, align, embed faces, embed frames,
             embed video, embed text, score.
         notes: those that belong with the scores of every run.
+        prompts_cut: prompt's id -> share of it that ViCLIP reads, of those scored so far that are
+            longer than it reads.
         reference_notes: person -> what is to be known of their reference, of those scored so far
             whose image shows no face or several, or cannot be read.
         failures: sample -> the tracebacks of metrics that failed.
@@ -104,6 +106,7 @@ class Scorer:
         self.reference_notes: dict[str, str] = {}
         self.failures: dict[str, list[str]] = {}
         self.searched: Callable[[], None] = lambda: None
+        self.prompts_cut: dict[str, float] = {}
         self._faces: dict[str, list[dict[str, Any]]] = {}
 
     def _other_files(self) -> list[str]:
@@ -266,8 +269,9 @@ class Scorer:
         embedder = self.embedder
         people = [[r for r in sample.references if r.kind == "face"] for sample, _ in items]
         every = [reference for of_sample in people for reference in of_sample]
-        read = embedder.references([reference.image for reference in every])
-        for reference, vectors in zip(every, read, strict=True):
+        embedder.references([image for reference in every for image in reference.images])
+        for reference in every:
+            vectors = embedder.person(reference.images)
             if vectors.note:
                 self.reference_notes[reference.name] = vectors.note
         embedder.read_texts([sample.prompt for sample, _ in items])
@@ -283,7 +287,11 @@ class Scorer:
             batch.append(one)
         embedder.read(batch, self.searched)
         return [
-            self._together(sample, taken, one, [embedder.reference(r.image) for r in who])
+            self._together(
+                sample, taken, one, [embedder.person(r.images) for r in who],
+                tuple(tuple(v.faces.get("arcface") for v in embedder.references(r.images))
+                      for r in who),
+            )
             for (sample, _), (taken, _), one, who in zip(
                 items, sampled, batch, people, strict=True)
         ]
@@ -291,9 +299,12 @@ class Scorer:
     def _together(
         self, sample: Sample, taken: Counter[int], read: Pictures,
         references: Sequence[ReferenceVectors],
+        photographs: tuple[tuple[np.ndarray | None, ...], ...],
     ) -> Embeddings:
         embedder = self.embedder
         text_vector, share_read = embedder.text_vectors(sample.prompt)
+        if share_read.get("viclip", 1.0) < 1.0:
+            self.prompts_cut[sample.prompt_id] = round(share_read["viclip"], 4)
         return Embeddings(
             sample=sample,
             protocol=self.protocol,
@@ -307,6 +318,7 @@ class Scorer:
             reference_vectors={
                 name: [r.faces[name] for r in references] for name in embedder.recognisers
             },
+            photograph_vectors=photographs,
             reference_reasons=tuple(r.face_reason for r in references),
             frame_vectors=read.frame_vectors,
             image_vectors={

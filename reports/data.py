@@ -12,6 +12,7 @@ import numpy as np
 from idbench.errors import UserError
 from idbench.records import FacesFile, SampleFile
 from idbench.reports import columns, media, tables
+from idbench.reports.video_values import metric_names, video_values
 from idbench.reports.views import (
     CardView,
     Curve,
@@ -43,7 +44,7 @@ def read(runs: Sequence[Run], page: Path, embed: bool | None = None) -> ReportDa
     Raises:
         UserError: a run has no scores.
     """
-    values = [tables.video_values(run) for run in runs]
+    values = [video_values(run) for run in runs]
     records = [run.records() for run in runs]
     if embed is None:
         videos = [r.video for of_run in records for r in of_run if r.video]
@@ -93,7 +94,7 @@ def read(runs: Sequence[Run], page: Path, embed: bool | None = None) -> ReportDa
 
 def _metrics(values: Sequence[pd.DataFrame]) -> tuple[str, ...]:
     """Metrics of the runs that have a column, in the tables' order."""
-    return tuple(columns.columns(n for table in values for n in tables.metric_names(table)))
+    return tuple(columns.columns(n for table in values for n in metric_names(table)))
 
 
 class Seen(NamedTuple):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from idbench.completeness import Share, shares_of
 from idbench.differences import differences, in_words, scoring_differences
 from idbench.errors import UserError
 from idbench.measurements import higher_is_better
@@ -20,7 +21,8 @@ SCHEMA = 1
 def build(entries: Sequence[Entry], metric: str = "arcsim") -> dict[str, Any]:
     """JSON value of the leaderboard: one board a suite and split, ranked by `metric`.
 
-    The rank counts the systems whose mean is better; a system without a value has none.
+    The rank counts the systems whose mean is better. A system without a value has none, nor has
+    one that lacks samples of the split which another has or was asked for.
 
     Raises:
         UserError: entries of one suite that were scored differently; none has `metric`.
@@ -37,7 +39,8 @@ def build(entries: Sequence[Entry], metric: str = "arcsim") -> dict[str, Any]:
     boards = []
     for (suite_name, version, split), group in groups.items():
         _check_alike(group)
-        rows = [_row(entry) for entry in group]
+        found = shares_of([entry.measured for entry in group])
+        rows = [_row(entry, share) for entry, share in zip(group, found, strict=True)]
         _rank(rows, metric)
         boards.append({
             "suite": suite_name, "suite_version": version, "split": split,
@@ -79,7 +82,7 @@ def _metrics(group: Sequence[Entry]) -> list[dict[str, Any]]:
     ]
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+def _row(entry: Entry, share: Share) -> dict[str, Any]:
     measured = entry.measured
     clusters = identity_clusters(list(measured.values["identities"]))
     found = {
@@ -90,6 +93,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "name": entry.name, "description": entry.description, "link": entry.link,
         "licence": entry.licence, "submitted": entry.submitted, "source": measured.source,
         "samples": len(measured.values), "identity_groups": len(set(clusters)), "rank": None,
+        "share": {"measured": share.measured, "of": share.of},
         "metrics": {
             name: {"mean": e.mean, "low": e.low, "high": e.high, "coverage": e.coverage}
             for name, e in found.items()
@@ -100,7 +104,8 @@ def _row(entry: Entry) -> dict[str, Any]:
 def _rank(rows: list[dict[str, Any]], metric: str) -> None:
     higher = higher_is_better(metric) is not False
     means = {i: row["metrics"][metric]["mean"] for i, row in enumerate(rows)
-             if row["metrics"].get(metric, {}).get("mean") is not None}
+             if row["metrics"].get(metric, {}).get("mean") is not None
+             and row["share"]["measured"] >= row["share"]["of"]}
     for i, mean in means.items():
         ahead = sum(other > mean if higher else other < mean for other in means.values())
         rows[i]["rank"] = 1 + ahead

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from idbench.names import unknown
 from idbench.reports import tables
 from idbench.reports.figures import Points, Series
+from idbench.reports.video_values import video_values
 from idbench.runs import Run
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def tradeoff(
             raise unknown("metric of these runs", metric, known)
     found = []
     for run, label, row in zip(runs, tables.labels(runs), rows, strict=True):
-        values = tables.video_values(run)
+        values = video_values(run)
         both = values[[x, y]].dropna() if {x, y} <= set(values.columns) else values.iloc[:0]
         points = [(float(a), float(b)) for a, b in both.to_numpy()[:, :2]]
         found.append(Series(label, row.estimates, points))
@@ -50,7 +51,7 @@ def along(run: Run, metric: str) -> Points:
     import pandas as pd
 
     path = run.folder / "scores.parquet"
-    tables.video_values(run)  # says what to do where there are no scores
+    video_values(run)  # says what to do where there are no scores
     frame = pd.read_parquet(path, columns=["sample", "metric", "frame", "value"])
     frame = frame[frame["frame"].notna()]
     chosen = frame[frame["metric"] == metric]

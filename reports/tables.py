@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from idbench.differences import differences, in_words, scoring_differences
 from idbench.errors import UserError
-from idbench.measurements import metric_of
 from idbench.published_weights import published_name
 from idbench.reports import table_output
 from idbench.reports.columns import shown
+from idbench.reports.marks import mark, part_notes, shares_of_runs
 from idbench.reports.published import PublishedTable
+from idbench.reports.video_values import metric_names, optional, pair, video_values
 from idbench.runs import Run
-from idbench.scores import sample_table, wide_scores
-from idbench.statistics import Estimate, estimate, holm, identity_clusters, sign_flip
+from idbench.statistics import Estimate, estimate, holm, sign_flip
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 FORMATS = ("md", "csv", "json", "latex", "html")
 PARTS = ("suite", "protocol", "weights", "detector")
 """What has to be equal in one table."""
-SIGNIFICANT = 0.05
 NAMED = 8
 """So many references are named in a note."""
 
@@ -94,16 +93,17 @@ def measured(
     values = [video_values(run) for run in runs]
     names = labels(runs)
     splits = [run.split for run in runs]
-    marks = _marks(values, splits)
+    found = shares_of_runs(runs, values)
+    marks = mark(values, splits, [share.whole for share in found])
     rows = tuple(
-        MeasuredRow(name, str(run.folder), split, _estimates(of_run), run.file.status, mark)
-        for run, name, split, of_run, mark in zip(
+        MeasuredRow(name, str(run.folder), split, _estimates(of_run), run.file.status, best)
+        for run, name, split, of_run, best in zip(
             runs, names, splits, values, marks, strict=True)
     )
     chosen = None if compare is None else matching(runs, compare)
     return Tables(
         _caption(runs, any(marks)), rows, tuple(_differences(names, splits, values, chosen)),
-        tuple(published), tuple(dict.fromkeys(_notes(runs))),
+        tuple(published), tuple(dict.fromkeys(part_notes(names, splits, found) + _notes(runs))),
     )
 
 
@@ -152,20 +152,6 @@ def comparability(run: Run) -> str:
     return json.dumps([*parts, [v for v in versions if v.startswith("idbench ")]], sort_keys=True)
 
 
-def video_values(run: Run) -> pd.DataFrame:
-    """Video-level values: one row a finished sample, its ids and cluster, one column a metric.
-
-    A missing or unscored value is NaN.
-
-    Raises:
-        UserError: the run has no scores yet.
-    """
-    wide = wide_scores(run)
-    base = sample_table(run)[["sample", "suite_id", "identities"]]
-    base["cluster"] = identity_clusters(base.pop("identities").tolist())
-    return base.set_index("sample").join(wide, how="left")
-
-
 def render(tables: Tables, form: str) -> str:
     """`tables` as text in one of `FORMATS`.
 
@@ -204,6 +190,7 @@ def _lacks_published_weights(run: Run) -> bool:
 def _notes(runs: Sequence[Run]) -> list[str]:
     notes = [n for run in runs for n in run.file.scoring.notes]
     notes += [note for run in runs for note in _reference_notes(run)]
+    notes += [note for run in runs if (note := _prompt_note(run))]
     notes += [
         f"{run.folder}: the sample {sample} is damaged and left out ({problem})"
         for run in runs for sample, problem in run.damaged.items()
@@ -212,6 +199,18 @@ def _notes(runs: Sequence[Run]) -> list[str]:
         f"{run.folder} is not finished: {len(run.records())} of {len(run.sample_ids)} samples."
         for run in runs if run.file.status != "finished"
     ]
+
+
+def _prompt_note(run: Run) -> str | None:
+    """What to say of prompts that ViCLIP reads in part only."""
+    cut = run.file.scoring.prompts_cut
+    if not cut:
+        return None
+    share = sum(cut.values()) / len(cut)
+    return (
+        f"{run.name}: ViCLIP reads 32 tokens, so {len(cut)} prompts were read in part only "
+        f"({share:.0%} of their text on average); --metric +viclip_sentences reads all of it."
+    )
 
 
 def _reference_notes(run: Run) -> list[str]:
@@ -227,39 +226,9 @@ def _reference_notes(run: Run) -> list[str]:
     return found
 
 
-def metric_names(values: pd.DataFrame) -> list[str]:
-    """The metrics of `video_values`."""
-    return [str(n) for n in values.columns if n not in ("suite_id", "cluster")]
-
-
 def _estimates(values: pd.DataFrame) -> dict[str, Estimate]:
     clusters = values["cluster"].tolist()
-    return {name: estimate(_optional(values[name]), clusters) for name in metric_names(values)}
-
-
-def _marks(values: Sequence[pd.DataFrame], splits: Sequence[str]) -> list[dict[str, str]]:
-    """The best of each split and metric, and the second where it is surely worse."""
-    marks: list[dict[str, str]] = [{} for _ in values]
-    seconds: list[tuple[int, str, float | None]] = []
-    for split in dict.fromkeys(splits):
-        places = [i for i, s in enumerate(splits) if s == split]
-        for name in dict.fromkeys(n for i in places for n in metric_names(values[i]) if shown(n)):
-            metric = metric_of(name)
-            means = {i: float(values[i][name].mean()) for i in places
-                     if name in values[i] and values[i][name].notna().any()}
-            if metric is None or len(means) < 2:
-                continue
-            order = sorted(means, key=lambda i: means[i], reverse=metric.higher_is_better)
-            best = [i for i in order if means[i] == means[order[0]]]
-            for i in best:
-                marks[i][name] = "best"
-            if len(best) == 1:
-                paired = _pair(values[order[0]], values[order[1]], name)
-                seconds.append((order[1], name, sign_flip(*paired)))
-    for (i, name, _), p in zip(seconds, holm([p for _, _, p in seconds]), strict=True):
-        if p is not None and p < SIGNIFICANT:
-            marks[i][name] = "second"
-    return marks
+    return {name: estimate(optional(values[name]), clusters) for name in metric_names(values)}
 
 
 def _differences(
@@ -297,26 +266,13 @@ def _difference(
     estimates: dict[str, Estimate] = {}
     p_values: dict[str, float | None] = {}
     for name in (n for n in metric_names(first) if n in second):
-        paired, clusters = _pair(first, second, name)
+        paired, clusters = pair(first, second, name)
         if len(paired) < 2:
             continue
         estimates[name] = estimate(paired, clusters)
         if shown(name):
             p_values[name] = sign_flip(paired, clusters)
     return estimates, p_values
-
-
-def _pair(
-    first: pd.DataFrame, second: pd.DataFrame, name: str
-) -> tuple[list[float | None], list[str]]:
-    """Differences first - second of the samples in both, and the sample's cluster."""
-    both = first.set_index("suite_id")[[name, "cluster"]].join(
-        second.set_index("suite_id")[name].rename("second"), how="inner")
-    return _optional(both[name] - both["second"]), both["cluster"].tolist()
-
-
-def _optional(column: pd.Series) -> list[float | None]:
-    return [None if v != v else v for v in column.tolist()]
 
 
 def _part(run: Run, what: str) -> Any:

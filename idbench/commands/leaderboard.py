@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -41,7 +42,8 @@ def leaderboard(
     idbench leaderboard runs/a --pack submissions/a --set "name=My model"
     idbench leaderboard submissions/* --validate
 
-    Exit code of --validate: 0 if all are valid, else 1.
+    Only systems with every sample of the split are ranked; the others stand below, with their
+    share. Exit code of --validate: 0 if all are valid and whole, else 1.
     """
     if pack:
         if len(entries) != 1:
@@ -67,17 +69,30 @@ def leaderboard(
         echo(json.dumps(board, indent=2, ensure_ascii=False))
     else:
         for one in board["boards"]:
-            best = one["rows"][0]["name"]
-            echo(f"{one['suite']} {one['split']}: {len(one['rows'])} systems, first {best}")
+            echo(f"{one['suite']} {one['split']}: {len(one['rows'])} systems{_first(one)}")
+            for row in one["rows"]:
+                share = row["share"]
+                if share["measured"] < share["of"]:
+                    echo(
+                        f"Not ranked: {row['name']} has {share['measured']} of {share['of']} "
+                        "samples of the split."
+                    )
         echo(f"Leaderboard: {target} and {data}")
     return 0
+
+
+def _first(board: dict[str, Any]) -> str:
+    best = board["rows"][0]
+    return f", first {best['name']}" if best["rank"] == 1 else ""
 
 
 def _validate(paths: tuple[Path, ...], as_json: bool) -> int:
     rows = []
     for path in paths:
         try:
-            name, problem = submissions.entry(path).name, None
+            entry = submissions.entry(path)
+            submissions.check_whole(entry.measured)
+            name, problem = entry.name, None
         except UserError as error:
             name, problem = None, str(error)
         rows.append({"entry": str(path), "name": name, "problem": problem})

@@ -111,6 +111,16 @@ def _print(summary: dict[str, Any], read: int, folder: Path) -> None:
             echo(f"  dropped, {reason}: {count}")
     for video in summary["unreadable"][:5]:
         echo(f"  unreadable: {video['problem']}")
+    captions = summary["captions_without_a_term"]
+    for video in captions[:3]:
+        echo(f"  no human term: {video['video']}: {video['caption'][:60]}")
+    if captions:
+        echo("  (--set human_terms=none keeps them; the face detector then decides)")
+    copies = summary["copies"]
+    if copies["pairs"]:
+        echo(f"{copies['pairs']} pairs of near-copies are no partners:")
+        for first, second in copies["videos"][:5]:
+            echo(f"  {first} and {second}")
     if summary["calibration"]:
         echo("Calibration:")
         for step in summary["calibration"]["steps"]:

@@ -16,11 +16,13 @@ from idbench.commands import options as opt
 @click.argument("videos", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--manifest", type=click.Path(path_type=Path),
-    help="CSV or JSON lines with video, prompt, reference (several: a list, or separated by `;`).",
+    help="CSV or JSON lines with video, prompt, reference (several people: a list, or separated by "
+    "`;`; several photographs of one person: `|`).",
 )
 @click.option(
     "--reference", multiple=True, type=click.Path(path_type=Path),
-    help="An image of the person. Repeat it for several people, left to right.",
+    help="An image of the person, or several with | between them (quote it). Repeat it for several "
+    "people, left to right.",
 )
 @click.option("--prompt", default="", help="The prompt of the video (for ViCLIP).")
 @click.option(

@@ -158,8 +158,13 @@ def check(suite: str, no_faces: bool, pack: Path | None, as_json: bool) -> int:
             "suite": found.suite.name, "version": found.suite.version,
             "sha256": found.suite.sha256, "splits": found.samples,
             "references": found.references, "faults": list(found.faults),
+            "warnings": list(found.warnings),
         }, indent=2, ensure_ascii=False))
     else:
+        for warning in found.warnings[:5]:
+            click.echo(f"warning: {warning}")
+        if len(found.warnings) > 5:
+            click.echo(f"warning: {len(found.warnings) - 5} more pairs of names like these")
         for fault in found.faults:
             echo(f"fault: {fault}")
         state = f"{len(found.faults)} faults" if found.faults else "intact"

@@ -17,6 +17,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,10 @@ def check(folder: Path) -> dict[str, int]:
 
 def _write(run: Run, folder: Path) -> dict[str, int]:
     records = run.records()
-    references = {r.image.name: r for record in records for r in record.sample.references}
+    references = {
+        image.name: replace(r, image=image, more=())
+        for record in records for r in record.sample.references for image in r.images
+    }
     tables = {"videos": _videos(run), "references": _references(references.values()),
               "scores": long_scores(run).astype(COLUMNS)}
     for part, table in tables.items():
@@ -121,7 +125,9 @@ def _videos(run: Run) -> pd.DataFrame:
         "sample": r.id, "suite_id": r.suite_id, "system": run.name, "split": split,
         "prompt": r.prompt, "category": r.category, "prompt_id": r.prompt_id,
         "seed": str(r.seed), "identities": list(r.identities),
-        "references": [reference.image.name for reference in r.sample.references],
+        "references": [
+            image.name for reference in r.sample.references for image in reference.images
+        ],
         "status": r.status, "reason": r.reason, "frames": r.shape[0] if r.shape else None,
         "fps": r.fps, "seconds": r.seconds,
     } for r in run.records()]

@@ -22,10 +22,14 @@ from idbench.importing.faces import (
     open_picture,
     read_embeddings,
 )
+from idbench.importing.lookalikes import Alike, find_alike
 from idbench.importing.records import Person, Source
 from idbench.metrics.faces.embedder import EMBEDDED
 from idbench.outputs import check_new_folder
 from idbench.suite import write_checksums
+
+NAMED = 5
+"""Pairs of names that are listed; the rest is counted."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,9 @@ def import_suite(
     """
     check_new_folder(target)
     kept, dropped = check_people(source, options, reader, step)
-    if not source.rows:
+    alike = _alike(kept)
+    if not source.rows:  # a published layout stays what its makers made
+        dropped |= _drop_copies(kept, alike)
         kept, others = draw_people(kept, options)
         dropped |= others
     dropped = {**source.skipped, **dropped}
@@ -93,7 +99,7 @@ def import_suite(
             shutil.rmtree(part, ignore_errors=True)
     return Imported(
         target, name, {s: len(rows) for s, rows in splits.items()}, len(kept), dropped,
-        _notes(source, kept, options, reader),
+        _notes(source, kept, options, reader) + _alike_notes(kept, alike, reader),
     )
 
 
@@ -128,6 +134,37 @@ def check_people(
                 continue
         kept[person.name] = Kept(person, picture, face, near)
     return kept, dropped
+
+
+def _alike(kept: Mapping[str, Kept]) -> list[Alike]:
+    faces = {name: one.face for name, one in kept.items() if one.face.hash is not None}
+    return find_alike(
+        list(faces), [face.vector for face in faces.values()],
+        [face.hash for face in faces.values() if face.hash is not None],
+    )
+
+
+def _drop_copies(kept: dict[str, Kept], alike: Sequence[Alike]) -> dict[str, str]:
+    """Remove the later of two people with one picture; returns the reasons."""
+    dropped: dict[str, str] = {}
+    for two in alike:
+        if two.copy and two.first in kept and two.second in kept:
+            del kept[two.second]
+            dropped[two.second] = f"its picture is that of {two.first}"
+    return dropped
+
+
+def _alike_notes(
+    kept: Mapping[str, Kept], alike: Sequence[Alike], reader: FaceReader
+) -> tuple[str, ...]:
+    left = [str(two) for two in alike if two.first in kept and two.second in kept]
+    if not left:
+        return ()
+    more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
+    doubt = ", by the embedded ArcFace, whose cosines say little about photographs" \
+        if reader.recogniser == EMBEDDED else ""
+    return (f"{len(left)} pairs of names may be one person{doubt}: "
+            f"{'; '.join(left[:NAMED])}{more}.",)
 
 
 def _reference(person: Person, reader: FaceReader, several: str) -> tuple[Path, Face] | str:

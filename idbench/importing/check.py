@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idbench.errors import UserError
+from idbench.importing.lookalikes import find_alike
 from idbench.suite import Suite, load_suite
 from idbench.types import Reference
 
@@ -19,12 +20,14 @@ class Checked:
         samples: split -> number of samples, all of which could be read.
         references: how many different pictures were looked at.
         faults: one sentence for each fault.
+        warnings: people of two names who may be one.
     """
 
     suite: Suite
     samples: dict[str, int]
     references: int
     faults: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def check_suite(
@@ -36,7 +39,7 @@ def check_suite(
     Raises:
         UserError: a checksum, a row or a file of the suite is wrong.
     """
-    from idbench.importing.faces import FaceReader, open_picture
+    from idbench.importing.faces import Face, FaceReader, open_picture
 
     folder = Path(name_or_path)
     if folder.is_dir() and not (folder / "suite.yaml").is_file():
@@ -58,6 +61,7 @@ def check_suite(
             if not sample.identities:
                 faults.append(f"{split}: {sample.prompt_id} has no face reference")
     reader = FaceReader(pack) if faces else None
+    people: dict[str, Face] = {}
     for path, reference in sorted(pictures.items()):
         step(path.name)
         try:
@@ -67,11 +71,19 @@ def check_suite(
             continue
         if reader is None or reference.kind != "face":
             continue
-        count = len(reader.detect(picture))
+        face = reader.read(picture)
+        people.setdefault(reference.name, face)
+        count = face.count
         if count != 1:
             found = f"{count} faces were found" if count else "no face was found"
             faults.append(f"{found} in {path.relative_to(suite.folder).as_posix()}")
+    seen = {name: face for name, face in people.items() if face.hash is not None}
+    alike = find_alike(
+        list(seen), [face.vector for face in seen.values()],
+        [face.hash for face in seen.values() if face.hash is not None],
+    )
+    faults += [str(two) for two in alike if two.copy]
     return Checked(
         suite, {s: len(rows) for s, rows in samples.items()}, len(pictures),
-        tuple(dict.fromkeys(faults)),
+        tuple(dict.fromkeys(faults)), tuple(str(two) for two in alike if not two.copy),
     )

@@ -14,6 +14,7 @@ from idbench.files import atomic_path
 from idbench.metrics.base import cosine
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.embedder import FaceEmbedder
+from idbench.picture_hash import difference_hash
 from idbench.pictures import open_rgb
 
 LARGEST_SIDE = 1280
@@ -44,12 +45,14 @@ class Face:
         count: number of faces.
         probability, box: of the largest; box is x0, y0, x1, y1 in pixels. None without a face.
         vector: its embedding (d,) of length 1, or None.
+        hash: of the whole picture, see `picture_hash`.
     """
 
     count: int
     probability: float | None = None
     box: tuple[float, ...] | None = None
     vector: np.ndarray | None = None
+    hash: np.ndarray | None = None
 
 
 class FaceReader(FaceEmbedder):
@@ -66,7 +69,10 @@ class FaceReader(FaceEmbedder):
             return Face(0)
         vector = self.embed_largest(np.asarray(picture)[None], [faces])[0]
         box = tuple(round(float(x), 1) for x in faces.boxes[0])
-        return Face(len(faces), round(float(faces.scores[0]), 4), box, vector)
+        return Face(
+            len(faces), round(float(faces.scores[0]), 4), box, vector,
+            difference_hash(np.asarray(picture)),
+        )
 
 
 def nearest_cosine(vector: np.ndarray, training: np.ndarray) -> float:

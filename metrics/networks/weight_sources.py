@@ -172,7 +172,7 @@ def pack_folder(sources: Mapping[str, Source]) -> Path | None:
 
 
 def _named(name: str) -> Network:
-    """The network of that name, built in or of a metric of another package."""
+    """The network of that name, built in or of a metric."""
     known = {**NETWORKS, DETECTOR.name: DETECTOR}
     if name not in known:
         from idbench.registry import METRICS

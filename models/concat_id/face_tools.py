@@ -7,6 +7,8 @@
                arcface: five points onto ArcFace's template in 448x448, as Concat-ID's release does
     parser     embedded (made for avatars), none, or a SegFormer face parser of 19 classes by
                folder or hub id, such as jonathandinu/face-parsing, which the release uses
+
+`released` computes the released pixels with such a pack and parser; see `released_preparation`.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 Locate = Callable[[np.ndarray], np.ndarray]
 """From uint8 RGB (H, W, 3) to the landmarks (n, 5, 2) of its faces, the largest first."""
+PREPARATIONS = ("default", "released")
 CLASSES = 19
 BACKGROUND = (0, 14, 15, 16, 18)
 """Classes that the released code sets to black: background, hat, ear ring, necklace, clothes.
@@ -53,12 +56,14 @@ class FaceTools:
         foreground: finds the head in a crop; None leaves the background.
         alignment: `upright` or `arcface`.
         hashes: sha256 of the user's own weight files by name; empty for the embedded ones.
+        released: prepare exactly as the release does.
     """
 
     locate_all: Locate
     foreground: Foreground | None
     alignment: str
     hashes: Mapping[str, str]
+    released: bool = False
 
     def prepare(self, image: np.ndarray, height: int, width: int) -> Prepared:
         """A photograph, uint8 RGB, as a reference for a video of (height, width).
@@ -67,7 +72,12 @@ class FaceTools:
         """
         found = self.locate_all(image)
         largest = found[0] if len(found) else None
-        made = prepare(image, largest, self.foreground, height, width, self.alignment)
+        if self.released and self.foreground is not None:
+            from idbench.models.concat_id import released_preparation  # imports torch
+
+            made = released_preparation.prepare(image, largest, self.foreground, height, width)
+        else:
+            made = prepare(image, largest, self.foreground, height, width, self.alignment)
         if len(found) < 2:
             return made
         several = f"{len(found)} faces found: the largest is used"
@@ -81,18 +91,40 @@ class FaceTools:
 
 def load_tools(
     faces: str = "embedded", parser: str = "embedded", alignment: str | None = None,
-    device: str = "cpu",
+    device: str = "cpu", preparation: str = "default",
 ) -> FaceTools:
     """The tools of these names; by default, an insightface pack aligns as the release does.
+
+    Args:
+        preparation: `default`, or `released`: the released pixels, from a pack and a SegFormer.
 
     Raises:
         UserError: unknown names, missing or damaged weights, those of another network, or an
             unusable device.
     """
     check_device(device)
-    locate, hashes = _load_locator(faces, device)
-    foreground, more = load_foreground(parser, device)
-    return FaceTools(locate, foreground, alignment_of(faces, alignment), {**hashes, **more})
+    check_preparation(preparation, faces, parser, alignment)
+    released = preparation == "released"
+    locate, hashes = _load_locator(faces, device, released)
+    foreground, more = load_foreground(parser, device, released)
+    return FaceTools(
+        locate, foreground, alignment_of(faces, alignment), {**hashes, **more}, released
+    )
+
+
+def check_preparation(
+    preparation: str, faces: str, parser: str, alignment: str | None
+) -> None:
+    """Raise UserError for an unknown preparation, or `released` with other tools than its own."""
+    if preparation not in PREPARATIONS:
+        raise unknown("preparation", preparation, PREPARATIONS)
+    if preparation == "default":
+        return
+    if faces == "embedded" or parser in ("embedded", "none") or alignment == "upright":
+        raise UserError(
+            "preparation=released needs faces=insightface:FOLDER, parser=FOLDER of a SegFormer "
+            "face parser, and alignment=arcface."
+        )
 
 
 def alignment_of(faces: str, alignment: str | None) -> str:
@@ -108,8 +140,13 @@ def alignment_of(faces: str, alignment: str | None) -> str:
     return alignment
 
 
-def load_foreground(source: str, device: str = "cpu") -> tuple[Foreground | None, dict[str, str]]:
+def load_foreground(
+    source: str, device: str = "cpu", released: bool = False
+) -> tuple[Foreground | None, dict[str, str]]:
     """What finds the head in a face crop, and the sha256 of its files; None for `none`.
+
+    Args:
+        released: resize the crop for a SegFormer with Pillow, as the release's transformers does.
 
     Raises:
         UserError: missing, damaged, or with other classes.
@@ -121,8 +158,13 @@ def load_foreground(source: str, device: str = "cpu") -> tuple[Foreground | None
 
         return (face_foreground if "face_parser" in embedded.entries() else None), {}
     import torch
+    import transformers
     from transformers import SegformerForSemanticSegmentation, SegformerImageProcessor
 
+    if released:  # before version 5 it is the only one, and has the other name
+        SegformerImageProcessor = getattr(
+            transformers, "SegformerImageProcessorPil", SegformerImageProcessor
+        )
     folder = _parser_folder(source)
     network: Any
     with explained(f"The face parser {folder} cannot be read", "download it again"):
@@ -183,15 +225,18 @@ def _parser_folder(source: str) -> Path:
         return Path(snapshot_download(source, allow_patterns=wanted))
 
 
-def _load_locator(faces: str, device: str) -> tuple[Locate, dict[str, str]]:
-    find, hashes = load_finder(faces, device)
+def _load_locator(faces: str, device: str, released: bool) -> tuple[Locate, dict[str, str]]:
+    find, hashes = load_finder(faces, device, released)
     return lambda image: find(image).landmarks, hashes
 
 
 def load_finder(
-    faces: str, device: str = "cpu"
+    faces: str, device: str = "cpu", released: bool = False
 ) -> tuple[Callable[[np.ndarray], Faces], dict[str, str]]:
     """What finds the faces of uint8 RGB (H, W, 3), the largest first, and its files' sha256.
+
+    Args:
+        released: search once, without a grey border.
 
     Raises:
         UserError: an unknown name, or missing or damaged weights.
@@ -213,6 +258,8 @@ def load_finder(
             f"faces is embedded or insightface:FOLDER, the folder of a pack such as antelopev2, "
             f"not {faces!r}."
         )
+    if released:  # one search alone
+        detection = replace(detection, retry_padding=0.0, border=0.0)
     detector = make_detector(detection, device, pack)
 
     def find(image: np.ndarray) -> Faces:

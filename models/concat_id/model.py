@@ -15,7 +15,7 @@ import torch
 from idbench import embedded
 from idbench.errors import UserError
 from idbench.files import sha256_file
-from idbench.models.concat_id import networks, references
+from idbench.models.concat_id import networks
 from idbench.models.concat_id.about import (
     ABILITIES,
     MAXIMUM_REFERENCES,
@@ -23,15 +23,14 @@ from idbench.models.concat_id.about import (
     NOISE_SCALE,
 )
 from idbench.models.concat_id.autoencoder import to_frames, to_tensor
-from idbench.models.concat_id.face_tools import FaceTools, alignment_of, load_tools
 from idbench.models.concat_id.families import CogVideoX, Defaults, Wan, check_size, check_steps
 from idbench.models.concat_id.pipeline import (
     ConcatIDPipeline,
     ConcatIDWanPipeline,
     VideoPipeline,
 )
-from idbench.pictures import UnreadablePicture, read_rgb
-from idbench.types import Reference, Sample, Video
+from idbench.models.concat_id.reference_pictures import ReferencePictures
+from idbench.types import Sample, Video
 from idbench.values import number, switch, whole
 
 VARIANTS = {
@@ -78,11 +77,11 @@ class ConcatID:
             zeroed embedding.
         sampling: CogVideoX's form only: `default`, or `released`: exactly the released sampler, see
             `families.cogvideox_released`.
-        faces, parser, alignment: how face references are prepared; see `face_tools`.
+        faces, parser, alignment, preparation: how face references are prepared; see `face_tools`.
         references: one of `REFERENCES`: `given`, the control `zeroed`, or an ablation.
 
     Attributes:
-        problems: by reference image, what its preparation could not do; see `Prepared`.
+        pictures: the references, prepared.
     """
 
     name = "concat_id"
@@ -97,7 +96,7 @@ class ConcatID:
         bfloat16: bool = True, device: str | None = None, offload: str = "none",
         tiling: bool = False, negative: str | None = NEGATIVE, faces: str = "embedded",
         parser: str | None = None, alignment: str | None = None, references: str = "given",
-        sampling: str = "default",
+        sampling: str = "default", preparation: str = "default",
     ) -> None:
         _check_names(variant, references, sampling)
         self.references, self.zeroed = references, references == "zeroed"
@@ -140,12 +139,12 @@ class ConcatID:
         if usual.negative is None and negative == NEGATIVE:
             negative = ""  # not read; earlier runs have it among their settings
         self.negative = None if negative is None else str(negative)
-        self.faces, self.parser = str(faces), str(given(parser, "parser"))
-        self.alignment = alignment_of(self.faces, given(alignment, "alignment"))
+        self.pictures = ReferencePictures(
+            self.height, self.width, str(faces), str(given(parser, "parser")),
+            given(alignment, "alignment"), str(preparation), device or "cpu",
+        )
         self.sampling = sampling
-        self.problems: dict[str, str] = {}
         self._transformers: dict[str, Any] = {}
-        self._prepared: dict[tuple[str, Path], np.ndarray] = {}
 
     def settings(self) -> Mapping[str, Any]:
         """Everything that changes what is generated."""
@@ -156,12 +155,7 @@ class ConcatID:
         }
         if self.folder is not None:
             chosen.update(tiling=self.tiling, negative=self.negative)
-        # The files of faces and parser are in `weight_hashes`, wherever they are.
-        if (self.faces, self.parser, self.alignment) != ("embedded", "embedded", "upright"):
-            chosen.update(
-                faces=self.faces.partition(":")[0], alignment=self.alignment,
-                parser=self.parser if self.parser in ("embedded", "none") else "segformer",
-            )
+        chosen.update(self.pictures.settings())
         if self.references != "given":
             chosen.update(references=self.references)
         if self.sampling != "default":
@@ -178,10 +172,9 @@ class ConcatID:
             names = ["vae", "text_encoder", "text_encoder_tokenizer", "face_parser"]
             names += [f"transformer_{v}" for v in variants]
         hashes = {known[n]["file"]: known[n]["sha256"] for n in names if n in known}
-        if self.parser != "embedded":
+        if self.pictures.parser != "embedded":
             hashes.pop(known.get("face_parser", {}).get("file", ""), None)
-        own = {} if self.faces == self.parser == "embedded" else self._face_tools.hashes
-        return {**hashes, **self._folder_hashes, **own}
+        return {**hashes, **self._folder_hashes, **self.pictures.hashes()}
 
     @cached_property
     def _folder_hashes(self) -> dict[str, str]:
@@ -271,7 +264,7 @@ class ConcatID:
                     self.pipeline(self.variant_of(sample))
                     if self.variant_of(sample) != "base" and not self.zeroed:
                         for reference in sample.references:
-                            self.prepare(reference)
+                            self.pictures.prepare(reference)
                 yield from pool.map(self._video, group)
 
     def _video(self, sample: Sample) -> Video:
@@ -281,7 +274,7 @@ class ConcatID:
         if self.zeroed and shown:  # not prepared: they are not seen
             images, shown = torch.zeros(1, len(shown), 3, self.height, self.width), ()
         elif shown:
-            prepared = np.array([self.prepare(r) for r in shown])
+            prepared = np.array([self.pictures.prepare(r) for r in shown])
             images = to_tensor(prepared[:, None])[:, :, 0].unsqueeze(0)
             if self.references == "noisy":
                 images = with_noise(images, sample.seed)
@@ -300,33 +293,9 @@ class ConcatID:
         )
         notes = tuple(
             f"reference {r.name}: {problem}" for r in shown
-            if r.kind == "face" and (problem := self.problems.get(str(r.image)))
+            if r.kind == "face" and (problem := self.pictures.problems.get(str(r.image)))
         )
         return Video(to_frames(video)[0], self.fps, notes)
-
-    def prepare(self, reference: Reference) -> np.ndarray:
-        """A reference as uint8 RGB (height, width, 3) for the VAE; remembered by path."""
-        key = (reference.kind, reference.image)
-        if key not in self._prepared:
-            try:
-                image = read_rgb(reference.image)
-            except UnreadablePicture as error:
-                raise UserError(
-                    f"The reference {reference.image} cannot be read ({error.kind}); replace it."
-                ) from error
-            size = self.height, self.width
-            if reference.kind != "face":
-                result = references.plain(image, *size)
-            else:
-                result = self._face_tools.prepare(image, *size)
-            if result.problem:
-                self.problems[str(reference.image)] = result.problem
-            self._prepared[key] = result.image
-        return self._prepared[key]
-
-    @cached_property
-    def _face_tools(self) -> FaceTools:
-        return load_tools(self.faces, self.parser, self.alignment, self.device or "cpu")
 
 
 def with_noise(images: torch.Tensor, seed: int) -> torch.Tensor:

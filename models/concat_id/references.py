@@ -24,6 +24,9 @@ ALIGNMENTS = ("upright", "arcface")
 ARCFACE_SIZE = 448
 """Side of the crop whose five points lie on ArcFace's template. Source: as above."""
 
+NO_FACE = "no face found: whole image used"
+SMALL_HEAD = "head fills less than 40% of the crop: background kept"
+
 Foreground = Callable[[np.ndarray], np.ndarray]
 """From an RGB crop, uint8 (H, W, 3), to the share of head in each pixel, float (H, W) in 0..1."""
 
@@ -130,7 +133,7 @@ def prepare(
             ArcFace's template, as the released code crops it.
     """
     if landmarks is None:
-        return Prepared(fit_and_pad(image, height, width), "no face found: whole image used")
+        return Prepared(fit_and_pad(image, height, width), NO_FACE)
     if alignment == "arcface":
         crop = align_crops(image, np.asarray(landmarks)[None], ARCFACE_SIZE)[0]
     else:
@@ -141,7 +144,7 @@ def prepare(
     else:
         crop, removed = remove_background(crop, foreground(crop))
         if not removed:
-            problem = "head fills less than 40% of the crop: background kept"
+            problem = SMALL_HEAD
     return Prepared(fit_and_pad(crop, height, width), problem)
 
 

@@ -71,6 +71,7 @@ class ToyReader:
             cosines=tuple(said.get("cosines", [0.9] * (len(counts) - 1))), people=tuple(people),
             flow=said.get("flow", 0.1), motion=said.get("motion", 1.0),
             garment=f"subjects/{name}.png" if said.get("garment") else None,
+            prints=tuple(said.get("prints", ())),
         )
         shape = np.array(vectors, np.float32).reshape(len(people), -1 if people else 0)
         return record, shape

@@ -19,9 +19,11 @@ from idbench.files import sha256_file
 from idbench.importing import faces
 from idbench.importing.draw import draw_groups, draw_prompts
 from idbench.importing.layouts import read_source
+from idbench.importing.lookalikes import find_alike
 from idbench.importing.records import Prompt
 from idbench.metrics.faces.align import align_crops
 from idbench.metrics.networks.pack import PackRecogniser
+from idbench.picture_hash import difference_hash
 from idbench.suite import load_suite, write_checksums
 
 
@@ -330,3 +332,42 @@ def test_a_pack_reads_faces_as_the_scorer_does(tmp_path: Path) -> None:
     (pack / "w600k_r50.onnx").unlink()
     with pytest.raises(UserError, match="no recognition model .such as w600k_r50.onnx or"):
         faces.FaceReader(pack)
+
+
+def test_one_picture_under_two_names_is_dropped_and_named(world: World, folder: Path) -> None:
+    copy = folder / "another name"
+    copy.mkdir()
+    portrait(3).resize((330, 380)).save(copy / "1.jpg", quality=60)
+    done = world.run("suites", "import", str(folder), "--out", "s", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["identities"] == 4
+    assert told["dropped"]["person-3"] == "its picture is that of another-name"
+    suite = load_suite(world.folder / "s")
+    assert not [s for s in suite.samples("multi") if "person-3" in s.identities]
+
+
+def test_people_who_may_be_one_are_named_by_their_cosine() -> None:
+    rng = np.random.default_rng(0)
+    base, other = rng.normal(size=(2, 64))
+    vectors = [base, base + 0.1 * other, base + 1.2 * other, None, other]
+    pictures = rng.integers(0, 256, (5, 40, 40, 3)).astype(np.uint8)
+    pictures[1] = np.clip(pictures[0].astype(int) + 3, 0, 255)
+    found = find_alike("abcde", vectors, [difference_hash(p) for p in pictures])
+    assert [(f.first, f.second, f.copy) for f in found][0] == ("a", "b", True)
+    assert all(f.cosine >= 0.6 for f in found) and not any(f.copy for f in found[1:])
+    assert str(found[0]) == "a and b have the same picture"
+    assert "may be one person (cosine 0." in str(found[1])
+    # Portraits that look alike, of people who do not, are no copies.
+    assert find_alike("xy", [base, other], [difference_hash(pictures[0])] * 2) == []
+
+
+def test_check_finds_one_picture_twice(world: World, folder: Path) -> None:
+    done = world.run("suites", "import", str(folder), "--out", "s")
+    assert done.returncode == 0, done.stderr
+    references = world.folder / "s" / "references"
+    shutil.copyfile(references / "person-1.png", references / "person-5.png")
+    write_checksums(world.folder / "s")
+    check = world.run("suites", "check", "s")
+    assert check.returncode == 1
+    assert "fault: person-1 and person-5 have the same picture" in check.stdout

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from idbench.errors import UserError
 from idbench.metrics import attributes, head_motion, motion, region_similarity, temporal
 from idbench.metrics.base import Embeddings
 from idbench.metrics.faces.detect import Faces
@@ -186,10 +187,15 @@ def test_the_list_says_which_metrics_are_computed():
     assert set(computed) == set(METRICS.targets())
     usual = set(Scoring.of("strict-v1", ()).metrics)
     assert {name for name, when in computed.items() if when == "always"} == usual
-    for name in computed.keys() - usual - {"not_measured"}:
+    for name in computed.keys() - usual - {"not_measured", "human_identity"}:
         assert computed[name] == f"when named: --metric +{name}"
+        if name == "aesthetic":  # its network has no embedded weights
+            with pytest.raises(UserError, match="--weights aesthetic=mlp:FILE"):
+                Scoring.of("strict-v1", (f"+{name}",))
+            continue
         assert name in Scoring.of("strict-v1", (f"+{name}",)).metrics, "as the list says"
-    assert computed["not_measured"] == "by protocols that list it"
+    for name in ("not_measured", "human_identity"):
+        assert computed[name] == "by protocols that list it"
     assert "not_measured" in Scoring.of("consisid-v1", ()).metrics
     table = CliRunner().invoke(listing, ["metrics"])
     assert "when named: --metric +motion" in " ".join(table.output.split())

@@ -236,3 +236,27 @@ def test_each_searched_video_is_heard_of_before_the_window_is_done(tiny_weights,
     scorer.score_all(items)
     assert heard == [0, 1, 2], "the reference, in which faces are searched too, does not count"
     scorer.score_all(items[:1])
+
+
+def test_several_photographs_of_one_person_give_the_mean_of_their_embeddings(
+    tiny_weights, sample, video, group_photo, tmp_path
+):
+    other = tmp_path / "other.png"
+    Image.fromarray(group_photo[:, -500:]).save(other)
+    blank = tmp_path / "blank.png"
+    Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(blank)
+    scorer = Scorer("strict-v1")
+    (one,) = sample.references
+    vectors = [scorer.embedder.reference(path).faces["arcface"] for path in (one.image, other)]
+    expected = sum(v / np.linalg.norm(v) for v in vectors)
+    both = scorer.embedder.person((one.image, other, blank))
+    np.testing.assert_allclose(
+        both.faces["arcface"], expected / np.linalg.norm(expected), atol=1e-6
+    )
+    assert both.face_reason is None and "blank.png: no face was found" in both.note
+    assert both.image["clip"].shape == scorer.embedder.reference(other).image["clip"].shape
+    asked = replace(sample, references=(replace(one, more=(other, blank)),))
+    read = scorer.embed(asked, video, "0" * 64)
+    np.testing.assert_array_equal(read.reference_vectors["arcface"][0], both.faces["arcface"])
+    nobody = scorer.embedder.person((blank, blank))
+    assert nobody.face_reason == "no face was found in the reference blank.png"

@@ -103,6 +103,61 @@ def test_a_part_of_an_installed_suite_is_no_submission(tmp_path: Path) -> None:
     assert submissions.entry(whole).name == "Whole"
 
 
+def test_a_part_of_a_split_is_not_ranked_beside_the_whole(tmp_path: Path) -> None:
+    """Cherry-picked samples have the better mean; failed ones without a value are missing."""
+    whole = [0.5 + 0.01 * (i % 4) for i in range(8)]
+    made_run(tmp_path / "all", "all", {"arcsim": whole}, PEOPLE)
+    best = [v if v > 0.52 else None for v in whole]
+    made_run(tmp_path / "best", "best", {"arcsim": best}, PEOPLE)  # 6 failed
+    made_run(tmp_path / "limit", "limit", {"arcsim": [0.9] * 3}, PEOPLE[:3])
+    entries = [submissions.entry(tmp_path / name) for name in ("best", "limit", "all")]
+    (board,) = leaderboard.build(entries)["boards"]
+    assert [(r["name"], r["rank"], r["share"]) for r in board["rows"]] == [
+        ("all", 1, {"measured": 8, "of": 8}), ("best", None, {"measured": 2, "of": 8}),
+        ("limit", None, {"measured": 3, "of": 8})]
+    assert "2 of 8 of the split, not ranked" in leaderboard.page(
+        leaderboard.build(entries))
+    # Alike parts share every sample, so they are ranked.
+    made_run(tmp_path / "other", "other", {"arcsim": [0.8] * 3}, PEOPLE[:3])
+    (board,) = leaderboard.build(
+        [submissions.entry(tmp_path / name) for name in ("other", "limit")])["boards"]
+    assert [(r["name"], r["rank"]) for r in board["rows"]] == [("limit", 1), ("other", 2)]
+    world = World(tmp_path, tmp_path)
+    checked = world.run("leaderboard", "best", "all", "--validate")
+    assert checked.returncode == 1
+    assert "best: FAIL  best has 2 of the 8 samples of single" in checked.stdout
+    assert "all: ok" in checked.stdout
+
+
+def test_other_seeds_of_a_sample_are_no_part(tmp_path: Path) -> None:
+    """Samples are counted by identities and prompt, not by the ids that their seeds give."""
+    made_run(tmp_path / "a", "a", {"arcsim": [0.5] * 4}, PEOPLE[:4])
+    made_run(tmp_path / "b", "b", {"arcsim": [0.6] * 4}, PEOPLE[:4],
+             suite_ids=[f"seed1-{i}" for i in range(4)])
+    (board,) = leaderboard.build(
+        [submissions.entry(tmp_path / name) for name in "ab"])["boards"]
+    assert [r["rank"] for r in board["rows"]] == [1, 2]
+
+
+def test_a_failed_pack_leaves_nothing_behind(tmp_path: Path) -> None:
+    made_run(tmp_path / "part", "part", {"arcsim": [0.5, None]}, PEOPLE[:2])
+    with pytest.raises(UserError, match="has 1 of the 2 samples of single"):
+        submissions.pack(tmp_path / "part", tmp_path / "new" / "packed", {})
+    made_run(tmp_path / "wild", "wild", {"arcsim": [0.5, 7.0]}, PEOPLE[:2])
+    with pytest.raises(UserError, match="outside -1..1"):
+        submissions.pack(tmp_path / "wild", tmp_path / "new" / "packed", {})
+    assert not (tmp_path / "new").exists()
+    made_run(tmp_path / "good", "good", {"arcsim": [0.5, 0.7]}, PEOPLE[:2])
+    folder = submissions.pack(tmp_path / "good", tmp_path / "new" / "packed", {})
+    before = read_json(folder / "submission.json")
+    submissions.pack(tmp_path / "good", folder, {"name": "Again"})
+    assert before["name"] == "good" and submissions.entry(folder).name == "Again"
+    with pytest.raises(UserError, match="has 1 of the 2"):
+        submissions.pack(tmp_path / "part", folder, {})
+    assert submissions.entry(folder).name == "Again"
+    assert [path.name for path in folder.parent.iterdir()] == ["packed"]
+
+
 def test_the_command_packs_validates_and_builds(entries: list[Path], tmp_path: Path) -> None:
     world = World(tmp_path, tmp_path)
     done = world.run("leaderboard", "high", "--pack", "packed", "--set", "name=My model")

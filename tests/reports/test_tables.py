@@ -19,6 +19,7 @@ from toy import World
 from idbench.errors import UserError
 from idbench.reports import columns, table_output, tables
 from idbench.reports.published import comparison, published_tables
+from idbench.reports.video_values import video_values
 from idbench.runs import Run
 from idbench.statistics import holm, sign_flip
 
@@ -134,7 +135,7 @@ def test_differences_are_taken_from_the_compared_system(tmp_path: Path) -> None:
     assert [(d.first, d.second) for d in found] == [("low", "high"), ("near", "high")]
     assert found[0].estimates["arcsim"].mean == pytest.approx(-0.1)
     raw = [sign_flip([a - b for a, b in zip(
-        tables.video_values(runs[i])["arcsim"], tables.video_values(runs[1])["arcsim"],
+        video_values(runs[i])["arcsim"], video_values(runs[1])["arcsim"],
         strict=True)], MANY) for i in (0, 2)]
     assert [d.p_values["arcsim"] for d in found] == holm(raw)
     assert found[0].p_values["arcsim"] < 0.01 < 0.5 < found[1].p_values["arcsim"]
@@ -282,3 +283,19 @@ def test_a_narrow_terminal_cuts_no_cell(tmp_path: Path, width: int) -> None:
     for estimate in made.rows[0].estimates.values():
         assert columns.cell(estimate) in text
     assert max(map(len, text.splitlines())) <= width
+
+
+def test_a_part_of_a_split_is_never_bold(tmp_path: Path) -> None:
+    whole = [0.5 + 0.01 * (i % 4) for i in range(8)]
+    people = [(f"p{i}",) for i in range(8)]
+    runs = [
+        made_run(tmp_path / "all", "all", {"arcsim": whole}, people),
+        made_run(tmp_path / "less", "less", {"arcsim": [0.4] * 8}, people),
+        made_run(tmp_path / "best", "best", {"arcsim": [*whole[:2], None, 0.53] + [None] * 4},
+                 people),
+    ]
+    found = tables.measured(runs)
+    assert [row.marks.get("arcsim") for row in found.rows] == ["best", "second", None]
+    assert any("best has 3 of 8 samples of single" in note for note in found.notes)
+    alone = tables.measured([runs[0], runs[2]])
+    assert [dict(row.marks) for row in alone.rows] == [{}, {}]

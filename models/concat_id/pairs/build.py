@@ -30,13 +30,14 @@ from idbench.models.concat_id.pairs.reader import FaceReader, ReaderSettings
 from idbench.models.concat_id.pairs.search import check_size
 from idbench.models.concat_id.pairs.settings import PairSettings
 from idbench.outputs import check_output
+from idbench.video_files import VIDEO_SUFFIXES
 
 NO_SCORER = (
     "No aesthetic scorer given: Stage III is ranked by optical flow and motion only "
     "(--aesthetic FILE or module:function adds it)."
 )
 NAMED = 100
-"""Unreadable videos named in the summary; videos.parquet names all."""
+"""Videos of a kind that the summary names; videos.parquet names all."""
 
 
 OPTIONAL = (*(f"multi{n}_{kind}" for n in (2, 3) for kind in ("pretraining", "cross")),
@@ -124,7 +125,7 @@ def _check(request: BuildRequest) -> None:
     if next(store.video_files(request.videos, request.out), None) is None:
         raise UserError(
             f"There are no videos in {request.videos}; pass a folder with "
-            f"{', '.join(store.SUFFIXES)} files."
+            f"{', '.join(VIDEO_SUFFIXES)} files."
         )
 
 
@@ -150,7 +151,7 @@ def _select(
             request.out / f"{made.name}.parquet", made, everyone, base, settings.seed,
             reader.get("alignment"),
         )
-    unreadable = _write_videos(request.out / "videos.parquet", base, settings)
+    unreadable, no_term = _write_videos(request.out / "videos.parquet", base, settings)
     kept = {str(n): len(everyone.of_group(n)) for n in (1, 2, 3)}
     scored = bool(np.isfinite(everyone.aesthetic).any())
     summary = {
@@ -160,6 +161,8 @@ def _select(
             "dropped": {"no caption": uncaptioned, **dropped}, "kept_by_people": kept,
         },
         "unreadable": unreadable,
+        "captions_without_a_term": no_term,
+        "copies": _copies(similarity, everyone, base),
         "outputs": {made.name: made.summary() for made in outputs},
         "aesthetic": "given" if scored else NO_SCORER,
         "calibration": calibrated,
@@ -219,20 +222,40 @@ def choose_outputs(
     return outputs, similarity
 
 
-def _write_videos(path: Path, base: store.Store, settings: PairSettings) -> list[dict[str, str]]:
-    """Write what became of every captioned video; returns the first unreadable ones."""
+def _copies(
+    similarity: partners.Similarity, everyone: people.People, base: store.Store
+) -> dict[str, Any]:
+    """Pairs of videos that are near-copies, and so no partners: their number and first names."""
+    pairs = sorted({
+        (int(everyone.video[a]), int(everyone.video[b])) for a, b in similarity.copies
+    })
+    names = [[base.get(a).name, base.get(b).name] for a, b in pairs[:NAMED]]
+    return {"pairs": len(pairs), "videos": names}
+
+
+def _write_videos(
+    path: Path, base: store.Store, settings: PairSettings
+) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Write what became of every captioned video.
+
+    Returns:
+        The first unreadable ones, and the first captions without a human term.
+    """
     schema = pa.schema([
         ("video", pa.string()), ("kept", pa.bool_()), ("reason", pa.string()),
         ("detail", pa.string()), ("people", pa.int32()), ("other_count_share", pa.float64()),
         ("other_identity_share", pa.float64()), ("frames_in_other_order", pa.int32()),
     ])
     unreadable: list[dict[str, str]] = []
+    no_term: list[dict[str, str]] = []
 
     def rows() -> Iterator[dict[str, Any]]:
         for row in base.rows(vectors=False):
             reason, record = people.why_dropped(row, settings), row.record
             if reason == people.UNREADABLE and len(unreadable) < NAMED:
                 unreadable.append({"video": row.name, "problem": str(row.problem)})
+            if reason == people.NO_TERM and len(no_term) < NAMED:
+                no_term.append({"video": row.name, "caption": str(row.caption)})
             yield {
                 "video": row.name, "kept": reason is None, "reason": reason,
                 "detail": row.problem, "people": rules.usual_count(record.counts) if record else 0,
@@ -243,4 +266,4 @@ def _write_videos(path: Path, base: store.Store, settings: PairSettings) -> list
             }
 
     output.write_rows(path, schema, rows())
-    return unreadable
+    return unreadable, no_term

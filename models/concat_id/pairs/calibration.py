@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from idbench.errors import UserError
-from idbench.models.concat_id.pairs import tables
 from idbench.models.concat_id.pairs.partners import Similarity
 from idbench.models.concat_id.pairs.people import People
 from idbench.models.concat_id.pairs.search import exact_cosines
 from idbench.models.concat_id.pairs.settings import PairSettings
 from idbench.models.concat_id.pairs.stages import OWN, Output
 from idbench.models.concat_id.pairs.store import Store
+from idbench.table_files import read_rows
+from idbench.values import finite
 
 FEWEST_PAIRS = 20
 """Known same-person pairs that a calibration needs."""
@@ -45,24 +46,27 @@ def read_identities(path: Path, store: Store, people: People) -> Identities:
     """The identities of a file.
 
     Raises:
-        UserError: see `tables.rows`; an unknown video, no place, or a person named twice.
+        UserError: see `read_rows`; an unknown video, no place, or a person named twice.
     """
     numbers: dict[str, int] = {}
     seen: set[tuple[int, int]] = set()
     videos: Counter[int] = Counter()
     of_person = np.full(len(people), -1, np.int64)
-    for line, row in tables.rows(path, "identities file", ("video", "identity")):
+    wanted = ("video", "identity")
+    for where, row in read_rows(
+        path, "identities file", (*wanted, "person"), wanted, json_columns=wanted
+    ):
         video = store.number_of(str(row["video"]))
         if video is None:
             raise UserError(
-                f"Line {line} of the identities file {path} names an unknown video "
-                f"{row['video']!r}; name videos by their path inside the folder of videos."
+                f"{where} of the identities file names an unknown video {row['video']!r}; "
+                "name videos by their path inside the folder of videos."
             )
-        person = _place(row.get("person") or 0, path, line)
+        person = _place(row.get("person") or 0, where)
         if (video, person) in seen:
             raise UserError(
-                f"Line {line} of the identities file {path} names person {person} of "
-                f"{row['video']!r} a second time; keep one."
+                f"{where} of the identities file names person {person} of {row['video']!r} a "
+                "second time; keep one."
             )
         seen.add((video, person))
         identity = numbers.setdefault(str(row["identity"]), len(numbers))
@@ -73,11 +77,11 @@ def read_identities(path: Path, store: Store, people: People) -> Identities:
     return Identities(of_person, _pairs(videos.values()))
 
 
-def _place(value: Any, path: Path, line: int) -> int:
-    found = tables.number(value, path, line)
+def _place(value: Any, where: str) -> int:
+    found = finite(f"{where}: the person", value)
     if found < 0 or found != int(found):
         raise UserError(
-            f"Line {line} of {path}: {value!r} is not a person; give the position from the left, "
+            f"{where}: {value!r} is not a person; give the position from the left, "
             "starting at 0."
         )
     return int(found)

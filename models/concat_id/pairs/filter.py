@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
@@ -31,7 +32,7 @@ HUMAN_TERMS = tuple(
 
 The paper gives no list; this one is ours."""
 
-_HUMAN = re.compile(r"\b(" + "|".join(HUMAN_TERMS) + r")\b", re.IGNORECASE)
+NO_TERMS = "none"
 
 NO_FACE = "no face in most frames"
 TOO_MANY = "more people than the limit"
@@ -42,9 +43,21 @@ REASONS = (NO_FACE, TOO_MANY, COUNT, IDENTITY, ORDER)
 """Why a readable video is dropped; the first that holds is counted."""
 
 
-def has_human_term(caption: str) -> bool:
-    """Whether the caption has one of `HUMAN_TERMS` as a whole word."""
-    return _HUMAN.search(caption) is not None
+def has_human_term(caption: str, terms: str = "") -> bool:
+    """Whether the caption has one of the terms as a whole word, in any case.
+
+    Args:
+        terms: separated by commas; empty: `HUMAN_TERMS`; `none`: every caption passes.
+    """
+    if terms == NO_TERMS:
+        return True
+    pattern = _pattern(tuple(t.strip() for t in terms.split(",") if t.strip()) or HUMAN_TERMS)
+    return pattern.search(caption) is not None
+
+
+@cache
+def _pattern(terms: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w)({'|'.join(map(re.escape, terms))})(?!\w)", re.IGNORECASE)
 
 
 def usual_count(counts: Sequence[int]) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from idbench.models.concat_id.pairs.copies import are_copies
 from idbench.models.concat_id.pairs.people import People
 from idbench.models.concat_id.pairs.search import (
     Best,
@@ -50,6 +51,8 @@ class Similarity:
         above: number of pairs by cosine from -1 to 1 in steps of `BIN`, from `low` on.
         sampled: the same for a random sample of all pairs of different videos.
         pairs: number of pairs of different videos.
+        copies: people of near-copies of one video, who would have been partners; the smaller
+            place first.
         same, different: labelled pairs of at least `low`, of one person and of two.
     """
 
@@ -59,6 +62,7 @@ class Similarity:
     pairs: int = 0
     same: int = 0
     different: int = 0
+    copies: set[tuple[int, int]] = field(default_factory=set)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values; histograms as {lower end: pairs} without empty bars."""
@@ -110,8 +114,13 @@ def find_partners(
             known = (first >= 0) & (second >= 0)
             seen.same += int((known & (first == second)).sum())
             seen.different += int((known & (first != second)).sum())
+        copied = are_copies(people.prints[pairs.rows], people.prints[pairs.columns])
         for name, request in wanted.items():
             use = request.rows[pairs.rows] & request.columns[pairs.columns]
+            low, high = request.interval
+            asked = use & copied & (pairs.cosines >= low) & (pairs.cosines < high)
+            seen.copies |= _places(pairs, asked)
+            use &= ~copied
             if use.any():
                 part = Similar(pairs.rows[use], pairs.columns[use], pairs.cosines[use])
                 order = random_order(
@@ -124,6 +133,11 @@ def find_partners(
     seen.pairs = int((total * total - (sizes * sizes).sum()) // 2)
     seen.sampled += _sampled(people, settings.seed)
     return best, seen
+
+
+def _places(pairs: Similar, chosen: np.ndarray) -> set[tuple[int, int]]:
+    first, second = pairs.rows[chosen].tolist(), pairs.columns[chosen].tolist()
+    return {(min(a, b), max(a, b)) for a, b in zip(first, second, strict=True)}
 
 
 def _histogram(cosines: np.ndarray) -> np.ndarray:

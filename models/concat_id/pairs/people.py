@@ -8,9 +8,11 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from idbench.models.concat_id.pairs import copies
 from idbench.models.concat_id.pairs import filter as rules
 from idbench.models.concat_id.pairs.settings import PairSettings
 from idbench.models.concat_id.pairs.store import Row, Store
+from idbench.picture_hash import BYTES
 
 NO_TERM = "no human term in the caption"
 UNREADABLE = "unreadable"
@@ -28,6 +30,7 @@ class People:
         keys: uint64, a random number of the video's name and the person's place.
         flow, motion, aesthetic: float32, NaN where there is none.
         garment, background: whether the video has that subject reference.
+        prints: uint8 (n, PRINTS, BYTES), frames of the video, see `copies`.
     """
 
     vectors: np.ndarray
@@ -41,6 +44,7 @@ class People:
     aesthetic: np.ndarray
     garment: np.ndarray
     background: np.ndarray
+    prints: np.ndarray
 
     def __len__(self) -> int:
         return len(self.video)
@@ -56,7 +60,7 @@ def why_dropped(row: Row, settings: PairSettings) -> str | None:
     Raises:
         ValueError: the video was not read yet.
     """
-    if not rules.has_human_term(row.caption or ""):
+    if not rules.has_human_term(row.caption or "", settings.human_terms):
         return NO_TERM
     if row.problem is not None:
         return UNREADABLE
@@ -79,7 +83,7 @@ def collect(store: Store, settings: PairSettings) -> tuple[People, dict[str, int
     """The people of the kept videos, and how many videos each rule dropped.
 
     Embeddings are put into one array of their final size: memory is the embeddings and about
-    70 bytes per person.
+    230 bytes per person.
     """
     dropped = {NO_TERM: 0, UNREADABLE: 0, **{reason: 0 for reason in rules.REASONS}}
     count = width = 0
@@ -108,6 +112,7 @@ def collect(store: Store, settings: PairSettings) -> tuple[People, dict[str, int
             getattr(people, name)[part] = np.nan if value is None else value
         people.garment[part] = record.garment is not None
         people.background[part] = record.background is not None
+        people.prints[part] = copies.as_array(record.prints)
     return people, dropped
 
 
@@ -121,9 +126,10 @@ def _empty(count: int, width: int) -> People:
     kinds = {
         "vectors": np.float32, "video": np.int64, "person": np.int64, "group": np.int64,
         "share": np.float64, "keys": np.uint64, "garment": bool, "background": bool,
+        "prints": np.uint8,
     }
+    shapes = {"vectors": (count, width), "prints": (count, copies.PRINTS, BYTES)}
     return People(**{
-        f.name: np.zeros((count, width) if f.name == "vectors" else count,
-                         kinds.get(f.name, np.float32))
+        f.name: np.zeros(shapes.get(f.name, count), kinds.get(f.name, np.float32))
         for f in fields(People)
     })

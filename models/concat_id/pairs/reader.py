@@ -19,7 +19,7 @@ from idbench.metrics.networks import weight_sources
 from idbench.metrics.protocols import Detection
 from idbench.models.concat_id.devices import check_device
 from idbench.models.concat_id.face_tools import alignment_of
-from idbench.models.concat_id.pairs import quality, subjects, tracking
+from idbench.models.concat_id.pairs import copies, quality, subjects, tracking
 from idbench.models.concat_id.pairs.frames import SampledFrame, sample
 from idbench.models.concat_id.pairs.settings import PairSettings
 from idbench.models.concat_id.references import ARCFACE_SIZE, CROP_SCALE, crop_face
@@ -94,7 +94,7 @@ class FaceReader:
             **self.settings.pairs.reading(), "detection": asdict(self.detection),
             "weights": {**self._detector.weight_hashes(), "arcface": self._arcface},
             "subjects": self.settings.subjects, "aesthetic": self.settings.aesthetic,
-            "alignment": self.alignment, "version": 1,
+            "alignment": self.alignment, "version": 2,
         }
 
     def read(
@@ -112,6 +112,7 @@ class FaceReader:
         found: list[tracking.FrameFaces] = []
         moves: list[SampledFrame] = []
         scores: list[float] = []
+        prints: list[str] = []
         single: tuple[np.ndarray, np.ndarray] | None = None
         count, size, fps = 0, (0, 0), 0.0
         batch: list[SampledFrame] = []
@@ -124,6 +125,7 @@ class FaceReader:
                 # Pictures are freed with their batch; the numbers are kept.
                 moves.append(replace(item, image=np.zeros((0, 0, 3), np.uint8)))
                 batch.append(item)
+                prints.append(copies.frame_print(item.image))
                 if self._scorer is not None:
                     scores.append(self._scorer(item.image))
             else:
@@ -151,7 +153,8 @@ class FaceReader:
             cosines=tracking.consecutive_cosines(found), people=people, conflicts=conflicts,
             flow=quality.mean_of(m.flow for m in moves),
             motion=quality.mean_of(m.motion for m in moves),
-            aesthetic=quality.mean_of(scores), **made,
+            aesthetic=quality.mean_of(scores),
+            prints=tuple(prints[i] for i in tracking.spread(len(prints), copies.PRINTS)), **made,
         )
         return record, vectors
 

@@ -44,6 +44,9 @@ class PairSettings:
         multi_crossed: of three identities, at least this many have a partner from another video;
             of two, both have.
         people: most people in a video; videos with more are dropped.
+        human_terms: words of which a caption must have one, separated by commas; empty: our list
+            (see `filter`); `none`: captions are not filtered, the face detector alone decides
+            (ours; the paper filters by terms and does not list them).
         minimum_confidence: of a detected face (ours; the embedded detector's own limit is 0.9).
         crop_size: largest side of the face crops written, pixels; small faces are not enlarged.
         exact_limit: with more people than this the search uses FAISS (ours).
@@ -66,6 +69,7 @@ class PairSettings:
     multi: Range = _limited((0.87, 0.97), -1.0, 1.0)
     multi_crossed: int = _limited(2, 1, 3)
     people: int = _limited(3, 1, 3)
+    human_terms: str = ""
     minimum_confidence: float = _limited(0.5, 0.0, 1.0)
     crop_size: int = _limited(448, 16, 4096)
     exact_limit: int = _limited(50_000, 1, 2**62)
@@ -131,11 +135,24 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def _typed(name: str, value: Any, kind: type) -> Any:
+    if kind is str:
+        return _words(name, value)
     if kind is tuple:
         if isinstance(value, list | tuple):
             return tuple(tuple(v) if isinstance(v, list | tuple) else v for v in value)
         raise UserError(f"{name} must be two numbers such as [0.7, 0.9], not {value!r}.")
     return whole(name, value) if kind is int else number(name, value)
+
+
+def _words(name: str, value: Any) -> str:
+    """A text, or a list of them as one."""
+    if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+        return ",".join(value)
+    if value is None:
+        return "none"  # what YAML and `--set` make of null
+    if not isinstance(value, str):
+        raise UserError(f"{name} must be words separated by commas, or none, not {value!r}.")
+    return value
 
 
 def _between(name: str, value: float, low: float, high: float) -> None:

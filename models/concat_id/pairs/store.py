@@ -19,12 +19,12 @@ import numpy as np
 
 from idbench.errors import UserError
 from idbench.files import DiskFull, real, sha256_json
-from idbench.models.concat_id.pairs import tables
 from idbench.models.concat_id.pairs.subjects import BESIDE, beside
 from idbench.models.concat_id.pairs.tracking import VideoRecord
 from idbench.names import nearest
-
-SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+from idbench.table_files import read_rows
+from idbench.values import finite
+from idbench.video_files import VIDEO_SUFFIXES
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS videos (
@@ -112,52 +112,51 @@ class Store:
         """Store a file's captions; returns how many.
 
         Raises:
-            UserError: see `tables.rows`; a caption for an unknown video, or two for one.
+            UserError: see `read_rows`; a caption for an unknown video, or two for one.
         """
         return self._note(
-            path, "captions file", "caption", "caption", lambda value, line: str(value)
+            path, "captions file", "caption", "caption", lambda value, where: str(value)
         )
 
     def note_aesthetic(self, path: Path) -> int:
         """Store a file's aesthetic scores (columns video and score); returns how many.
 
         Raises:
-            UserError: see `tables.rows`; a score for an unknown video, two for one, no number.
+            UserError: see `read_rows`; a score for an unknown video, two for one, no number.
         """
         return self._note(path, "aesthetic scores file", "score", "aesthetic",
-                          lambda value, line: tables.number(value, path, line))
+                          lambda value, where: finite(f"{where}: the score", value))
 
     def _note(
-        self, path: Path, what: str, field: str, column: str, convert: Callable[[Any, int], Any]
+        self, path: Path, what: str, field: str, column: str, convert: Callable[[Any, str], Any]
     ) -> int:
         count = 0
         with self._errors():
-            for line, row in tables.rows(path, what, ("video", field)):
+            wanted = ("video", field)
+            for where, row in read_rows(path, what, wanted, wanted, json_columns=wanted):
                 name = str(row["video"])
                 done = self._base.execute(
                     f"UPDATE videos SET {column} = ? WHERE name = ? AND {column} IS NULL",
-                    (convert(row[field], line), name),
+                    (convert(row[field], where), name),
                 )
                 if not done.rowcount:
                     self._base.rollback()
-                    raise self._refused(path, what, line, name)
+                    raise self._refused(where, what, name)
                 count += 1
             self._base.commit()
         if not count:
             raise UserError(f"The {what} {path} is empty; give a row for each video.")
         return count
 
-    def _refused(self, path: Path, what: str, line: int, name: str) -> UserError:
+    def _refused(self, where: str, what: str, name: str) -> UserError:
         if self.number_of(name) is not None:
-            return UserError(
-                f"Line {line} of the {what} {path} names {name!r} a second time; keep one."
-            )
+            return UserError(f"{where} of the {what} names {name!r} a second time; keep one.")
         known = (row[0] for row in self._base.execute("SELECT name FROM videos LIMIT 1000"))
         match = nearest(name, known)
         hint = f"did you mean {match!r}? " if match else ""
         return UserError(
-            f"Line {line} of the {what} {path} names an unknown video {name!r}: {hint}Name videos "
-            "by their path inside the folder of videos."
+            f"{where} of the {what} names an unknown video {name!r}: {hint}Name videos by their "
+            "path inside the folder of videos."
         )
 
     # -- what was read
@@ -282,7 +281,7 @@ def video_files(folder: Path, out: Path) -> Iterator[tuple[Path, list[Path]]]:
         )
         names = set(files)
         for file in sorted(names):
-            if file.startswith(".") or not file.lower().endswith(SUFFIXES):
+            if file.startswith(".") or not file.lower().endswith(VIDEO_SUFFIXES):
                 continue
             if not file.isprintable():  # bytes that are no UTF-8, line breaks
                 raise UserError(f"The name of the video {file!r} cannot be written; rename it.")

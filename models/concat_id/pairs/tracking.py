@@ -61,6 +61,7 @@ class VideoRecord:
             that number is 0 or over the limit.
         conflicts: number of those frames that show the people in another order.
         flow, motion, aesthetic: quality for the ranking of Stage III (see `quality`).
+        prints: difference hashes of a few frames, see `copies`.
         garment, background: files of the subject references, relative to the output folder,
             or None.
     """
@@ -78,6 +79,7 @@ class VideoRecord:
     aesthetic: float | None = None
     garment: str | None = None
     background: str | None = None
+    prints: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, nested, as JSON values."""

@@ -39,15 +39,16 @@ def read_videos(
     Raises:
         UserError: a worker process died.
     """
-    total = sum(1 for _ in _unread(store))
+    terms = settings.pairs.human_terms
+    total = sum(1 for _ in _unread(store, terms))
     workers = min(workers, max(total // 4, 1))
     if workers == 1:
         one_thread()
         results: Iterator[tuple[Row, Result]] = (
-            (row, _read(reader, folder, row.name, out)) for row in _unread(store)
+            (row, _read(reader, folder, row.name, out)) for row in _unread(store, terms)
         )
     else:
-        results = _in_processes(_unread(store), folder, out, make, settings, workers)
+        results = _in_processes(_unread(store, terms), folder, out, make, settings, workers)
     with progress.steps("read videos", total, quiet) as step:
         try:
             for row, result in results:
@@ -70,9 +71,9 @@ def one_thread() -> None:
     cv2.setNumThreads(1)
 
 
-def _unread(store: Store) -> Iterator[Row]:
+def _unread(store: Store, terms: str) -> Iterator[Row]:
     for row in store.rows(vectors=False):
-        if not row.finished and rules.has_human_term(row.caption or ""):
+        if not row.finished and rules.has_human_term(row.caption or "", terms):
             yield row
 
 

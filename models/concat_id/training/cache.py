@@ -7,6 +7,7 @@
         latents        float16 (N, C, h, w)   the clip, scaled for the transformer
         text           float16 (L, D)         embedding of the caption
         image.M.K      uint8 (bytes,)         candidate K of reference M: a PNG of the video's size
+        whole.M.K      uint8 (bytes,)         the same with its background, if `keep_background`
         encoded.M.K    float16 (R, C, h, w)   R noisy draws of it, only with `draws`
 
 References are kept as images, so that their pixel noise can be new at every step: encoding one
@@ -67,6 +68,7 @@ class CacheRecipe:
         draws: encoded noisy draws kept of each reference image; 0 keeps the images alone.
         parser: what removes the background of faces: `embedded` (made for avatars), `none`, or
             the folder or hub id of a SegFormer face parser.
+        keep_background: store faces with their background too, for `background_removed`.
         held_out: samples kept for validation, with people whom the training does not see where
             the pairs allow it.
         seed: of draws and held-out samples.
@@ -87,6 +89,7 @@ class CacheRecipe:
     references: int = pydantic.Field(default=1, ge=0, le=MAXIMUM_REFERENCES)
     draws: pydantic.NonNegativeInt = 0
     parser: str = "none"
+    keep_background: bool = False
     held_out: pydantic.NonNegativeInt = 64
     seed: pydantic.NonNegativeInt = 0
     device: Literal["auto", "cpu"] = "auto"
@@ -163,9 +166,10 @@ def _load(recipe: CacheRecipe, device: torch.device) -> _Networks:
 def _identity(recipe: CacheRecipe) -> dict[str, Any]:
     """Everything but the pair that a sample's file depends on."""
     names = ("frames", "height", "width", "fps", "references", "draws", "parser", "seed")
+    both = {"keep_background": True} if recipe.keep_background and recipe.parser != "none" else {}
     return {
         "version": samples.VERSION, "encoding": ENCODING,
-        **{n: getattr(recipe, n) for n in names},
+        **{n: getattr(recipe, n) for n in names}, **both,
         "weights": _weight_hashes(recipe.components),
     }
 
@@ -206,9 +210,12 @@ def _encode(
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     for m, slot in enumerate(pair.slots):
         for k, path in enumerate(slot.images):
-            image = _reference(path, slot.kind, networks.foreground, recipe)
-            stored = _png(image)
+            whole = _read(path)
+            image = _without_background(whole, slot.kind, networks.foreground)
+            stored = _png(image, recipe)
             tensors[f"image.{m}.{k}"] = stored
+            if recipe.keep_background and image is not whole:
+                tensors[f"whole.{m}.{k}"] = _png(whole, recipe)
             if recipe.draws:
                 clean = samples.read_image(stored)
                 noisy = [samples.vary(clean, slot.kind, rng, generator)
@@ -239,22 +246,28 @@ def _cover(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(made)
 
 
-def _reference(
-    path: Path, kind: str, foreground: preparation.Foreground | None, recipe: CacheRecipe
-) -> np.ndarray:
-    """A reference of the video's size; faces are crops that still have their background."""
+def _read(path: Path) -> np.ndarray:
     try:
-        image = read_rgb(path)
+        return read_rgb(path)
     except UnreadablePicture as error:
         raise _Unusable(f"the reference {path} is not a readable image") from error
-    if kind == "face" and foreground is not None:
-        image, _ = preparation.remove_background(image, foreground(image))
-    return preparation.fit_and_pad(image, recipe.height, recipe.width)
 
 
-def _png(image: np.ndarray) -> torch.Tensor:
+def _without_background(
+    image: np.ndarray, kind: str, foreground: preparation.Foreground | None
+) -> np.ndarray:
+    """A face crop without its background, or `image` itself where there is none to remove."""
+    if kind != "face" or foreground is None:
+        return image
+    made, removed = preparation.remove_background(image, foreground(image))
+    return made if removed else image
+
+
+def _png(image: np.ndarray, recipe: CacheRecipe) -> torch.Tensor:
+    """An image at the video's size as a PNG, uint8 (bytes,)."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
+    fitted = preparation.fit_and_pad(image, recipe.height, recipe.width)
+    Image.fromarray(fitted).save(buffer, format="PNG")
     return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
 
 

@@ -31,6 +31,7 @@ FILE = "checkpoint.json"
 FIXED = (
     "network", "reference_adaln", "references", "lora_rank", "seed", "global_batch", "steps",
     "learning_rate", "warmup", "averaged", "processes", "optimiser",
+    "decay_all",
 )
 """What must stay the same between the sessions of a training."""
 
@@ -118,7 +119,7 @@ def check(folder: Path, fixed: Mapping[str, Any]) -> Progress:
                 f"The checkpoint {folder} is damaged ({name} is missing or truncated); remove that "
                 "folder to use the one before it."
             )
-    before = {"optimiser": "adamw", **stored.get("fixed", {})}
+    before = {"optimiser": "adamw", "decay_all": True, **stored.get("fixed", {})}
     unlike = differences(fixed, before, FIXED)
     if unlike:
         raise UserError(

@@ -23,6 +23,9 @@ PHASED = (
 )
 """Fields that a phase may change."""
 
+SLOW_SHARE = 0.05
+"""Source: `auto_warmup_rate` of SwissArmyTransformer, sat/training/deepspeed_training.py."""
+
 
 @dataclass(frozen=True, config=STRICT)
 class Levels:
@@ -65,7 +68,10 @@ class StageRecipe:
         learning_rate, warmup, decay, lowest_rate: the peak rate; it rises over `warmup` steps and
             falls linearly over the last `decay` share of the steps, to 0 at `steps` or to
             `lowest_rate`, a share of the peak rate.
-        betas, weight_decay: of AdamW. clip: largest norm of the gradient; 0: no limit.
+        slow_start: the first updates, whose rate is at most `SLOW_SHARE` of the peak rate.
+        betas, weight_decay: of AdamW.
+        decay_all: weight decay of every parameter; false: of none that is a bias or a norm's.
+        clip: largest norm of the gradient; 0: no limit.
         phases: settings that replace the recipe's own (`PHASED`) `until` a step, each with a
             learning rate schedule of its own. A phase with `restart: true` begins with the
             averaged weights as they are stored, and a new optimiser.
@@ -78,6 +84,8 @@ class StageRecipe:
         levels: CogVideoX only: `mean` and `deviation` in dB of the normal distribution from which
             noise levels are drawn, but for a share `uniform` of the steps' samples, whose times
             are uniform in the schedule, as all are without `levels`. See `noise_levels`.
+        background_removed: chance that a reference is shown without its background, where the
+            cache has it both ways and the reference noise is fresh.
         text_dropout, reference_dropout: independent chances of zeroed text and references.
         time_shift: Wan only: shift of the noise levels.
         seed: of everything random. What step s does depends on it and on s alone.
@@ -116,11 +124,13 @@ class StageRecipe:
     optimiser: Literal["adamw", "muon"] = "adamw"
     learning_rate: pydantic.PositiveFloat = 1e-5
     warmup: pydantic.NonNegativeInt = 0
+    slow_start: pydantic.NonNegativeInt = 0
     decay: float = pydantic.Field(default=1.0, gt=0, le=1)
     lowest_rate: Share = 0.0
     phases: list[dict[str, Any]] = pydantic.Field(default_factory=list)
     betas: tuple[Decay, Decay] = (0.9, 0.95)
     weight_decay: pydantic.NonNegativeFloat = 1e-4
+    decay_all: bool = True
     clip: pydantic.NonNegativeFloat = 0.1
     ema: Decay = 0.999
     ema_device: Literal["same", "cpu"] = "same"
@@ -129,6 +139,7 @@ class StageRecipe:
     lora_rank: pydantic.NonNegativeInt = 0
     lora_alpha: pydantic.PositiveFloat = 64.0
     lora_feed_forward: bool = False
+    background_removed: Share = 1.0
     text_dropout: Share = 0.1
     reference_dropout: Share = 0.1
     time_shift: pydantic.PositiveFloat = 5.0
@@ -175,7 +186,10 @@ class StageRecipe:
         """Learning rate of the update at `step`, counted from 0."""
         now, since = schedule.phase_at(step, vars(self))
         fall = schedule.linear(since, now["steps"], now["decay"], now["lowest_rate"])
-        return now["learning_rate"] * min(schedule.warmup(since, now["warmup"]), fall)
+        factor = min(schedule.warmup(since, now["warmup"]), fall)
+        if step < self.slow_start:
+            factor = min(factor, SLOW_SHARE)
+        return now["learning_rate"] * factor
 
     def restarts_at(self, step: int) -> bool:
         """Whether a phase with `restart: true` begins at `step`."""

@@ -187,7 +187,7 @@ class StepSamples(Dataset[dict[str, Any]]):
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         row = read_sample(
             self.cache.folder, self.key(step, number), recipe.references,
-            recipe.reference_noise == "fresh", rng, generator,
+            recipe.reference_noise == "fresh", rng, generator, recipe.background_removed,
         )
         keep = rng.random(2) >= [recipe.text_dropout, recipe.reference_dropout]
         return {
@@ -201,7 +201,7 @@ class StepSamples(Dataset[dict[str, Any]]):
 
 def read_sample(
     folder: Path, key: str, references: int, fresh: bool, rng: np.random.Generator | None,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | None = None, background_removed: float = 1.0,
 ) -> dict[str, torch.Tensor]:
     """One sample of the cache.
 
@@ -210,6 +210,8 @@ def read_sample(
         rng: picks among a slot's candidates, flips garments, draws the noise; None takes the
             first candidate as it is (validation).
         generator: of the pixel noise.
+        background_removed: chance that a reference which the cache has both ways is shown without
+            its background.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -228,8 +230,12 @@ def read_sample(
                 held = [tensor[number].float() for tensor in stored]
             else:
                 held = []
+                both = {name for name in file.keys() if name.startswith("whole.")}  # noqa: SIM118
                 for m, pick in enumerate(picks):
-                    image = read_image(file.get_tensor(f"image.{m}.{pick}"))
+                    name = f"image.{m}.{pick}"
+                    if rng is not None and f"whole.{m}.{pick}" in both:
+                        name = name if rng.random() < background_removed else f"whole.{m}.{pick}"
+                    image = read_image(file.get_tensor(name))
                     if rng is not None:
                         image = vary(image, kinds[m], rng, generator)
                     held.append(image)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from idbench.errors import UserError
+from idbench.models.concat_id.pairs import copies
 from idbench.models.concat_id.pairs.build import choose_outputs
 from idbench.models.concat_id.pairs.calibration import Identities, calibrate
 from idbench.models.concat_id.pairs.people import People, person_key
@@ -19,6 +20,7 @@ from idbench.models.concat_id.pairs.settings import PairSettings
 from idbench.models.concat_id.pairs.stages import OWN
 from idbench.names import unknown
 from idbench.output import note
+from idbench.picture_hash import BYTES
 
 Partners = dict[int, tuple[tuple[int, ...], ...]]
 """By scene, of each person in it, the references to use."""
@@ -101,6 +103,7 @@ def people_of(faces: Sequence[Faces]) -> tuple[People, list[int], np.ndarray]:
         keys=np.array([person_key(faces[s].name, p) for s, p in rows], np.uint64),
         flow=nothing, motion=nothing, aesthetic=nothing, garment=one_person,
         background=one_person,
+        prints=np.zeros((count, copies.PRINTS, BYTES), np.uint8),
     )
     return people, number.tolist(), np.array([faces[s].identities[p] for s, p in rows])
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+from diffusers.models.normalization import RMSNorm
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 
 from idbench import embedded
@@ -110,9 +111,14 @@ def make_optimisers(
     muon = recipe.optimiser == "muon"
     matrices = [p for n, p in live if muon and p.ndim == 2 and "blocks." in n]
     chosen = set(map(id, matrices))
+    kept = set() if recipe.decay_all else _undecayed(transformer)
+    rest = [p for _, p in live if id(p) not in chosen | kept]
+    groups = [{"params": rest, "weight_decay": recipe.weight_decay}] if rest else []
+    if without := [p for _, p in live if id(p) in kept - chosen]:
+        groups.append({"params": without, "weight_decay": 0.0})
     made: list[torch.optim.Optimizer] = [torch.optim.AdamW(
-        [p for _, p in live if id(p) not in chosen], lr=recipe.learning_rate, betas=recipe.betas,
-        weight_decay=recipe.weight_decay, fused=None if accelerator.is_fsdp2 else True,
+        groups, lr=recipe.learning_rate, betas=recipe.betas,
+        fused=None if accelerator.is_fsdp2 else True,
     )]
     if matrices:
         made.append(torch.optim.Muon(
@@ -120,6 +126,19 @@ def make_optimisers(
             adjust_lr_fn="match_rms_adamw",
         ))
     return made
+
+
+def _undecayed(network: torch.nn.Module) -> set[int]:
+    """The ids of the biases and of the parameters of norms.
+
+    Source: `get_params_for_weight_decay_optimization` of SwissArmyTransformer.
+    """
+    norms = (torch.nn.LayerNorm, torch.nn.RMSNorm, RMSNorm)
+    return {
+        id(parameter) for module in network.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if name == "bias" or isinstance(module, norms)
+    }
 
 
 def load_autoencoder(

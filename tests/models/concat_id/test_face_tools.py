@@ -15,31 +15,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_base import cogvideox_base
 from tiny_pack import make_pack
-from transformers import (
-    SegformerConfig,
-    SegformerForSemanticSegmentation,
-    SegformerImageProcessor,
-)
+from tiny_parser import make_parser
+from transformers import SegformerForSemanticSegmentation, SegformerImageProcessor
 
 from idbench.errors import UserError
 from idbench.models.concat_id import face_tools, references
 from idbench.models.concat_id.model import ConcatID
 from idbench.types import Reference
-
-
-def make_parser(folder: Path, label: int, classes: int = 19) -> Path:
-    """A tiny SegFormer in transformers' layout that sees one class everywhere."""
-    torch.manual_seed(0)
-    parser = SegformerForSemanticSegmentation(SegformerConfig(
-        num_labels=classes, hidden_sizes=[4, 4, 4, 4], num_attention_heads=[1, 1, 1, 1],
-        depths=[1, 1, 1, 1], decoder_hidden_size=4,
-    ))
-    torch.nn.init.zeros_(parser.decode_head.classifier.weight)
-    torch.nn.init.zeros_(parser.decode_head.classifier.bias)
-    parser.decode_head.classifier.bias.data[label] = 1.0
-    parser.save_pretrained(folder)
-    SegformerImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +136,8 @@ def test_the_model_prepares_with_the_tools_it_is_given(pack, photograph, tmp_pat
         "usual": {}, "own": {"faces": f"insightface:{pack}", "parser": str(parser)},
     }.items():
         model = ConcatID(weights=str(folder), device="cpu", height=64, width=96, **chosen)
-        made[name] = model.prepare(reference), model.settings(), model.weight_hashes()
-        problem = model.problems.get(str(reference.image))
+        made[name] = model.pictures.prepare(reference), model.settings(), model.weight_hashes()
+        problem = model.pictures.problems.get(str(reference.image))
     assert problem == "head fills less than 40% of the crop: background kept"
     landmarks = face_tools.load_tools(f"insightface:{pack}", "none").locate(photograph)
     crop = norm_crop(photograph, landmarks, image_size=448)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from html import escape
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +22,7 @@ from pair_world import PairWorld, ToyReader, ten_people
 
 from idbench.errors import UserError
 from idbench.models.concat_id.pairs import build as building
-from idbench.models.concat_id.pairs import calibration, people, settings, store
+from idbench.models.concat_id.pairs import calibration, copies, people, settings, store
 from idbench.models.concat_id.training.pair_file import alignment_of
 
 
@@ -60,6 +61,54 @@ def test_each_rule_drops_its_video_and_the_counts_add_up(world: PairWorld) -> No
     assert len(table) == 55 and table.kept.sum() == 48
     assert table.loc["changes.mp4"].reason == "identity changes between frames"
     assert json.loads((world.folder / "out" / "summary.json").read_text()) == summary
+
+
+def test_captions_without_a_term_are_named_and_can_be_kept(world: PairWorld) -> None:
+    world.add("player.mp4", 0, caption="A player scores.")
+    first = world.build()
+    dropped = {"video": "player.mp4", "caption": "A player scores."}
+    assert dropped in first.summary["captions_without_a_term"]
+    assert "player.mp4" not in world.reads()
+    page = (world.folder / "out" / "pairs.html").read_text()
+    assert "Captions without a human term" in page
+    again = world.build(settings={"human_terms": "none"})
+    assert again.summary["captions_without_a_term"] == []
+    assert again.summary["videos"]["dropped"]["no human term in the caption"] == 0
+    assert "player.mp4" in world.reads()
+
+
+def test_near_copies_are_no_partners_and_are_named(tmp_path: Path) -> None:
+    """Of three clips of one person, the one that is the first again."""
+    rng = np.random.default_rng(0)
+    world = PairWorld(tmp_path)
+    frames = [rng.integers(0, 256, (48, 72, 3)).astype(np.uint8) for _ in range(10)]
+    noisy = [np.clip(f + rng.integers(-9, 10, f.shape), 0, 255).astype(np.uint8) for f in frames]
+    prints = {
+        "clip.mp4": frames[:5], "copy.mp4": noisy[1:5], "other.mp4": frames[5:],
+    }
+    for name, shown in prints.items():
+        cosine = {"clip.mp4": 0.985, "copy.mp4": 0.98, "other.mp4": 0.97}[name]
+        world.add(name, 1, each={"cosine": cosine},
+                  prints=[copies.frame_print(f) for f in shown])
+    built = world.build()
+    assert built.summary["copies"] == {"pairs": 1, "videos": [["clip.mp4", "copy.mp4"]]}
+    rows = pd.read_parquet(tmp_path / "out" / "tradeoff.parquet")
+    partners = {row.video: row.references[0]["video"] for row in rows.itertuples()}
+    assert partners["clip.mp4"] == partners["copy.mp4"] == "other.mp4"
+    assert "near-copies" in (tmp_path / "out" / "pairs.html").read_text()
+
+
+def test_prints_survive_encoding_and_size_alone() -> None:
+    rng = np.random.default_rng(1)
+    scene = cv2.resize(rng.integers(0, 256, (9, 16, 3)).astype(np.uint8), (640, 360),
+                       interpolation=cv2.INTER_CUBIC)
+    done, data = cv2.imencode(".jpg", scene, [cv2.IMWRITE_JPEG_QUALITY, 40])
+    small = cv2.convertScaleAbs(cv2.resize(cv2.imdecode(data, 1), (320, 180)), alpha=0.8, beta=20)
+    other = np.ascontiguousarray(scene[:, ::-1])
+    a, b, c = (copies.as_array([copies.frame_print(x)])[None] for x in (scene, small, other))
+    assert done and copies.are_copies(a, b).all() and not copies.are_copies(a, c).any()
+    nothing = copies.as_array(())[None]
+    assert not copies.are_copies(nothing, nothing).any()
 
 
 def test_rows_hold_the_video_and_its_references(world: PairWorld) -> None:

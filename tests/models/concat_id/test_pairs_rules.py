@@ -22,6 +22,22 @@ def test_captions_with_a_human_term_as_a_whole_word(caption: str, human: bool) -
     assert rules.has_human_term(caption) is human
 
 
+def test_the_human_terms_are_a_setting() -> None:
+    asked = make_settings({"human_terms": ["player", "groom", "femme", "C++ dev"]}).human_terms
+    captions = {
+        "A PLAYER runs.": True, "The groom smiles": True, "une femme rit": True,
+        "a c++ dev types": True, "A man walks.": False, "players run": False,
+    }
+    for caption, kept in captions.items():
+        assert rules.has_human_term(caption, asked) is kept, caption
+    assert make_settings({"human_terms": "player, groom"}).human_terms == "player, groom"
+    for none in ("none", None):
+        terms = make_settings({"human_terms": none}).human_terms
+        assert rules.has_human_term("the waves roll", terms)
+    with pytest.raises(UserError, match="human_terms must be words separated by commas"):
+        make_settings({"human_terms": 3})
+
+
 @pytest.mark.parametrize("counts, reason", [
     ([1] * 10, None), ([1] * 7 + [2] * 3, None), ([1] * 6 + [2] * 4, rules.COUNT),
     ([0] * 10, rules.NO_FACE), ([0] * 6 + [1] * 4, rules.NO_FACE), ([4] * 10, rules.TOO_MANY),

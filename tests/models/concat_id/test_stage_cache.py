@@ -14,7 +14,7 @@ import yaml
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from PIL import Image
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from tiny_stage import make_cache, recipe
 
 from idbench import embedded
@@ -127,6 +127,37 @@ def test_cache_holds_clips_text_and_references_of_usable_pairs(pairs, tiny_parts
     encoded = samples.read_sample(out, row.key, 1, False, None)["references"]
     clean = tiny_parts.encode(image[None, :, None])[:, 0]
     assert 0 < (encoded - clean).abs().max() and encoded.shape == clean.shape
+
+
+def test_a_background_is_removed_in_a_share_of_the_draws(
+    pairs, tiny_parts, tmp_path, monkeypatch
+):
+    """Both pictures are stored where the parser found a head, and training draws one."""
+    def left_half(crop):
+        mask = np.zeros(crop.shape[:2], np.float32)
+        mask[:, : crop.shape[1] // 2] = 1
+        return mask
+
+    monkeypatch.setattr(caching, "load_foreground", lambda *_: (left_half, {}))
+    out = tmp_path / "cache"
+    caching.prepare(settings(pairs, parser="embedded", keep_background=True, draws=0), out)
+    key = samples.Cache.open(out).index.key[0]
+    whole, removed = 0, 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        row = samples.read_sample(out, key, 1, True, rng, None, background_removed=0.9)
+        right = row["images"][0, :, :, 13:19]  # of the padded square's right half
+        whole, removed = whole + (right.mean() > -0.7), removed + (right.mean() <= -0.7)
+    assert 8 <= whole <= 35 and whole + removed == 200
+    always = [
+        samples.read_sample(out, key, 1, True, np.random.default_rng(s))["images"]
+        for s in range(40)
+    ]
+    assert max(float(image[0, :, :, 13:19].mean()) for image in always) <= -0.7
+    plain = tmp_path / "plain"
+    caching.prepare(settings(pairs, parser="embedded", draws=0), plain)
+    with safe_open(next(plain.glob("samples/*/*")), framework="pt") as file:
+        assert not [name for name in file.keys() if name.startswith("whole")]  # noqa: SIM118
 
 
 def test_cache_goes_on_and_makes_a_sample_anew_when_its_source_changes(

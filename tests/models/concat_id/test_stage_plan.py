@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,9 +17,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from idbench.cli import main
+from idbench.models.concat_id.networks import build_transformer
 from idbench.models.concat_id.training import loop, network
 from idbench.models.concat_id.training.plan import GIB, Assumptions, plan
 from idbench.models.concat_id.training.recipe import StageRecipe, read, read_stage
+from idbench.models.concat_id.training.setup import make_optimisers
 from idbench.recipes import load_recipe, recipe_files
 
 HELPERS = Path(__file__).parents[2] / "helpers"
@@ -181,11 +184,45 @@ def test_released_recipes_have_the_released_values():
     stage1, multi = made["cogvideox_stage1"], made["cogvideox_multi_stage2"]
     assert stage1.ema == multi.ema == 0.9999 and multi.learning_rate == 1e-5
     assert stage1.warmup == stage1.steps // 100
+    assert not stage1.decay_all and not multi.decay_all
+    # SAT: 5 % of the rate at most for 100 updates, then where the warm-up has come to.
+    assert stage1.rate(0) == pytest.approx(1e-5 / 1625)
+    assert stage1.rate(99) == pytest.approx(0.05e-5)
+    assert stage1.rate(100) == pytest.approx(1e-5 * 101 / 1625)
+    assert multi.rate(99) == pytest.approx(0.05e-5) and multi.rate(100) == pytest.approx(0.9e-5)
+    # Only a single person's background is removed by chance there.
+    assert stage1.background_removed == 0.9 and multi.background_removed == 1.0
+    assert load_recipe("pairs_cache")[1]["keep_background"]
     for name in ("wan_stage1", "wan_stage2"):
         wan = made[name]
         assert (wan.betas, wan.weight_decay, wan.clip, wan.ema) == ((0.9, 0.999), 0.01, 0, 0)
+        assert wan.background_removed == 0.9 and wan.decay_all and wan.slow_start == 0
         assert wan.text_dropout == 0 and wan.reference_dropout == 0.1 and wan.lora_feed_forward
         assert wan.warmup == min(1000, wan.steps // 20)
         assert wan.rate(wan.warmup - 1) == wan.rate(wan.warmup) == wan.learning_rate
         assert wan.reference_adaln == wan.reference_ffn_quirk == (name == "wan_stage2")
     assert load_recipe("wan_pairs_cache")[1]["fps"] == 16
+
+
+def test_without_decay_all_biases_and_norms_do_not_decay():
+    """As SwissArmyTransformer groups the parameters of the released CogVideoX form."""
+    network = build_transformer({
+        "num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 1, "time_embed_dim": 8,
+        "text_embed_dim": 8, "in_channels": 4, "out_channels": 4, "sample_height": 4,
+        "sample_width": 6, "sample_frames": 9,
+    })
+    accelerator = SimpleNamespace(is_fsdp2=False)
+    for decay_all in (True, False):
+        (made,) = make_optimisers(network, stage(decay_all=decay_all), accelerator)
+        still = {
+            id(p) for group in made.param_groups if not group["weight_decay"]
+            for p in group["params"]
+        }
+        names = {n for n, p in network.named_parameters() if id(p) in still}
+        expected = {
+            n for n, p in network.named_parameters() if n.endswith("bias") or p.ndim == 1
+        }
+        assert names == (set() if decay_all else expected)
+        assert sum(len(g["params"]) for g in made.param_groups) == len(list(network.parameters()))
+    assert "transformer_blocks.0.norm1.norm.weight" in names
+    assert "transformer_blocks.0.norm1.linear.weight" not in names

@@ -1,0 +1,118 @@
+"""Copy-paste: how much of the similarity to the reference is that picture's and not the person's.
+
+Formula: per person, ArcSim to the reference minus ArcSim to another picture of the same person,
+with another pose, expression, garment and background. A model that shows the person is as near to
+both, and has about 0; one that pastes the reference's pose and expression has more. The recogniser
+itself prefers like poses, so compare models by it, or with `avatars_truth`.
+
+The other pictures: further photographs of the person (`a.png|b.png`), or, of avatars, a render of
+the same identity. Other samples have no such picture, and no value.
+
+Source: the question of MultiID-Bench (WithAnyone, arXiv 2510.14975), in the simpler form of a
+difference of cosines.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from idbench.metrics.base import Embeddings, Metric, make_score, over_identities, summarise
+from idbench.metrics.faces.align import align_crops
+from idbench.metrics.identity import similarity
+from idbench.metrics.pose_bins import of_avatars
+from idbench.types import Sample, Score
+
+NAME = "copy_paste"
+NETWORK = "arcface"
+SIZE = 192
+"""Height and width of the other picture of an avatar."""
+
+
+def has_other_pictures(sample: Sample) -> bool:
+    """Whether there is another picture of every person."""
+    people = [r for r in sample.references if r.kind == "face"]
+    return bool(people) and (of_avatars(sample) or all(r.more for r in people))
+
+
+def scores(embeddings: Embeddings) -> list[Score]:
+    """A row a person, and one of the video."""
+    sample, means = embeddings.sample, []
+    network = embeddings.network(NETWORK)
+    people = [r for r in sample.references if r.kind == "face"]
+    for person, reference in enumerate(people):
+        shown = embeddings.reference_vectors[NETWORK][person]
+        reason = embeddings.reference_reasons[person]
+        if reason is not None or shown is None:
+            why = reason or "the reference has no embedding"
+            means.append(make_score(sample, NAME, reference.name, None, None, why))
+            continue
+        if reference.more:
+            first, other = _photographs(embeddings, person)
+        else:
+            first, other = shown, _avatar(network, reference.name)
+        if first is None or other is None:
+            why = "no face was found in the person's other pictures"
+            means.append(make_score(sample, NAME, reference.name, None, None, why))
+            continue
+        means.append(_difference(embeddings, person, first, other))
+    return [*means, over_identities(sample, NAME, means)]
+
+
+def _difference(
+    embeddings: Embeddings, person: int, first: np.ndarray, other: np.ndarray
+) -> Score:
+    sample, name = embeddings.sample, embeddings.sample.identities[person]
+    rows = []
+    for frame, vectors, match in zip(
+        embeddings.frames, embeddings.face_vectors[NETWORK], embeddings.matches, strict=True
+    ):
+        face = match.face_of_reference[person]
+        if face is not None:
+            near, far = (float(similarity(vectors[face][None], v)[0]) for v in (first, other))
+            rows.append(make_score(sample, NAME, name, frame, near - far))
+    return summarise(sample, NAME, name, rows, "the person was found in no frame")
+
+
+def _photographs(
+    embeddings: Embeddings, person: int
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The embedding of the first photograph, and the mean of the others."""
+    apart = embeddings.photograph_vectors[person]
+    others = [v / np.linalg.norm(v) for v in apart[1:] if v is not None]
+    return apart[0], np.mean(others, axis=0) if others else None
+
+
+def _avatar(network: Any, name: str) -> np.ndarray:
+    """The embedding of an avatar's other picture, aligned by the true landmarks."""
+    image, landmarks = _other_picture(int(name[1:]))
+    vector: np.ndarray = network.embed(align_crops(image, landmarks[None]))[0]
+    return vector
+
+
+@lru_cache(maxsize=256)
+def _other_picture(identity: int) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 RGB (SIZE, SIZE, 3) and the face's landmarks (5, 2): turned and laughing in a park."""
+    from idbench.prompts.avatars.render import render_clip
+    from idbench.prompts.avatars.scene import Garment, Person, Scene
+
+    who = Person(identity, "laugh", "turn left", Garment("red", "striped"))
+    clip = render_clip(Scene((who,), "park", seed=identity), 9, SIZE, SIZE)
+    return clip.frames[-1], clip.landmarks[-1, 0]
+
+
+METRIC = Metric(
+    name=NAME,
+    title="Copy-paste",
+    higher_is_better=False,
+    range=(-2.0, 2.0),
+    formula="mean over frames of cos(f(face), f(reference)) - cos(f(face), f(another picture))",
+    source="the question of MultiID-Bench (WithAnyone, arXiv 2510.14975), as a difference",
+    scores=scores,
+    runs=(NETWORK,),
+    computed="named",
+    applies_to=has_other_pictures,
+    about="person",
+)

@@ -1,0 +1,96 @@
+"""A model's reference pictures: read, prepared and remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from idbench.errors import UserError
+from idbench.models.concat_id import references
+from idbench.models.concat_id.face_tools import (
+    FaceTools,
+    alignment_of,
+    check_preparation,
+    load_tools,
+)
+from idbench.pictures import UnreadablePicture, read_converted, read_rgb
+from idbench.types import Reference
+
+
+class ReferencePictures:
+    """References for videos of (height, width).
+
+    Args:
+        faces, parser, alignment, preparation: see `face_tools`; no alignment: that of the
+            detector, or of the preparation.
+
+    Attributes:
+        problems: by reference image, what its preparation could not do; see `Prepared`.
+
+    Raises:
+        UserError: unknown names, or choices that exclude each other.
+    """
+
+    def __init__(
+        self, height: int, width: int, faces: str, parser: str, alignment: str | None,
+        preparation: str = "default", device: str = "cpu",
+    ) -> None:
+        check_preparation(preparation, faces, parser, alignment)
+        self.height, self.width, self.device = height, width, device
+        self.faces, self.parser, self.preparation = faces, parser, preparation
+        self.alignment = alignment_of(faces, alignment)
+        self.problems: dict[str, str] = {}
+        self._prepared: dict[tuple[str, Path], np.ndarray] = {}
+
+    def settings(self) -> Mapping[str, Any]:
+        """What changes the pixels and is not the embedded models' own.
+
+        The files of faces and parser are in `hashes`, wherever they are.
+        """
+        chosen: dict[str, Any] = {}
+        if (self.faces, self.parser, self.alignment) != ("embedded", "embedded", "upright"):
+            chosen.update(
+                faces=self.faces.partition(":")[0], alignment=self.alignment,
+                parser=self.parser if self.parser in ("embedded", "none") else "segformer",
+            )
+        if self.preparation != "default":
+            chosen.update(preparation=self.preparation)
+        return chosen
+
+    def hashes(self) -> Mapping[str, str]:
+        """sha256 of the user's own weight files by name."""
+        return {} if self.faces == self.parser == "embedded" else self._tools.hashes
+
+    def prepare(self, reference: Reference) -> np.ndarray:
+        """A reference as uint8 RGB (height, width, 3) for the VAE; remembered by path.
+
+        Raises:
+            UserError: the picture cannot be read.
+        """
+        key = (reference.kind, reference.image)
+        if key not in self._prepared:
+            read = read_converted if self.preparation == "released" else read_rgb
+            try:
+                image = read(reference.image)
+            except UnreadablePicture as error:
+                raise UserError(
+                    f"The reference {reference.image} cannot be read ({error.kind}); replace it."
+                ) from error
+            if reference.kind != "face":
+                result = references.plain(image, self.height, self.width)
+            else:
+                result = self._tools.prepare(image, self.height, self.width)
+            if result.problem:
+                self.problems[str(reference.image)] = result.problem
+            self._prepared[key] = result.image
+        return self._prepared[key]
+
+    @cached_property
+    def _tools(self) -> FaceTools:
+        return load_tools(
+            self.faces, self.parser, self.alignment, self.device, self.preparation
+        )
