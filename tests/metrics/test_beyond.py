@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from idbench.errors import UserError
 from idbench.metrics import attributes, head_motion, motion, region_similarity, temporal
 from idbench.metrics.base import Embeddings
 from idbench.metrics.faces.detect import Faces
@@ -189,10 +188,6 @@ def test_the_list_says_which_metrics_are_computed():
     assert {name for name, when in computed.items() if when == "always"} == usual
     for name in computed.keys() - usual - {"not_measured", "human_identity"}:
         assert computed[name] == f"when named: --metric +{name}"
-        if name == "aesthetic":  # its network has no embedded weights
-            with pytest.raises(UserError, match="--weights aesthetic=mlp:FILE"):
-                Scoring.of("strict-v1", (f"+{name}",))
-            continue
         assert name in Scoring.of("strict-v1", (f"+{name}",)).metrics, "as the list says"
     for name in ("not_measured", "human_identity"):
         assert computed[name] == "by protocols that list it"
@@ -205,7 +200,7 @@ def test_they_are_computed_only_when_named():
     from idbench.scoring import Scoring
 
     named = [n for n in METRICS.builtin if METRICS.load(n).computed == "named"]
-    assert len(named) == 10
+    assert len(named) == 23
     assert not set(named) & set(Scoring.of("strict-v1", ()).metrics)
     assert Scoring.of("strict-v1", ("motion",)).metrics == ("motion",)
     besides = Scoring.of("strict-v1", ("+motion",)).metrics

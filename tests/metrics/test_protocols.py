@@ -36,6 +36,7 @@ NAMES = [
     "strict-v1", "strict-v2", "paper-v4", "paper-v3", "consisid-v2", "consisid-v1", "opens2v-v2",
     "opens2v-v1", "ingredients-v2", "ingredients-v1", "viclip-vbench", "viclip-internvideo",
     "clipdist-frame-v2", "clipdist-frame", "clipdist-face-v2", "clipdist-face",
+    "vbench2-identity-v1",
 ]
 FROZEN = {  # sha256 of what moves a number
     "strict-v1": "241a7984d746ea90",
