@@ -120,7 +120,7 @@ def test_every_reader_of_references_sees_the_upright_picture(tmp_path, picture):
     recipe = cache.CacheRecipe(name="r", trainer="t", pairs="p", videos="v", height=40, width=24)
     np.testing.assert_array_equal(cache._reference(path, "garment", None, recipe), picture)
     model = ConcatID("tryon", height=40, width=24)
-    np.testing.assert_array_equal(model.prepare(Reference("garment", "g", path)), picture)
+    np.testing.assert_array_equal(model.pictures.prepare(Reference("garment", "g", path)), picture)
     Image.fromarray(picture).save(tmp_path / "plain.png")
     assert reference_uri(path) == reference_uri(tmp_path / "plain.png")
 

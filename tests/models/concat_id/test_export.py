@@ -104,7 +104,7 @@ def test_a_run_takes_its_size_and_its_references_from_the_training(tmp_path):
     loop.train(content, tmp_path / "state")
     model = ConcatID(weights=str(tmp_path / "state" / "export"))
     assert (model.frames, model.height, model.width, model.fps) == (5, 16, 24, 12.0)
-    assert (model.alignment, model.parser) == ("arcface", "none")
+    assert (model.pictures.alignment, model.pictures.parser) == ("arcface", "none")
     assert (model.steps, model.guidance) == (50, 5.0)  # of the base
     other = ConcatID(weights=str(tmp_path / "state" / "export"), frames=9, parser="embedded",
                      alignment="upright")
