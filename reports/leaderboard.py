@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from idbench.completeness import Share, shares_of
 from idbench.differences import differences, in_words, scoring_differences
 from idbench.errors import UserError
 from idbench.measurements import higher_is_better
 from idbench.reports import columns
+from idbench.reports.series import TRADEOFF
 from idbench.runs import now
-from idbench.statistics import estimate, identity_clusters
+from idbench.statistics import Estimate, estimate, identity_clusters
 from idbench.submissions import Entry
 
 SCHEMA = 1
@@ -56,7 +59,31 @@ def page(board: dict[str, Any], title: str = "idbench leaderboard") -> str:
     from idbench.pages import template
 
     path = Path(__file__).parent / "templates" / "leaderboard.html"
-    return template(path).render(title=title, **board)
+    plots = [_plot(one) for one in board["boards"]]
+    return template(path).render(title=title, plots=plots, **board)
+
+
+def _plot(board: dict[str, Any]) -> Markup | None:
+    """Identity against editability as SVG; None where fewer than two systems have both."""
+    from idbench.reports import figures
+
+    across, up = TRADEOFF
+    shown = []
+    for row in board["rows"]:
+        found = {
+            name: Estimate(m["mean"], m["low"], m["high"], row["samples"], row["samples"], 0)
+            for name, m in row["metrics"].items() if name in TRADEOFF and m["mean"] is not None
+        }
+        if len(found) == len(TRADEOFF):
+            share = row["share"]
+            part = share["measured"] < share["of"]
+            marked = f" ({share['measured']} of {share['of']})" if part else ""
+            shown.append(figures.Series(row["name"] + marked, found))
+    if len(shown) < 2:
+        return None
+    titles = {name: columns.title(name) for name in TRADEOFF}
+    words = f"{titles[up]} against {titles[across]}: mean and 95% interval, {board['split']}"
+    return Markup(figures.to_svg(figures.tradeoff(shown, across, up, titles), words))
 
 
 def _check_alike(group: Sequence[Entry]) -> None:

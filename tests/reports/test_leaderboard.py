@@ -158,6 +158,16 @@ def test_a_failed_pack_leaves_nothing_behind(tmp_path: Path) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["packed"]
 
 
+def test_the_page_shows_the_trade_off(entries: list[Path], tmp_path: Path) -> None:
+    made_run(tmp_path / "part", "part", {"arcsim": [0.9] * 3, "clipdist": [0.5] * 3}, PEOPLE[:3])
+    paths = [*entries[:2], tmp_path / "part"]
+    page = leaderboard.page(leaderboard.build([submissions.entry(path) for path in paths]))
+    assert page.count("<svg") == 1 and 'aria-label="CLIPDist' in page and "var(--s1)" in page
+    assert "part (3 of 8)" in page
+    alone = leaderboard.page(leaderboard.build([submissions.entry(entries[0])]))
+    assert "<svg" not in alone
+
+
 def test_the_command_packs_validates_and_builds(entries: list[Path], tmp_path: Path) -> None:
     world = World(tmp_path, tmp_path)
     done = world.run("leaderboard", "high", "--pack", "packed", "--set", "name=My model")
@@ -177,7 +187,8 @@ def test_the_command_packs_validates_and_builds(entries: list[Path], tmp_path: P
 def test_the_page_escapes_what_submitters_say(entries: list[Path]) -> None:
     page = leaderboard.page(leaderboard.build([submissions.entry(path) for path in entries]))
     assert "<img" not in page and "&lt;img src=x" in page and "a &amp; b" in page
-    assert page.count("http") == page.count("https://example.org/x") == 1
+    visible = page[: page.index("<figure")] + page[page.index("</figure") :]
+    assert visible.count("http") == visible.count("https://example.org/x") == 1
 
 
 @pytest.mark.skipif(why_not() is not None, reason=f"needs a browser; {why_not()}")
