@@ -148,12 +148,13 @@ def _take(
 
     sample, problem = record.sample, record.reason
     faces = _faces(run.path(sample.id, "faces.json"))
-    uri = poster = None
+    uri = poster = file = None
     seen = Seen(0, record.fps or 8.0, {})
     if record.video is not None:
         try:
             seen = _look(record.video, faces)
             uri = media.video_uri(record.video, page, embed)
+            file = media.video_uri(record.video, page, embed=False)
             poster = media.picture_uri(media.small(seen.frames[seen.length // 2]), quality=78)
         except UnreadableVideo as error:
             problem = str(error)
@@ -165,7 +166,7 @@ def _take(
     people = tuple(_person(name, rows, seen.frames, faces, metrics) for name in sample.identities)
     height, width = next(iter(seen.frames.values())).shape[:2] if seen.frames else (1, 1)
     return TakeView(index, sample.id, uri, poster, width, height, seen.length, seen.fps,
-                    ordered, people, problem, _others(seen.frames, faces))
+                    ordered, people, problem, file, _others(seen.frames, faces))
 
 
 def _look(path: Path, faces: Sequence[dict[str, Any]]) -> Seen:

@@ -54,11 +54,12 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Series:
-    """One run in a figure: its name and its estimates by metric."""
+    """One run in a figure: its name, its estimates by metric, its videos and their samples."""
 
     name: str
     estimates: Mapping[str, Estimate]
     points: Sequence[tuple[float, float]] = ()
+    keys: Sequence[str] = ()
 
 
 def colour(index: int) -> str:
@@ -76,7 +77,8 @@ def tradeoff(series: Sequence[Series], x: str, y: str, titles: Mapping[str, str]
             c, marker = colour(index), MARKERS[index % len(MARKERS)]
             if one.points:
                 across, up = np.array(one.points, np.float64).T
-                axes.scatter(across, up, s=14, color=c, alpha=0.5, linewidths=0)
+                axes.scatter(across, up, s=14, color=c, alpha=0.5, linewidths=0,
+                             gid=f"points-{index}")
             a, b = one.estimates.get(x), one.estimates.get(y)
             if a is None or b is None or a.mean is None or b.mean is None:
                 continue

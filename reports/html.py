@@ -67,7 +67,8 @@ def _context(report: data.ReportData, measured: tables.Tables) -> dict[str, Any]
                    if columns.title(m)[-1] in "↑↓"},
         "lower_is_better": [m for m in report.metrics if columns.title(m).endswith("↓")],
         "explained": [_explained(m) for m in report.metrics],
-        "figures": _figures(report, measured, titles), "published": published.comparison(),
+        "figures": _figures(report, measured, titles), "points": _points(report, measured),
+        "published": published.comparison(),
         "published_title": columns.published_title,
         "methods": [_method(run, label) for run, label in
                     zip(report.runs, report.labels, strict=True)],
@@ -204,6 +205,14 @@ def _figures(
                  f"{titles[identity]} along the videos: mean, middle half of the frames, share of "
                  "frames scored")
     return made
+
+
+def _points(report: data.ReportData, measured: tables.Tables) -> list[Sequence[str]]:
+    """For each run the cards of the points of the trade-off figure, in its order."""
+    if not set(series.TRADEOFF) <= set(columns.headline(report.metrics)):
+        return []
+    found = series.tradeoff(report.runs, *series.TRADEOFF, measured.rows)
+    return [[f"s-{key}" for key in one.keys] for one in found]
 
 
 def _title(metric: str) -> str:

@@ -36,9 +36,9 @@ def tradeoff(
     found = []
     for run, label, row in zip(runs, tables.labels(runs), rows, strict=True):
         values = video_values(run)
-        both = values[[x, y]].dropna() if {x, y} <= set(values.columns) else values.iloc[:0]
-        points = [(float(a), float(b)) for a, b in both.to_numpy()[:, :2]]
-        found.append(Series(label, row.estimates, points))
+        both = values.dropna(subset=[x, y]) if {x, y} <= set(values.columns) else values.iloc[:0]
+        points = [(float(a), float(b)) for a, b in both[[x, y]].to_numpy()]
+        found.append(Series(label, row.estimates, points, both["suite_id"].tolist()))
     return found
 
 

@@ -44,6 +44,7 @@ class PersonView:
 class TakeView:
     """One model's video of a sample. `run` is the index of its run in the report.
 
+    `file` is the address of the video file, relative to the page.
     `others` are faces that were detected and matched to no reference (None: there are none).
     """
 
@@ -58,6 +59,7 @@ class TakeView:
     values: dict[str, Value]
     people: tuple[PersonView, ...]
     problem: str | None
+    file: str | None = None
     others: PersonView | None = None
 
 

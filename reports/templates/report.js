@@ -55,6 +55,7 @@
     // "Worst" of a card is the worst among the videos shown; what has no value comes last.
     const up = (end === "worst") !== lower.has(metric);
     const key = (card) => {
+      if (end === "ahead" || end === "behind") return -gain(card, metric) * (end === "ahead" ? 1 : -1);
       const values = (card.values[metric] || []).filter(([run]) => !shown || shown.has(run)).map((p) => p[1]);
       return values.length ? (up ? Math.min(...values) : -Math.max(...values)) : Infinity;
     };
@@ -67,10 +68,18 @@
       const keys = new Map(order.map((card) => [card, key(card)]));
       order.sort((a, b) => {
         const x = keys.get(a), y = keys.get(b);
+        if (x !== x || y !== y) return (x !== x) - (y !== y) || a.place - b.place;
         return x === y ? a.place - b.place : x < y ? -1 : 1;
       });
     }
     show(0);
+  }
+
+  // How much better the first of two systems is in a sample: of those ticked, the first two.
+  function gain(card, metric) {
+    const [a, b] = [...(runs() || [])];
+    const value = (run) => ((card.values[metric] || []).find((p) => p[0] === run) || [])[1];
+    return (value(a) - value(b)) * (lower.has(metric) ? -1 : 1);
   }
 
   // Puts one page of the samples that fit into the document, or all of them for printing.
@@ -105,16 +114,99 @@
     for (const button of all("button", pager)) button.addEventListener("click", () => turn(page + +button.dataset.step));
     pager.querySelector("input").addEventListener("change", (event) => turn((+event.target.value || 1) - 1));
   }
-  form.addEventListener("input", update);
+  form.addEventListener("input", () => { update(); remember(""); });
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("reset", () => setTimeout(update));
+  form.addEventListener("reset", () => setTimeout(() => { update(); remember(""); }));
+  const grid = form.elements.grid;
+  function setGrid(on) {
+    grid.setAttribute("aria-pressed", on);
+    list.classList.toggle("grid", on);
+  }
+  grid.addEventListener("click", () => { setGrid(grid.getAttribute("aria-pressed") !== "true"); remember(""); });
+
+  // The address: #s-SAMPLE&sort=...&category=...; what is not set is left out.
+  const fields = ["sort", ...filters];
+  function remember(sample) {
+    const state = new URLSearchParams(fields.filter(chosen).map((name) => [name, chosen(name)]));
+    const shown = runs();
+    if (shown && shown.size < all("input[name=run]", form).length) state.set("systems", [...shown].join(" "));
+    if (grid.getAttribute("aria-pressed") === "true") state.set("grid", "1");
+    history.replaceState(null, "", `#${[sample && encodeURIComponent(sample), state.toString()].filter(Boolean).join("&")}`);
+  }
+  // Sets what the address names; the name of a sample in it is returned.
+  function recall(whole) {
+    const parts = location.hash.slice(1).split("&");
+    let sample = "";
+    if (parts[0].startsWith("s-")) try { sample = decodeURIComponent(parts.shift()); } catch { return ""; }
+    const state = new URLSearchParams(parts.join("&"));
+    const named = [...fields, "systems", "grid"].some((name) => state.has(name));
+    if (!named) return sample;
+    for (const name of fields) {
+      const field = form.elements[name];
+      if (!field || !(whole || state.has(name))) continue;
+      field.value = state.get(name) || "";
+      if (field.selectedIndex === -1) field.value = "";  // of another report
+    }
+    if (state.has("systems")) {
+      const shown = state.get("systems").split(" ");
+      for (const box of all("input[name=run]", form)) box.checked = shown.includes(box.value);
+    }
+    if (whole) setGrid(state.has("grid"));
+    update();
+    if (!sample && !whole) { remember(""); document.querySelector("#samples").scrollIntoView(); }
+    return sample;
+  }
+
+  // The samples that fit, one row for each video, as a spreadsheet reads them.
+  form.elements.csv.addEventListener("click", () => {
+    const labels = all("input[name=run]", form).map((box) => box.parentNode.textContent.trim());
+    const names = [...new Set(cards.flatMap((card) => Object.keys(card.values)))];
+    const cell = (value) => {
+      const text = String(value ?? "");
+      const safe = typeof value === "string" && /^[=+@\-\t\r]/.test(text) ? `'${text}` : text;
+      return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+    };
+    const rows = [["sample", "split", "category", "identities", "system", ...names]];
+    const shown = runs();
+    for (const card of order) {
+      const here = new Set(Object.values(card.values).flat().map((pair) => pair[0]));
+      for (const run of [...here].sort((a, b) => a - b)) {
+        if (shown && !shown.has(run)) continue;
+        const value = (metric) => ((card.values[metric] || []).find((p) => p[0] === run) || [])[1];
+        rows.push([card.id.slice(2), card.split, card.category, card.identities.join(" "), labels[run] || document.querySelector("h1").textContent, ...names.map(value)]);
+      }
+    }
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([rows.map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n"], { type: "text/csv" }));
+    link.download = "samples.csv";
+    document.body.dataset.csv = rows.length - 1;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  });
+
+  // Points of the figure show their sample; names of categories filter.
+  for (const figure of all("figure[data-points]")) {
+    JSON.parse(figure.dataset.points).forEach((keys, run) => all(`g[id$="-points-${run}"] use`, figure).forEach((point, i) => {
+      if (!keys[i]) return;
+      point.classList.add("clickable");
+      point.addEventListener("click", () => { location.hash = `#${encodeURIComponent(keys[i])}`; });
+    }));
+  }
+  for (const figure of all("figure[data-filter=category]")) {
+    const known = new Set(cards.map((card) => card.category));
+    for (const text of all("text", figure)) {
+      const name = text.textContent.trim();
+      if (!known.has(name)) continue;
+      text.classList.add("clickable");
+      text.addEventListener("click", () => { location.hash = `#${new URLSearchParams({ category: name })}`; });
+    }
+  }
   addEventListener("beforeprint", () => show(page, true));
   addEventListener("afterprint", () => show(page));
 
   // A link to a sample shows it even when it is on another page, or the filters hide it.
   function select() {
-    let id = "";
-    try { id = decodeURIComponent(location.hash.slice(1)); } catch { return; }
+    const id = recall(false);
     for (const card of cards) if (card.node) card.node.classList.toggle("chosen", card.id === id);
     const card = cards.find((c) => c.id === id);
     if (!card) return;
@@ -124,6 +216,7 @@
     }
     show(Math.floor(order.indexOf(card) / size));
     card.node.classList.add("chosen");
+    remember(id);
     card.node.focus({ preventScroll: true });
     // Cards above are measured only when they come near: once more when they have been.
     const near = () => card.node.scrollIntoView({ block: "center", behavior: "instant" });
@@ -245,6 +338,7 @@
     });
   }
   show(0);
+  recall(true);
   document.documentElement.dataset.ready = "1";
   select();
 })();

@@ -72,7 +72,8 @@ def test_nothing_is_fetched_from_anywhere(run_folder: Path, tmp_path: Path) -> N
     for tag, attributes in page.tags:
         for name in ("src", "href", "poster", "xlink:href", "action"):
             value = attributes.get(name) or ""
-            assert not value or value.startswith(("data:", "#")), (tag, name, value[:80])
+            linked = tag == "a" and value.endswith("/video.mp4") and "://" not in value
+            assert not value or linked or value.startswith(("data:", "#")), (tag, name, value[:80])
     assert not page.all("link") and len(page.all("script")) == 1
 
 
