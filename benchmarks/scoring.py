@@ -40,8 +40,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from scoring_networks import make_weights, with_ir_50  # noqa: E402
 from scoring_world import Cost, cost, make_videos  # noqa: E402
 
+from idbench import holding, runs, steps  # noqa: E402
 from idbench import manifest as manifests  # noqa: E402
-from idbench import runs, steps  # noqa: E402
 from idbench.baselines.finished_videos import FinishedVideos  # noqa: E402
 from idbench.engine import LocalEngine  # noqa: E402
 from idbench.metrics.faces.align import align_crops  # noqa: E402
@@ -65,7 +65,7 @@ def make_run(folder: Path, name: str, manifest: Path, asked: Scoring) -> runs.Ru
     listed = manifests.listed([], manifest=manifest)
     identity = Identity(kind="videos", suite=listed.title, split=listed.split, seed=0,
                         model=ModelName(name=name))
-    with runs.begin(folder / name, identity, listed.listed) as run:
+    with holding.begin(folder / name, identity, listed.listed) as run:
         steps.generate(run, FinishedVideos(name, listed.videos), listed.listed, LocalEngine(1),
                        Progress(quiet=True))
     return run
@@ -94,7 +94,7 @@ class Bench:
         Scorer.__init__ = prepared  # type: ignore[method-assign]
         try:
             took = cost(lambda: steps.score(
-                run, run.sample_ids, self.asked, Progress(quiet=True)))
+                run, run.sample_ids, self.asked, LocalEngine(), Progress(quiet=True)))
         finally:
             Scorer.__init__ = original  # type: ignore[method-assign]
         self.loaded = dict(self.scorer.embedder._loaded)
@@ -144,8 +144,9 @@ class Bench:
         self.best = {name: _best(run, sizes) for name, run, sizes in self.parts}
 
     def _detect(self, batch: int) -> None:
+        self.loaded["detector"].batches.size = batch
         for sampled in self.frames:
-            find_faces(self.loaded["detector"], sampled, self.protocol.detection, batch)
+            find_faces(self.loaded["detector"], sampled, self.protocol.detection)
 
     def networks(self) -> Cost:
         """The networks alone, each at its best batch size."""
@@ -272,7 +273,7 @@ def peak(manifest: Path) -> None:
     from idbench.metrics.cache import EmbeddingCache
 
     EmbeddingCache.get = lambda self, source, key: None  # type: ignore[method-assign]
-    steps.score(run, run.sample_ids, asked, Progress(quiet=True))
+    steps.score(run, run.sample_ids, asked, LocalEngine(), Progress(quiet=True))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 

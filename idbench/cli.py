@@ -5,19 +5,25 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 import click
 
 from idbench import __version__, output
 from idbench.errors import UserError
+from idbench.files import too_many_files
 from idbench.names import nearest
 
 COMMANDS = {
     "run": "idbench.commands.run:run",
     "score": "idbench.commands.score:score",
+    "merge": "idbench.commands.merge:merge",
     "table": "idbench.commands.table:table",
     "reproduce": "idbench.commands.reproduce:reproduce",
     "report": "idbench.commands.report:report",
@@ -42,6 +48,7 @@ COMMANDS = {
 SHORT_HELP = {
     "run": "Generate the videos of a split, score them, print the table.",
     "score": "Score existing videos.",
+    "merge": "Join the run folders of shards into one.",
     "table": "Print the table of runs, with published results.",
     "reproduce": "Reproduce the paper's tables on avatars, as one page.",
     "report": "Build an HTML report of runs.",
@@ -65,6 +72,10 @@ SHORT_HELP = {
 
 FAULT = 70
 """Exit code of an unexpected error (EX_SOFTWARE in sysexits.h)."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, such as from a scheduler at a job's time limit: handled as Ctrl-C."""
 
 
 class ReaderGone(Exception):
@@ -159,10 +170,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     output.prepare_streams()
     output.set_level(output.USUAL)
     try:
-        code = cli.main(
-            args=None if arguments is None else list(arguments),
-            prog_name="idbench", standalone_mode=False,
-        )
+        with _terminating():
+            code = cli.main(
+                args=None if arguments is None else list(arguments),
+                prog_name="idbench", standalone_mode=False,
+            )
     except click.exceptions.NoArgsIsHelpError as error:
         output.echo(error.format_message(), err=True)
         sys.exit(2)
@@ -174,9 +186,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         _say(f"Error: {error}")
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        _say("Interrupted. Finished work is kept; run the same command again to resume.")
-        sys.exit(130)
+    except (KeyboardInterrupt, click.Abort) as error:
+        terminated = isinstance(error.__cause__ or error, Terminated)  # click wraps it
+        what = "Terminated" if terminated else "Interrupted"
+        _say(f"{what}. Finished work is kept; run the same command again to resume.")
+        sys.exit(143 if terminated else 130)
     except ReaderGone:
         # Nothing can be written any more, not even by the interpreter at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -202,9 +216,28 @@ def _of_the_system(error: OSError) -> str:
     """What the operating system refused, as a sentence."""
     if error.errno == errno.ENOSPC:
         return "The disk is full; free some space and run the same command again."
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return too_many_files()
     name = str(error.filename or "A file")
     shown = name if len(name) <= 200 else f"{name[:200]}..."
     return f"{shown} cannot be used ({error.strerror or error}); check the path and the disk."
+
+
+@contextmanager
+def _terminating() -> Iterator[None]:
+    """While it lasts, SIGTERM raises `Terminated`, so that what is held is released."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _say(text: str) -> None:

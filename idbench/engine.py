@@ -1,32 +1,38 @@
-"""Engines: how the samples of a run are worked through. One sample is one unit of work.
+"""Engines: where the samples of a run are worked through. One sample is one unit of work.
 
-An engine turns samples into outcomes, in order, and never stops at a sample that fails. What
-it cannot work around (a full disk, damaged weights, Ctrl-C) ends the run; what is finished is
-kept.
+An engine works through samples, and never stops at one that fails. What it cannot work around (a
+full disk, damaged weights, Ctrl-C) ends the run; what is finished is kept. What is generated and
+scored does not depend on the engine.
 """
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, Protocol
 
-from idbench.embedded import WeightError
+from idbench.devices import AUTO, check_name, resolve
 from idbench.errors import UserError
-from idbench.files import DiskFull
+from idbench.failures import FATAL, describe
+from idbench.progress import Step
+from idbench.records import SampleFile
+from idbench.runs import Run
+from idbench.scoring import Scoring
 from idbench.types import Model, Sample, Video
-
-FATAL = (DiskFull, WeightError)
-"""Errors that every further sample would meet too."""
+from idbench.video_scorer import Describe, VideoScorer
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a model made of one sample: frames or a finished file, or why there is neither.
 
-    `seconds` is the time since the previous outcome; `trace` the traceback of a failure.
+    `seconds` is the time since the previous outcome; `trace` the traceback of a failure; `kept`
+    says that the outcome is in the run folder already, written by a worker, `note` by which.
     """
 
     sample: Sample
@@ -34,17 +40,64 @@ class Outcome:
     reason: str | None
     seconds: float
     trace: str | None = None
+    kept: bool = False
+    note: str = ""
+
+
+class Engine(Protocol):
+    """Where a run is worked through."""
+
+    name: str
+
+    def open(self, run: Run) -> AbstractContextManager[None]:
+        """Be ready for the run until the block ends."""
+        ...
+
+    def prepare(self, model: Model) -> None:
+        """Load the model, if this process generates."""
+        ...
+
+    def generate(self, model: Model, samples: Sequence[Sample]) -> Iterator[Outcome]:
+        """One outcome per adopted sample."""
+        ...
+
+    def score(
+        self, run: Run, records: Sequence[SampleFile], scoring: Scoring, describe: Describe,
+        advance: Step,
+    ) -> None:
+        """Score the records and write their scores; `advance` after each."""
+        ...
+
+    def about(self) -> dict[str, Any]:
+        """For run.json."""
+        ...
 
 
 class LocalEngine:
-    """Generates in this process, `batch` samples at a time."""
+    """Works in this process, `batch` samples at a time (None: as many as the model likes)."""
 
     name = "local"
 
-    def __init__(self, batch: int) -> None:
-        if batch < 1:
+    def __init__(self, batch: int | None = None, device: str = AUTO) -> None:
+        if batch is not None and batch < 1:
             raise UserError("A batch needs at least one sample; use --batch 1 or more.")
-        self.batch = batch
+        self.batch, self.asked = batch, check_name(device)
+        if self.asked not in (AUTO, "cpu"):
+            resolve(self.asked)  # a missing GPU is said at once
+
+    @cached_property
+    def device(self) -> str:
+        """Of torch. `auto` is looked up when a network needs it: most commands need none."""
+        return resolve(self.asked)
+
+    def open(self, run: Run) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def prepare(self, model: Model) -> None:
+        load_model(model, lambda: self.device)
+
+    def about(self) -> dict[str, Any]:
+        return {"name": self.name, "device": self.__dict__.get("device", self.asked)}
 
     def generate(self, model: Model, samples: Sequence[Sample]) -> Iterator[Outcome]:
         """One outcome per sample, in order.
@@ -52,30 +105,35 @@ class LocalEngine:
         When a batch fails, the samples of it that have no video yet are tried one by one, so
         that one bad sample costs itself alone.
         """
-        for start in range(0, len(samples), self.batch):
-            batch = samples[start : start + self.batch]
+        size = self.batch or getattr(model, "batch", None) or 4
+        for start in range(0, len(samples), size):
+            batch = samples[start : start + size]
             done = 0
-            for outcome in _attempt(model, batch):
+            for outcome in attempt(model, batch):
                 if outcome.video is None and len(batch) > 1:
                     break
                 yield outcome
                 done += 1
             for sample in batch[done:]:
-                yield next(_attempt(model, [sample]))
+                yield next(attempt(model, [sample]))
+
+    def score(
+        self, run: Run, records: Sequence[SampleFile], scoring: Scoring, describe: Describe,
+        advance: Step,
+    ) -> None:
+        VideoScorer(run, scoring, self.asked).score(records, describe, advance)
 
 
-ENGINES = {LocalEngine.name: LocalEngine}
+def load_model(model: Model, device: Callable[[], str]) -> None:
+    """Load a model's networks on a device, if it has `use_device` and `load`."""
+    use_device, load = getattr(model, "use_device", None), getattr(model, "load", None)
+    if callable(use_device):
+        use_device(device())
+    if callable(load):
+        load()
 
 
-def describe(error: BaseException) -> str:
-    """An exception in one line."""
-    if isinstance(error, UserError):
-        return " ".join(str(error).split())
-    text = " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _attempt(model: Model, batch: Sequence[Sample]) -> Iterator[Outcome]:
+def attempt(model: Model, batch: Sequence[Sample]) -> Iterator[Outcome]:
     """Outcomes of `batch` up to the first failure, that one included.
 
     Raises:

@@ -6,27 +6,26 @@ The command line, Python, the pytest fixture and every engine come through here.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from idbench import runs, steps
+from idbench import holding, runs, steps
 from idbench.baselines.finished_videos import FinishedVideos
-from idbench.engine import ENGINES
-from idbench.errors import UserError
+from idbench.engines import Engine, make_engine
 from idbench.files import real
 from idbench.manifest import Listed, Paths, listed, paths_of
+from idbench.planning import absolute, plan
 from idbench.progress import Progress
 from idbench.records import Identity, ModelName
 from idbench.registry import make_model
 from idbench.results import Results
 from idbench.scoring import DEFAULT_PROTOCOL, Scoring
 from idbench.second_opinion import with_second_opinion
+from idbench.shards import Shard
 from idbench.suite import Suite, load_suite
 from idbench.timings import Timings
-from idbench.types import Abilities, Model, Sample
+from idbench.types import Model
 from idbench.video_files import say_rate
 
 
@@ -35,13 +34,12 @@ def evaluate(
     protocol: str = DEFAULT_PROTOCOL, out: str | Path | None = None, *, split: str = "single",
     limit: int | None = None, seed: int | Sequence[int] = 0,
     settings: Mapping[str, Any] | None = None,
-    weights: Sequence[str] = (), engine: str = "local", batch: int | None = None,
-    retry_failed: bool = False, force: bool = False, scored: bool = True, rescore: bool = False,
+    weights: Sequence[str] = (), engine: str | Engine = "local", batch: int | None = None,
+    device: str = "auto", shard: str | None = None, retry_failed: bool = False,
+    force: bool = False, scored: bool = True, rescore: bool = False,
     progress: Progress | None = None, command: Sequence[str] = (),
 ) -> Results:
-    """Generate the videos of a split with a model, score them, and return the results.
-
-    Called again, it resumes where it stopped; a finished run generates nothing.
+    """Generate the videos of a split that are missing, score them, and return the results.
 
     Args:
         suite: name of an installed suite, the folder of one, or a loaded one.
@@ -52,7 +50,7 @@ def evaluate(
         seed: one seed, or several: each sample is then generated once with each.
         settings: of a model given by name, such as {"steps": 20}.
         weights: NETWORK=SOURCE for each network of the metrics that is not the embedded one.
-        engine, batch: where and how many at a time; neither changes a video.
+        engine, batch, device, shard: where, how many at a time; "I/N": only samples I, I + N, ...
         retry_failed, force: try failed samples again; remove an earlier run and start over.
         scored: False generates only.
         rescore: score everything again, also under another protocol or with other weights.
@@ -63,40 +61,39 @@ def evaluate(
     """
     progress, timings, start = progress or Progress(), Timings(), Path.cwd()
     scoring = Scoring.of(protocol, metrics, weights) if scored else None
+    worker, part = make_engine(engine, batch, device), Shard.parse(shard)
 
     # 1. Load the samples, and the model that makes their videos.
     loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
     seeds = [seed] if isinstance(seed, int) else list(seed)
-    asked = [sample for s in seeds for sample in loaded.samples(split, limit, s)]
+    of_seeds = [loaded.samples(split, limit, s) for s in seeds]
     with timings.phase("load"):
         made = make_model(model, settings) if isinstance(model, str) else model
     identity = Identity(
         kind=getattr(made, "kind", "generate"), suite=loaded.title, split=split, seed=seeds[0],
         seeds=seeds if len(seeds) > 1 else [], model=ModelName.of(made))
-    samples = _with_ids(asked, made, identity.model, start)
+    samples, mine = plan(of_seeds, made, identity.model, start, part)
     given = Path(out) if out else Path("runs") / identity.folder_name
 
-    with (
-        _absolute(start, given) as folder,
-        runs.begin(folder, identity, samples, command, timings, force) as run,
-    ):
+    with (absolute(start, given) as folder,
+          holding.begin(folder, identity, samples, command, timings, force, part) as run,
+          worker.open(run)):
         if scoring and not rescore:
             scoring.check(run)
 
         # 2. Generate the videos that are missing.
-        todo = steps.unfinished(run, samples, retry_failed)
+        todo = steps.unfinished(run, mine, retry_failed)
         if run.generates:
             progress.say(
-                f"{len(todo)} of {len(samples)} videos to generate in {given}" if todo else
-                f"all {len(samples)} videos are already in {given}")
-        size = batch or getattr(made, "batch", None) or 4
-        steps.generate(run, made, todo, ENGINES[engine](size), progress)
+                f"{len(todo)} of {len(mine)} videos to generate in {given}" if todo else
+                f"all {len(mine)} videos are already in {given}")
+        steps.generate(run, made, todo, worker, progress)
         os.chdir(start)  # where relative paths of weights begin; a model may have changed it
 
         # 3. Score those that have no scores yet.
         if scoring:
-            steps.score(run, [s.id for s in samples], scoring, progress, rescore)
-        run.close()
+            steps.score(run, [s.id for s in mine], scoring, worker, progress, rescore)
+        run.close(worker.about())
     run.folder = given
     return Results([run])  # 4. The table, and all that is read from the run.
 
@@ -107,6 +104,7 @@ def score(
     name: str | None = None, metrics: Sequence[str] = (), protocol: str = DEFAULT_PROTOCOL,
     weights: Sequence[str] = (), out: str | Path | None = None, limit: int | None = None,
     seed: int = 0, fps: float | None = None, force: bool = False,
+    engine: str | Engine = "local", device: str = "auto", shard: str | None = None,
     progress: Progress | None = None, command: Sequence[str] = (),
 ) -> Results:
     """Score finished videos from anywhere, or a run folder again. Nothing is generated.
@@ -131,9 +129,12 @@ def score(
             samples = [record.sample for record in before.records()]
             metrics = with_second_opinion(metrics, samples, protocol, weights, progress.say)
         scoring = Scoring.of(protocol, metrics, weights)
-        with _absolute(Path.cwd(), paths[0]) as folder, runs.reopen(folder) as run:
-            steps.score(run, run.sample_ids, scoring, progress, force)
-            run.close()
+        worker, part = make_engine(engine, None, device), Shard.parse(shard)
+        with (absolute(Path.cwd(), paths[0]) as folder, holding.reopen(folder, part) as run,
+              worker.open(run)):
+            mine = part.of(run.sample_ids) if part else run.sample_ids
+            steps.score(run, mine, scoring, worker, progress, force)
+            run.close(worker.about())
         run.folder = paths[0]
         return Results([run])
     found = listed(paths, references=people, prompts=prompts, manifest=table, suite=suite,
@@ -144,54 +145,5 @@ def score(
     return evaluate(
         found, FinishedVideos(label, found.videos, fps), metrics, protocol,
         out or Path("runs") / f"score-{label}", split=found.split, seed=found.seed,
-        weights=weights, rescore=force, progress=progress, command=command)
-
-
-@contextmanager
-def _absolute(start: Path, given: Path) -> Iterator[Path]:
-    """`given`, seen from the directory `start`, as an absolute path: models change directories.
-
-    Errors name it as given, and the working directory is `start` again at the end.
-    """
-    folder = start / given
-    try:
-        yield folder
-    except UserError as error:
-        error.args = (str(error).replace(str(folder), str(given)),)
-        raise
-    finally:
-        os.chdir(start)
-
-
-def _with_ids(
-    samples: Sequence[Sample], model: Model, name: ModelName, start: Path
-) -> list[Sample]:
-    """The samples under the ids that they have in a run of the model; images seen from `start`.
-
-    Raises:
-        UserError: the model cannot take a sample's references, or its own `check` refuses the
-            samples.
-    """
-    abilities: Abilities | None = getattr(model, "abilities", None)
-    for sample in samples:
-        if abilities and (reason := abilities.refusal(sample)):
-            raise UserError(
-                f"The model {name.title} cannot make the samples of this split: it {reason}; "
-                "choose another --split or --model."
-            )
-    most = max((len(s.references) for s in samples), default=0)
-    if most > model.maximum_references:
-        raise UserError(
-            f"The model {name.title} takes at most {model.maximum_references} reference(s), the "
-            f"split has samples with {most}; choose another variant of the model or another "
-            "--split."
-        )
-    check = getattr(model, "check", None)
-    if callable(check):
-        check(samples)
-    identify = getattr(model, "sample_id", lambda s: runs.sample_id(s.suite_id, name))
-    return [
-        replace(sample, id=identify(sample), references=tuple(
-            replace(r, image=start / r.image) for r in sample.references))
-        for sample in samples
-    ]
+        weights=weights, rescore=force, engine=engine, device=device, shard=shard,
+        progress=progress, command=command)

@@ -1,15 +1,12 @@
-"""Files that are complete or not there: atomic writes, hashes, and a full disk said plainly."""
+"""Files that are complete or not there: atomic writes, hashes, and disk errors in a sentence."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import itertools
 import json
 import os
-import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -17,22 +14,33 @@ from pathlib import Path
 from typing import Any
 
 from idbench.errors import UserError
+from idbench.leftovers import clear_once, temporary_name
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
-_PROCESS = secrets.token_hex(4)
-_COUNTER = itertools.count()
+_NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_FILES = {errno.EMFILE, errno.ENFILE}
+_DISK = {getattr(errno, name) for name in (
+    "EIO", "ENXIO", "ENODEV", "EFBIG", "ESTALE", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN",
+    "EHOSTUNREACH", "EREMOTEIO", "ENOLINK",
+) if hasattr(errno, name)}
+"""Errors of a disk, or of a network folder whose server is gone."""
 
 
-class DiskFull(UserError):
+class DiskError(UserError):
+    """The output disk cannot be used: every further file would meet the same."""
+
+
+class DiskFull(DiskError):
     """The output disk is full."""
 
 
 @contextmanager
-def saying_disk_full(path: Path) -> Iterator[None]:
-    """Turn the system's "no space" (also inside libraries) into a `DiskFull`.
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the system's errors of a disk (also inside libraries) into a sentence.
 
     Raises:
         DiskFull: naming the folder of `path`.
+        DiskError: the disk fails, or too many files are open.
         UserError: when the folder may not be written.
     """
     try:
@@ -44,11 +52,26 @@ def saying_disk_full(path: Path) -> Iterator[None]:
                 f"The disk with {path.parent} is full; free some space and run the same command "
                 "again: finished videos are kept."
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in _NO_PERMISSION:
             raise UserError(
                 f"{path} may not be written; choose another place or change its permissions."
             ) from error
+        if error.errno in _NO_FILES:
+            raise DiskError(too_many_files()) from error
+        if error.errno in _DISK or "Input/output error" in str(error):
+            raise DiskError(
+                f"{path} cannot be written ({error.strerror or error}); check the disk or the "
+                "network folder and run the same command again: finished videos are kept."
+            ) from error
         raise
+
+
+def too_many_files() -> str:
+    """What to do when the system opens no further file."""
+    return (
+        "Too many files are open; raise the limit (`ulimit -n 1024`) and run the same command "
+        "again."
+    )
 
 
 @contextmanager
@@ -58,7 +81,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     On any error, Ctrl-C included, the temporary file is removed and `path` is untouched.
     """
     path = Path(path)
-    with saying_disk_full(path):
+    with disk_errors(path):
         handle, name = _temporary(path)
         os.close(handle)
         temporary = Path(name)
@@ -74,13 +97,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target`, renamed to it when the block succeeds, else removed."""
-    with saying_disk_full(target):
+    """A temporary folder beside `target`, renamed to it when the block succeeds, else removed.
+
+    `target` may be an empty folder.
+    """
+    target = Path(target)
+    with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(".part", f".{target.name}.", target.parent))
+        clear_once(str(target.parent))
+        folder = target.parent / temporary_name(target.name)
+        folder.mkdir()
         try:
             yield folder
-            folder.chmod(0o755)
             folder.replace(target)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -103,7 +131,7 @@ def write_derived(path: Path, text: str) -> None:
     For what can be computed again: after a loss of power the file may be missing or empty, and
     whoever reads it treats a damaged one as missing.
     """
-    with saying_disk_full(path):  # as `atomic_path`, in half the time: there are two a video
+    with disk_errors(path):  # as `atomic_path`, in half the time: there are two a video
         handle, temporary = _temporary(path)
         try:
             with open(handle, "wb") as stream:
@@ -167,10 +195,8 @@ def sha256_json(value: Any) -> str:
 def _temporary(path: Path) -> tuple[int, str]:
     """A new empty file next to `path`, whose folder is made: its descriptor, open, and its name."""
     folder, file = os.path.split(path)
-    stem, suffix = os.path.splitext(file)
-    # No other process, and no other thread of this one, makes the same name.
-    part = f".{stem}.{_PROCESS}{os.getpid():x}-{next(_COUNTER):x}.part{suffix}"
-    name = os.path.join(folder, part)
+    clear_once(folder or ".")
+    name = os.path.join(folder, temporary_name(file))
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
     try:
         return os.open(name, flags, 0o666), name

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from idbench.embedded import entries
-from idbench.files import saying_disk_full
+from idbench.files import disk_errors
 from idbench.recipes import load_recipe, load_trainer, recipe_files
 
 ORDER = (
@@ -99,7 +99,7 @@ def train(folder: Path, say: Callable[[str], None]) -> None:
         name, content = load_recipe(one.recipe)
         recipe: dict[str, Any] = {**content, "name": content.get("name", name)}
         state = folder / "training" / one.recipe
-        with weights_in(folder / "weights"), saying_disk_full(state):
+        with weights_in(folder / "weights"), disk_errors(state):
             resume = state.is_dir()
             state.mkdir(parents=True, exist_ok=True)
             say(f"training {one.recipe}{' (continued)' if resume else ''}")

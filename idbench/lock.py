@@ -1,17 +1,28 @@
-"""One process at a time in a run folder."""
+"""Who may write into a folder: one process alone, or several that each hold a part of it.
+
+A lock ends with its process, however that ends.
+
+    .lock            held by the process that holds the folder alone; by parts only for a moment
+    .lock-PART       held by a part: a shard of a run, or a worker of the process that holds it
+    .holder(-PART)   names the process that holds it
+"""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from idbench.errors import UserError
-from idbench.files import saying_disk_full
+from idbench.files import disk_errors
+
+WAIT_SECONDS = 20.0
+"""Workers of a killed process end within seconds; the next one waits for them this long."""
 
 
 @contextmanager
@@ -19,9 +30,99 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Hold `folder` (made if missing) until the block ends. A killed process holds nothing.
 
     Raises:
-        UserError: another process holds it; says which.
+        UserError: another process holds it, or a part of it; says which.
     """
-    with saying_disk_full(folder / "run.json"):
+    _make(folder)
+    try:
+        guard = _take(folder)
+    except Timeout as error:
+        raise _in_use(folder, folder / ".holder") from error
+    try:
+        _clear_parts(folder)
+        with _named(folder / ".holder"):
+            yield
+    finally:
+        guard.release()
+
+
+@contextmanager
+def part(folder: Path, name: str, excludes: str = "") -> Iterator[None]:
+    """Hold the part `name` of `folder` (made if missing) until the block ends.
+
+    Args:
+        excludes: glob pattern; parts that match it, other than those that end as `name` does,
+            may not be held by others: they divide the folder in another way.
+
+    Raises:
+        UserError: another process holds the part, the whole folder or an excluded part.
+    """
+    _make(folder)
+    with briefly(folder):
+        for path in folder.glob(f".lock-{excludes}") if excludes else ():
+            if path.name.rpartition("-")[2] != name.rpartition("-")[2] and not _is_free(path):
+                raise _in_use(folder, _holder(path))
+        held = part_lock(folder, name)
+    with _released(held), _named(folder / f".holder-{name}"):
+        try:
+            yield
+        finally:
+            # A part that is done leaves nothing; who waits for the lock sees that its file is gone.
+            with suppress(OSError):
+                (folder / f".lock-{name}").unlink()
+
+
+def part_lock(folder: Path, name: str) -> FileLock:
+    """Hold the part `name` until the lock is released or the process ends.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    try:
+        return _take(folder, f"-{name}")
+    except Timeout as error:
+        raise _in_use(folder, folder / f".holder-{name}") from error
+
+
+@contextmanager
+def briefly(folder: Path) -> Iterator[None]:
+    """Change a folder that several parts share; waits while another part does so.
+
+    Raises:
+        UserError: a process holds the whole folder.
+    """
+    holder = folder / ".holder"
+    start = time.monotonic()
+    while True:
+        try:
+            guard = _take(folder)
+            break
+        except Timeout as error:
+            if holder.exists() and time.monotonic() - start > 1:
+                raise _in_use(folder, holder) from error
+            time.sleep(0.05)
+    with _released(guard):
+        holder.unlink(missing_ok=True)  # of a process that was killed
+        yield
+
+
+def held_parts(folder: Path) -> list[str]:
+    """Names of the parts that some process holds."""
+    return sorted(
+        path.name.removeprefix(".lock-") for path in folder.glob(".lock-*") if not _is_free(path)
+    )
+
+
+def wait_for_parts(folder: Path, names: Sequence[str]) -> None:
+    """Wait until no process holds the parts, and remove their locks."""
+    end = time.monotonic() + WAIT_SECONDS
+    for path in (folder / f".lock-{name}" for name in names):
+        while path.exists() and not _is_free(path) and time.monotonic() < end:
+            time.sleep(0.05)
+        path.unlink(missing_ok=True)
+
+
+def _make(folder: Path) -> None:
+    with disk_errors(folder / "run.json"):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
@@ -29,26 +130,68 @@ def exclusive(folder: Path) -> Iterator[None]:
                 f"The folder {folder} cannot be created ({error.strerror}); choose another with "
                 "--out."
             ) from error
-        guard = FileLock(folder / ".lock")
-        holder = folder / ".holder"
-        try:
-            guard.acquire(blocking=False)
-        except Timeout as error:
-            raise UserError(
-                f"The run folder {folder} is in use by {_read(holder)}; wait for it to end, or "
-                "choose another folder with --out."
-            ) from error
+
+
+def _take(folder: Path, suffix: str = "") -> FileLock:
+    guard = FileLock(f"{folder}/.lock{suffix}", is_singleton=True)
+    with disk_errors(folder / "run.json"):
+        guard.acquire(blocking=False)
+    return guard
+
+
+@contextmanager
+def _released(guard: FileLock) -> Iterator[None]:
     try:
-        with saying_disk_full(holder):
+        yield
+    finally:
+        guard.release()
+
+
+@contextmanager
+def _named(holder: Path) -> Iterator[None]:
+    """Say who holds it while the block runs."""
+    try:
+        with disk_errors(holder):
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
     finally:
         holder.unlink(missing_ok=True)
-        guard.release()
 
 
-def _read(holder: Path) -> str:
+def _clear_parts(folder: Path) -> None:
+    """Remove what parts left; those of a killed process may take a moment to end."""
+    end = time.monotonic() + WAIT_SECONDS
+    for path in folder.glob(".lock-*"):
+        while not _is_free(path):
+            worker = path.name.startswith(".lock-worker-")
+            if not worker or time.monotonic() > end:
+                raise _in_use(folder, _holder(path))
+            time.sleep(0.1)
+        path.unlink(missing_ok=True)
+        _holder(path).unlink(missing_ok=True)
+
+
+def _is_free(path: Path) -> bool:
+    guard = FileLock(path)
     try:
-        return holder.read_text(encoding="utf-8") or "another process"
+        guard.acquire(blocking=False)
+    except Timeout:
+        return False
+    guard.release()
+    return True
+
+
+def _holder(path: Path) -> Path:
+    return path.with_name(path.name.replace(".lock", ".holder", 1))
+
+
+def _in_use(folder: Path, holder: Path) -> UserError:
+    try:
+        who = holder.read_text(encoding="utf-8") or "another process"
     except OSError:
-        return "another process"
+        who = "another process"
+    name = holder.name.removeprefix(".holder").removeprefix("-")
+    return UserError(
+        f"The run folder {folder} is in use by {who}{f' ({name})' if name else ''}; wait for it to "
+        "end, or choose another folder with --out."
+    )

@@ -13,17 +13,32 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     MofNCompleteColumn,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 from idbench import output
 
 LINE_SECONDS = 30.0
 """Without a terminal (a log file, CI) one line is printed this often."""
+
+
+class RateColumn(ProgressColumn):
+    """Units a second, or a minute where they take longer."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else rate(task.speed), style="progress.data.speed")
+
+
+def rate(speed: float) -> str:
+    """Units per second, as it is shown."""
+    return f"{speed:.1f} a second" if speed >= 1 else f"{60 * speed:.1f} a minute"
 
 
 class Step(Protocol):
@@ -57,7 +72,7 @@ def steps(title: str, total: int, quiet: bool = False) -> Iterator[Step]:
     elif console.is_terminal:
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            RateColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
         with RichProgress(*columns, console=console) as progress:
@@ -76,7 +91,8 @@ def steps(title: str, total: int, quiet: bool = False) -> Iterator[Step]:
                 shown = moment
                 left = (moment - start) / done * (total - done)
                 console.print(
-                    f"{title}: {done} of {total}, {moment - start:.0f} s, {left:.0f} s left",
+                    f"{title}: {done} of {total}, {moment - start:.0f} s, {left:.0f} s left, "
+                    f"{rate(done / max(moment - start, 1e-9))}{f', {note}' if note else ''}",
                     highlight=False, soft_wrap=True,
                 )
 

@@ -126,6 +126,7 @@ class ScoringRecord(ScoringKey):
     prompts_cut: dict[str, float] = Field(
         {}, description="prompt id -> share that ViCLIP reads, of prompts longer than its context"
     )
+    devices: list[str] = Field([], description="where networks ran, such as cpu or cuda:0")
 
     @property
     def key(self) -> ScoringKey:
@@ -165,6 +166,7 @@ class RunFile(Stored):
     git: Git = Git()
     packages: dict[str, str] = {}
     hardware: JsonObject = {}
+    engine: JsonObject = Field({}, description="name, device and workers of the last start")
     timings: dict[str, float] = Field({}, description="seconds of each phase")
     counts: Counts = Counts()
     peak_memory_gb: float | None = None

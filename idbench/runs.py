@@ -16,25 +16,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from idbench import lock, provenance
-from idbench.differences import differences, short
 from idbench.errors import UserError
-from idbench.files import atomic_path, saying_disk_full, sha256_file, sha256_json
-from idbench.outputs import check_output
-from idbench.records import Counts, Git, Identity, ModelName, RunFile, SampleFile
+from idbench.files import DiskError, atomic_path, disk_errors, sha256_file, sha256_json
+from idbench.records import Counts, ModelName, RunFile, SampleFile
+from idbench.shards import Shard
 from idbench.timings import Timings
 from idbench.types import Reference, Sample, Video
-
-OWN_FOLDERS = ("references", "embeddings")
-"""What --force leaves behind; nothing in them is ever removed."""
 
 
 def sample_id(suite_id: str, model: ModelName) -> str:
@@ -49,18 +44,22 @@ def now() -> str:
 
 
 class Run:
-    """A run folder. Anyone may read it; the process that holds it (`begin`) writes it.
+    """A run folder. Anyone may read it; the process that holds it (`holding.begin`) writes it.
 
     Attributes:
         file: run.json.
         timings: seconds of each phase, those of earlier starts included.
         damaged: sample id -> what is wrong with its sample.json, of the records read so far.
+        logged: texts for errors.log, which are returned instead of written (None: written).
+        shard: the part that this process holds, while others may hold others (None: all of it).
     """
 
-    def __init__(self, folder: Path, file: RunFile) -> None:
-        self.folder, self.file = Path(folder), file
+    def __init__(self, folder: Path, file: RunFile, shard: Shard | None = None) -> None:
+        self.folder, self.file, self.shard = Path(folder), file, shard
         self.timings = Timings(file.timings)
         self.damaged: dict[str, str] = {}
+        self.logged: list[str] | None = None
+        self._place: tuple[int, int] | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -98,10 +97,45 @@ class Run:
         return list(self.file.samples.values())
 
     def save(self, **changes: Any) -> None:
-        """Change fields of run.json and write it."""
-        for name, value in {**changes, "timings": self.timings.as_dict(), "updated": now()}.items():
-            setattr(self.file, name, value)
-        self.file.write(self.folder / "run.json")
+        """Change fields of run.json and write it; of what other shards wrote, all else stays."""
+        if self._place:
+            self.check_there()
+        with self.changing():
+            self.reread()
+            times = self.timings.as_dict()
+            for name, value in {**changes, "timings": times, "updated": now()}.items():
+                setattr(self.file, name, value)
+            self.file.write(self.folder / "run.json")
+
+    def reread(self) -> RunFile:
+        """`file`, with what other shards wrote meanwhile."""
+        if self.shard:
+            before, self.file = self.file, RunFile.read(self.folder / "run.json")
+            self.timings.rebase(before.timings, self.file.timings)
+        return self.file
+
+    def changing(self) -> AbstractContextManager[None]:
+        """While it lasts, no other shard changes what they share."""
+        return lock.briefly(self.folder) if self.shard else nullcontext()
+
+    def check_there(self) -> None:
+        """Refuse to write into another folder in the place of this one.
+
+        Raises:
+            DiskError: the folder is gone, such as a network folder that was taken off.
+        """
+        try:
+            found = os.stat(self.folder)
+            place = found.st_dev, found.st_ino
+            there = os.path.exists(self.folder / "run.json")
+        except OSError:
+            place, there = (0, 0), False
+        self._place = self._place or place
+        if not there or place != self._place:
+            raise DiskError(
+                f"The run folder {self.folder} is not there any more; check its disk or network "
+                "folder and run the same command again: finished videos are kept."
+            )
 
     def path(self, sample: str, name: str = "") -> Path:
         """The folder of a sample, or a file in it."""
@@ -172,24 +206,35 @@ class Run:
         record.status, record.reason = "failed", reason
         record.write(self.path(record.id, "sample.json"))
 
-    def close(self) -> None:
-        """Write the final state: status, counts, hardware, times, memory."""
+    def close(self, engine: Mapping[str, Any] | None = None) -> None:
+        """Write the final state: status, counts, engine, hardware, times, memory."""
         records = self.records()
         failed = sum(record.status == "failed" for record in records)
         planned = len(self.sample_ids)
+        unfinished: Literal["running", "interrupted"] = "interrupted"
+        if self.shard and set(lock.held_parts(self.folder)) - {self.shard.name}:
+            unfinished = "running"
         peak = max(filter(None, [provenance.peak_memory_gb(), self.file.peak_memory_gb]),
                    default=None)
         self.save(
-            status="finished" if len(records) == planned else "interrupted",
+            status="finished" if len(records) == planned else unfinished,
             counts=Counts(planned=planned, generated=len(records) - failed, failed=failed),
             hardware={**self.file.hardware, **provenance.hardware()}, peak_memory_gb=peak,
+            engine=dict(engine or self.file.engine),
         )
 
     def log_error(self, sample: str, text: str) -> None:
         """Append a traceback to errors.log."""
+        self.log_text(f"{now()} sample {sample}\n{text}\n")
+
+    def log_text(self, text: str) -> None:
+        """Append `text` to errors.log."""
+        if self.logged is not None:
+            self.logged.append(text)
+            return
         path = self.folder / "errors.log"
-        with saying_disk_full(path), open(path, "a", encoding="utf-8") as stream:
-            stream.write(f"{now()} sample {sample}\n{text}\n")
+        with disk_errors(path), open(path, "a", encoding="utf-8") as stream:
+            stream.write(text)
 
     def _copy(self, reference: Reference) -> Reference:
         image, *more = map(self._copy_image, reference.images)
@@ -211,117 +256,3 @@ class Run:
             with atomic_path(path) as temporary:
                 temporary.write_bytes(data)
         return path
-
-
-@contextmanager
-def begin(
-    folder: Path, identity: Identity, samples: Sequence[Sample], command: Sequence[str] = (),
-    timings: Timings | None = None, force: bool = False,
-) -> Iterator[Run]:
-    """Hold `folder` and begin its run, or go on with it; on an error its state is kept.
-
-    Args:
-        identity: everything that makes it this run.
-        samples: every planned sample, with its id in the run, in order.
-        command: the arguments of the command line.
-        timings: seconds spent before the folder was opened.
-        force: begin anew: what the folder holds of an earlier run is removed.
-
-    Raises:
-        UserError: the folder holds another run (says in what it differs), other files, or
-            another process uses it.
-    """
-    planned = {sample.suite_id: sample.id for sample in samples}
-    with locked(folder):
-        if force:
-            check_output(folder / "run.json", "run")
-            for name in ("samples", "scores.parquet", "run.json"):
-                _remove(folder / name)
-        if (folder / "run.json").exists():
-            run = Run.open(folder)
-            check_identity(run, identity)
-            # A larger limit adds samples; of finished videos exactly those named now are the run.
-            planned = {**(run.file.samples if run.generates else {}), **planned}
-        else:
-            run = Run(folder, RunFile(
-                status="running", created=now(), identity=identity, samples=planned,
-                git=Git(**provenance.git_state()), packages=provenance.package_versions(),
-                hardware=provenance.hardware(),
-            ))
-        run.timings.include(timings.as_dict() if timings else {})
-        run.save(samples=planned, status="running", command=["idbench", *command])
-        with _kept(run):
-            yield run
-
-
-@contextmanager
-def reopen(folder: Path) -> Iterator[Run]:
-    """Hold the run in `folder`, whatever made it; on an error its state is kept.
-
-    Raises:
-        UserError: no run there, or another process uses it.
-    """
-    with locked(folder):
-        run = Run.open(folder)
-        with _kept(run):
-            yield run
-
-
-@contextmanager
-def _kept(run: Run) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        # A full disk must not hide behind the failure to write this.
-        with suppress(UserError, OSError):
-            run.save(status="interrupted")
-        raise
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[Path]:
-    """Hold `folder` for this process alone; makes it, and clears what a killed process left.
-
-    Raises:
-        UserError: another process holds it, it is no run folder, or it may not be written.
-    """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; choose a folder with --out.")
-    if folder.is_dir() and not (folder / "run.json").exists():
-        foreign = [
-            p.name for p in folder.iterdir()
-            if p.name not in OWN_FOLDERS and not p.name.startswith(".")
-        ]
-        if foreign:
-            raise UserError(
-                f"{folder} contains other files ({foreign[0]}) and no run; choose a new or empty "
-                "folder with --out."
-            )
-    with lock.exclusive(folder):
-        for leftover in [*folder.glob(".*.part*"), *folder.glob("*/.*.part*"),
-                         *folder.glob("samples/*/.*.part*")]:
-            leftover.unlink(missing_ok=True)
-        yield folder
-
-
-def check_identity(run: Run, identity: Identity) -> None:
-    """Refuse to go on with another run.
-
-    Raises:
-        UserError: says in what they differ.
-    """
-    before = run.file.identity
-    if not before.suite.sha256:  # of videos without a manifest, before their references counted
-        before = before.model_copy(update={"suite": identity.suite})
-    found = differences(before.model_dump(), identity.model_dump())
-    if found:
-        where, old, new = found[0]
-        raise UserError(
-            f"{run.folder} contains another run (its {where} is {short(old)}, not "
-            f"{short(new)}); choose another folder with --out, or replace that run with --force."
-        )
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

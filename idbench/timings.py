@@ -44,6 +44,12 @@ class Timings:
         for name, value in seconds.items():
             self.add(name, value)
 
+    def rebase(self, before: Mapping[str, float], now: Mapping[str, float]) -> None:
+        """Count what was added since `before` on top of `now`, which others changed meanwhile."""
+        own = {n: seconds - before.get(n, 0.0) for n, seconds in self._seconds.items()}
+        self._seconds = dict(now)
+        self.include(own)
+
     def split(self, outer: str, parts: Mapping[str, float]) -> None:
         """Move seconds already counted in `outer` to `parts`, as a scorer's own account says."""
         for name, seconds in parts.items():

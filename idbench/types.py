@@ -139,8 +139,9 @@ class Model(Protocol):
     None) and keyword settings, and returns an object like this one. Making it must be quick:
     `run` makes it even when all videos are there, to compare settings and weights. Networks are
     loaded in `load()`, which a model may have, or in `generate`. It may also have `abilities`
-    (`Abilities`): a split with samples that it cannot make is then refused with the reason; and
-    `check(samples)`, which raises a UserError if it cannot make these samples for another reason.
+    (`Abilities`): a split with samples that it cannot make is then refused with the reason;
+    `check(samples)`, which raises a UserError if it cannot make these samples for another reason;
+    and `use_device(device)`, called before `load` with the device of torch that `--device` names.
     """
 
     name: str

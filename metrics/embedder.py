@@ -1,14 +1,15 @@
 """From decoded videos, references and prompts to embeddings, each computed once.
 
-What several videos lack is computed together: their crops in one batch per recogniser, their
-frames in one of CLIP, their clips in one of ViCLIP. Faces are detected video by video: on a CPU
-MTCNN is no faster with more frames at once, and SCRFD takes one at a time.
+What is computed of a source depends on that source alone: the crops, frames or clip of one video,
+image or text run through a network together, and never with those of another. So a value is the
+same, bit for bit, whatever is scored with it. On a CPU each source is computed by one thread,
+several side by side: the number of threads changes no value either.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,11 +24,6 @@ from idbench.metrics.networks.loader import STEPS, NetworkLoader
 from idbench.metrics.networks.weight_sources import Source
 from idbench.metrics.protocol_types import Detection, Protocol
 from idbench.pictures import UnreadablePicture, is_plain, read_converted, read_rgb
-
-DETECTED = {"cpu": 4, "cuda": 32}
-"""Frames that MTCNN searches at once: more would slow down a CPU."""
-FACES = 1024
-"""Faces whose crops are in memory at once; a video with more has all of its own."""
 
 
 @dataclass
@@ -98,36 +94,22 @@ class Embedder(NetworkLoader):
         """Whether all that is read from a source is cached, so that no frame is needed."""
         return all(self.cache.get(source, key) is not None for key in keys.values())
 
-    def read(
-        self, batch: Sequence[Pictures], searched: Callable[[], None] = lambda: None
-    ) -> None:
-        """Everything of each in `batch`: from the cache, or computed together and kept there.
-
-        `searched` is called after each source in which faces were searched.
-        """
+    def read(self, one: Pictures) -> None:
+        """Everything of one source: from the cache, or computed and kept there."""
         if self.reads_faces:
-            self._compute(
-                "faces", batch, "detect", lambda missing: self._detect(missing, searched))
-            for one in batch:
-                faces = unpack_faces(self._of(one, "faces"))
-                one.faces = [of.largest(self.protocol.largest_faces) for of in faces]
-            for part in _by_faces(batch):
-                for step in [*self.recognisers, *["clip faces"] * self.clips_faces]:
-                    self._embed_faces(step, part)
-                for one in part:
-                    one.crops.clear()
+            self._compute("faces", one, "detect", self._detect)
+            faces = unpack_faces(self._of(one, "faces"))
+            one.faces = [of.largest(self.protocol.largest_faces) for of in faces]
+            for step in [*self.recognisers, *["clip faces"] * self.clips_faces]:
+                self._embed_faces(step, one)
+            one.crops.clear()
         if self.clips_frames:
-            self._compute("clip", batch, "embed frames", self._embed_frames)
-            for one in batch:
-                one.frame_vectors["clip"] = self._of(one, "clip")["vectors"]
-        videos = [one for one in batch if "viclip" in one.keys]
-        self._compute("viclip", videos, "embed video", self._embed_videos)
-        for one in videos:
+            self._compute("clip", one, "embed frames", self._embed_frames)
+            one.frame_vectors["clip"] = self._of(one, "clip")["vectors"]
+        if "viclip" in one.keys:
+            self._compute("viclip", one, "embed video", self._embed_video)
             one.video_vector["viclip"] = self._of(one, "viclip")["vector"]
-        for one in batch:
-            self.cache.put(one.source, one.new)
-
-    # -- what is computed of several at once
+        self.cache.put(one.source, one.new)
 
     def _of(self, one: Pictures, step: str) -> Arrays:
         """What a step gave of a source; empty if it has not been computed."""
@@ -135,34 +117,19 @@ class Embedder(NetworkLoader):
         return found if found is not None else self.cache.get(one.source, one.keys[step]) or {}
 
     def _compute(
-        self, step: str, batch: Sequence[Pictures], what: str,
-        run: Callable[[list[Pictures]], list[Arrays]],
+        self, step: str, one: Pictures, what: str, run: Callable[[Pictures], Arrays]
     ) -> None:
-        """`run` on those that lack a step; a source that is there twice is computed once."""
-        missing: dict[str, list[Pictures]] = {}
-        for one in batch:
-            if not self._of(one, step):
-                missing.setdefault(one.keys[step], []).append(one)
-        if not missing:
-            return
-        self.network(STEPS[step][-1])  # loading is timed separately
-        with self.timed(what):
-            made = run([same[0] for same in missing.values()])
-        for (key, same), arrays in zip(missing.items(), made, strict=True):
-            for one in same:
-                one.new[key] = arrays
+        """`run` unless the step is known already."""
+        if not self._of(one, step):
+            self.network(STEPS[step][-1])  # loading is timed separately
+            with self.timed(what):
+                one.new[one.keys[step]] = run(one)
 
-    def _detect(self, missing: list[Pictures], searched: Callable[[], None]) -> list[Arrays]:
+    def _detect(self, one: Pictures) -> Arrays:
         detector, settings = self.network("detector"), self.protocol.detection
-        size = DETECTED[self.device.partition(":")[0]]
-        found = []
-        for one in missing:
-            faces = find_faces(detector, _there(one.frames), settings, size)
-            found.append(pack_faces(faces))
-            searched()
-        return found
+        return pack_faces(find_faces(detector, _there(one.frames), settings))
 
-    def _embed_faces(self, step: str, batch: Sequence[Pictures]) -> None:
+    def _embed_faces(self, step: str, one: Pictures) -> None:
         """Embeddings of all faces by one network; crops are cut once for all networks."""
         protocol, name = self.protocol, STEPS[step][-1]
         first = side = protocol.clip_crop if name == "clip" else protocol.detection.crop
@@ -170,35 +137,28 @@ class Embedder(NetworkLoader):
             first = protocol.curricular_crop
         padded = name == "arcface" and protocol.detection.retry_crop == "padded"
         cut = first, protocol.detection if padded else None
-        with self.timed("align"):
-            for one in batch:
-                if not self._of(one, step) and cut not in one.crops:
-                    one.crops[cut] = crops_of_frames(
-                        _there(one.frames), one.faces, first, side, cut[1],
-                        protocol.detection.crop_beyond)
+        if not self._of(one, step) and cut not in one.crops:
+            with self.timed("align"):
+                one.crops[cut] = crops_of_frames(
+                    _there(one.frames), one.faces, first, side, cut[1],
+                    protocol.detection.crop_beyond)
 
-        def run(missing: list[Pictures]) -> list[Arrays]:
-            crops = np.concatenate([one.crops[cut] for one in missing])
-            network = self.network(name)
-            vectors = (network.pictures(crops, protocol.clip_picture) if name == "clip"
-                       else network.embed(crops))
-            cuts = np.cumsum([sum(map(len, one.faces)) for one in missing])[:-1]
-            return [{"vectors": part} for part in np.split(vectors, cuts)]
+        def run(one: Pictures) -> Arrays:
+            network, crops = self.network(name), one.crops[cut]
+            return {"vectors": network.pictures(crops, protocol.clip_picture) if name == "clip"
+                    else network.embed(crops)}
 
-        self._compute(step, batch, "embed faces", run)
-        for one in batch:
-            cuts = np.cumsum([len(faces) for faces in one.faces])[:-1]
-            one.face_vectors[name] = np.split(self._of(one, step)["vectors"], cuts)
+        self._compute(step, one, "embed faces", run)
+        cuts = np.cumsum([len(faces) for faces in one.faces])[:-1]
+        one.face_vectors[name] = np.split(self._of(one, step)["vectors"], cuts)
 
-    def _embed_frames(self, missing: list[Pictures]) -> list[Arrays]:
-        frames = [_there(one.frames) for one in missing]
-        vectors = self.network("clip").pictures_of(frames, self.protocol.clip_picture)
-        return [{"vectors": of_one} for of_one in vectors]
+    def _embed_frames(self, one: Pictures) -> Arrays:
+        clip = self.network("clip")
+        return {"vectors": clip.pictures(_there(one.frames), self.protocol.clip_picture)}
 
-    def _embed_videos(self, missing: list[Pictures]) -> list[Arrays]:
-        videos = [_there(one.video) for one in missing]
-        vectors = self.network("viclip").videos(videos, self.protocol.video_picture)
-        return [{"vector": vector} for vector in vectors]
+    def _embed_video(self, one: Pictures) -> Arrays:
+        viclip = self.network("viclip")
+        return {"vector": viclip.video(_there(one.video), self.protocol.video_picture)}
 
     # -- texts and references
 
@@ -211,7 +171,7 @@ class Embedder(NetworkLoader):
         return {"viclip": vector}, {"viclip": share}
 
     def read_texts(self, texts: Sequence[str]) -> None:
-        """Embed the prompts that are not known yet, together; once a process, and in the cache."""
+        """Embed the prompts that are not known yet; once a process, and in the cache."""
         if not self.reads_viclip:
             return
         missing: dict[str, tuple[str, str]] = {}
@@ -225,16 +185,19 @@ class Embedder(NetworkLoader):
                 missing[text] = source, key
             else:
                 self._texts[text] = stored["vector"], float(stored["share_read"])
-        if not missing:
-            return
-        network = self.network("viclip")
-        with self.timed("embed text"):
-            vectors = network.texts(list(missing))
-        for (text, (source, key)), vector in zip(missing.items(), vectors, strict=True):
+
+
+        def embed(text: str) -> None:
+            network = self.network("viclip")
+            with self.timed("embed text"):
+                vector = network.texts([text])[0]
             share = float(network.tokenizer.share_read(text))
+            source, key = missing[text]
             arrays = {"vector": vector, "share_read": np.asarray(share, np.float64)}
             self.cache.put(source, {key: arrays})
             self._texts[text] = vector, share
+
+        self.each(embed, list(missing))
 
     def reference(self, image: Path) -> ReferenceVectors:
         """The vectors of a reference image, computed once a process and kept in the cache."""
@@ -261,7 +224,7 @@ class Embedder(NetworkLoader):
         )
 
     def references(self, images: Sequence[Path]) -> list[ReferenceVectors]:
-        """As `reference`; those that are not known yet are computed together."""
+        """As `reference`, of several; those that are not known yet are computed side by side."""
         new: dict[Path, Pictures] = {}
         for image in dict.fromkeys(map(Path, images)):
             if image not in self._references:
@@ -270,10 +233,11 @@ class Embedder(NetworkLoader):
                     new[image] = opened
                 else:
                     self._references[image] = opened
-        if new:
-            self.read(list(new.values()))
+        # Files with the same content are one source.
+        sources = {one.source: one for one in new.values()}
+        self.each(self.read, list(sources.values()))
         for image, pictures in new.items():
-            self._references[image] = self._reference(image, pictures)
+            self._references[image] = self._reference(image, sources[pictures.source])
         return [self._references[Path(image)] for image in images]
 
     def _open(self, image: Path) -> Pictures | ReferenceVectors:
@@ -318,21 +282,6 @@ class Embedder(NetworkLoader):
             note = (f"{count} faces in the image; the largest is used" if count
                     else "no face was found")
         return ReferenceVectors(faces, pictures, face_reason, image_reason, note)
-
-
-def _by_faces(batch: Sequence[Pictures]) -> Iterator[list[Pictures]]:
-    """`batch` in parts of at most `FACES` faces: the crops of crowds would fill the memory."""
-    part: list[Pictures] = []
-    count = 0
-    for one in batch:
-        faces = sum(map(len, one.faces))
-        if part and count + faces > FACES:
-            yield part
-            part, count = [], 0
-        part.append(one)
-        count += faces
-    if part:
-        yield part
 
 
 def _mean(vectors: Sequence[np.ndarray | None]) -> np.ndarray | None:

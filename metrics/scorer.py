@@ -8,11 +8,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from idbench.engine import FATAL, describe
+from idbench.failures import FATAL, describe
 from idbench.metrics.base import Embeddings, Metric, checked, described_faces
 from idbench.metrics.cache import COUNT, EmbeddingCache
 from idbench.metrics.embedder import Embedder, Pictures, ReferenceVectors
@@ -56,20 +57,19 @@ class Scorer:
         cache_dir: folder of the embedding cache; None keeps nothing between processes.
         metrics: which to compute, also of other packages; those that the protocol does not define
             are left out, and their networks are not loaded. By default those of `choose_metrics`.
-        device: of torch.
+        device: as on the command line: auto, cpu, cuda, cuda:N or mps.
         sources: where each network's weights come from (`networks.sources.parse`); by default
             all are embedded.
 
     Attributes:
         timings: seconds spent so far: load, detect, align, embed faces, embed frames,
             embed video, embed text, score.
-        notes: those that belong with the scores of every run.
         prompts_cut: prompt's id -> share of it that ViCLIP reads, of those scored so far that are
             longer than it reads.
         reference_notes: person -> what is to be known of their reference, of those scored so far
             whose image shows no face or several, or cannot be read.
         failures: sample -> the tracebacks of metrics that failed.
-        searched: called after each video in which faces were searched, most of the work.
+        searched: called after each video that was read.
     """
 
     def __init__(
@@ -102,12 +102,13 @@ class Scorer:
         trained_on_avatars = EMBEDDED_NOTE if ours & {"arcface", "curricularface"} else None
         notes = (*self.protocol.notes, embedded_note(self.protocol, ours), trained_on_avatars,
                  *self._other_files(), *(metric.note for metric in self.metrics))
-        self.notes = tuple(note for note in notes if note)
+        self._notes = tuple(note for note in notes if note)
         self.reference_notes: dict[str, str] = {}
         self.failures: dict[str, list[str]] = {}
         self.searched: Callable[[], None] = lambda: None
         self.prompts_cut: dict[str, float] = {}
         self._faces: dict[str, list[dict[str, Any]]] = {}
+        self._metrics_lock = Lock()
 
     def _other_files(self) -> list[str]:
         """A note for each file that the user named and that is not a published one."""
@@ -124,6 +125,11 @@ class Scorer:
     def timings(self) -> dict[str, float]:
         return dict(self.embedder.timings)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What belongs with the scores of a run, also of what its networks met so far."""
+        return (*self._notes, *self.embedder.batch_notes())
+
     def weight_hashes(self) -> dict[str, str]:
         """sha256 of every weight file read for these metrics, by file name."""
         found = self.embedder.weight_hashes()
@@ -136,6 +142,10 @@ class Scorer:
     def providers(self) -> dict[str, list[str]]:
         """onnxruntime's execution providers by network, of those that it has loaded."""
         return self.embedder.providers()
+
+    def devices(self) -> list[str]:
+        """The device that networks ran on; none where the cache had everything."""
+        return self.embedder.devices()
 
     def faces(self, sample: Sample) -> list[dict[str, Any]]:
         """Of one of the last `KEPT_FACES` samples scored: for each sampled frame a JSON dict.
@@ -156,15 +166,18 @@ class Scorer:
 
     def embed(self, sample: Sample, video: Video, video_sha256: str) -> Embeddings:
         """Everything the metrics need of one video, its frames included."""
-        (found,) = self._embed([(sample, _whole(video, video_sha256))])
+        clip = _whole(video, video_sha256)
+        self._read_requests([sample])
+        (found,) = self.embedder.each(lambda one: self._embed(sample, one), [clip])
         frames = {index: video.frames[index] for index in found.frames}
         return replace(found, video=video, sampled_frames=frames)
 
     def rows(self, sample: Sample, clip: Clip) -> list[Score]:
         """As `score`; if the clip has no frames in memory, everything must be in the cache."""
-        if not clip.count:
-            return self._empty(sample)
-        return self._measure(sample, clip, self._embed([(sample, clip)])[0])
+        (found,) = self.score_all([(sample, clip)])
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     # -- many videos
 
@@ -192,26 +205,34 @@ class Scorer:
     def score_all(
         self, items: Sequence[tuple[Sample, Clip]]
     ) -> list[list[Score] | Exception]:
-        """The rows of several videos from `open`; the networks process them together.
+        """The rows of several videos from `open`, in their order, computed side by side.
 
-        In their order. When that fails, they are scored one by one, so that a bad video costs
-        itself alone: its rows are replaced by what it raised.
+        A bad video costs itself alone: its rows are replaced by what it raised.
 
         Raises:
-            DiskFull, WeightError: what every further video would meet too.
+            DiskError, WeightError: what every further video would meet too.
         """
         try:
-            read = iter(self._embed([item for item in items if item[1].count]))
-            return [
-                self._measure(sample, clip, next(read)) if clip.count else self._empty(sample)
-                for sample, clip in items
-            ]
+            self._read_requests([sample for sample, clip in items if clip.count])
+        except FATAL:
+            raise
+        except Exception:
+            pass  # raised again by the samples that need what cannot be read
+        found = self.embedder.each(self._try, items, self.searched)
+        while len(self._faces) > KEPT_FACES:  # the oldest go: memory stays flat
+            self._faces.pop(next(iter(self._faces)))
+        return found
+
+    def _try(self, item: tuple[Sample, Clip]) -> list[Score] | Exception:
+        sample, clip = item
+        if not clip.count:
+            return self._empty(sample)
+        try:
+            return self._measure(sample, clip, self._embed(sample, clip))
         except FATAL:
             raise
         except Exception as error:
-            if len(items) == 1:
-                return [error]
-            return [self.score_all([item])[0] for item in items]
+            return error
 
     @property
     def reads_pixels(self) -> bool:
@@ -245,11 +266,10 @@ class Scorer:
         if self.reads_pixels or self.reads_frames:
             frames = zip(embeddings.frames, clip.take(embeddings.frames), strict=True)
             embeddings = replace(embeddings, sampled_frames=dict(frames))
-        with self.embedder.timed("score"):
+        # One video at a time: metrics of other packages may not stand several.
+        with self._metrics_lock, self.embedder.timed("score"):
             rows = [row for metric in self.metrics for row in self._rows(metric, embeddings)]
         self._faces[sample.id] = described_faces(embeddings)
-        while len(self._faces) > KEPT_FACES:  # the oldest go: memory stays flat
-            self._faces.pop(next(iter(self._faces)))
         return rows
 
     def _rows(self, metric: Metric, embeddings: Embeddings) -> list[Score]:
@@ -264,37 +284,33 @@ class Scorer:
             reason = f"scoring failed: {describe(error)}"
             return [Score(sample.id, metric.name, None, None, None, reason)]
 
-    def _embed(self, items: Sequence[tuple[Sample, Clip]]) -> list[Embeddings]:
-        """Everything the metrics need of videos with at least one frame each."""
-        embedder = self.embedder
-        people = [[r for r in sample.references if r.kind == "face"] for sample, _ in items]
-        every = [reference for of_sample in people for reference in of_sample]
-        embedder.references([image for reference in every for image in reference.images])
+    def _read_requests(self, samples: Sequence[Sample]) -> None:
+        """Embed the references and prompts of samples, once however many share them."""
+        every = [r for sample in samples for r in sample.references if r.kind == "face"]
+        self.embedder.references([image for reference in every for image in reference.images])
         for reference in every:
-            vectors = embedder.person(reference.images)
+            vectors = self.embedder.person(reference.images)
             if vectors.note:
                 self.reference_notes[reference.name] = vectors.note
-        embedder.read_texts([sample.prompt for sample, _ in items])
-        sampled = [self._sampled(clip.count) for _, clip in items]
-        batch = []
-        for (_, clip), (taken, video) in zip(items, sampled, strict=True):
-            one = Pictures(clip.sha256, embedder.keys(clip.sha256, tuple(taken), video))
-            if len(clip.frames):  # else everything is known
-                one.frames = clip.take(tuple(taken))
-                one.video = clip.take(video) if video else None
-                if embedder.cache.get(clip.sha256, COUNT) is None:
-                    one.new[COUNT] = {"frames": np.array([clip.count])}
-            batch.append(one)
-        embedder.read(batch, self.searched)
-        return [
-            self._together(
-                sample, taken, one, [embedder.person(r.images) for r in who],
-                tuple(tuple(v.faces.get("arcface") for v in embedder.references(r.images))
-                      for r in who),
-            )
-            for (sample, _), (taken, _), one, who in zip(
-                items, sampled, batch, people, strict=True)
-        ]
+        self.embedder.read_texts([sample.prompt for sample in samples])
+
+    def _embed(self, sample: Sample, clip: Clip) -> Embeddings:
+        """Everything the metrics need of a video with at least one frame."""
+        embedder = self.embedder
+        taken, video = self._sampled(clip.count)
+        one = Pictures(clip.sha256, embedder.keys(clip.sha256, tuple(taken), video))
+        if len(clip.frames):  # else everything is known
+            one.frames = clip.take(tuple(taken))
+            one.video = clip.take(video) if video else None
+            if embedder.cache.get(clip.sha256, COUNT) is None:
+                one.new[COUNT] = {"frames": np.array([clip.count])}
+        embedder.read(one)
+        people = [r for r in sample.references if r.kind == "face"]
+        return self._together(
+            sample, taken, one, [embedder.person(r.images) for r in people],
+            tuple(tuple(v.faces.get("arcface") for v in embedder.references(r.images))
+                  for r in people),
+        )
 
     def _together(
         self, sample: Sample, taken: Counter[int], read: Pictures,

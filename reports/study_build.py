@@ -5,13 +5,11 @@ from __future__ import annotations
 import io
 import itertools
 import random
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from idbench.errors import UserError
-from idbench.files import sha256_json, write_bytes
+from idbench.files import atomic_folder, sha256_json, write_bytes
 from idbench.outputs import check_new_folder
 from idbench.records import SampleFile
 from idbench.reports.study import QUESTIONS, Pair, Study, StudySample
@@ -51,9 +49,7 @@ def build(
               for i, couple in enumerate(couples)}
     used = [k for k in order if any(k in of for of in chosen.values())]
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".study.", dir=folder.parent) as temporary:
-        place = Path(temporary) / "study"
+    with atomic_folder(folder) as place:
         media = _Media(place / "media", rng)
         code_of: dict[tuple[str, int], str] = {}
         samples: dict[str, StudySample] = {}
@@ -80,9 +76,6 @@ def build(
         )
         study.id = sha256_json(study.model_dump(exclude={"id"}))[:16]
         study.write(place / "study.json")
-        if folder.is_dir():
-            folder.rmdir()
-        shutil.move(place, folder)
     return Study.open(folder)
 
 

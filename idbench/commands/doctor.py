@@ -16,8 +16,8 @@ from pathlib import Path
 import click
 
 from idbench.commands import options as opt
-from idbench.engine import describe
 from idbench.errors import UserError
+from idbench.failures import describe
 from idbench.output import echo
 from idbench.published_weights import describe_file, published_weights
 

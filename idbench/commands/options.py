@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
 
 from idbench.commands import completion
 from idbench.errors import UserError
+
+if TYPE_CHECKING:
+    from idbench.engine import Engine
 
 suite_option = click.option(
     "--suite", default="avatars", show_default=True, shell_complete=completion.suites,
@@ -57,6 +60,44 @@ set_option = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
     help="A setting, such as steps=20. Repeatable.",
 )
+
+
+device_option = click.option(
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]|mps",
+    help="Where networks run; auto is a CUDA GPU if there is one, else the CPU.",
+)
+shard_option = click.option(
+    "--shard", metavar="I/N",
+    help="Do only samples I, I + N, I + 2 N, ...; other processes do the rest, in the same run "
+         "folder or in folders that `idbench merge` joins.",
+)
+
+
+ENGINE = (
+    click.option(
+        "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+        help="Where samples are generated and scored: in this process, or by workers of Ray.",
+    ),
+    click.option("--workers", type=click.IntRange(min=1),
+                 help="Ray: number of workers. Default: one a GPU, or one a processor."),
+    click.option("--gpus-per-worker", type=click.FloatRange(min=0),
+                 help="Ray: GPUs of each worker, also a fraction. Default: 1 if there are any."),
+    click.option("--cpus-per-worker", type=click.IntRange(min=1),
+                 help="Ray: processors of each worker. Default: 1."),
+    click.option("--address", metavar="auto|HOST:PORT",
+                 help="Ray: a running cluster. Default: one is started on this machine."),
+)
+"""Options of engines; `engine_of` takes them."""
+WORKERS = ("workers", "gpus_per_worker", "cpus_per_worker", "address")
+
+
+def engine_of(asked: dict[str, Any]) -> Engine:
+    """The engine that the options name; takes them out of `asked`."""
+    from idbench.engines import make_engine
+
+    workers = {name: asked.pop(name) for name in WORKERS}
+    return make_engine(
+        asked.pop("engine"), asked.pop("batch", None), asked.pop("device"), **workers)
 
 
 def parse_seeds(text: str) -> list[int]:

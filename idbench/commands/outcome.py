@@ -21,6 +21,7 @@ def show(results: Results, as_json: bool = False, scored: bool = True) -> None:
         UserError: every sample failed.
     """
     (run,) = results._runs
+    scored = scored and (run.shard is None or (run.folder / "scores.parquet").is_file())
     reasons = [record.reason for record in run.records() if record.status == "failed"]
     first = (reasons[0] if reasons else None) or "of an unknown fault"
     first = first.rstrip(".")  # many reasons are sentences themselves

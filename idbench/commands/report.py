@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from idbench.files import real, saying_disk_full
+from idbench.files import disk_errors, real
 from idbench.output import echo
 from idbench.reports import html, tables
 from idbench.runs import Run
@@ -28,7 +28,7 @@ def report(run: tuple[Path, ...], output: Path | None, videos: str) -> None:
     runs = [Run.open(folder) for folder in run]
     tables.check_comparable(runs)
     target = output or runs[0].folder / "report.html"
-    with saying_disk_full(target):
+    with disk_errors(target):
         embed = {"auto": None, "embed": True, "link": False}[videos]
         html.build_report([one.folder for one in runs], target, embed)
     echo(f"Report: {real(target)}")

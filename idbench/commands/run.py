@@ -9,7 +9,6 @@ import click
 
 from idbench.commands import completion
 from idbench.commands import options as opt
-from idbench.engine import ENGINES
 
 
 @click.command(short_help="Generate the videos of a split, score them, print the table.")
@@ -23,11 +22,8 @@ from idbench.engine import ENGINES
 )
 @opt.sharing(
     opt.suite_option, opt.out_option, opt.limit_option, opt.seeds_option, opt.set_option,
-    opt.protocol_option, opt.metric_option, opt.weights_option,
-)
-@click.option(
-    "--engine", type=click.Choice(list(ENGINES)), default="local", show_default=True,
-    help="Where samples are generated.",
+    opt.protocol_option, opt.metric_option, opt.weights_option, opt.device_option,
+    opt.shard_option, *opt.ENGINE,
 )
 @click.option(
     "--batch", type=click.IntRange(min=1),
@@ -51,6 +47,6 @@ def run(
 
     results = idbench.evaluate(
         settings=opt.parse_settings(settings), seed=seeds, scored=not no_score,
-        progress=Progress(as_json), command=sys.argv[1:], **asked,
+        progress=Progress(as_json), command=sys.argv[1:], engine=opt.engine_of(asked), **asked,
     )
     show(results, as_json, scored=not no_score)

@@ -38,7 +38,7 @@ from idbench.commands import options as opt
 @click.option("--force", is_flag=True, help="Also rescore videos that have scores.")
 @opt.sharing(
     opt.out_option, opt.limit_option, opt.seed_option, opt.protocol_option, opt.metric_option,
-    opt.weights_option, opt.json_option,
+    opt.weights_option, opt.device_option, opt.shard_option, *opt.ENGINE, opt.json_option,
 )
 def score(
     reference: tuple[Path, ...], prompt: str, as_json: bool, **asked: Any,
@@ -57,6 +57,6 @@ def score(
 
     results = idbench.score(
         references=reference, prompts=prompt, progress=Progress(as_json), command=sys.argv[1:],
-        **asked,
+        engine=opt.engine_of(asked), **asked,
     )
     show(results, as_json)

@@ -9,7 +9,7 @@ import click
 
 from idbench.commands import options as opt
 from idbench.errors import UserError
-from idbench.files import real, saying_disk_full
+from idbench.files import disk_errors, real
 from idbench.lock import exclusive
 from idbench.output import echo
 from idbench.reports import study_figure, study_page, study_score, tables
@@ -44,7 +44,7 @@ def study() -> None:
 def build(run: tuple[Path, ...], output: Path, pairs: int, ties: bool, seed: int) -> None:
     """Make a study in a new folder from the samples that have a video in every RUN."""
     runs = [Run.open(folder) for folder in run]
-    with saying_disk_full(output):
+    with disk_errors(output):
         made = build_study(runs, tables.labels(runs), output, pairs=pairs, seed=seed, ties=ties)
     echo(
         f"Study: {output}: {len(made.pairs)} pairs of {len(made.samples)} samples by "

@@ -12,7 +12,7 @@ import click
 from idbench.commands import completion
 from idbench.commands import options as opt
 from idbench.errors import UserError
-from idbench.files import saying_disk_full
+from idbench.files import disk_errors
 from idbench.names import unknown
 from idbench.output import echo
 from idbench.outputs import check_new_folder
@@ -86,7 +86,7 @@ def train(
     if not evaluate:
         if not resume and not any((folder / part).exists() for part in STATE):
             check_new_folder(folder)
-        with saying_disk_full(folder / "log.jsonl"):
+        with disk_errors(folder / "log.jsonl"):
             folder.mkdir(parents=True, exist_ok=True)
     try:
         # What trainers print is not part of the JSON.

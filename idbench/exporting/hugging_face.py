@@ -25,7 +25,7 @@ import yaml
 
 from idbench.errors import UserError
 from idbench.exporting.summary import library
-from idbench.files import saying_disk_full
+from idbench.files import atomic_folder
 from idbench.outputs import check_new_folder
 from idbench.records import SampleFile
 from idbench.runs import Run
@@ -68,13 +68,8 @@ def export(run: Run, folder: Path) -> dict[str, int]:
     """
     folder = Path(folder)
     check_new_folder(folder)
-    with saying_disk_full(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
-            made = Path(place) / "made"
-            rows = _write(run, made)
-            os.replace(made, folder)
-    return rows
+    with atomic_folder(folder) as made:
+        return _write(run, made)
 
 
 def check(folder: Path) -> dict[str, int]:

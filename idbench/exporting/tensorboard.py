@@ -18,7 +18,7 @@ from typing import Any
 
 from idbench.exporting.pictures import strips
 from idbench.exporting.summary import library, reasons, scalars, settings
-from idbench.files import saying_disk_full
+from idbench.files import disk_errors
 from idbench.runs import Run
 
 SUFFIX = ".idbench"
@@ -40,7 +40,7 @@ def export(run: Run, folder: Path, step: int = 0, frames: int = 0) -> Path:
     numbers = scalars(run)
     folder = Path(folder)
     suffix = f".step{step}{SUFFIX}"
-    with saying_disk_full(folder), tempfile.TemporaryDirectory() as place:
+    with disk_errors(folder), tempfile.TemporaryDirectory() as place:
         with SummaryWriter(place, filename_suffix=suffix) as writer:
             for tag, value in numbers.items():
                 writer.add_scalar(tag, value, step)

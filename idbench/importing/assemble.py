@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 import yaml
 
 from idbench.errors import UserError
-from idbench.files import saying_disk_full
+from idbench.files import atomic_folder
 from idbench.importing.draw import Kept, Options, Row, draw_people, face_row, make_splits
 from idbench.importing.faces import (
     Face,
@@ -86,17 +84,8 @@ def import_suite(
         )
     drawn = not source.rows
     name = f"{options.name}-seed{options.seed}" if drawn else options.name
-    with saying_disk_full(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            _write(part, name, source, kept, prompts, splits, dropped, options, reader)
-            if target.is_dir():
-                target.rmdir()
-            part.chmod(0o755)
-            part.rename(target)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+    with atomic_folder(target) as part:
+        _write(part, name, source, kept, prompts, splits, dropped, options, reader)
     return Imported(
         target, name, {s: len(rows) for s, rows in splits.items()}, len(kept), dropped,
         _notes(source, kept, options, reader) + _alike_notes(kept, alike, reader),

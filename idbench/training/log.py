@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from idbench.files import saying_disk_full, write_text
+from idbench.files import disk_errors, write_text
 from idbench.output import note
 
 
@@ -22,7 +22,7 @@ class Log:
 
     def write(self, step: int, **values: Any) -> None:
         line = json.dumps({"step": step, **values}) + "\n"
-        with saying_disk_full(self.path):
+        with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(line)

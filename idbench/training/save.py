@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from idbench.errors import UserError
-from idbench.files import DiskFull, atomic_path, saying_disk_full
+from idbench.files import DiskFull, atomic_path, disk_errors
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
@@ -57,12 +57,12 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def saying_full(path: Path) -> Iterator[None]:
-    """`saying_disk_full` for libraries that hide the system's error number.
+    """`disk_errors` for libraries that hide the system's error number.
 
     Raises:
         DiskFull: the disk of `path` is full.
     """
-    with saying_disk_full(path):
+    with disk_errors(path):
         try:
             yield
         except (RuntimeError, SafetensorError) as error:

@@ -14,7 +14,11 @@ import numpy as np
 from idbench.embedded import WeightError
 from idbench.errors import UserError
 from idbench.files import sha256_file
+from idbench.metrics.networks.batches import Batches
 from idbench.metrics.protocols import Detection
+
+BATCH, BATCH_CPU = 32, 4
+"""Frames that MTCNN searches at once: on a CPU it is no faster with more."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ NO_PACK = (
 
 
 class Detector(Interface):
-    """Finds faces in frames of one size."""
+    """Finds faces in frames of one size. It may have `batches`: how many it is given at once."""
 
     name: str
 
@@ -91,6 +95,7 @@ class Mtcnn:
         from facenet_pytorch import MTCNN
 
         self.minimum_face = minimum_face
+        self.batches = Batches(BATCH_CPU if torch.device(device).type == "cpu" else BATCH)
         self._network = MTCNN(
             keep_all=True,
             min_face_size=minimum_face,
@@ -138,6 +143,7 @@ class Scrfd:
         from idbench.metrics.networks.pack import open_model, pack_file
 
         self.folder, self.file = Path(folder), pack_file(Path(folder), "detection")
+        self.batches = Batches(BATCH)  # insightface takes one frame at a time
         self._network = open_model(self.folder, "detection", device)
         if not self._network.use_kps:
             raise WeightError(

@@ -8,7 +8,8 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from idbench.metrics.faces.detect import Detector, Faces, sorted_faces
+from idbench.metrics.faces.detect import BATCH, Detector, Faces, sorted_faces
+from idbench.metrics.networks.batches import Batches
 from idbench.metrics.protocol_types import Detection
 
 FLATTEST = 64
@@ -17,9 +18,7 @@ SAME_FACE = 0.4
 """Overlap (intersection over union) from which two boxes of two searches are one face's."""
 
 
-def find_faces(
-    detector: Detector, frames: np.ndarray, settings: Detection, batch: int = 16
-) -> list[Faces]:
+def find_faces(detector: Detector, frames: np.ndarray, settings: Detection) -> list[Faces]:
     """Faces of uint8 RGB frames (t, h, w, 3), in pixels of those frames; one entry a frame.
 
     Small frames are enlarged first, frames without a face are searched once more with grey
@@ -28,19 +27,19 @@ def find_faces(
     it, but their landmarks are off.
     """
     frames = np.asarray(frames)
-    found = _search(detector, frames, settings.height, batch)
+    found = _search(detector, frames, settings.height)
     missing = [i for i, faces in enumerate(found) if not len(faces)]
     near = {i: _near_border(faces.boxes, frames.shape[1:3], settings.border)
             for i, faces in enumerate(found) if settings.border > 0 and len(faces)}
     near = {i: which for i, which in near.items() if which.any()}
     if missing and settings.retry_padding > 0:
-        again = _search_padded(detector, frames[missing], settings, settings.height, batch)
+        again = _search_padded(detector, frames[missing], settings, settings.height)
         for i, faces in zip(missing, again, strict=True):
             found[i] = replace(faces, retried=len(faces) > 0)
     if near:
         # Enlarged as much as without the padding, so that no face gets too small to be found.
         height = round(settings.height * (1 + 2 * settings.retry_padding))
-        again = _search_padded(detector, frames[list(near)], settings, height, batch)
+        again = _search_padded(detector, frames[list(near)], settings, height)
         for (i, which), faces in zip(near.items(), again, strict=True):
             found[i] = _replace_faces(found[i], faces, which)
     return found
@@ -57,13 +56,13 @@ def pad_frames(frames: np.ndarray, settings: Detection) -> tuple[np.ndarray, np.
 
 
 def _search_padded(
-    detector: Detector, frames: np.ndarray, settings: Detection, height: int, batch: int
+    detector: Detector, frames: np.ndarray, settings: Detection, height: int
 ) -> list[Faces]:
     """Faces of the padded frames, in pixels of the frames themselves."""
     padded, shift = pad_frames(frames, settings)
     return [
         Faces(faces.boxes - np.tile(shift, 2), faces.landmarks - shift, faces.scores)
-        for faces in _search(detector, padded, height, batch)
+        for faces in _search(detector, padded, height)
     ]
 
 
@@ -97,19 +96,22 @@ def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return shared / np.maximum(area_a[:, None] + area_b - shared, 1e-9)
 
 
-def _search(detector: Detector, frames: np.ndarray, height: int, batch: int) -> list[Faces]:
+def _search(detector: Detector, frames: np.ndarray, height: int) -> list[Faces]:
     scale = max(1.0, height / frames.shape[1])
     if scale > 1.0 and frames.shape[2] > FLATTEST * frames.shape[1]:
         return [Faces.none() for _ in frames]
     size = round(frames.shape[2] * scale), round(frames.shape[1] * scale)
-    found: list[Faces] = []
-    for start in range(0, len(frames), batch):
-        part = frames[start : start + batch]
+
+    def detect(start: int, end: int) -> list[Faces]:
+        part = frames[start:end]
         if scale > 1.0:
             part = np.stack(
                 [cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC) for frame in part]
             )
-        found += detector.detect(part)
+        return detector.detect(part)
+
+    batches = getattr(detector, "batches", None) or Batches(BATCH)
+    found = [faces for part in batches.run(detect, len(frames)) for faces in part]
     # Resizing maps pixel centres: x_small + 0.5 = (x_large + 0.5) / scale.
     ratio = np.array([size[0] / frames.shape[2], size[1] / frames.shape[1]], np.float32)
     return [

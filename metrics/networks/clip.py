@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from idbench import embedded
+from idbench.metrics.networks.batches import Batches
 from idbench.metrics.networks.tokens import FullTokenizer, ReducedTokenizer
 from idbench.metrics.networks.viclip import ViCLIP
 from idbench.metrics.protocols import Picture
@@ -29,8 +30,6 @@ MEAN_STD = {
 
 BATCH = 64
 """Images that run through CLIP at once."""
-VIDEO_BATCH, VIDEO_BATCH_CPU = 8, 2
-"""Videos that run through ViCLIP at once; a CPU is busy with two, more cost only memory."""
 
 VBENCH_PICTURE = Picture("crop", "clip", "bicubic-torchvision")
 """ViCLIP's frames as VBench makes them: centre crop; no antialiasing, whole numbers 0..255."""
@@ -189,40 +188,18 @@ class ClipEmbedder:
         self.network = network.eval().to(device)
         self.device, self.size = device, config["vision"]["image_size"]
         self.tokenizer = make_tokenizer(config, config["text"]["context_length"])
-
-    def pictures(self, frames: np.ndarray, picture: Picture, batch: int = BATCH) -> np.ndarray:
-        """uint8 RGB (n, h, w, 3) to (n, d)."""
-        return self.pictures_of([frames], picture, batch)[0]
+        self.batches = Batches(BATCH)
 
     @torch.inference_mode()
-    def pictures_of(
-        self, videos: Sequence[np.ndarray], picture: Picture, batch: int = BATCH
-    ) -> list[np.ndarray]:
-        """Frames of several videos, uint8 RGB (n, h, w, 3) each of any size, to (n, d) of each.
+    def pictures(self, frames: np.ndarray, picture: Picture) -> np.ndarray:
+        """uint8 RGB (n, h, w, 3) to (n, d)."""
 
-        They run through the network in batches that reach from one video into the next.
-        """
-        waiting: list[torch.Tensor] = []
-        parts: list[np.ndarray] = []
+        def part(start: int, end: int) -> np.ndarray:
+            x = prepare_pictures(frames[start:end], self.size, picture).to(self.device)
+            return self.network.encode_image(x, normalize=True).cpu().numpy()
 
-        def run() -> None:
-            x = torch.cat(waiting)
-            waiting.clear()
-            vectors = self.network.encode_image(x.to(self.device), normalize=True)
-            parts.append(vectors.cpu().numpy())
-
-        for frames in videos:
-            start = 0
-            while start < len(frames):
-                end = start + batch - sum(map(len, waiting))
-                waiting.append(prepare_pictures(frames[start:end], self.size, picture))
-                start = end
-                if sum(map(len, waiting)) == batch:
-                    run()
-        if waiting:
-            run()
-        vectors = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
-        return np.split(vectors, np.cumsum([len(frames) for frames in videos])[:-1])
+        parts = self.batches.run(part, len(frames))
+        return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -250,25 +227,11 @@ class ViclipEmbedder:
         self.device, self.size = device, config["vision"]["size"]
         self.tokenizer = make_tokenizer(config, config["text"]["context"])
 
+    @torch.inference_mode()
     def video(self, frames: np.ndarray, picture: Picture) -> np.ndarray:
         """uint8 RGB frames (t, h, w, 3), t the network's temporal positions, to (d,)."""
-        return self.videos([frames], picture)[0]
-
-    @torch.inference_mode()
-    def videos(
-        self, videos: Sequence[np.ndarray], picture: Picture, batch: int | None = None
-    ) -> np.ndarray:
-        """As `video`, of several at once, each of any size: to (n, d)."""
-        if batch is None:
-            batch = VIDEO_BATCH_CPU if torch.device(self.device).type == "cpu" else VIDEO_BATCH
-        parts = []
-        for start in range(0, len(videos), batch):
-            x = torch.stack([
-                prepare_pictures(frames, self.size, picture).transpose(0, 1)
-                for frames in videos[start : start + batch]
-            ])
-            parts.append(F.normalize(self.network.encode_video(x.to(self.device))).cpu().numpy())
-        return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+        x = prepare_pictures(frames, self.size, picture).transpose(0, 1)[None].to(self.device)
+        return F.normalize(self.network.encode_video(x)).cpu().numpy()[0]
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> np.ndarray:

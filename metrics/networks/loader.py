@@ -1,16 +1,25 @@
-"""The networks of a protocol, each loaded once, and the cache keys of what they compute."""
+"""The networks of a protocol, each loaded once, the threads that run them, and cache keys."""
 
 from __future__ import annotations
 
+import os
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
+from idbench.devices import AUTO, may_have_gpu, resolve
 from idbench.metrics.cache import cache_key
 from idbench.metrics.faces.detect import detector_hashes, make_detector
 from idbench.metrics.networks.weight_sources import Source, pack_folder, parse
 from idbench.metrics.protocol_types import Protocol, plain
+from idbench.provenance import cores
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 STEPS = {
     "faces": ("detector",),
@@ -30,7 +39,7 @@ class NetworkLoader:
     Args:
         protocol: fixes how everything is read.
         networks: whose embeddings are read: `arcface`, `curricularface`, `clip`, `viclip`.
-        device: of torch.
+        device: as on the command line; `auto` is looked up when the first network is loaded.
         sources: where each network's weights come from; by default all are embedded.
     """
 
@@ -38,7 +47,7 @@ class NetworkLoader:
         self, protocol: Protocol, networks: Sequence[str], device: str,
         sources: Mapping[str, Source] | None = None,
     ) -> None:
-        self.protocol, self.device = protocol, device
+        self.protocol, self._device = protocol, device
         self.sources = parse() if sources is None else sources
         self.recognisers = tuple(n for n in ("arcface", "curricularface") if n in networks)
         self.reads_clip, self.reads_viclip = "clip" in networks, "viclip" in networks
@@ -49,28 +58,91 @@ class NetworkLoader:
         self._loaded: dict[str, Any] = {}
         self._hashes: dict[str, dict[str, str]] = {}
         self._parts = _parts(protocol)
+        self._lock = threading.RLock()
+        self._here = threading.local()
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
-        """Adds the time of the block to `timings[what]`."""
+        """Adds the time of the block to `timings[what]`; threads add theirs."""
         start = time.perf_counter()
         try:
             yield
         finally:
-            self.timings[what] = self.timings.get(what, 0.0) + time.perf_counter() - start
+            with self._lock:
+                self.timings[what] = self.timings.get(what, 0.0) + time.perf_counter() - start
+
+    @cached_property
+    def device(self) -> str:
+        """Of torch."""
+        return resolve(self._device)
+
+    def devices(self) -> list[str]:
+        """The device, once a network was loaded."""
+        return [self.device] if self._loaded else []
+
+    # -- threads
+
+    @cached_property
+    def threads(self) -> int:
+        """Sources that are computed side by side: on a CPU one a core, or as OMP_NUM_THREADS says.
+        """
+        if self._device != "cpu" and (self._device != AUTO or may_have_gpu()):
+            return 1
+        limit = os.environ.get("OMP_NUM_THREADS", "")
+        return min(cores(), int(limit)) if limit.isdigit() and int(limit) else cores()
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads, "scoring", initializer=self._begin_thread)
+
+    def each(
+        self, function: Callable[[T], R], items: Sequence[T],
+        done: Callable[[], None] = lambda: None,
+    ) -> list[R]:
+        """`function` of each item, in order, in threads that each run networks on one core.
+
+        An error ends it; what has begun is finished. `done` is called after each.
+        """
+        if not items or getattr(self._here, "ours", False):
+            return [function(item) for item in items]
+        results = []
+        for result in self._pool.map(function, items):
+            results.append(result)
+            done()
+        return results
+
+    def _begin_thread(self) -> None:
+        self._here.ours = True
 
     # -- networks
 
     def network(self, name: str) -> Any:
         """The network of that name: `detector`, one of `networks`, or one that a metric runs."""
-        if name not in self._loaded:
-            with self.timed("load"):
-                self._loaded[name] = (
-                    make_detector(
-                        self.protocol.detection, self.device, pack_folder(self.sources))
-                    if name == "detector" else self.sources[name].load(self.device)
-                )
+        with self._lock:
+            if name not in self._loaded:
+                with self.timed("load"):
+                    self._loaded[name] = (
+                        make_detector(
+                            self.protocol.detection, self.device, pack_folder(self.sources))
+                        if name == "detector" else self.sources[name].load(self.device)
+                    )
+        if getattr(self._here, "ours", False) and not getattr(self._here, "limited", False):
+            import torch
+
+            # More threads would round differently, and values would depend on the machine.
+            torch.set_num_threads(1)
+            self._here.limited = True
         return self._loaded[name]
+
+    def batch_notes(self) -> list[str]:
+        """Of each loaded network whose batches were halved: that values may differ in last digits.
+        """
+        return [
+            f"{name} ran in batches of {made.batches.size} because the memory was full; values may "
+            "differ in their last digits"
+            for name, made in sorted(self._loaded.items())
+            if getattr(getattr(made, "batches", None), "halved", False)
+        ]
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -16,7 +16,10 @@ import numpy as np
 from idbench.checkpoints import check_file
 from idbench.embedded import WeightError
 from idbench.files import sha256_json, sha256_once
+from idbench.metrics.networks.batches import Batches
 
+BATCH = 64
+"""Crops that run through a recogniser at once."""
 CROP = 112
 """Side of the aligned crops that recognisers are given, pixels."""
 CPU = "CPUExecutionProvider"
@@ -125,7 +128,8 @@ def open_model(folder: Path, task: str, device: str) -> Any:
     wanted = wanted_providers(device)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
+    # On a CPU one thread a source, as everywhere: more would round differently.
+    options.intra_op_num_threads = 1 if wanted == [CPU] else torch.get_num_threads()
     asked: list[Any] = list(wanted)
     _, _, index = device.partition(":")
     if wanted[0] == CUDA and index:
@@ -180,19 +184,21 @@ class PackRecogniser:
         self.providers = tuple(self._model.session.get_providers())
         rows = self._model.input_shape[0]
         self._rows = rows if isinstance(rows, int) and rows > 0 else None
+        self.batches = Batches(self._rows or BATCH)
 
-    def embed(self, crops: np.ndarray, batch: int = 64) -> np.ndarray:
+    def embed(self, crops: np.ndarray) -> np.ndarray:
         """uint8 RGB aligned crops (n, 112, 112, 3) to float32 (n, d) of length 1."""
-        batch = self._rows or batch
-        parts = []
-        for start in range(0, len(crops), batch):
-            part = np.asarray(crops[start : start + batch])
-            count = len(part)
-            if self._rows and count < batch:  # the model has a fixed batch size
-                part = np.concatenate([part, np.repeat(part[-1:], batch - count, axis=0)])
+
+        def run(start: int, end: int) -> np.ndarray:
+            part = np.asarray(crops[start:end])
+            if self._rows and end - start < self._rows:  # the model has a fixed batch size
+                more = self._rows - (end - start)
+                part = np.concatenate([part, np.repeat(part[-1:], more, axis=0)])
             # insightface takes BGR images and swaps the channels itself.
             vectors = self._model.get_feat([np.ascontiguousarray(c[..., ::-1]) for c in part])
-            parts.append(np.asarray(vectors, np.float32)[:count])
+            return np.asarray(vectors, np.float32)[: end - start]
+
+        parts = self.batches.run(run, len(crops))
         if not parts:
             return np.zeros((0, 0), np.float32)
         vectors = np.concatenate(parts)

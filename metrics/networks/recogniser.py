@@ -10,9 +10,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from idbench import embedded
+from idbench.metrics.networks.batches import Batches
 from idbench.metrics.networks.ir import IR
 from idbench.metrics.networks.iresnet import IResNet
 
+BATCH = 64
+"""Crops that run through a recogniser at once."""
 BACKBONES: dict[str, type[IResNet] | type[IR]] = {"iresnet": IResNet, "ir": IR}
 
 
@@ -44,15 +47,18 @@ class Recogniser:
             network = build_recogniser(embedded.entry(name)["config"])
             network.load_state_dict(embedded.load_state(name))
         self.network = network.eval().to(device)
+        self.batches = Batches(BATCH)
 
     @torch.inference_mode()
-    def embed(self, crops: np.ndarray, batch: int = 64) -> np.ndarray:
+    def embed(self, crops: np.ndarray) -> np.ndarray:
         """uint8 RGB aligned crops (n, 112, 112, 3) to float32 (n, d) of length 1."""
         size = int(self.network.size)  # type: ignore[arg-type]
-        parts = []
-        for start in range(0, len(crops), batch):
-            x = crops_to_input(crops[start : start + batch], size).to(self.device)
-            parts.append(F.normalize(self.network(x)).cpu().numpy())
+
+        def part(start: int, end: int) -> np.ndarray:
+            x = crops_to_input(crops[start:end], size).to(self.device)
+            return F.normalize(self.network(x)).cpu().numpy()
+
+        parts = self.batches.run(part, len(crops))
         if parts:
             return np.concatenate(parts).astype(np.float32)
         return np.zeros((0, 0), np.float32)

@@ -123,7 +123,7 @@ class TextTransformer(nn.Module):
         # Made here: a buffer would stay empty when the network is built without memory (meta).
         mask = torch.full((self.context, self.context), float("-inf"), device=x.device)
         x = self.ln_final(self.transformer(x, mask.triu_(1).to(x.dtype)))
-        return x[torch.arange(len(x)), tokens.argmax(-1)] @ self.text_projection
+        return x[torch.arange(len(x), device=x.device), tokens.argmax(-1)] @ self.text_projection
 
 
 class ViCLIP(nn.Module):

@@ -22,9 +22,9 @@ import numpy as np
 
 from idbench import embedded
 from idbench.checkpoints import listed
+from idbench.devices import check_device
 from idbench.errors import UserError, explained
 from idbench.files import sha256_once
-from idbench.models.concat_id.devices import check_device
 from idbench.models.concat_id.references import (
     ALIGNMENTS,
     Foreground,

@@ -17,10 +17,10 @@ import torch
 from diffusers import CogVideoXDPMScheduler
 
 from idbench.checkpoints import listed
+from idbench.devices import check_device
 from idbench.errors import UserError, explained
 from idbench.files import read_json
 from idbench.models.concat_id.base_parts import is_part, lacking, tensor_names
-from idbench.models.concat_id.devices import check_device
 from idbench.models.concat_id.families import CogVideoX, Defaults, family_of
 from idbench.models.concat_id.families.wan import build_flow_scheduler
 from idbench.models.concat_id.pipeline import (

@@ -204,6 +204,18 @@ class ConcatID:
     def _parts(self) -> tuple[Any, Any, Any]:
         return networks.load_vae(), networks.load_text_encoder(), networks.build_scheduler()
 
+    def use_device(self, device: str) -> None:
+        """Put a folder's networks on `device`, unless a setting names another.
+
+        The embedded networks stay on the CPU: they are small, and made for it.
+        """
+        if self.folder is not None and self.device is None and not self._is_open:
+            self.device = device
+
+    @property
+    def _is_open(self) -> bool:
+        return "_folder_pipeline" in self.__dict__
+
     def load(self) -> None:
         """Load the networks that every variant needs (the transformer follows with its sample).
 

@@ -28,6 +28,7 @@ ONLY_READ = {
     r"reproduce(?!.*--plan)": "generates for half an hour; tests/idbench/test_reproduce.py runs it",
     r"run --model": "generates for minutes; below, the first one is run with one sample",
     r"score (clip|--manifest|their_videos|runs/)": "loads every network; below, two are run",
+    r"merge": "needs the runs of shards; tests/idbench/test_survival.py joins some",
     r"train (?!.*--plan)": "trains for hours, or on a GPU",
     r"validate-metrics": "two minutes; tests/metrics/test_validation.py runs it small",
     r"pairs build": "needs videos of people; tests/models/concat_id runs it on made ones",

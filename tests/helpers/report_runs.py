@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from idbench import runs, scores
+from idbench import holding, runs, scores
 from idbench.files import sha256_json
 from idbench.records import Counts, FacesFile, Identity, ScoresFile, ScoringRecord
 from idbench.timings import Timings
@@ -92,7 +92,7 @@ def make_run(
                   "weights": {"toy.safetensors": WEIGHT}},
     })
     samples = [replace(s, id=runs.sample_id(s.suite_id, identity.model)) for s in samples]
-    with runs.begin(folder, identity, samples, command=["run", "--model", name]) as run:
+    with holding.begin(folder, identity, samples, command=["run", "--model", name]) as run:
         run.save(scoring=ScoringRecord(
             sha256="0" * 64, detector="2.5.3", weight_files={"arcface.safetensors": WEIGHT},
             protocol={"name": "strict-v1", "version": 1, "frames": 16,

@@ -32,8 +32,9 @@ class Toy:
     name = "toy"
     revision = "1"
 
-    def __init__(self, variant=None, steps=3, fail="", maximum_references=2):
+    def __init__(self, variant=None, steps=3, fail="", die="", once="", maximum_references=2):
         self.variant, self.steps, self.fail = variant, steps, fail
+        self.die, self.once = die, once
         self.maximum_references = maximum_references
 
     def settings(self):
@@ -48,6 +49,11 @@ class Toy:
             if os.environ.get("TOY_LOG"):
                 with open(os.environ["TOY_LOG"], "a") as log:
                     log.write(sample.id + "\\n")
+            if self.die and self.die in sample.prompt and not os.path.exists(self.once):
+                if self.once:
+                    open(self.once, "w").close()
+                print("toy is about to die", flush=True)
+                os.kill(os.getpid(), 9)
             if self.fail and self.fail in sample.prompt:
                 raise RuntimeError("toy cannot paint this")
             rng = np.random.default_rng(sample.seed)
@@ -56,6 +62,8 @@ class Toy:
 
 def _scores(embeddings):
     sample = embeddings.sample
+    if os.path.exists("deadly") and "park" in sample.prompt:
+        os.kill(os.getpid(), 9)
     if "unmeasurable" in sample.prompt:
         return [make_score(sample, "sampled", None, None, None, "nothing to measure")]
     return [make_score(sample, "sampled", None, None, len(embeddings.frames) + sample.seed % 7)]

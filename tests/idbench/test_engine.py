@@ -1,11 +1,13 @@
-"""The local engine: one outcome a sample, in order, whatever fails."""
+"""The local engine: one outcome a sample, in order, whatever fails, on the device asked for."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
+from toy import World
 
 from idbench.embedded import WeightError
 from idbench.engine import LocalEngine
@@ -94,3 +96,20 @@ def test_batches_are_handed_on_whole() -> None:
     model = Model()
     run(model)
     assert model.calls == [["s0", "s1", "s2"], ["s3", "s4", "s5"], ["s6"]]
+
+
+def test_a_device_that_is_missing_is_one_sentence(world: World) -> None:
+    done = world.run(*world.toy("--device", "cuda:99"))
+    assert done.returncode == 2 and "The device 'cuda:99' cannot be used" in done.stderr
+    assert not (world.folder / "out").exists()
+
+
+def test_the_device_is_recorded(world: World) -> None:
+    measured = world.toy("--metric", "temporal_consistency")
+    assert world.run(*measured, "--device", "cpu").returncode == 0
+    run = json.loads((world.folder / "out/run.json").read_text())
+    assert run["engine"] == {"name": "local", "device": "cpu"}
+    assert run["scoring"]["devices"] == ["cpu"]
+    assert world.run(*measured).returncode == 0
+    again = json.loads((world.folder / "out/run.json").read_text())
+    assert again["scoring"] == run["scoring"], "nothing ran the second time"

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from toy import World
 
-from idbench import steps
+from idbench import video_scorer
 from idbench.registry import METRICS, metric_version
 from idbench.scoring import Scoring
 
@@ -122,7 +122,7 @@ def test_a_failed_sample_has_the_rows_it_would_have_had() -> None:
              "attribute_accuracy", "garment_accuracy", "motion"]
 
     def rows(sample: Sample) -> set[str]:
-        found = steps.missing(sample, names, "the video is damaged")
+        found = video_scorer.missing(sample, names, "the video is damaged")
         assert {row.reason for row in found} == {"the video is damaged"}
         return {row.metric for row in found}
 

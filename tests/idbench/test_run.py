@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 from toy import World
 
+from idbench import leftovers
 from idbench.files import sha256_file
 from idbench.types import Video
 from idbench.video import write_video
@@ -104,6 +106,12 @@ def test_kill_9_leaves_a_folder_that_resumes(world: World) -> None:
     interrupted(world, signal.SIGKILL, -9)
 
 
+def of_process(pid: int) -> str:
+    """The name of a temporary file of a process that has ended."""
+    name = leftovers.temporary_name("video.mp4")
+    return re.sub(r"-[0-9a-f]+-[0-9a-f]+-([0-9a-f]+)\.part", rf"-{pid:x}-1-\1.part", name)
+
+
 def interrupted(world: World, by: signal.Signals, code: int) -> None:
     process = world.start(*world.toy("--batch", "1"), TOY_SECONDS="1.0")
     out = world.folder / "out"
@@ -119,7 +127,7 @@ def interrupted(world: World, by: signal.Signals, code: int) -> None:
         assert "run the same command again" in error
         assert json.loads((out / "run.json").read_text())["status"] == "interrupted"
     # What a killed process was writing must not stay.
-    leftover = out / "samples" / next(iter(kept)) / ".video.x.part.mp4"
+    leftover = out / "samples" / next(iter(kept)) / of_process(process.pid)
     leftover.write_bytes(b"half")
     again = world.run(*world.toy())
     assert again.returncode == 0, again.stderr

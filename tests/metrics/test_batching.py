@@ -18,14 +18,12 @@ import pytest
 from PIL import Image
 from toy import World
 
-from idbench import steps
+from idbench import video_scorer
 from idbench.embedded import WeightError
 from idbench.files import write_json
-from idbench.metrics import embedder
 from idbench.metrics.embedder import Embedder
 from idbench.metrics.faces.align import TEMPLATE
 from idbench.metrics.faces.detect import Faces
-from idbench.metrics.networks.recogniser import Recogniser
 from idbench.metrics.scorer import Scorer
 from idbench.runs import Run
 from idbench.scores import COLUMNS, collect
@@ -39,7 +37,7 @@ BAD = 2
 """Of the rows, the one whose file is no video."""
 
 
-def find_faces(detector, frames, settings, batch):
+def find_faces(detector, frames, settings):
     """As many faces as the first pixel says (0 to 2), side by side: no network, any size."""
     found = []
     for frame in frames:
@@ -84,25 +82,17 @@ def score(world: World, out: str, *more: str) -> pd.DataFrame:
     return found
 
 
-def test_values_and_order_do_not_depend_on_the_window(world, monkeypatch):
-    monkeypatch.setattr(steps, "WINDOW", 1)
-    whole, batches = Embedder.read, []
-
-    def read(self, batch):
-        if "viclip" in batch[0].keys:  # not references
-            batches.append(len(batch))
-        whole(self, batch)
-
-    monkeypatch.setattr(Embedder, "read", read)
+def test_values_and_order_do_not_depend_on_what_is_scored_with_them(world, monkeypatch):
+    """Bit for bit: neither on the window, nor on the number of threads."""
+    monkeypatch.setattr(video_scorer, "WINDOW", 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     alone = score(world, "alone")
-    for window in (3, 8):
-        monkeypatch.setattr(steps, "WINDOW", window)
-        batches.clear()
+    for window, threads in ((3, 1), (8, 4)):
+        monkeypatch.setattr(video_scorer, "WINDOW", window)
+        monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+        monkeypatch.setattr("idbench.metrics.networks.loader.cores", lambda: 4)
         together = score(world, f"window{window}")
-        assert max(batches) == min(window, len(SIZES))  # they were read together
-        words = ["sample", "metric", "identity", "frame", "status", "reason"]
-        pd.testing.assert_frame_equal(together[words], alone[words])
-        np.testing.assert_allclose(together["value"], alone["value"], atol=1e-5, rtol=0)
+        pd.testing.assert_frame_equal(together, alone, check_exact=True)
         for path in (world.folder / "alone/samples").glob("*/faces.json"):
             other = world.folder / f"window{window}/samples" / path.parent.name / "faces.json"
             assert json.loads(path.read_text()) == json.loads(other.read_text())
@@ -115,22 +105,6 @@ def test_values_and_order_do_not_depend_on_the_window(world, monkeypatch):
     # The bad file and the video without a face; the others have their value.
     assert arcsim["value"].isna().sum() == 2 and len(arcsim) == len(SIZES) + 1
     assert arcsim["value"].dropna().nunique() == len(SIZES) - 1
-
-
-def test_crops_of_crowds_are_not_all_in_memory_at_once(world, monkeypatch):
-    wanted = score(world, "wanted")
-    whole, counts = Recogniser.embed, []
-
-    def counted(self, crops):
-        counts.append(len(crops))
-        return whole(self, crops)
-
-    monkeypatch.setattr(Recogniser, "embed", counted)
-    monkeypatch.setattr(embedder, "FACES", 12)
-    found = score(world, "parts")
-    assert max(counts) <= 14 < sum(counts) / 2, "the largest video alone has 7 x 2 faces"
-    assert found.drop(columns="value").equals(wanted.drop(columns="value"))
-    np.testing.assert_allclose(found["value"], wanted["value"], atol=1e-5, rtol=0)
 
 
 def test_references_with_several_faces_or_none_are_told_of(world):
@@ -219,7 +193,7 @@ def interrupt(monkeypatch):
 def test_scores_of_before_do_not_pass_for_those_of_an_interrupted_scoring(
     world, monkeypatch, interrupt
 ):
-    monkeypatch.setattr(steps, "WINDOW", 2)
+    monkeypatch.setattr(video_scorer, "WINDOW", 2)
     score(world, "run")
     go_on = interrupt(2)
     assert world.run("score", "run", "--protocol", "consisid-v1").returncode == 130
@@ -249,11 +223,14 @@ def no_work(monkeypatch):
 
 
 def test_scoring_again_decodes_nothing_and_runs_no_network(world, no_work):
-    wanted = score(world, "run")
+    # Not DlibSim, which reads the frames each time.
+    named = [part for name in ("arcsim", "cursim", "viclip", "clipdist", "face_coverage")
+             for part in ("--metric", name)]
+    wanted = score(world, "run", *named)
     for path in (world.folder / "run/samples").glob("*/scores.json"):
         path.unlink()
     no_work()
-    pd.testing.assert_frame_equal(score(world, "run"), wanted)
+    pd.testing.assert_frame_equal(score(world, "run", *named), wanted)
     # Another protocol, of the same embeddings.
     done = world.run("score", "run", "--protocol", "consisid-v1")
     assert done.returncode == 0, done.stderr
@@ -291,7 +268,7 @@ def test_the_table_of_scores_has_the_same_types_whatever_is_in_it(world):
 
 
 def test_ctrl_c_keeps_what_is_finished(world, monkeypatch, interrupt):
-    monkeypatch.setattr(steps, "WINDOW", 2)
+    monkeypatch.setattr(video_scorer, "WINDOW", 2)
     go_on = interrupt(3)
     done = world.run("score", "--manifest", "videos.jsonl", "--out", "run", "--name", "x")
     assert done.returncode == 130
@@ -315,9 +292,9 @@ class _Record:
 @pytest.mark.parametrize("each", [0, 100])
 def test_memory_is_bounded_by_the_window_and_by_bytes(tmp_path, monkeypatch, each):
     """`each`: bytes of a video; a window holds 250 of them."""
-    monkeypatch.setattr(steps, "WINDOW", 4)
-    monkeypatch.setattr(steps, "WINDOW_BYTES", 250)
-    monkeypatch.setattr(steps, "sha256_file", lambda path: "-")
+    monkeypatch.setattr(video_scorer, "WINDOW", 4)
+    monkeypatch.setattr(video_scorer, "WINDOW_BYTES", 250)
+    monkeypatch.setattr(video_scorer, "sha256_file", lambda path: "-")
     alive: set[int] = set()
     most = opened = 0
 
@@ -334,7 +311,7 @@ def test_memory_is_bounded_by_the_window_and_by_bytes(tmp_path, monkeypatch, eac
 
     seen = []
     records = [_Record(Path(str(i))) for i in range(60)]
-    for window in steps._windows(SimpleNamespace(timings=Timings()), records, Fake()):
+    for window in video_scorer._windows(SimpleNamespace(timings=Timings()), records, Fake()):
         seen += [record.video.name for record, _ in window]
         assert len(window) <= (3 if each else 4)
         del window

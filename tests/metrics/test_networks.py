@@ -108,7 +108,8 @@ def test_recognisers_give_vectors_of_length_one_whatever_the_batch(config):
     vectors = recogniser.embed(crops)
     assert vectors.shape == (5, config["embedding"]) and vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(recogniser.embed(crops, batch=2), vectors, atol=1e-5)
+    recogniser.batches.size = 2
+    np.testing.assert_allclose(recogniser.embed(crops), vectors, atol=1e-5)
     assert len(recogniser.embed(crops[:0])) == 0
 
 

@@ -41,7 +41,9 @@ def frame():
 def test_the_recogniser_is_fed_rgb_in_minus_one_to_one(pack):
     """Against the same layers in torch; tolerance 1e-5 on vectors of length 1."""
     crops = np.random.default_rng(1).integers(0, 256, (5, 112, 112, 3), dtype=np.uint8)
-    found = PackRecogniser(pack).embed(crops, batch=2)
+    recogniser = PackRecogniser(pack)
+    recogniser.batches.size = 2
+    found = recogniser.embed(crops)
     w = {k: torch.tensor(v) for k, v in weights(pack / "w600k_r50.onnx").items()}
     x = (torch.tensor(crops).permute(0, 3, 1, 2).float() - 127.5) / 127.5
     x = F.conv2d(x, w["conv.weight"], w["conv.bias"], stride=16)

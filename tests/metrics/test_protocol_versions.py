@@ -120,7 +120,7 @@ def test_only_arcface_sees_the_padding(tiny_weights, tmp_path, name):
     embedder._loaded = {
         "detector": _FindsInGrey(), "arcface": arcface, "curricularface": curricular}
     frame = np.random.default_rng(1).integers(0, 100, (300, 301, 3), dtype=np.uint8)
-    embedder.read([Pictures("0" * 64, embedder.keys("0" * 64, (0,), ()), frame[None])])
+    embedder.read(Pictures("0" * 64, embedder.keys("0" * 64, (0,), ()), frame[None]))
     np.testing.assert_array_equal(arcface.crops, _script_crops(frame, _FindsInGrey.points)[0])
     assert not (curricular.crops == 128).all(-1).any()
 
@@ -133,7 +133,7 @@ def test_only_the_face_that_the_rule_reads_is_embedded(tiny_weights, tmp_path, g
         name = f"consisid-{version}"
         embedder = _embedder(name, tmp_path, ("arcface", "curricularface"), tmp_path / "cache")
         one = Pictures("0" * 64, embedder.keys("0" * 64, (0,), ()), photo[None])
-        embedder.read([one])
+        embedder.read(one)
         counts.append([len(one.face_vectors[n][0]) for n in embedder.recognisers])
         vectors.append(one.face_vectors["curricularface"][0][0])
         assert "6 faces in the image" in embedder.reference(tmp_path / "all.png").note
@@ -183,5 +183,5 @@ def test_crops_are_grey_beyond_the_picture(tiny_weights, tmp_path):
     embedder, network, detector = _embedder("strict-v2", tmp_path), _Keeps(), _FindsInGrey()
     detector.points = (TEMPLATE[None] * 1.5).astype(np.float32)
     embedder._loaded = {"detector": detector, "arcface": network}
-    embedder.read([Pictures("0" * 64, embedder.keys("0" * 64, (0,), ()), frame[None])])
+    embedder.read(Pictures("0" * 64, embedder.keys("0" * 64, (0,), ()), frame[None]))
     assert {0, 128} <= set(network.crops.ravel().tolist())

@@ -183,7 +183,10 @@ def _select(
 
 def _check_out(out: Path) -> None:
     """Refuse a folder where a file that a build writes or removes is something else."""
-    check_output(out / "videos.sqlite", "store of videos")
+    # After a kill, the store's content may still be in SQLite's write-ahead log.
+    log = out / "videos.sqlite-wal"
+    store = log if log.is_file() and log.stat().st_size else out / "videos.sqlite"
+    check_output(store, "store of videos")
     check_output(out / "summary.json", "summary of pairs")
     check_output(out / "pairs.html", "page of pairs")
     for name in ("videos", "pretraining", "cross", "tradeoff", *OPTIONAL):

@@ -11,13 +11,13 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from idbench.devices import check_device
 from idbench.files import write_bytes
 from idbench.metrics.faces.align import align_crops, similarity_transforms
 from idbench.metrics.faces.detect import Faces, make_detector
 from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks import weight_sources
 from idbench.metrics.protocols import Detection
-from idbench.models.concat_id.devices import check_device
 from idbench.models.concat_id.face_tools import alignment_of
 from idbench.models.concat_id.pairs import copies, quality, subjects, tracking
 from idbench.models.concat_id.pairs.frames import SampledFrame, sample
@@ -163,7 +163,7 @@ class FaceReader:
         limits = self.settings.pairs
         frames = np.stack([f.image for f in batch])
         faces = [_confident(f, limits.minimum_confidence)
-                 for f in find_faces(self._detector, frames, self.detection, BATCH)]
+                 for f in find_faces(self._detector, frames, self.detection)]
         few = [len(f) <= limits.people for f in faces]
         aligned = [align_crops(frame, f.landmarks, self.detection.crop)
                    for frame, f, ok in zip(frames, faces, few, strict=True) if ok and len(f)]

@@ -258,7 +258,7 @@ def test_a_cache_on_a_full_disk_goes_on_later(tmp_path, bases, told, monkeypatch
     def one_only(path, data):
         count.append(path)
         if len(count) > 1:
-            with files.saying_disk_full(path):
+            with files.disk_errors(path):
                 full()
         write(path, data)
 

@@ -1,0 +1,73 @@
+"""Kills commands at random moments and checks what is left: run, score, report, pairs build, train.
+
+    python benchmarks/survival.py                 (100 kills)
+    python benchmarks/survival.py --kills 12 --seed 3
+
+SIGKILL, SIGTERM or SIGINT goes to the command, SIGKILL also to workers of Ray. After each round the
+command is resumed; its result must equal, bit for bit, that of an undisturbed run, no finished
+video, score or record may be written again, and nothing temporary may be left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/helpers"))
+from kills import CLUSTER, kill, scenarios  # noqa: E402
+from toy import install_plugin  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="name of one scenario")
+    asked = parser.parse_args()
+    rng = random.Random(asked.seed)
+    with tempfile.TemporaryDirectory() as place:
+        base = Path(place)
+        plugin = install_plugin(base)
+        environment = {
+            **os.environ, "PYTHONPATH": str(plugin), "TOY_SECONDS": "0.1",
+            "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+        with subprocess.Popen(
+            [sys.executable, "-c", CLUSTER], env=environment, text=True, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        ) as cluster:
+            assert cluster.stdout
+            address = cluster.stdout.readline().strip()
+            try:
+                every = scenarios(base, plugin, address, cluster.pid)
+                every = [s for s in every if asked.only in (None, s.name)]
+                faults = run(every, base, asked.kills, rng)
+            finally:
+                cluster.communicate("\n")
+    sys.exit(1 if faults else 0)
+
+
+def run(every: list, base: Path, kills: int, rng: random.Random) -> list[str]:
+    """Share the kills out over the scenarios and print a table; returns the faults."""
+    print("| command | kills | of them | rounds | seconds | faults |\n|---|---|---|---|---|---|")
+    faults: list[str] = []
+    for k, scenario in enumerate(every):
+        share = kills // len(every) + (k < kills % len(every))
+        start = time.monotonic()
+        found = kill(scenario, base / scenario.name.replace(" ", "-"), share, rng)
+        what = ", ".join(f"{n} {name}" for name, n in sorted(found.kills.items()))
+        print(f"| {scenario.name} | {found.kills.total()} | {what} | {found.rounds} | "
+              f"{time.monotonic() - start:.0f} | {len(found.faults)} |", flush=True)
+        faults += found.faults
+        for fault in found.faults:
+            print(f"  {fault}", flush=True)
+    return faults
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""`idbench merge`: join run folders that hold parts of the same run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from idbench.commands import options as opt
+
+
+@click.command(short_help="Join the run folders of shards into one.")
+@click.argument("run", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path), help="The run folder to make.",
+)
+@opt.json_option
+def merge(run: tuple[Path, ...], out: Path, as_json: bool) -> None:
+    """Join run folders of the same model, suite and split, such as those that `--shard` made.
+
+    Files are copied; the folders stay. Run the same command again to resume.
+    """
+    from idbench.commands.outcome import show
+    from idbench.merging import merge as merge_runs
+    from idbench.results import Results
+
+    made = merge_runs(run, out)
+    show(Results([made]), as_json, scored=(out / "scores.parquet").is_file())

@@ -1,0 +1,39 @@
+"""Engines by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from idbench.devices import AUTO
+from idbench.engine import Engine, LocalEngine
+from idbench.errors import UserError
+from idbench.names import unknown
+
+ENGINES = ("local", "ray")
+
+
+def make_engine(
+    engine: str | Engine, batch: int | None = None, device: str = AUTO, **workers: Any
+) -> Engine:
+    """The engine of that name, or the given one.
+
+    Args:
+        workers: of the engine `ray`; see `RayEngine`.
+
+    Raises:
+        UserError: an unknown engine, options of another engine, Ray is not installed, or there is
+            no such device.
+    """
+    if not isinstance(engine, str):
+        return engine
+    given = {name: value for name, value in workers.items() if value is not None}
+    if engine == "ray":
+        from idbench.ray_engine import RayEngine
+
+        return RayEngine(device=device, **given)
+    if engine != LocalEngine.name:
+        raise unknown("engine", engine, ENGINES)
+    if given:
+        name = next(iter(given)).replace("_", "-")
+        raise UserError(f"--{name} belongs to --engine ray; add that, or leave it out.")
+    return LocalEngine(batch, device)

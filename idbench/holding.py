@@ -1,0 +1,176 @@
+"""Run folders held for writing: begun, resumed or opened again, whole or one shard of them."""
+
+from __future__ import annotations
+
+import glob
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+from idbench import leftovers, lock, provenance
+from idbench.differences import differences, short
+from idbench.errors import UserError
+from idbench.outputs import check_output
+from idbench.records import Git, Identity, RunFile
+from idbench.runs import Run, now
+from idbench.shards import Shard
+from idbench.timings import Timings
+from idbench.types import Sample
+
+OWN_FOLDERS = ("references", "embeddings")
+"""What --force leaves behind; nothing in them is ever removed, apart from temporary files."""
+
+
+@contextmanager
+def begin(
+    folder: Path, identity: Identity, samples: Sequence[Sample], command: Sequence[str] = (),
+    timings: Timings | None = None, force: bool = False, shard: Shard | None = None,
+) -> Iterator[Run]:
+    """Hold `folder` and begin its run, or go on with it; on an error its state is kept.
+
+    Args:
+        identity: everything that makes it this run.
+        samples: every planned sample, with its id in the run, in order.
+        command: the arguments of the command line.
+        timings: seconds spent before the folder was opened.
+        force: begin anew: what the folder holds of an earlier run is removed.
+        shard: hold only this part; other processes may hold others.
+
+    Raises:
+        UserError: the folder holds another run (says in what it differs), other files, or
+            another process uses it.
+    """
+    planned = {sample.suite_id: sample.id for sample in samples}
+    if shard and force:
+        raise UserError("--force removes the work of other shards; remove the run folder instead.")
+    with locked(folder, shard):
+        with lock.briefly(folder) if shard else nullcontext():
+            if force:
+                check_output(folder / "run.json", "run")
+                for name in ("samples", "scores.parquet", "run.json"):
+                    _remove(folder / name)
+            if (folder / "run.json").exists():
+                run = Run.open(folder)
+                check_identity(run, identity)
+                # A larger limit adds samples; of finished videos those named now are the run.
+                planned = {**(run.file.samples if run.generates else {}), **planned}
+            else:
+                run = Run(folder, RunFile(
+                    status="running", created=now(), identity=identity, samples=planned,
+                    git=Git(**provenance.git_state()), packages=provenance.package_versions(),
+                    hardware=provenance.hardware(),
+                ))
+            run.timings.include(timings.as_dict() if timings else {})
+            run.save(samples=planned, status="running", command=["idbench", *command])
+        run.shard = shard
+        with _kept(run):
+            yield run
+
+
+@contextmanager
+def reopen(folder: Path, shard: Shard | None = None) -> Iterator[Run]:
+    """Hold the run in `folder`, or a shard of it; on an error its state is kept.
+
+    Raises:
+        UserError: no run there, or another process uses it.
+    """
+    with locked(folder, shard):
+        run = Run.open(folder)
+        run.shard = shard
+        with _kept(run):
+            yield run
+
+
+@contextmanager
+def _kept(run: Run) -> Iterator[None]:
+    try:
+        run.check_there()
+        yield
+    except BaseException:
+        # A full disk must not hide behind the failure to write this.
+        with suppress(UserError, OSError):
+            run.save(status="interrupted")
+        raise
+
+
+@contextmanager
+def locked(folder: Path, shard: Shard | None = None) -> Iterator[None]:
+    """Hold `folder` for this process, or a shard of it; clears what killed processes left.
+
+    Raises:
+        UserError: another process holds it, it is no run folder, or it may not be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; choose a folder with --out.")
+    if folder.is_dir() and not (folder / "run.json").exists():
+        foreign = [
+            p.name for p in folder.iterdir()
+            if p.name not in OWN_FOLDERS and not p.name.startswith(".")
+        ]
+        if foreign:
+            raise UserError(
+                f"{folder} contains other files ({foreign[0]}) and no run; choose a new or empty "
+                "folder with --out."
+            )
+    if shard:
+        holding = lock.part(folder, shard.name, excludes="shard-*")
+    else:
+        holding = lock.exclusive(folder)
+    with holding:
+        clear_leftovers(folder, everyone=shard is None)
+        if shard is None:
+            _keep_worker_logs(folder)
+        yield
+
+
+def _keep_worker_logs(folder: Path) -> None:
+    """Move what workers of a killed process printed to errors.log."""
+    for path in sorted(folder.glob(".worker-*.log")):
+        if text := path.read_text(encoding="utf-8", errors="replace").strip():
+            with open(folder / "errors.log", "a", encoding="utf-8") as stream:
+                stream.write(f"output of {path.stem[1:]}\n{text}\n")
+        path.unlink()
+
+
+def clear_leftovers(folder: Path, everyone: bool = False) -> None:
+    """Remove the temporary files of dead processes from a run folder.
+
+    Args:
+        everyone: also those of other machines; see `leftovers.clear`.
+    """
+    leftovers.clear(str(folder))
+    for place in (*OWN_FOLDERS, "samples", "samples/*", "embeddings/*"):
+        for path in glob.iglob(f"{glob.escape(str(folder))}/{place}"):
+            leftovers.clear(path, everyone)
+
+
+def check_identity(run: Run, identity: Identity, other: str = "") -> None:
+    """Refuse to go on with another run.
+
+    Args:
+        other: how a sentence about the folder of `identity` begins, where it is not new.
+
+    Raises:
+        UserError: says in what they differ.
+    """
+    before = run.file.identity
+    if not before.suite.sha256:  # of videos without a manifest, before their references counted
+        before = before.model_copy(update={"suite": identity.suite})
+    found = differences(before.model_dump(), identity.model_dump())
+    if found:
+        where, old, new = found[0]
+        if other:
+            raise UserError(
+                f"{other} run than {run.folder} (its {where} is {short(new)}, not {short(old)}); "
+                "merge parts of one run."
+            )
+        raise UserError(
+            f"{run.folder} contains another run (its {where} is {short(old)}, not "
+            f"{short(new)}); choose another folder with --out, or replace that run with --force."
+        )
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

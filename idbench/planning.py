@@ -1,0 +1,75 @@
+"""The samples of a run as its model makes them, and where they are made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+from idbench.errors import UserError
+from idbench.records import ModelName
+from idbench.runs import sample_id
+from idbench.shards import Shard
+from idbench.types import Abilities, Model, Sample
+
+
+@contextmanager
+def absolute(start: Path, given: Path) -> Iterator[Path]:
+    """`given`, seen from the directory `start`, as an absolute path: models change directories.
+
+    Errors name it as given, and the working directory is `start` again at the end.
+    """
+    folder = start / given
+    try:
+        yield folder
+    except UserError as error:
+        error.args = (str(error).replace(str(folder), str(given)),)
+        raise
+    finally:
+        os.chdir(start)
+
+
+def plan(
+    of_seeds: Sequence[Sequence[Sample]], model: Model, name: ModelName, start: Path,
+    shard: Shard | None,
+) -> tuple[list[Sample], list[Sample]]:
+    """All samples of a run, and those of a shard, under the ids that they have in the run.
+
+    Args:
+        of_seeds: the suite's samples with each seed.
+        start: where relative paths of images begin.
+
+    Raises:
+        UserError: the model cannot take a sample's references, or its own `check` refuses the
+            samples.
+    """
+    samples = [sample for of_seed in of_seeds for sample in of_seed]
+    abilities: Abilities | None = getattr(model, "abilities", None)
+    for sample in samples:
+        if abilities and (reason := abilities.refusal(sample)):
+            raise UserError(
+                f"The model {name.title} cannot make the samples of this split: it {reason}; "
+                "choose another --split or --model."
+            )
+    most = max((len(s.references) for s in samples), default=0)
+    if most > model.maximum_references:
+        raise UserError(
+            f"The model {name.title} takes at most {model.maximum_references} reference(s), the "
+            f"split has samples with {most}; choose another variant of the model or another "
+            "--split."
+        )
+    check = getattr(model, "check", None)
+    if callable(check):
+        check(samples)
+    identify = getattr(model, "sample_id", lambda s: sample_id(s.suite_id, name))
+    planned = [
+        [replace(sample, id=identify(sample), references=tuple(
+            replace(r, image=start / r.image, more=tuple(start / m for m in r.more)) for r in sample.references))
+         for sample in of_seed]
+        for of_seed in of_seeds
+    ]
+    mine = planned if shard is None else [shard.of(of_seed) for of_seed in planned]
+    return list(chain(*planned)), list(chain(*mine))

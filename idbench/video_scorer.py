@@ -1,0 +1,207 @@
+"""Scores the videos of a run folder in this process, and writes the scores beside them."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from idbench.ahead import Ahead
+from idbench.failures import FATAL, describe
+from idbench.files import sha256_file, write_derived
+from idbench.progress import Step
+from idbench.records import FacesFile, SampleFile, ScoresFile
+from idbench.registry import METRICS
+from idbench.runs import Run
+from idbench.scoring import Scoring
+from idbench.types import Sample, Score
+from idbench.video import Clip, UnreadableVideo
+
+if TYPE_CHECKING:
+    from idbench.metrics.scorer import Scorer
+
+WINDOW = 8
+"""Videos between two writes; as many more are decoded ahead."""
+WINDOW_BYTES = 256_000_000
+"""A window with this many bytes of frames is full: large videos are scored one by one."""
+
+Opened = Clip | str | Exception
+"""A decoded video, or why there is none."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What scores were measured with, for run.json; see `ScoringRecord`."""
+
+    hashes: Mapping[str, str]
+    notes: Sequence[str]
+    providers: Mapping[str, list[str]] = field(default_factory=dict)
+    reference_notes: Mapping[str, str] = field(default_factory=dict)
+    prompts_cut: Mapping[str, float] = field(default_factory=dict)
+    devices: Sequence[str] = ()
+
+
+Describe = Callable[[Measured], None]
+"""Keeps in run.json what the scores that are written next were measured with."""
+
+
+class VideoScorer:
+    """Scores videos of one run.
+
+    Args:
+        device: as on the command line.
+    """
+
+    def __init__(self, run: Run, scoring: Scoring, device: str) -> None:
+        self.run, self.scoring = run, scoring
+        with run.timings.phase("load"):
+            from idbench.metrics.scorer import Scorer
+
+            self.scorer: Scorer = Scorer(
+                scoring.protocol, run.folder / "embeddings",
+                metrics=[METRICS.load(name) for name in scoring.metrics],
+                device=device, sources=scoring.sources or None,
+            )
+
+    def score(self, records: Sequence[SampleFile], describe: Describe, advance: Step) -> None:
+        """Score the videos of `records` and write their scores; `advance` after each video.
+
+        Raises:
+            DiskError, WeightError: what every further video would meet too.
+        """
+        run = self.run
+        with closing(_windows(run, records, self.scorer)) as windows:
+            for window in windows:
+                moved = self.scorer.searched = _Moved(advance, len(window))
+                files = self._score_window(window)
+                describe(self.measured())
+                run.check_there()
+                for (record, _), scores in zip(window, files, strict=True):
+                    with run.timings.phase("score"):
+                        self._write(record, scores)
+                moved.finish()
+                del window, files  # not held while the next window is filled
+
+    def measured(self) -> Measured:
+        """What the scores so far were measured with."""
+        scorer = self.scorer
+        return Measured(
+            scorer.weight_hashes(), scorer.notes, scorer.providers(), dict(scorer.reference_notes),
+            dict(scorer.prompts_cut), scorer.devices(),
+        )
+
+    def _write(self, record: SampleFile, scores: ScoresFile) -> None:
+        faces = FacesFile.model_validate({"frames": self.scorer.faces(record.sample)})
+        write_derived(self.run.path(record.id, "faces.json"), faces.json_text())
+        write_derived(self.run.path(record.id, "scores.json"), scores.json_text())
+
+    def _score_window(self, window: Sequence[tuple[SampleFile, Opened]]) -> list[ScoresFile]:
+        """The scores of each record of a window, in its order."""
+        run, scorer, scoring = self.run, self.scorer, self.scoring
+        items = [(record.sample, opened) for record, opened in window if isinstance(opened, Clip)]
+        before, start = dict(scorer.timings), time.perf_counter()
+        with run.timings.phase("score"):
+            scored = iter(scorer.score_all(items))
+        seconds = time.perf_counter() - start
+        run.timings.split("score", _phases(before, scorer.timings, seconds))
+        files = []
+        for record, opened in window:
+            result = next(scored) if isinstance(opened, Clip) else opened
+            failed = False
+            if isinstance(result, FATAL):
+                raise result
+            if isinstance(result, UnreadableVideo):
+                result = describe(result).replace(f"{run.folder}/", "")
+                run.fail(record, result)
+            elif isinstance(result, Exception):
+                failed = True
+                run.log_error(record.id, "".join(traceback.format_exception(result)))
+                result = f"scoring failed: {describe(result)}".replace(f"{run.folder}/", "")
+            for trace in scorer.failures.pop(record.id, ()):
+                failed = True
+                run.log_error(record.id, trace)
+            if isinstance(result, str):
+                result = missing(record.sample, scoring.metrics, result)
+            files.append(ScoresFile.of(
+                result, key=scoring.sha256, video_sha256=record.video_sha256, failed=failed))
+        return files
+
+
+class _Moved:
+    """Moves the bar with each video of a window, and at its end by those that were not heard of."""
+
+    def __init__(self, advance: Step, videos: int) -> None:
+        self.advance, self.left = advance, videos
+
+    def __call__(self) -> None:
+        if self.left:
+            self.left -= 1
+            self.advance()
+
+    def finish(self) -> None:
+        while self.left:
+            self()
+
+
+def _windows(
+    run: Run, records: Sequence[SampleFile], scorer: Scorer
+) -> Generator[list[tuple[SampleFile, Opened]], None, None]:
+    """The records with their decoded videos, as many at a time as are scored at once.
+
+    While a window is scored, a thread decodes the next.
+    """
+
+    def read(record: SampleFile) -> Opened:
+        path, digest = record.video, record.video_sha256
+        if path is None or digest is None:
+            return record.reason or "there is no video"
+        if sha256_file(path) != digest:
+            return "the video was changed after it was finished"
+        return scorer.open(path, digest)
+
+    def size(opened: Opened) -> int:
+        return opened.bytes if isinstance(opened, Clip) else 0
+
+    window: list[tuple[SampleFile, Opened]] = []
+    filled = 0
+    reading = iter(Ahead[SampleFile, Opened](records, read, WINDOW, size, WINDOW_BYTES))
+    try:
+        while True:
+            with run.timings.phase("decode"):  # only the wait for it; decoding runs beside
+                found = next(reading, None)
+            if found is None:
+                break
+            window.append(found)
+            filled += size(found[1])
+            if len(window) == WINDOW or filled >= WINDOW_BYTES:
+                del found
+                yield window
+                window, filled = [], 0
+        if window:
+            yield window
+    finally:
+        reading.close()
+
+
+def missing(sample: Sample, metrics: Sequence[str], reason: str) -> list[Score]:
+    """A row of each metric that applies to the sample, all with the same reason."""
+    return [row for name in metrics for row in METRICS.load(name).unscored(sample, reason)]
+
+
+def _phases(
+    before: Mapping[str, float], after: Mapping[str, float], seconds: float
+) -> dict[str, float]:
+    """What a scorer spent, in the phases of a run.
+
+    Its threads work side by side: together they count as the `seconds` of the clock.
+    """
+    found: dict[str, float] = {}
+    for name, total in after.items():
+        phase = "embed" if name.split()[0] in ("embed", "align") else name
+        if phase != "score":
+            found[phase] = found.get(phase, 0.0) + total - before.get(name, 0.0)
+    share = min(1.0, seconds / (sum(found.values()) or 1.0))
+    return {phase: share * spent for phase, spent in found.items()}
