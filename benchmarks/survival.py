@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/helpers"))
@@ -31,25 +33,33 @@ def main() -> None:
     parser.add_argument("--only", help="name of one scenario")
     asked = parser.parse_args()
     rng = random.Random(asked.seed)
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, cluster(asked.only) as (address, pid):
         base = Path(place)
-        plugin = install_plugin(base)
+        every = scenarios(base, install_plugin(base), address, pid)
+        chosen = [s for s in every if asked.only in (None, s.name)]
+        faults = run(chosen, base, asked.kills, rng)
+    sys.exit(1 if faults else 0)
+
+
+@contextmanager
+def cluster(only: str | None) -> Iterator[tuple[str, int | None]]:
+    """A Ray cluster's address and process, if a scenario needs one."""
+    if only not in (None, "run by Ray"):
+        yield "", None
+        return
+    with tempfile.TemporaryDirectory() as place:
         environment = {
-            **os.environ, "PYTHONPATH": str(plugin), "TOY_SECONDS": "0.1",
+            **os.environ, "PYTHONPATH": str(install_plugin(Path(place))), "TOY_SECONDS": "0.1",
             "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
         with subprocess.Popen(
             [sys.executable, "-c", CLUSTER], env=environment, text=True, start_new_session=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        ) as cluster:
-            assert cluster.stdout
-            address = cluster.stdout.readline().strip()
+        ) as process:
+            assert process.stdout
             try:
-                every = scenarios(base, plugin, address, cluster.pid)
-                every = [s for s in every if asked.only in (None, s.name)]
-                faults = run(every, base, asked.kills, rng)
+                yield process.stdout.readline().strip(), process.pid
             finally:
-                cluster.communicate("\n")
-    sys.exit(1 if faults else 0)
+                process.communicate("\n")
 
 
 def run(every: list, base: Path, kills: int, rng: random.Random) -> list[str]:
