@@ -65,11 +65,14 @@ def plan(
     if callable(check):
         check(samples)
     identify = getattr(model, "sample_id", lambda s: sample_id(s.suite_id, name))
-    planned = [
-        [replace(sample, id=identify(sample), references=tuple(
-            replace(r, image=start / r.image, more=tuple(start / m for m in r.more)) for r in sample.references))
-         for sample in of_seed]
-        for of_seed in of_seeds
-    ]
+
+    def named(sample: Sample) -> Sample:
+        references = tuple(
+            replace(r, image=start / r.image, more=tuple(start / path for path in r.more))
+            for r in sample.references
+        )
+        return replace(sample, id=identify(sample), references=references)
+
+    planned = [[named(sample) for sample in of_seed] for of_seed in of_seeds]
     mine = planned if shard is None else [shard.of(of_seed) for of_seed in planned]
     return list(chain(*planned)), list(chain(*mine))
