@@ -109,7 +109,8 @@ class ScoringKey(Part):
     @property
     def protocol_name(self) -> str | None:
         """The protocol's name; None before anything was scored."""
-        return self.protocol.get("name")
+        name = self.protocol.get("name")
+        return None if name is None else str(name)
 
 
 class ScoringRecord(ScoringKey):
