@@ -108,7 +108,8 @@ def test_a_run_takes_its_size_and_its_references_from_the_training(tmp_path):
     assert (model.steps, model.guidance) == (50, 5.0)  # of the base
     other = ConcatID(weights=str(tmp_path / "state" / "export"), frames=9, parser="embedded",
                      alignment="upright")
-    assert (other.frames, other.pictures.parser, other.pictures.alignment) == (9, "embedded", "upright")
+    chosen = other.pictures.parser, other.pictures.alignment
+    assert (other.frames, *chosen) == (9, "embedded", "upright")
     with pytest.raises(UserError, match="contains a training; its model folder is .*export"):
         ConcatID(weights=str(tmp_path / "state"))
 
