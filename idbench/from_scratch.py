@@ -22,6 +22,7 @@ ORDER = (
 """Recipes, each after those that it starts from; those that are not installed are left out."""
 RECORDED = {"concat_id_data": 9.0, "concat_id_latents": 11.0}
 """Minutes on two cores of recipes that leave no weights. Source: docs/training.md."""
+LOOP = "idbench.models.concat_id.training.loop:train"
 PACE = "base"
 """The recipe whose pace stands for other transformers without a recorded time."""
 
@@ -61,7 +62,7 @@ def plan(folder: Path) -> list[Training]:
         minutes = RECORDED.get(name, measured.get(name, {}).get("minutes"))
         recorded = minutes is not None
         steps = int(content.get("steps", 0))
-        if not recorded and pace is not None and "network" in content:
+        if not recorded and pace is not None and content["trainer"] == LOOP:
             minutes = steps * pace
         found.append(Training(name, entry, steps, minutes, recorded, entry in made))
     return found
@@ -71,19 +72,20 @@ def lines(trainings: list[Training]) -> list[str]:
     """The plan with its estimate, in words."""
     found = []
     for one in trainings:
+        steps = f"{one.steps} steps" if one.steps else ""
         if one.done:
             time = "done"
         elif one.minutes is None:
             time = "time not recorded"
         else:
             time = f"{'' if one.recorded else 'at least '}{one.minutes:.0f} minutes"
-        found.append(f"  {one.recipe:20} {one.steps or '':>6} steps  {time}")
+        found.append(f"  {one.recipe:20} {steps:>12}  {time}")
     left = [one for one in trainings if not one.done]
     known = sum(one.minutes or 0 for one in left)
     unknown = sum(one.minutes is None for one in left)
     total = f"At least {known / 60:.1f} hours on two cores are left"
     if unknown:
-        total += f", not counting {unknown} recipes whose time was not recorded"
+        total += f", not counting recipes without a recorded time ({unknown})"
     return [*found, f"{total}. Ctrl-C is safe: the same command continues."]
 
 

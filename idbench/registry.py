@@ -140,9 +140,8 @@ class Registry:
 
 
 def _is_metric(found: Any) -> bool:
-    from idbench.metrics.base import Metric
-
-    return isinstance(found, Metric)
+    # `metrics.base.Metric`, which cannot be imported here: it reads the registry.
+    return callable(getattr(found, "scores", None)) and hasattr(found, "networks")
 
 
 MODELS = Registry(

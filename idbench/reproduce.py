@@ -19,6 +19,8 @@ LIMIT = 72
 """Samples of a split: each of the 24 people three times. Keeps the whole within half an hour."""
 SECONDS_A_VIDEO = 2.6
 """On two cores, scoring included. Source: docs/performance.md, 48 videos in 125 s."""
+SECONDS_A_RUN = 15
+"""To load the networks that generate and score."""
 PAGE = "paper.html"
 
 
@@ -51,6 +53,11 @@ def count(limit: int, seeds: Sequence[int]) -> int:
 
     splits = load_suite(SUITE).splits
     return sum(min(limit, splits[job.split]) for job in jobs()) * len(seeds)
+
+
+def minutes(limit: int, seeds: Sequence[int]) -> float:
+    """An estimate for all jobs, on two idle cores."""
+    return (count(limit, seeds) * SECONDS_A_VIDEO + len(jobs()) * SECONDS_A_RUN) / 60
 
 
 def reproduce(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SIGNIFICANT = 0.05
 METRICS = ("arcsim", "cursim", "viclip", "clipdist")
+NOT_MEASURED = "not measured"
 PEOPLES_METRICS = ("arcsim", "cursim")
 """Of single people, as in Table 2."""
 
@@ -58,7 +59,7 @@ class Step:
     def verdict(self) -> str:
         """Whether the step holds here."""
         if self.measured is None or self.measured.mean is None or self.p_value is None:
-            return "not measured"
+            return NOT_MEASURED
         if self.p_value >= SIGNIFICANT:
             return "not significant"
         return "holds" if self.measured.mean > 0 else "reversed"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idbench.reports import columns, table_output
-from idbench.reports.paper import PaperRow, PaperTable, Step
+from idbench.reports.paper import NOT_MEASURED, PaperRow, PaperTable, Step
 from idbench.reports.table_output import Rows
 
 if TYPE_CHECKING:
@@ -158,7 +158,8 @@ def page(tables: Sequence[PaperTable], about: Sequence[str] = ()) -> str:
         tables=[
             {"table": table, "measured": measured_rows(table), "orders": order_rows(table),
              "published": [(t, table_output.published_rows(t)) for t in table.section.published],
-             "verdicts": [s.verdict for s in table.steps]}
+             "verdicts": (verdicts := [s.verdict for s in table.steps]),
+             "missing": verdicts.count(NOT_MEASURED)}
             for table in tables
         ],
         about=about, orders_caption=ORDERS,

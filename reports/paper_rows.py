@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from idbench.embedded import entries
+from idbench.recipes import recipe_files
 from idbench.reports.published import PublishedTable, published_tables
 
 
@@ -37,11 +38,13 @@ class Slot:
         return next((name for name in self.systems if shipped(name)), self.systems[0])
 
     def how(self, split: str) -> str:
-        """The command that runs it."""
-        run = f"idbench run --model {self.system} --split {split}"
+        """The commands that run it, or why there are none."""
+        run, recipe = f"idbench run --model {self.system} --split {split}", self.system
         if shipped(self.system):
             return run
-        return f"idbench train {self.system.partition('@')[0]}; {run}"
+        if recipe in recipe_files():
+            return f"idbench train {recipe}; {run}"
+        return "this version has no embedded weights of it"
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,7 @@ def reproduce(
                 scratch.train(out, progress.say)
             weights = scratch.weights_in(out / "weights")  # type: ignore[assignment]
     with weights:
-        videos = whole.count(limit, seeds)
-        minutes = videos * whole.SECONDS_A_VIDEO / 60
+        videos, minutes = whole.count(limit, seeds), whole.minutes(limit, seeds)
         progress.say(
             f"{videos} videos of {len(whole.jobs())} systems and splits; about {minutes:.0f} "
             "minutes on two idle cores if none is there yet"

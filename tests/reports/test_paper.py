@@ -16,7 +16,7 @@ from toy import World
 
 from idbench.errors import UserError
 from idbench.reports import paper, paper_output
-from idbench.reports.paper_rows import SECTIONS, STAGES
+from idbench.reports.paper_rows import SECTIONS, STAGES, Slot
 from idbench.runs import Run
 
 PEOPLE = [(f"p{i // 3}",) for i in range(36)]
@@ -162,10 +162,19 @@ def test_the_command_uses_runs_and_refuses_compare(stages: list[Run], tmp_path: 
     done = world.run("table", "--paper", "1", "--compare", "consisid")
     assert done.returncode == 2 and "leave out --compare" in done.stderr
     shown = world.run("table", "--paper", "1").stdout
-    assert "not run; " in shown and "idbench run --model id_animator --split single" in shown
+    assert "not run; " in shown and "concat_id@stage3" in shown
 
 
 def test_the_page_holds_all_and_escapes(stages: list[Run]) -> None:
     tables = [t for number in (1, 2, 3) for t in paper.build(number, [stages])]
     page = paper_output.page(tables, ["made by <b>me</b>"])
+    assert "tested here: not measured" in page and "of 6 hold" in page
     assert page.count("<h2>") == 4 and "&lt;b&gt;" in page and "src=" not in page
+
+
+def test_how_to_run_a_row_is_what_works_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = Slot("X", ("concat_id@new", "concat_id@stage3"))
+    assert rows.how("single") == "idbench run --model concat_id@stage3 --split single"
+    alone = Slot("X", ("stage3",))
+    assert alone.how("single") == "idbench train stage3; idbench run --model stage3 --split single"
+    assert Slot("X", ("nobody",)).how("single") == "this version has no embedded weights of it"
