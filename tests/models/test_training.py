@@ -217,6 +217,8 @@ def test_a_training_on_part_of_the_tokens_resumes(home, monkeypatch):
         loop.train(recipe(**SHORTER), home / "stopped")
     loop.train(recipe(**SHORTER), home / "stopped", resume=True)
     assert losses(home / "stopped") == losses(home / "whole")
+    with pytest.raises(UserError, match="belongs to another training .levels None instead of"):
+        loop.train(recipe(**{**SHORTER, "levels": None}), home / "stopped", resume=True)
     loop.train(recipe(), home / "all tokens")
     assert losses(home / "whole")[0] != losses(home / "all tokens")[0]
 

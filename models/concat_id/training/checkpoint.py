@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,7 @@ from idbench.training.save import saying_full, sync
 FILE = "checkpoint.json"
 FIXED = (
     "network", "reference_adaln", "references", "lora_rank", "seed", "global_batch", "steps",
-    "learning_rate", "warmup", "averaged", "processes", "optimiser",
-    "decay_all",
+    "learning_rate", "warmup", "averaged", "processes", "optimiser", "decay_all", "levels",
 )
 """What must stay the same between the sessions of a training."""
 
@@ -39,7 +39,8 @@ FIXED = (
 def described(recipe: StageRecipe, processes: int) -> dict[str, Any]:
     """The values of `FIXED`."""
     values = {name: getattr(recipe, name, None) for name in FIXED}
-    return {**values, "averaged": recipe.ema > 0, "processes": processes}
+    levels = None if recipe.levels is None else asdict(recipe.levels)
+    return {**values, "averaged": recipe.ema > 0, "processes": processes, "levels": levels}
 
 
 def latest(folder: Path) -> Path | None:
