@@ -33,7 +33,7 @@ from idbench.models.concat_id.training.rendering import head_mask
 from idbench.prompts.avatars import judge
 from idbench.statistics import area_under_curve
 
-LEVELS = (-6.0, -3.0, 0.0, 3.0, 6.0, 9.0, 12.0)
+LEVELS = (-6.0, -3.0, 0.0, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 21.0, 24.0)
 """Signal-to-noise ratios of the noisy latents, in dB."""
 CONDITIONS = ("reference", "zeroed")
 Embed = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
