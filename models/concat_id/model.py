@@ -50,7 +50,7 @@ REFERENCES = {
     "shared_index": "all have the temporal position of the first (CogVideoX's form)",
     "noisy": "with the pixel noise of training, standard deviation exp(N(-3, 0.5))",
 }
-SAMPLINGS = ("default", "released")
+SAMPLINGS = ("default", "released", "detail")
 NEGATIVE = Wan.DEFAULTS.negative
 # Guidance by the validation identities: of 2, 3 and 4 it gave most frames with a face.
 EMBEDDED = Defaults(10, 2.0, networks.FRAMES, networks.HEIGHT, networks.WIDTH, networks.FPS)
@@ -75,8 +75,9 @@ class ConcatID:
         device, offload, tiling: of a folder's networks; see `folder.open_folder`.
         negative: Wan's form only: text of the unconditional branch, `...` in the release; None: a
             zeroed embedding.
-        sampling: CogVideoX's form only: `default`, or `released`: exactly the released sampler, see
-            `families.cogvideox_released`.
+        sampling: CogVideoX's form only: `default`; `released`: exactly the released sampler, see
+            `families.cogvideox_released`; `detail`: more steps near the end, see
+            `families.cogvideox.DetailCogVideoX`.
         faces, parser, alignment, preparation: how face references are prepared; see `face_tools`.
         references: one of `REFERENCES`: `given`, the control `zeroed`, or an ablation.
 
@@ -108,7 +109,7 @@ class ConcatID:
             usual = defaults_of(self.folder)
             if negative not in (NEGATIVE, "", None) and usual.negative is None:
                 raise UserError("negative belongs to Wan's form; leave it out for CogVideoX's.")
-            if sampling == "released" and usual.negative is not None:
+            if sampling != "default" and usual.negative is not None:
                 raise UserError(
                     "sampling belongs to CogVideoX's form; Wan's always samples as its release "
                     "does."

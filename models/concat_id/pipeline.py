@@ -24,6 +24,7 @@ from idbench.errors import UserError
 from idbench.models.concat_id.about import MAXIMUM_REFERENCES
 from idbench.models.concat_id.families import (
     CogVideoX,
+    DetailCogVideoX,
     Family,
     ReleasedCogVideoX,
     Wan,
@@ -236,7 +237,7 @@ class ConcatIDPipeline(VideoPipeline):
         mask_padding: hide padding from the text encoder and zero its embeddings. CogVideoX was
             trained without.
         sampling: `default`: the noise levels of training; `released`: exactly as the released
-            code samples, see `families.cogvideox_released`.
+            code samples, see `families.cogvideox_released`; `detail`: see `DetailCogVideoX`.
     """
 
     def __init__(
@@ -263,7 +264,8 @@ class ConcatIDPipeline(VideoPipeline):
 
     @property
     def family(self) -> CogVideoX:
-        kind = ReleasedCogVideoX if self.config.sampling == "released" else CogVideoX
+        kinds = {"released": ReleasedCogVideoX, "detail": DetailCogVideoX}
+        kind = kinds.get(self.config.sampling, CogVideoX)
         return kind(self.scheduler, self.config.text_tokens, self.config.mask_padding)
 
     @property

@@ -11,7 +11,7 @@ from idbench.models.concat_id.families.base import (
     check_steps,
     guide,
 )
-from idbench.models.concat_id.families.cogvideox import CogVideoX
+from idbench.models.concat_id.families.cogvideox import CogVideoX, DetailCogVideoX
 from idbench.models.concat_id.families.cogvideox_released import (
     ReleasedCogVideoX,
     use_released_epsilon,
@@ -31,6 +31,6 @@ def family_of(class_name: str) -> type[CogVideoX] | type[Wan]:
 
 
 __all__ = [
-    "FAMILIES", "CogVideoX", "Defaults", "Family", "Network", "Noised", "ReleasedCogVideoX", "Wan",
+    "FAMILIES", "CogVideoX", "Defaults", "DetailCogVideoX", "Family", "Network", "Noised", "ReleasedCogVideoX", "Wan",
     "check_size", "check_steps", "family_of", "guide", "use_released_epsilon",
 ]

@@ -86,15 +86,19 @@ class CogVideoX(Family):
         alphas = self.scheduler.alphas_cumprod.double()
         return 10 * torch.log10(alphas / (1 - alphas))
 
+    def sampling_times(self, steps: int) -> np.ndarray:
+        """Training times of the sampling steps, falling: `times_of`."""
+        return times_of(steps, self.scheduler.config.num_train_timesteps)
+
     def start(self, scheduler: Any, steps: int, device: torch.device) -> None:
-        """Set the times of `times_of`.
+        """Set the times of `sampling_times`.
 
         diffusers' own step looks `1000 // steps` times back, which misses the next time wherever
         the number of steps does not divide 1000. So the scheduler is given the schedule at the
         chosen times alone, where the next time is one place back.
         """
         count = scheduler.config.num_train_timesteps
-        times = times_of(steps, count)
+        times = self.sampling_times(steps)
         scheduler.timesteps = torch.from_numpy(times).to(device)
         scheduler.alphas_cumprod = scheduler.alphas_cumprod[times[::-1].copy()]
         scheduler.final_alpha_cumprod = torch.tensor(1.0)  # the last step ends at clean latents
@@ -117,3 +121,27 @@ def times_of(steps: int, count: int) -> np.ndarray:
     Source: `generate_roughly_equally_spaced_steps` of github.com/THUDM/CogVideo (sat).
     """
     return np.linspace(count - 1, 0, steps, endpoint=False).astype(np.int64)
+
+
+DETAIL_RANGE = (-12.0, 24.0)
+"""dB of the second and of the last of the times of `DetailCogVideoX`."""
+
+
+@dataclass(frozen=True)
+class DetailCogVideoX(CogVideoX):
+    """CogVideoX with sampling times that are spread evenly in dB (`sampling: detail`).
+
+    Evenly spread times end early for small latents: the last of ten goes from 9 dB to clean in one
+    step, and the detail of faces is decided above that. See `docs/training.md`.
+    """
+
+    def sampling_times(self, steps: int) -> np.ndarray:
+        """The last training time, then those nearest to levels spread over `DETAIL_RANGE`."""
+        decibels = self.decibels().numpy()
+        wanted = np.linspace(*DETAIL_RANGE, max(steps - 1, 1))[: steps - 1]
+        rising = np.abs(decibels[None] - wanted[::-1, None]).argmin(1)
+        # No time twice, however many steps there are.
+        number = np.arange(len(rising))
+        rising = np.maximum.accumulate(rising - number) + number
+        rising = np.minimum(rising, len(decibels) - 1 - len(rising) + number)
+        return np.concatenate([[len(decibels) - 1], rising[::-1]]).astype(np.int64)

@@ -99,7 +99,8 @@ def evaluate_recipe(recipe: SceneRecipe, state_dir: Path) -> dict[str, Any]:
     settings = recipe.evaluation
     identities, each = settings.get("identities", 24), settings.get("each", 2)
     model = ConcatID(variant, steps=settings.get("steps", 20), batch=8,
-                     guidance=settings.get("guidance"))
+                     guidance=settings.get("guidance"),
+                     sampling=settings.get("sampling", "default"))
     torch.set_num_threads(max(1, recipe.threads))
     with tempfile.TemporaryDirectory() as folder:
         samples = validation_samples(
@@ -108,7 +109,7 @@ def evaluate_recipe(recipe: SceneRecipe, state_dir: Path) -> dict[str, Any]:
         videos = {"with": list(model.generate(samples))}
         if variant != "base":
             control = ConcatID(variant, steps=model.steps, batch=8, guidance=model.guidance,
-                               references="zeroed")
+                               sampling=model.sampling, references="zeroed")
             videos["without"] = list(control.generate(samples))
         values = _score(samples, videos, Path(folder))
         _picture(samples, model, videos, Path(state_dir) / "evaluation.png")

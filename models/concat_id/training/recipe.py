@@ -227,7 +227,8 @@ class SceneRecipe(StageRecipe):
         background_tokens: share of the video's tokens outside of heads that a step computes, and
             without the margins of face references; 1 computes all. See `subset`.
         subject: `garment` or `background`: one more reference, after the faces.
-        evaluation: of `--evaluate`: `identities`, prompts for `each`, `steps`, `guidance`.
+        evaluation: of `--evaluate`: `identities`, prompts for `each`, `steps`, `guidance`,
+            `sampling`.
     """
 
     data: str = "concat_id_data"

@@ -8,7 +8,7 @@ import torch
 from diffusers import CogVideoXDPMScheduler
 
 from idbench.models.concat_id import networks
-from idbench.models.concat_id.families import CogVideoX
+from idbench.models.concat_id.families import CogVideoX, DetailCogVideoX
 
 SHAPE = (1, 2, 2, 2)
 SCHEDULERS = {
@@ -75,3 +75,14 @@ def test_numbers_that_divide_1000_are_as_diffusers_computes_them(steps):
         )
         last = time
     assert torch.equal(sample(made, network, steps), latents)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 25, 50, 1000])
+def test_detail_spreads_the_times_in_decibels(steps):
+    made, seen = DetailCogVideoX(networks.build_scheduler()), []
+    clean = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(1))
+    assert float((sample(made, oracle(made, clean, seen), steps) - clean).abs().max()) < 1e-4
+    assert len(set(seen)) == steps and seen[0] == 999 and seen == sorted(seen, reverse=True)
+    if steps in (10, 25):
+        levels = made.decibels()[seen[1:]].numpy()
+        assert levels == pytest.approx(np.linspace(-12, 24, steps - 1), abs=0.7)
