@@ -245,7 +245,7 @@ def load_weights(name: str) -> Any:
 
 
 def plot(measured: Mapping[str, Sequence[Level]], path: Path) -> None:
-    """Draw margin and loss by level of one or more networks."""
+    """Draw AUC and PSNR by level of one or more networks; grey: through the autoencoder alone."""
     from matplotlib.figure import Figure
 
     names = list(next(iter(measured.values()))[0].seen)
@@ -260,6 +260,11 @@ def plot(measured: Mapping[str, Sequence[Level]], path: Path) -> None:
                 axis.plot(x, [row.seen[name].auc for row in chosen], **look,
                           label=f"{label}, {condition}")
             axes[-1].plot(x, [row.psnr for row in chosen], **look)
+    for row in rows:
+        if row.decibel is None:  # the best possible, whatever the network
+            for axis, name in zip(axes, names, strict=False):
+                axis.axhline(row.seen[name].auc, color="grey", linewidth=0.8)
+            axes[-1].axhline(row.psnr, color="grey", linewidth=0.8)
     for axis, name in zip(axes, [f"{name}: AUC" for name in names] + ["PSNR of heads (dB)"],
                           strict=True):
         axis.set_title(name)
