@@ -31,6 +31,7 @@ def family_of(class_name: str) -> type[CogVideoX] | type[Wan]:
 
 
 __all__ = [
-    "FAMILIES", "CogVideoX", "Defaults", "DetailCogVideoX", "Family", "Network", "Noised", "ReleasedCogVideoX", "Wan",
-    "check_size", "check_steps", "family_of", "guide", "use_released_epsilon",
+    "FAMILIES", "CogVideoX", "Defaults", "DetailCogVideoX", "Family", "Network", "Noised",
+    "ReleasedCogVideoX", "Wan", "check_size", "check_steps", "family_of", "guide",
+    "use_released_epsilon",
 ]
