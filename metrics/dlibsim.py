@@ -54,7 +54,10 @@ def scores(embeddings: Embeddings) -> list[Score]:
     sample, network = embeddings.sample, embeddings.network("dlib")
     detector, detection = embeddings.network("detector"), embeddings.protocol.detection
     references = [
-        _reference(r.image, sha256_once(r.image), network, detector, detection)
+        _person([
+            _photograph(image, sha256_once(image), network, detector, detection)
+            for image in r.images
+        ])
         for r in sample.references if r.kind == "face"
     ]
     matches = [
@@ -89,11 +92,17 @@ def _match(
     return MATCHINGS[embeddings.protocol.matching](table, known, boxes)
 
 
+def _person(read: Sequence[np.ndarray | str]) -> np.ndarray | str:
+    """The mean descriptor of a person's photographs that show a face, or why there is none."""
+    usable = [one for one in read if not isinstance(one, str)]
+    return np.mean(usable, axis=0) if usable else read[0]
+
+
 @lru_cache(maxsize=4096)
-def _reference(
+def _photograph(
     image: Path, sha256: str, network: DlibRecogniser, detector: Detector, detection: Detection
 ) -> np.ndarray | str:
-    """The descriptor (128,) of a reference's largest face, or why there is none."""
+    """The descriptor (128,) of an image's largest face, or why there is none."""
     try:
         picture = read_rgb(image)
     except UnreadablePicture as error:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -316,6 +320,50 @@ def test_the_workflow_is_yaml_and_its_commands_have_these_options() -> None:
     uploaded = next(s["with"]["path"] for s in steps if "upload" in s.get("uses", ""))
     written = [w for words in ours for w in words if w.endswith((".xml", ".md"))]
     assert written and all(name in uploaded for name in written)
+
+
+@pytest.mark.slow  # installs the checkout and scores with the embedded networks
+def test_the_workflow_runs_with_the_checkout_as_idbench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, repository, bin_ = DOCS.parent, tmp_path / "repository", tmp_path / "bin"
+    checkout = tmp_path / "idbench"
+    kept = {"pyproject.toml", "README.md", "LICENSE", "idbench", "metrics", "baselines", "models",
+            "prompts", "reports", "weights"}
+    shutil.copytree(root, checkout, ignore=lambda folder, names: (
+        [n for n in names if Path(folder) == root and n not in kept or n == "__pycache__"]))
+    shutil.copytree(root / "examples" / "my_model", repository)
+    bin_.mkdir()
+    site = tmp_path / "site"
+    (bin_ / "pip").write_text(  # without a network, and away from this environment
+        f'#!/bin/sh\nshift\nexec {sys.executable} -m pip install --quiet --no-index --no-deps '
+        f'--no-build-isolation --target {site} "$@"\n')
+    (bin_ / "idbench").write_text(f'#!/bin/sh\nexec {sys.executable} -m idbench.cli "$@"\n')
+    for script in bin_.iterdir():
+        script.chmod(0o755)
+    workflow = yaml.safe_load((DOCS / "files" / "idbench-gate.yml").read_text("utf-8"))
+    assert set(workflow["env"]) == {"IDBENCH", "MODEL", "SPLIT", "LIMIT"}
+    environment = {
+        **os.environ, "PATH": f"{bin_}:{os.environ['PATH']}", "PYTHONPATH": str(site),
+        "IDBENCH": str(checkout), "MODEL": "my_model", "SPLIT": "single", "LIMIT": "1",
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+    }
+
+    def step(command: str) -> None:
+        done = subprocess.run(["bash", "-e", "-c", command], cwd=repository, env=environment,
+                              capture_output=True, text=True)
+        assert done.returncode == 0, (command, done.stdout[-800:], done.stderr[-1500:])
+
+    commands = [one["run"] for one in workflow["jobs"]["gate"]["steps"] if "run" in one]
+    for line in commands[:2]:
+        step(line)
+    step("idbench check runs/gate --update references/gate.json")
+    for line in commands[2:]:
+        step(line)
+    assert "idbench: held" in (tmp_path / "summary.md").read_text("utf-8")
+    where = subprocess.run([sys.executable, "-c", "import idbench; print(idbench.__file__)"],
+                           env=environment, capture_output=True, text=True).stdout
+    assert str(site) in where, "idbench came from the address"
 
 
 def test_the_page_names_everything_that_may_be_allowed() -> None:

@@ -59,6 +59,21 @@ def test_a_reference_without_a_face_is_unscored_with_the_reason(
     assert "no face was found in the reference wall.png" in whole(rows)[None].reason
 
 
+def test_several_photographs_of_a_person_are_averaged(tiny_weights, sample, one_face, tmp_path):
+    image = sample.references[0].image
+    Image.new("RGB", (96, 96), "grey").save(tmp_path / "wall.png")
+    Image.fromarray(one_face[:, ::-1].copy()).save(tmp_path / "other.png")
+    video = Video(one_face[None], 8.0)
+
+    def value(*further: str) -> float:
+        reference = Reference("face", "ann", image, tuple(tmp_path / name for name in further))
+        asked = replace(sample, references=(reference,))
+        return whole(Scorer(metrics=ONLY).score(asked, video, "d" * 64))[None].value
+
+    assert value("wall.png") == value(), "a photograph without a face does not count"
+    assert value() > value("other.png") > 0.6
+
+
 def test_only_the_sampled_frames_are_decoded(tiny_weights):
     scorer = Scorer(metrics=ONLY)
     assert scorer.reads_frames and not scorer.reads_pixels
