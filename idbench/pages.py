@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +27,19 @@ def template(path: Path, **filters: Callable[..., Any]) -> jinja2.Template:
     return environment.get_template(path.name)
 
 
+def base_style() -> Markup:
+    """The style sheet that reports, leaderboards and overviews share: colours, type, tables."""
+    return Markup(
+        files("idbench.reports").joinpath("templates/base.css").read_text(encoding="utf-8"))
+
+
 def inline(script: Path, style: Path) -> dict[str, Markup]:
-    """A script, a style sheet, and the script's hash for a content security policy."""
+    """A script, a style sheet after the shared one, and the script's hash for a security policy."""
     text = script.read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return {
         "script": Markup(text), "script_hash": Markup(digest),
-        "style": Markup(style.read_text(encoding="utf-8")),
+        "style": base_style() + Markup(style.read_text(encoding="utf-8")),
     }
 
 

@@ -56,11 +56,12 @@ def build(entries: Sequence[Entry], metric: str = "arcsim") -> dict[str, Any]:
 
 def page(board: dict[str, Any], title: str = "idbench leaderboard") -> str:
     """The leaderboard as one HTML file that needs no network."""
-    from idbench.pages import template
+    from idbench.pages import base_style, template
 
     path = Path(__file__).parent / "templates" / "leaderboard.html"
     plots = [_plot(one) for one in board["boards"]]
-    return template(path).render(title=title, plots=plots, **board)
+    return template(path).render(
+        title=title, plots=plots, base_style=base_style(), **board)
 
 
 def _plot(board: dict[str, Any]) -> Markup | None:

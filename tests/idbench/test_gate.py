@@ -362,7 +362,8 @@ def test_the_workflow_runs_with_the_checkout_as_idbench(
         step(line)
     assert "idbench: held" in (tmp_path / "summary.md").read_text("utf-8")
     where = subprocess.run([sys.executable, "-c", "import idbench; print(idbench.__file__)"],
-                           env=environment, capture_output=True, text=True).stdout
+                           cwd=repository, env=environment, capture_output=True,
+                           text=True).stdout
     assert str(site) in where, "idbench came from the address"
 
 
