@@ -41,7 +41,7 @@ def commands(page: Path) -> list[Shown]:
         if language not in ("bash", "sh", "shell", "console"):
             continue
         for line in text.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
+            words = shlex.split(line.removesuffix(" &"), comments=True)
             if not words:
                 continue
             target = words[words.index(">") + 1] if ">" in words else None
