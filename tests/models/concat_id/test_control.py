@@ -15,6 +15,7 @@ from idbench.errors import UserError
 from idbench.models.concat_id import model as model_module
 from idbench.models.concat_id import networks
 from idbench.models.concat_id.model import ConcatID
+from idbench.models.concat_id.reference_pictures import ReferencePictures
 from idbench.models.concat_id.training import evaluation
 from idbench.models.concat_id.training.recipe import read_stage
 from idbench.types import Reference, Sample
@@ -78,7 +79,7 @@ def test_every_pass_sees_zeros_at_the_places_of_the_references(make, sample, mon
 
 
 def test_references_are_not_even_prepared(make, sample, monkeypatch):
-    monkeypatch.setattr(ConcatID, "prepare", lambda *_: pytest.fail("prepared"))
+    monkeypatch.setattr(ReferencePictures, "prepare", lambda *_: pytest.fail("prepared"))
     video = next(iter(make(references="zeroed").generate([sample(0)])))
     assert video.notes == ()
 

@@ -148,5 +148,5 @@ def test_it_is_refused_for_wan_and_by_another_name(tmp_path):
     folder, _ = wan_base(tmp_path / "base")
     with pytest.raises(UserError, match="Wan's always samples as its release does"):
         ConcatID(weights=str(folder), sampling="released")
-    with pytest.raises(UserError, match="sampling is one of default, released, not 'sat'"):
+    with pytest.raises(UserError, match="sampling is one of default, released, detail, not 'sat'"):
         ConcatID(sampling="sat")
