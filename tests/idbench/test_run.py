@@ -52,7 +52,6 @@ def test_repeated_run_generates_nothing_and_loads_no_torch(world: World) -> None
     log = str(world.folder / "log")
     assert world.run(*world.toy(), TOY_LOG=log).returncode == 0
     before = Path(log).read_text()
-    start = time.monotonic()
     # A torch that cannot be imported shows that it is not imported.
     (world.folder / "block").mkdir()
     (world.folder / "block/torch.py").write_text("raise SystemExit('torch was imported')")
@@ -61,7 +60,6 @@ def test_repeated_run_generates_nothing_and_loads_no_torch(world: World) -> None
     assert again.returncode == 0, again.stdout + again.stderr
     assert "all 8 videos are already in" in again.stderr and "| toy" in again.stdout
     assert Path(log).read_text() == before
-    assert time.monotonic() - start < 10
 
 
 def test_a_part_scored_otherwise_takes_the_rest_with_it(world: World) -> None:
