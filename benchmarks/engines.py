@@ -1,6 +1,6 @@
 """Videos a second in this process and by one and two workers of Ray, and the start-up of Ray.
 
-    python benchmarks/engines.py                          (avatars_truth, 48 samples, 3 rounds)
+    python benchmarks/engines.py                          (avatars_truth, 16 samples, 6 rounds)
     python benchmarks/engines.py --model concat_id --samples 12
 
 The kinds take turns, and the median of the rounds' ratios counts. The rate is taken between the
@@ -20,6 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/helpers"))
+from kills import CLUSTER  # noqa: E402
+
 KINDS = {"local": (), "1 worker": ("1",), "2 workers": ("2",)}
 
 
@@ -29,10 +32,11 @@ def rate(files: list[Path], workers: int) -> float:
     return (len(times) - workers) / (times[-1] - times[workers - 1])
 
 
-def run(kind: str, folder: Path, asked: argparse.Namespace) -> dict[str, float]:
+def run(kind: str, folder: Path, address: str, asked: argparse.Namespace) -> dict[str, float]:
     """One run: videos and scores a second, and seconds until the first worker began."""
     shutil.rmtree(folder, ignore_errors=True)
-    ray = [x for n in KINDS[kind] for x in ("--engine", "ray", "--workers", n)]
+    ray = [x for n in KINDS[kind] for x in (
+        "--engine", "ray", "--workers", n, "--address", address)]
     batch = [] if ray else ["--batch", "1"]
     scored = [] if asked.score else ["--no-score"]
     start = time.perf_counter()
@@ -66,18 +70,25 @@ def start_up() -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="avatars_truth")
-    parser.add_argument("--samples", type=int, default=48)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--score", action="store_true")
     asked = parser.parse_args()
     cluster, worker = start_up()
     print(f"start-up: Ray {cluster:.1f} s, first worker {worker:.1f} s", flush=True)
     rounds: list[dict[str, dict[str, float]]] = []
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, subprocess.Popen(
+        [sys.executable, "-c", CLUSTER], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    ) as cluster_process:
+        assert cluster_process.stdout
+        address = cluster_process.stdout.readline().strip()
         for number in range(asked.rounds):
-            rounds.append({kind: run(kind, Path(place) / "run", asked) for kind in KINDS})
+            rounds.append(
+                {kind: run(kind, Path(place) / "run", address, asked) for kind in KINDS})
             for kind, found in rounds[-1].items():
                 print(number, kind, {k: round(v, 2) for k, v in found.items()}, flush=True)
+        cluster_process.communicate("\n")
     for what in ("videos", "scores")[: 1 + asked.score]:
         for first, second in (("local", "1 worker"), ("1 worker", "2 workers")):
             ratios = [of[second][what] / of[first][what] for of in rounds]
