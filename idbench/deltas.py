@@ -4,7 +4,8 @@ Seven transformers of 6 million parameters in float16 are too large for the pack
 difference of a stage to its parent is small (its norm is about a tenth of that of the weights),
 so coarse steps are enough: groups of 64 numbers share a float16 scale, and each number is one of
 15 steps. Vectors (biases, norms) are stored as float16 differences. All published measurements
-use the weights as stored.
+use the weights as stored. What the parent does not have, in this shape, is stored whole as float16;
+what did not change is not stored.
 """
 
 from __future__ import annotations
@@ -15,21 +16,26 @@ import torch
 
 GROUP = 64
 _LARGEST = 7
-_CODES, _SCALES = ".codes", ".scales"
+_CODES, _SCALES, _WHOLE = ".codes", ".scales", ".whole"
 
 
 def pack(
     state: Mapping[str, torch.Tensor], parent: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """The difference of two state dicts of the same keys and shapes.
+    """The difference of two state dicts.
 
     Returns:
         For each matrix KEY.codes uint8 (numbers / 2,), two numbers a byte, and KEY.scales
-        float16 (groups,); for each vector KEY float16.
+        float16 (groups,); for each vector KEY float16; for each new tensor KEY.whole float16.
     """
     packed: dict[str, torch.Tensor] = {}
     for key, value in state.items():
+        if key not in parent or parent[key].shape != value.shape:
+            packed[key + _WHOLE] = value.detach().cpu().half().contiguous()
+            continue
         difference = value.detach().float().cpu() - parent[key].float()
+        if not difference.any():
+            continue
         if difference.ndim < 2:
             packed[key] = difference.half()
             continue
@@ -47,8 +53,16 @@ def unpack(
     packed: Mapping[str, torch.Tensor], parent: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """The state dict, float32, from what `pack` returned and the same parent."""
-    state: dict[str, torch.Tensor] = {}
+    state = {
+        key.removesuffix(_WHOLE): value.float()
+        for key, value in packed.items() if key.endswith(_WHOLE)
+    }
     for key, base in parent.items():
+        if key in state:
+            continue
+        if key not in packed and key + _CODES not in packed:
+            state[key] = base.float()
+            continue
         if key in packed:
             state[key] = base.float() + packed[key].float()
             continue

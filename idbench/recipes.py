@@ -22,7 +22,7 @@ import yaml
 from idbench.errors import UserError, explained
 from idbench.names import unknown
 
-PACKAGES = ("idbench.models.concat_id", "idbench.metrics", "idbench.prompts")
+PACKAGES = ("idbench.models.concat_id", "idbench.baselines", "idbench.metrics", "idbench.prompts")
 """Packages with a folder `recipes`."""
 
 Trainer = Callable[[dict[str, Any], Path, bool, bool], Mapping[str, Any]]

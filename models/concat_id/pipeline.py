@@ -167,7 +167,9 @@ class VideoPipeline(DiffusionPipeline):
                 )
 
         size = self.compression
-        shape = (latent_frames, self.transformer.config.in_channels, height // size, width // size)
+        config = self.transformer.config
+        channels = config.out_channels or config.in_channels
+        shape = (latent_frames, channels, height // size, width // size)
         return family.sample(
             network, seeds, shape, text.to(dtype),
             None if references is None else references.to(dtype), steps, guidance,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 from idbench.models.concat_id.families.base import (
     Defaults,
     Family,
@@ -21,17 +24,35 @@ from idbench.models.concat_id.families.wan import Wan
 FAMILIES: dict[str, type[CogVideoX] | type[Wan]] = {"cogvideox": CogVideoX, "wan": Wan}
 
 
-def family_of(class_name: str) -> type[CogVideoX] | type[Wan]:
+BASELINES = {
+    "consisid": ("ConsisIDTransformer3DModel", "ConsisIDFamily"),
+    "ingredients": ("IngredientsTransformer3DModel", "IngredientsFamily"),
+    "id_animator": ("IDAnimatorTransformer3DModel", "IDAnimatorFamily"),
+}
+"""Transformer and family of the baselines at the embedded scale, imported when they are used."""
+
+
+def family_named(name: str) -> Any:
+    """The family of this name: one of `FAMILIES` or `BASELINES`."""
+    if name in BASELINES:
+        return getattr(import_module("idbench.baselines.small"), BASELINES[name][1])
+    return FAMILIES[name]
+
+
+def family_of(class_name: str) -> Any:
     """The family of a class of networks or pipelines in diffusers' naming.
 
-    `ConcatIDWanTransformer3DModel` and `AutoencoderKLWan` are Wan's; every other name is
-    CogVideoX's.
+    `ConcatIDWanTransformer3DModel` and `AutoencoderKLWan` are Wan's, the transformers of
+    `BASELINES` their own; every other name is CogVideoX's.
     """
+    for name, (transformer, _) in BASELINES.items():
+        if class_name == transformer:
+            return family_named(name)
     return Wan if "Wan" in class_name else CogVideoX
 
 
 __all__ = [
-    "FAMILIES", "CogVideoX", "Defaults", "DetailCogVideoX", "Family", "Network", "Noised",
-    "ReleasedCogVideoX", "Wan", "check_size", "check_steps", "family_of", "guide",
-    "use_released_epsilon",
+    "BASELINES", "FAMILIES", "CogVideoX", "Defaults", "DetailCogVideoX", "Family", "Network",
+    "Noised", "ReleasedCogVideoX", "Wan", "check_size", "check_steps", "family_named", "family_of",
+    "guide", "use_released_epsilon",
 ]

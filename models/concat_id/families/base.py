@@ -156,6 +156,16 @@ class Family(ABC):
             clip_frames: temporal position of the first reference; None: N.
         """
 
+    @staticmethod
+    def loss(output: Any, target: torch.Tensor, batch: Any) -> torch.Tensor:
+        """Loss of each row, (B,): the MSE of the velocity.
+
+        Args:
+            output: of `predict`. target: of `add_noise`.
+            batch: the `objective.Batch` that they are of.
+        """
+        return (output.float() - target).square().mean((1, 2, 3, 4))
+
     @abstractmethod
     def start(self, scheduler: Any, steps: int, device: torch.device) -> None:
         """Set the times of `steps` sampling steps on a copy of the scheduler."""

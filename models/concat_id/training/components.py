@@ -15,7 +15,14 @@ from diffusers import CogVideoXDPMScheduler
 
 from idbench.errors import UserError, explained
 from idbench.models.concat_id import networks
-from idbench.models.concat_id.families import CogVideoX, Family, Wan, check_size, family_of
+from idbench.models.concat_id.families import (
+    CogVideoX,
+    Family,
+    Wan,
+    check_size,
+    family_named,
+    family_of,
+)
 from idbench.models.concat_id.families.wan import build_flow_scheduler
 
 TextEncoder = Callable[[Sequence[str]], torch.Tensor]
@@ -105,7 +112,7 @@ def load_family(name: str, source: str | None, shift: float) -> Family:
     """The family with its noise schedule.
 
     Args:
-        name: `cogvideox` or `wan`.
+        name: `cogvideox`, `wan`, or a baseline's.
         source: a diffusers folder, whose `scheduler` is CogVideoX's schedule; without one it is
             that of CogVideoX-5B, which the embedded networks use too.
         shift: of Wan's noise levels.
@@ -115,8 +122,8 @@ def load_family(name: str, source: str | None, shift: float) -> Family:
     folder = Path(source or "") / "scheduler"
     if source and folder.is_dir():
         with explained(f"{folder} cannot be read", "copy it again"):
-            return CogVideoX(CogVideoXDPMScheduler.from_pretrained(folder))
-    return CogVideoX(networks.build_scheduler())
+            return family_named(name)(CogVideoXDPMScheduler.from_pretrained(folder))
+    return family_named(name)(networks.build_scheduler())
 
 
 def to_image(array: np.ndarray) -> torch.Tensor:

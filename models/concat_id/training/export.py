@@ -28,7 +28,7 @@ from idbench.errors import UserError
 from idbench.files import DiskFull, write_json
 from idbench.models.concat_id import networks
 from idbench.models.concat_id.base_parts import add_base, index_of
-from idbench.models.concat_id.families import FAMILIES, Wan
+from idbench.models.concat_id.families import Wan, family_named
 from idbench.models.concat_id.training import adapters, network
 from idbench.models.concat_id.training.recipe import StageRecipe
 from idbench.training.save import saying_full
@@ -94,7 +94,7 @@ def complete(folder: Path, recipe: StageRecipe, config: Mapping[str, Any]) -> st
     Returns:
         Why the folder is not complete, or None. It is no error: the weights are what was trained.
     """
-    family = FAMILIES[network.configuration(recipe)[0]]
+    family = family_named(network.configuration(recipe)[0])
     source = recipe.components or recipe.init
     if source is None:
         return "the recipe names neither components nor init"

@@ -250,6 +250,7 @@ class Session:
             latents, references * here["keep_references"].view(-1, 1, 1, 1, 1),
             here["text"] * here["keep_text"].view(-1, 1, 1), here["uniform"], here["noise"],
             here.get("tokens"),
+            here.get("people"), here.get("heads_alone"),
         )
 
     def validate(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from idbench import embedded
 from idbench.checkpoints import read_settings
 from idbench.errors import UserError, explained
 from idbench.models.concat_id.base_parts import transformer_folder
-from idbench.models.concat_id.families import FAMILIES, family_of
+from idbench.models.concat_id.families import BASELINES, FAMILIES, family_named, family_of
 from idbench.models.concat_id.networks import build_transformer
 from idbench.models.concat_id.training import adapters
 from idbench.models.concat_id.training.recipe import StageRecipe
@@ -59,9 +59,11 @@ def configuration(recipe: StageRecipe) -> tuple[str, dict[str, Any]]:
             raise unknown("network", given, NETWORKS)
         given = NETWORKS[given]
     config = dict(given)
+    if config.pop("base", None) == INIT:  # a baseline's own arguments, beside those of its base
+        config = {**_configuration_of_init(recipe)[1], **config}
     family = str(config.pop("family", "cogvideox"))
-    if family not in FAMILIES:
-        raise unknown("family of networks", family, FAMILIES)
+    if family not in (*FAMILIES, *BASELINES):
+        raise unknown("family of networks", family, (*FAMILIES, *BASELINES))
     return family, config
 
 
@@ -89,6 +91,8 @@ def build(recipe: StageRecipe) -> nn.Module:
     """
     family, config = configuration(recipe)
     with explained(f"The recipe {recipe.name!r} has an unusable network", "correct `network`"):
+        if family in BASELINES:
+            return family_named(family).build(config)
         if family == "cogvideox":
             made: Any = build_transformer(config)
         else:
@@ -113,6 +117,11 @@ def load(recipe: StageRecipe) -> nn.Module:
         return build(recipe)
     if recipe.init.startswith(EMBEDDED):
         state = embedded.load_state(recipe.init.removeprefix(EMBEDDED))
+        family, _ = configuration(recipe)
+        if family in BASELINES:
+            made = build(recipe)
+            family_named(family).load_base(made, state)
+            return made
         _check_state(recipe, state)
         made = build(recipe)
         made.load_state_dict(state)
@@ -155,8 +164,9 @@ class Denoiser(nn.Module):
     def forward(
         self, latents: torch.Tensor, references: torch.Tensor | None, text: torch.Tensor,
         times: torch.Tensor, keep: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Velocity (B, N, C, h, w) of noisy latents (B, N, C, h, w).
+    ) -> Any:
+        """What the family's `predict` gives for noisy latents (B, N, C, h, w): a velocity of
+        that shape, in training of some baselines with more that their loss reads.
 
         Args:
             references: (B, M, C, h, w), M may be 0; or None. text: (B, L, D).
@@ -173,6 +183,8 @@ class Denoiser(nn.Module):
             )
         output = self.family.predict(self.transformer, latents, references, text, times, first)
         # It may be a part of the network's output, and FSDP's hooks want no view.
+        if isinstance(output, tuple):
+            return tuple(part.clone(memory_format=torch.contiguous_format) for part in output)
         return output.clone(memory_format=torch.contiguous_format)
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from idbench.errors import UserError
-from idbench.models.concat_id.families import FAMILIES, Wan
+from idbench.models.concat_id.families import Wan, family_named
 from idbench.models.concat_id.training import adapters, network
 from idbench.models.concat_id.training.measure import measure
 from idbench.models.concat_id.training.recipe import SceneRecipe, StageRecipe, read_stage
@@ -193,7 +193,7 @@ def latent_size(recipe: StageRecipe, family: str) -> tuple[int, int, int]:
     Raises:
         UserError: sizes that the autoencoder or the patches cannot divide.
     """
-    temporal, spatial = FAMILIES[family].COMPRESSION
+    temporal, spatial = family_named(family).COMPRESSION
     unit = 2 * spatial
     if recipe.height % unit or recipe.width % unit or (recipe.frames - 1) % temporal:
         raise UserError(

@@ -17,6 +17,8 @@ import torch
 
 from idbench.errors import UserError
 from idbench.models.concat_id import networks, scenes
+from idbench.models.concat_id.families import BASELINES
+from idbench.models.concat_id.training.network import configuration
 from idbench.models.concat_id.training.recipe import SceneRecipe, StageRecipe
 from idbench.models.concat_id.training.scene_pairs import Faces, choose
 from idbench.models.concat_id.training.source import HeldOut
@@ -29,6 +31,8 @@ GROUPS = {f"{kind}_{word}": n for kind in ("image", "clip") for n, word in COUNT
 """Groups of samples of one shape, and how many people each shows."""
 IMAGE_STRIDE = 4
 """Of the frames of a clip that are also single images: neighbours hardly differ."""
+HEADS_ALONE = 0.5
+"""Share of the steps whose loss counts heads alone, for systems with masks (ConsisID's)."""
 PREPARE = "run `idbench train concat_id_data` and `idbench train concat_id_latents` first"
 
 
@@ -44,6 +48,7 @@ class Record:
         heads: bool (N, tokens), whether a token shows a head.
         others: of each person, those from the scene that `pairs` chose; empty: any other scene.
         subjects: latents (C, h, w) of the references without a face.
+        people: uint8 (N, h, w), 1 + person where a head is seen; only for baselines.
     """
 
     latents: torch.Tensor
@@ -54,6 +59,7 @@ class Record:
     subjects: Mapping[str, torch.Tensor]
     heads: torch.Tensor
     others: tuple[tuple[int, ...], ...] = ()
+    people: torch.Tensor | None = None
 
 
 class SceneSamples:
@@ -65,7 +71,8 @@ class SceneSamples:
 
     Attributes:
         groups: the samples of each group.
-        references: latents (C, h, w) of all face references.
+        references: latents (C, h, w) of all face references; for baselines with their features,
+            as rows of `face_tower`.
         of_identity: index and scene of every reference of a person.
 
     Raises:
@@ -81,6 +88,7 @@ class SceneSamples:
         self.references: list[torch.Tensor] = []
         self.of_identity: dict[int, list[tuple[int, int]]] = {}
         self._faces: list[Faces] = []
+        self._tower = tower_of(recipe)
         for group in recipe.groups:
             if group not in GROUPS:
                 raise unknown("group", group, GROUPS)
@@ -110,10 +118,11 @@ class SceneSamples:
     def check_network(self, config: Any) -> None:
         """Raise UserError where the latents do not fit the network."""
         made = next(iter(self.groups.values()))[0].latents.shape[1]
-        if made != config.in_channels:
+        wanted = config.out_channels or config.in_channels
+        if made != wanted:
             raise UserError(
                 f"{self.encoded} has latents of {made} channels, the network takes "
-                f"{config.in_channels}; encode the scenes with the network's own autoencoder."
+                f"{wanted}; encode the scenes with the network's own autoencoder."
             )
 
     def batches(
@@ -148,6 +157,9 @@ class SceneSamples:
             keep["tokens"] = self._tokens(
                 heads, drawn["references"], now["background_tokens"], generator
             )
+        if "people" in drawn:  # drawn last: the rest is the same for every system
+            alone = torch.rand(1, generator=generator) < HEADS_ALONE
+            drawn["heads_alone"] = alone.float().expand(size)
         return {"group": group, **drawn, "uniform": uniform, "noise": noise, **keep}
 
     def _tokens(
@@ -179,13 +191,15 @@ class SceneSamples:
             if recipe.subject is not None:
                 chosen.append(record.subjects[recipe.subject])
         latents = torch.stack([record.latents for record in picked]).float()
-        shape = (size, len(chosen) // size, *latents.shape[2:])
-        return {
-            "latents": latents,
-            "references": torch.stack(chosen).float().view(shape) if chosen else latents[:, :0],
+        drawn = {
+            "latents": latents, "references": latents[:, :0],
             "text": torch.stack([record.text for record in picked]).float(),
             "heads": torch.stack([record.heads.flatten() for record in picked]),
         }
+        if chosen:
+            drawn["references"] = torch.stack(chosen).float().unflatten(0, (size, -1))
+        people = [record.people for record in picked if record.people is not None]
+        return {**drawn, "people": torch.stack(people)} if people else drawn
 
     def held_out(self, recipe: StageRecipe, fresh: bool) -> list[HeldOut]:
         """See `Samples`; clips that show as many people as the groups do."""
@@ -214,6 +228,8 @@ class SceneSamples:
             row = {"latents": stored["latents"][i], "text": stored["text"][i]}
             if references:
                 row["references"] = np.stack(references)
+                if self._tower is not None:
+                    row["references"] = self._tower.rows(row["references"], np.stack(pictures))
             found.append(HeldOut(
                 f"{described.name}-{path.name}-{i}", shard.captions[i],
                 ("face",) * len(people) + ((subject,) if subject else ()),
@@ -238,6 +254,11 @@ class SceneSamples:
             for name in ("latents", "references", "text", "embeddings", *scenes.SUBJECTS)
             if (target / f"{name}.npy").exists()
         }
+        people = None
+        if self._tower is not None:
+            stored["references"] = self._tower.of_shard(stored["references"], path, target)
+            if "latents" in stored:
+                people = people_of_shard(path, stored["latents"].shape[-2:])
         boxes = None
         if self.recipe.pairs:
             boxes = np.load(path / "boxes.npy") / (2 * described.size)
@@ -259,10 +280,14 @@ class SceneSamples:
                 latents, stored["text"][s], scene, identities, own,
                 {kind: stored[kind][s] for kind in scenes.SUBJECTS if kind in stored},
                 heads=head_tokens(heads[s], latents.shape[-2:]),
+                people=None if people is None else people[s],
             )
             clip = described.frames >= scenes.CLIP_FRAMES
             self.groups.setdefault(f"image_{word}", []).extend(
-                replace(record, latents=latents[t : t + 1], heads=record.heads[t : t + 1])
+                replace(
+                    record, latents=latents[t : t + 1], heads=record.heads[t : t + 1],
+                    people=None if record.people is None else record.people[t : t + 1],
+                )
                 for t in range(0, len(latents), IMAGE_STRIDE if clip else 1)
             )
             if clip:
@@ -316,3 +341,19 @@ def head_tokens(faces: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
     frames, height, width = faces.shape
     blocks = faces.reshape(frames, rows, height // rows, columns, width // columns)
     return torch.from_numpy(np.asarray(blocks).any((2, 4)).reshape(frames, -1))
+
+
+def tower_of(recipe: StageRecipe) -> Any:
+    """What adds the features that the recipe's system reads; None: it reads latents alone."""
+    if configuration(recipe)[0] not in BASELINES:
+        return None
+    from idbench.baselines.face_tower import FaceTower
+
+    return FaceTower()
+
+
+def people_of_shard(path: Path, size: tuple[int, int]) -> torch.Tensor:
+    """uint8 (S, T, h, w): 1 + person at the middle pixel of each latent of a shard."""
+    faces = scenes.read_shard(path).faces
+    down, across = faces.shape[-2] // size[0], faces.shape[-1] // size[1]
+    return torch.from_numpy(np.array(faces[..., down // 2 :: down, across // 2 :: across]))

@@ -1,0 +1,226 @@
+"""The baselines' mechanisms on the embedded base: how their networks are built, read and trained.
+
+Each is a family for the one training loop and the one sampler: CogVideoX's schedule and networks,
+with another transformer. A new network computes what its base does, until it is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from diffusers import ConsisIDTransformer3DModel
+from torch import nn
+
+from idbench.baselines import face_tower
+from idbench.baselines.face_attention import IDAnimatorTransformer3DModel
+from idbench.baselines.routing import (
+    BACKGROUND,
+    IngredientsTransformer3DModel,
+    collect_logits,
+    routing_loss,
+)
+from idbench.models.concat_id.attention import use_matrix_attention
+from idbench.models.concat_id.conditioning import rotary_embedding
+from idbench.models.concat_id.families.cogvideox import CogVideoX
+from idbench.models.concat_id.networks import TEXT_TOKENS
+
+if TYPE_CHECKING:
+    from idbench.models.concat_id.training.objective import Batch
+
+ROUTING_WEIGHT = 0.1
+"""Of the routing loss beside the MSE; ours, none is published."""
+
+
+@dataclass(frozen=True)
+class FaceFamily(CogVideoX):
+    """CogVideoX's family with a baseline's transformer; `references` are rows of `face_tower`."""
+
+    text_tokens: int = TEXT_TOKENS
+    mask_padding: bool = True
+
+    @classmethod
+    def build(cls, config: Mapping[str, Any]) -> Any:
+        """The transformer of random weights: the arguments of the base's, and of its own."""
+        made = cls.TRANSFORMER(**{
+            "use_rotary_positional_embeddings": True, "max_text_seq_length": TEXT_TOKENS,
+            **config,
+        })
+        cls.start_as_base(made)
+        return made
+
+    @classmethod
+    def start_as_base(cls, transformer: Any) -> None:
+        """Set new weights so that the network computes what its base does."""
+
+    @classmethod
+    def load_base(cls, transformer: Any, state: Mapping[str, torch.Tensor]) -> None:
+        """Fill in the weights of the base, or of such a network itself."""
+        own = transformer.state_dict()
+        fitting = {name: value for name, value in state.items() if name in own}
+        grown = "patch_embed.proj.weight"  # the new input channels stay 0
+        if fitting[grown].shape != own[grown].shape:
+            whole = torch.zeros_like(own[grown])
+            whole[:, : fitting[grown].shape[1]] = fitting[grown]
+            fitting[grown] = whole
+        transformer.load_state_dict({**own, **fitting})
+
+    @classmethod
+    def added(cls, transformer: Any, base: Mapping[str, torch.Tensor]) -> list[nn.Parameter]:
+        """The parameters that the base does not have."""
+        return [p for name, p in transformer.named_parameters() if name not in base]
+
+
+@dataclass(frozen=True)
+class ConsisIDFamily(FaceFamily):
+    """Low frequencies beside the latents of frame 0, high ones by cross-attention.
+
+    The loss looks at heads alone in half of the steps (dynamic mask); references of other scenes
+    (dynamic cross-face) are the recipe's `cross`.
+    """
+
+    name: ClassVar[str] = "consisid"
+    TRANSFORMER: ClassVar[Any] = ConsisIDTransformer3DModel
+
+    @classmethod
+    def build(cls, config: Mapping[str, Any]) -> Any:
+        known = face_tower.sizes()
+        made = super().build({
+            "is_train_face": True, "LFE_id_dim": known.pooled, "LFE_vit_dim": known.width,
+            "LFE_num_scale": face_tower.SCALES, **config,
+            "in_channels": 2 * config["out_channels"],  # the face's picture beside the video
+        })
+        use_matrix_attention(made)
+        return made
+
+    @classmethod
+    def start_as_base(cls, transformer: Any) -> None:
+        nn.init.zeros_(transformer.patch_embed.proj.weight[:, transformer.config.out_channels :])
+        for attention in transformer.perceiver_cross_attention:
+            nn.init.zeros_(attention.to_out.weight)
+
+    @staticmethod
+    def predict(
+        transformer: Any, latents: torch.Tensor, references: torch.Tensor | None,
+        text: torch.Tensor, times: torch.Tensor, clip_frames: int | None = None,
+    ) -> torch.Tensor:
+        assert references is not None
+        face = face_tower.unpack(references, latents.shape[2:])
+        return _with_picture(
+            transformer, latents, face.latents[:, 0], text, times, id_cond=face.pooled[:, 0],
+            id_vit_hidden=[states[:, 0] for states in face.hidden],
+        )
+
+    @staticmethod
+    def loss(output: Any, target: torch.Tensor, batch: Batch) -> torch.Tensor:
+        error = (output.float() - target).square()
+        heads = (batch.heads > 0).float().unsqueeze(2)
+        inside = (error * heads).sum((1, 2, 3, 4)) / (
+            heads.sum((1, 2, 3, 4)) * error.shape[2]
+        ).clamp(min=1)
+        # A row that shows no head keeps the whole picture.
+        masked = (batch.heads_alone > 0) & (heads.sum((1, 2, 3, 4)) > 0)
+        return torch.where(masked, inside, error.mean((1, 2, 3, 4)))
+
+
+@dataclass(frozen=True)
+class IngredientsFamily(ConsisIDFamily):
+    """ConsisID's mechanism for two people side by side, routed."""
+
+    name: ClassVar[str] = "ingredients"
+    TRANSFORMER: ClassVar[Any] = IngredientsTransformer3DModel
+
+    @staticmethod
+    def predict(
+        transformer: Any, latents: torch.Tensor, references: torch.Tensor | None,
+        text: torch.Tensor, times: torch.Tensor, clip_frames: int | None = None,
+    ) -> Any:
+        assert references is not None
+        face = face_tower.unpack(references, latents.shape[2:])
+        with collect_logits() as logits:
+            output = _with_picture(
+                transformer, latents, side_by_side(face.latents), text, times,
+                id_cond=face.pooled, id_vit_hidden=face.hidden,
+            )
+        if transformer.training and torch.is_grad_enabled():
+            return output, torch.stack(logits, dim=1)
+        return output
+
+    @staticmethod
+    def loss(output: Any, target: torch.Tensor, batch: Batch) -> torch.Tensor:
+        velocity, logits = output if isinstance(output, tuple) else (output, None)
+        error = (velocity.float() - target).square().mean((1, 2, 3, 4))
+        if logits is None:
+            return error
+        # A token shows whom its last latent shows; people are numbered from 1, left to right.
+        people = batch.heads[:, :, 1::2, 1::2].flatten(1).long() - 1
+        return error + ROUTING_WEIGHT * routing_loss(logits.unbind(1), people)
+
+
+@dataclass(frozen=True)
+class IDAnimatorFamily(FaceFamily):
+    """Face attention beside the base's, whose own weights stay frozen, as published."""
+
+    name: ClassVar[str] = "id_animator"
+    TRANSFORMER: ClassVar[Any] = IDAnimatorTransformer3DModel
+
+    @classmethod
+    def build(cls, config: Mapping[str, Any]) -> Any:
+        return super().build({"image_width": face_tower.sizes().width, **config})
+
+    @classmethod
+    def load_base(cls, transformer: Any, state: Mapping[str, torch.Tensor]) -> None:
+        super().load_base(transformer, state)
+        for name, parameter in transformer.named_parameters():
+            new = name.startswith("resampler.") or ".processor." in name
+            parameter.requires_grad_(new)
+
+    @staticmethod
+    def predict(
+        transformer: Any, latents: torch.Tensor, references: torch.Tensor | None,
+        text: torch.Tensor, times: torch.Tensor, clip_frames: int | None = None,
+    ) -> torch.Tensor:
+        assert references is not None
+        face = face_tower.unpack(references, latents.shape[2:])
+        return transformer(
+            hidden_states=latents, encoder_hidden_states=text, timestep=times,
+            image_rotary_emb=rotary_embedding(
+                transformer, latents.shape[1], 0, *latents.shape[3:]
+            ),
+            # Of several pictures of one person the mean counts.
+            image_tokens=face.hidden[-1].mean(1), return_dict=False,
+        )[0]
+
+
+def side_by_side(latents: torch.Tensor) -> torch.Tensor:
+    """One latent frame (B, C, h, w) of references (B, M, C, h, w), each cut to its place.
+
+    The released canvas is white; ours keeps zeros, which a dropped reference is too.
+    """
+    count, width = latents.shape[1], latents.shape[-1]
+    places = torch.tensor_split(torch.arange(width), count)
+    canvas = torch.zeros_like(latents[:, 0])
+    for person, columns in enumerate(places):
+        # The head fills the middle of a prepared reference: its sides are padding.
+        start = (width - len(columns)) // 2
+        canvas[..., columns] = latents[:, person, :, :, start : start + len(columns)]
+    return canvas
+
+
+def _with_picture(
+    transformer: Any, latents: torch.Tensor, picture: torch.Tensor, text: torch.Tensor,
+    times: torch.Tensor, **condition: Any,
+) -> torch.Tensor:
+    """ConsisID's forward pass: `picture` (B, C, h, w) beside the latents of frame 0."""
+    beside = torch.zeros_like(latents)
+    beside[:, 0] = picture
+    rotary = rotary_embedding(transformer, latents.shape[1], 0, *latents.shape[3:])
+    return transformer(
+        hidden_states=torch.cat([latents, beside], dim=2), encoder_hidden_states=text,
+        timestep=times, image_rotary_emb=rotary, return_dict=False, **condition,
+    )[0]
+
+
+__all__ = ["BACKGROUND", "ConsisIDFamily", "FaceFamily", "IDAnimatorFamily", "IngredientsFamily"]
