@@ -7,11 +7,13 @@ Source: arXiv 2411.17440 and its code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from idbench.baselines.loading import (
+    ByWeights,
     ReleasedModel,
     exact_size,
     load_pipeline,
@@ -25,10 +27,6 @@ from idbench.types import Abilities, Reference, Sample, Video
 from idbench.values import switch
 
 CROPS = ("facexlib", "pack")
-CROP_OF = ("centre", "largest")
-FACEXLIB_FILES = (
-    "face_encoder/detection_Resnet50_Final.pth", "face_encoder/parsing_bisenet.pth",
-)
 
 
 @dataclass(frozen=True)
@@ -65,20 +63,27 @@ class ConsisID(ReleasedModel):
         "model_index.json", "scheduler", "text_encoder", "tokenizer", "transformer", "vae",
         "face_encoder/EVA02_CLIP_L_336_psz14_s6B.pt", "face_encoder/models/antelopev2",
     )
+    FACEXLIB: ClassVar[tuple[str, ...]] = (
+        "face_encoder/detection_Resnet50_Final.pth", "face_encoder/parsing_bisenet.pth",
+    )
+    CROP_OF: ClassVar[tuple[str, ...]] = ("centre", "largest")
+    ALIGNED: ClassVar[bool] = True
+    WHITE: ClassVar[bool] = True
     DEFAULTS: ClassVar[Mapping[str, float]] = {
         "steps": 50, "guidance": 6.0, "frames": 49, "height": 480, "width": 720, "fps": 8.0,
     }
 
     def __init__(
         self, variant: str | None = None, *, face_crop: str = "facexlib",
-        crop_of: str = "centre", parser: str = "none", dynamic_guidance: bool = False,
+        crop_of: str | None = None, parser: str = "none", dynamic_guidance: bool = False,
         **others: Any,
     ) -> None:
         super().__init__(variant, **others)
         if face_crop not in CROPS:
             raise unknown("face_crop", face_crop, CROPS)
-        if crop_of not in CROP_OF:
-            raise unknown("crop_of", crop_of, CROP_OF)
+        crop_of = self.CROP_OF[0] if crop_of is None else crop_of
+        if crop_of not in self.CROP_OF:
+            raise unknown("crop_of", crop_of, self.CROP_OF)
         if parser != "none" and face_crop == "facexlib":
             raise UserError("parser belongs to face_crop=pack; facexlib has its own.")
         self.face_crop, self.crop_of, self.parser = face_crop, crop_of, parser
@@ -87,7 +92,7 @@ class ConsisID(ReleasedModel):
 
     @property
     def files(self) -> tuple[str, ...]:
-        return self.FILES + (FACEXLIB_FILES if self.face_crop == "facexlib" else ())
+        return self.FILES + (self.FACEXLIB if self.face_crop == "facexlib" else ())
 
     def settings(self) -> Mapping[str, Any]:
         return {
@@ -109,18 +114,23 @@ class ConsisID(ReleasedModel):
         return Loaded(pipeline, faces)
 
     def _load_pipeline(self, place: str) -> Any:
-        from diffusers import ConsisIDPipeline, ConsisIDTransformer3DModel
+        from diffusers import ConsisIDPipeline
 
-        options: dict[str, Any] = {}
+        # A training writes the averaged one, which the authors' script prefers too.
         averaged = self.folder / "transformer_ema"
-        if averaged.is_dir():  # of a training; the authors' script prefers it too
-            with explained(f"{averaged} cannot be loaded", "remove it, or train again"):
-                options["transformer"] = ConsisIDTransformer3DModel.from_pretrained(
-                    averaged, torch_dtype=self.dtype, local_files_only=True
-                )
+        part = averaged if averaged.is_dir() else self.folder / "transformer"
+        with explained(f"{part} cannot be loaded", f"download it again from {self.HUB}"):
+            transformer = self._load_transformer(part)
         return load_pipeline(
             ConsisIDPipeline, self.folder, place, bfloat16=self.bfloat16, offload=self.offload,
-            tiling=self.tiling, **options,
+            tiling=self.tiling, transformer=transformer,
+        )
+
+    def _load_transformer(self, folder: Path) -> Any:
+        from diffusers import ConsisIDTransformer3DModel
+
+        return ConsisIDTransformer3DModel.from_pretrained(
+            folder, torch_dtype=self.dtype, local_files_only=True, use_safetensors=True
         )
 
     def _load_faces(self, place: str) -> Any:
@@ -130,11 +140,13 @@ class ConsisID(ReleasedModel):
 
         cropper: Any
         if self.face_crop == "facexlib":
-            cropper = FacexlibCropper(self.folder / FOLDER, "consisid", place)
+            cropper = FacexlibCropper(self.folder / FOLDER, "consisid", place, self.WHITE)
         else:
             foreground, _ = load_foreground(self.parser, place)
             cropper = PackCropper(self.folder / PACK, foreground, place)
-        return FaceEncoder(self.folder, cropper, place, self.dtype, self.crop_of)
+        return FaceEncoder(
+            self.folder, cropper, place, self.dtype, self.crop_of, self.ALIGNED, self.WHITE
+        )
 
     def _condition(self, reference: Reference) -> Any:
         """The condition of a photograph, computed once."""
@@ -151,19 +163,32 @@ class ConsisID(ReleasedModel):
 
     def _video(self, sample: Sample) -> Video:
         import torch
-        from PIL import Image
 
-        (reference,) = sample.references
-        face = self._condition(reference)
+        faces = [self._condition(reference) for reference in sample.references]
         with torch.inference_mode():
             frames = self.networks.pipeline(
-                image=Image.fromarray(face.crop), prompt=sample.prompt,
-                id_vit_hidden=face.hidden, id_cond=face.vector,
+                **self._inputs(faces), prompt=sample.prompt,
                 num_inference_steps=self.steps, guidance_scale=self.guidance,
                 num_frames=self.frames, height=self.height, width=self.width,
                 use_dynamic_cfg=self.dynamic_guidance,
                 # On the CPU, so that a seed means the same noise on every device.
                 generator=torch.Generator().manual_seed(sample.seed), output_type="np",
             ).frames[0]
-        notes = (f"reference {reference.name}: {face.problem}",) if face.problem else ()
+        notes = tuple(
+            f"reference {reference.name}: {face.problem}"
+            for reference, face in zip(sample.references, faces, strict=True) if face.problem
+        )
         return Video(to_uint8(frames), self.fps, notes)
+
+    def _inputs(self, faces: Sequence[Any]) -> dict[str, Any]:
+        """The pipeline's arguments about the faces."""
+        from PIL import Image
+
+        (face,) = faces
+        return {
+            "image": Image.fromarray(face.crop), "id_cond": face.vector,
+            "id_vit_hidden": face.hidden,
+        }
+
+
+MODEL = ByWeights(ConsisID, "idbench.baselines.embedded_models:EmbeddedConsisID")

@@ -19,7 +19,7 @@ from idbench.baselines import eva_clip
 from idbench.baselines.face_crop import Cropper, crop_face, limit_side, nearest_centre
 from idbench.errors import UserError
 from idbench.metrics.faces.align import align_crops
-from idbench.metrics.faces.detect import Scrfd
+from idbench.metrics.faces.detect import Faces, Scrfd
 from idbench.metrics.networks.pack import open_model
 
 FOLDER = "face_encoder"
@@ -51,8 +51,9 @@ class FaceEncoder:
     Args:
         folder: the released folder.
         cropper: finds and masks the crop.
-        crop_of: which face is cropped: `centre`, the release's, which may be another person than
-            the one whose vector is taken; or `largest`, the face of the vector.
+        crop_of: which face is cropped: `centre`, ConsisID's, which may be another person than the
+            one whose vector is taken; `largest`, the face of the vector; or `first`, the one
+            found most surely, Ingredients'.
         aligned: take the vector from the face aligned by its own points; False: always from
             the crop, as Ingredients does.
         white: make what is no face white and give EVA-CLIP a grey picture, as ConsisID does.
@@ -83,9 +84,7 @@ class FaceEncoder:
         faces = self.cropper.find(image)
         if not len(faces):
             raise UserError("no face was found in it")
-        centre = np.array([image.shape[1] / 2, image.shape[0] / 2])
-        wanted = centre if self.crop_of == "centre" or point is None else point
-        chosen = nearest_centre(faces, wanted)
+        chosen = self._choose(faces, image, point)
         crop = crop_face(image, faces.landmarks[chosen])
         if len(faces) > 1:
             problems.append(f"{len(faces)} faces found: {self.crop_of} one cropped")
@@ -98,6 +97,14 @@ class FaceEncoder:
         return FaceCondition(
             torch.cat([face, pooled], dim=-1), hidden, crop, "; ".join(problems) or None
         )
+
+    def _choose(self, faces: Faces, image: np.ndarray, point: np.ndarray | None) -> int:
+        """Which of the cropper's faces is cropped; `point`: the centre of the vector's face."""
+        if self.crop_of == "first":
+            return int(faces.scores.argmax())
+        if self.crop_of == "largest":
+            return 0 if point is None else nearest_centre(faces, point)
+        return nearest_centre(faces, np.array([image.shape[1] / 2, image.shape[0] / 2]))
 
     def _own_face(self, image: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None, list]:
         """Vector and centre (x, y) of the largest face, where the recogniser's detector sees it."""

@@ -91,7 +91,7 @@ class FaceTower:
         return pack(torch.from_numpy(latents).float(), self.encode(pictures)).numpy()
 
     def of_shard(self, latents: torch.Tensor, rendered: Path, encoded: Path) -> torch.Tensor:
-        """Rows (S, P, R, 1, 1, F), float16, of the references of a shard, latents (S, P, R, C, h, w).
+        """Rows (S, P, R, 1, 1, F) of the references of a shard, float16 latents (S, P, R, C, h, w).
 
         The features are kept beside the latents; places without a person have zeros.
         """

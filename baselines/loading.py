@@ -48,8 +48,12 @@ class ReleasedModel:
     """The released folder's hub id, named in messages."""
     HUB_REVISION: ClassVar[str | None] = None
     """The commit that is fetched."""
+    HUB_TYPE: ClassVar[str] = "model"
+    """`model` or `space`."""
     FILES: ClassVar[tuple[str, ...]]
     """What of the folder is read: files and folders, all of which must be there; see `files`."""
+    ELSEWHERE: ClassVar[Mapping[str, str]] = {}
+    """Where files come from that are not in the released folder, by file."""
     DEFAULTS: ClassVar[Mapping[str, float]]
     """steps, guidance, frames, height, width and fps of the authors."""
 
@@ -107,9 +111,11 @@ class ReleasedModel:
         Raises:
             UserError: it is missing or lacks a file; names it.
         """
-        found = released_folder(self.source, self.HUB, self.HUB_REVISION, self.files)
+        found = released_folder(
+            self.source, self.HUB, self.HUB_REVISION, self.files, self.HUB_TYPE
+        )
         for file in self.files:
-            check_there(found / file, self.HUB)
+            check_there(found / file, self.ELSEWHERE.get(file, self.HUB))
         return found
 
     def generate(self, samples: Sequence[Sample]) -> Iterator[Video]:
@@ -150,7 +156,8 @@ class ReleasedModel:
 
 
 def released_folder(
-    source: str, hub: str, revision: str | None = None, files: Sequence[str] = ()
+    source: str, hub: str, revision: str | None = None, files: Sequence[str] = (),
+    kind: str = "model",
 ) -> Path:
     """The folder `source`, or the snapshot of the hub id `source`, fetched once.
 
@@ -158,6 +165,7 @@ def released_folder(
         hub: the hub id of the release, for messages.
         revision: the commit of the release, used for its hub id alone.
         files: files and folders to fetch; all where empty.
+        kind: of hub repository, `model` or `space`.
 
     Raises:
         UserError: neither a folder nor a hub id that can be fetched.
@@ -174,7 +182,8 @@ def released_folder(
     patterns = [*files, *(f"{file}/*" for file in files)] or None
     with explained(what, f"download {hub} and pass its folder"):
         return Path(snapshot_download(
-            source, revision=revision if source == hub else None, allow_patterns=patterns
+            source, revision=revision if source == hub else None, allow_patterns=patterns,
+            repo_type=kind,
         ))
 
 
@@ -247,6 +256,15 @@ def load_pipeline(
             folder, local_files_only=True, use_safetensors=True, **options
         )
         check_tensors(pipeline, folder, checked)
+    return place_pipeline(pipeline, place, offload, tiling)
+
+
+def place_pipeline(pipeline: Any, place: str, offload: str, tiling: bool) -> Any:
+    """A loaded pipeline on its device, without its progress bar.
+
+    Raises:
+        UserError: not enough memory.
+    """
     pipeline.set_progress_bar_config(disable=True)  # the harness shows one of samples
     if tiling:
         pipeline.vae.enable_tiling()
@@ -303,3 +321,29 @@ def exact_size(
             f"{model.name} makes {frames} frames of {height}x{width} only ({why}), not "
             f"{asked[0]} of {asked[1]}x{asked[2]}; leave out frames, height and width."
         )
+
+
+class ByWeights:
+    """A system as a model: its embedded network without `weights`, else the released one.
+
+    Args:
+        released: class of the released system.
+        embedded: "module:class" of the embedded one, imported when it is used.
+    """
+
+    def __init__(self, released: type[ReleasedModel], embedded: str) -> None:
+        self.released, self.embedded = released, embedded
+        self.abilities = released.abilities
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The classes whose settings it takes."""
+        module, _, name = self.embedded.partition(":")
+        return self.released, getattr(importlib.import_module(module), name)
+
+    def __call__(
+        self, variant: str | None = None, *, weights: str | None = None, **settings: Any
+    ) -> Any:
+        if weights is not None:
+            return self.released(variant, weights=weights, **settings)
+        return self.parts[1](variant, **settings)

@@ -1,4 +1,4 @@
-"""Ingredients' transformer: ConsisID's with two faces, and routers that say whose face a token shows.
+"""Ingredients' transformer: ConsisID's with two faces, and routers that mix them for each token.
 
 Each second block asks both faces and adds their answers, weighted by a softmax over the faces.
 Source: arXiv 2501.01790 and its code (Apache-2.0, github.com/feizc/Ingredients), in our words.

@@ -149,7 +149,9 @@ MODELS = Registry(
     "idbench.models",
     {
         "concat_id": "idbench.models.concat_id.model:ConcatID",
-        "consisid": "idbench.baselines.consisid:ConsisID",
+        "consisid": "idbench.baselines.consisid:MODEL",
+        "id_animator": "idbench.baselines.id_animator:MODEL",
+        "ingredients": "idbench.baselines.ingredients:MODEL",
         "vace": "idbench.baselines.vace:Vace",
         "phantom": "idbench.baselines.phantom:Phantom",
         "stand_in": "idbench.baselines.stand_in:StandIn",
@@ -290,6 +292,8 @@ def _make(base: str, factory: Any, variant: str | None, settings: dict[str, Any]
 def settings_of(factory: Any) -> dict[str, Any]:
     """The keyword settings of a model's class with their defaults, its base classes' too."""
     makers: list[Any] = [factory]
+    if parts := getattr(factory, "parts", None):  # one of several classes, by the settings
+        return {name: value for part in parts for name, value in settings_of(part).items()}
     if inspect.isclass(factory):
         makers = [vars(c)["__init__"] for c in factory.__mro__[:-1] if "__init__" in vars(c)]
     kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)

@@ -94,7 +94,7 @@ class Abilities:
     def refusal(self, sample: Sample) -> str | None:
         """Why the model cannot make `sample`; None: it can."""
         fewest, most = self.people
-        people = len(sample.identities)
+        people = len(set(sample.identities))  # of one person there may be several pictures
         if not fewest <= people <= most:
             span = f"{fewest}" if fewest == most else f"{fewest} to {most}"
             reason = f"takes {span} {'person' if span == '1' else 'people'}, not {people}"

@@ -1,0 +1,78 @@
+"""The embedded baselines as models: without `weights` a name means its embedded network."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from idbench import embedded
+from idbench.baselines.small import FaceFamily
+from idbench.errors import UserError
+from idbench.models.concat_id.families import family_named
+from idbench.models.concat_id.training.network import configuration
+from idbench.models.concat_id.training.recipe import read_stage
+from idbench.recipes import load_recipe
+from idbench.registry import make_model
+from idbench.suite import load_suite
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """The embedded weights, with an untrained network of each baseline among them."""
+    folder = embedded.weights_folder()
+    for entry in embedded.entries().values():
+        (tmp_path / entry["file"]).symlink_to(folder / entry["file"])
+    shutil.copyfile(folder / "manifest.json", tmp_path / "manifest.json")
+    monkeypatch.setenv("IDBENCH_WEIGHTS", str(tmp_path))
+    return tmp_path
+
+
+def write(name):
+    """An entry as a training writes it: new layers random, all else the base's."""
+    recipe = read_stage({**load_recipe(name)[1], "name": name})
+    family, config = configuration(recipe)
+    kind: type[FaceFamily] = family_named(family)
+    torch.manual_seed(0)
+    network = kind.build(config)
+    kind.load_base(network, embedded.load_state("transformer_base"))
+    torch.manual_seed(1)
+    state = {
+        key: torch.randn_like(value) * 0.2
+        if any(part in key for part in ("to_out.weight", "to_v_face")) else value
+        for key, value in network.state_dict().items()
+    }
+    embedded.save_entry(
+        name, state, recipe=name, seed=0, steps=1, config=config, measured={},
+        parent="transformer_base",
+    )
+    return state
+
+
+@pytest.mark.parametrize(("name", "split"), [
+    ("consisid", "single"), ("id_animator", "single"), ("ingredients", "multi"),
+])
+def test_a_baseline_generates_from_its_entry(weights, name, split):
+    (weights / f"{name}.safetensors").unlink(missing_ok=True)
+    state = write(name)
+    assert embedded.weight_path(name).stat().st_size <= 8_000_000
+    model = make_model(name, {"steps": 1, "frames": 2})
+    found = model.pipeline(name).transformer.state_dict()
+    assert found.keys() == state.keys()
+    samples = list(load_suite("avatars").samples(split, limit=2))
+    assert not [s for s in samples if model.abilities.refusal(s)]
+    (video,) = model.generate(samples[:1])
+    assert video.frames.shape == (2, 64, 96, 3)
+    zeroed = make_model(name, {"steps": 1, "frames": 2, "references": "zeroed"})
+    (control,) = zeroed.generate(samples[:1])
+    assert (video.frames != control.frames).any(), "the references change nothing"
+    assert embedded.entry(name)["file"] in model.weight_hashes()
+    assert "face_tower.safetensors" in model.weight_hashes()
+
+
+def test_settings_of_both_forms_are_known():
+    with pytest.raises(UserError, match="did you mean 'steps'"):
+        make_model("consisid", {"stepz": 3})
+    with pytest.raises(UserError, match="no variants"):
+        make_model("consisid@multi")
