@@ -64,13 +64,15 @@ def build_pipeline(
     )
     if base is not None:
         _replace(base, unet, vae, text)
-    motion = load_motion(folder / MOTION, unet.config).to(dtype)
+    motion = load_motion(folder / MOTION, unet.config)
+    nn.Module.to(motion, dtype)
     network = UNetMotionModel.from_unet2d(unet, motion)
     add_adapter(network, read_adapter(folder / ADAPTER)[1], folder / ADAPTER, scale)
+    nn.Module.to(network, dtype)
     return AnimateDiffPipeline(
         vae=vae, text_encoder=text,
         tokenizer=CLIPTokenizer.from_pretrained(sd / "tokenizer"),
-        unet=network.to(dtype), motion_adapter=None, scheduler=build_scheduler(),
+        unet=network, motion_adapter=None, scheduler=build_scheduler(),
     )
 
 

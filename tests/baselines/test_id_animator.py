@@ -50,7 +50,8 @@ def released_adapter(hidden=HIDDEN, text=TEXT, image=16):
         for layer, width in (("q", h), ("k", text), ("v", text), ("out", h)):
             faces[f"{i}.to_{layer}_lora.down.weight"] = make(128, width)
             faces[f"{i}.to_{layer}_lora.up.weight"] = make(h, 128)
-        faces[f"{i}.to_k_face.weight"], faces[f"{i}.to_v_face.weight"] = make(h, text), make(h, text)
+        faces[f"{i}.to_k_face.weight"] = make(h, text)
+        faces[f"{i}.to_v_face.weight"] = make(h, text)
     torch.manual_seed(4)
     return Resampler(text, 4, 64, 12, 16, image, text).state_dict(), faces
 
@@ -156,7 +157,7 @@ def test_processors_are_numbered_as_released():
 
 
 def test_a_run_from_the_released_layout(folder, tmp_path):
-    world = world_of_faces(tmp_path)
+    world = world_of_faces(tmp_path, side=64)
     pack = f"pack={folder.parent / 'buffalo_l'}"
     done = world.run(*run_of("id_animator", folder, "single", pack, *SIZE))
     assert done.returncode == 0, done.stderr
@@ -195,7 +196,7 @@ def test_several_pictures_of_one_person_are_averaged(folder, tmp_path):
     references = []
     for number in range(2):
         path = tmp_path / f"{number}.png"
-        Image.fromarray(face_picture(seed=number)).save(path)
+        Image.fromarray(face_picture(seed=number, side=64)).save(path)
         references.append(Reference("face", "ann", path))
     made = model(folder)
     seen = []

@@ -97,20 +97,24 @@ def eva_state() -> dict[str, torch.Tensor]:
     return {**state, "text.logit_scale": torch.ones(())}
 
 
-def face_picture(people: int = 1, seed: int = 0) -> np.ndarray:
-    """Dark noise of 640 x 640 with blocks that the tiny pack takes for faces."""
+def face_picture(people: int = 1, seed: int = 0, side: int = 32) -> np.ndarray:
+    """Dark noise of 640 x 640 with blocks that the tiny pack takes for faces.
+
+    Args:
+        side: of a block: 32 for a search at 640 pixels, 64 for one at 320.
+    """
     picture = np.random.default_rng(seed).integers(0, 60, (640, 640, 3), dtype=np.uint8)
     for person in range(people):
         top, left = (256, 320) if person == 0 else (96, 96 + 64 * person)
-        picture[top : top + 32, left : left + 32] = 255
+        picture[top : top + side, left : left + side] = 255
     return picture
 
 
-def world_of_faces(folder: Path) -> World:
+def world_of_faces(folder: Path, side: int = 32) -> World:
     """Commands run in `folder`, with a small suite whose references have faces."""
     suite = make_suite(folder / "suite")
     for number, path in enumerate(sorted((suite / "references").iterdir())):
-        Image.fromarray(face_picture(seed=number)).save(path)
+        Image.fromarray(face_picture(seed=number, side=side)).save(path)
     write_checksums(suite)
     return World(folder, suite)
 
