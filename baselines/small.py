@@ -116,7 +116,9 @@ class ConsisIDFamily(FaceFamily):
     @staticmethod
     def loss(output: Any, target: torch.Tensor, batch: Batch) -> torch.Tensor:
         error = (output.float() - target).square()
-        heads = (batch.heads > 0).float().unsqueeze(2)
+        if batch.people is None or batch.heads_alone is None:
+            return error.mean((1, 2, 3, 4))
+        heads = (batch.people > 0).float().unsqueeze(2)
         inside = (error * heads).sum((1, 2, 3, 4)) / (
             heads.sum((1, 2, 3, 4)) * error.shape[2]
         ).clamp(min=1)
@@ -152,10 +154,10 @@ class IngredientsFamily(ConsisIDFamily):
     def loss(output: Any, target: torch.Tensor, batch: Batch) -> torch.Tensor:
         velocity, logits = output if isinstance(output, tuple) else (output, None)
         error = (velocity.float() - target).square().mean((1, 2, 3, 4))
-        if logits is None:
+        if logits is None or batch.people is None:
             return error
         # A token shows whom its last latent shows; people are numbered from 1, left to right.
-        people = batch.heads[:, :, 1::2, 1::2].flatten(1).long() - 1
+        people = batch.people[:, :, 1::2, 1::2].flatten(1).long() - 1
         return error + ROUTING_WEIGHT * routing_loss(logits.unbind(1), people)
 
 

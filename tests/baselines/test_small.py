@@ -57,8 +57,8 @@ def test_new_weights_get_gradients(made):
     rows = references(2 if name == "ingredients" else 1)
     heads = torch.zeros(2, 1, 16, 24, dtype=torch.uint8)
     heads[:, :, 4:12, 4:8], heads[:, :, 4:12, 16:20] = 1, 2
-    batch = Batch(latents, rows, text, torch.rand(2), torch.randn_like(latents), heads,
-                  torch.ones(2))
+    batch = Batch(latents, rows, text, torch.rand(2), torch.randn_like(latents), people=heads,
+                  heads_alone=torch.ones(2))
     output = family.predict(network, latents, rows, text, torch.tensor([300, 700]))
     family.loss(output, torch.randn_like(latents), batch).sum().backward()
     moved = {n for n, p in network.named_parameters() if p.grad is not None and p.grad.any()}
@@ -80,10 +80,10 @@ def test_the_masked_loss_counts_heads_alone():
     output[:, :, :, 0, 0] = 2.0
     heads = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
     heads[0, 0, 0, :2] = 1
-    batch = Batch(target, target, target, target, target, heads, torch.ones(2))
+    batch = Batch(*[target] * 5, people=heads, heads_alone=torch.ones(2))
     # 4 at one of two latents; a row without a head keeps the whole picture: 1 of 16.
     assert family.loss(output, target, batch).tolist() == pytest.approx([2.0, 0.25])
-    off = Batch(target, target, target, target, target, heads, torch.zeros(2))
+    off = Batch(*[target] * 5, people=heads, heads_alone=torch.zeros(2))
     assert family.loss(output, target, off).tolist() == pytest.approx([0.25, 0.25])
 
 
