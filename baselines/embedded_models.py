@@ -57,10 +57,9 @@ class EmbeddedBaseline(ConcatID):
 
     def weight_hashes(self) -> Mapping[str, str]:
         names = ["vae", "text_encoder", "text_encoder_tokenizer", "face_parser", BASE, ENTRY]
-        if self.parser != "embedded":
+        if self.pictures.parser != "embedded":
             names.remove("face_parser")
-        own = {} if self.faces == self.parser == "embedded" else self._face_tools.hashes
-        return {**embedded.hashes(*names, self.name), **own}
+        return {**embedded.hashes(*names, self.name), **self.pictures.hashes()}
 
     def variant_of(self, sample: Sample) -> str:
         return self.name

@@ -102,7 +102,7 @@ class ConsisIDFamily(FaceFamily):
             nn.init.zeros_(attention.to_out.weight)
 
     @staticmethod
-    def predict(
+    def predict(  # type: ignore[override]  # without the arguments of single modules
         transformer: Any, latents: torch.Tensor, references: torch.Tensor | None,
         text: torch.Tensor, times: torch.Tensor, clip_frames: int | None = None,
     ) -> torch.Tensor:
@@ -135,7 +135,7 @@ class IngredientsFamily(ConsisIDFamily):
     TRANSFORMER: ClassVar[Any] = IngredientsTransformer3DModel
 
     @staticmethod
-    def predict(
+    def predict(  # type: ignore[override]  # without the arguments of single modules
         transformer: Any, latents: torch.Tensor, references: torch.Tensor | None,
         text: torch.Tensor, times: torch.Tensor, clip_frames: int | None = None,
     ) -> Any:
@@ -180,7 +180,7 @@ class IDAnimatorFamily(FaceFamily):
             parameter.requires_grad_(new)
 
     @staticmethod
-    def predict(
+    def predict(  # type: ignore[override]  # without the arguments of single modules
         transformer: Any, latents: torch.Tensor, references: torch.Tensor | None,
         text: torch.Tensor, times: torch.Tensor, clip_frames: int | None = None,
     ) -> torch.Tensor:
