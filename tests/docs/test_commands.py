@@ -186,6 +186,8 @@ def test_other_programs_shown_are_there() -> None:
             assert (ROOT / shown.words[1]).is_file(), shown.line
         elif shown.words[:2] == ("accelerate", "launch"):
             assert importlib.util.find_spec("accelerate") and shown.arguments[0] == "train"
+        elif shown.words[0] == "export" or "$(" in shown.line:
+            assert re.match(r"(export )?\w+=", shown.line), shown.line  # a variable of the shell
         elif shown.words[0] == "ray":
             assert shown.words[1] in ("start", "stop", "status", "symmetric-run"), shown.line
         elif shown.words[:2] == ("pip", "install"):
