@@ -171,6 +171,7 @@ METRICS = Registry(
         "viclip": "idbench.metrics.viclip:METRIC",
         "clipdist": "idbench.metrics.clipdist:METRIC",
         "dlibsim": "idbench.metrics.dlibsim:METRIC",
+        "clipdist_frame": "idbench.metrics.clipdist:FRAME",
         "own_minus_other_by_order": "idbench.metrics.people:OWN_MINUS_OTHER_BY_ORDER",
         "order": "idbench.metrics.people:ORDER",
         "face_coverage": "idbench.metrics.people:FACE_COVERAGE",

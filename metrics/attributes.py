@@ -100,7 +100,7 @@ def read_attributes(
             align_crops(frames[embeddings.frames[k]], embeddings.faces[k].landmarks[[face]])[0]
             for k, face in found
         ]
-        scores = expression.logits(expression.features(np.stack(crops))).mean(0)
+        scores = expression.embedded_reader()(np.stack(crops)).mean(0)
         read["expression"] = EXPRESSIONS[int(np.argmax(scores))]
     if "garment" in wanted and found:
         parts, clip = [], embeddings.network("clip")

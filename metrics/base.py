@@ -22,6 +22,10 @@ def _not_loaded(name: str) -> Any:
     raise ValueError(f"the metric runs the network {name!r}: name it in Metric.runs")
 
 
+WHOLE = "clip whole"
+"""Name of CLIP's embedding of a whole reference under protocols whose CLIPDist is of faces."""
+
+
 @dataclass(frozen=True)
 class Embeddings:
     """Everything that was read from one video, its references and its prompt.
@@ -41,9 +45,10 @@ class Embeddings:
         photograph_vectors: R tuples, the ArcFace vectors (d,) of a person's photographs, or None.
         reference_reasons: R entries, why a reference has no face vector (None: it has one).
         frame_vectors: network name -> (K, d), whole frames. Empty under a protocol whose CLIPDist
-            compares faces; then `face_vectors` has `clip`.
+            compares faces alone; then `face_vectors` has `clip`.
         image_vectors: network name -> R arrays (d,) or None: the whole reference images, or
-            their faces under a protocol whose CLIPDist compares faces.
+            their faces under a protocol whose CLIPDist compares faces; then `WHOLE` -> the whole
+            images, where the protocol compares those too.
         image_reasons: R entries, why a reference has no image vector.
         video_vector, text_vector: network name -> (d,).
         share_read: network name -> share of the prompt's tokens that its text tower reads, 0..1.

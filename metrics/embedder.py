@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from idbench.files import sha256_file, sha256_json
+from idbench.metrics.base import WHOLE
 from idbench.metrics.cache import Arrays, EmbeddingCache, pack_faces, unpack_faces
 from idbench.metrics.faces.align import crops_of_frames
 from idbench.metrics.faces.detect import Faces
@@ -61,7 +62,8 @@ class ReferenceVectors:
 
     Attributes:
         faces: network name -> embedding (d,) of its face, or None.
-        image: network name -> embedding (d,) of the whole image, or None.
+        image: network name -> embedding (d,) of the whole image, or None. Where CLIP reads faces,
+            that of the face, and `WHOLE` -> that of the whole image.
         face_reason, image_reason: why there is none (None: there is one).
         note: set if the image shows no face or several, or cannot be read.
     """
@@ -266,10 +268,9 @@ class Embedder(NetworkLoader):
         count = int(self._of(read, "faces")["counts"][0]) if self.reads_faces else 0
         # Faces are sorted by size: the largest is the reference's person.
         faces = {k: _finite(v[0][0]) if count else None for k, v in read.face_vectors.items()}
+        pictures = {k: _finite(v[0]) for k, v in read.frame_vectors.items()}
         if self.clips_faces:
-            pictures = {"clip": faces.pop("clip")}
-        else:
-            pictures = {k: _finite(v[0]) for k, v in read.frame_vectors.items()}
+            pictures = {WHOLE: pictures.get("clip"), "clip": faces.pop("clip")}
         face_reason = image_reason = None
         if self.reads_faces and not count:
             face_reason, image_reason = no_face, no_face if self.clips_faces else None

@@ -100,8 +100,8 @@ class Protocol:
         missing_face: `unscored`: a frame without the person's face stays as an unscored row
             and is counted by coverage; what it does to the mean is the rule's.
         clip_picture: preprocessing of CLIPDist's images.
-        clip_region: what CLIPDist compares: `frame` (whole frame and whole reference) or `face`
-            (the aligned crop of both).
+        clip_region: what CLIPDist compares: `frame` (whole frame and whole reference), `face`
+            (the aligned crop of both), or `both`: faces, and whole frames as `clipdist_frame`.
         video_frames: how many frames ViCLIP reads.
         video_sampler: which, by a name in `samplers.SAMPLERS`.
         video_picture: how ViCLIP's frames are made ready.
@@ -111,6 +111,7 @@ class Protocol:
             or `maximum` (the best pair of any reference and any of the two largest faces).
         people: `any`, or `one`: a sample of several people is unscored.
         metrics: names of those that it defines; empty: all but those `computed="listed"`.
+        also: names of metrics `computed="listed"` that it defines besides.
         curricular_crop: side of the aligned crop that is shrunk to `detection.crop` for CurSim.
         clip_crop: side of the aligned crop for `clip_region` `face`.
         reference_picture: how a reference file is read: `upright` (turned by its EXIF, laid over
@@ -141,6 +142,7 @@ class Protocol:
     pairs: str = _later("assigned")
     people: str = _later("any")
     metrics: tuple[str, ...] = _later(())
+    also: tuple[str, ...] = _later(())
     curricular_crop: int = _later(112)
     clip_crop: int = _later(224)
     reference_picture: str = _later("upright")
@@ -155,6 +157,8 @@ class Protocol:
 
     def defines(self, metric: Metric) -> bool:
         """Whether `metric` has a meaning under this protocol."""
+        if metric.name in self.also:
+            return True
         return metric.name in self.metrics if self.metrics else metric.computed != "listed"
 
 

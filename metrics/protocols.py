@@ -35,6 +35,17 @@ STRICT_2 = replace(
     detection=Detection(border=0.1, crop_beyond=128),
 )
 
+STRICT_3 = replace(
+    STRICT_2,
+    name="strict-v3",
+    version=3,
+    description=(
+        "As strict-v2, but CLIPDist compares faces; that of whole frames stays beside it as "
+        "CLIPDist of the picture."
+    ),
+    clip_region="both", also=("clipdist_frame",),
+)
+
 _SCRFD = Detection(detector="pack", size=320, height=0, thresholds=(0.5, 0.5, 0.5))
 _FACE_NETWORKS = (
     ("detector", "SCRFD of the insightface pack buffalo_l"),
@@ -214,7 +225,7 @@ VBENCH2_IDENTITY = Protocol(
 PROTOCOLS: dict[str, Protocol] = {
     p.name: p
     for p in (
-        STRICT, STRICT_2, PAPER_4, PAPER, CONSISID_2, CONSISID, OPENS2V_2, OPENS2V,
+        STRICT, STRICT_2, STRICT_3, PAPER_4, PAPER, CONSISID_2, CONSISID, OPENS2V_2, OPENS2V,
         INGREDIENTS_2, INGREDIENTS, VICLIP_VBENCH, VICLIP_INTERNVIDEO,
         CLIPDIST_FRAME_2, CLIPDIST_FRAME, CLIPDIST_FACE_2, CLIPDIST_FACE, VBENCH2_IDENTITY,
     )

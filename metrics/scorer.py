@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from idbench.failures import FATAL, describe
-from idbench.metrics.base import Embeddings, Metric, checked, described_faces
+from idbench.metrics.base import WHOLE, Embeddings, Metric, checked, described_faces
 from idbench.metrics.cache import COUNT, EmbeddingCache
 from idbench.metrics.embedder import Embedder, Pictures, ReferenceVectors
 from idbench.metrics.faces.match import match_frames
@@ -338,7 +338,7 @@ class Scorer:
             reference_reasons=tuple(r.face_reason for r in references),
             frame_vectors=read.frame_vectors,
             image_vectors={
-                "clip": [r.image.get("clip") for r in references]
+                name: [r.image.get(name) for r in references] for name in ("clip", WHOLE)
             } if embedder.reads_clip else {},
             image_reasons=tuple(r.image_reason for r in references),
             video_vector=read.video_vector,

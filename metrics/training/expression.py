@@ -1,7 +1,4 @@
-"""Fits the reader of expressions: linear discriminants on rendered faces, in one solve.
-
-Discriminants with a shrunk covariance: Fisher 1936; Ledoit and Wolf 2004 for shrinking.
-"""
+"""Trains the reader of expressions on rendered faces."""
 
 from __future__ import annotations
 
@@ -11,78 +8,83 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
-from idbench.metrics import expression
+from idbench.metrics.expression import ExpressionReader, embedded_reader
 from idbench.metrics.faces.align import align_crops
-from idbench.metrics.training.network import write_entry
-from idbench.prompts.avatars.scene import (
-    EXPRESSIONS,
-    TRAINING_IDENTITIES,
-    VALIDATION_IDENTITIES,
-)
+from idbench.metrics.networks.expression import ExpressionNet, crops_to_grey
+from idbench.metrics.training.augment import training_crop
+from idbench.metrics.training.data import Frames, Settings, batches, dataset, faces_of
+from idbench.metrics.training.network import DEVICE, train_network, write_entry
+from idbench.prompts.avatars.scene import EXPRESSIONS, VALIDATION_IDENTITIES
+from idbench.training.loop import Values
 
 
 def train(
     recipe: Mapping[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
 ) -> dict[str, Any]:
-    """Fit by a recipe and write the embedded weights; with `evaluate`, only measure those.
-
-    The fit is one solve after about a minute of rendering: it keeps no state, and `resume` begins
-    again.
-    """
-    noise = float(recipe["landmark_noise"])
-    state = None
-    if evaluate:
-        score = expression.logits
-    else:
-        crops, labels = rendered(
-            int(recipe["data"]["clips"]), TRAINING_IDENTITIES, int(recipe["seed"]), noise
-        )
-        # Expressions are the same in a mirror; a face is not.
-        both = [expression.features(c) for c in (crops, crops[:, :, ::-1])]
-        weight, bias = fit(
-            np.concatenate(both).astype(np.float64), np.tile(labels, 2), recipe["shrinkage"]
-        )
-        # Half precision is enough for the weights, not for the sums of them.
-        weight = weight.astype(np.float16).astype(np.float32)
-        bias = bias.astype(np.float32)
-        state = {"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)}
-
-        def score(vectors: np.ndarray) -> np.ndarray:
-            return vectors @ weight + bias
-
-    crops, labels = rendered(
-        int(recipe["validation"]["clips"]), VALIDATION_IDENTITIES,
-        int(recipe["validation"]["seed"]), noise,
-    )
-    measured = measure(score(expression.features(crops)), labels)
-    write_entry(recipe, state, 1, expression.config(), measured, half=False)
+    """Train by a recipe and write the embedded weights; with `evaluate`, only measure those."""
+    config = {**recipe["network"], "classes": list(EXPRESSIONS)}
+    network, steps = None, 0
+    if not evaluate:
+        network, steps = _fit(recipe, state_dir, resume, config)
+    reader = ExpressionReader(network, config["size"]) if network else embedded_reader()
+    crops, labels = rendered(**recipe["validation"])
+    measured = measure(reader(crops), labels)
+    write_entry(recipe, network and network.state_dict(), steps, config, measured)
     return measured
 
 
-def fit(
-    vectors: np.ndarray, labels: np.ndarray, shrinkage: float, count: int = len(EXPRESSIONS)
-) -> tuple[np.ndarray, np.ndarray]:
-    """Linear discriminants of features (n, d) with labels (n,) of 0..k-1: weight (d, k), bias (k,).
+def _fit(
+    recipe: Mapping[str, Any], state_dir: Path, resume: bool, config: Mapping[str, Any]
+) -> tuple[ExpressionNet, int]:
+    torch.manual_seed(recipe["seed"])
+    network = ExpressionNet.from_config(config).to(DEVICE)
+    batch, seed = int(recipe["batch"]), int(recipe["seed"])
+    data = dataset(Settings(**recipe["data"]), state_dir.parent / "metrics-data")
+    crops, labels = training_crops(data, config["size"], recipe["copies"], seed)
 
-    `shrinkage` (0..1) is the share of the covariance that is replaced by its mean variance.
+    def loss_of(step: int) -> tuple[torch.Tensor, Values]:
+        chosen = torch.tensor(list(batches(len(crops), batch, seed, step)))
+        x, y = crops[chosen].float().to(DEVICE), labels[chosen].to(DEVICE)
+        if step % 2:  # an expression is the same in a mirror
+            x = x.flip(3)
+        scores = network(x).float()
+        right = (scores.argmax(1) == y).float().mean()
+        return F.cross_entropy(scores, y, label_smoothing=0.05), {"accuracy": right}
+
+    steps = train_network(recipe, state_dir, resume, {"network": network}, loss_of)
+    return network.float().cpu().eval(), steps
+
+
+def training_crops(
+    data: Frames, size: int, copies: int, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Augmented grey crops of all faces, float16 (n, 1, size, size), and expressions (n,).
+
+    Made once, `copies` of each face: cutting them costs more than the network's step.
     """
-    means = np.stack([vectors[labels == k].mean(0) for k in range(count)])
-    centred = vectors - means[labels]
-    covariance = centred.T @ centred / len(vectors)
-    shrunk = (1 - shrinkage) * covariance
-    shrunk.flat[:: len(shrunk) + 1] += shrinkage * np.trace(covariance) / len(covariance)
-    weight = np.linalg.solve(shrunk, means.T)
-    return weight, -0.5 * (means.T * weight).sum(0)
+    rng = np.random.default_rng([seed, 19])
+    rows = faces_of(data)
+    labels = [
+        EXPRESSIONS.index(data.scenes[s].people[p].expression) for s, _, p, _ in rows.tolist()
+    ]
+    crops = [
+        crops_to_grey(np.stack([
+            training_crop(data.frames[s, t], data.landmarks[s, t, p], rng, size, clean=0.6,
+                          colours=0.1, blurred=0.1)
+            for s, t, p, _ in rows
+        ]), size).half()
+        for _ in range(copies)
+    ]
+    return torch.cat(crops), torch.tensor(labels).repeat(copies)
 
 
-def rendered(
-    clips: int, identities: range, seed: int, noise: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Aligned crops (2 clips, 112, 112, 3) of random scenes, and their expressions (2 clips,).
+def rendered(clips: int, seed: int, landmark_noise: float) -> tuple[np.ndarray, np.ndarray]:
+    """Aligned crops (2 clips, 112, 112, 3) of validation people, and their expressions (2 clips,).
 
-    Of each clip the first and the last frame, at which head motions begin and end. `noise` is the
-    standard deviation of the landmarks that crops are aligned by, in distances between the eyes.
+    Of each clip the first and the last frame, at which head motions begin and end. The standard
+    deviation of the landmarks that crops are aligned by is in distances between the eyes.
     """
     from idbench.prompts.avatars.render import render_clip
     from idbench.prompts.sampling import random_scene
@@ -90,11 +92,11 @@ def rendered(
     rng = np.random.default_rng([65537, seed])
     crops, labels = [], []
     for _ in range(clips):
-        scene = random_scene(rng, 1, identities)
+        scene = random_scene(rng, 1, VALIDATION_IDENTITIES)
         clip = render_clip(scene, frames=2)
         marks = clip.landmarks[:, 0].astype(float)
         eyes = np.linalg.norm(marks[:, 1] - marks[:, 0], axis=1)[:, None, None]
-        marks += rng.normal(0, noise, marks.shape) * eyes
+        marks += rng.normal(0, landmark_noise, marks.shape) * eyes
         for frame, points in zip(clip.frames, marks, strict=True):
             crops.append(align_crops(frame, points[None])[0])
             labels.append(EXPRESSIONS.index(scene.people[0].expression))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from idbench import embedded
 from idbench.files import atomic_path, sha256_json
 from idbench.metrics.faces.align import align_crops
 from idbench.metrics.faces.detect import make_detector
@@ -18,6 +19,7 @@ from idbench.metrics.networks.margin import HEADS
 from idbench.metrics.networks.recogniser import Recogniser, build_recogniser, crops_to_input
 from idbench.metrics.protocols import Detection
 from idbench.metrics.training.augment import extent, training_crop
+from idbench.metrics.training.bones import ShapeHead, shape_truth
 from idbench.metrics.training.data import (
     Frames,
     Settings,
@@ -55,9 +57,13 @@ def _fit(
     rows = scenes + photos
     first, size = settings.seeds.start, recipe["network"]["size"]
     backbone = build_recogniser(recipe["network"]).to(DEVICE, memory_format=torch.channels_last)
+    if recipe["start"]:
+        backbone.load_state_dict(embedded.load_state(recipe["start"]))
     head = HEADS[recipe["loss"]](
         recipe["network"]["embedding"], settings.identities, recipe["margin"], recipe["scale"]
     ).to(DEVICE)
+    bones = ShapeHead(recipe["network"]["embedding"]).to(DEVICE)
+    truth = torch.from_numpy(np.stack([shape_truth(s) for s in settings.seeds])).to(DEVICE)
     batch, seed = int(recipe["batch"]), int(recipe["seed"])
     errors = landmark_errors(scenes[0][0], Detection(), cache, settings)
     ramp = max(1, int(recipe["steps"]) // 4)
@@ -69,7 +75,11 @@ def _fit(
         for i, index in enumerate(batches(len(rows), batch, seed, step)):
             source, (s, t, p, identity) = rows[index]
             points = source.landmarks[s, t, p]
-            crops[i] = training_crop(source.frames[s, t], points, rng, size, errors)
+            crop = training_crop(
+                source.frames[s, t], points, rng, size, errors, parts=source.parts[s, t]
+            )
+            # Avatars' bones are the same on both sides.
+            crops[i] = crop[:, ::-1] if rng.random() < 0.5 else crop
             labels[i] = identity - first
         # With the full margin from the start, small networks learn nothing.
         head.margin = recipe["margin"] * min(1.0, step / ramp)
@@ -77,11 +87,13 @@ def _fit(
         y = torch.as_tensor(labels, device=DEVICE)
         vectors = backbone(x)
         with torch.autocast(x.device.type, enabled=False):
-            loss = head(vectors.float(), y)
+            margin_loss, shape_loss = head(vectors.float(), y), bones(vectors, truth[y])
             right = (head.cosines(vectors.float()).argmax(1) == y).float().mean()
-        return loss, {"accuracy": right}
+        loss = margin_loss + recipe["shape"] * shape_loss
+        return loss, {"accuracy": right, "shape": shape_loss.detach()}
 
-    steps = train_network(recipe, state_dir, resume, {"backbone": backbone, "head": head}, loss_of)
+    modules = {"backbone": backbone, "head": head, "bones": bones}
+    steps = train_network(recipe, state_dir, resume, modules, loss_of)
     return backbone.float().cpu().eval(), steps
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from idbench.metrics import arcsim, clipdist, cursim, viclip
+from idbench.metrics.validation.agreement import Agreement
+from idbench.metrics.validation.controls import Control
 from idbench.metrics.validation.experiments import AXES, EDITED, FACE_METRICS, Preference, Reading
 from idbench.statistics import Estimate, area_under_curve, estimate
 
@@ -60,6 +62,8 @@ class Findings:
         preferences: edited attribute -> share of clips that prefer their true prompt.
         prompt_auc: AUC of true against edited prompts over all clips.
         scored: (metric, axis) -> share of readings that have a value.
+        controls: what recognisers read of a face, see `controls`.
+        agreements: rank correlations with dlib on finished runs, see `agreement`.
     """
 
     curves: tuple[Curve, ...]
@@ -69,10 +73,12 @@ class Findings:
     prompt_auc: float | None
     scored: dict[tuple[str, str], float]
     claims: tuple[Claim, ...]
+    controls: tuple[Control, ...] = ()
+    agreements: tuple[Agreement, ...] = ()
 
 
 def find(readings: Sequence[Reading], preferences: Sequence[Preference]) -> Findings:
-    """The findings of the readings."""
+    """The findings of the readings; those of controls and of finished runs are added later."""
     tables = {(m, a): _by_person(readings, m, a) for m in FACE_METRICS for a in AXES}
     shares = {a: tuple(sorted({r.share for r in readings if r.axis == a})) for a in AXES}
     curves = tuple(

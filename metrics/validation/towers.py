@@ -18,7 +18,6 @@ import numpy as np
 
 from idbench.metrics.networks.clip import ViclipEmbedder
 from idbench.metrics.protocols import STRICT, sample_video_frames
-from idbench.metrics.training.expression import fit
 from idbench.metrics.validation.experiments import EDITED, VALUES, value_of, with_value
 from idbench.prompts.avatars.render import render_clip
 from idbench.prompts.avatars.scene import VALIDATION_IDENTITIES, Scene
@@ -61,6 +60,23 @@ def read_linearly(vectors: np.ndarray, labels: np.ndarray) -> np.ndarray:
         weight, bias = fit(vectors[~test].astype(np.float64), known, SHRINKAGE, len(seen))
         right[test] = seen[(vectors[test] @ weight + bias).argmax(1)] == labels[test]
     return right
+
+
+def fit(
+    vectors: np.ndarray, labels: np.ndarray, shrinkage: float, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Linear discriminants of features (n, d) with labels (n,) of 0..k-1: weight (d, k), bias (k,).
+
+    `shrinkage` (0..1) is the share of the covariance that is replaced by its mean variance.
+    Source: Fisher 1936; Ledoit and Wolf 2004 for shrinking.
+    """
+    means = np.stack([vectors[labels == k].mean(0) for k in range(count)])
+    centred = vectors - means[labels]
+    covariance = centred.T @ centred / len(vectors)
+    shrunk = (1 - shrinkage) * covariance
+    shrunk.flat[:: len(shrunk) + 1] += shrinkage * np.trace(covariance) / len(covariance)
+    weight = np.linalg.solve(shrunk, means.T)
+    return weight, -0.5 * (means.T * weight).sum(0)
 
 
 def measure_towers(

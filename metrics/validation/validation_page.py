@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from idbench.files import write_json, write_text
+from idbench.metrics.validation.controls import Control
 from idbench.metrics.validation.experiments import AXES, EDITED, FACE_METRICS
 from idbench.metrics.validation.findings import TITLES, Curve, Findings
 from idbench.outputs import check_output
@@ -34,6 +35,8 @@ def as_json(findings: Findings, about: dict[str, Any]) -> dict[str, Any]:
         "prompt_auc": findings.prompt_auc,
         "prefers_true_prompt": {e: asdict(findings.preferences[e]) for e in EDITED},
         "scored": {m: {a: findings.scored[m, a] for a in AXES} for m in FACE_METRICS},
+        "controls": [asdict(control) for control in findings.controls],
+        "agreement_with_dlib": [asdict(agreement) for agreement in findings.agreements],
         "curves": [
             {"metric": c.metric, "axis": c.axis, "shares": list(c.shares),
              "means": [asdict(m) for m in c.means]}
@@ -59,12 +62,20 @@ def write(folder: Path, findings: Findings, about: dict[str, Any]) -> tuple[Path
     plots = {a: _svg(a, [c for c in findings.curves if c.axis == a]) for a in AXES}
     page = template(Path(__file__).with_name("page.html"), number=number).render(
         findings=findings, about=about, plots=plots, titles=TITLES, axes=AXES,
-        axis_titles=AXIS_TITLES, metrics=FACE_METRICS,
+        axis_titles=AXIS_TITLES, metrics=FACE_METRICS, controls=_by_name(findings),
     )
     html, data = paths(folder)
     write_text(html, page)
     write_json(data, as_json(findings, about))
     return html, data
+
+
+def _by_name(findings: Findings) -> dict[str, list[Control]]:
+    """The controls of every reader, by what was exchanged or degraded."""
+    found: dict[str, list[Control]] = {}
+    for control in findings.controls:
+        found.setdefault(control.name, []).append(control)
+    return found
 
 
 def number(value: float | Estimate | None) -> str:

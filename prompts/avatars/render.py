@@ -8,13 +8,14 @@ machines the last bit of a colour may differ.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from .backgrounds import background_image
-from .identity import sample_identity
+from .identity import Identity, sample_identity
 from .march import PARTS, render_frame
 from .motion import expression_values, face_record, head_pose
 from .scene import Garment, Person, Scene
@@ -78,9 +79,14 @@ def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 
 def render_clip(
-    scene: Scene, frames: int = 9, height: int = 64, width: int = 96, fps: float = 8.0
+    scene: Scene, frames: int = 9, height: int = 64, width: int = 96, fps: float = 8.0,
+    looks: Sequence[Identity] | None = None,
 ) -> Clip:
-    """Render a scene. Motions last the clip's whole length, whatever `frames` is."""
+    """Render a scene. Motions last the clip's whole length, whatever `frames` is.
+
+    `looks` shows each person as another identity than that of their seed.
+    """
+    identities = looks or [sample_identity(person.identity) for person in scene.people]
     rng = np.random.default_rng([104729, scene.seed])
     count = len(scene.people)
     scale = {1: 20.0, 2: 18.4, 3: 13.8}[count] * min(height / 64, width / 96)
@@ -115,8 +121,7 @@ def render_clip(
         records, turns = [], np.empty((count, 3, 3))
         for i, person in enumerate(scene.people):
             controls = expression_values(person.expression, time, phases[i], strengths[i])
-            identity = sample_identity(person.identity)
-            records.append(face_record(identity, person, controls, tuple(gazes[i])))
+            records.append(face_record(identities[i], person, controls, tuple(gazes[i])))
             pose = head_pose(person.motion, time, poses_rng[i])
             angles[t, i] = pose.yaw, pose.pitch, pose.roll
             turns[i] = rotation(pose.yaw, pose.pitch, pose.roll)

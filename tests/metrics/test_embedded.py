@@ -15,12 +15,12 @@ from idbench.prompts.avatars.scene import VALIDATION_IDENTITIES, Garment, Person
 from idbench.types import Reference, Sample, Video
 
 BARS = {
-    "arcface": ("tar_at_far_1e-3", 0.95, 6.0),
+    "arcface": ("tar_at_far_1e-3", 0.89, 6.0),
     "curricularface": ("tar_at_far_1e-3", 0.95, 6.0),
     "clip": ("r1_full", 0.8, 6.0),
     "viclip": ("r1_full", 0.8, 6.0),
     "face_parser": ("foreground_iou", 0.95, 2.0),
-    "expression": ("accuracy", 0.55, 0.1),
+    "expression": ("accuracy", 0.8, 0.6),
 }
 
 

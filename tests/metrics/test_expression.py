@@ -4,82 +4,71 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from idbench import embedded
 from idbench.errors import UserError
 from idbench.metrics import expression
-from idbench.metrics.training.expression import fit, measure, rendered
-from idbench.prompts.avatars.scene import EXPRESSIONS, VALIDATION_IDENTITIES
+from idbench.metrics.networks.expression import crops_to_grey
+from idbench.metrics.training.expression import measure, rendered
+from idbench.prompts.avatars.scene import EXPRESSIONS
 from idbench.recipes import load_recipe, load_trainer
+
+ACCURACY = 0.8
+DATA = {"split": "training", "seed": 1, "identities": 3, "scenes": 3, "frames": 1, "looks": True}
 
 
 @pytest.fixture
 def fresh():
-    """Fitted weights are read anew before and after the test."""
-    expression._fitted.cache_clear()
+    """The embedded reader is built anew before and after the test."""
+    expression.embedded_reader.cache_clear()
     yield
-    expression._fitted.cache_clear()
+    expression.embedded_reader.cache_clear()
 
 
 def test_the_embedded_reader_reads_new_people_as_often_as_the_manifest_says():
-    crops, labels = rendered(20, VALIDATION_IDENTITIES, 1, 0.04)
-    measured = measure(expression.logits(expression.features(crops)), labels)
+    crops, labels = rendered(20, 1, 0.04)
+    measured = measure(expression.embedded_reader()(crops), labels)
     known = embedded.entry("expression")["measured"]
-    assert known["accuracy"] >= 0.5 and known["crops"] == 600
+    assert known["accuracy"] >= ACCURACY and known["crops"] == 600
     # 40 crops of the 600: three standard deviations of a share of so many.
     assert measured["accuracy"] == pytest.approx(known["accuracy"], abs=0.24)
-    assert embedded.weight_path("expression").stat().st_size < 1e5
+    assert embedded.weight_path("expression").stat().st_size < 1e6
 
 
-def test_the_recipe_fits_writes_and_measures(tmp_path, monkeypatch, fresh):
+def test_the_recipe_trains_writes_and_measures(tmp_path, monkeypatch, fresh):
     _, recipe = load_recipe("expression")
     assert recipe["entry"] == recipe["name"] == "expression"
-    tiny = {**recipe, "data": {"clips": 12}, "validation": {"clips": 4, "seed": 1}}
+    assert recipe["data"]["split"] == "training"
+    tiny = {**recipe, "data": DATA, "steps": 2, "batch": 4, "copies": 1, "warmup": 1,
+            "validation": {"clips": 4, "seed": 1, "landmark_noise": 0.04}}
     monkeypatch.setenv("IDBENCH_WEIGHTS", str(tmp_path))
     train = load_trainer("expression", recipe)
-    # Twelve clips need not show every expression.
-    monkeypatch.setattr("idbench.metrics.training.expression.rendered", _every_expression)
-    measured = train(tiny, tmp_path / "state", False, False)
+    measured = train(tiny, tmp_path / "state" / "expression", False, False)
     entry = embedded.entry("expression")
     assert entry["measured"] == measured and entry["recipe"] == "expression"
     assert entry["config"]["classes"] == list(EXPRESSIONS)
     before = entry["sha256"]
-    assert train(tiny, tmp_path / "state", False, True) == measured, "the file says the same"
+    again = train(tiny, tmp_path / "state" / "expression", False, True)
+    # Stored at half precision, a crop near a border may be read otherwise.
+    assert again["crops"] == 8 and again["accuracy"] == pytest.approx(measured["accuracy"], abs=0.3)
     assert embedded.entry("expression")["sha256"] == before
 
 
-def _every_expression(clips, identities, seed, noise):
-    rng = np.random.default_rng([clips, identities.start, seed])
-    labels = np.arange(2 * clips) % len(EXPRESSIONS)
-    crops = np.full((len(labels), 112, 112, 3), 90, np.uint8)
-    for crop, label in zip(crops, labels, strict=True):  # a bar whose height is the class
-        crop[12 * label : 12 * label + 10, 20:90] = 200 + rng.integers(0, 40)
-    return crops, labels
+def test_the_reader_sees_no_exposure_and_no_skin_colour():
+    crop = np.random.default_rng(0).integers(40, 100, (1, 112, 112, 3)).astype(np.uint8)
+    brighter = (crop * 2).astype(np.uint8)
+    np.testing.assert_allclose(
+        crops_to_grey(crop, 64).numpy(), crops_to_grey(brighter, 64).numpy(), atol=0.06
+    )
 
 
-def test_discriminants_find_the_classes_of_gaussian_clouds():
-    rng = np.random.default_rng(0)
-    centres = rng.normal(size=(4, 6)) * 3
-    labels = np.arange(400) % 4
-    vectors = centres[labels] + rng.normal(size=(400, 6))
-    weight, bias = fit(vectors, labels, 0.1, 4)
-    assert weight.shape == (6, 4)
-    assert ((vectors @ weight + bias).argmax(1) == labels).mean() > 0.95
-    # With all of the covariance shrunk, the nearest mean is what counts.
-    weight, bias = fit(vectors, labels, 1.0, 4)
-    means = np.stack([vectors[labels == k].mean(0) for k in range(4)])
-    nearest = np.linalg.norm(vectors[:, None] - means, axis=2).argmin(1)
-    assert np.array_equal((vectors @ weight + bias).argmax(1), nearest)
-
-
-def test_weights_of_other_features_are_refused(tmp_path, monkeypatch, fresh):
-    import torch
-
+def test_weights_of_another_network_are_refused(tmp_path, monkeypatch, fresh):
     state = {"weight": torch.zeros(1764, 8), "bias": torch.zeros(8)}
     monkeypatch.setenv("IDBENCH_WEIGHTS", str(tmp_path))
     embedded.save_entry(
         "expression", state, recipe="expression", seed=0, steps=1, measured={}, half=False,
-        config={**expression.config(), "cell": 16},
+        config={"cell": 16, "classes": list(EXPRESSIONS)},
     )
     with pytest.raises(UserError, match="idbench train expression"):
-        expression.logits(np.zeros((1, 1764), np.float32))
+        expression.embedded_reader()

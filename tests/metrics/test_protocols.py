@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ from PIL import Image
 
 from idbench.errors import UserError
 from idbench.files import sha256_json
+from idbench.metrics import clipdist
 from idbench.metrics.faces.align import TEMPLATE, align_crops, crops_of_frames
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.match import MATCHINGS, by_place
@@ -33,8 +35,9 @@ from idbench.types import Video
 
 ROOT = Path(__file__).parents[2]
 NAMES = [
-    "strict-v1", "strict-v2", "paper-v4", "paper-v3", "consisid-v2", "consisid-v1", "opens2v-v2",
-    "opens2v-v1", "ingredients-v2", "ingredients-v1", "viclip-vbench", "viclip-internvideo",
+    "strict-v1", "strict-v2", "strict-v3", "paper-v4", "paper-v3", "consisid-v2", "consisid-v1",
+    "opens2v-v2", "opens2v-v1", "ingredients-v2", "ingredients-v1", "viclip-vbench",
+    "viclip-internvideo",
     "clipdist-frame-v2", "clipdist-frame", "clipdist-face-v2", "clipdist-face",
     "vbench2-identity-v1",
 ]
@@ -227,6 +230,20 @@ def test_clipdist_of_faces_is_of_the_crops(tiny_weights, sample, video, tmp_path
     Image.new("RGB", (64, 64), (90, 120, 200)).save(tmp_path / "ann.png")
     rows = Scorer("clipdist-face").score(sample, video, "3" * 64)
     assert rows[-1].reason == "ann: no face was found in the reference ann.png"
+
+
+def test_strict_v3_compares_faces_and_beside_them_whole_frames(tiny_weights, sample, video):
+    def values(protocol, metric):
+        rows = Scorer(protocol).score(sample, video, "0" * 64)
+        return {row.frame: row.value for row in rows
+                if row.metric == metric and row.frame is not None}
+
+    both = replace(STRICT, clip_region="both", also=("clipdist_frame",))
+    assert values(both, "clipdist_frame") == pytest.approx(values(STRICT, "clipdist"))
+    faces = values(replace(STRICT, clip_region="face"), "clipdist")
+    assert values(both, "clipdist") == pytest.approx(faces)
+    assert values("strict-v3", "clipdist_frame") == pytest.approx(values("strict-v2", "clipdist"))
+    assert not STRICT.defines(clipdist.FRAME) and PROTOCOLS["strict-v3"].defines(clipdist.FRAME)
 
 
 def test_embedded_networks_in_place_of_the_protocols_are_told(tiny_weights):

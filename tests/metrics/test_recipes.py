@@ -15,8 +15,8 @@ from idbench.recipes import load_recipe, load_trainer
 
 DATA = {"split": "training", "seed": 1, "identities": 3, "scenes": 3, "frames": 1}
 CHANGES = {
-    "arcface": {"batch": 8, "data": DATA},
-    "curricularface": {"batch": 8, "data": DATA},
+    "arcface": {"batch": 8, "start": None, "data": DATA},
+    "curricularface": {"batch": 8, "start": None, "data": DATA},
     "face_parser": {"batch": 4, "data": DATA},
     "clip": {"batch": 4, "data": DATA},
     "viclip": {"batch": 2, "data": DATA, "clips": {**DATA, "frames": 3, "scenes": 2}},

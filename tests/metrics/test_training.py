@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from idbench.metrics.training import network
-from idbench.metrics.training.augment import degrade, face_patch, training_crop
+from idbench.metrics.training.augment import (
+    change_colours,
+    degrade,
+    face_patch,
+    recolour,
+    training_crop,
+)
+from idbench.metrics.training.bones import SEEN, ShapeHead, shape_truth
 from idbench.metrics.training.clip import contrastive_loss, recall_at_1
 from idbench.metrics.training.data import (
     Settings,
@@ -16,6 +23,9 @@ from idbench.metrics.training.data import (
     faces_of,
     plan,
 )
+from idbench.metrics.training.looks import looks_of, random_look
+from idbench.prompts.avatars.identity import SHAPE_RANGES, sample_identity
+from idbench.prompts.avatars.march import PARTS
 from idbench.prompts.avatars.scene import EVALUATION_IDENTITIES, Scene
 from idbench.recipes import load_recipe, load_trainer
 
@@ -99,7 +109,7 @@ def test_degraded_crops_stay_pictures_of_the_same_face():
         patch, frame[y : y + patch.shape[0], x : x + patch.shape[1]]
     )
     assert degrade(patch, rng).shape == patch.shape
-    crops = [training_crop(frame, landmarks, rng, 48) for _ in range(8)]
+    crops = [training_crop(frame, landmarks, rng, 48, colours=0.0) for _ in range(8)]
     assert all(c.shape == (48, 48, 3) and c.dtype == np.uint8 for c in crops)
     assert len({c.tobytes() for c in crops}) == 8
     for crop in crops:
@@ -144,3 +154,56 @@ def test_attributes_are_the_scenes_truth_and_ignore_empty_places():
     head = AttributeHead(4)
     alone = torch.from_numpy(answers[answers[:, 2] == 0])
     assert torch.isfinite(head(torch.randn(len(alone), 4), alone))
+
+
+def test_a_look_changes_all_but_the_bones():
+    person = sample_identity(10_000)
+    rng = np.random.default_rng(0)
+    looks = [random_look(person, rng) for _ in range(60)]
+    assert all(look.shape == person.shape for look in looks)
+    assert len({look.hair_style for look in looks}) > 5
+    assert len({look.beard for look in looks}) > 3 and len({look.skin for look in looks}) > 30
+    assert any(look == person for look in looks), "sometimes people look as they are"
+
+
+def test_the_looks_of_a_scene_are_the_same_each_time_and_reach_the_frames(tmp_path):
+    plain = Settings("training", 1, 3, 2, frames=1, height=32, width=48)
+    changed = Settings("training", 1, 3, 2, frames=1, height=32, width=48, looks=True)
+    first, second = dataset(plain, tmp_path), dataset(changed, tmp_path)
+    assert first.scenes == second.scenes
+    assert (first.frames != second.frames).any()
+    np.testing.assert_array_equal(first.landmarks[:, :, :, :2], second.landmarks[:, :, :, :2])
+    scene = first.scenes[0]
+    assert looks_of(scene) == looks_of(scene)
+
+
+def test_other_colours_keep_the_edges_of_a_face():
+    rng = np.random.default_rng(0)
+    patch = np.full((32, 32, 3), 60, np.uint8)
+    patch[:, 16:] = (200, 160, 140)
+    found = [change_colours(patch, rng).astype(float) for _ in range(40)]
+    assert all(f[:, 17].mean() > f[:, 14].mean() for f in found)
+    assert any(np.ptp(f, axis=2).max() == 0 for f in found), "some are grey"
+    assert any(abs(f.mean() - patch.mean()) > 20 for f in found)
+
+
+def test_skin_and_hair_get_other_colours_and_the_place_does_not():
+    parts = np.zeros((4, 4), np.uint8)
+    parts[1], parts[2] = PARTS.index("skin"), PARTS.index("hair")
+    patch = np.full((4, 4, 3), 100, np.uint8)
+    found = recolour(patch, parts, np.random.default_rng(0))
+    assert (found[[0, 3]] == 100).all()
+    assert (found[1] != 100).any() and (found[1] != found[2]).any()
+
+
+def test_the_shape_of_a_face_is_a_standardised_truth():
+    rows = np.stack([shape_truth(seed) for seed in range(10_000, 10_400)])
+    assert rows.shape[1] == len(SEEN) < len(SHAPE_RANGES)
+    assert abs(rows.mean()) < 0.1 and rows.std() == pytest.approx(1, abs=0.1)
+    head = ShapeHead(len(SEEN))
+    with torch.no_grad():
+        head.linear.weight.copy_(torch.eye(len(SEEN)))
+        head.linear.bias.zero_()
+    truth = torch.nn.functional.normalize(torch.from_numpy(rows[:8])) * head.scale
+    assert head(truth, truth).item() == pytest.approx(0, abs=1e-8)
+    assert head(truth, -truth).item() == pytest.approx(4, rel=1e-4)

@@ -140,7 +140,8 @@ def test_the_command_writes_a_page_on_the_embedded_networks(tmp_path: Path):
     from idbench.commands.validate_metrics import validate_metrics
 
     done = CliRunner().invoke(validate_metrics, [
-        "-o", str(tmp_path), "--people", "2", "--steps", "3", "--clips", "2", "--json",
+        "-o", str(tmp_path), "--people", "2", "--steps", "3", "--clips", "2", "--controls", "2",
+        "--json",
     ])
     assert done.exit_code == 0, done.output
     data = json.loads((tmp_path / "validation.json").read_text())

@@ -1,0 +1,60 @@
+"""A small convolutional network that tells the expression of an aligned face crop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+
+class ExpressionNet(nn.Module):
+    """Grey crops (n, 1, size, size) in about -1..1 to scores (n, classes).
+
+    Every layer is a 3x3 convolution, a norm and a ReLU; the first two and every second after them
+    halve the side. The last map is read with its places: a mouth is not a brow.
+
+    Args:
+        widths: channels of the layers.
+        size: side of the input in pixels.
+        classes: number of scores.
+    """
+
+    def __init__(self, widths: Sequence[int], size: int, classes: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels, side = 1, size
+        for index, width in enumerate(widths):
+            stride = 2 if index < 2 or index % 2 else 1
+            layers += [nn.Conv2d(channels, width, 3, stride, 1, bias=False),
+                       nn.BatchNorm2d(width), nn.ReLU()]
+            channels, side = width, -(-side // stride)
+        self.body = nn.Sequential(*layers)
+        self.dropout = nn.Dropout(0.3)
+        self.head = nn.Linear(channels * side * side, classes)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ExpressionNet:
+        """A network of {widths, size, classes}; `classes` are names."""
+        return cls(config["widths"], config["size"], len(config["classes"]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.dropout(torch.flatten(self.body(x), 1)))
+
+
+def crops_to_grey(crops: np.ndarray, size: int) -> torch.Tensor:
+    """uint8 RGB crops (n, s, s, 3) to float32 (n, 1, size, size), each of mean 0 and deviation 0.5.
+
+    So neither exposure nor skin colour matter.
+    """
+    rows = []
+    for crop in crops:
+        grey = cv2.cvtColor(np.ascontiguousarray(crop), cv2.COLOR_RGB2GRAY)
+        if grey.shape[0] != size:
+            grey = cv2.resize(grey, (size, size), interpolation=cv2.INTER_AREA)
+        values = grey.astype(np.float32)
+        rows.append((values - values.mean()) / (2 * values.std() + 1e-3))
+    return torch.from_numpy(np.stack(rows)[:, None])
