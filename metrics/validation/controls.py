@@ -122,14 +122,15 @@ def control_of(
     reader: str, name: str, clips: list[np.ndarray | None], references: list[np.ndarray | None]
 ) -> Control:
     """What a reader makes of clips in the order of their own references; None: no face."""
-    known = [i for i, vector in enumerate(references) if vector is not None]
-    rows = [i for i in known if clips[i] is not None]
-    if not rows:
+    known = {i: vector for i, vector in enumerate(references) if vector is not None}
+    seen = {i: vector for i, vector in enumerate(clips) if vector is not None and i in known}
+    if not seen:
         return Control(reader, name, float("nan"), None, float("nan"), float("nan"), 0)
-    cosines = np.stack([clips[i] for i in rows]) @ np.stack([references[i] for i in known]).T
-    mine = np.array(rows)[:, None] == np.array(known)[None]
+    cosines = np.stack([*seen.values()]) @ np.stack([*known.values()]).T
+    rows = np.array([*seen])
+    mine = rows[:, None] == np.array([*known])[None]
     own, others = cosines[mine], cosines[~mine]
-    right = np.array(known)[cosines.argmax(1)] == np.array(rows)
+    right = np.array([*known])[cosines.argmax(1)] == rows
     return Control(
         reader, name, float(right.mean()), area_under_curve(own, others),
         float(own.mean()), float(others.mean()), len(rows),
