@@ -69,7 +69,7 @@ class EmbeddedBaseline(ConcatID):
 
     @cached_property
     def _pipeline(self) -> VideoPipeline:
-        vae, text, scheduler = self._parts
+        vae, text, scheduler = self.generator.parts
         made = family_named(self.name).build(embedded.entry(self.name)["config"])
         made.load_state_dict(embedded.load_state(self.name))
         pipeline = FacePipeline(text.tokenizer, text.network, vae, made.eval(), scheduler)

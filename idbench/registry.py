@@ -160,8 +160,6 @@ MODELS = Registry(
     },
     accepts=callable,
 )
-ABOUT = {"concat_id": "idbench.models.concat_id.about:ABILITIES"}
-"""Where the abilities of a model are that is slow to import; others are loaded for theirs."""
 METRICS = Registry(
     "metric",
     "idbench.metrics",
@@ -246,9 +244,6 @@ def abilities_of(name: str) -> Abilities | None:
     Raises:
         UserError: unknown name, or it cannot be imported.
     """
-    if name in ABOUT and MODELS.target(name).distribution == "idbench":
-        module, _, attribute = ABOUT[name].partition(":")
-        return getattr(importlib.import_module(module), attribute)
     return getattr(MODELS.load(name), "abilities", None)
 
 

@@ -245,7 +245,7 @@ class Scorer:
         return any(metric.needs_frames for metric in self.metrics)
 
     def _sampled(self, count: int) -> tuple[Counter[int], tuple[int, ...]]:
-        """Of so many frames those for faces and CLIP, with their repeats, and those for ViCLIP."""
+        """Of `count` frames those for faces and CLIP, with their repeats, and those for ViCLIP."""
         return _sampled(self.protocol, count, self.embedder.reads_viclip)
 
     def _needed(self, count: int) -> Collection[int]:

@@ -15,7 +15,7 @@ def strips(run: Run, frames: int) -> Iterator[tuple[SampleFile, np.ndarray]]:
     """Record and uint8 RGB picture (H, W, 3) of every sample whose video can be read.
 
     Args:
-        frames: so many frames of each video, evenly spaced from the first to the last.
+        frames: number of frames of each video, evenly spaced from the first to the last.
     """
     from idbench.video import UnreadableVideo, read_spread
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 
-class MarginHead(nn.Module):
+class MarginHead(nn.Module, ABC):
     """Cosine logits with an angular margin on the true class, and their cross-entropy.
 
     Args:
@@ -39,9 +40,9 @@ class MarginHead(nn.Module):
         edge = math.cos(math.pi - self.margin)
         return torch.where(target > edge, moved, target - math.sin(self.margin) * self.margin)
 
+    @abstractmethod
     def logits(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Logits (n, classes) before the softmax."""
-        raise NotImplementedError
 
     def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy of embeddings (n, d) with class labels (n,)."""

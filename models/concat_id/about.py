@@ -1,7 +1,11 @@
-"""What Concat-ID can do, without its networks."""
+"""What Concat-ID can do, and its settings, without its networks."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from idbench.errors import UserError
+from idbench.names import unknown
 from idbench.types import Abilities
 
 MAXIMUM_REFERENCES = 3
@@ -14,3 +18,74 @@ ABILITIES = Abilities(
     people=(0, MAXIMUM_REFERENCES), others=("garment", "background"),
     licence="Apache-2.0 (embedded weights)", why="as released",
 )
+VARIANTS = {
+    "base": "text-to-video, references ignored: the control",
+    "single": "one person, Stage I: pre-training with references from the same scene",
+    "stage2": "one person, Stage II: from Stage I, with references from other scenes",
+    "stage3": "one person, Stage III: from Stage II, with the most similar references from others",
+    "multi": "two people, from `single`",
+    "multi_scratch": "two people, from `base`: without pre-training on one person",
+    "tryon": "a person and a garment, from `single`",
+    "background": "a person and a background, from `single`",
+}
+FRAMES, HEIGHT, WIDTH, FPS = 9, 64, 96, 8.0
+"""What the embedded networks were trained at."""
+NEGATIVE = "..."
+"""Text of the unconditional branch in Wan's release."""
+ALIGNMENTS = ("upright", "arcface")
+PREPARATIONS = ("default", "released")
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Settings that a base is sampled with.
+
+    Attributes:
+        steps, guidance: of sampling.
+        frames, height, width: of the video, in pixels; fps: its frames a second.
+        alignment, parser: how face references are prepared, see `face_tools`; no alignment: that
+            of the detector.
+        negative: text that the unconditional branch reads; None: the base reads a zeroed embedding.
+    """
+
+    steps: int
+    guidance: float
+    frames: int
+    height: int
+    width: int
+    fps: float
+    alignment: str | None = None
+    parser: str = "embedded"
+    negative: str | None = None
+
+
+# Guidance by the validation identities: of 2, 3 and 4 it gave most frames with a face.
+EMBEDDED = Defaults(10, 2.0, FRAMES, HEIGHT, WIDTH, FPS)
+
+
+def alignment_of(faces: str, alignment: str | None) -> str:
+    """The given alignment, or the default of this detector.
+
+    Raises:
+        UserError: unknown alignment.
+    """
+    if alignment is None:
+        return "upright" if faces == "embedded" else "arcface"
+    if alignment not in ALIGNMENTS:
+        raise unknown("alignment", alignment, ALIGNMENTS)
+    return alignment
+
+
+def check_preparation(
+    preparation: str, faces: str, parser: str, alignment: str | None
+) -> None:
+    """Raise UserError for an unknown preparation, or `released` with other tools than its own."""
+    if preparation not in PREPARATIONS:
+        raise unknown("preparation", preparation, PREPARATIONS)
+    if preparation == "default":
+        return
+    if faces == "embedded" or parser in ("embedded", "none") or alignment == "upright":
+        raise UserError(
+            "preparation=released needs faces=insightface:FOLDER, parser=FOLDER of a SegFormer "
+            "face parser, and alignment=arcface."
+        )

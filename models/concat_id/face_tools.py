@@ -25,12 +25,8 @@ from idbench.checkpoints import listed
 from idbench.devices import check_device
 from idbench.errors import UserError, explained
 from idbench.files import sha256_once
-from idbench.models.concat_id.references import (
-    ALIGNMENTS,
-    Foreground,
-    Prepared,
-    prepare,
-)
+from idbench.models.concat_id.about import alignment_of, check_preparation
+from idbench.models.concat_id.references import Foreground, Prepared, prepare
 from idbench.names import unknown
 
 if TYPE_CHECKING:
@@ -38,7 +34,6 @@ if TYPE_CHECKING:
 
 Locate = Callable[[np.ndarray], np.ndarray]
 """From uint8 RGB (H, W, 3) to the landmarks (n, 5, 2) of its faces, the largest first."""
-PREPARATIONS = ("default", "released")
 CLASSES = 19
 BACKGROUND = (0, 14, 15, 16, 18)
 """Classes that the released code sets to black: background, hat, ear ring, necklace, clothes.
@@ -110,34 +105,6 @@ def load_tools(
     return FaceTools(
         locate, foreground, alignment_of(faces, alignment), {**hashes, **more}, released
     )
-
-
-def check_preparation(
-    preparation: str, faces: str, parser: str, alignment: str | None
-) -> None:
-    """Raise UserError for an unknown preparation, or `released` with other tools than its own."""
-    if preparation not in PREPARATIONS:
-        raise unknown("preparation", preparation, PREPARATIONS)
-    if preparation == "default":
-        return
-    if faces == "embedded" or parser in ("embedded", "none") or alignment == "upright":
-        raise UserError(
-            "preparation=released needs faces=insightface:FOLDER, parser=FOLDER of a SegFormer "
-            "face parser, and alignment=arcface."
-        )
-
-
-def alignment_of(faces: str, alignment: str | None) -> str:
-    """The given alignment, or the default of this detector.
-
-    Raises:
-        UserError: unknown alignment.
-    """
-    if alignment is None:
-        return "upright" if faces == "embedded" else "arcface"
-    if alignment not in ALIGNMENTS:
-        raise unknown("alignment", alignment, ALIGNMENTS)
-    return alignment
 
 
 def load_foreground(

@@ -4,45 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING, Any
 
 from idbench import embedded
 from idbench.errors import UserError
 from idbench.files import sha256_file
-from idbench.models.concat_id import networks
 from idbench.models.concat_id.about import (
     ABILITIES,
+    EMBEDDED,
     MAXIMUM_REFERENCES,
-    NOISE_MEAN,
-    NOISE_SCALE,
-)
-from idbench.models.concat_id.autoencoder import to_frames, to_tensor
-from idbench.models.concat_id.families import CogVideoX, Defaults, Wan, check_size, check_steps
-from idbench.models.concat_id.pipeline import (
-    ConcatIDPipeline,
-    ConcatIDWanPipeline,
-    VideoPipeline,
+    NEGATIVE,
+    VARIANTS,
 )
 from idbench.models.concat_id.reference_pictures import ReferencePictures
 from idbench.types import Sample, Video
 from idbench.values import number, switch, whole
 
-VARIANTS = {
-    "base": "text-to-video, references ignored: the control",
-    "single": "one person, Stage I: pre-training with references from the same scene",
-    "stage2": "one person, Stage II: from Stage I, with references from other scenes",
-    "stage3": "one person, Stage III: from Stage II, with the most similar references from others",
-    "multi": "two people, from `single`",
-    "multi_scratch": "two people, from `base`: without pre-training on one person",
-    "tryon": "a person and a garment, from `single`",
-    "background": "a person and a background, from `single`",
-}
+if TYPE_CHECKING:
+    from idbench.models.concat_id.generator import Generator
+    from idbench.models.concat_id.pipeline import VideoPipeline
+
 REFERENCES = {
     "given": "as the paper samples",
     "zeroed": "zeros replace their latents, as dropout does in training: the control",
@@ -51,9 +34,6 @@ REFERENCES = {
     "noisy": "with the pixel noise of training, standard deviation exp(N(-3, 0.5))",
 }
 SAMPLINGS = ("default", "released", "detail")
-NEGATIVE = Wan.DEFAULTS.negative
-# Guidance by the validation identities: of 2, 3 and 4 it gave most frames with a face.
-EMBEDDED = Defaults(10, 2.0, networks.FRAMES, networks.HEIGHT, networks.WIDTH, networks.FPS)
 
 
 class ConcatID:
@@ -145,7 +125,6 @@ class ConcatID:
             given(alignment, "alignment"), str(preparation), device or "cpu",
         )
         self.sampling = sampling
-        self._transformers: dict[str, Any] = {}
 
     def settings(self) -> Mapping[str, Any]:
         """Everything that changes what is generated."""
@@ -190,20 +169,12 @@ class ConcatID:
         }
 
     @cached_property
-    def _folder_pipeline(self) -> VideoPipeline:
-        from idbench.models.concat_id.folder import open_folder
+    def generator(self) -> Generator:
+        """The networks, once they are asked for."""
+        # Imported late: a finished run only asks how the model describes itself.
+        from idbench.models.concat_id.generator import Generator
 
-        assert self.folder is not None
-        pipeline = open_folder(
-            self.folder, device=self.device, bfloat16=self.bfloat16, tiling=self.tiling,
-            offload=self.offload, sampling=self.sampling,
-        )
-        pipeline.set_progress_bar_config(disable=True)  # the harness shows one of samples
-        return pipeline
-
-    @cached_property
-    def _parts(self) -> tuple[Any, Any, Any]:
-        return networks.load_vae(), networks.load_text_encoder(), networks.build_scheduler()
+        return Generator(self)
 
     def use_device(self, device: str) -> None:
         """Put a folder's networks on `device`, unless a setting names another.
@@ -215,7 +186,7 @@ class ConcatID:
 
     @property
     def _is_open(self) -> bool:
-        return "_folder_pipeline" in self.__dict__
+        return "generator" in self.__dict__ and "folder_pipeline" in self.generator.__dict__
 
     def load(self) -> None:
         """Load the networks that every variant needs (the transformer follows with its sample).
@@ -223,13 +194,7 @@ class ConcatID:
         Raises:
             UserError: once, before the first sample: a size or steps that they cannot make.
         """
-        if self.folder is not None:
-            self._folder_pipeline.check_settings(self.steps, self.frames, self.height, self.width)
-            return
-        vae, _, scheduler = self._parts
-        frames, pixels = CogVideoX.compression(vae)
-        check_size(2 * pixels, frames, self.frames, self.height, self.width)  # patches of 2x2
-        check_steps(self.steps, scheduler)
+        self.generator.load()
 
     def variant_of(self, sample: Sample) -> str:
         """The variant that generates `sample`."""
@@ -246,77 +211,11 @@ class ConcatID:
 
     def pipeline(self, variant: str) -> VideoPipeline:
         """The pipeline of a variant, its networks loaded once."""
-        if self.folder is not None:
-            return self._folder_pipeline
-        vae, text, scheduler = self._parts
-        if variant not in self._transformers:
-            self._transformers[variant] = networks.load_transformer(f"transformer_{variant}")
-        pipeline = ConcatIDPipeline(
-            text.tokenizer, text.network, vae, self._transformers[variant], scheduler,
-            sampling=self.sampling,
-        )
-        pipeline.set_progress_bar_config(disable=True)  # the harness shows one of samples
-        return pipeline
+        return self.generator.pipeline(variant)
 
     def generate(self, samples: Sequence[Sample]) -> Iterator[Video]:
-        """One video per sample, in order.
-
-        On CPU each of two or more samples has a core to itself, which at these sizes is faster
-        than splitting every operation (5.0 against 2.5 s a video of two people on two cores).
-        A folder's networks are large: they make one sample after the other.
-        """
-        if self.folder is not None:
-            for sample in samples:
-                yield self._video(sample)
-            return
-        cores = torch.get_num_threads()
-        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for start in range(0, len(samples), self.batch):
-                group = samples[start : start + self.batch]
-                for sample in group:  # shared networks are loaded, and references prepared, once
-                    self.pipeline(self.variant_of(sample))
-                    if self.variant_of(sample) != "base" and not self.zeroed:
-                        for reference in sample.references:
-                            self.pictures.prepare(reference)
-                yield from pool.map(self._video, group)
-
-    def _video(self, sample: Sample) -> Video:
-        variant = self.variant_of(sample)
-        shown = () if variant == "base" else sample.references
-        images = None
-        if self.zeroed and shown:  # not prepared: they are not seen
-            images, shown = torch.zeros(1, len(shown), 3, self.height, self.width), ()
-        elif shown:
-            prepared = np.array([self.pictures.prepare(r) for r in shown])
-            images = to_tensor(prepared[:, None])[:, :, 0].unsqueeze(0)
-            if self.references == "noisy":
-                images = with_noise(images, sample.seed)
-        pipeline = self.pipeline(variant)
-        chosen: dict[str, Any] = {
-            "zeroed": self.zeroed, "one_branch": self.references == "one_branch",
-            "shared": self.references == "shared_index",
-        }
-        if self.folder is None:
-            chosen["bfloat16"] = self.bfloat16
-        elif isinstance(pipeline, ConcatIDWanPipeline):
-            chosen["negative"] = self.negative
-        video = pipeline(
-            [sample.prompt], images, [sample.seed], self.steps, self.guidance, self.frames,
-            self.height, self.width, **chosen,
-        )
-        notes = tuple(
-            f"reference {r.name}: {problem}" for r in shown
-            if r.kind == "face" and (problem := self.pictures.problems.get(str(r.image)))
-        )
-        return Video(to_frames(video)[0], self.fps, notes)
-
-
-def with_noise(images: torch.Tensor, seed: int) -> torch.Tensor:
-    """Reference images (1, M, 3, H, W) in [-1, 1] with the pixel noise of training."""
-    generator = torch.Generator().manual_seed(seed)
-    level = torch.randn(1, images.shape[1], 1, 1, 1, generator=generator)
-    noise = torch.randn(images.shape, generator=generator)
-    return images + (NOISE_MEAN + NOISE_SCALE * level).exp() * noise
+        """One video per sample, in order."""
+        return self.generator.generate(samples)
 
 
 def variants_known() -> list[str]:

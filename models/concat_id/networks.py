@@ -18,7 +18,6 @@ from idbench.models.concat_id.autoencoder import build_vae, speed_up_single_fram
 from idbench.models.concat_id.families import CogVideoX
 
 TEXT_TOKENS = 32
-FRAMES, HEIGHT, WIDTH, FPS = 9, 64, 96, 8.0
 CLIP_LATENT_FRAMES = 9
 
 

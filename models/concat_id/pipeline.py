@@ -6,6 +6,7 @@ The parts are diffusers' and transformers' own classes, so `save_pretrained`, `f
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,20 +37,20 @@ from idbench.models.concat_id.networks import TEXT_TOKENS
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 
 
-class VideoPipeline(DiffusionPipeline):
+class VideoPipeline(DiffusionPipeline, ABC):
     """What the pipelines of both families share."""
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
 
     @property
+    @abstractmethod
     def family(self) -> Family:
         """How these networks are used."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def patch(self) -> int:
         """Latents per token, in height and width."""
-        raise NotImplementedError
 
     @property
     def compression(self) -> int:

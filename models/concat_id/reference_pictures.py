@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from idbench.errors import UserError
-from idbench.models.concat_id import references
-from idbench.models.concat_id.face_tools import (
-    FaceTools,
-    alignment_of,
-    check_preparation,
-    load_tools,
-)
+from idbench.models.concat_id.about import alignment_of, check_preparation
 from idbench.pictures import UnreadablePicture, read_converted, read_rgb
 from idbench.types import Reference
+
+if TYPE_CHECKING:
+    from idbench.models.concat_id.face_tools import FaceTools
 
 
 class ReferencePictures:
@@ -71,6 +68,9 @@ class ReferencePictures:
         Raises:
             UserError: the picture cannot be read.
         """
+        # Imported late: a finished run only asks for the settings.
+        from idbench.models.concat_id import references
+
         key = (reference.kind, reference.image)
         if key not in self._prepared:
             read = read_converted if self.preparation == "released" else read_rgb
@@ -91,6 +91,8 @@ class ReferencePictures:
 
     @cached_property
     def _tools(self) -> FaceTools:
+        from idbench.models.concat_id.face_tools import load_tools
+
         return load_tools(
             self.faces, self.parser, self.alignment, self.device, self.preparation
         )

@@ -20,7 +20,6 @@ CROP_SCALE = 3.3
 """Side of the crop, in sizes of the face: the root mean square of the distance between the
 eyes and the distance from the eyes to the mouth."""
 MINIMUM_FOREGROUND = 0.4
-ALIGNMENTS = ("upright", "arcface")
 ARCFACE_SIZE = 448
 """Side of the crop whose five points lie on ArcFace's template. Source: as above."""
 

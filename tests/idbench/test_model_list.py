@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from idbench import registry
 from idbench.cli import main
 from idbench.errors import UserError
 from idbench.model_list import details, rows
@@ -32,12 +31,6 @@ def test_splits_are_those_that_a_run_would_not_refuse() -> None:
     by_name = {row["model"]: row for row in rows("avatars")}
     assert by_name["consisid"]["splits"] == "single" and by_name["consisid"]["people"] == "1"
     assert by_name["concat_id"]["people"] == "0-3" and by_name["folder"]["people"] == "any"
-
-
-def test_abilities_are_those_of_the_class() -> None:
-    """Those that are kept apart, so that listing stays fast, are the class's own."""
-    for name in registry.ABOUT:
-        assert MODELS.load(name).abilities is abilities_of(name)
 
 
 def test_one_model_in_full(capsys: pytest.CaptureFixture[str]) -> None:

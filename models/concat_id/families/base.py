@@ -15,34 +15,12 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 
 from idbench.errors import UserError
+from idbench.models.concat_id.about import Defaults
 
 Network = Callable[
     [torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor], torch.Tensor
 ]
 """From noisy latents, references, text and times to the velocity, as `Family.predict`."""
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """Settings that a base is sampled with.
-
-    Attributes:
-        steps, guidance: of sampling.
-        frames, height, width: of the video, in pixels; fps: its frames a second.
-        alignment, parser: how face references are prepared, see `face_tools`; no alignment: that
-            of the detector.
-        negative: text that the unconditional branch reads; None: the base reads a zeroed embedding.
-    """
-
-    steps: int
-    guidance: float
-    frames: int
-    height: int
-    width: int
-    fps: float
-    alignment: str | None = None
-    parser: str = "embedded"
-    negative: str | None = None
 
 
 class Noised(NamedTuple):

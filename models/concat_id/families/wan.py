@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
 from transformers import UMT5EncoderModel
 
+from idbench.models.concat_id.about import NEGATIVE
 from idbench.models.concat_id.families.base import Defaults, Family, Noised
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 
@@ -37,7 +38,7 @@ class Wan(Family):
     TEXT_ENCODER: ClassVar[Any] = UMT5EncoderModel
     TEXT_TOKENS: ClassVar[int] = 512
     TEXT_WIDTH: ClassVar[str] = "text_dim"
-    DEFAULTS: ClassVar[Defaults] = Defaults(50, 5.0, 81, 480, 832, 16.0, negative="...")
+    DEFAULTS: ClassVar[Defaults] = Defaults(50, 5.0, 81, 480, 832, 16.0, negative=NEGATIVE)
     LAYOUT: ClassVar[str] = "wan"
     INDEX: ClassVar[Mapping[str, Any]] = {
         "_class_name": "ConcatIDWanPipeline",

@@ -18,7 +18,7 @@ from idbench.metrics.faces.detect import Faces, make_detector
 from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks import weight_sources
 from idbench.metrics.protocols import Detection
-from idbench.models.concat_id.face_tools import alignment_of
+from idbench.models.concat_id.about import alignment_of
 from idbench.models.concat_id.pairs import copies, quality, subjects, tracking
 from idbench.models.concat_id.pairs.frames import SampledFrame, sample
 from idbench.models.concat_id.pairs.settings import PairSettings

@@ -24,7 +24,7 @@ from idbench.errors import UserError
 from idbench.files import write_json
 from idbench.metrics.faces.align import align_crops
 from idbench.metrics.networks.recogniser import Recogniser
-from idbench.models.concat_id import networks, references
+from idbench.models.concat_id import about, networks, references
 from idbench.models.concat_id.attention import use_matrix_attention
 from idbench.models.concat_id.autoencoder import decode, encode, to_frames, to_tensor
 from idbench.models.concat_id.families import CogVideoX
@@ -109,7 +109,7 @@ def validation_faces(people: int, seed: int = 0) -> Faces:
     for identity in VALIDATION_IDENTITIES[::-1][:people]:
         rng = np.random.default_rng([seed, identity])
         scene = random_scene(rng, 1, [identity])
-        clips.append(render_clip(scene, 2, networks.HEIGHT, networks.WIDTH))
+        clips.append(render_clip(scene, 2, about.HEIGHT, about.WIDTH))
         portraits.append(render_portrait(identity))
         prompts.append(describe(scene, rng))
     vae = networks.load_vae()
@@ -132,7 +132,7 @@ def _prepared(portrait: Any) -> np.ndarray:
     mask, marks = head_mask(portrait)[0], portrait.landmarks[0, 0].astype(np.float64)
     prepared = references.prepare(
         portrait.frames[0], marks, lambda crop: references.crop_mask(mask, marks, len(crop)),
-        networks.HEIGHT, networks.WIDTH,
+        about.HEIGHT, about.WIDTH,
     )
     return prepared.image
 

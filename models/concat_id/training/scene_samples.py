@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from idbench.errors import UserError
-from idbench.models.concat_id import networks, scenes
+from idbench.models.concat_id import about, scenes
 from idbench.models.concat_id.families import BASELINES
 from idbench.models.concat_id.training.network import configuration
 from idbench.models.concat_id.training.recipe import SceneRecipe, StageRecipe
@@ -83,7 +83,7 @@ class SceneSamples:
         self.recipe = recipe
         self.rendered, self.encoded = home / recipe.data, home / recipe.latents
         self.sets = scenes.sets_of(scenes.load_recipe(recipe.data))
-        self.settings = {"data": recipe.data, "latents": recipe.latents, "fps": networks.FPS}
+        self.settings = {"data": recipe.data, "latents": recipe.latents, "fps": about.FPS}
         self.groups: dict[str, list[Record]] = {}
         self.references: list[torch.Tensor] = []
         self.of_identity: dict[int, list[tuple[int, int]]] = {}

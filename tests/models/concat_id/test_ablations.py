@@ -11,7 +11,8 @@ from idbench.errors import UserError
 from idbench.models.concat_id import networks
 from idbench.models.concat_id.conditioning import rotary_embedding
 from idbench.models.concat_id.families import CogVideoX
-from idbench.models.concat_id.model import REFERENCES, ConcatID, with_noise
+from idbench.models.concat_id.generator import with_noise
+from idbench.models.concat_id.model import REFERENCES, ConcatID
 from idbench.types import Reference, Sample
 
 

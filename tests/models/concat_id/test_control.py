@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -135,3 +137,12 @@ def test_a_transformer_that_a_recipe_has_written_is_a_variant(monkeypatch):
     assert ConcatID("multi3").variant == "multi3"
     with pytest.raises(UserError, match="no variant 'multi4'; use one of base, .*, multi3"):
         ConcatID("multi4")
+
+
+def test_describing_the_model_imports_no_network() -> None:
+    """So that a finished run is answered at once."""
+    code = (
+        "import sys; from idbench.models.concat_id.model import ConcatID; m = ConcatID('multi'); "
+        "m.settings(), m.weight_hashes(); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -203,7 +203,7 @@ def test_a_crop_onto_arcfaces_template_is_what_a_reference_of_the_release_gets()
 
 
 def test_faces_are_aligned_as_references_are_with_the_same_networks(tmp_path: Path) -> None:
-    from idbench.models.concat_id.face_tools import alignment_of
+    from idbench.models.concat_id.about import alignment_of
 
     pack = make_pack(tmp_path / "pack")
     for weights, faces in (((), "embedded"), ((f"arcface=insightface:{pack}",), "insightface:x")):
