@@ -14,7 +14,7 @@ import torch
 
 from idbench import embedded
 from idbench.errors import UserError
-from idbench.metrics.networks.expression import ExpressionNet, crops_to_grey
+from idbench.metrics.networks.expression_reader import ExpressionNet, crops_to_grey
 from idbench.prompts.avatars.scene import EXPRESSIONS
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from idbench.metrics.expression import ExpressionReader, embedded_reader
 from idbench.metrics.faces.align import align_crops
-from idbench.metrics.networks.expression import ExpressionNet, crops_to_grey
+from idbench.metrics.networks.expression_reader import ExpressionNet, crops_to_grey
 from idbench.metrics.training.augment import training_crop
 from idbench.metrics.training.data import Frames, Settings, batches, dataset, faces_of
 from idbench.metrics.training.network import DEVICE, train_network, write_entry

@@ -27,7 +27,6 @@ from idbench.errors import UserError, explained
 from idbench.files import sha256_once
 from idbench.models.concat_id.about import alignment_of, check_preparation
 from idbench.models.concat_id.references import Foreground, Prepared, prepare
-from idbench.names import unknown
 
 if TYPE_CHECKING:
     from idbench.metrics.faces.detect import Faces

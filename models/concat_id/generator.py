@@ -30,6 +30,7 @@ class Generator:
     """Makes the videos of one model.
 
     Attributes:
+        folder_pipeline: of a model folder.
         parts: autoencoder, text encoder and noise schedule of the embedded weights.
     """
 
@@ -60,7 +61,9 @@ class Generator:
         """
         model = self.model
         if model.folder is not None:
-            self.folder_pipeline.check_settings(model.steps, model.frames, model.height, model.width)
+            self.folder_pipeline.check_settings(
+                model.steps, model.frames, model.height, model.width
+            )
             return
         vae, _, scheduler = self.parts
         frames, pixels = CogVideoX.compression(vae)
