@@ -8,26 +8,14 @@ nothing of real faces.
 from __future__ import annotations
 
 from functools import cache
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING
 
 from idbench import embedded
 from idbench.errors import UserError
-from idbench.metrics.networks.expression_reader import ExpressionNet, crops_to_grey
 from idbench.prompts.avatars.scene import EXPRESSIONS
 
-
-class ExpressionReader:
-    """A network, ready to read crops."""
-
-    def __init__(self, network: ExpressionNet, size: int) -> None:
-        self.network, self.size = network.eval(), size
-
-    @torch.inference_mode()
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
-        """Scores (n, expressions) of aligned uint8 RGB crops (n, s, s, 3), as of `EXPRESSIONS`."""
-        return self.network(crops_to_grey(crops, self.size)).numpy()
+if TYPE_CHECKING:
+    from idbench.metrics.networks.expression_reader import ExpressionReader
 
 
 @cache
@@ -37,6 +25,9 @@ def embedded_reader() -> ExpressionReader:
     Raises:
         UserError: its weights are missing or damaged, or of other expressions.
     """
+    # Imported late: scoring from the cache loads no torch.
+    from idbench.metrics.networks.expression_reader import ExpressionNet, ExpressionReader
+
     config = embedded.entry("expression")["config"]
     if config.get("classes") != list(EXPRESSIONS) or "widths" not in config:
         raise UserError(

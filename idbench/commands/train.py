@@ -18,8 +18,10 @@ from idbench.output import echo
 from idbench.outputs import check_new_folder
 from idbench.recipes import load_recipe, load_trainer
 
-STATE = ("log.jsonl", "checkpoint.pt", "checkpoints")
-"""By these the folder of a training state is known."""
+STATE = (
+    "log.jsonl", "checkpoint.pt", "checkpoints", "samples/??/*.safetensors", "*/[0-9][0-9][0-9]*/*",
+)
+"""By these the folder of a training, a cache or a data set is known, also an unfinished one."""
 
 
 @click.command(short_help="Train a network from a recipe.")
@@ -84,7 +86,7 @@ def train(
     if resume and not evaluate and not folder.is_dir() and not content.get("phases"):
         raise UserError(f"There is no state in {folder} to resume; leave out --resume.")
     if not evaluate:
-        if not resume and not any((folder / part).exists() for part in STATE):
+        if not resume and not any(any(folder.glob(part)) for part in STATE):
             check_new_folder(folder)
         with disk_errors(folder / "log.jsonl"):
             folder.mkdir(parents=True, exist_ok=True)

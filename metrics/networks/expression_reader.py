@@ -58,3 +58,15 @@ def crops_to_grey(crops: np.ndarray, size: int) -> torch.Tensor:
         values = grey.astype(np.float32)
         rows.append((values - values.mean()) / (2 * values.std() + 1e-3))
     return torch.from_numpy(np.stack(rows)[:, None])
+
+
+class ExpressionReader:
+    """A network, ready to read crops."""
+
+    def __init__(self, network: ExpressionNet, size: int) -> None:
+        self.network, self.size = network.eval(), size
+
+    @torch.inference_mode()
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        """Scores (n, expressions) of aligned uint8 RGB crops (n, s, s, 3), as of `EXPRESSIONS`."""
+        return self.network(crops_to_grey(crops, self.size)).numpy()

@@ -10,9 +10,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from idbench.metrics.expression import ExpressionReader, embedded_reader
+from idbench.metrics.expression import embedded_reader
 from idbench.metrics.faces.align import align_crops
-from idbench.metrics.networks.expression_reader import ExpressionNet, crops_to_grey
+from idbench.metrics.networks.expression_reader import (
+    ExpressionNet,
+    ExpressionReader,
+    crops_to_grey,
+)
 from idbench.metrics.training.augment import training_crop
 from idbench.metrics.training.data import Frames, Settings, batches, dataset, faces_of
 from idbench.metrics.training.network import DEVICE, train_network, write_entry

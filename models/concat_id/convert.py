@@ -264,8 +264,6 @@ def _check_space(target: Path, state: State) -> None:
     parent = target.absolute().parent
     while not parent.exists():
         parent = parent.parent
-    if not parent.is_dir():
-        raise UserError(f"{parent} is a file, not a folder; choose another target.")
     needed = sum(tensor.nbytes for tensor in state.values())
     free = shutil.disk_usage(parent).free
     if free < needed:

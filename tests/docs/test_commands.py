@@ -27,6 +27,7 @@ from idbench.suite import load_suite
 ONLY_READ = {
     r"reproduce(?!.*--plan)": "generates for half an hour; tests/idbench/test_reproduce.py runs it",
     r"run --model": "generates for minutes; below, the first one is run with one sample",
+    r"(table|report) runs/paper": "needs the run of ConsisID-Bench, which needs a network",
     r"score (clip|--manifest|their_videos|runs/)": "loads every network; below, two are run",
     r"merge": "needs the runs of shards; tests/idbench/test_survival.py joins some",
     r"train (?!.*--plan)": "trains for hours, or on a GPU",

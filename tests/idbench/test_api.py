@@ -185,5 +185,8 @@ def test_python_and_commands_of_the_results_page_run(
              for line in block.splitlines()]
     assert len(lines) >= 10
     for line in lines:
-        done = world.run(*shlex.split(line)[1:])
+        arguments = shlex.split(line, comments=True)[1:]
+        if arguments[0] == "reproduce" and "--plan" not in arguments:
+            continue  # half an hour; tests/idbench/test_reproduce.py runs it on few samples
+        done = world.run(*arguments)
         assert done.returncode == 0, (line, done.stderr)

@@ -186,10 +186,10 @@ def test_the_list_says_which_metrics_are_computed():
     assert set(computed) == set(METRICS.targets())
     usual = set(Scoring.of("strict-v1", ()).metrics)
     assert {name for name, when in computed.items() if when == "always"} == usual
-    for name in computed.keys() - usual - {"not_measured", "human_identity"}:
+    for name in computed.keys() - usual - {"not_measured", "human_identity", "clipdist_frame"}:
         assert computed[name] == f"when named: --metric +{name}"
         assert name in Scoring.of("strict-v1", (f"+{name}",)).metrics, "as the list says"
-    for name in ("not_measured", "human_identity"):
+    for name in ("not_measured", "human_identity", "clipdist_frame"):
         assert computed[name] == "by protocols that list it"
     assert "not_measured" in Scoring.of("consisid-v1", ()).metrics
     table = CliRunner().invoke(listing, ["metrics"])

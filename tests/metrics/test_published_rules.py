@@ -65,8 +65,7 @@ def score(monkeypatch: pytest.MonkeyPatch, protocol: str, world: World) -> dict[
     def unit(vectors):
         return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
-    def read(self, batch):
-        (video,) = batch
+    def read(self, video):
         indices = video.frames[:, 0, 0, 0].tolist()
         assert len(indices) == len(set(indices))
         video.faces = [

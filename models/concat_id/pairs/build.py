@@ -184,9 +184,13 @@ def _select(
 def _check_out(out: Path) -> None:
     """Refuse a folder where a file that a build writes or removes is something else."""
     # After a kill, the store's content may still be in SQLite's write-ahead log.
-    log = out / "videos.sqlite-wal"
-    store = log if log.is_file() and log.stat().st_size else out / "videos.sqlite"
-    check_output(store, "store of videos")
+    store, log = out / "videos.sqlite", out / "videos.sqlite-wal"
+    try:
+        check_output(store, "store of videos")
+    except UserError:
+        if not (log.is_file() and log.stat().st_size):
+            raise
+        check_output(log, "store of videos")
     check_output(out / "summary.json", "summary of pairs")
     check_output(out / "pairs.html", "page of pairs")
     for name in ("videos", "pretraining", "cross", "tradeoff", *OPTIONAL):

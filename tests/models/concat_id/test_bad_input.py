@@ -78,7 +78,7 @@ def test_a_run_keeps_the_note(bases, tmp_path, monkeypatch):
 
     monkeypatch.setattr(
         face_tools, "_load_locator",
-        lambda faces, device: (lambda image: np.zeros((0, 5, 2), np.float32), {}),
+        lambda faces, device, released: (lambda image: np.zeros((0, 5, 2), np.float32), {}),
     )
     try:
         main([str(part) for part in generate(bases[0], tmp_path / "run")])
