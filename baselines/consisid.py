@@ -17,12 +17,12 @@ from idbench.baselines.loading import (
     ReleasedModel,
     exact_size,
     load_pipeline,
-    read_face,
     to_uint8,
     usable_place,
 )
 from idbench.errors import UserError, explained
 from idbench.names import unknown
+from idbench.pictures import read_reference
 from idbench.types import Abilities, Reference, Sample, Video
 from idbench.values import switch
 
@@ -153,7 +153,7 @@ class ConsisID(ReleasedModel):
         key = str(reference.image)
         if key not in self._conditions:
             try:
-                found = self.networks.faces.encode(read_face(reference))
+                found = self.networks.faces.encode(read_reference(reference.image))
             except UserError as error:
                 raise UserError(
                     f"The reference {reference.image} cannot be used: {error}; replace it."

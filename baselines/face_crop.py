@@ -9,14 +9,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
 import torch
 
+from idbench.baselines.bisenet import BiSeNet, as_tensor, filled
 from idbench.baselines.loading import need_package
-from idbench.checkpoints import check_fit, read_checkpoint
 from idbench.errors import UserError
 from idbench.metrics.faces.detect import Faces, Scrfd, sorted_faces
 
@@ -65,25 +65,21 @@ class FacexlibCropper:
         with warnings.catch_warnings():  # about arguments of torchvision
             warnings.simplefilter("ignore", UserWarning)
             network = retinaface(network_name="resnet50", device=device)
-        self._detector = _filled(network, folder / RETINAFACE, "RetinaFace")
+        self._detector = filled(network, folder / RETINAFACE, "RetinaFace")
         self._parser = None
         if masks:
-            bisenet = need_package("facexlib.parsing.bisenet", extra, why).BiSeNet
-            self._parser = _filled(bisenet(num_class=19), folder / BISENET, "BiSeNet").to(device)
+            self._parser = BiSeNet(folder / BISENET, extra, device)
 
     def find(self, image: np.ndarray) -> Faces:
         with torch.no_grad():
             found = self._detector.detect_faces(np.ascontiguousarray(image[..., ::-1]), CERTAIN)
         return sorted_faces(found[:, :4], found[:, 4], found[:, 5:15].reshape(-1, 5, 2))
 
-    @torch.no_grad()
     def face_mask(self, crop: np.ndarray) -> np.ndarray | None:
         if self._parser is None:
             return None
-        picture = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
-        classes = self._parser(((picture - mean) / std).to(self.device))[0].argmax(1)[0]
-        return ~np.isin(classes.cpu().numpy(), REMOVED)
+        return ~np.isin(self._parser.classes((as_tensor(crop) / 255 - mean) / std), REMOVED)
 
 
 class PackCropper:
@@ -132,10 +128,3 @@ def limit_side(image: np.ndarray, longest: int = 1024) -> np.ndarray:
     size = (int(width * scale), int(height * scale))
     return cv2.resize(image, size, interpolation=cv2.INTER_LANCZOS4)
 
-
-def _filled(network: Any, path: Path, what: str) -> Any:
-    """`network` with the tensors of a released file."""
-    state = read_checkpoint(path).state
-    check_fit(state, network.state_dict(), path, what)
-    network.load_state_dict(state)
-    return network.eval().requires_grad_(False)

@@ -18,12 +18,12 @@ from idbench.baselines.loading import (
     ByWeights,
     ReleasedModel,
     place_pipeline,
-    read_face,
     to_uint8,
     usable_place,
 )
 from idbench.errors import UserError, explained
 from idbench.names import unknown
+from idbench.pictures import read_reference
 from idbench.types import Abilities, Reference, Sample, Video
 from idbench.values import number
 
@@ -148,7 +148,7 @@ class IDAnimator(ReleasedModel):
         """The face, uint8 RGB (112, 112, 3), on ArcFace's template."""
         from idbench.metrics.faces.align import align_crops
 
-        image = read_face(reference)
+        image = read_reference(reference.image)
         faces = self.networks.detector.detect(image[None])[0]
         if not len(faces):
             raise UserError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,14 +18,14 @@ import numpy as np
 
 from idbench.errors import UserError, explained
 from idbench.files import sha256_once
-from idbench.types import Abilities, Reference, Sample, Video
+from idbench.types import Abilities, Sample, Video
 from idbench.values import number, switch, whole
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".json", ".model",
                    ".txt")
 
 
-class ReleasedModel:
+class ReleasedModel(ABC):
     """A released system as a model: a folder or hub id, sampling settings, one video a sample.
 
     Args:
@@ -145,11 +146,13 @@ class ReleasedModel:
         """What `_load` returns."""
         return self._load()
 
+    @abstractmethod
     def _load(self) -> Any:
-        raise NotImplementedError
+        """The networks, on their device."""
 
+    @abstractmethod
     def _video(self, sample: Sample) -> Video:
-        raise NotImplementedError
+        """The video of one sample."""
 
 
 # Files
@@ -265,15 +268,12 @@ def place_pipeline(pipeline: Any, place: str, offload: str, tiling: bool) -> Any
     Raises:
         UserError: not enough memory.
     """
+    from idbench.models.concat_id.folder import on_device
+
     pipeline.set_progress_bar_config(disable=True)  # the harness shows one of samples
     if tiling:
         pipeline.vae.enable_tiling()
-    if offload == "model":
-        pipeline.enable_model_cpu_offload(device=place)
-        return pipeline
-    fix = "try device=cpu, or offload=model if memory is short"
-    with explained(f"The networks cannot be moved to {place}", fix):
-        return pipeline.to(place)
+    return on_device(pipeline, place, offload)
 
 
 def usable_place(device: str | None, offload: str) -> str:
@@ -288,22 +288,6 @@ def usable_place(device: str | None, offload: str) -> str:
 
 
 # Pictures and frames
-
-
-def read_face(reference: Reference) -> np.ndarray:
-    """The picture of a reference, uint8 RGB.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    from idbench.pictures import UnreadablePicture, read_rgb
-
-    try:
-        return read_rgb(reference.image)
-    except UnreadablePicture as error:
-        raise UserError(
-            f"The reference {reference.image} cannot be read ({error.kind}); replace it."
-        ) from error
 
 
 def to_uint8(frames: np.ndarray) -> np.ndarray:
@@ -334,6 +318,16 @@ class ByWeights:
     def __init__(self, released: type[ReleasedModel], embedded: str) -> None:
         self.released, self.embedded = released, embedded
         self.abilities = released.abilities
+
+    @property
+    def HUB(self) -> str:
+        """As of the released class."""
+        return self.released.HUB
+
+    @property
+    def DEFAULTS(self) -> Mapping[str, float]:
+        """The authors', for the released networks."""
+        return self.released.DEFAULTS
 
     @property
     def parts(self) -> tuple[Any, ...]:

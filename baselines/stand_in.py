@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from idbench.baselines.loading import check_there, load_pipeline, read_face, usable_place
+from idbench.baselines.loading import check_there, load_pipeline, usable_place
 from idbench.baselines.wan_model import OnBase
 from idbench.errors import UserError
+from idbench.pictures import read_reference
 from idbench.types import Abilities, Reference, Sample, Video
 
 CHECKPOINT = "Stand-In_wan2.1_T2V_14B.ckpt"
@@ -73,6 +74,7 @@ class StandIn(OnBase):
         from idbench.checkpoints import read_checkpoint
         from idbench.errors import explained
         from idbench.models.concat_id.families.wan import build_flow_scheduler
+        from idbench.models.concat_id.folder import on_device
 
         place = usable_place(self.device, self.offload)
         state = read_checkpoint(check_there(self.folder / CHECKPOINT, self.HUB)).state
@@ -90,18 +92,13 @@ class StandIn(OnBase):
         transformer.add_loras(state, self.folder / CHECKPOINT)
         patch = transformer.config.patch_size[1]
         check_video(pipeline.vae, patch, self.frames, self.height, self.width)
-        if self.offload == "model":
-            pipeline.enable_model_cpu_offload(device=place)
-            return pipeline
-        fix = "try offload=model, or device=cpu"
-        with explained(f"The networks cannot be moved to {place}", fix):
-            return pipeline.to(place)
+        return on_device(pipeline, place, self.offload)
 
     def picture(self, reference: Reference) -> np.ndarray:
         """The face on white, uint8 RGB (512, 512, 3), as the release prepares it."""
         key = str(reference.image)
         if key not in self._pictures:
-            image = read_face(reference)
+            image = read_reference(reference.image)
             crop, problem = square(image, self._box(image))
             if problem:
                 self.notes[key] = problem
@@ -115,10 +112,10 @@ class StandIn(OnBase):
         return load_finder(self.faces, self.device or "cpu")[0]
 
     @cached_property
-    def _classes(self) -> Any:
-        from idbench.baselines.bisenet import load_bisenet
+    def _bisenet(self) -> Any:
+        from idbench.baselines.bisenet import BiSeNet
 
-        return load_bisenet(self.folder / BISENET_FILE, "consisid", self.device or "cpu")
+        return BiSeNet(self.folder / BISENET_FILE, "consisid", self.device or "cpu")
 
     def _box(self, image: np.ndarray) -> np.ndarray | None:
         """The box of the largest face, or None."""
@@ -127,7 +124,9 @@ class StandIn(OnBase):
 
     def _on_white(self, crop: np.ndarray) -> np.ndarray:
         if self.bisenet:
-            outside = self._classes(crop) == BACKGROUND
+            from idbench.baselines.bisenet import as_tensor
+
+            outside = self._bisenet.classes(as_tensor(crop) / 127.5 - 1) == BACKGROUND
             return np.where(outside[..., None], np.uint8(255), crop)
         if self._tools.foreground is None:
             return crop

@@ -13,11 +13,11 @@ import torch
 from diffusers import UniPCMultistepScheduler
 from PIL import Image
 
-from idbench.baselines.loading import read_face
 from idbench.models.concat_id.autoencoder import to_frames
 from idbench.models.concat_id.face_tools import FaceTools
 from idbench.models.concat_id.families import Wan, check_size
 from idbench.models.concat_id.references import crop_face
+from idbench.pictures import read_reference
 from idbench.types import Reference
 
 NEGATIVE = (
@@ -74,7 +74,7 @@ def cut_out(reference: Reference, tools: FaceTools) -> tuple[np.ndarray, str | N
     Returns:
         uint8 RGB of any size, and what could not be done.
     """
-    image = read_face(reference)
+    image = read_reference(reference.image)
     if reference.kind != "face":
         return image, None
     landmarks = tools.locate(image)

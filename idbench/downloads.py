@@ -185,7 +185,7 @@ def _retrieve(url: str, sha256: str | None, target: Path) -> None:
     """A file at a plain address, resumed and checked.
 
     Raises:
-        UserError: it cannot be had, or has another sha256.
+        UserError: it cannot be downloaded, or has another sha256.
     """
     import pooch
 

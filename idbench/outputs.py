@@ -82,6 +82,11 @@ def _usable(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
-        reason = getattr(error, "strerror", None) or error
         shown = f"{str(path)[:200]}..." if len(str(path)) > 200 else path
+        if isinstance(error, NotADirectoryError):
+            file = next(parent for parent in path.parents if parent.exists())
+            raise UserError(
+                f"{shown} cannot be written: {file} is a file, not a folder; name another path."
+            ) from error
+        reason = getattr(error, "strerror", None) or error
         raise UserError(f"{shown} cannot be written ({reason}); name another path.") from error

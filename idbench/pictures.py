@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -158,6 +159,22 @@ def _registers_heif() -> bool:
         return False
     pillow_heif.register_heif_opener()
     return True
+
+
+def read_reference(
+    image: Path, read: Callable[[Path], np.ndarray] = read_rgb
+) -> np.ndarray:
+    """The picture of a reference, uint8 RGB (h, w, 3).
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return read(image)
+    except UnreadablePicture as error:
+        raise UserError(
+            f"The reference {image} cannot be read ({error.kind}); replace it."
+        ) from error
 
 
 def _unreadable(source: Path | IO[bytes], error: Exception) -> UnreadablePicture:

@@ -5,7 +5,6 @@ A file is in the folder of `store()`, or in the cache of huggingface_hub; `downl
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -298,7 +297,7 @@ def _place(name: str, network: str) -> Path:
 def accepted() -> list[str]:
     """The entries whose licence the user has accepted."""
     path = store() / "accepted.json"
-    return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
+    return list(read_json(path)) if path.is_file() else []
 
 
 def accept(name: str) -> None:

@@ -45,7 +45,6 @@ def with_second_opinion(
 def _photographs(samples: Iterable[Sample]) -> bool:
     """Whether the samples have face references, and none is a picture of the suite avatars."""
     pictures = {r.image for s in samples for r in s.references if r.kind == "face"}
-    avatars = load_suite("avatars").folder / "references"
-    known = {sha256_once(path) for path in avatars.iterdir()}
+    known = set(load_suite("avatars").checksums.values())
     readable = [path for path in pictures if path.is_file()]
     return bool(readable) and not any(sha256_once(path) in known for path in readable)

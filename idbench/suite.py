@@ -84,6 +84,7 @@ class Suite:
     Attributes:
         sha256: a hash of all its files.
         splits: name -> number of samples.
+        checksums: path of each file in the folder -> sha256.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Suite:
     folder: Path
     description: str = ""
     licence: str = ""
+    checksums: Mapping[str, str] = field(default_factory=dict, repr=False)
     _prompts: Mapping[str, _PromptRow] = field(default_factory=dict, repr=False)
 
     def samples(self, split: str, limit: int | None = None, seed: int = 0) -> list[Sample]:
@@ -190,7 +192,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
     else:
         raise unknown("suite", text, installed)
     head = validate(_SuiteFile, _yaml(folder / "suite.yaml"), folder / "suite.yaml")
-    sha256 = _verify(folder)
+    checksums = _verify(folder)
     listed = _rows(folder / "prompts.jsonl", _PromptRow)
     _check_different(folder / "prompts.jsonl", [row.prompt_id for row in listed])
     prompts = {row.prompt_id: row for row in listed}
@@ -205,9 +207,9 @@ def load_suite(name_or_path: str | Path) -> Suite:
                 f"splits/{split}.jsonl has {found}; correct one of them."
             )
     return Suite(
-        name=head.name, version=head.version, sha256=sha256, splits=dict(head.splits),
-        folder=folder,
-        description=head.description, licence=head.licence, _prompts=prompts,
+        name=head.name, version=head.version, sha256=sha256_json(sorted(checksums.items())),
+        splits=dict(head.splits), folder=folder,
+        description=head.description, licence=head.licence, checksums=checksums, _prompts=prompts,
     )
 
 
@@ -219,8 +221,8 @@ def write_checksums(folder: Path) -> None:
     write_text(folder / "CHECKSUMS", "".join(lines))
 
 
-def _verify(folder: Path) -> str:
-    """Check every file against CHECKSUMS; the sha256 of CHECKSUMS covers them all."""
+def _verify(folder: Path) -> dict[str, str]:
+    """Check every file against CHECKSUMS; the sha256 of each file by path."""
     path = folder / "CHECKSUMS"
     seal = (
         f'python -c "from pathlib import Path; from idbench.suite import write_checksums; '
@@ -249,7 +251,7 @@ def _verify(folder: Path) -> str:
             f"The suite {folder} has a file without a checksum, {extra[0]}; remove it or write new "
             f"checksums: {seal}"
         )
-    return sha256_json(sorted(listed.items()))
+    return listed
 
 
 def _files(folder: Path) -> set[str]:

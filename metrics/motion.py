@@ -41,10 +41,14 @@ def _grey(frame: np.ndarray) -> np.ndarray:
 
 def _largest(first: np.ndarray, second: np.ndarray) -> float:
     """Mean length of the largest flow vectors between two grey images, in their heights."""
-    start = np.zeros((*first.shape, 2), np.float32)
-    flow = cv2.calcOpticalFlowFarneback(first, second, start, 0.5, 3, 15, 3, 5, 1.2, 0)
-    lengths = np.sort(np.linalg.norm(flow, axis=-1).ravel())
+    lengths = np.sort(np.linalg.norm(optical_flow(first, second), axis=-1).ravel())
     return float(lengths[-max(1, round(SHARE * len(lengths))):].mean()) / first.shape[0]
+
+
+def optical_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Farnebäck's flow (h, w, 2) in pixels between two grey images (h, w), uint8."""
+    start = np.zeros((*first.shape, 2), np.float32)
+    return cv2.calcOpticalFlowFarneback(first, second, start, 0.5, 3, 15, 3, 5, 1.2, 0)
 
 
 def scores(embeddings: Embeddings) -> list[Score]:

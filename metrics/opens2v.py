@@ -21,6 +21,7 @@ import numpy as np
 
 from idbench.errors import UserError
 from idbench.metrics.base import Embeddings, Metric, make_score, summarise
+from idbench.metrics.motion import optical_flow
 from idbench.metrics.networks.weight_sources import Network
 from idbench.types import Score
 
@@ -71,8 +72,7 @@ def motion_amplitude(frames: np.ndarray) -> float:
     greys = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_BGR2GRAY) for frame in frames]
     total, size = np.zeros(()), (16, max(1, int(greys[0].shape[0] * (16 / greys[0].shape[1]))))
     for first, second in zip(greys, greys[1:], strict=False):
-        start = np.zeros((*first.shape, 2), np.float32)
-        flow = cv2.calcOpticalFlowFarneback(first, second, start, 0.5, 3, 15, 3, 5, 1.2, 0)
+        flow = optical_flow(first, second)
         total = total + cv2.resize(flow, size, interpolation=cv2.INTER_AREA).mean()
     return min(abs(float(total) / (len(greys) - 1)), 1.0)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from idbench.reports import tables
+from idbench.reports.marks import SIGNIFICANT
 from idbench.reports.paper_rows import Section, Slot, sections
 from idbench.runs import Run
 from idbench.scores import long_scores
@@ -15,7 +16,6 @@ from idbench.statistics import Estimate, estimate, holm, sign_flip
 if TYPE_CHECKING:
     import pandas as pd
 
-SIGNIFICANT = 0.05
 METRICS = ("arcsim", "cursim", "viclip", "clipdist")
 NOT_MEASURED = "not measured"
 PEOPLES_METRICS = ("arcsim", "cursim")

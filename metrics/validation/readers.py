@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import cv2
 import numpy as np
 
 from idbench.metrics.faces.align import align_crops
@@ -13,11 +12,10 @@ from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks import dlib_resnet
 from idbench.metrics.networks.recogniser import Recogniser
 from idbench.metrics.protocols import STRICT
+from idbench.prompts.avatars.judge import dlib_embedding
 
 Embed = Callable[[np.ndarray, Faces], np.ndarray]
 """A frame and the faces in it to the embedding of the largest face, of length 1."""
-ENLARGED = 384
-"""Rows of the frames that dlib reads: its landmarks are poor in smaller ones."""
 
 
 def readers() -> dict[str, Embed]:
@@ -44,10 +42,7 @@ def by_recogniser(network: Recogniser) -> Embed:
 
 def by_dlib(frame: np.ndarray, faces: Faces) -> np.ndarray:
     """dlib's embedding at length 1."""
-    factor = ENLARGED / frame.shape[0]
-    large = cv2.resize(frame, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-    dlib = dlib_resnet.load(dlib_resnet.recogniser_file())
-    (vector,) = dlib.embed(large, faces.boxes[:1] * factor)
+    vector = dlib_embedding(frame, faces.boxes[0])
     return vector / np.linalg.norm(vector)
 
 

@@ -97,6 +97,18 @@ def open_folder(
     pipeline.enable_vae_slicing()
     if tiling:
         pipeline.enable_vae_tiling()
+    return on_device(pipeline, place, offload)
+
+
+def on_device(pipeline: Any, place: str, offload: str) -> Any:
+    """A loaded pipeline on its device.
+
+    Args:
+        place, offload: as checked by `check_place`.
+
+    Raises:
+        UserError: not enough memory.
+    """
     if offload == "model":
         pipeline.enable_model_cpu_offload(device=place)
         return pipeline

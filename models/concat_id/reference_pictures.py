@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from idbench.errors import UserError
 from idbench.models.concat_id.about import alignment_of, check_preparation
-from idbench.pictures import UnreadablePicture, read_converted, read_rgb
+from idbench.pictures import read_converted, read_reference, read_rgb
 from idbench.types import Reference
 
 if TYPE_CHECKING:
@@ -74,12 +73,7 @@ class ReferencePictures:
         key = (reference.kind, reference.image)
         if key not in self._prepared:
             read = read_converted if self.preparation == "released" else read_rgb
-            try:
-                image = read(reference.image)
-            except UnreadablePicture as error:
-                raise UserError(
-                    f"The reference {reference.image} cannot be read ({error.kind}); replace it."
-                ) from error
+            image = read_reference(reference.image, read)
             if reference.kind != "face":
                 result = references.plain(image, self.height, self.width)
             else:

@@ -77,11 +77,6 @@ def _enlarged(frame: np.ndarray, factor: float) -> np.ndarray:
     return cv2.resize(frame, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
 
 
-def has_dlib() -> bool:
-    """Whether dlib and its networks are installed (extra `photographs`)."""
-    return dlib_resnet.installed()
-
-
 def dlib_embedding(image: np.ndarray, box: np.ndarray, enlarged: int = 384) -> np.ndarray:
     """dlib's embedding (128,) of one face; same people are less than about 0.6 apart.
 

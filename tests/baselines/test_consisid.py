@@ -11,6 +11,8 @@ import pytest
 import torch
 from diffusers import ConsisIDTransformer3DModel
 from tiny_consisid import (
+    PACK,
+    RELEASED,
     SIZE,
     eva_shapes,
     face_picture,
@@ -30,12 +32,6 @@ from idbench.baselines.face_crop import (
 )
 from idbench.errors import UserError
 from idbench.video import read_video
-
-PACK = "face_crop=pack"
-RELEASED = {
-    "num_attention_heads": 48, "num_layers": 42, "in_channels": 32, "is_train_face": True,
-    "use_rotary_positional_embeddings": True, "use_learned_positional_embeddings": True,
-}
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny_consisid import SIZE, SMALL, make_folder, run_of, world_of_faces
+from tiny_consisid import PACK, RELEASED, SIZE, SMALL, make_folder, run_of, world_of_faces
 
 from idbench.baselines.ingredients import Ingredients, side_by_side
 from idbench.baselines.routing import (
@@ -16,12 +16,6 @@ from idbench.baselines.routing import (
     routing_loss,
 )
 from idbench.video import read_video
-
-PACK = "face_crop=pack"
-RELEASED = {
-    "num_attention_heads": 48, "num_layers": 42, "in_channels": 32, "is_train_face": True,
-    "use_rotary_positional_embeddings": True, "use_learned_positional_embeddings": True,
-}
 
 
 @pytest.fixture(scope="module")

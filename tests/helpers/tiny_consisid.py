@@ -17,6 +17,12 @@ from idbench.models.concat_id import networks
 from idbench.models.concat_id.autoencoder import build_vae
 from idbench.suite import write_checksums
 
+PACK = "face_crop=pack"
+RELEASED = {
+    "num_attention_heads": 48, "num_layers": 42, "in_channels": 32, "is_train_face": True,
+    "use_rotary_positional_embeddings": True, "use_learned_positional_embeddings": True,
+}
+"""The released transformer's settings, of ConsisID and of Ingredients."""
 SIZE = ("frames=9", "height=32", "width=48", "steps=2", "device=cpu")
 """What the tiny networks make."""
 WIDTH = 64

@@ -1,4 +1,4 @@
-"""Every mistake a user can make: one sentence with the mend, exit code 2, no traceback."""
+"""Every mistake a user can make: one sentence with its fix, exit code 2, no traceback."""
 
 from __future__ import annotations
 

@@ -34,12 +34,11 @@ def test_splits_are_those_that_a_run_would_not_refuse() -> None:
 
 
 def test_one_model_in_full(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = shown(capsys, "vace", "--json")
+    code, out, _ = shown(capsys, "consisid", "--json")
     found = json.loads(out)
     assert code == 0 and found["settings"]["steps"] == 50
-    assert found["example"].startswith("idbench run --model vace --split single --set weights=")
-    code, out, _ = shown(capsys, "consisid")
-    assert code == 0 and "idbench run --model consisid --split single" in out
+    assert found["example"].startswith("idbench run --model consisid --split single")
+    assert found["released weights"] == "BestWishYsh/ConsisID-preview"
     code, out, _ = shown(capsys, "folder")
     assert code == 0 and "videos=" in out and "idbench.baselines.folder:Folder" in out
     code, _, error = shown(capsys, "consisd")

@@ -197,6 +197,17 @@ def test_a_licence_that_excludes_commercial_use_is_accepted_once(
     assert cli("weights", "get", "one") == 0
 
 
+def test_a_cut_list_of_accepted_licences_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(published.CACHE_VARIABLE, str(tmp_path))
+    published.accept("buffalo_l")
+    path = published.store() / "accepted.json"
+    path.write_text(path.read_text()[:-3])
+    with pytest.raises(UserError, match="accepted.json is not valid JSON"):
+        published.accepted()
+
+
 def test_names_and_places_that_are_not_there(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from idbench import embedded
 from idbench.errors import UserError
+from idbench.metrics.networks import dlib_resnet
 from idbench.models.concat_id import scenes
 from idbench.models.concat_id.autoencoder import decode, encode, to_frames, to_tensor
 from idbench.models.concat_id.training.outside import (
@@ -27,7 +28,6 @@ from idbench.models.concat_id.training.outside import (
 from idbench.models.concat_id.training.recipe import SceneRecipe
 from idbench.models.concat_id.training.scene_samples import GROUPS
 from idbench.output import note
-from idbench.prompts.avatars.judge import has_dlib
 from idbench.statistics import resampled_means
 from idbench.types import Reference, Sample, Video
 
@@ -131,7 +131,7 @@ def _score(
     vectors = {n: scorer.embedder.reference(r.image).faces["arcface"] for n, r in people.items()}
     seen = {n: v for n, v in vectors.items() if v is not None}
     known, matrix = list(seen), np.stack(list(seen.values()))
-    outside = embed_references(samples) if has_dlib() else {}
+    outside = embed_references(samples) if dlib_resnet.installed() else {}
     table: dict[str, dict[str, list[float]]] = {}
     read: dict[str, list[np.ndarray]] = {}
     clusters: list[str] = []

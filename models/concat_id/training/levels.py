@@ -23,6 +23,7 @@ from idbench import embedded
 from idbench.errors import UserError
 from idbench.files import write_json
 from idbench.metrics.faces.align import align_crops
+from idbench.metrics.networks import dlib_resnet
 from idbench.metrics.networks.recogniser import Recogniser
 from idbench.models.concat_id import about, networks, references
 from idbench.models.concat_id.attention import use_matrix_attention
@@ -144,7 +145,7 @@ def recognisers() -> dict[str, Embed]:
         return lambda image, box, marks: network.embed(align_crops(image, marks[None]))[0]
 
     found = {name: embedded_one(Recogniser(name)) for name in ("arcface", "curricularface")}
-    if judge.has_dlib():
+    if dlib_resnet.installed():
         found["dlib"] = lambda image, box, marks: judge.dlib_embedding(image, box)
     return found
 

@@ -93,7 +93,7 @@ def test_a_folder_with_other_settings(kind, change, words, changed, tmp_path):
 @pytest.mark.parametrize("target", ["file/inside", "file/inside.pt"])
 def test_a_target_in_a_file(target, bases, tmp_path):
     (tmp_path / "file").write_text("mine")
-    refused("cannot be written .Not a directory.", bases["cogvideox"], tmp_path / target)
+    refused("is a file, not a folder", bases["cogvideox"], tmp_path / target)
 
 
 def test_a_folder_in_the_place_of_a_file(bases, tmp_path):
