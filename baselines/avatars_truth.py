@@ -83,10 +83,7 @@ class AvatarsTruth:
 
 def seed_of(sample: Sample, name: str) -> int:
     """The identity seed of a person of a suite of avatars, whose names are `a` and the seed.
-
-    Raises:
-        UserError: the sample's people are no avatars, or nothing is stated of them.
-    """
+    Raises UserError: the sample's people are no avatars, or nothing is stated of them."""
     found = re.fullmatch(r"a(\d+)", name)
     stated = [person.get("identity") for person in sample.truth.get("people", ())]
     if found is None or name not in stated or int(found[1]) > LARGEST_SEED:

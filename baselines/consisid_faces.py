@@ -74,11 +74,7 @@ class FaceEncoder:
 
     @torch.no_grad()
     def encode(self, image: np.ndarray) -> FaceCondition:
-        """The condition of a photograph, uint8 RGB (H, W, 3).
-
-        Raises:
-            UserError: no face to crop.
-        """
+        """The condition of a photograph, uint8 RGB (H, W, 3). Raises UserError: no face to crop."""
         image = limit_side(image)
         vector, point, problems = self._own_face(image)
         faces = self.cropper.find(image)

@@ -54,9 +54,7 @@ class EvaTower(nn.Module):
             hidden = visual["visual.blocks.0.mlp.w1.weight"].shape[0]
             classes = visual["visual.head.weight"].shape[0]
         except KeyError as error:
-            raise WeightError(
-                f"{path} does not hold {WHAT}: it lacks {error.args[0]}."
-            ) from error
+            raise WeightError(f"{path} does not hold {WHAT}: it lacks {error.args[0]}.") from error
         depth = 1 + max(int(n.split(".")[2]) for n in visual if n.startswith("visual.blocks."))
         self.size = side * patch
         with torch.device("meta"):
@@ -95,10 +93,6 @@ class EvaTower(nn.Module):
 
 
 def load_eva(path: Path, device: str, dtype: torch.dtype) -> EvaTower:
-    """The tower of a released file.
-
-    Raises:
-        WeightError: missing, damaged, or another network's.
-    """
+    """The tower of a released file. Raises WeightError: missing, damaged, or another network's."""
     tower = EvaTower(read_checkpoint(path, mapped=True).state, path)
     return tower.to(device, dtype).eval().requires_grad_(False)

@@ -199,8 +199,6 @@ def _heads(attn: Any, x: torch.Tensor) -> torch.Tensor:
     return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
 
 
-def _attend(
-    attn: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-) -> torch.Tensor:
+def _attend(attn: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     out = F.scaled_dot_product_attention(*(_heads(attn, x) for x in (query, key, value)))
     return out.transpose(1, 2).flatten(2)

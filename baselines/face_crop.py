@@ -53,10 +53,7 @@ class Cropper(Protocol):
 
 class FacexlibCropper:
     """facexlib's RetinaFace and BiSeNet with the files of the released folder.
-
-    Raises:
-        UserError: facexlib is not installed; a file is missing or damaged.
-    """
+    Raises UserError: facexlib is not installed; a file is missing or damaged."""
 
     def __init__(self, folder: Path, extra: str, device: str, masks: bool = True) -> None:
         why = "The released face crop"
@@ -114,9 +111,7 @@ def crop_face(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     matrix = cv2.estimateAffinePartial2D(landmarks, TEMPLATE, method=cv2.LMEDS)[0]
     if matrix is None:
         raise UserError("the points of its face lie on one spot")
-    return cv2.warpAffine(
-        np.ascontiguousarray(image), matrix, (SIDE, SIDE), borderValue=OUTSIDE
-    )
+    return cv2.warpAffine(np.ascontiguousarray(image), matrix, (SIDE, SIDE), borderValue=OUTSIDE)
 
 
 def limit_side(image: np.ndarray, longest: int = 1024) -> np.ndarray:

@@ -51,11 +51,7 @@ class Sizes(NamedTuple):
 
 
 class FaceTower:
-    """The frozen tower.
-
-    Raises:
-        WeightError: its weights are missing or damaged.
-    """
+    """The frozen tower. Raises WeightError: its weights are missing or damaged."""
 
     def __init__(self) -> None:
         from idbench.metrics.networks.clip import build_clip

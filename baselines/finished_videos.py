@@ -45,11 +45,8 @@ class FinishedVideos:
         return sha256_json([sample.suite_id, self.name, self._digest(sample)])[:16]
 
     def generate(self, samples: Sequence[Sample]) -> Iterator[Path | Video]:
-        """The video file of each sample, or the frames of its folder.
-
-        Raises:
-            UserError: a sample has none, or one that is not a readable video.
-        """
+        """The video file of each sample, or the frames of its folder. Raises UserError: a sample
+        has none, or one that is not a readable video."""
         from idbench.video import check_readable  # slow to import
 
         for sample in samples:

@@ -55,10 +55,7 @@ class Folder(FinishedVideos):
 
     def check(self, samples: Sequence[Sample]) -> None:
         """Refuse a split none of whose samples has a video; those without one fail singly.
-
-        Raises:
-            UserError: no sample has a video.
-        """
+        Raises UserError: no sample has a video."""
         if samples and not any(sample.suite_id in self.videos for sample in samples):
             raise UserError(
                 f"No video of {self.where} belongs to a sample of this split (such as "
@@ -68,11 +65,8 @@ class Folder(FinishedVideos):
 
 
 def listed_videos(manifest: Path, base: Path) -> dict[str, Path]:
-    """The videos of a manifest by the id of their sample.
-
-    Raises:
-        UserError: not a readable table, a missing column or video, or a sample named twice.
-    """
+    """The videos of a manifest by the id of their sample. Raises UserError: not a readable table, a
+    missing column or video, or a sample named twice."""
     found: dict[str, Path] = {}
     rows: list[tuple[str, dict[str, Any]]] = list(
         read_rows(manifest, "manifest", COLUMNS, required=COLUMNS, json_columns=COLUMNS)

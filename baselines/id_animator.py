@@ -140,9 +140,7 @@ class IDAnimator(ReleasedModel):
             pipeline = build_pipeline(self.folder, base, self.scale, self.dtype)
             encoder = ImageTokens(self.folder, pipeline.unet.config.cross_attention_dim)
         encoder.to(place, self.dtype)
-        return Loaded(
-            place_pipeline(pipeline, place, self.offload, self.tiling), encoder, detector
-        )
+        return Loaded(place_pipeline(pipeline, place, self.offload, self.tiling), encoder, detector)
 
     def _crop(self, reference: Reference) -> np.ndarray:
         """The face, uint8 RGB (112, 112, 3), on ArcFace's template."""

@@ -42,9 +42,7 @@ CROP = 224
 TEXT = "cond_stage_model.transformer."
 
 
-def build_pipeline(
-    folder: Path, base: Path | None, scale: float, dtype: torch.dtype
-) -> Any:
+def build_pipeline(folder: Path, base: Path | None, scale: float, dtype: torch.dtype) -> Any:
     """The AnimateDiff pipeline with the adapter's processors.
 
     Args:
@@ -59,9 +57,7 @@ def build_pipeline(
     options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True}
     unet = UNet2DConditionModel.from_pretrained(sd, subfolder="unet", **options)
     vae = AutoencoderKL.from_pretrained(sd, subfolder="vae", **options)
-    text = CLIPTextModel.from_pretrained(
-        sd / "text_encoder", dtype=dtype, local_files_only=True
-    )
+    text = CLIPTextModel.from_pretrained(sd / "text_encoder", dtype=dtype, local_files_only=True)
     if base is not None:
         _replace(base, unet, vae, text)
     motion = load_motion(folder / MOTION, unet.config)
@@ -86,10 +82,8 @@ def build_scheduler() -> DDIMScheduler:
 
 def load_motion(path: Path, unet: Mapping[str, Any]) -> MotionAdapter:
     """AnimateDiff's second motion module, for a U-Net of this configuration.
-
-    Raises:
-        WeightError: missing, damaged, or another version's (the first has no module in the middle).
-    """
+    Raises WeightError: missing, damaged, or another version's (the first has no module in the
+    middle)."""
     state = {
         name: value for name, value in read_checkpoint(path, mapped=True).state.items()
         if "motion_modules." in name
@@ -112,8 +106,7 @@ def read_adapter(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.T
     Both layouts are read: {image_proj, face_adapter}, and one state dict with the prefixes
     `image_proj_model.` and `adapter_modules.`, with or without `module.`.
 
-    Raises:
-        WeightError: missing, damaged, or neither.
+    Raises WeightError: missing, damaged, or neither.
     """
     check_file(path)
     try:
@@ -142,10 +135,7 @@ def add_adapter(
     network: UNetMotionModel, state: Mapping[str, torch.Tensor], path: Path, scale: float
 ) -> None:
     """Put the face attentions of `state` on every cross-attention to the text.
-
-    Raises:
-        WeightError: other names or shapes.
-    """
+    Raises WeightError: other names or shapes."""
     text = network.config.cross_attention_dim
     processors = dict(network.attn_processors)
     made: dict[str, UNetFaceAttention] = {}
@@ -181,9 +171,7 @@ class ImageTokens(nn.Module):
             folder / "image_encoder", local_files_only=True, dtype=torch.float32
         )
         state = read_adapter(folder / ADAPTER)[0]
-        self.resampler = Resampler(
-            text, 4, HEAD, HEADS, TOKENS, self.clip.config.hidden_size, text
-        )
+        self.resampler = Resampler(text, 4, HEAD, HEADS, TOKENS, self.clip.config.hidden_size, text)
         check_fit(state, self.resampler.state_dict(), folder / ADAPTER, "ID-Animator's resampler")
         self.resampler.load_state_dict(state)
         self._processor = CLIPImageProcessor()

@@ -160,9 +160,7 @@ class Phantom(OnBase):
         transformer, scheduler = pipeline.transformer, pipeline.scheduler
         ratio, pixels = Wan.compression(pipeline.vae)
         count = (self.frames - 1) // ratio + 1
-        shape = (
-            count, transformer.config.in_channels, self.height // pixels, self.width // pixels
-        )
+        shape = (count, transformer.config.in_channels, self.height // pixels, self.width // pixels)
         latents = Wan.noise([seed], shape, text.device)[0].transpose(1, 2)
         dtype = transformer.dtype
         both, other = text.to(dtype).unsqueeze(1).unbind()
@@ -181,9 +179,7 @@ class Phantom(OnBase):
             neg = shown
             if references is not None:
                 neg = velocity(other, torch.zeros_like(references), time)
-            found = (
-                neg + self.guidance * (shown - neg) + self.text_guidance * (told - shown)
-            )
+            found = (neg + self.guidance * (shown - neg) + self.text_guidance * (told - shown))
             latents = scheduler.step(found, time, latents, return_dict=False)[0]
         return latents
 

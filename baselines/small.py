@@ -188,9 +188,7 @@ class IDAnimatorFamily(FaceFamily):
         face = face_tower.unpack(references, latents.shape[2:])
         return transformer(
             hidden_states=latents, encoder_hidden_states=text, timestep=times,
-            image_rotary_emb=rotary_embedding(
-                transformer, latents.shape[1], 0, *latents.shape[3:]
-            ),
+            image_rotary_emb=rotary_embedding(transformer, latents.shape[1], 0, *latents.shape[3:]),
             # Of several pictures of one person the mean counts.
             image_tokens=face.hidden[-1].mean(1), return_dict=False,
         )[0]

@@ -52,9 +52,7 @@ class StandIn(OnBase):
         "steps": 20, "guidance": 5.0, "frames": 81, "height": 480, "width": 832, "fps": 25.0,
     }
 
-    def __init__(
-        self, variant: str | None = None, *, parser: str = BISENET, **others: Any
-    ) -> None:
+    def __init__(self, variant: str | None = None, *, parser: str = BISENET, **others: Any) -> None:
         super().__init__(variant, parser="none" if parser == BISENET else parser, **others)
         self.bisenet = parser == BISENET
 
@@ -150,9 +148,7 @@ class StandIn(OnBase):
         )
 
         def network(latents: Any, _: Any, text: Any, time: Any) -> Any:
-            found = transformer(
-                latents.transpose(1, 2).to(dtype), time, text, return_dict=False
-            )[0]
+            found = transformer(latents.transpose(1, 2).to(dtype), time, text, return_dict=False)[0]
             return found.transpose(1, 2)
 
         with torch.inference_mode():

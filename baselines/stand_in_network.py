@@ -110,10 +110,7 @@ class StandInTransformer3DModel(WanTransformer3DModel):
 
     def add_loras(self, state: Mapping[str, torch.Tensor], path: Path) -> None:
         """Add the layers of a released checkpoint, `blocks.I.self_attn.{q,k,v}_loras.*`.
-
-        Raises:
-            WeightError: other names or shapes than this network's.
-        """
+        Raises WeightError: other names or shapes than this network's."""
         config = self.config
         width = config.num_attention_heads * config.attention_head_dim
         self.rope = StandInRotary(

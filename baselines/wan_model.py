@@ -108,11 +108,8 @@ class OnBase(WanModel):
 
     @cached_property
     def base(self) -> Path:
-        """The folder of the base, complete.
-
-        Raises:
-            UserError: it is missing or lacks a part; names it.
-        """
+        """The folder of the base, complete. Raises UserError: it is missing or lacks a part; names
+        it."""
         found = released_folder(self.base_source, self.base_hub, None, self.BASE_FILES)
         for file in self.BASE_FILES:
             check_there(found / file, self.base_hub)

@@ -40,8 +40,7 @@ def run(
 
     The usual runs are those of `reproduce`.
 
-    Raises:
-        UserError: a run that cannot be made.
+    Raises UserError: a run that cannot be made.
     """
     progress, found = progress or Progress(), []
     for (system, split), values in ROWS.items():

@@ -45,10 +45,7 @@ class Checkpoint:
 
 def check_file(path: Path) -> None:
     """Check that `path` can be a weight file, without reading it; imports no torch.
-
-    Raises:
-        WeightError: missing, a folder, empty, unreadable, or a Git LFS pointer.
-    """
+    Raises WeightError: missing, a folder, empty, unreadable, or a Git LFS pointer."""
     if path.is_dir():
         raise WeightError(f"{path} is a folder; give the weight file in it.")
     if not path.is_file():
@@ -87,10 +84,7 @@ def read_checkpoint(path: Path, mapped: bool = False) -> Checkpoint:
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
     """The state dict in a file that holds nothing else; as `read_checkpoint`.
-
-    Raises:
-        WeightError: as `read_checkpoint`, or there are other values among the tensors.
-    """
+    Raises WeightError: as `read_checkpoint`, or there are other values among the tensors."""
     found = read_checkpoint(path)
     if _NO_TENSOR in found.refused.values():
         raise _no_state_dict(found.path)
@@ -110,9 +104,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def fit(
-    network: nn.Module, state: Mapping[str, torch.Tensor], path: Path, what: str
-) -> nn.Module:
+def fit(network: nn.Module, state: Mapping[str, torch.Tensor], path: Path, what: str) -> nn.Module:
     """`network` (it may be on the meta device) with the tensors of `state` in float32, frozen.
 
     Names and shapes have to be the network's. Only the counters of batch norms

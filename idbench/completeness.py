@@ -70,9 +70,7 @@ def shares(groups: Sequence[tuple[set[Key], set[Key], int]]) -> list[Share]:
 
 def shares_of(group: Sequence[Measurement]) -> list[Share]:
     """`shares` of measurements of one split."""
-    return shares([
-        (_present_keys(one), set(keys(one.values)), len(one.missing)) for one in group
-    ])
+    return shares([(_present_keys(one), set(keys(one.values)), len(one.missing)) for one in group])
 
 
 def share_of_suite(measured: Measurement) -> Share:

@@ -55,8 +55,7 @@ def decoded_frames(path: Path) -> Generator[tuple[av.VideoFrame, About], None, N
 
     `path` may be a folder of numbered pictures; see `picture_sequences`.
 
-    Raises:
-        UnreadableVideo: missing, empty, damaged, too large, or not a video.
+    Raises UnreadableVideo: missing, empty, damaged, too large, or not a video.
     """
     path = Path(path)
     if path.is_dir():
@@ -184,11 +183,8 @@ def _about(container: Any, stream: Any, stated: float | None) -> About:
 
 
 def check_size(path: Path, about: About) -> None:
-    """Refuse frames of more than `MAXIMUM_PIXELS`.
-
-    Raises:
-        UnreadableVideo: says how large they are.
-    """
+    """Refuse frames of more than `MAXIMUM_PIXELS`. Raises UnreadableVideo: says how large they
+    are."""
     if about.width * about.height > MAXIMUM_PIXELS:
         raise UnreadableVideo(
             f"The video {path} has frames of {about.width} x {about.height} pixels, more than the "

@@ -12,11 +12,7 @@ _NAMES = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 
 
 def check_name(device: str) -> str:
-    """`device`, if it is auto, cpu, cuda, cuda:N or mps.
-
-    Raises:
-        UserError: something else.
-    """
+    """`device`, if it is auto, cpu, cuda, cuda:N or mps. Raises UserError: something else."""
     if not _NAMES.fullmatch(device):
         raise UserError(f"Unknown device {device[:40]!r}; use auto, cpu, cuda, cuda:N or mps.")
     return device
@@ -24,10 +20,7 @@ def check_name(device: str) -> str:
 
 def resolve(device: str) -> str:
     """The device of torch that a name means: `auto` is a CUDA GPU if there is one, else the CPU.
-
-    Raises:
-        UserError: this machine has no such device, or it cannot be used.
-    """
+    Raises UserError: this machine has no such device, or it cannot be used."""
     if device == AUTO:
         if not may_have_gpu():
             return "cpu"

@@ -154,11 +154,8 @@ def _check_online(name: str) -> None:
 
 
 def from_hub(name: str, download: Callable[[Any, bool], str]) -> str:
-    """Call `download(huggingface_hub, offline)`, which gives a path.
-
-    Raises:
-        UserError: offline and not in its cache, gated, or interrupted.
-    """
+    """Call `download(huggingface_hub, offline)`, which gives a path. Raises UserError: offline and
+    not in its cache, gated, or interrupted."""
     import huggingface_hub
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
@@ -182,11 +179,8 @@ def from_hub(name: str, download: Callable[[Any, bool], str]) -> str:
 
 
 def _retrieve(url: str, sha256: str | None, target: Path) -> None:
-    """A file at a plain address, resumed and checked.
-
-    Raises:
-        UserError: it cannot be downloaded, or has another sha256.
-    """
+    """A file at a plain address, resumed and checked. Raises UserError: it cannot be downloaded, or
+    has another sha256."""
     import pooch
 
     pooch.get_logger().setLevel(logging.WARNING)

@@ -97,10 +97,7 @@ def _read_manifest(path: Path, state: tuple[int, int]) -> dict[str, dict[str, An
 
 def entry(name: str) -> dict[str, Any]:
     """The manifest's entry of `name`: file, sha256, recipe, config, measured values, ...
-
-    Raises:
-        WeightError: no such entry.
-    """
+    Raises WeightError: no such entry."""
     known = entries()
     if name not in known:
         match = nearest(name, known)
@@ -113,19 +110,13 @@ def entry(name: str) -> dict[str, Any]:
 
 def hashes(*names: str) -> dict[str, str]:
     """The manifest's sha256 of the embedded weights of these names, by file name.
-
-    Raises:
-        WeightError: no such entry.
-    """
+    Raises WeightError: no such entry."""
     return {entry(name)["file"]: entry(name)["sha256"] for name in names}
 
 
 def weight_path(name: str) -> Path:
     """The file of the embedded weights `name`, its sha256 checked once a process.
-
-    Raises:
-        WeightError: no such entry, the file is missing, or its sha256 is not the manifest's.
-    """
+    Raises WeightError: no such entry, the file is missing, or its sha256 is not the manifest's."""
     found = entry(name)
     path = weights_folder() / found["file"]
     if not path.is_file():
@@ -144,10 +135,7 @@ def weight_path(name: str) -> Path:
 
 def load_state(name: str) -> dict[str, torch.Tensor]:
     """The tensors of the embedded weights `name` on the CPU, floating ones as float32.
-
-    Raises:
-        WeightError: as `weight_path`, or they belong to a parent of other weights.
-    """
+    Raises WeightError: as `weight_path`, or they belong to a parent of other weights."""
     import torch
     from safetensors.torch import load_file
 

@@ -134,11 +134,8 @@ def load_model(model: Model, device: Callable[[], str]) -> None:
 
 
 def attempt(model: Model, batch: Sequence[Sample]) -> Iterator[Outcome]:
-    """Outcomes of `batch` up to the first failure, that one included.
-
-    Raises:
-        UserError: the model gives more videos than samples, so none can be trusted.
-    """
+    """Outcomes of `batch` up to the first failure, that one included. Raises UserError: the model
+    gives more videos than samples, so none can be trusted."""
     clock = time.perf_counter()
     done = 0
     surplus: Video | Path | None = None

@@ -149,11 +149,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`.
-
-    Raises:
-        UserError: when the file is missing or no JSON.
-    """
+    """The JSON value in `path`. Raises UserError: when the file is missing or no JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

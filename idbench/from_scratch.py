@@ -91,10 +91,7 @@ def lines(trainings: list[Training]) -> list[str]:
 
 def train(folder: Path, say: Callable[[str], None]) -> None:
     """Train what is missing in `folder`: weights in `weights`, states in `training`.
-
-    Raises:
-        UserError: a recipe that cannot be trained here.
-    """
+    Raises UserError: a recipe that cannot be trained here."""
     for one in plan(folder / "weights"):
         if one.done:
             continue

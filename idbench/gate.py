@@ -204,8 +204,7 @@ def _metric(
             name, "incomparable", "it is unknown whether higher is better; install the "
             "metric's package, or choose others with --metric", **numbers)]
     drop = -found.mean if better else found.mean
-    certain = found.low is not None and found.high is not None and (
-        found.low > 0 or found.high < 0)
+    certain = found.low is not None and found.high is not None and (found.low > 0 or found.high < 0)
     if drop > tolerance and found.low is None:
         outcome, message = "incomparable", (
             f"worse by {drop:.3f}, but one group of identities has no interval; check a run with "
@@ -264,10 +263,7 @@ def _optional(values: np.ndarray) -> list[float | None]:
 
 def parse_tolerances(texts: Collection[str]) -> tuple[float, dict[str, float]]:
     """("0.02", "arcsim=0.03") -> (0.02, {"arcsim": 0.03}); without a plain one: `TOLERANCE`.
-
-    Raises:
-        UserError: no number, or a negative one.
-    """
+    Raises UserError: no number, or a negative one."""
     general, special = TOLERANCE, {}
     for text in texts:
         name, equals, number = text.rpartition("=")

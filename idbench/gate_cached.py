@@ -64,10 +64,7 @@ def _migrated(sample: Any) -> Any:
 
 def write(path: Path, run: Run) -> None:
     """Write the bundle of a run, atomically: only the embeddings that its scores need.
-
-    Raises:
-        UserError: the run lacks embeddings, or was not scored by the networks installed now.
-    """
+    Raises UserError: the run lacks embeddings, or was not scored by the networks installed now."""
     bundle = Bundle(
         identity=run.file.identity, scoring=run.file.scoring,
         samples=[_with_shape(record) for record in run.records()],
@@ -82,11 +79,8 @@ def write(path: Path, run: Run) -> None:
 
 
 def read(path: Path) -> Measurement:
-    """The values of a bundle, computed now.
-
-    Raises:
-        UserError: no bundle, a damaged one, or one of other networks.
-    """
+    """The values of a bundle, computed now. Raises UserError: no bundle, a damaged one, or one of
+    other networks."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         try:

@@ -105,11 +105,8 @@ class ReferenceFile(Stored):
 
 
 def write(path: Path, measured: Measurement) -> None:
-    """Write a reference file, atomically.
-
-    Raises:
-        UserError: samples are missing in what was measured.
-    """
+    """Write a reference file, atomically. Raises UserError: samples are missing in what was
+    measured."""
     if measured.missing:
         raise UserError(
             f"{measured.source} lacks {len(measured.missing)} of {len(measured.planned)} samples; "
@@ -119,9 +116,6 @@ def write(path: Path, measured: Measurement) -> None:
 
 
 def read(path: Path) -> Measurement:
-    """The measurement in a reference file.
-
-    Raises:
-        UserError: it is not a reference file, is damaged, or is of a newer idbench.
-    """
+    """The measurement in a reference file. Raises UserError: it is not a reference file, is
+    damaged, or is of a newer idbench."""
     return ReferenceFile.read(path).measurement(str(path))

@@ -71,10 +71,7 @@ def begin(
 @contextmanager
 def reopen(folder: Path, shard: Shard | None = None) -> Iterator[Run]:
     """Hold the run in `folder`, or a shard of it; on an error its state is kept.
-
-    Raises:
-        UserError: no run there, or another process uses it.
-    """
+    Raises UserError: no run there, or another process uses it."""
     with locked(folder, shard):
         run = Run.open(folder)
         run.shard = shard
@@ -97,10 +94,7 @@ def _kept(run: Run) -> Iterator[None]:
 @contextmanager
 def locked(folder: Path, shard: Shard | None = None) -> Iterator[None]:
     """Hold `folder` for this process, or a shard of it; clears what killed processes left.
-
-    Raises:
-        UserError: another process holds it, it is no run folder, or it may not be written.
-    """
+    Raises UserError: another process holds it, it is no run folder, or it may not be written."""
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; choose a folder with --out.")

@@ -28,10 +28,7 @@ WAIT_SECONDS = 20.0
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Hold `folder` (made if missing) until the block ends. A killed process holds nothing.
-
-    Raises:
-        UserError: another process holds it, or a part of it; says which.
-    """
+    Raises UserError: another process holds it, or a part of it; says which."""
     _make(folder)
     try:
         guard = _take(folder)
@@ -73,10 +70,7 @@ def part(folder: Path, name: str, excludes: str = "") -> Iterator[None]:
 
 def part_lock(folder: Path, name: str) -> FileLock:
     """Hold the part `name` until the lock is released or the process ends.
-
-    Raises:
-        UserError: another process holds it.
-    """
+    Raises UserError: another process holds it."""
     try:
         return _take(folder, f"-{name}")
     except Timeout as error:
@@ -86,10 +80,7 @@ def part_lock(folder: Path, name: str) -> FileLock:
 @contextmanager
 def briefly(folder: Path) -> Iterator[None]:
     """Change a folder that several parts share; waits while another part does so.
-
-    Raises:
-        UserError: a process holds the whole folder.
-    """
+    Raises UserError: a process holds the whole folder."""
     holder = folder / ".holder"
     start = time.monotonic()
     while True:

@@ -148,16 +148,13 @@ def _seal(videos: Sequence[Path], pairs: Sequence[Pair]) -> str:
     return sha256_json([single, folders])
 
 
-def from_suite(
-    suite: Suite, split: str, folder: Path, limit: int | None, seed: int
-) -> list[Pair]:
+def from_suite(suite: Suite, split: str, folder: Path, limit: int | None, seed: int) -> list[Pair]:
     """The samples of a split with the videos in `folder`, found by the sample's id as file name.
 
     `idbench list samples --suite S --split T` prints the ids with prompts and references. A
     sample without a video stays, unscored, so that coverage tells of it.
 
-    Raises:
-        UserError: no such folder, no video in it belongs to the split, or one is ambiguous.
+    Raises UserError: no such folder, no video in it belongs to the split, or one is ambiguous.
     """
     samples = suite.samples(split, limit, seed)
     found = videos_by_name(folder)
@@ -177,8 +174,7 @@ def from_manifest(manifest: Path, base: Path | None) -> list[Pair]:
 
     Relative paths of videos are relative to `base`, all others to the manifest's folder.
 
-    Raises:
-        UserError: no such file, an unknown field, a missing value, or a missing image.
+    Raises UserError: no such file, an unknown field, a missing value, or a missing image.
     """
     rows = list(read_rows(manifest, "manifest", ManifestRow.model_fields))
     if not rows:

@@ -11,10 +11,7 @@ from idbench.runs import Run
 
 def read(path: Path) -> Measurement:
     """What was measured, of a run folder, a reference file, cached embeddings, or a submission.
-
-    Raises:
-        UserError: there is nothing of the kind, or it is damaged or of a newer idbench.
-    """
+    Raises UserError: there is nothing of the kind, or it is damaged or of a newer idbench."""
     path = Path(path)
     if path.is_dir() and not (path / "run.json").is_file():
         for name in ("results.json", "reference.json"):

@@ -61,10 +61,7 @@ class Measurement:
 
 def of_run(run: Run) -> Measurement:
     """What was measured in a run folder. A sample without scores is missing in `values`.
-
-    Raises:
-        UserError: it has no scores yet.
-    """
+    Raises UserError: it has no scores yet."""
     file, wide = run.file, wide_scores(run)
     return of_records(
         [record for record in run.records() if record.id in wide.index], wide, file.identity,

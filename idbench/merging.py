@@ -21,8 +21,7 @@ def merge(folders: Sequence[Path], out: Path) -> Run:
     `out` is made, or holds a part of the same run. Of a sample that several have, the first that
     is not failed is taken.
 
-    Raises:
-        UserError: no run, parts of different runs, or runs that are scored in different ways.
+    Raises UserError: no run, parts of different runs, or runs that are scored in different ways.
     """
     if any(Path(folder).resolve() == Path(out).resolve() for folder in folders):
         raise UserError(f"{out} is one of the runs to merge; choose another folder with -o.")
@@ -59,11 +58,8 @@ def merge(folders: Sequence[Path], out: Path) -> Run:
 
 
 def _scoring(runs: Sequence[Run]) -> ScoringRecord:
-    """What the scored ones of `runs` were measured with.
-
-    Raises:
-        UserError: they were measured in different ways.
-    """
+    """What the scored ones of `runs` were measured with. Raises UserError: they were measured in
+    different ways."""
     scored = [run for run in runs if run.file.scoring.sha256]
     if not scored:
         return ScoringRecord()

@@ -22,10 +22,7 @@ def rows(suite: str) -> list[dict[str, Any]]:
 
 def details(name: str, suite: str) -> dict[str, Any]:
     """The row of one model, its settings with their defaults, and an example.
-
-    Raises:
-        UserError: unknown name, or it cannot be imported.
-    """
+    Raises UserError: unknown name, or it cannot be imported."""
     row = _row(name, MODELS.target(name), load_suite(suite))
     model = MODELS.load(name)
     can, usual = abilities_of(name), dict(getattr(model, "DEFAULTS", {}))

@@ -40,8 +40,7 @@ def check_output(path: Path, kind: str) -> None:
 
     A missing or an empty file is fine.
 
-    Raises:
-        UserError: `path` exists and is something else, or no file can be there.
+    Raises UserError: `path` exists and is something else, or no file can be there.
     """
     with _usable(path):
         try:
@@ -63,11 +62,8 @@ def check_output(path: Path, kind: str) -> None:
 
 
 def check_new_folder(path: Path) -> None:
-    """Refuse a folder that exists, unless it is empty.
-
-    Raises:
-        UserError: `path` is a file or holds something, or no folder can be there.
-    """
+    """Refuse a folder that exists, unless it is empty. Raises UserError: `path` is a file or holds
+    something, or no folder can be there."""
     with _usable(path):
         try:
             filled = not stat.S_ISDIR(path.stat().st_mode) or any(path.iterdir())

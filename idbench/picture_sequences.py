@@ -59,11 +59,7 @@ def frame_files(folder: Path) -> list[Path]:
 
 
 def of_folder(folder: Path) -> Sequence:
-    """The frames of a folder.
-
-    Raises:
-        UserError: there are none, or the first is not a picture.
-    """
+    """The frames of a folder. Raises UserError: there are none, or the first is not a picture."""
     files = frame_files(folder)
     if not files:
         raise UserError(

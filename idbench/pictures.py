@@ -38,9 +38,8 @@ def open_rgb(source: Path | IO[bytes]) -> Image.Image:
     Transparent parts are laid over white. 16-bit grey keeps its high byte. Of several pictures in
     a file the first is read. Colour profiles are not applied.
 
-    Raises:
-        UnreadablePicture: missing, damaged, not a picture, too large, with float pixels, or of a
-            format that needs another package.
+    Raises UnreadablePicture: missing, damaged, not a picture, too large, with float pixels, or of a
+    format that needs another package.
     """
     try:
         with open_picture(source) as opened:
@@ -59,11 +58,8 @@ def open_rgb(source: Path | IO[bytes]) -> Image.Image:
 
 
 def open_picture(source: Path | IO[bytes]) -> Image.Image:
-    """The opened picture: only its header is read.
-
-    Raises:
-        UnreadablePicture: missing, no picture, or of a format that needs another package.
-    """
+    """The opened picture: only its header is read. Raises UnreadablePicture: missing, no picture,
+    or of a format that needs another package."""
     try:
         return Image.open(source)
     except MemoryError:
@@ -89,11 +85,8 @@ def over_white(picture: Image.Image) -> Image.Image:
 
 
 def read_rgb(source: Path | IO[bytes]) -> np.ndarray:
-    """As `open_rgb`: uint8 (height, width, 3), writable.
-
-    Raises:
-        UnreadablePicture: as `open_rgb`.
-    """
+    """As `open_rgb`: uint8 (height, width, 3), writable. Raises UnreadablePicture: as
+    `open_rgb`."""
     return np.array(open_rgb(source))
 
 
@@ -102,8 +95,7 @@ def read_converted(source: Path | IO[bytes]) -> np.ndarray:
 
     Not turned, transparency dropped, 16 bits clipped: what is meant is `read_rgb`.
 
-    Raises:
-        UnreadablePicture: as `open_rgb`.
+    Raises UnreadablePicture: as `open_rgb`.
     """
     try:
         with Image.open(source) as opened:
@@ -120,8 +112,7 @@ def is_plain(path: Path) -> bool:
     False for turned or transparent pictures and for more than 8 bits; earlier versions read those
     differently.
 
-    Raises:
-        UnreadablePicture: missing, damaged or no picture.
+    Raises UnreadablePicture: missing, damaged or no picture.
     """
     try:
         with open_picture(path) as opened:
@@ -161,14 +152,8 @@ def _registers_heif() -> bool:
     return True
 
 
-def read_reference(
-    image: Path, read: Callable[[Path], np.ndarray] = read_rgb
-) -> np.ndarray:
-    """The picture of a reference, uint8 RGB (h, w, 3).
-
-    Raises:
-        UserError: it cannot be read.
-    """
+def read_reference(image: Path, read: Callable[[Path], np.ndarray] = read_rgb) -> np.ndarray:
+    """The picture of a reference, uint8 RGB (h, w, 3). Raises UserError: it cannot be read."""
     try:
         return read(image)
     except UnreadablePicture as error:

@@ -128,11 +128,8 @@ def store() -> Path:
 
 
 def chosen(names: Sequence[str]) -> list[str]:
-    """The entries of these names; `published` stands for several.
-
-    Raises:
-        UserError: an unknown name.
-    """
+    """The entries of these names; `published` stands for several. Raises UserError: an unknown
+    name."""
     found: list[str] = []
     for name in names:
         if name == PUBLISHED:

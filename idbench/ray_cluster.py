@@ -19,10 +19,7 @@ OBJECT_STORE = 100_000_000
 
 def start(address: str | None) -> None:
     """Start a cluster on this machine, or join the one at `address` (`auto` or HOST:PORT).
-
-    Raises:
-        UserError: there is none, or Ray does not start.
-    """
+    Raises UserError: there is none, or Ray does not start."""
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

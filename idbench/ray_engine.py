@@ -263,19 +263,15 @@ class RayEngine:
         return "cpu" if self.asked == AUTO and not self.gpus else self.asked
 
     def _start(self) -> None:
-        """Start or join a cluster, and share its processors and GPUs out.
-
-        Raises:
-            UserError: no cluster at the address, or it has too little.
-        """
+        """Start or join a cluster, and share its processors and GPUs out. Raises UserError: no
+        cluster at the address, or it has too little."""
         if self._started:
             return
         ray_cluster.start(self.address)
         self._started = True
         self.workers, self.gpus = ray_cluster.share(
             self._ray.cluster_resources(), self.workers, self.cpus, self.gpus, self.asked != "cpu")
-        output.note(
-            f"{self.workers} Ray worker(s) with {self.cpus} CPU and {self.gpus:g} GPU each")
+        output.note(f"{self.workers} Ray worker(s) with {self.cpus} CPU and {self.gpus:g} GPU each")
 
     def _open_run(self) -> Run:
         assert self._run is not None, "the engine is not open"

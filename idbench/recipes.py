@@ -91,12 +91,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def check_recipe(name: str, recipe: Mapping[str, Any]) -> None:
-    """Check what decides which code runs and which file is written.
-
-    Raises:
-        UserError: the trainer is not registered, `entry` is not the name of embedded weights, or
-            `steps` is not a positive whole number.
-    """
+    """Check what decides which code runs and which file is written. Raises UserError: the trainer
+    is not registered, `entry` is not the name of embedded weights, or `steps` is not a positive
+    whole number."""
     installed = [load_recipe(known)[1] for known in recipe_files()]
     others = entry_points(group="idbench.trainers")
     trainers = {*(r["trainer"] for r in installed), *(point.value for point in others)}
@@ -107,17 +104,12 @@ def check_recipe(name: str, recipe: Mapping[str, Any]) -> None:
         raise unknown(f"entry of the recipe {name!r}", str(recipe["entry"]), entries)
     steps = recipe.get("steps", 1)
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise UserError(
-            f"The recipe {name!r} has steps {steps!r}; use a whole number from 1."
-        )
+        raise UserError(f"The recipe {name!r} has steps {steps!r}; use a whole number from 1.")
 
 
 def load_trainer(name: str, recipe: Mapping[str, Any]) -> Trainer:
-    """The function that a recipe names.
-
-    Raises:
-        UserError: see `check_recipe`; or the function cannot be imported.
-    """
+    """The function that a recipe names. Raises UserError: see `check_recipe`; or the function
+    cannot be imported."""
     check_recipe(name, recipe)
     module, _, attribute = str(recipe["trainer"]).partition(":")
     trainer = recipe["trainer"]

@@ -43,11 +43,8 @@ class ModelName(Part):
 
     @classmethod
     def of(cls, model: Model) -> ModelName:
-        """The model as it describes itself.
-
-        Raises:
-            UserError: it does not, or not in values that JSON has.
-        """
+        """The model as it describes itself. Raises UserError: it does not, or not in values that
+        JSON has."""
         with explained(
             f"The model {getattr(model, 'name', type(model).__name__)} describes itself in values "
             "that cannot be stored", "its settings have to be plain JSON values",
@@ -244,9 +241,7 @@ class SampleFile(Stored):
             id=self.id, suite_id=self.suite_id, split=self.split, prompt_id=self.prompt_id,
             prompt=self.prompt, category=self.category, seed=self.seed, truth=self.truth,
             references=tuple(
-                Reference(
-                    r.kind, r.name, self._run / r.image, tuple(self._run / m for m in r.more)
-                )
+                Reference(r.kind, r.name, self._run / r.image, tuple(self._run / m for m in r.more))
                 for r in self.references
             ),
         )

@@ -72,11 +72,8 @@ class Registry:
         }
 
     def targets(self) -> dict[str, Target]:
-        """All names with their targets, sorted.
-
-        Raises:
-            UserError: two packages offer the same name.
-        """
+        """All names with their targets, sorted. Raises UserError: two packages offer the same
+        name."""
         state = (entry_points, _places())
         if self._known is not None and self._known[0] == state:
             return dict(self._known[1])
@@ -95,23 +92,16 @@ class Registry:
         return dict(self._known[1])
 
     def target(self, name: str) -> Target:
-        """The target of `name`.
-
-        Raises:
-            UserError: unknown name; says the nearest.
-        """
+        """The target of `name`. Raises UserError: unknown name; says the nearest."""
         targets = self.targets()
         if name not in targets:
             raise unknown(self.kind, name, targets)
         return targets[name]
 
     def load(self, name: str) -> Any:
-        """Import and return the object registered as `name`.
-
-        Raises:
-            UserError: unknown name, its module or attribute cannot be imported, or it is
-                something else than this registry is for; names the package.
-        """
+        """Import and return the object registered as `name`. Raises UserError: unknown name, its
+        module or attribute cannot be imported, or it is something else than this registry is for;
+        names the package."""
         target = self.target(name)
         what = f"The {self.kind} {name!r} ({target.address} of {target})"
         with explained(f"{what} cannot be loaded", f"reinstall {target.distribution}"):
@@ -239,20 +229,14 @@ def split_variant(name: str) -> tuple[str, str | None]:
 
 
 def abilities_of(name: str) -> Abilities | None:
-    """What the model can generate; None where it does not say.
-
-    Raises:
-        UserError: unknown name, or it cannot be imported.
-    """
+    """What the model can generate; None where it does not say. Raises UserError: unknown name, or
+    it cannot be imported."""
     return getattr(MODELS.load(name), "abilities", None)
 
 
 def make_model(name: str, settings: Mapping[str, Any] | None = None) -> Model:
-    """The model `NAME[@VARIANT]`, built with the keyword `settings`.
-
-    Raises:
-        UserError: unknown model, or a setting that the model does not have.
-    """
+    """The model `NAME[@VARIANT]`, built with the keyword `settings`. Raises UserError: unknown
+    model, or a setting that the model does not have."""
     base, variant = split_variant(name)
     factory, package = MODELS.load(base), MODELS.target(base)
     with explained(

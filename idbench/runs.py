@@ -63,11 +63,8 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> Run:
-        """The run in `folder`.
-
-        Raises:
-            UserError: no run there, a damaged one, or one of a newer idbench.
-        """
+        """The run in `folder`. Raises UserError: no run there, a damaged one, or one of a newer
+        idbench."""
         path = Path(folder) / "run.json"
         if not path.is_file():
             raise UserError(
@@ -119,11 +116,8 @@ class Run:
         return lock.briefly(self.folder) if self.shard else nullcontext()
 
     def check_there(self) -> None:
-        """Refuse to write into another folder in the place of this one.
-
-        Raises:
-            DiskError: the folder is gone, such as a network folder that was taken off.
-        """
+        """Refuse to write into another folder in the place of this one. Raises DiskError: the
+        folder is gone, such as a network folder that was taken off."""
         try:
             found = os.stat(self.folder)
             place = found.st_dev, found.st_ino

@@ -64,20 +64,14 @@ def _rows(run: Run, sample: str) -> list[Row]:
 
 
 def long_scores(run: Run) -> pd.DataFrame:
-    """All scores, one row a value: `COLUMNS`.
-
-    Raises:
-        UserError: the run has no scores yet, or its table of scores is damaged.
-    """
+    """All scores, one row a value: `COLUMNS`. Raises UserError: the run has no scores yet, or its
+    table of scores is damaged."""
     return _read(run).to_pandas()
 
 
 def wide_scores(run: Run) -> pd.DataFrame:
     """Values of whole videos: one row per sample, one float64 column per metric, NaN: unscored.
-
-    Raises:
-        UserError: the run has no scores yet, or its table of scores is damaged.
-    """
+    Raises UserError: the run has no scores yet, or its table of scores is damaged."""
     import pyarrow.compute as pc
 
     table = _read(run)

@@ -77,11 +77,8 @@ class Scoring:
         return sha256_json({k: v for k, v in self.key.items() if k != "opencv"})
 
     def check(self, run: Run) -> None:
-        """Refuse to mix protocols or weights in one folder.
-
-        Raises:
-            UserError: the run is scored under another protocol, or with other weights.
-        """
+        """Refuse to mix protocols or weights in one folder. Raises UserError: the run is scored
+        under another protocol, or with other weights."""
         before, key = run.file.scoring, self.key
         if before.protocol and before.protocol != key["protocol"]:
             raise UserError(

@@ -20,11 +20,7 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str | None) -> Shard | None:
-        """The shard of "I/N", I from 0 to N - 1; None of None.
-
-        Raises:
-            UserError: anything else.
-        """
+        """The shard of "I/N", I from 0 to N - 1; None of None. Raises UserError: anything else."""
         if text is None:
             return None
         index, _, count = text.partition("/")

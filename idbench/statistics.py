@@ -65,9 +65,7 @@ def difference(
     *, resamples: int = RESAMPLES, seed: int = SEED,
 ) -> Estimate:
     """Mean of first - second over the samples that both have scored, paired, with interval."""
-    paired = [
-        None if a is None or b is None else a - b for a, b in zip(first, second, strict=True)
-    ]
+    paired = [None if a is None or b is None else a - b for a, b in zip(first, second, strict=True)]
     return estimate(paired, clusters, resamples=resamples, seed=seed)
 
 

@@ -41,8 +41,7 @@ def generate(
 
     A sample that fails is finished as failed, with the reason; its traceback goes to errors.log.
 
-    Raises:
-        DiskError, WeightError: what every further sample would meet too.
+    Raises DiskError, WeightError: what every further sample would meet too.
     """
     if samples:
         progress.say("loading the model")
@@ -98,8 +97,7 @@ def score(
     otherwise are scored again. A video that cannot be read or scored becomes unscored rows with
     the reason.
 
-    Raises:
-        DiskError, WeightError: what every further video would meet too.
+    Raises DiskError, WeightError: what every further video would meet too.
     """
     _drop_other_opencv(run, scoring)
     if force:
@@ -154,9 +152,7 @@ def _has_scores(run: Run, record: SampleFile, key: str) -> bool:
         stored = ScoresFile.read(run.path(record.id, "scores.json"))
     except UserError:
         return False  # Missing, or cut off with the power: it is scored again.
-    return (
-        not stored.failed and stored.key == key and stored.video_sha256 == record.video_sha256
-    )
+    return (not stored.failed and stored.key == key and stored.video_sha256 == record.video_sha256)
 
 
 def _describe_scoring(run: Run, scoring: Scoring, measured: Measured) -> None:

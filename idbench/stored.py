@@ -89,12 +89,8 @@ class Stored(Part):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The file at `path`.
-
-        Raises:
-            UserError: missing, unreadable, no JSON, of a newer idbench, or with a wrong field;
-                names the file and the field.
-        """
+        """The file at `path`. Raises UserError: missing, unreadable, no JSON, of a newer idbench,
+        or with a wrong field; names the file and the field."""
         try:
             data = Path(path).read_bytes()
         except OSError as error:
@@ -115,23 +111,16 @@ class Stored(Part):
         write_text(path, self.json_text())
 
 
-def validate(
-    model: type[Model], value: Any, where: object, fix: str = "correct it"
-) -> Model:
-    """`value` as `model`.
-
-    Raises:
-        UserError: the first fault, as one sentence that names `where` and the field.
-    """
+def validate(model: type[Model], value: Any, where: object, fix: str = "correct it") -> Model:
+    """`value` as `model`. Raises UserError: the first fault, as one sentence that names `where` and
+    the field."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
         raise UserError(explain(error, where, model, fix)) from error
 
 
-def validate_json(
-    model: type[Model], data: bytes, where: object, fix: str = "correct it"
-) -> Model:
+def validate_json(model: type[Model], data: bytes, where: object, fix: str = "correct it") -> Model:
     """The JSON text `data` as `model`; errors as in `validate`."""
     try:
         return model.model_validate_json(data)

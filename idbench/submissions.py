@@ -85,11 +85,8 @@ def pack(run: Path, folder: Path, about: Mapping[str, Any]) -> Path:
 
 
 def entry(path: Path) -> Entry:
-    """A run folder, a reference file, or a submission, validated.
-
-    Raises:
-        UserError: a manifest or values that do not hold; says which.
-    """
+    """A run folder, a reference file, or a submission, validated. Raises UserError: a manifest or
+    values that do not hold; says which."""
     path = Path(path)
     if not (path / MANIFEST).is_file():
         measured = read(path)

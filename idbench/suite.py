@@ -105,8 +105,7 @@ class Suite:
         version, references, prompt and `seed` alone; the id becomes that of a run's sample
         when the model is known (`runs.sample_id`).
 
-        Raises:
-            UserError: unknown split (says the nearest), or a row that is wrong.
+        Raises UserError: unknown split (says the nearest), or a row that is wrong.
         """
         if split not in self.splits:
             raise unknown(f"split of suite {self.name}", split, self.splits)
@@ -177,10 +176,7 @@ def suite_names() -> list[str]:
 
 def load_suite(name_or_path: str | Path) -> Suite:
     """The installed suite of that name, or the one in that folder, with checksums verified.
-
-    Raises:
-        UserError: unknown suite, an unknown field, a file that is not as its checksum says.
-    """
+    Raises UserError: unknown suite, an unknown field, a file that is not as its checksum says."""
     text = str(name_or_path)
     installed = suite_names()
     if text in installed:

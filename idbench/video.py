@@ -137,10 +137,7 @@ def read_video(path: Path, indices: Sequence[int] | None = None) -> Video:
 
 def read_spread(path: Path, frames: int) -> np.ndarray:
     """`frames` frames, evenly spaced from the first to the last: uint8 RGB (frames, h, w, 3).
-
-    Raises:
-        UnreadableVideo: as `read_video`.
-    """
+    Raises UnreadableVideo: as `read_video`."""
     def choose(count: int) -> list[int]:
         return np.linspace(0, count - 1, frames).round().astype(int).tolist()
 
@@ -154,8 +151,7 @@ def read_chosen(path: Path, choose: Callable[[int], Collection[int]]) -> Clip:
     The number of frames is only certain at the end, so the header's number decides which frames
     are kept. Where it is wrong or missing, the video is decoded a second time.
 
-    Raises:
-        UnreadableVideo: missing, empty, damaged, no video, or too long to hold.
+    Raises UnreadableVideo: missing, empty, damaged, no video, or too long to hold.
     """
     path = Path(path)
     kept = _Kept(path)
@@ -181,11 +177,8 @@ def read_chosen(path: Path, choose: Callable[[int], Collection[int]]) -> Clip:
 
 
 class _Kept:
-    """Frames of one video converted to RGB, while they fit in memory.
-
-    Raises:
-        UnreadableVideo: too long to hold, or (in `check`) of several sizes.
-    """
+    """Frames of one video converted to RGB, while they fit in memory. Raises UnreadableVideo: too
+    long to hold, or (in `check`) of several sizes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -218,25 +211,16 @@ class _Kept:
     def check(self) -> None:
         """Refuse a video of several sizes."""
         if len({a.shape for a in self.frames.values()}) > 1 or len(self.sizes) > 1:
-            raise UnreadableVideo(
-                f"{self.path} changes its picture size; convert it to one size."
-            )
+            raise UnreadableVideo(f"{self.path} changes its picture size; convert it to one size.")
 
 
 def check_readable(path: Path) -> None:
-    """Decode the first frame.
-
-    Raises:
-        UnreadableVideo: missing, empty, damaged, or not a video.
-    """
+    """Decode the first frame. Raises UnreadableVideo: missing, empty, damaged, or not a video."""
     with closing(decoded_frames(path)) as frames:
         next(frames)
 
 
 def count_frames(path: Path) -> int:
     """The number of frames that can be decoded (the number in the header may be wrong).
-
-    Raises:
-        UnreadableVideo: missing, empty, damaged, or no video.
-    """
+    Raises UnreadableVideo: missing, empty, damaged, or no video."""
     return sum(1 for _ in decoded_frames(path))

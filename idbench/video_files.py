@@ -25,8 +25,7 @@ def videos_in(paths: Sequence[Path]) -> tuple[list[Path], tuple[str, ...]]:
     A folder of numbered pictures is a video, and a folder that holds only such folders holds
     videos.
 
-    Raises:
-        UserError: a path that does not exist, or a folder without a video.
+    Raises UserError: a path that does not exist, or a folder without a video.
     """
     found: list[Path] = []
     skipped: list[str] = []
@@ -63,10 +62,7 @@ def folder_videos(folder: Path) -> tuple[list[Path], list[str]]:
 
 def videos_by_name(folder: Path) -> dict[str, Path]:
     """The videos in a folder and its folders of frames, by their names without an ending.
-
-    Raises:
-        UserError: it is no folder, or two videos have one name.
-    """
+    Raises UserError: it is no folder, or two videos have one name."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; pass the folder that contains the videos.")
     found: dict[str, Path] = {}
@@ -98,10 +94,7 @@ def is_frame_folder(path: Path) -> bool:
 
 def existing(path: Path) -> Path:
     """`path`, or the file of that name in the other Unicode form: macOS decomposes letters.
-
-    Raises:
-        UserError: no system could hold a file of that name, or its name is not UTF-8.
-    """
+    Raises UserError: no system could hold a file of that name, or its name is not UTF-8."""
     try:
         str(path).encode()
         if path.exists():
@@ -146,9 +139,7 @@ def say_skipped(names: Sequence[str], say: Callable[[str], None]) -> None:
         say(f"{files} skipped (not a video, or not of a sample): {shown}")
 
 
-def say_rate(
-    videos: Iterable[Path | None], fps: float | None, say: Callable[[str], None]
-) -> None:
+def say_rate(videos: Iterable[Path | None], fps: float | None, say: Callable[[str], None]) -> None:
     """Tell at which rate folders of frames are read, if the user did not set one."""
     count = sum(video is not None and video.is_dir() for video in videos)
     if count and fps is None:

@@ -68,10 +68,7 @@ class VideoScorer:
 
     def score(self, records: Sequence[SampleFile], describe: Describe, advance: Step) -> None:
         """Score the videos of `records` and write their scores; `advance` after each video.
-
-        Raises:
-            DiskError, WeightError: what every further video would meet too.
-        """
+        Raises DiskError, WeightError: what every further video would meet too."""
         run = self.run
         with closing(_windows(run, records, self.scorer)) as windows:
             for window in windows:

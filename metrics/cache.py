@@ -91,10 +91,7 @@ class EmbeddingCache:
 
     def put(self, source: str, entries: Mapping[str, Mapping[str, np.ndarray]]) -> None:
         """Keep arrays by key, atomically, beside those that are known of the source.
-
-        Raises:
-            DiskFull: the disk is full.
-        """
+        Raises DiskFull: the disk is full."""
         path = self.path(source)
         if path is None or not entries:
             return
@@ -114,9 +111,7 @@ class EmbeddingCache:
             found = self._hold(source, {} if path is None else _entries(path), new=False)
         return found
 
-    def _hold(
-        self, source: str, entries: dict[str, Arrays], new: bool = True
-    ) -> dict[str, Arrays]:
+    def _hold(self, source: str, entries: dict[str, Arrays], new: bool = True) -> dict[str, Arrays]:
         """Keep entries in memory; not `new`: unless there are some, which may be newer ones."""
         with self._lock:  # a thread may read ahead
             if new or source not in self._read:

@@ -61,9 +61,7 @@ def scores(embeddings: Embeddings) -> list[Score]:
     return [*means, over_identities(sample, NAME, means)]
 
 
-def _difference(
-    embeddings: Embeddings, person: int, first: np.ndarray, other: np.ndarray
-) -> Score:
+def _difference(embeddings: Embeddings, person: int, first: np.ndarray, other: np.ndarray) -> Score:
     sample, name = embeddings.sample, embeddings.sample.identities[person]
     rows = []
     for frame, vectors, match in zip(

@@ -31,10 +31,7 @@ SHORTEST = 0.5
 
 def slope(times: np.ndarray, values: np.ndarray) -> float:
     """The least-squares slope of values (n,) over times (n,): their change from time 0 to 1.
-
-    Raises:
-        ValueError: all times are equal.
-    """
+    Raises ValueError: all times are equal."""
     # As scipy.stats.linregress, to the last digit; importing that takes longer than 1,000 videos.
     (spread, together), _ = np.cov(times, values, bias=True)
     if not spread:

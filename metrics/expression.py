@@ -20,11 +20,8 @@ if TYPE_CHECKING:
 
 @cache
 def embedded_reader() -> ExpressionReader:
-    """The embedded reader.
-
-    Raises:
-        UserError: its weights are missing or damaged, or of other expressions.
-    """
+    """The embedded reader. Raises UserError: its weights are missing or damaged, or of other
+    expressions."""
     # Imported late: scoring from the cache loads no torch.
     from idbench.metrics.networks.expression_reader import ExpressionNet, ExpressionReader
 

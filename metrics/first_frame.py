@@ -27,10 +27,7 @@ NAME = "facesim_consistency"
 
 def consistency(faces: list[np.ndarray | None]) -> list[float | None]:
     """Cosines of each later face (d,) to the first, None where a frame has none.
-
-    Raises:
-        ValueError: there is no face in the first frame.
-    """
+    Raises ValueError: there is no face in the first frame."""
     first = faces[0]
     if first is None:
         raise ValueError("no face in the first frame")

@@ -82,9 +82,7 @@ def _summary(
         return make_score(sample, metric, name, None, value)
     if rule.nothing and reference_reason is None:
         return make_score(sample, metric, name, None, None, rule.nothing)
-    return summarise(
-        sample, metric, name, [r for r in taken if r.value is None], NEVER_FOUND
-    )
+    return summarise(sample, metric, name, [r for r in taken if r.value is None], NEVER_FOUND)
 
 
 def _filled(

@@ -68,8 +68,7 @@ def own_minus_other(embeddings: Embeddings) -> list[Score]:
         face = match.face_of_reference[r]
         return match.reasons[r] if face is None else _margin(match.similarity[face], r, max)
 
-    return _margins(
-        embeddings, "own_minus_other", margin, "the person was found in no frame")
+    return _margins(embeddings, "own_minus_other", margin, "the person was found in no frame")
 
 
 def own_minus_other_by_order(embeddings: Embeddings) -> list[Score]:
@@ -95,9 +94,7 @@ def own_minus_other_by_order(embeddings: Embeddings) -> list[Score]:
         embeddings, "own_minus_other_by_order", margin, "all people were found in no frame")
 
 
-def _margin(
-    cosines: np.ndarray, r: int, of_others: Callable[[list[float]], float]
-) -> float | str:
+def _margin(cosines: np.ndarray, r: int, of_others: Callable[[list[float]], float]) -> float | str:
     """Of a face's cosines (references,): that to `r` minus `of_others` of the finite rest."""
     row = cosines.tolist()
     others = [value for i, value in enumerate(row) if i != r and isfinite(value)]

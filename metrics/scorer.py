@@ -40,9 +40,7 @@ KEPT_FACES = 256
 
 
 @lru_cache(maxsize=64)
-def _sampled(
-    protocol: Protocol, count: int, video: bool
-) -> tuple[Counter[int], tuple[int, ...]]:
+def _sampled(protocol: Protocol, count: int, video: bool) -> tuple[Counter[int], tuple[int, ...]]:
     return (
         Counter(sample_frames(protocol, count)),
         sample_video_frames(protocol, count) if video else (),
@@ -187,30 +185,24 @@ class Scorer:
         Decodes once and sequentially, the union of what the protocol looks at. May be called
         from another thread than the one that scores.
 
-        Raises:
-            UnreadableVideo: missing, empty, damaged, or no video.
+        Raises UnreadableVideo: missing, empty, damaged, or no video.
         """
         cache = self.embedder.cache
         if not (self.reads_pixels or self.reads_frames):
             known = cache.get(video_sha256, COUNT)
             if known is not None:
                 count = int(known["frames"][0])
-                keys = self.embedder.keys(
-                    video_sha256, *(tuple(of) for of in self._sampled(count))
-                )
+                keys = self.embedder.keys(video_sha256, *(tuple(of) for of in self._sampled(count)))
                 if self.embedder.knows(video_sha256, keys):
                     return Clip(count, 0.0, {}, video_sha256)
         return replace(read_chosen(path, self._needed), sha256=video_sha256)
 
-    def score_all(
-        self, items: Sequence[tuple[Sample, Clip]]
-    ) -> list[list[Score] | Exception]:
+    def score_all(self, items: Sequence[tuple[Sample, Clip]]) -> list[list[Score] | Exception]:
         """The rows of several videos from `open`, in their order, computed side by side.
 
         A bad video costs itself alone: its rows are replaced by what it raised.
 
-        Raises:
-            DiskError, WeightError: what every further video would meet too.
+        Raises DiskError, WeightError: what every further video would meet too.
         """
         try:
             self._read_requests([sample for sample, clip in items if clip.count])

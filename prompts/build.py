@@ -31,23 +31,17 @@ Row = dict[str, Any]
 
 
 def identity_name(seed: int) -> str:
-    """Name of an evaluation identity: `a007` is seed 7.
-
-    Raises:
-        ValueError: the seed is not reserved for evaluation.
-    """
+    """Name of an evaluation identity: `a007` is seed 7. Raises ValueError: the seed is not reserved
+    for evaluation."""
     if seed not in EVALUATION_IDENTITIES:
         raise ValueError(f"identity seed {seed} is not kept for evaluation")
     return f"a{seed:03d}"
 
 
 def prompt_rows(source: Mapping[str, Any]) -> list[Row]:
-    """Every prompt with its id (`multi-garment-03`), category, text and truth.
-
-    Raises:
-        ValueError: a prompt is too long, has an unknown word, occurs twice, or has a truth
-            outside the vocabulary of scenes.
-    """
+    """Every prompt with its id (`multi-garment-03`), category, text and truth. Raises ValueError: a
+    prompt is too long, has an unknown word, occurs twice, or has a truth outside the vocabulary of
+    scenes."""
     rows: list[Row] = []
     known = set(vocabulary())
     prompts = (
@@ -118,11 +112,8 @@ def _row(prompt: Row, group: Sequence[int], kind: str, name: str, shown: Any) ->
 
 
 def write_texts(source: Mapping[str, Any], folder: Path) -> None:
-    """Writes prompts.jsonl and splits/*.jsonl.
-
-    Raises:
-        ValueError: a split has another number of samples than suite.yaml says.
-    """
+    """Writes prompts.jsonl and splits/*.jsonl. Raises ValueError: a split has another number of
+    samples than suite.yaml says."""
     expected = yaml.safe_load((folder / "suite.yaml").read_text(encoding="utf-8"))["splits"]
     splits = split_rows(source)
     found = {split: len(rows) for split, rows in splits.items()}
@@ -136,10 +127,7 @@ def write_texts(source: Mapping[str, Any], folder: Path) -> None:
 
 def write_references(source: Mapping[str, Any], folder: Path) -> None:
     """Renders references/*.png and writes identities.json with the face MTCNN finds in each.
-
-    Raises:
-        ValueError: MTCNN finds no face, or several, on a portrait.
-    """
+    Raises ValueError: MTCNN finds no face, or several, on a portrait."""
     from PIL import Image
 
     from idbench.prompts.avatars.render import render_background, render_garment, render_portrait

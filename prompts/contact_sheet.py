@@ -37,8 +37,7 @@ def sheet(tiles: Sequence[np.ndarray], labels: Sequence[str], columns: int) -> n
     broken = [_broken(label, width, font.getlength) for label in labels]
     step = height + MARGIN + LINE * max(map(len, broken)) + 4
     rows = -(-len(tiles) // columns)
-    page = Image.new(
-        "RGB", (columns * (width + MARGIN) + MARGIN, rows * step + MARGIN), PAPER)
+    page = Image.new("RGB", (columns * (width + MARGIN) + MARGIN, rows * step + MARGIN), PAPER)
     draw = ImageDraw.Draw(page)
     for index, (tile, lines) in enumerate(zip(tiles, broken, strict=True)):
         x = MARGIN + index % columns * (width + MARGIN)

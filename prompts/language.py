@@ -75,8 +75,7 @@ def description(
     random part is mentioned; `chances` replaces how likely an attribute is ("expression": 0.5).
     What does not fit in `MAXIMUM_TOKENS` is left out.
 
-    Raises:
-        ValueError: `mention` has an unknown attribute.
+    Raises ValueError: `mention` has an unknown attribute.
     """
     likely = {**_PROBABILITY, **(chances or {})}
     named = _draw(scene, rng, likely) if mention is None else _expand(scene, mention)

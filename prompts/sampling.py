@@ -29,9 +29,7 @@ _TOGETHER: tuple[tuple[str, str, str], ...] = (
 """What people do together: the attribute, its value for the first and for the others."""
 
 
-def random_garment(
-    rng: np.random.Generator, plain: float = 0.4, no_emblem: float = 0.6
-) -> Garment:
+def random_garment(rng: np.random.Generator, plain: float = 0.4, no_emblem: float = 0.6) -> Garment:
     """A garment of any colour; `plain` and `no_emblem`: probability of no pattern, no emblem."""
     pattern = "plain" if rng.random() < plain else pick(rng, GARMENT_PATTERNS[1:])
     emblem = "none" if rng.random() < no_emblem else pick(rng, GARMENT_EMBLEMS[1:])
@@ -57,8 +55,7 @@ def random_scene(
         seed = int(identities[int(rng.integers(len(identities)))])
         if seed not in chosen:
             chosen.append(seed)
-    rows = [{"expression": pick(rng, EXPRESSIONS), "motion": pick(rng, MOTIONS)}
-            for _ in chosen]
+    rows = [{"expression": pick(rng, EXPRESSIONS), "motion": pick(rng, MOTIONS)} for _ in chosen]
     if people > 1 and rng.random() < together:
         # The first two kinds need exactly two people: they turn to or from each other.
         options = _TOGETHER if people == 2 else _TOGETHER[2:]
@@ -69,5 +66,4 @@ def random_scene(
         Person(seed, row["expression"], row["motion"], random_garment(rng))
         for seed, row in zip(chosen, rows, strict=True)
     )
-    return Scene(persons, pick(rng, BACKGROUNDS), pick(rng, LIGHTS),
-                 seed=int(rng.integers(2**31)))
+    return Scene(persons, pick(rng, BACKGROUNDS), pick(rng, LIGHTS), seed=int(rng.integers(2**31)))

@@ -200,9 +200,7 @@ def _person(
     return PersonView(name, values, strip, tuple(tiles), missing, tuple(curves))
 
 
-def _others(
-    frames: Mapping[int, np.ndarray], faces: Sequence[dict[str, Any]]
-) -> PersonView | None:
+def _others(frames: Mapping[int, np.ndarray], faces: Sequence[dict[str, Any]]) -> PersonView | None:
     """Faces matched to nobody, one of each shown frame; None where every face was matched."""
     with_face = {int(f["frame"]) for f in media.shown(faces) if media.unmatched(f) is not None}
     if not with_face & frames.keys():

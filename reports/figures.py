@@ -159,9 +159,7 @@ def over_time(
         return figure
 
 
-def _along(
-    upper: Axes, lower: Axes, points: Points, bins: int, index: int, name: str
-) -> None:
+def _along(upper: Axes, lower: Axes, points: Points, bins: int, index: int, name: str) -> None:
     place = np.array([p for p, _ in points], np.float64)
     value = np.array([np.nan if v is None else v for _, v in points], np.float64)
     bin_of = np.minimum((place * bins).astype(int), bins - 1)
@@ -241,10 +239,7 @@ def save(figure: Figure, path: Path, dpi: int = 300) -> None:
 
 def save_as(figure: Figure, output: Path, dpi: int = 300) -> list[Path]:
     """Write a figure in the format of `output`'s ending; without one as both PDF and PNG.
-
-    Raises:
-        UserError: an unknown ending, or a file that is no figure of idbench.
-    """
+    Raises UserError: an unknown ending, or a file that is no figure of idbench."""
     if not output.name:
         check_output(output, "figure")
     if output.suffix.lower() in ENDINGS:

@@ -29,9 +29,7 @@ PAGE_SIZE = 48
 """Samples shown at a time, few enough for browsers to lay out, sort and play without lag."""
 
 
-def build_report(
-    run_folders: Sequence[Path], output: Path, embed: bool | None = None
-) -> Path:
+def build_report(run_folders: Sequence[Path], output: Path, embed: bool | None = None) -> Path:
     """Write the report of finished or unfinished runs to `output`, atomically.
 
     Args:
@@ -63,8 +61,7 @@ def _context(report: data.ReportData, measured: tables.Tables) -> dict[str, Any]
         **pages.inline(TEMPLATES / "report.js", TEMPLATES / "report.css"),
         "media_source": "data:" if report.embedded else "data: file: 'self'",
         "report": report, "measured": measured, "titles": titles,
-        "arrows": {m: columns.title(m)[-1] for m in report.metrics
-                   if columns.title(m)[-1] in "↑↓"},
+        "arrows": {m: columns.title(m)[-1] for m in report.metrics if columns.title(m)[-1] in "↑↓"},
         "lower_is_better": [m for m in report.metrics if columns.title(m).endswith("↓")],
         "explained": [_explained(m) for m in report.metrics],
         "figures": _figures(report, measured, titles), "points": _points(report, measured),

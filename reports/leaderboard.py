@@ -27,8 +27,7 @@ def build(entries: Sequence[Entry], metric: str = "arcsim") -> dict[str, Any]:
     The rank counts the systems whose mean is better. A system without a value has none, nor has
     one that lacks samples of the split which another has or was asked for.
 
-    Raises:
-        UserError: entries of one suite that were scored differently; none has `metric`.
+    Raises UserError: entries of one suite that were scored differently; none has `metric`.
     """
     from idbench.names import unknown
 
@@ -60,8 +59,7 @@ def page(board: dict[str, Any], title: str = "idbench leaderboard") -> str:
 
     path = Path(__file__).parent / "templates" / "leaderboard.html"
     plots = [_plot(one) for one in board["boards"]]
-    return template(path).render(
-        title=title, plots=plots, base_style=base_style(), **board)
+    return template(path).render(title=title, plots=plots, base_style=base_style(), **board)
 
 
 def _plot(board: dict[str, Any]) -> Markup | None:

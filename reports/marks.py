@@ -34,9 +34,7 @@ def shares_of_runs(runs: Sequence[Run], values: Sequence[pd.DataFrame]) -> list[
     return [share for share in found if share is not None]
 
 
-def part_notes(
-    names: Sequence[str], splits: Sequence[str], found: Sequence[Share]
-) -> list[str]:
+def part_notes(names: Sequence[str], splits: Sequence[str], found: Sequence[Share]) -> list[str]:
     """What to say of the runs that have only a part of their split."""
     return [
         f"{name} has {share} of {split}: a part of a split is not comparable, so it is never "

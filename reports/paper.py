@@ -156,8 +156,7 @@ def _steps(section: Section, values: Mapping[str, pd.DataFrame]) -> list[Step]:
     found = []
     for claim in section.claims:
         for first, second in zip(claim.labels, claim.labels[1:], strict=False):
-            published = section.printed(first, claim.metric) - section.printed(
-                second, claim.metric)
+            published = section.printed(first, claim.metric) - section.printed(second, claim.metric)
             step = Step(claim.metric, first, second, published)
             both = [values.get(label) for label in (first, second)]
             if all(v is not None and claim.metric in v for v in both):
@@ -168,11 +167,9 @@ def _steps(section: Section, values: Mapping[str, pd.DataFrame]) -> list[Step]:
 
 def _measured(step: Step, first: pd.DataFrame, second: pd.DataFrame) -> Step:
     """The step with its paired difference, and its p-value before Holm's correction."""
-    both = first[[step.metric, "cluster"]].join(
-        second[step.metric].rename("second"), how="inner")
+    both = first[[step.metric, "cluster"]].join(second[step.metric].rename("second"), how="inner")
     paired, clusters = _optional(both[step.metric] - both["second"]), both["cluster"].tolist()
-    return replace(
-        step, measured=estimate(paired, clusters), p_value=sign_flip(paired, clusters))
+    return replace(step, measured=estimate(paired, clusters), p_value=sign_flip(paired, clusters))
 
 
 def _optional(column: pd.Series) -> list[float | None]:

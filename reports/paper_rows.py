@@ -104,8 +104,7 @@ SECTIONS = (
         2, "multi", "Table 2, pre-training on one person",
         tuple(
             Slot(f"{form}, {person}", (system,), place)
-            for form, system in (
-                (WITHOUT, "concat_id@multi_scratch"), (WITH, "concat_id@multi"))
+            for form, system in ((WITHOUT, "concat_id@multi_scratch"), (WITH, "concat_id@multi"))
             for place, person in enumerate(PEOPLE)
         ),
         tuple(

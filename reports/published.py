@@ -80,10 +80,7 @@ def systems() -> tuple[str, ...]:
 
 def comparison(system: str | None = None, paper: int | None = None) -> list[PublishedTable]:
     """The published tables that hold `system` (None: any), of table `paper` (None: any).
-
-    Raises:
-        UserError: no published rows of that system, or none in that table.
-    """
+    Raises UserError: no published rows of that system, or none in that table."""
     if system is not None and system not in systems():
         raise unknown("published system", system, systems())
     found = [

@@ -25,8 +25,7 @@ def tradeoff(
 
     `rows`: those of `tables.measured`, where they are known already.
 
-    Raises:
-        UserError: runs that cannot stand in one table, or none measured by `x` or `y`.
+    Raises UserError: runs that cannot stand in one table, or none measured by `x` or `y`.
     """
     rows = tables.measured(runs).rows if rows is None else rows
     for metric in (x, y):
@@ -44,10 +43,7 @@ def tradeoff(
 
 def along(run: Run, metric: str) -> Points:
     """Each looked-at frame of each person: (place in the video 0..1, value or None).
-
-    Raises:
-        UserError: the run has no value of `metric` for single frames.
-    """
+    Raises UserError: the run has no value of `metric` for single frames."""
     import pandas as pd
 
     path = run.folder / "scores.parquet"

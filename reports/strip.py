@@ -75,8 +75,7 @@ def strip(
         stacked = max(-(-len(b.asked.sample.references) // columns) for b in blocks)
         tall = (len(runs) * (height + GAP) - stacked * GAP) / stacked
         reference = min(LARGEST_REFERENCE, tall)
-    said = [wrap(b.asked.sample.prompt, int(WIDTH * CHARACTERS)) if prompts else []
-            for b in blocks]
+    said = [wrap(b.asked.sample.prompt, int(WIDTH * CHARACTERS)) if prompts else [] for b in blocks]
     block_height = len(runs) * (height + GAP) - GAP
     size = min(8.0, 105 * height / max(len(name) for name in labels))  # long names are smaller
     total = sum(block_height + LINE * len(lines) for lines in said) + BETWEEN * (len(blocks) - 1)

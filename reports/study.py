@@ -99,11 +99,8 @@ class Study(Stored):
 
     @classmethod
     def open(cls, folder: Path) -> Study:
-        """The study in `folder`.
-
-        Raises:
-            UserError: there is none, or its study.json is damaged or of a newer idbench.
-        """
+        """The study in `folder`. Raises UserError: there is none, or its study.json is damaged or
+        of a newer idbench."""
         path = Path(folder) / "study.json"
         if not path.is_file():
             raise UserError(f"{folder} contains no study; make one with `idbench study build`.")

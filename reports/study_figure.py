@@ -40,8 +40,7 @@ def bars(result: Result) -> Figure:
                                   color=figures.INK, elinewidth=1.1, capsize=2.5)
                     above = max(above, 100 * share.high)
                 axes.text(x, above + 1.5, f"{mean:.0f}%", ha="center", va="bottom", fontsize=8)
-        axes.set_xticks(range(len(questions)),
-                        [fill(TITLES.get(q, q), 18) for q in questions])
+        axes.set_xticks(range(len(questions)), [fill(TITLES.get(q, q), 18) for q in questions])
         axes.tick_params(axis="x", labelcolor=figures.INK)
         axes.set_ylim(0, 112)
         axes.set_yticks([0, 25, 50, 75, 100])

@@ -32,10 +32,8 @@ def trials(study: Study, voter: str) -> list[dict[str, Any]]:
 
 def write(study: Study, voter: str, output: Path) -> None:
     """One page for one voter: opens from disk, keeps its answers in the browser, offers a file.
-
-    Raises:
-        UserError: a name that cannot name a voter, or `output` is a file that is no such page.
-    """
+    Raises UserError: a name that cannot name a voter, or `output` is a file that is no such
+    page."""
     check_name(voter)
     check_output(output, "study page")
     media = {

@@ -82,11 +82,8 @@ class Result:
 
 
 def score(study: Study, files: Sequence[Path]) -> Result:
-    """Read the votes in `files`.
-
-    Raises:
-        UserError: no votes, a file that does not fit the study, or one voter in two files.
-    """
+    """Read the votes in `files`. Raises UserError: no votes, a file that does not fit the study, or
+    one voter in two files."""
     read: dict[str, Votes] = {}
     for path in files:
         found = Votes.open(path, study)
@@ -132,9 +129,7 @@ def _table(study: Study, read: Mapping[str, Votes]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _preferences(
-    study: Study, by_question: Mapping[str, pd.DataFrame]
-) -> tuple[Preference, ...]:
+def _preferences(study: Study, by_question: Mapping[str, pd.DataFrame]) -> tuple[Preference, ...]:
     rows = []
     for question, of in by_question.items():
         for (a, b), mine in of.groupby(["first", "second"]):

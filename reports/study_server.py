@@ -20,11 +20,8 @@ LARGEST_BODY = 4096
 
 
 class StudyServer(ThreadingHTTPServer):
-    """Serves one study until `shutdown`; port 0 takes any free one.
-
-    Raises:
-        UserError: the port is taken.
-    """
+    """Serves one study until `shutdown`; port 0 takes any free one. Raises UserError: the port is
+    taken."""
 
     daemon_threads = True
 

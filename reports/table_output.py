@@ -167,8 +167,7 @@ def published_rows(table: PublishedTable) -> Rows:
     return [
         {
             "published system": (row.label, ""), "split": (table.section, ""),
-            **{columns.published_title(n): (_number(row.values.get(n), n), "")
-               for n in names},
+            **{columns.published_title(n): (_number(row.values.get(n), n), "") for n in names},
         }
         for row in table.rows
     ]

@@ -97,8 +97,7 @@ def measured(
     marks = mark(values, splits, [share.whole for share in found])
     rows = tuple(
         MeasuredRow(name, str(run.folder), split, _estimates(of_run), run.file.status, best)
-        for run, name, split, of_run, best in zip(
-            runs, names, splits, values, marks, strict=True)
+        for run, name, split, of_run, best in zip(runs, names, splits, values, marks, strict=True)
     )
     chosen = None if compare is None else matching(runs, compare)
     return Tables(
@@ -125,19 +124,15 @@ def labels(runs: Sequence[Run]) -> list[str]:
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
-    """Refuse runs whose numbers do not speak of the same thing.
-
-    Raises:
-        UserError: names the runs and everything that differs.
-    """
+    """Refuse runs whose numbers do not speak of the same thing. Raises UserError: names the runs
+    and everything that differs."""
     for run in runs[1:]:
         first = runs[0]
         before, after = first.file.scoring, run.file.scoring
         found = differences(_part(first, "suite"), _part(run, "suite"), "suite")
         found += sum(scoring_differences(before, after).values(), [])
         for name in sorted(before.metrics.keys() & after.metrics.keys()):
-            found += differences(
-                before.metrics[name], after.metrics[name], f"version of {name}")
+            found += differences(before.metrics[name], after.metrics[name], f"version of {name}")
         if found:
             raise UserError(
                 f"{first.folder} and {run.folder} cannot share a table ({in_words(found)}); "

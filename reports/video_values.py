@@ -20,8 +20,7 @@ def video_values(run: Run) -> pd.DataFrame:
 
     A missing or unscored value is NaN.
 
-    Raises:
-        UserError: the run has no scores yet.
+    Raises UserError: the run has no scores yet.
     """
     wide = wide_scores(run)
     base = sample_table(run)[["sample", *ABOUT[:-1]]]

@@ -26,11 +26,8 @@ class BadName(UserError):
 
 
 def check_name(voter: str) -> str:
-    """The voter's name, which also names a file.
-
-    Raises:
-        BadName: empty, longer than 40, or with other than letters, digits, - and _.
-    """
+    """The voter's name, which also names a file. Raises BadName: empty, longer than 40, or with
+    other than letters, digits, - and _."""
     if not NAME.fullmatch(voter):
         raise BadName(f"{voter[:60]!r} cannot name a voter; use 1 to 40 letters, digits, - or _.")
     return voter
@@ -68,11 +65,8 @@ class Votes(Stored):
 
     @classmethod
     def open(cls, path: Path, study: Study) -> Votes:
-        """The votes in a file.
-
-        Raises:
-            UserError: damaged, of another study, or with an answer that does not fit the study.
-        """
+        """The votes in a file. Raises UserError: damaged, of another study, or with an answer that
+        does not fit the study."""
         found = cls.read(path)
         if found.study != study.id:
             raise UserError(
@@ -83,9 +77,7 @@ class Votes(Stored):
             pair, key = study.by_id.get(vote.pair), (vote.pair, vote.question)
             if (pair is None or key in seen or vote.question not in study.questions
                     or {vote.left, vote.right} != {pair.first, pair.second}):
-                raise UserError(
-                    f"{path} contains an answer for no pair of the study; restore it."
-                )
+                raise UserError(f"{path} contains an answer for no pair of the study; restore it.")
             seen.add(key)
         found._path, found._of = path, study
         return found

@@ -31,9 +31,7 @@ SHOWN = 20
          "autoencoder, text encoder and tokenizer.",
 )
 @opt.json_option
-def convert(
-    source: Path, target: Path, to: str | None, base: Path | None, as_json: bool
-) -> None:
+def convert(source: Path, target: Path, to: str | None, base: Path | None, as_json: bool) -> None:
     """Convert the checkpoint SOURCE to TARGET.
 
     SOURCE is a released checkpoint (CogVideoX form in SAT's layout, Wan forms in theirs; file or
@@ -50,9 +48,7 @@ def convert(
 
 
 def _print(report: Report, target: Path) -> None:
-    echo(
-        f"{report.form} form, {report.from_} to {report.to}: {report.mapped} tensors mapped"
-    )
+    echo(f"{report.form} form, {report.from_} to {report.to}: {report.mapped} tensors mapped")
     for title, names in (("kept aside", report.aside), ("refused", report.refused)):
         for name in sorted(names)[:SHOWN]:
             echo(f"{title}: {name} ({names[name]})")

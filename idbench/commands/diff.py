@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     help="Samples to show per metric.",
 )
 @opt.json_option
-def diff(
-    first: Path, second: Path, metrics: tuple[str, ...], top: int, as_json: bool
-) -> None:
+def diff(first: Path, second: Path, metrics: tuple[str, ...], top: int, as_json: bool) -> None:
     """Show the settings in which two runs differ, and the samples that changed most.
 
     FIRST and SECOND are run folders or reference files; their protocols may differ. This command

@@ -42,9 +42,7 @@ def figure() -> None:
 @_common
 @click.option("-x", "across", default="arcsim", show_default=True, help="Metric of the x axis.")
 @click.option("-y", "up", default="clipdist", show_default=True, help="Metric of the y axis.")
-def tradeoff(
-    run: tuple[Path, ...], output: Path | None, dpi: int, across: str, up: str
-) -> None:
+def tradeoff(run: tuple[Path, ...], output: Path | None, dpi: int, across: str, up: str) -> None:
     """One mark per run: the mean of two metrics with 95% intervals, over its videos."""
     found = series.tradeoff(_open(run), across, up)
     titles = {metric: columns.title(metric) for metric in (across, up)}
@@ -86,9 +84,7 @@ def strip(
     "--metric", "metrics", multiple=True, metavar="NAME",
     help="A per-frame metric, shown in its own panel. Repeatable. Default: arcsim and cursim.",
 )
-def curves(
-    run: tuple[Path, ...], output: Path | None, dpi: int, metrics: tuple[str, ...]
-) -> None:
+def curves(run: tuple[Path, ...], output: Path | None, dpi: int, metrics: tuple[str, ...]) -> None:
     """The mean over all people of all videos, from the first frame to the last.
 
     A band shows the middle half of the frames; below is the share of frames scored.

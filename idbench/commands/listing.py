@@ -188,11 +188,7 @@ def listing(
 
 
 def _show_one(kind: str, name: str, rows: Rows, as_json: bool) -> None:
-    """Print the row of `name`, one line a column.
-
-    Raises:
-        UserError: there is no such row.
-    """
+    """Print the row of `name`, one line a column. Raises UserError: there is no such row."""
     found = {str(next(iter(row.values()))): row for row in rows}
     if name not in found:
         raise unknown(kind.removesuffix("s"), name, found)

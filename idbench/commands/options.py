@@ -24,10 +24,7 @@ limit_option = click.option(
     "--limit", type=click.IntRange(min=1), help="Use only the first N samples."
 )
 SEED = click.IntRange(0, 999_999_999)
-seed_option = click.option(
-    "--seed", type=SEED, default=0, show_default=True,
-    help="Random seed.",
-)
+seed_option = click.option("--seed", type=SEED, default=0, show_default=True, help="Random seed.")
 seeds_option = click.option(
     "--seed", "--seeds", "seeds", default="0", show_default=True, metavar="N[,N...]",
     callback=lambda ctx, parameter, text: parse_seeds(text),
@@ -53,9 +50,7 @@ weights_option = click.option(
          "of `idbench weights get published`. Repeatable. Default: the embedded weights. See "
          "docs/networks.md.",
 )
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print the result as JSON."
-)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 set_option = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
     help="A setting, such as steps=20. Repeatable.",
@@ -101,11 +96,7 @@ def engine_of(asked: dict[str, Any]) -> Engine:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """"0,1,2" -> [0, 1, 2].
-
-    Raises:
-        UserError: not different whole numbers of 0 or more.
-    """
+    """"0,1,2" -> [0, 1, 2]. Raises UserError: not different whole numbers of 0 or more."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
         raise UserError(
@@ -135,11 +126,8 @@ def sharing(*options: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
-    """("steps=20", ...) -> {"steps": 20}; values are read as YAML.
-
-    Raises:
-        UserError: no `=`, or a value that is not YAML.
-    """
+    """("steps=20", ...) -> {"steps": 20}; values are read as YAML. Raises UserError: no `=`, or a
+    value that is not YAML."""
     parsed: dict[str, Any] = {}
     for text in settings:
         key, equals, value = text.partition("=")

@@ -16,10 +16,7 @@ from idbench.runs import Run
 
 def show(results: Results, as_json: bool = False, scored: bool = True) -> None:
     """Print the table of the one run of `results`, its failures, times and folder.
-
-    Raises:
-        UserError: every sample failed.
-    """
+    Raises UserError: every sample failed."""
     (run,) = results._runs
     scored = scored and (run.shard is None or (run.folder / "scores.parquet").is_file())
     reasons = [record.reason for record in run.records() if record.status == "failed"]

@@ -28,15 +28,9 @@ _FILE = click.Path(path_type=Path)
     "--captions", type=_FILE, required=True,
     help="CSV, TSV, JSON lines or JSON with video (path inside VIDEOS) and caption.",
 )
-@click.option(
-    "--out", type=_FILE, help="Output folder. Default: runs/pairs-NAME."
-)
-@click.option(
-    "--recipe", type=_FILE, help="YAML file with settings, such as `cross: [0.7, 0.9]`."
-)
-@click.option(
-    "--seed", type=opt.SEED, help="Random seed. Default: 0."
-)
+@click.option("--out", type=_FILE, help="Output folder. Default: runs/pairs-NAME.")
+@click.option("--recipe", type=_FILE, help="YAML file with settings, such as `cross: [0.7, 0.9]`.")
+@click.option("--seed", type=opt.SEED, help="Random seed. Default: 0.")
 @click.option(
     "--workers", type=click.IntRange(min=1),
     help="Processes that read videos. Default: one per core.",

@@ -84,17 +84,14 @@ def reproduce(
     progress.say(f"Page: {found.page}")
 
 
-def _beyond(
-    out: Path, limit: int, seeds: list[int], progress: Progress, as_json: bool
-) -> None:
+def _beyond(out: Path, limit: int, seeds: list[int], progress: Progress, as_json: bool) -> None:
     """Run and print the ablations."""
     from rich.console import Console
 
     from idbench import beyond
     from idbench.reports import table_output, tables
 
-    made = beyond.run(
-        out, limit, seeds, progress=progress, command=["idbench", *sys.argv[1:]])
+    made = beyond.run(out, limit, seeds, progress=progress, command=["idbench", *sys.argv[1:]])
     if as_json:
         echo(f"[{', '.join(tables.render(one, 'json') for one in made)}]")
     elif sys.stdout.isatty():

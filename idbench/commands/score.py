@@ -40,9 +40,7 @@ from idbench.commands import options as opt
     opt.out_option, opt.limit_option, opt.seed_option, opt.protocol_option, opt.metric_option,
     opt.weights_option, opt.device_option, opt.shard_option, *opt.ENGINE, opt.json_option,
 )
-def score(
-    reference: tuple[Path, ...], prompt: str, as_json: bool, **asked: Any,
-) -> None:
+def score(reference: tuple[Path, ...], prompt: str, as_json: bool, **asked: Any) -> None:
     """Score existing videos, from any source. Generates nothing.
 
     \b

@@ -37,9 +37,7 @@ def study() -> None:
     "--pairs", type=click.IntRange(min=1), default=100, show_default=True,
     help="Maximum number of pairs per voter.",
 )
-@click.option(
-    "--ties", is_flag=True, help='Allow "no difference" as an answer.'
-)
+@click.option("--ties", is_flag=True, help='Allow "no difference" as an answer.')
 @opt.seed_option
 def build(run: tuple[Path, ...], output: Path, pairs: int, ties: bool, seed: int) -> None:
     """Make a study in a new folder from the samples that have a video in every RUN."""
@@ -54,9 +52,7 @@ def build(run: tuple[Path, ...], output: Path, pairs: int, ties: bool, seed: int
 
 @study.command(short_help="Show a study on this machine and collect votes.")
 @_study
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, help="Default: any free port."
-)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: any free port.")
 @click.option("--voter", metavar="NAME", help="Name of the voter. Default: the page asks.")
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in the browser.")
 def serve(study: Path, port: int, voter: str | None, open_browser: bool) -> None:
@@ -107,9 +103,7 @@ def page(study: Path, voter: str, output: Path | None) -> None:
     help="Also draw bars to this file (.pdf, .png, .svg, .webp; without an ending, PDF and PNG).",
 )
 @opt.json_option
-def score(
-    votes: tuple[Path, ...], folder: Path | None, output: Path | None, as_json: bool
-) -> None:
+def score(votes: tuple[Path, ...], folder: Path | None, output: Path | None, as_json: bool) -> None:
     """Score VOTES: a study folder (all of its votes), or single files."""
     place, files = _files(votes, folder)
     result = study_score.score(Study.open(place), files)

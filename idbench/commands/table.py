@@ -85,15 +85,9 @@ def table(
 
 
 def _show_paper(paper: int, groups: list[list[Run]], compare: str | None, form: str) -> None:
-    """Print a table of the paper.
-
-    Raises:
-        UserError: `compare` is given too.
-    """
+    """Print a table of the paper. Raises UserError: `compare` is given too."""
     if compare is not None:
-        raise UserError(
-            "--paper compares as the paper does; leave out --compare, or --paper."
-        )
+        raise UserError("--paper compares as the paper does; leave out --compare, or --paper.")
     if not groups:
         note("No scored run under runs/: published rows only.")
     built = papers.build(paper, groups)
@@ -104,11 +98,8 @@ def _show_paper(paper: int, groups: list[list[Run]], compare: str | None, form: 
 
 
 def _published(groups: list[list[Run]], compare: str | None) -> list[PublishedTable]:
-    """The published tables with the compared system.
-
-    Raises:
-        UserError: `compare` names neither a run nor a published system.
-    """
+    """The published tables with the compared system. Raises UserError: `compare` names neither a
+    run nor a published system."""
     runs = [one for group in groups for one in group]
     if compare is None:
         return []

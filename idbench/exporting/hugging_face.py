@@ -74,10 +74,7 @@ def export(run: Run, folder: Path) -> dict[str, int]:
 
 def check(folder: Path) -> dict[str, int]:
     """Load the written folder with `datasets`, offline: number of rows of each part.
-
-    Raises:
-        UserError: `datasets` is not installed.
-    """
+    Raises UserError: `datasets` is not installed."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     datasets = library("datasets", "datasets")
     datasets.disable_progress_bars()

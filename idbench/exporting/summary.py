@@ -14,11 +14,8 @@ Setting = str | int | float | bool
 
 
 def library(name: str, extra: str) -> Any:
-    """The module `name`, which the extra `extra` of idbench installs.
-
-    Raises:
-        UserError: it is not installed.
-    """
+    """The module `name`, which the extra `extra` of idbench installs. Raises UserError: it is not
+    installed."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -44,8 +41,7 @@ def scalars(run: Run) -> dict[str, float]:
 
     A metric that was scored nowhere has its coverage, 0, and no mean.
 
-    Raises:
-        UserError: the run has no scores yet.
+    Raises UserError: the run has no scores yet.
     """
     from idbench.reports import tables
 

@@ -58,8 +58,7 @@ def import_suite(
 
     The folder is complete or not there. `step` is called with each person's name.
 
-    Raises:
-        UserError: `target` exists, nobody is left, or a split would be empty.
+    Raises UserError: `target` exists, nobody is left, or a split would be empty.
     """
     check_new_folder(target)
     kept, dropped = check_people(source, options, reader, step)

@@ -47,11 +47,7 @@ BENCHMARKS = {
 
 
 def benchmark(name: str) -> Benchmark:
-    """The benchmark of that name.
-
-    Raises:
-        UserError: unknown name; says the nearest.
-    """
+    """The benchmark of that name. Raises UserError: unknown name; says the nearest."""
     if name not in BENCHMARKS:
         raise unknown("benchmark", name, BENCHMARKS)
     return BENCHMARKS[name]
@@ -59,10 +55,7 @@ def benchmark(name: str) -> Benchmark:
 
 def download(name: str) -> Path:
     """The folder of its pictures and prompts, in the cache of huggingface_hub.
-
-    Raises:
-        UserError: offline and not in the cache, or interrupted.
-    """
+    Raises UserError: offline and not in the cache, or interrupted."""
     found = benchmark(name)
     return Path(from_hub(name, lambda hub, offline: hub.snapshot_download(
         found.repository, repo_type="dataset", allow_patterns=list(found.files),

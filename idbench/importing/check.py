@@ -35,10 +35,7 @@ def check_suite(
     step: Callable[[str], None] = lambda name: None,
 ) -> Checked:
     """Read all samples and pictures of a suite; with `faces`, look for one face on each portrait.
-
-    Raises:
-        UserError: a checksum, a row or a file of the suite is wrong.
-    """
+    Raises UserError: a checksum, a row or a file of the suite is wrong."""
     from idbench.importing.faces import Face, FaceReader, open_picture
 
     folder = Path(name_or_path)

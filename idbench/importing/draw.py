@@ -162,9 +162,7 @@ def _groups(
     return drawn
 
 
-def draw_groups(
-    names: Sequence[str], size: int, count: int, seed: int
-) -> list[tuple[str, ...]]:
+def draw_groups(names: Sequence[str], size: int, count: int, seed: int) -> list[tuple[str, ...]]:
     """`count` different groups of `size` people, or as many as there are, by the seed.
 
     Each person is in about the same number of groups.

@@ -26,10 +26,7 @@ MAXIMUM_COSINE = 0.45
 
 def open_picture(path: Path) -> Image.Image:
     """As `open_rgb`, without metadata and with at most `LARGEST_SIDE` pixels on a side.
-
-    Raises:
-        UnreadablePicture: missing or not an image.
-    """
+    Raises UnreadablePicture: missing or not an image."""
     upright = open_rgb(path)
     upright.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
     clean = Image.new("RGB", upright.size)
@@ -86,8 +83,7 @@ def read_embeddings(path: Path, reader: FaceReader, width: int | None = None) ->
 
     A file that `idbench suites embed` wrote names its recogniser, which must be `reader`'s.
 
-    Raises:
-        UserError: missing, of another form, of another recogniser, or nothing finite in it.
+    Raises UserError: missing, of another form, of another recogniser, or nothing finite in it.
     """
     if not path.is_file():
         raise UserError(f"The embeddings file {path} is missing; check the path.")

@@ -14,10 +14,7 @@ from idbench.names import unknown
 
 def read_source(folder: Path, layout: str = "auto") -> Source:
     """What lies in `folder`, read in the layout of that name (`auto`: recognised by its files).
-
-    Raises:
-        UserError: no such folder or layout, nothing recognised, or a wrong row.
-    """
+    Raises UserError: no such folder or layout, nothing recognised, or a wrong row."""
     readers: dict[str, Callable[[Path], Source]] = {
         "own": read_own, "consisid": read_consisid, "opens2v": read_opens2v,
     }

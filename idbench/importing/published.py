@@ -48,8 +48,7 @@ def read_consisid(folder: Path) -> Source:
     The category of a prompt is its `Category`, else its `Class` where the prompts have several,
     else the letters with which its index begins.
 
-    Raises:
-        UserError: no pictures, no table of prompts, or a wrong row.
+    Raises UserError: no pictures, no table of prompts, or a wrong row.
     """
     images, table = _face_images(folder), _caption_table(folder)
     if images is None or table is None:
@@ -96,8 +95,7 @@ def read_opens2v(folder: Path) -> Source:
     reference; others are left out. A sample in several files is read once, as the first file has
     it. `singlehuman` takes the image cut to the head, as OpenS2V's script does.
 
-    Raises:
-        UserError: no JSON of samples, or one of another form.
+    Raises UserError: no JSON of samples, or one of another form.
     """
     files = sorted(folder.glob("*_Eval.json"))
     if not files:

@@ -27,11 +27,8 @@ TABLES = (".csv", ".tsv", ".jsonl")
 
 
 def read_own(folder: Path) -> Source:
-    """A user's own references and prompts; see the module's description.
-
-    Raises:
-        UserError: no references, no prompts, a missing picture, or a wrong row.
-    """
+    """A user's own references and prompts; see the module's description. Raises UserError: no
+    references, no prompts, a missing picture, or a wrong row."""
     table = find_table(folder, "references")
     items: tuple[Item, ...] = ()
     skipped: dict[str, str] = {}

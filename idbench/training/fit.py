@@ -121,11 +121,8 @@ def fit(
 
 
 def load_modules(stored: Mapping[str, Any], modules: Mapping[str, nn.Module]) -> None:
-    """Load the weights of a checkpoint into `modules`.
-
-    Raises:
-        UserError: the checkpoint is of other modules.
-    """
+    """Load the weights of a checkpoint into `modules`. Raises UserError: the checkpoint is of other
+    modules."""
     try:
         for name, module in modules.items():
             module.load_state_dict(stored["modules"][name])

@@ -145,11 +145,8 @@ def _means(progress: Progress) -> dict[str, float]:
 
 
 def _floats(values: Values, step: int) -> dict[str, float]:
-    """The values as numbers; waits for the device.
-
-    Raises:
-        UserError: the loss is infinite or NaN.
-    """
+    """The values as numbers; waits for the device. Raises UserError: the loss is infinite or
+    NaN."""
     row = {name: float(value) for name, value in values.items()}
     if not math.isfinite(row.get("loss", 0.0)):
         raise UserError(

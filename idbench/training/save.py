@@ -18,21 +18,15 @@ from idbench.files import DiskFull, atomic_path, disk_errors
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Write `state` with torch: to a temporary file, synced to disk, then renamed.
-
-    Raises:
-        DiskFull: the checkpoint before stays.
-    """
+    Raises DiskFull: the checkpoint before stays."""
     with saying_full(path), atomic_path(path) as temporary:
         torch.save(dict(state), temporary)
     sync(path.parent)
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What `save` wrote, on the CPU.
-
-    Raises:
-        UserError: the file is missing, damaged or no checkpoint.
-    """
+    """What `save` wrote, on the CPU. Raises UserError: the file is missing, damaged or no
+    checkpoint."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -57,11 +51,8 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def saying_full(path: Path) -> Iterator[None]:
-    """`disk_errors` for libraries that hide the system's error number.
-
-    Raises:
-        DiskFull: the disk of `path` is full.
-    """
+    """`disk_errors` for libraries that hide the system's error number. Raises DiskFull: the disk of
+    `path` is full."""
     with disk_errors(path):
         try:
             yield

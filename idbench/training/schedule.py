@@ -29,11 +29,8 @@ def cosine(step: int, steps: int, floor: float = 0.0) -> float:
 
 
 def check_phases(recipe: Mapping[str, Any]) -> None:
-    """Check the `phases` of a recipe.
-
-    Raises:
-        UserError: they are not a list of settings in order.
-    """
+    """Check the `phases` of a recipe. Raises UserError: they are not a list of settings in
+    order."""
     phases = recipe.get("phases", [])
     if not isinstance(phases, list) or not all(
         isinstance(phase, dict) and isinstance(phase.get("until"), int) for phase in phases

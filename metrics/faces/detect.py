@@ -175,14 +175,9 @@ def _mtcnn_hashes() -> tuple[tuple[str, str], ...]:
     return tuple((f"mtcnn/{name}", sha256_file(folder / name)) for name in names)
 
 
-def make_detector(
-    settings: Detection, device: str = "cpu", pack: Path | None = None
-) -> Detector:
+def make_detector(settings: Detection, device: str = "cpu", pack: Path | None = None) -> Detector:
     """The detector a protocol names: `mtcnn`, `pack` (SCRFD of `pack`), or `scrfd:FOLDER`.
-
-    Raises:
-        UserError: an unknown detector, no pack, or one without a detection model.
-    """
+    Raises UserError: an unknown detector, no pack, or one without a detection model."""
     folder = _pack(settings, pack)
     if folder is None:
         return Mtcnn(settings.minimum_face, settings.thresholds, device)
@@ -190,11 +185,8 @@ def make_detector(
 
 
 def detector_hashes(settings: Detection, pack: Path | None = None) -> dict[str, str]:
-    """What `weight_hashes` of that detector gives, without loading it.
-
-    Raises:
-        UserError: as `make_detector`.
-    """
+    """What `weight_hashes` of that detector gives, without loading it. Raises UserError: as
+    `make_detector`."""
     folder = _pack(settings, pack)
     if folder is None:
         return dict(_mtcnn_hashes())
@@ -208,11 +200,8 @@ def _pack_hashes(folder: Path) -> dict[str, str]:
 
 
 def _pack(settings: Detection, pack: Path | None) -> Path | None:
-    """The pack folder of the detector that is asked for; None: it is MTCNN.
-
-    Raises:
-        UserError: an unknown detector, or no pack.
-    """
+    """The pack folder of the detector that is asked for; None: it is MTCNN. Raises UserError: an
+    unknown detector, or no pack."""
     kind, _, named = settings.detector.partition(":")
     if kind == "mtcnn":
         return None

@@ -50,9 +50,7 @@ class FaceEmbedder:
         """The faces of each of uint8 RGB images (n, H, W, 3), largest first."""
         return find_faces(self._detector, images, self.detection)
 
-    def embed_largest(
-        self, images: np.ndarray, faces: list[Faces] | None = None
-    ) -> np.ndarray:
+    def embed_largest(self, images: np.ndarray, faces: list[Faces] | None = None) -> np.ndarray:
         """Embeddings of the largest face of each image.
 
         Args:

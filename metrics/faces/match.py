@@ -77,9 +77,7 @@ def one_to_one(similarity: np.ndarray, known: Sequence[bool]) -> FrameMatch:
             reasons.append("the embedding is not finite")
         else:
             reasons.append("fewer faces than references: another person's was the better match")
-    return FrameMatch(
-        tuple(assigned.get(r) for r in range(len(known))), tuple(reasons), similarity
-    )
+    return FrameMatch(tuple(assigned.get(r) for r in range(len(known))), tuple(reasons), similarity)
 
 
 def _assign(similarity: np.ndarray) -> tuple[Sequence[int], Sequence[int]]:

@@ -49,9 +49,7 @@ def pad_frames(frames: np.ndarray, settings: Detection) -> tuple[np.ndarray, np.
     """Frames (t, h, w, 3) with grey around them, and the x and y (2,) that this adds."""
     whole = int if settings.retry_crop == "padded" else round
     y, x = (whole(side * settings.retry_padding) for side in frames.shape[1:3])
-    padded = np.pad(
-        frames, ((0, 0), (y, y), (x, x), (0, 0)), constant_values=settings.retry_grey
-    )
+    padded = np.pad(frames, ((0, 0), (y, y), (x, x), (0, 0)), constant_values=settings.retry_grey)
     return padded, np.array([x, y], np.float32)
 
 

@@ -71,9 +71,7 @@ def _open_clip_transform(
     return torch.stack([transform(Image.fromarray(np.asarray(frame))) for frame in frames])
 
 
-def _resize_torchvision(
-    frames: np.ndarray | torch.Tensor, size: int, resize: str
-) -> torch.Tensor:
+def _resize_torchvision(frames: np.ndarray | torch.Tensor, size: int, resize: str) -> torch.Tensor:
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms import functional as tv
 
@@ -83,9 +81,7 @@ def _resize_torchvision(
     return tv.center_crop(x, [size, size]).float() / 255.0
 
 
-def _resize(
-    frames: np.ndarray | torch.Tensor, size: int, picture: Picture
-) -> torch.Tensor:
+def _resize(frames: np.ndarray | torch.Tensor, size: int, picture: Picture) -> torch.Tensor:
     x = torch.as_tensor(frames).permute(0, 3, 1, 2).float() / 255.0
     height, width = x.shape[-2:]
     if picture.resize == "squash":
@@ -172,10 +168,7 @@ def make_tokenizer(config: Mapping[str, Any], context: int) -> FullTokenizer | R
 
 class ClipEmbedder:
     """The embedded CLIP, or `network`: images and texts to float32 vectors of length 1.
-
-    Raises:
-        UserError: its weights are missing or damaged.
-    """
+    Raises UserError: its weights are missing or damaged."""
 
     def __init__(
         self, name: str = "clip", device: str = "cpu",
@@ -210,10 +203,7 @@ class ClipEmbedder:
 
 class ViclipEmbedder:
     """The embedded ViCLIP, or `network`: videos and texts to float32 vectors of length 1.
-
-    Raises:
-        UserError: its weights are missing or damaged.
-    """
+    Raises UserError: its weights are missing or damaged."""
 
     def __init__(
         self, name: str = "viclip", device: str = "cpu",

@@ -32,11 +32,7 @@ def installed() -> bool:
 
 
 def recogniser_file() -> Path:
-    """The weights of the recogniser.
-
-    Raises:
-        UserError: the packages are not installed.
-    """
+    """The weights of the recogniser. Raises UserError: the packages are not installed."""
     return _model_file("dlib_face_recognition_resnet_model_v1.dat")
 
 

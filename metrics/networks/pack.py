@@ -30,11 +30,8 @@ OTHER_TASKS = ("det_*.onnx", "scrfd_*.onnx", "1k3d68*", "2d106det*", "genderage*
 
 
 def pack_file(folder: Path, task: str) -> Path:
-    """The model of a pack folder for `detection` or `recognition`.
-
-    Raises:
-        WeightError: no such folder, no such model in it, or several recognisers.
-    """
+    """The model of a pack folder for `detection` or `recognition`. Raises WeightError: no such
+    folder, no such model in it, or several recognisers."""
     folder = Path(folder)
     if not folder.is_dir():
         raise WeightError(
@@ -68,10 +65,7 @@ def pack_file(folder: Path, task: str) -> Path:
 
 def described(folder: Path, task: str) -> Any:
     """What insightface 2's manifest of a pack says of a task; None without such a manifest.
-
-    Raises:
-        WeightError: a manifest that cannot be used.
-    """
+    Raises WeightError: a manifest that cannot be used."""
     folder = Path(folder)
     if not (folder / "manifest.json").is_file():
         return None
@@ -103,10 +97,7 @@ def described(folder: Path, task: str) -> Any:
 
 def pack_hash(folder: Path, task: str) -> str:
     """sha256 of a pack's model, and of the preprocessing that its manifest asks for.
-
-    Raises:
-        WeightError: as `pack_file`.
-    """
+    Raises WeightError: as `pack_file`."""
     digest, task_of_manifest = sha256_once(pack_file(folder, task)), described(folder, task)
     if task_of_manifest is None:
         return digest
@@ -116,10 +107,7 @@ def pack_hash(folder: Path, task: str) -> str:
 
 def open_model(folder: Path, task: str, device: str) -> Any:
     """insightface's model of a pack, running on `device` and nowhere else.
-
-    Raises:
-        WeightError: damaged; for another task; or onnxruntime cannot run it on `device`.
-    """
+    Raises WeightError: damaged; for another task; or onnxruntime cannot run it on `device`."""
     import onnxruntime
     import torch
     from insightface.model_zoo import get_model
@@ -156,11 +144,8 @@ def wanted_providers(device: str) -> list[str]:
 
 
 def check_providers(path: Path, wanted: Sequence[str], actual: Sequence[str]) -> None:
-    """Refuse a session that runs elsewhere than asked.
-
-    Raises:
-        WeightError: says what was asked and what is there.
-    """
+    """Refuse a session that runs elsewhere than asked. Raises WeightError: says what was asked and
+    what is there."""
     if list(actual) != list(wanted):
         raise WeightError(
             f"onnxruntime runs {path.name} with {', '.join(actual)} where {', '.join(wanted)} "

@@ -52,11 +52,8 @@ def crops_to_parser(crops: np.ndarray | torch.Tensor, size: int) -> torch.Tensor
 
 
 class FaceParser:
-    """The embedded face parser, or `network` with its input `size`.
-
-    Raises:
-        UserError: its weights are missing or damaged.
-    """
+    """The embedded face parser, or `network` with its input `size`. Raises UserError: its weights
+    are missing or damaged."""
 
     def __init__(
         self, name: str = "face_parser", device: str = "cpu",

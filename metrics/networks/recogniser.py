@@ -36,10 +36,7 @@ def build_recogniser(config: dict[str, Any]) -> IResNet | IR:
 
 class Recogniser:
     """The embedded recogniser `name` (`arcface` or `curricularface`), ready to embed crops.
-
-    Raises:
-        UserError: its weights are missing or damaged.
-    """
+    Raises UserError: its weights are missing or damaged."""
 
     def __init__(self, name: str, device: str = "cpu", network: nn.Module | None = None) -> None:
         self.name, self.device = name, device

@@ -70,11 +70,7 @@ class Source:
         return self.path is None and self.name in NETWORKS
 
     def file(self) -> Path:
-        """The weight file.
-
-        Raises:
-            UserError: it, or its model in the pack, is missing or empty.
-        """
+        """The weight file. Raises UserError: it, or its model in the pack, is missing or empty."""
         if self.embedded:
             return embedded.weight_path(self.name)
         if self.kind == "insightface" and self.path:
@@ -126,10 +122,7 @@ class Source:
 
     def load(self, device: str = "cpu") -> Any:
         """The loaded network, such as a recogniser, a ClipEmbedder or a ViclipEmbedder.
-
-        Raises:
-            UserError: the file is damaged, or holds the weights of another network.
-        """
+        Raises UserError: the file is damaged, or holds the weights of another network."""
         return self.network.load(self, device)
 
 
@@ -138,8 +131,7 @@ def parse(texts: Sequence[str] = ()) -> dict[str, Source]:
 
     `detector` is included only if a pack is named, a plugin's network only if it is named.
 
-    Raises:
-        UserError: not of these forms, a network named twice, or a missing file.
+    Raises UserError: not of these forms, a network named twice, or a missing file.
     """
     found: dict[str, Source] = {}
     for text in texts:

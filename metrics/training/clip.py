@@ -235,9 +235,7 @@ def _fit_viclip(
 # -- measuring
 
 
-def recall_at_1(
-    videos: np.ndarray, texts: np.ndarray, group: int = GROUP
-) -> tuple[float, float]:
+def recall_at_1(videos: np.ndarray, texts: np.ndarray, group: int = GROUP) -> tuple[float, float]:
     """Share of videos whose own prompt is the nearest of `group`, and of prompts likewise.
 
     Embeddings (n, d) in pairs; n is cut to a multiple of `group`.

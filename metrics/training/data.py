@@ -175,9 +175,7 @@ def faces_of(data: Frames) -> np.ndarray:
     """All faces of a data set: int64 (n, 4) rows of scene, frame, place, identity."""
     s, p = np.nonzero(data.identities >= 0)
     t = np.arange(data.frames.shape[1])
-    rows = np.stack(
-        [np.repeat(s, len(t)), np.tile(t, len(s)), np.repeat(p, len(t))], axis=1
-    )
+    rows = np.stack([np.repeat(s, len(t)), np.tile(t, len(s)), np.repeat(p, len(t))], axis=1)
     return np.concatenate([rows, data.identities[rows[:, 0], rows[:, 2]][:, None]], axis=1)
 
 

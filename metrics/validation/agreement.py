@@ -57,10 +57,7 @@ def read_runs(
     runs: Sequence[Run], by: Mapping[str, Embed], step: Step = lambda note: None
 ) -> list[Similarity]:
     """Similarities of the videos of one person in `runs`; those without a face are left out.
-
-    Raises:
-        UserError: dlib is not installed.
-    """
+    Raises UserError: dlib is not installed."""
     if OUTSIDE not in by:
         raise UserError(
             f"Comparing with dlib needs its packages; install them with `{dlib_resnet.INSTALL}`."

@@ -213,9 +213,7 @@ def read_prompts(
         video = render_clip(scene, frames=9, height=sizes.height, width=sizes.height * 3 // 2)
         digest = hashlib.sha256(video.frames.tobytes()).hexdigest()
 
-        def score(
-            text: str, frames: np.ndarray = video.frames, digest: str = digest
-        ) -> float:
+        def score(text: str, frames: np.ndarray = video.frames, digest: str = digest) -> float:
             sample = Sample(digest[:16], "single", "p", text, "c", (), 0)
             (row,) = scorer.score(sample, Video(frames, 8.0), digest)
             return float("nan") if row.value is None else row.value

@@ -14,8 +14,7 @@ from idbench.metrics.validation.controls import Control
 from idbench.metrics.validation.experiments import AXES, EDITED, FACE_METRICS, Preference, Reading
 from idbench.statistics import Estimate, area_under_curve, estimate
 
-TITLES = {m.name: m.title for m in (
-    arcsim.METRIC, cursim.METRIC, clipdist.METRIC, viclip.METRIC)}
+TITLES = {m.name: m.title for m in (arcsim.METRIC, cursim.METRIC, clipdist.METRIC, viclip.METRIC)}
 STABLE = ("yaw", "pitch", "expression")
 Table = dict[str, np.ndarray]
 """Values of one metric along one axis by person, by ascending share; NaN where unscored."""
@@ -97,9 +96,7 @@ def find(readings: Sequence[Reading], preferences: Sequence[Preference]) -> Find
         )
         for e in EDITED
     }
-    prompt_auc = area_under_curve(
-        [p.true for p in preferences], [p.other for p in preferences]
-    )
+    prompt_auc = area_under_curve([p.true for p in preferences], [p.other for p in preferences])
     return Findings(
         curves, correlations, aucs, preferred, prompt_auc, scored,
         _claims(tables, correlations, aucs, preferred),

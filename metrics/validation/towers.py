@@ -79,9 +79,7 @@ def fit(
     return weight, -0.5 * (means.T * weight).sum(0)
 
 
-def measure_towers(
-    clips: int, seed: int = 0, step: Step = lambda note: None
-) -> dict[str, Known]:
+def measure_towers(clips: int, seed: int = 0, step: Step = lambda note: None) -> dict[str, Known]:
     """What the embedded ViCLIP knows of each of `EDITED`, on clips of validation people."""
     network = ViclipEmbedder("viclip")
     rng = np.random.default_rng([70001, seed])

@@ -46,11 +46,8 @@ def as_json(findings: Findings, about: dict[str, Any]) -> dict[str, Any]:
 
 
 def paths(folder: Path) -> tuple[Path, Path]:
-    """The page and the data inside `folder`.
-
-    Raises:
-        UserError: one of them exists and is something else.
-    """
+    """The page and the data inside `folder`. Raises UserError: one of them exists and is something
+    else."""
     found = folder / "validation.html", folder / "validation.json"
     for path in found:
         check_output(path, "validation")

@@ -64,11 +64,7 @@ EMBEDDED = Defaults(10, 2.0, FRAMES, HEIGHT, WIDTH, FPS)
 
 
 def alignment_of(faces: str, alignment: str | None) -> str:
-    """The given alignment, or the default of this detector.
-
-    Raises:
-        UserError: unknown alignment.
-    """
+    """The given alignment, or the default of this detector. Raises UserError: unknown alignment."""
     if alignment is None:
         return "upright" if faces == "embedded" else "arcface"
     if alignment not in ALIGNMENTS:
@@ -76,9 +72,7 @@ def alignment_of(faces: str, alignment: str | None) -> str:
     return alignment
 
 
-def check_preparation(
-    preparation: str, faces: str, parser: str, alignment: str | None
-) -> None:
+def check_preparation(preparation: str, faces: str, parser: str, alignment: str | None) -> None:
     """Raise UserError for an unknown preparation, or `released` with other tools than its own."""
     if preparation not in PREPARATIONS:
         raise unknown("preparation", preparation, PREPARATIONS)

@@ -33,10 +33,7 @@ def transformer_folder(folder: Path) -> Path | None:
 
 def read_folder(folder: Path) -> Checkpoint:
     """The tensors of one network in diffusers' folder layout, from one file or from shards.
-
-    Raises:
-        UserError: a file is missing or damaged, or a shard lacks a tensor of the index.
-    """
+    Raises UserError: a file is missing or damaged, or a shard lacks a tensor of the index."""
     index = folder / f"{WEIGHTS}.index.json"
     if not index.is_file():
         if not (folder / WEIGHTS).is_file():
@@ -128,10 +125,7 @@ def _check_base(
 
 def lacking(folder: Path, index: Mapping[str, Any], parts: Iterable[str]) -> list[str]:
     """Those of `parts` that have no folder, or no library and class in model_index.json."""
-    return [
-        part for part in parts
-        if not (folder / part).is_dir() or not is_part(index.get(part))
-    ]
+    return [part for part in parts if not (folder / part).is_dir() or not is_part(index.get(part))]
 
 
 def is_part(entry: Any) -> bool:

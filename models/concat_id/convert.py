@@ -71,9 +71,7 @@ class Report:
         return {"version": 1, **values}
 
 
-def convert(
-    source: Path, target: Path, to: str | None = None, base: Path | None = None
-) -> Report:
+def convert(source: Path, target: Path, to: str | None = None, base: Path | None = None) -> Report:
     """Convert a checkpoint; the target appears complete or not at all.
 
     Args:

@@ -149,10 +149,7 @@ def sort(
 
 def from_released(network: State, what: str = "the checkpoint") -> dict[str, torch.Tensor]:
     """The network's tensors in SAT's names (without `PREFIX`), in diffusers' names.
-
-    Raises:
-        UserError: tensors are missing or unknown.
-    """
+    Raises UserError: tensors are missing or unknown."""
     return to_ours(network, rules(layer_count(network, "transformer.layers.")), what)
 
 
@@ -164,10 +161,7 @@ def to_released(state: State, what: str = "the folder") -> dict[str, torch.Tenso
 
 def config_of(network: State, what: str = "the checkpoint") -> dict[str, Any]:
     """The configuration of `CogVideoXTransformer3DModel` for SAT's names without `PREFIX`.
-
-    Raises:
-        UserError: shapes of another base.
-    """
+    Raises UserError: shapes of another base."""
     wrong = f"{what} lacks a tensor of CogVideoX, or one has another shape"
     with explained(wrong, "it belongs to another base or is damaged: download it again"):
         width, channels, *patch = network["mixins.patch_embed.proj.weight"].shape

@@ -85,11 +85,8 @@ def is_released(names: State) -> bool:
 
 
 def from_released(state: State, what: str = "the checkpoint") -> dict[str, torch.Tensor]:
-    """A released state dict, plain or AdaLN, in our names.
-
-    Raises:
-        UserError: tensors are missing, or belong to no Concat-ID-Wan.
-    """
+    """A released state dict, plain or AdaLN, in our names. Raises UserError: tensors are missing,
+    or belong to no Concat-ID-Wan."""
     for name in state:
         for part, base in _OTHERS.items():
             if part in name:
@@ -108,10 +105,7 @@ def to_released(state: State, what: str = "the folder") -> dict[str, torch.Tenso
 
 def config_of(state: State, what: str = "the checkpoint") -> dict[str, Any]:
     """The configuration of `ConcatIDWanTransformer3DModel` for a released state dict.
-
-    Raises:
-        UserError: shapes that no text-to-video Wan2.1 has.
-    """
+    Raises UserError: shapes that no text-to-video Wan2.1 has."""
     wrong = f"{what} lacks a tensor of Wan2.1, or one has another shape"
     with explained(wrong, "it belongs to another base or is damaged: download it again"):
         width, channels, *patch = state["patch_embedding.weight"].shape

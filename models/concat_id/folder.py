@@ -44,8 +44,7 @@ def defaults_of(folder: Path) -> Defaults:
 
     The export of a training has its own size, and references prepared as it saw them.
 
-    Raises:
-        UserError: no model folder, parts missing, or another system's.
+    Raises UserError: no model folder, parts missing, or another system's.
     """
     usual = family_of(_check_folder(folder)).DEFAULTS
     said = read_json(folder / TRAINING) if (folder / TRAINING).is_file() else {}

@@ -55,10 +55,7 @@ class Generator:
 
     def load(self) -> None:
         """Load the networks that every variant needs (the transformer follows with its sample).
-
-        Raises:
-            UserError: once, before the first sample: a size or steps that they cannot make.
-        """
+        Raises UserError: once, before the first sample: a size or steps that they cannot make."""
         model = self.model
         if model.folder is not None:
             self.folder_pipeline.check_settings(

@@ -84,10 +84,7 @@ def check_weights(state: State, network: torch.nn.Module, what: str) -> None:
 
 def read_released(source: Path) -> Checkpoint:
     """The tensors of a released checkpoint, a file or the folder of a release.
-
-    Raises:
-        UserError: missing, several checkpoints, or as `checkpoints.read_checkpoint`.
-    """
+    Raises UserError: missing, several checkpoints, or as `checkpoints.read_checkpoint`."""
     return read_checkpoint(_find_file(source), mapped=True)
 
 

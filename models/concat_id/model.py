@@ -190,10 +190,7 @@ class ConcatID:
 
     def load(self) -> None:
         """Load the networks that every variant needs (the transformer follows with its sample).
-
-        Raises:
-            UserError: once, before the first sample: a size or steps that they cannot make.
-        """
+        Raises UserError: once, before the first sample: a size or steps that they cannot make."""
         self.generator.load()
 
     def variant_of(self, sample: Sample) -> str:

@@ -63,10 +63,7 @@ class ReferencePictures:
 
     def prepare(self, reference: Reference) -> np.ndarray:
         """A reference as uint8 RGB (height, width, 3) for the VAE; remembered by path.
-
-        Raises:
-            UserError: the picture cannot be read.
-        """
+        Raises UserError: the picture cannot be read."""
         # Imported late: a finished run only asks for the settings.
         from idbench.models.concat_id import references
 
@@ -87,6 +84,4 @@ class ReferencePictures:
     def _tools(self) -> FaceTools:
         from idbench.models.concat_id.face_tools import load_tools
 
-        return load_tools(
-            self.faces, self.parser, self.alignment, self.device, self.preparation
-        )
+        return load_tools(self.faces, self.parser, self.alignment, self.device, self.preparation)

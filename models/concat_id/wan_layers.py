@@ -37,9 +37,7 @@ class ReferenceRotary(WanRotaryPosEmbed):
                 f"{self.max_seq_len} positions of the network"
             )
         video = (range(frames), range(height), range(width))
-        beside = (
-            range(frames, frames + references), range(height), range(width, 2 * width)
-        )
+        beside = (range(frames, frames + references), range(height), range(width, 2 * width))
         cos, sin = (
             torch.cat([self._grid(table, video), self._grid(table, beside)])
             for table in (self.freqs_cos, self.freqs_sin)

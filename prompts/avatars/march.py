@@ -196,9 +196,7 @@ def _shade_body(p, turn, pivot, neck, part, x, y, z, vx, vy, vz, light, key, amb
     d = body(p, x + e, y + e, z + e, neck[0], neck[1], neck[2])[k]
     nx, ny, nz = _normalised(a - b - c + d, -a - b + c + d, -a + b - c + d)
     # Shade cast by the head: its distance a little above the hit, towards the light.
-    hx, hy, hz = _in_head(
-        turn, pivot, x + 0.30 * light[0], y + 0.38, z + 0.30 * light[2]
-    )
+    hx, hy, hz = _in_head(turn, pivot, x + 0.30 * light[0], y + 0.38, z + 0.30 * light[2])
     over = _head(p, hx, hy, hz)
     shade = 0.50 + 0.50 * ramp(-0.05, 0.45, over)
     if part == 5:

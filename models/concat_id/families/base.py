@@ -17,9 +17,7 @@ import torch
 from idbench.errors import UserError
 from idbench.models.concat_id.about import Defaults
 
-Network = Callable[
-    [torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor], torch.Tensor
-]
+Network = Callable[[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor], torch.Tensor]
 """From noisy latents, references, text and times to the velocity, as `Family.predict`."""
 
 

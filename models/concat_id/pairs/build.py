@@ -233,9 +233,7 @@ def _copies(
     similarity: partners.Similarity, everyone: people.People, base: store.Store
 ) -> dict[str, Any]:
     """Pairs of videos that are near-copies, and so no partners: their number and first names."""
-    pairs = sorted({
-        (int(everyone.video[a]), int(everyone.video[b])) for a, b in similarity.copies
-    })
+    pairs = sorted({(int(everyone.video[a]), int(everyone.video[b])) for a, b in similarity.copies})
     names = [[base.get(a).name, base.get(b).name] for a, b in pairs[:NAMED]]
     return {"pairs": len(pairs), "videos": names}
 

@@ -43,11 +43,8 @@ class Identities:
 
 
 def read_identities(path: Path, store: Store, people: People) -> Identities:
-    """The identities of a file.
-
-    Raises:
-        UserError: see `read_rows`; an unknown video, no place, or a person named twice.
-    """
+    """The identities of a file. Raises UserError: see `read_rows`; an unknown video, no place, or a
+    person named twice."""
     numbers: dict[str, int] = {}
     seen: set[tuple[int, int]] = set()
     videos: Counter[int] = Counter()
@@ -123,8 +120,7 @@ def calibrate(people: People, known: Identities, settings: PairSettings) -> Cali
     of the known different-person pairs reach them. `identity_cosine` stays: it compares
     neighbouring frames, not videos.
 
-    Raises:
-        UserError: too few known pairs, or a network that does not tell people apart.
+    Raises UserError: too few known pairs, or a network that does not tell people apart.
     """
     same, different = known_cosines(people, known.of_person, settings.seed)
     if len(same) < FEWEST_PAIRS or not len(different):
@@ -136,9 +132,7 @@ def calibrate(people: People, known: Identities, settings: PairSettings) -> Cali
     cosines = [-1.0, *(a[0] for a in anchors), 1.0]
     shares = [0.0, *(a[1] for a in anchors), 1.0]
     least = float(np.quantile(different, 1 - settings.calibration_false_matches))
-    steps = [
-        f"calibration on {len(same)} same-person and {len(different)} different-person pairs"
-    ]
+    steps = [f"calibration on {len(same)} same-person and {len(different)} different-person pairs"]
     ranges = {}
     for name in RANGES:
         ends = []
@@ -162,9 +156,7 @@ def calibrate(people: People, known: Identities, settings: PairSettings) -> Cali
     )
 
 
-def known_cosines(
-    people: People, identity: np.ndarray, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def known_cosines(people: People, identity: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Cosines of known pairs of different videos: of one person, and of two.
 
     All of them where there are at most a million; else that many random ones of each.

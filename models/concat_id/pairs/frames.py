@@ -41,8 +41,7 @@ def sample(path: Path, rate: float) -> Iterator[SampledFrame | int]:
 
     Holds one frame at a time. A video with a lower rate gives all its frames.
 
-    Raises:
-        UnreadableVideo: missing, empty, damaged, or no video.
+    Raises UnreadableVideo: missing, empty, damaged, or no video.
     """
     waiting: SampledFrame | None = None
     before: np.ndarray | None = None

@@ -67,9 +67,7 @@ def write_rows(path: Path, schema: pa.Schema, made: Iterable[dict[str, Any]]) ->
             writer.write_table(pa.Table.from_pylist(group, schema))
 
 
-def rows(
-    output: Output, people: People, store: Store, seed: int
-) -> Iterator[dict[str, Any]]:
+def rows(output: Output, people: People, store: Store, seed: int) -> Iterator[dict[str, Any]]:
     """The rows of `SCHEMA`, as dictionaries."""
     for i, (targets, partners) in enumerate(zip(output.targets, output.partners, strict=True)):
         target = store.get(people.video[targets[0]])

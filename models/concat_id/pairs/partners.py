@@ -101,9 +101,7 @@ def find_partners(
     Raises:
         UserError: more people than the exact search takes, and no FAISS.
     """
-    best = {
-        name: Best(len(people), r.interval, r.smallest) for name, r in wanted.items()
-    }
+    best = {name: Best(len(people), r.interval, r.smallest) for name, r in wanted.items()}
     low = min([r.interval[0] for r in wanted.values()], default=settings.lowest_cosine)
     seen = Similarity(low)
     for pairs in similar_people(people.vectors, people.video, low, settings.exact_limit):

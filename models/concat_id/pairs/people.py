@@ -55,11 +55,8 @@ class People:
 
 
 def why_dropped(row: Row, settings: PairSettings) -> str | None:
-    """Why a captioned video is dropped, or None when it is kept.
-
-    Raises:
-        ValueError: the video was not read yet.
-    """
+    """Why a captioned video is dropped, or None when it is kept. Raises ValueError: the video was
+    not read yet."""
     if not rules.has_human_term(row.caption or "", settings.human_terms):
         return NO_TERM
     if row.problem is not None:

@@ -27,11 +27,8 @@ def mean_of(values: Iterable[float | None]) -> float | None:
 
 
 def load_scorer(address: str) -> Scorer:
-    """The function at `module:function`.
-
-    Raises:
-        UserError: it cannot be imported, or is no function.
-    """
+    """The function at `module:function`. Raises UserError: it cannot be imported, or is no
+    function."""
     module, _, attribute = address.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)

@@ -61,17 +61,12 @@ class Reader(Protocol):
 
     def identity(self) -> Mapping[str, Any]: ...
 
-    def read(
-        self, path: Path, name: str, out: Path
-    ) -> tuple[tracking.VideoRecord, np.ndarray]: ...
+    def read(self, path: Path, name: str, out: Path) -> tuple[tracking.VideoRecord, np.ndarray]: ...
 
 
 class FaceReader:
-    """The reader with real networks.
-
-    Raises:
-        UserError: wrong `weights`, missing or damaged weight files, no such scorer or device.
-    """
+    """The reader with real networks. Raises UserError: wrong `weights`, missing or damaged weight
+    files, no such scorer or device."""
 
     def __init__(self, settings: ReaderSettings) -> None:
         self.settings = settings
@@ -97,9 +92,7 @@ class FaceReader:
             "alignment": self.alignment, "version": 2,
         }
 
-    def read(
-        self, path: Path, name: str, out: Path
-    ) -> tuple[tracking.VideoRecord, np.ndarray]:
+    def read(self, path: Path, name: str, out: Path) -> tuple[tracking.VideoRecord, np.ndarray]:
         """Read the video `path`, called `name`; crops go to `out`/faces.
 
         Returns:

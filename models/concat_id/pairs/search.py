@@ -60,11 +60,8 @@ def similar_people(
 
 
 def check_size(people: int, exact_limit: int) -> None:
-    """Refuse more people than can be searched here.
-
-    Raises:
-        UserError: more than `exact_limit` and FAISS is not installed.
-    """
+    """Refuse more people than can be searched here. Raises UserError: more than `exact_limit` and
+    FAISS is not installed."""
     if people > exact_limit and importlib.util.find_spec("faiss") is None:
         raise UserError(
             f"{people} people are too many for the exact search (limit {exact_limit}); install "
@@ -119,9 +116,7 @@ def _faiss(vectors: np.ndarray, low: float) -> Iterator[tuple[np.ndarray, np.nda
             yield rows[order], columns[order].astype(np.int64)
 
 
-def random_order(
-    keys: np.ndarray, rows: np.ndarray, columns: np.ndarray, seed: int
-) -> np.ndarray:
+def random_order(keys: np.ndarray, rows: np.ndarray, columns: np.ndarray, seed: int) -> np.ndarray:
     """A random number, uint64 (k,), for each pair of people, of their keys and the seed alone.
 
     The smallest number marks the random partner. So the choice does not depend on the order of

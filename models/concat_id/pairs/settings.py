@@ -101,10 +101,7 @@ class PairSettings:
 
 def make_settings(*parts: Mapping[str, Any]) -> PairSettings:
     """Settings from mappings (a later one wins), such as a YAML file's and the command line's.
-
-    Raises:
-        UserError: an unknown name (says the nearest), or a value out of its range.
-    """
+    Raises UserError: an unknown name (says the nearest), or a value out of its range."""
     kinds = {f.name: type(f.default) for f in fields(PairSettings)}
     values: dict[str, Any] = {}
     for part in parts:
@@ -116,11 +113,7 @@ def make_settings(*parts: Mapping[str, Any]) -> PairSettings:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings of a YAML file.
-
-    Raises:
-        UserError: missing, no YAML, or no mapping.
-    """
+    """The settings of a YAML file. Raises UserError: missing, no YAML, or no mapping."""
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError) as error:

@@ -109,21 +109,15 @@ class Store:
         return done.rowcount
 
     def note_captions(self, path: Path) -> int:
-        """Store a file's captions; returns how many.
-
-        Raises:
-            UserError: see `read_rows`; a caption for an unknown video, or two for one.
-        """
+        """Store a file's captions; returns how many. Raises UserError: see `read_rows`; a caption
+        for an unknown video, or two for one."""
         return self._note(
             path, "captions file", "caption", "caption", lambda value, where: str(value)
         )
 
     def note_aesthetic(self, path: Path) -> int:
         """Store a file's aesthetic scores (columns video and score); returns how many.
-
-        Raises:
-            UserError: see `read_rows`; a score for an unknown video, two for one, no number.
-        """
+        Raises UserError: see `read_rows`; a score for an unknown video, two for one, no number."""
         return self._note(path, "aesthetic scores file", "score", "aesthetic",
                           lambda value, where: finite(f"{where}: the score", value))
 
@@ -180,11 +174,8 @@ class Store:
             last = page[-1][0]
 
     def get(self, number: int) -> Row:
-        """The row of one video by its number, without embeddings.
-
-        Raises:
-            KeyError: no such video.
-        """
+        """The row of one video by its number, without embeddings. Raises KeyError: no such
+        video."""
         with self._errors():
             found = self._base.execute(
                 f"SELECT {_COLUMNS}, NULL {_JOINED} WHERE v.rowid = ?", (int(number),)

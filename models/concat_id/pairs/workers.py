@@ -36,8 +36,7 @@ def read_videos(
 
     The result for a video depends on that video alone, not on `workers` or their order.
 
-    Raises:
-        UserError: a worker process died.
+    Raises UserError: a worker process died.
     """
     terms = settings.pairs.human_terms
     total = sum(1 for _ in _unread(store, terms))
