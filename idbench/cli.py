@@ -21,31 +21,6 @@ from idbench.files import too_many_files
 from idbench.names import nearest
 
 COMMANDS = {
-    "run": "idbench.commands.run:run",
-    "score": "idbench.commands.score:score",
-    "merge": "idbench.commands.merge:merge",
-    "table": "idbench.commands.table:table",
-    "reproduce": "idbench.commands.reproduce:reproduce",
-    "report": "idbench.commands.report:report",
-    "check": "idbench.commands.check:check",
-    "diff": "idbench.commands.diff:diff",
-    "leaderboard": "idbench.commands.leaderboard:leaderboard",
-    "figure": "idbench.commands.figure:figure",
-    "export": "idbench.commands.export:export",
-    "study": "idbench.commands.study:study",
-    "list": "idbench.commands.listing:listing",
-    "train": "idbench.commands.train:train",
-    "pairs": "idbench.commands.pairs:pairs",
-    "convert": "idbench.commands.convert:convert",
-    "doctor": "idbench.commands.doctor:doctor",
-    "completion": "idbench.commands.completion:completion",
-    "suites": "idbench.commands.suites:suites",
-    "weights": "idbench.commands.weights:weights",
-    "validate-metrics": "idbench.commands.validate_metrics:validate_metrics",
-}
-
-
-SHORT_HELP = {
     "run": "Generate the videos of a split, score them, print the table.",
     "score": "Score existing videos.",
     "merge": "Join the run folders of shards into one.",
@@ -68,7 +43,7 @@ SHORT_HELP = {
     "weights": "List, download, check and locate published weights.",
     "validate-metrics": "Measure what metrics can tell apart, on avatars.",
 }
-"""Short help of each command, so that --help imports none of them."""
+"""The commands with their short help; --help imports none of them."""
 
 FAULT = 70
 """Exit code of an unexpected error (EX_SOFTWARE in sysexits.h)."""
@@ -91,17 +66,14 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
-        return _with_level(getattr(importlib.import_module(module), attribute))
+        name = "listing" if cmd_name == "list" else cmd_name.replace("-", "_")
+        command = getattr(importlib.import_module(f"idbench.commands.{name}"), name)
+        command.short_help = COMMANDS[cmd_name]
+        return _with_level(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = []
-        for name in COMMANDS:
-            short = SHORT_HELP.get(name)
-            command = None if short else self.get_command(ctx, name)
-            rows.append((name, command.get_short_help_str() if command else short or ""))
         with formatter.section("Commands"):
-            formatter.write_dl(rows)
+            formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> object:
         try:

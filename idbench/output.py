@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import codecs
+import json
 import logging
 import os
 import re
 import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 QUIET, USUAL, VERBOSE = -1, 0, 1
 
@@ -68,3 +74,30 @@ def note(text: str) -> None:
     """What a person may want to know, on standard error; nothing with --quiet."""
     if _level > QUIET:
         echo(text, err=True)
+
+
+def echo_json(value: Any) -> None:
+    """Print a value as indented JSON."""
+    echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def console(width: int = 200) -> Console:
+    """A console that prints text as it is; `width` counts where there is no terminal."""
+    from rich.console import Console
+
+    made = Console(highlight=False, markup=False)
+    if not made.is_terminal:
+        made.width = width
+    return made
+
+
+def show_table(rows: Iterable[Sequence[str]], *columns: str) -> None:
+    """Print a table without lines; the first column never wraps."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from idbench import gate, gate_cached, gate_output, gate_reference, measured_fil
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.files import write_text
-from idbench.output import echo
+from idbench.output import echo, echo_json
 from idbench.outputs import check_output
 from idbench.runs import Run
 from idbench.values import choose
@@ -21,47 +20,32 @@ if TYPE_CHECKING:
     from idbench.measurements import Measurement
 
 
-@click.command(short_help="Fail if a run is worse than a reference (regression gate for CI).")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--against", metavar="REF", type=click.Path(path_type=Path),
-    help="A run folder, or a reference file written by --update.",
-)
-@click.option(
-    "--update", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
-    help="Write RUN's values to this reference file, ready to commit; checks nothing.",
-)
+@click.command()
+@click.argument("run", type=opt.PATH)
+@click.option("--against", metavar="REF", type=opt.PATH,
+              help="A run folder, or a reference file written by --update.")
+@click.option("--update", metavar="FILE", type=opt.FILE,
+              help="Write RUN's values to this reference file, ready to commit; checks nothing.")
 @click.option(
     "--embeddings", is_flag=True,
     help="With --update, also write the cached embeddings (.zip). Passed as RUN, they are rescored "
          "by the installed metrics, without videos or networks.",
 )
-@click.option(
-    "--tolerance", multiple=True, metavar="[METRIC=]NUMBER",
-    help="Largest drop of a mean that always passes (default: 0.01). Repeatable.",
-)
-@click.option(
-    "--coverage-tolerance", type=click.FloatRange(0, 1), default=0.0, show_default=True,
-    help="Share of samples that may become unscored.",
-)
+@click.option("--tolerance", multiple=True, metavar="[METRIC=]NUMBER",
+              help="Largest drop of a mean that always passes (default: 0.01). Repeatable.")
+@click.option("--coverage-tolerance", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+              help="Share of samples that may become unscored.")
 @opt.metric_option
 @click.option(
     "--allow", multiple=True, metavar="NAME",
     help="Allow a difference in suite, split, protocol, weights, detector, missing or coverage. "
          "Repeatable.",
 )
-@click.option(
-    "--resamples", type=click.IntRange(min=2000), default=4000, show_default=True,
-    help="Bootstrap resamples for the intervals.",
-)
-@click.option(
-    "--junit", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
-    help="Also write JUnit XML.",
-)
-@click.option(
-    "--markdown", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
-    help="Also write Markdown, such as for a CI job summary.",
-)
+@click.option("--resamples", type=click.IntRange(min=2000), default=4000, show_default=True,
+              help="Bootstrap resamples for the intervals.")
+@click.option("--junit", metavar="FILE", type=opt.FILE, help="Also write JUnit XML.")
+@click.option("--markdown", metavar="FILE", type=opt.FILE,
+              help="Also write Markdown, such as for a CI job summary.")
 @opt.json_option
 def check(
     run: Path, against: Path | None, update: Path | None, embeddings: bool,
@@ -107,7 +91,7 @@ def check(
     if markdown:
         write_text(markdown, gate_output.markdown(verdict))
     if as_json:
-        echo(json.dumps(verdict.as_dict(), indent=2))
+        echo_json(verdict.as_dict())
     else:
         echo(gate_output.summary(verdict))
     return verdict.code
@@ -126,9 +110,8 @@ def _update(
         written.append(bundle)
         gate_cached.write(bundle, Run.open(run))
     if as_json:
-        echo(json.dumps({
-            "samples": len(measured.values), "files": {str(p): p.stat().st_size for p in written},
-        }))
+        echo_json({"samples": len(measured.values),
+                   "files": {str(path): path.stat().st_size for path in written}})
         return
     for path in written:
         size = path.stat().st_size / 1e3

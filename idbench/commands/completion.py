@@ -87,7 +87,7 @@ def recipes(_: click.Context) -> list[str]:
     return list(recipe_files())
 
 
-@click.command(short_help="Print a shell completion script.")
+@click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
     """Print the completion script of SHELL, for its start-up file.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from idbench.commands import options as opt
-from idbench.output import echo
+from idbench.output import echo, echo_json
 
 if TYPE_CHECKING:
     from idbench.models.concat_id.convert import Report
@@ -17,19 +16,17 @@ if TYPE_CHECKING:
 SHOWN = 20
 
 
-@click.command(short_help="Convert released Concat-ID checkpoints to model folders and back.")
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("target", type=click.Path(path_type=Path))
+@click.command()
+@click.argument("source", type=opt.PATH)
+@click.argument("target", type=opt.PATH)
 @click.option(
     "--to", type=click.Choice(["sat", "diffusers", "wan"]),
     help="Layout of TARGET. Default: diffusers for a released checkpoint, else its released "
          "layout.",
 )
-@click.option(
-    "--base", type=click.Path(path_type=Path),
-    help="Folder of CogVideoX-5B or Wan2.1-T2V-1.3B in diffusers' layout; provides the "
-         "autoencoder, text encoder and tokenizer.",
-)
+@click.option("--base", type=opt.PATH,
+              help="Folder of CogVideoX-5B or Wan2.1-T2V-1.3B in diffusers' layout; provides the "
+                   "autoencoder, text encoder and tokenizer.")
 @opt.json_option
 def convert(source: Path, target: Path, to: str | None, base: Path | None, as_json: bool) -> None:
     """Convert the checkpoint SOURCE to TARGET.
@@ -42,7 +39,7 @@ def convert(source: Path, target: Path, to: str | None, base: Path | None, as_js
 
     report = run(source, target, to, base)
     if as_json:
-        echo(json.dumps(report.as_json(), indent=2))
+        echo_json(report.as_json())
     else:
         _print(report, target)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from idbench.differences import differences
 from idbench.errors import UserError
 from idbench.gate import title
 from idbench.names import unknown
-from idbench.output import echo
+from idbench.output import echo, echo_json, show_table
 from idbench.reports import columns
 from idbench.values import choose
 
@@ -23,14 +22,12 @@ if TYPE_CHECKING:
     from idbench.measurements import Measurement
 
 
-@click.command(short_help="Show how two runs differ, and which samples changed most.")
-@click.argument("first", type=click.Path(path_type=Path))
-@click.argument("second", type=click.Path(path_type=Path))
+@click.command()
+@click.argument("first", type=opt.PATH)
+@click.argument("second", type=opt.PATH)
 @opt.metric_option
-@click.option(
-    "--top", type=click.IntRange(min=1), default=5, show_default=True,
-    help="Samples to show per metric.",
-)
+@click.option("--top", type=opt.COUNT, default=5, show_default=True,
+              help="Samples to show per metric.")
 @opt.json_option
 def diff(first: Path, second: Path, metrics: tuple[str, ...], top: int, as_json: bool) -> None:
     """Show the settings in which two runs differ, and the samples that changed most.
@@ -41,7 +38,7 @@ def diff(first: Path, second: Path, metrics: tuple[str, ...], top: int, as_json:
     before, after = measured_files.read(first), measured_files.read(second)
     found = compare(before, after, metrics, top)
     if as_json:
-        echo(json.dumps(found, indent=2, ensure_ascii=False))
+        echo_json(found)
     else:
         _print(found)
 
@@ -117,38 +114,26 @@ def _moved(
 
 
 def _print(found: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 200
-
     def table(rows: list[list[str]], *columns: str) -> None:
-        made = Table(box=None, pad_edge=False, header_style="bold")
-        for column in columns:
-            made.add_column(column, overflow="fold")
-        for row in rows:
-            made.add_row(*row)
-        console.print(made)
-        console.print()
+        show_table(rows, *columns)
+        echo()
 
-    console.print(f"first: {found['first']}\nsecond: {found['second']}\n")
+    echo(f"first: {found['first']}\nsecond: {found['second']}\n")
     if found["settings"]:
         table([[str(s[k]) for k in ("setting", "first", "second")] for s in found["settings"]],
               "setting", "first", "second")
     else:
-        console.print("Settings, protocol and weights are the same.\n")
+        echo("Settings, protocol and weights are the same.\n")
     samples = found["samples"]
-    console.print(
+    echo(
         f"{samples['shared']} samples in both, {len(samples['only_first'])} only in the first, "
         f"{len(samples['only_second'])} only in the second.\n")
     for name, moved in found["metrics"].items():
         mean = "" if moved["mean_change"] is None else f"; mean change {moved['mean_change']:+.3f}"
-        console.print(f"{title(name)}: {moved['paired']} samples scored in both{mean}")
+        echo(f"{title(name)}: {moved['paired']} samples scored in both{mean}")
         for key, place in (("unscored_in_second", "second"), ("unscored_in_first", "first")):
             if moved[key]:
-                console.print(f"  unscored only in the {place}: {', '.join(moved[key][:5])}"
+                echo(f"  unscored only in the {place}: {', '.join(moved[key][:5])}"
                               f"{' ...' if len(moved[key]) > 5 else ''}")
         table([[m["sample"], "+".join(m["identities"]), m["category"], m["prompt_id"],
                 f"{m['first']:.3f}", f"{m['second']:.3f}", f"{m['change']:+.3f}"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import shutil
 import sys
 import tempfile
@@ -18,7 +17,7 @@ import click
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.failures import describe
-from idbench.output import echo
+from idbench.output import echo, echo_json
 from idbench.published_weights import describe_file, published_weights
 
 NETWORKS = ("arcface", "curricularface", "viclip", "clip")
@@ -145,7 +144,7 @@ def _source(text: str) -> str:
     return "; ".join([*found, *([f"runs with {', '.join(providers)}"] if providers else [])])
 
 
-@click.command(short_help="Check the installation and weights.")
+@click.command()
 @opt.sharing(opt.weights_option, opt.json_option)
 def doctor(weights: tuple[str, ...], as_json: bool) -> int:
     """Check packages, weights (sha256), suites (checksums), video, disk and accelerator.
@@ -168,7 +167,7 @@ def doctor(weights: tuple[str, ...], as_json: bool) -> int:
             echo(f"{'ok   ' if well else 'FAIL '} {name}: {told}")
     ill = sum(not one["ok"] for one in found)
     if as_json:
-        echo(json.dumps(found, indent=2, ensure_ascii=False))
+        echo_json(found)
         return 1 if ill else 0
     echo("All checks passed." if not ill else f"{ill} of {len(checks)} checks failed.")
     return 1 if ill else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +10,21 @@ import click
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.files import real
-from idbench.output import echo
+from idbench.output import echo, echo_json
 from idbench.runs import Run
 
 
-@click.command(short_help="Export a run to Hugging Face datasets or TensorBoard.")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.command()
+@click.argument("run", type=opt.PATH)
 @click.option(
     "--to", required=True, type=click.Choice(("datasets", "tensorboard")), help="Target tool."
 )
-@click.option(
-    "--out", metavar="FOLDER", type=click.Path(path_type=Path),
-    help="Output folder. Default: exports/TO/NAME.",
-)
-@click.option(
-    "--step", type=click.IntRange(0, 2**62), default=0, show_default=True,
-    help="tensorboard only: step of the values, such as that of a checkpoint.",
-)
-@click.option(
-    "--frames", type=click.IntRange(min=0, max=64), default=0, show_default=True,
-    help="tensorboard only: frames of each video to write as one image; 0: none.",
-)
+@click.option("--out", metavar="FOLDER", type=opt.PATH,
+              help="Output folder. Default: exports/TO/NAME.")
+@click.option("--step", type=click.IntRange(0, 2**62), default=0, show_default=True,
+              help="tensorboard only: step of the values, such as that of a checkpoint.")
+@click.option("--frames", type=click.IntRange(min=0, max=64), default=0, show_default=True,
+              help="tensorboard only: frames of each video to write as one image; 0: none.")
 @click.option("--check", is_flag=True, help="datasets only: check that the export loads, offline.")
 @opt.json_option
 def export(
@@ -62,7 +55,10 @@ def export(
         from idbench.exporting import tensorboard
 
         told["file"] = str(tensorboard.export(opened, target, step, frames))
-    echo(json.dumps(told, indent=2) if as_json else _words(told))
+    if as_json:
+        echo_json(told)
+    else:
+        echo(_words(told))
 
 
 def _words(told: dict[str, Any]) -> str:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from idbench.runs import Run
 
 _common = opt.sharing(
-    click.argument("run", nargs=-1, required=True, type=click.Path(path_type=Path)),
+    click.argument("run", nargs=-1, required=True, type=opt.PATH),
     click.option(
-        "-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
+        "-o", "--output", type=opt.FILE,
         help="Output file: .pdf, .png, .svg or .webp; without such an ending, PDF and PNG are "
         "written. Default: the figure's name.",
     ),
@@ -33,7 +33,7 @@ _common = opt.sharing(
 )
 
 
-@click.group(short_help="Draw figures for papers.")
+@click.group()
 def figure() -> None:
     """Draw figures for papers, as PDF and PNG."""
 
@@ -51,18 +51,12 @@ def tradeoff(run: tuple[Path, ...], output: Path | None, dpi: int, across: str, 
 
 @figure.command(short_help="References and evenly spaced frames of several systems.")
 @_common
-@click.option(
-    "--samples", type=click.IntRange(1, 50), default=3, show_default=True,
-    help="Number of samples, spread evenly over those that all runs have.",
-)
-@click.option(
-    "--sample", "only", multiple=True, metavar="ID",
-    help="Show this sample; give the start of its code in the report. Repeatable.",
-)
-@click.option(
-    "--frames", type=click.IntRange(1, 16), default=5, show_default=True,
-    help="Frames per video.",
-)
+@click.option("--samples", type=click.IntRange(1, 50), default=3, show_default=True,
+              help="Number of samples, spread evenly over those that all runs have.")
+@click.option("--sample", "only", multiple=True, metavar="ID",
+              help="Show this sample; give the start of its code in the report. Repeatable.")
+@click.option("--frames", type=click.IntRange(1, 16), default=5, show_default=True,
+              help="Frames per video.")
 @click.option("--no-prompt", is_flag=True, help="Leave the prompts out.")
 def strip(
     run: tuple[Path, ...], output: Path | None, dpi: int, samples: int, only: tuple[str, ...],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,19 @@ from idbench import submissions
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.files import write_json, write_text
-from idbench.output import echo
+from idbench.output import echo, echo_json
 from idbench.outputs import check_output
 from idbench.reports import leaderboard as boards
 
 
-@click.command(short_help="Rank runs and submissions on a sortable page.")
-@click.argument("entries", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
-    help="The page; the data is also written as .json. Default: leaderboard.html.",
-)
+@click.command()
+@click.argument("entries", nargs=-1, required=True, type=opt.PATH)
+@click.option("-o", "--output", type=opt.FILE,
+              help="The page; the data is also written as .json. Default: leaderboard.html.")
 @click.option("--metric", default="arcsim", show_default=True, help="Rank by this metric.")
 @click.option("--title", default="idbench leaderboard", show_default=True, help="Page title.")
-@click.option(
-    "--pack", metavar="FOLDER", type=click.Path(path_type=Path, file_okay=False),
-    help="Make a submission from one run; --set name=..., description, link and licence.",
-)
+@click.option("--pack", metavar="FOLDER", type=opt.FOLDER,
+              help="Make a submission from one run; --set name=..., description, link and licence.")
 @click.option("--validate", is_flag=True, help="Only check whether each entry is valid.")
 @opt.sharing(opt.set_option, opt.json_option)
 def leaderboard(
@@ -50,7 +45,10 @@ def leaderboard(
             raise UserError("Pass exactly one run to pack: idbench leaderboard RUN --pack FOLDER.")
         folder = submissions.pack(entries[0], pack, opt.parse_settings(settings))
         submissions.entry(folder)
-        echo(json.dumps({"submission": str(folder)}) if as_json else f"Submission: {folder}")
+        if as_json:
+            echo_json({"submission": str(folder)})
+        else:
+            echo(f"Submission: {folder}")
         return 0
     if settings:
         raise UserError("--set describes a submission; it needs --pack FOLDER.")
@@ -66,7 +64,7 @@ def leaderboard(
     write_text(target, boards.page(board, title))
     write_json(data, board)
     if as_json:
-        echo(json.dumps(board, indent=2, ensure_ascii=False))
+        echo_json(board)
     else:
         for one in board["boards"]:
             echo(f"{one['suite']} {one['split']}: {len(one['rows'])} systems{_first(one)}")
@@ -97,7 +95,7 @@ def _validate(paths: tuple[Path, ...], as_json: bool) -> int:
             name, problem = None, str(error)
         rows.append({"entry": str(path), "name": name, "problem": problem})
     if as_json:
-        echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        echo_json(rows)
     else:
         for row in rows:
             told = f"FAIL  {row['problem']}" if row["problem"] else f"ok    {row['name']}"

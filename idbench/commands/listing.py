@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from idbench.commands import completion
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.names import unknown
-from idbench.output import echo
+from idbench.output import console, echo, echo_json, show_table
 
 Rows = list[dict[str, Any]]
 
@@ -133,7 +132,7 @@ IN_FULL = {"models": ("package", "where")}
 """Columns that are only shown with NAME or --json."""
 
 
-@click.command("list", short_help="List models, metrics, suites, protocols, weights, recipes, ...")
+@click.command("list")
 @click.argument(
     "kind", metavar="|".join(KINDS), shell_complete=completion.completing(lambda _: list(KINDS))
 )
@@ -160,31 +159,19 @@ def listing(
         _show_one(kind, name, rows, as_json)
         return
     if as_json:
-        echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        echo_json(rows)
         return
     if not rows:
         echo(f"There are no {kind}.")
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
     # Nested values are only printed with --json.
     columns = [
         name for name, value in rows[0].items()
         if not isinstance(value, dict) and name not in IN_FULL.get(kind, ())
     ]
-    for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
-    for row in rows:
-        table.add_row(*(
-            ", ".join(row[name]) if isinstance(row[name], list) else str(row[name])
-            for name in columns
-        ))
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 200
-    console.print(table)
+    cells = ([", ".join(row[name]) if isinstance(row[name], list) else str(row[name])
+              for name in columns] for row in rows)
+    show_table(cells, *columns)
 
 
 def _show_one(kind: str, name: str, rows: Rows, as_json: bool) -> None:
@@ -194,9 +181,8 @@ def _show_one(kind: str, name: str, rows: Rows, as_json: bool) -> None:
         raise unknown(kind.removesuffix("s"), name, found)
     row = found[name]
     if as_json:
-        click.echo(json.dumps(row, indent=2, ensure_ascii=False, default=str))
+        echo_json(row)
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -207,7 +193,4 @@ def _show_one(kind: str, name: str, rows: Rows, as_json: bool) -> None:
             value = "\n".join(f"{key}={'' if v is None else v}" for key, v in value.items())
         if value not in ("", None, []):
             table.add_row(column, ", ".join(value) if isinstance(value, list) else str(value))
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 120
-    console.print(table)
+    console(120).print(table)

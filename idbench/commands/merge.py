@@ -9,11 +9,9 @@ import click
 from idbench.commands import options as opt
 
 
-@click.command(short_help="Join the run folders of shards into one.")
-@click.argument("run", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--out", required=True, type=click.Path(path_type=Path), help="The run folder to make.",
-)
+@click.command()
+@opt.runs_argument
+@click.option("-o", "--out", required=True, type=opt.PATH, help="The run folder to make.",)
 @opt.json_option
 def merge(run: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Join run folders of the same model, suite and split, such as those that `--shard` made.

@@ -16,13 +16,17 @@ from idbench.errors import UserError
 if TYPE_CHECKING:
     from idbench.engine import Engine
 
+PATH = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+COUNT = click.IntRange(min=1)
+
+runs_argument = click.argument("run", nargs=-1, required=True, type=PATH)
 suite_option = click.option(
     "--suite", default="avatars", show_default=True, shell_complete=completion.suites,
     help="Name or folder of a suite.",
 )
-limit_option = click.option(
-    "--limit", type=click.IntRange(min=1), help="Use only the first N samples."
-)
+limit_option = click.option("--limit", type=COUNT, help="Use only the first N samples.")
 SEED = click.IntRange(0, 999_999_999)
 seed_option = click.option("--seed", type=SEED, default=0, show_default=True, help="Random seed.")
 seeds_option = click.option(
@@ -32,7 +36,7 @@ seeds_option = click.option(
          "sample is generated with each.",
 )
 out_option = click.option(
-    "--out", type=click.Path(path_type=Path),
+    "--out", type=PATH,
     help="The run folder. Default: a folder under runs/ named after the run.",
 )
 protocol_option = click.option(
@@ -55,8 +59,6 @@ set_option = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
     help="A setting, such as steps=20. Repeatable.",
 )
-
-
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]|mps",
     help="Where networks run; auto is a CUDA GPU if there is one, else the CPU.",
@@ -73,11 +75,11 @@ ENGINE = (
         "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
         help="Where samples are generated and scored: in this process, or by workers of Ray.",
     ),
-    click.option("--workers", type=click.IntRange(min=1),
+    click.option("--workers", type=COUNT,
                  help="Ray: number of workers. Default: one a GPU, or one a processor."),
     click.option("--gpus-per-worker", type=click.FloatRange(min=0),
                  help="Ray: GPUs of each worker, also a fraction. Default: 1 if there are any."),
-    click.option("--cpus-per-worker", type=click.IntRange(min=1),
+    click.option("--cpus-per-worker", type=COUNT,
                  help="Ray: processors of each worker. Default: 1."),
     click.option("--address", metavar="auto|HOST:PORT",
                  help="Ray: a running cluster. Default: one is started on this machine."),
@@ -109,10 +111,6 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def shown(text: str) -> str:
-    """What was typed, short enough for a sentence."""
-    return text if len(text) <= 60 else f"{text[:60]}..."
-
 
 def sharing(*options: Callable[..., Any]) -> Callable[..., Any]:
     """A decorator that adds `options` in the order given."""
@@ -133,9 +131,7 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         key = key.strip()
         if not equals or not key:
-            raise UserError(
-                f"--set {shown(text)} is not KEY=VALUE; write, for example, --set steps=20."
-            )
+            raise UserError(f"--set {text[:60]} is not KEY=VALUE; write it as --set steps=20.")
         if key in parsed:
             raise UserError(f"--set {key} is given twice; leave one out.")
         try:
@@ -143,6 +139,6 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
             json.dumps(parsed[key], default=str, allow_nan=False)
         except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
             raise UserError(
-                f"The value of --set {key} is not plain YAML ({shown(value)}); quote it."
+                f"The value of --set {key} is not plain YAML ({value[:60]}); quote it."
             ) from error
     return parsed

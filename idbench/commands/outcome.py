@@ -43,10 +43,10 @@ def show(results: Results, as_json: bool = False, scored: bool = True) -> None:
 
 def _show_json(run: Run, results: Results, scored: bool) -> None:
     table = json.loads(tables.render(results.table(), "json")) if scored else None
-    output.echo(json.dumps({
+    output.echo_json({
         "run": str(run.folder), "counts": run.file.counts.model_dump(),
         "timings": run.file.timings, "peak_memory_gb": run.file.peak_memory_gb, "table": table,
-    }, indent=2))
+    })
 
 
 def _show_table(results: Results, scored: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +9,27 @@ import click
 
 from idbench.commands import options as opt
 from idbench.files import real
-from idbench.output import echo
+from idbench.output import echo, echo_json
 from idbench.provenance import cores
 
 
-@click.group(short_help="Build training pairs from videos.")
+@click.group()
 def pairs() -> None:
     """Build training pairs of a video and references."""
 
 
-_FILE = click.Path(path_type=Path)
+_FILE = opt.PATH
 
 
 @pairs.command(short_help="Filter videos, match people across videos, write pairs.")
 @click.argument("videos", type=_FILE)
-@click.option(
-    "--captions", type=_FILE, required=True,
-    help="CSV, TSV, JSON lines or JSON with video (path inside VIDEOS) and caption.",
-)
+@click.option("--captions", type=_FILE, required=True,
+              help="CSV, TSV, JSON lines or JSON with video (path inside VIDEOS) and caption.")
 @click.option("--out", type=_FILE, help="Output folder. Default: runs/pairs-NAME.")
 @click.option("--recipe", type=_FILE, help="YAML file with settings, such as `cross: [0.7, 0.9]`.")
 @click.option("--seed", type=opt.SEED, help="Random seed. Default: 0.")
-@click.option(
-    "--workers", type=click.IntRange(min=1),
-    help="Processes that read videos. Default: one per core.",
-)
+@click.option("--workers", type=opt.COUNT,
+              help="Processes that read videos. Default: one per core.")
 @click.option("--device", default="cpu", show_default=True, help="A torch device, such as cuda.")
 @click.option(
     "--subjects", type=click.Choice(["files", "parser", "none"]), default="files",
@@ -44,14 +39,10 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--aesthetic", help="Scores for Stage III: a file with video and score, or module:function."
 )
-@click.option(
-    "--calibrate", type=_FILE,
-    help="File with video and identity: fit the cosine ranges to the recogniser.",
-)
-@click.option(
-    "--truth", type=_FILE,
-    help="File with video and identity: report precision and recall.",
-)
+@click.option("--calibrate", type=_FILE,
+              help="File with video and identity: fit the cosine ranges to the recogniser.")
+@click.option("--truth", type=_FILE,
+              help="File with video and identity: report precision and recall.")
 @click.option(
     "--alignment", type=click.Choice(["upright", "arcface"]),
     help="Face crops: a window around the head, or ArcFace's template as in Concat-ID's release. "
@@ -91,7 +82,7 @@ def build(
         quiet=as_json,
     ))
     if as_json:
-        echo(json.dumps(built.summary, indent=2, ensure_ascii=False))
+        echo_json(built.summary)
         return
     _print(built.summary, built.read, folder)
 

@@ -6,18 +6,17 @@ from pathlib import Path
 
 import click
 
+from idbench.commands import options as opt
 from idbench.files import disk_errors, real
 from idbench.output import echo
 from idbench.reports import html, tables
 from idbench.runs import Run
 
 
-@click.command(short_help="Build an HTML report of runs.")
-@click.argument("run", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
-    help="The page. Default: report.html in the (first) run folder.",
-)
+@click.command()
+@opt.runs_argument
+@click.option("-o", "--output", type=opt.FILE,
+              help="The page. Default: report.html in the (first) run folder.")
 @click.option(
     "--videos", type=click.Choice(("auto", "embed", "link")), default="auto", show_default=True,
     help="Embed the videos in the page, or link to them; auto: embed if together they are under "

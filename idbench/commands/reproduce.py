@@ -14,24 +14,16 @@ from idbench.output import echo
 from idbench.progress import Progress
 
 
-@click.command(short_help="Reproduce the paper's tables on avatars, as one page.")
-@click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/paper"),
-    show_default=True, help="Folder of the runs and of the page, paper.html.",
-)
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=72, show_default=True,
-    help="Samples of each split at most; 144 is the whole of the split single.",
-)
+@click.command()
+@click.option("--out", type=opt.FOLDER, default=Path("runs/paper"),
+              show_default=True, help="Folder of the runs and of the page, paper.html.")
+@click.option("--limit", type=opt.COUNT, default=72, show_default=True,
+              help="Samples of each split at most; 144 is the whole of the split single.")
 @opt.seeds_option
-@click.option(
-    "--from-scratch", is_flag=True,
-    help="First train every network by its recipe, into OUT/weights. Takes many hours.",
-)
-@click.option(
-    "--beyond", is_flag=True,
-    help="Instead, tables beyond the paper: how references enter at sampling.",
-)
+@click.option("--from-scratch", is_flag=True,
+              help="First train every network by its recipe, into OUT/weights. Takes many hours.")
+@click.option("--beyond", is_flag=True,
+              help="Instead, tables beyond the paper: how references enter at sampling.")
 @click.option("--plan", is_flag=True, help="Only print what would be done, and how long it takes.")
 @opt.json_option
 def reproduce(

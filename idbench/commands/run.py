@@ -11,22 +11,18 @@ from idbench.commands import completion
 from idbench.commands import options as opt
 
 
-@click.command(short_help="Generate the videos of a split, score them, print the table.")
-@click.option(
-    "--model", required=True, metavar="NAME[@VARIANT]", shell_complete=completion.models,
-    help="See `idbench list models`.",
-)
-@click.option(
-    "--split", required=True, shell_complete=completion.splits,
-    help="single, multi, multi3, tryon or background.",
-)
+@click.command()
+@click.option("--model", required=True, metavar="NAME[@VARIANT]", shell_complete=completion.models,
+              help="See `idbench list models`.")
+@click.option("--split", required=True, shell_complete=completion.splits,
+              help="single, multi, multi3, tryon or background.")
 @opt.sharing(
     opt.suite_option, opt.out_option, opt.limit_option, opt.seeds_option, opt.set_option,
     opt.protocol_option, opt.metric_option, opt.weights_option, opt.device_option,
     opt.shard_option, *opt.ENGINE,
 )
 @click.option(
-    "--batch", type=click.IntRange(min=1),
+    "--batch", type=opt.COUNT,
     help="Samples generated together; does not change videos. Default: the model's choice.",
 )
 @click.option("--retry-failed", is_flag=True, help="Retry samples that failed before.")

@@ -12,28 +12,24 @@ from idbench.commands import completion
 from idbench.commands import options as opt
 
 
-@click.command(short_help="Score existing videos.")
-@click.argument("videos", nargs=-1, type=click.Path(path_type=Path))
+@click.command()
+@click.argument("videos", nargs=-1, type=opt.PATH)
 @click.option(
-    "--manifest", type=click.Path(path_type=Path),
+    "--manifest", type=opt.PATH,
     help="CSV or JSON lines with video, prompt, reference (several people: a list, or separated by "
     "`;`; several photographs of one person: `|`).",
 )
 @click.option(
-    "--reference", multiple=True, type=click.Path(path_type=Path),
+    "--reference", multiple=True, type=opt.PATH,
     help="An image of the person, or several with | between them (quote it). Repeat it for several "
     "people, left to right.",
 )
 @click.option("--prompt", default="", help="The prompt of the video (for ViCLIP).")
-@click.option(
-    "--suite", shell_complete=completion.suites,
-    help="The suite of the videos; files are named SAMPLE_ID.mp4.",
-)
+@click.option("--suite", shell_complete=completion.suites,
+              help="The suite of the videos; files are named SAMPLE_ID.mp4.")
 @click.option("--split", shell_complete=completion.splits, help="The split of the suite.")
-@click.option(
-    "--fps", type=click.FloatRange(0.1, 1000),
-    help="Frames a second of folders of frames. Default: 8.",
-)
+@click.option("--fps", type=click.FloatRange(0.1, 1000),
+              help="Frames a second of folders of frames. Default: 8.")
 @click.option("--name", help="Name of the system in tables.")
 @click.option("--force", is_flag=True, help="Also rescore videos that have scores.")
 @opt.sharing(

@@ -19,24 +19,20 @@ from idbench.reports.study_server import StudyServer
 from idbench.reports.votes import check_name
 from idbench.runs import Run
 
-_study = click.argument("study", type=click.Path(path_type=Path))
+_study = click.argument("study", type=opt.PATH)
 
 
-@click.group(short_help="Run a blind human study of videos.")
+@click.group()
 def study() -> None:
     """Let people compare the videos of two or more runs blind, and score their votes."""
 
 
 @study.command(short_help="Make a study of two or more runs.")
-@click.argument("run", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), default=Path("study"), show_default=True,
-    help="Folder of the study.",
-)
-@click.option(
-    "--pairs", type=click.IntRange(min=1), default=100, show_default=True,
-    help="Maximum number of pairs per voter.",
-)
+@opt.runs_argument
+@click.option("-o", "--output", type=opt.PATH, default=Path("study"), show_default=True,
+              help="Folder of the study.")
+@click.option("--pairs", type=opt.COUNT, default=100, show_default=True,
+              help="Maximum number of pairs per voter.")
 @click.option("--ties", is_flag=True, help='Allow "no difference" as an answer.')
 @opt.seed_option
 def build(run: tuple[Path, ...], output: Path, pairs: int, ties: bool, seed: int) -> None:
@@ -78,10 +74,7 @@ def serve(study: Path, port: int, voter: str | None, open_browser: bool) -> None
 @study.command(short_help="Write a study as one page for a remote voter.")
 @_study
 @click.option("--voter", metavar="NAME", required=True, help="The voter of the page.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
-    help="The page. Default: NAME.html.",
-)
+@click.option("-o", "--output", type=opt.FILE, help="The page. Default: NAME.html.")
 def page(study: Path, voter: str, output: Path | None) -> None:
     """Write one self-contained page that opens from disk, without a server.
 
@@ -93,13 +86,11 @@ def page(study: Path, voter: str, output: Path | None) -> None:
 
 
 @study.command(short_help="Compute preference rates, agreement and strengths.")
-@click.argument("votes", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("votes", nargs=-1, required=True, type=opt.PATH)
+@click.option("--study", "folder", type=opt.PATH,
+              help="The study folder, if VOTES are files outside it.")
 @click.option(
-    "--study", "folder", type=click.Path(path_type=Path),
-    help="The study folder, if VOTES are files outside it.",
-)
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
+    "-o", "--output", type=opt.FILE,
     help="Also draw bars to this file (.pdf, .png, .svg, .webp; without an ending, PDF and PNG).",
 )
 @opt.json_option

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -19,7 +18,7 @@ from idbench.importing.faces import FaceReader, open_picture, write_embeddings
 from idbench.importing.layouts import read_source
 from idbench.importing.records import Source
 from idbench.importing.sources import PICTURES, safe_name
-from idbench.output import echo, note
+from idbench.output import echo, echo_json, note
 from idbench.outputs import check_output
 from idbench.progress import steps
 
@@ -30,13 +29,13 @@ _pack = click.option(
 )
 
 
-@click.group(short_help="Import or check a suite of your own.")
+@click.group()
 def suites() -> None:
     """Import a suite from your own photographs and prompts, or check one."""
 
 
 _people = click.option(
-    "--people", type=click.IntRange(min=1),
+    "--people", type=opt.COUNT,
     help="Draw so many people, by --seed. Default: all; for consisid-bench the paper's 97.",
 )
 _seed = click.option(
@@ -50,13 +49,11 @@ _several = click.option(
 
 
 @suites.command("import", short_help="Make a suite from a folder of references and prompts.")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the new suite.")
+@click.argument("folder", type=opt.PATH)
+@click.option("--out", type=opt.PATH, help="Folder of the new suite.")
 @click.option("--name", help="Name of the suite; the seed is appended. Default: FOLDER's name.")
-@click.option(
-    "--layout", default="auto", show_default=True,
-    help="own, consisid (ConsisID-Benchmark) or opens2v (OpenS2V-Eval).",
-)
+@click.option("--layout", default="auto", show_default=True,
+              help="own, consisid (ConsisID-Benchmark) or opens2v (OpenS2V-Eval).")
 @_seed
 @_people
 @click.option(
@@ -65,13 +62,11 @@ _several = click.option(
 )
 @_several
 @click.option(
-    "--training-embeddings", type=click.Path(path_type=Path),
+    "--training-embeddings", type=opt.PATH,
     help="Embeddings of a training set (see `idbench suites embed`); people too close are dropped.",
 )
-@click.option(
-    "--maximum-cosine", type=click.FloatRange(-1, 1), default=0.45, show_default=True,
-    help="Drop people whose cosine to the training set is higher; 0.45 is the paper's.",
-)
+@click.option("--maximum-cosine", type=click.FloatRange(-1, 1), default=0.45, show_default=True,
+              help="Drop people whose cosine to the training set is higher; 0.45 is the paper's.")
 @click.option("--version", default="1.0", show_default=True, help="The suite's version.")
 @click.option("--licence", default="not stated", help="Licence of the images and prompts.")
 @opt.sharing(_pack, opt.json_option)
@@ -101,7 +96,7 @@ def import_(
 
 @suites.command(short_help="Download a published benchmark's pictures and prompts as a suite.")
 @click.argument("name", metavar="consisid-bench|opens2v-eval")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the new suite.")
+@click.option("--out", type=opt.PATH, help="Folder of the new suite.")
 @opt.sharing(_seed, _people, _several, _pack, opt.json_option)
 def get(
     name: str, out: Path | None, seed: int, people: int | None, several: str, pack: Path | None,
@@ -132,10 +127,10 @@ def _import(
     with steps("faces", len(source.people), as_json) as step:
         made = import_suite(source, target, options, FaceReader(pack), step)
     if as_json:
-        echo(json.dumps({
+        echo_json({
             "suite": made.name, "folder": str(made.folder), "splits": dict(made.splits),
             "identities": made.kept, "dropped": dict(made.dropped), "notes": list(made.notes),
-        }, indent=2, ensure_ascii=False))
+        })
         return
     for who, why in made.dropped.items():
         echo(f"dropped {who}: {why}")
@@ -154,12 +149,12 @@ def check(suite: str, no_faces: bool, pack: Path | None, as_json: bool) -> int:
     found = check_suite(suite, not no_faces, pack)
     splits = ", ".join(f"{split} {count}" for split, count in found.samples.items())
     if as_json:
-        echo(json.dumps({
+        echo_json({
             "suite": found.suite.name, "version": found.suite.version,
             "sha256": found.suite.sha256, "splits": found.samples,
             "references": found.references, "faults": list(found.faults),
             "warnings": list(found.warnings),
-        }, indent=2, ensure_ascii=False))
+        })
     else:
         for warning in found.warnings[:5]:
             click.echo(f"warning: {warning}")
@@ -176,10 +171,8 @@ def check(suite: str, no_faces: bool, pack: Path | None, as_json: bool) -> int:
 
 
 @suites.command(short_help="Embed the faces of a training set.")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The .npz file to write."
-)
+@click.argument("folder", type=opt.PATH)
+@click.option("-o", "--output", required=True, type=opt.PATH, help="The .npz file to write.")
 @_pack
 def embed(folder: Path, output: Path, pack: Path | None) -> None:
     """Embed the largest face of each image under FOLDER, for --training-embeddings."""

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 FORMATS = ("terminal", "md", "csv", "json", "latex", "html")
 
 
-@click.command(short_help="Print the table of runs, with published results.")
-@click.argument("run", nargs=-1, type=click.Path(path_type=Path))
+@click.command()
+@click.argument("run", nargs=-1, type=opt.PATH)
 @click.option(
     "--compare", metavar="NAME",
     help="A system or run of the table: show the others' paired differences from it. Or a "
@@ -37,10 +37,8 @@ FORMATS = ("terminal", "md", "csv", "json", "latex", "html")
     help="This table of the Concat-ID paper: its rows measured by the runs, the published ones, "
          "and whether the published orders hold.",
 )
-@click.option(
-    "--format", "form", type=click.Choice(FORMATS),
-    help="Default: terminal on a terminal, else md. csv and json have full precision.",
-)
+@click.option("--format", "form", type=click.Choice(FORMATS),
+              help="Default: terminal on a terminal, else md. csv and json have full precision.")
 @opt.json_option
 def table(
     run: tuple[Path, ...], compare: str | None, paper: int | None, form: str | None, as_json: bool

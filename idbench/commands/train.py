@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.files import disk_errors
 from idbench.names import unknown
-from idbench.output import echo
+from idbench.output import echo, echo_json
 from idbench.outputs import check_new_folder
 from idbench.recipes import load_recipe, load_trainer
 
@@ -24,36 +23,24 @@ STATE = (
 """By these the folder of a training, a cache or a data set is known, also an unfinished one."""
 
 
-@click.command(short_help="Train a network from a recipe.")
+@click.command()
 @click.argument("recipe", shell_complete=completion.recipes)
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint.")
 @click.option("--evaluate", is_flag=True, help="Do not train; only measure the trained weights.")
-@click.option(
-    "--state", type=click.Path(path_type=Path),
-    help="Folder of the training state. Default: .training/RECIPE.",
-)
+@click.option("--state", type=opt.PATH,
+              help="Folder of the training state. Default: .training/RECIPE.")
 @click.option("--plan", is_flag=True, help="Do not train; print the cost of a stage.")
 @click.option("--gpus", type=int, default=8, show_default=True, help="For --plan: number of GPUs.")
-@click.option(
-    "--strategy", default="ddp", show_default=True,
-    help="For --plan: ddp, fsdp, or zero2 (DeepSpeed).",
-)
-@click.option(
-    "--mfu", type=float, default=0.4, show_default=True,
-    help="For --plan: model FLOPs utilisation, the share of the GPU's peak reached.",
-)
-@click.option(
-    "--peak-tflops", type=float, default=989.0, show_default=True,
-    help="For --plan: peak of one GPU in bfloat16 (H100 and H800: 989).",
-)
-@click.option(
-    "--gpu-memory", type=float, default=80.0, show_default=True,
-    help="For --plan: GiB of memory per GPU.",
-)
-@click.option(
-    "--overhead", type=float, default=4.0, show_default=True,
-    help="For --plan: GiB per GPU for CUDA, the autoencoder and memory fragmentation.",
-)
+@click.option("--strategy", default="ddp", show_default=True,
+              help="For --plan: ddp, fsdp, or zero2 (DeepSpeed).")
+@click.option("--mfu", type=float, default=0.4, show_default=True,
+              help="For --plan: model FLOPs utilisation, the share of the GPU's peak reached.")
+@click.option("--peak-tflops", type=float, default=989.0, show_default=True,
+              help="For --plan: peak of one GPU in bfloat16 (H100 and H800: 989).")
+@click.option("--gpu-memory", type=float, default=80.0, show_default=True,
+              help="For --plan: GiB of memory per GPU.")
+@click.option("--overhead", type=float, default=4.0, show_default=True,
+              help="For --plan: GiB per GPU for CUDA, the autoencoder and memory fragmentation.")
 @opt.sharing(opt.set_option, opt.json_option)
 def train(
     recipe: str, resume: bool, evaluate: bool, state: Path | None, plan: bool, gpus: int,
@@ -78,8 +65,10 @@ def train(
             content, gpus=gpus, strategy=strategy, mfu=mfu, peak_tflops=peak_tflops,
             memory=gpu_memory, overhead=overhead,
         )
-        echo(json.dumps(planned.as_dict(), indent=2) if as_json else
-                   "\n".join([f"{name}:", *(f"  {line}" for line in planned.lines())]))
+        if as_json:
+            echo_json(planned.as_dict())
+        else:
+            echo("\n  ".join([f"{name}:", *planned.lines()]))
         return
     folder = state or Path(".training") / name
     # With phases, the embedded weights may serve instead of a state: the trainer checks that.
@@ -105,7 +94,7 @@ def train(
     if not measured:  # a further process of several
         return
     if as_json:
-        echo(json.dumps(measured, indent=2, default=str))
+        echo_json(measured)
         return
     echo(f"{name}:")
     for key, value in measured.items():

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 
 import click
 
 from idbench.commands import options as opt
-from idbench.output import echo
+from idbench.output import echo, echo_json
 
 
-@click.command("validate-metrics", short_help="Measure what metrics can tell apart, on avatars.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, file_okay=False),
-    default=Path("validation"), show_default=True,
-    help="Folder for validation.html and validation.json.",
-)
+@click.command("validate-metrics")
+@click.option("-o", "--output", type=opt.FOLDER,
+              default=Path("validation"), show_default=True,
+              help="Folder for validation.html and validation.json.")
 @click.option("--people", type=click.IntRange(2, 500), default=12, show_default=True,
               help="Identities to vary.")
 @click.option("--steps", type=click.IntRange(3, 50), default=5, show_default=True,
@@ -28,7 +25,7 @@ from idbench.output import echo
               help="Height of the frames in pixels.")
 @click.option("--controls", type=click.IntRange(0, 900), default=24, show_default=True,
               help="Identities whose parts are exchanged, to see what recognisers read; 0: none.")
-@click.option("--run", "runs", multiple=True, type=click.Path(path_type=Path, file_okay=False),
+@click.option("--run", "runs", multiple=True, type=opt.FOLDER,
               help="A run whose videos of one person are also read by dlib. May be repeated.")
 @click.option("--photographs", is_flag=True,
               help="Instead, measure how well recognisers tell people of photographs apart.")
@@ -85,7 +82,7 @@ def validate_metrics(
     }
     html, data = validation_page.write(output, found, about)
     if as_json:
-        echo(json.dumps(validation_page.as_json(found, about), indent=2))
+        echo_json(validation_page.as_json(found, about))
         return
     for claim in found.claims:
         sign = ">=" if claim.at_least else "<="
@@ -103,7 +100,7 @@ def _photographs(as_json: bool) -> None:
     with progress("photographs", images, as_json) as step:
         found = photographs.measure(advance=step)
     if as_json:
-        echo(json.dumps([vars(one) for one in found], indent=2))
+        echo_json([vars(one) for one in found])
         return
     for title in dict.fromkeys(one.photographs for one in found):
         echo(title)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,12 @@ from idbench import downloads
 from idbench import published_weights as published
 from idbench.commands import options as opt
 from idbench.errors import UserError
-from idbench.output import echo, note
+from idbench.output import echo, echo_json, note
 
 _names = click.argument("names", nargs=-1, metavar="NAME...")
 
 
-@click.group(short_help="List, download, check and locate published weights.")
+@click.group()
 def weights() -> None:
     """Published weights of metrics and models: what there is, and what of it is on this machine.
 
@@ -42,7 +41,7 @@ def list_(as_json: bool) -> None:
             "files": [file.model_dump() for file in entry.files],
         })
     if as_json:
-        echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        echo_json(rows)
         return
     width = max(len(row["name"]) for row in rows)
     for row in rows:
@@ -84,9 +83,9 @@ def verify(names: tuple[str, ...], as_json: bool) -> int:
     if not names:
         found = [state for state in found if state.state != "missing"]
     if as_json:
-        echo(json.dumps([
+        echo_json([
             {"file": one.name, "state": one.state, "path": str(one.path) if one.path else None,
-             "sha256": one.sha256} for one in found], indent=2))
+             "sha256": one.sha256} for one in found])
     else:
         for one in found:
             echo(f"{one.state:9}  {one.name}" + (f"  {one.path}" if one.path else ""))

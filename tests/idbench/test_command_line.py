@@ -16,7 +16,7 @@ from made_runs import made_run
 
 from idbench import cli as command_line
 from idbench import output
-from idbench.cli import COMMANDS, SHORT_HELP, cli
+from idbench.cli import COMMANDS, cli
 from idbench.commands.listing import KINDS
 from idbench.errors import UserError
 
@@ -274,10 +274,10 @@ def test_the_completion_script_is_clicks(shell: str, capsys: pytest.CaptureFixtu
 
 # Speed.
 
-def test_short_helps_are_the_commands_own() -> None:
+def test_every_command_of_the_help_can_be_loaded() -> None:
     for name in COMMANDS:
         command = cli.get_command(click.Context(cli), name)
-        assert command is not None and SHORT_HELP[name] == command.short_help
+        assert command is not None and command.name == name
 
 
 def test_help_takes_at_most_four_times_the_import_of_click() -> None:
