@@ -154,18 +154,9 @@ def load_state(name: str) -> dict[str, torch.Tensor]:
 
 
 def save_entry(
-    name: str,
-    weights: Mapping[str, torch.Tensor] | bytes,
-    *,
-    recipe: str,
-    seed: int,
-    steps: int,
-    config: Mapping[str, Any],
-    measured: Mapping[str, Any],
-    half: bool = True,
-    data_version: str | None = None,
-    file: str | None = None,
-    parent: str | None = None,
+    name: str, weights: Mapping[str, torch.Tensor] | bytes, *, recipe: str, seed: int, steps: int,
+    config: Mapping[str, Any], measured: Mapping[str, Any], half: bool = True,
+    data_version: str | None = None, file: str | None = None, parent: str | None = None,
 ) -> None:
     """Write embedded weights and their entry in the manifest, each atomically.
 
@@ -207,16 +198,9 @@ def save_entry(
         else:
             parameters = _write_state(temporary, weights, half)
     new: dict[str, Any] = {
-        "file": path.name,
-        "sha256": sha256_file(path),
-        "recipe": recipe,
-        "seed": seed,
-        "steps": steps,
-        "data_version": data_version,
-        "licence": "Apache-2.0",
-        "parameters": parameters,
-        "config": dict(config),
-        "measured": dict(measured),
+        "file": path.name, "sha256": sha256_file(path), "recipe": recipe, "seed": seed,
+        "steps": steps, "data_version": data_version, "licence": "Apache-2.0",
+        "parameters": parameters, "config": dict(config), "measured": dict(measured),
     }
     if origin is not None:
         new.update(parent=origin, parameters=numbers)

@@ -68,10 +68,8 @@ def cores() -> int:
 def hardware() -> dict[str, Any]:
     """System, processor, cores, memory, and the accelerator when torch is loaded already."""
     found: dict[str, Any] = {
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": cores(),
-        "memory_gb": _memory_gb(),
+        "system": f"{platform.system()} {platform.machine()}", "processor": _processor(),
+        "cores": cores(), "memory_gb": _memory_gb(),
     }
     torch = sys.modules.get("torch")
     if torch is not None:

@@ -32,11 +32,8 @@ Arrays = dict[str, np.ndarray]
 
 
 def cache_key(
-    source_sha256: str,
-    frames: Sequence[int],
-    protocol_part: Mapping[str, Any],
-    weights: Mapping[str, str],
-    dtype: str,
+    source_sha256: str, frames: Sequence[int], protocol_part: Mapping[str, Any],
+    weights: Mapping[str, str], dtype: str,
 ) -> str:
     """The key of arrays computed from a source: 64 hexadecimal digits.
 

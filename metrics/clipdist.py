@@ -83,23 +83,14 @@ def _picture(
 
 
 METRIC = Metric(
-    name="clipdist",
-    title="CLIPDist",
-    higher_is_better=True,
-    range=(0.0, 2.0),
+    name="clipdist", title="CLIPDist", higher_is_better=True, range=(0.0, 2.0),
     formula="mean over frames of 1 - cos(c(frame), c(reference))",
-    source="Concat-ID (arXiv 2503.14151), section 4",
-    scores=scores,
-    networks=("clip",),
+    source="Concat-ID (arXiv 2503.14151), section 4", scores=scores, networks=("clip",),
     shown="headline",
 )
 
 FRAME = replace(
-    METRIC,
-    name="clipdist_frame",
-    title="CLIPDist of the picture",
-    formula="mean over frames of 1 - cos(c(whole frame), c(whole reference))",
-    scores=frame_scores,
-    computed="listed",
-    shown="table",
+    METRIC, name="clipdist_frame", title="CLIPDist of the picture",
+    formula="mean over frames of 1 - cos(c(whole frame), c(whole reference))", scores=frame_scores,
+    computed="listed", shown="table",
 )

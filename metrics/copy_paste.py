@@ -102,15 +102,8 @@ def _other_picture(identity: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 METRIC = Metric(
-    name=NAME,
-    title="Copy-paste",
-    higher_is_better=False,
-    range=(-2.0, 2.0),
+    name=NAME, title="Copy-paste", higher_is_better=False, range=(-2.0, 2.0),
     formula="mean over frames of cos(f(face), f(reference)) - cos(f(face), f(another picture))",
     source="the question of MultiID-Bench (WithAnyone, arXiv 2510.14975), as a difference",
-    scores=scores,
-    runs=(NETWORK,),
-    computed="named",
-    applies_to=has_other_pictures,
-    about="person",
+    scores=scores, runs=(NETWORK,), computed="named", applies_to=has_other_pictures, about="person",
 )

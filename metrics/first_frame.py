@@ -78,12 +78,7 @@ def _of_person(
 
 
 METRIC = Metric(
-    name=NAME,
-    title="FaceSim consistency",
-    higher_is_better=True,
-    range=(-1.0, 1.0),
+    name=NAME, title="FaceSim consistency", higher_is_better=True, range=(-1.0, 1.0),
     formula="mean over later frames of cos(f(face), f(face of the first frame))",
-    source="after VBench-2.0's Human Identity (arXiv 2503.21755)",
-    scores=scores,
-    computed="named",
+    source="after VBench-2.0's Human Identity (arXiv 2503.21755)", scores=scores, computed="named",
 )

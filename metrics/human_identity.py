@@ -69,14 +69,8 @@ def _load(source: Source, device: str) -> Any:
 
 
 METRIC = Metric(
-    name=NAME,
-    title="Human Identity",
-    higher_is_better=True,
-    range=(0.0, 1.0),
+    name=NAME, title="Human Identity", higher_is_better=True, range=(0.0, 1.0),
     formula="share of frames with one face whose cosine to the first frame's is at least 0.4",
-    source="Zheng et al., VBench-2.0 (arXiv 2503.21755), vbench2/human_identity.py",
-    scores=scores,
-    runs=(Network(NAME, _load, "resnet_face18:FILE"),),
-    needs_pixels=True,
-    computed="listed",
+    source="Zheng et al., VBench-2.0 (arXiv 2503.21755), vbench2/human_identity.py", scores=scores,
+    runs=(Network(NAME, _load, "resnet_face18:FILE"),), needs_pixels=True, computed="listed",
 )

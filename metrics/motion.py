@@ -62,14 +62,8 @@ def scores(embeddings: Embeddings) -> list[Score]:
 
 
 METRIC = Metric(
-    name="motion",
-    title="Motion",
-    higher_is_better=True,
-    range=(0.0, float("inf")),
+    name="motion", title="Motion", higher_is_better=True, range=(0.0, float("inf")),
     formula="mean over adjacent frames of the mean of the largest 5% of |flow|, heights per second",
     source="Farnebäck (2003) in OpenCV; the largest 5% as in VBench (arXiv 2311.17982)",
-    scores=scores,
-    networks=(),
-    needs_pixels=True,
-    computed="named",
+    scores=scores, networks=(), needs_pixels=True, computed="named",
 )

@@ -60,9 +60,6 @@ def every_frame(count: int, wanted: int) -> tuple[int, ...]:
 
 
 SAMPLERS: dict[str, Sampler] = {
-    "linspace-unique": linspace_unique,
-    "linspace": linspace,
-    "every-frame": every_frame,
-    "middle-of-intervals": middle_of_intervals,
-    "first-strides": first_strides,
+    "linspace-unique": linspace_unique, "linspace": linspace, "every-frame": every_frame,
+    "middle-of-intervals": middle_of_intervals, "first-strides": first_strides,
 }

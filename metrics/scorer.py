@@ -71,11 +71,8 @@ class Scorer:
     """
 
     def __init__(
-        self,
-        protocol: str | Protocol = DEFAULT_PROTOCOL,
-        cache_dir: Path | None = None,
-        metrics: Sequence[Metric] | None = None,
-        device: str = "cpu",
+        self, protocol: str | Protocol = DEFAULT_PROTOCOL, cache_dir: Path | None = None,
+        metrics: Sequence[Metric] | None = None, device: str = "cpu",
         sources: Mapping[str, Source] | None = None,
     ) -> None:
         self.protocol = get_protocol(protocol)

@@ -50,24 +50,14 @@ def share_read_scores(embeddings: Embeddings) -> list[Score]:
 
 
 CONSISTENCY = Metric(
-    name="temporal_consistency",
-    title="Consistency",
-    higher_is_better=True,
-    range=(-1.0, 1.0),
+    name="temporal_consistency", title="Consistency", higher_is_better=True, range=(-1.0, 1.0),
     formula="mean over adjacent sampled frames of cos(c(frame), c(next frame))",
-    source="frame consistency of Esser et al., Gen-1 (arXiv 2302.03011)",
-    scores=consistency_scores,
-    networks=("clip",),
-    computed="named",
+    source="frame consistency of Esser et al., Gen-1 (arXiv 2302.03011)", scores=consistency_scores,
+    networks=("clip",), computed="named",
 )
 SHARE_READ = Metric(
-    name="share_read",
-    title="Prompt read",
-    higher_is_better=True,
-    range=(0.0, 1.0),
+    name="share_read", title="Prompt read", higher_is_better=True, range=(0.0, 1.0),
     formula="tokens of the prompt that ViCLIP's text tower reads / all its tokens",
-    source="idbench; ViCLIP's context has 32 tokens",
-    scores=share_read_scores,
-    networks=("viclip",),
-    computed="named",
+    source="idbench; ViCLIP's context has 32 tokens", scores=share_read_scores,
+    networks=("viclip",), computed="named",
 )

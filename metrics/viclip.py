@@ -34,13 +34,8 @@ def scores(embeddings: Embeddings) -> list[Score]:
 
 
 METRIC = Metric(
-    name="viclip",
-    title="ViCLIP",
-    higher_is_better=True,
-    range=(-1.0, 1.0),
+    name="viclip", title="ViCLIP", higher_is_better=True, range=(-1.0, 1.0),
     formula="cos(v(8 frames), t(prompt))",
     source="Wang et al., InternVid (arXiv 2307.06942); used as in VBench (arXiv 2311.17982)",
-    scores=scores,
-    networks=("viclip",),
-    shown="headline",
+    scores=scores, networks=("viclip",), shown="headline",
 )

@@ -49,14 +49,8 @@ def scores(embeddings: Embeddings) -> list[Score]:
 
 
 METRIC = Metric(
-    name="viclip_sentences",
-    title="ViCLIP by sentence",
-    higher_is_better=True,
-    range=(-1.0, 1.0),
+    name="viclip_sentences", title="ViCLIP by sentence", higher_is_better=True, range=(-1.0, 1.0),
     formula="mean over the prompt's sentences of cos(v(8 frames), t(sentence))",
-    source="idbench; ViCLIP of Wang et al., InternVid (arXiv 2307.06942)",
-    scores=scores,
-    networks=(NETWORK,),
-    runs=(NETWORK,),
-    computed="named",
+    source="idbench; ViCLIP of Wang et al., InternVid (arXiv 2307.06942)", scores=scores,
+    networks=(NETWORK,), runs=(NETWORK,), computed="named",
 )

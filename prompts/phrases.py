@@ -46,14 +46,11 @@ EXPRESSION_VERBS: dict[str, tuple[str, ...]] = {
                  "speak to the viewer", "say a few words", "chat"),
 }
 EXPRESSION_ADJECTIVES: dict[str, tuple[str, ...]] = {
-    "neutral": ("calm", "relaxed", "quiet"),
-    "smile": ("smiling", "happy", "grinning", "cheerful"),
+    "neutral": ("calm", "relaxed", "quiet"), "smile": ("smiling", "happy", "grinning", "cheerful"),
     "laugh": ("laughing", "giggling", "chuckling"),
     "surprise": ("surprised", "amazed", "astonished", "shocked"),
-    "sadness": ("sad", "unhappy", "gloomy"),
-    "anger": ("angry", "furious", "annoyed", "scowling"),
-    "eyes closed": (),
-    "speaking": ("talking", "speaking", "chatting"),
+    "sadness": ("sad", "unhappy", "gloomy"), "anger": ("angry", "furious", "annoyed", "scowling"),
+    "eyes closed": (), "speaking": ("talking", "speaking", "chatting"),
 }
 EXPRESSION_WITH: dict[str, tuple[str, ...]] = {
     "neutral": ("with a neutral face", "with a neutral expression", "with a calm expression"),

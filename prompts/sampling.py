@@ -37,9 +37,7 @@ def random_garment(rng: np.random.Generator, plain: float = 0.4, no_emblem: floa
 
 
 def random_scene(
-    rng: np.random.Generator,
-    people: int = 1,
-    identities: Sequence[int] = TRAINING_IDENTITIES,
+    rng: np.random.Generator, people: int = 1, identities: Sequence[int] = TRAINING_IDENTITIES,
     together: float = 0.25,
 ) -> Scene:
     """A scene of uniformly drawn attributes.

@@ -34,17 +34,10 @@ def pace_of(recipe: Mapping[str, Any], **changes: Any) -> Pace:
 
 
 def fit(
-    recipe: Mapping[str, Any],
-    folder: Path,
-    modules: Mapping[str, nn.Module],
-    optimiser: torch.optim.Optimizer,
-    loss_of: Callable[[int], tuple[torch.Tensor, Values]],
-    *,
-    rate: Callable[[int], float],
-    resume: bool,
-    average: Average | None = None,
-    after: Callable[[int], object] = lambda step: None,
-    pace: Pace | None = None,
+    recipe: Mapping[str, Any], folder: Path, modules: Mapping[str, nn.Module],
+    optimiser: torch.optim.Optimizer, loss_of: Callable[[int], tuple[torch.Tensor, Values]], *,
+    rate: Callable[[int], float], resume: bool, average: Average | None = None,
+    after: Callable[[int], object] = lambda step: None, pace: Pace | None = None,
 ) -> int:
     """Train `modules` by a recipe; returns the finished steps.
 

@@ -64,13 +64,8 @@ class Pace:
 
 
 def run(
-    progress: Progress,
-    pace: Pace,
-    log: Writer,
-    *,
-    advance: Callable[[int], Values],
-    checkpoint: Callable[[Progress], None],
-    after: Callable[[int], object] = lambda step: None,
+    progress: Progress, pace: Pace, log: Writer, *, advance: Callable[[int], Values],
+    checkpoint: Callable[[Progress], None], after: Callable[[int], object] = lambda step: None,
     agree: Callable[[bool], bool] = lambda stop: stop,
     reduce: Callable[[dict[str, float]], dict[str, float]] = lambda means: means,
 ) -> dict[str, Any]:

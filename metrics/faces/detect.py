@@ -86,9 +86,7 @@ class Mtcnn:
     name = "mtcnn"
 
     def __init__(
-        self,
-        minimum_face: int = 48,
-        thresholds: Sequence[float] = (0.6, 0.7, 0.7),
+        self, minimum_face: int = 48, thresholds: Sequence[float] = (0.6, 0.7, 0.7),
         device: str = "cpu",
     ) -> None:
         import torch
@@ -97,11 +95,8 @@ class Mtcnn:
         self.minimum_face = minimum_face
         self.batches = Batches(BATCH_CPU if torch.device(device).type == "cpu" else BATCH)
         self._network = MTCNN(
-            keep_all=True,
-            min_face_size=minimum_face,
-            thresholds=list(thresholds),
-            post_process=False,
-            device=device,
+            keep_all=True, min_face_size=minimum_face, thresholds=list(thresholds),
+            post_process=False, device=device,
         ).eval()
         # PyTorch pools this layout several times faster on a CPU: the search takes 0.6 of the time.
         for part in (self._network.pnet, self._network.rnet, self._network.onet):

@@ -106,9 +106,7 @@ def build_clip(config: Mapping[str, Any]) -> CLIP:
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
     return CLIP(
-        config["embed_dim"],
-        CLIPVisionCfg(**config["vision"]),
-        CLIPTextCfg(**config["text"]),
+        config["embed_dim"], CLIPVisionCfg(**config["vision"]), CLIPTextCfg(**config["text"]),
         quick_gelu=True,
     )
 

@@ -38,12 +38,9 @@ class BottleneckIR(nn.Module):
                 nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out)
             )
         self.res_layer = nn.Sequential(
-            nn.BatchNorm2d(channels),
-            nn.Conv2d(channels, out, 3, 1, 1, bias=False),
-            *([nn.BatchNorm2d(out)] if middle_norm else []),
-            PReLU(out),
-            nn.Conv2d(out, out, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(out),
+            nn.BatchNorm2d(channels), nn.Conv2d(channels, out, 3, 1, 1, bias=False),
+            *([nn.BatchNorm2d(out)] if middle_norm else []), PReLU(out),
+            nn.Conv2d(out, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -64,13 +61,8 @@ class IR(nn.Module):
     """
 
     def __init__(
-        self,
-        layers: Sequence[int] = DEPTHS[101],
-        widths: Sequence[int] = (64, 128, 256, 512),
-        size: int = 112,
-        embedding: int = 512,
-        dropout: float = 0.4,
-        middle_norm: bool = True,
+        self, layers: Sequence[int] = DEPTHS[101], widths: Sequence[int] = (64, 128, 256, 512),
+        size: int = 112, embedding: int = 512, dropout: float = 0.4, middle_norm: bool = True,
     ) -> None:
         super().__init__()
         self.size = size
@@ -87,11 +79,8 @@ class IR(nn.Module):
         self.body = nn.Sequential(*blocks)
         side = -(-size // 16)
         self.output_layer = nn.Sequential(
-            nn.BatchNorm2d(channels),
-            nn.Dropout(dropout),
-            nn.Flatten(),
-            nn.Linear(channels * side * side, embedding),
-            nn.BatchNorm1d(embedding, affine=False),
+            nn.BatchNorm2d(channels), nn.Dropout(dropout), nn.Flatten(),
+            nn.Linear(channels * side * side, embedding), nn.BatchNorm1d(embedding, affine=False),
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -54,12 +54,8 @@ class IResNet(nn.Module):
     """
 
     def __init__(
-        self,
-        layers: Sequence[int] = DEPTHS[50],
-        widths: Sequence[int] = (64, 128, 256, 512),
-        size: int = 112,
-        embedding: int = 512,
-        dropout: float = 0.0,
+        self, layers: Sequence[int] = DEPTHS[50], widths: Sequence[int] = (64, 128, 256, 512),
+        size: int = 112, embedding: int = 512, dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.size = size

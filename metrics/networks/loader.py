@@ -22,13 +22,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 STEPS = {
-    "faces": ("detector",),
-    "arcface": ("detector", "arcface"),
-    "curricularface": ("detector", "curricularface"),
-    "clip faces": ("detector", "clip"),
-    "clip": ("clip",),
-    "viclip": ("viclip",),
-    "text": ("viclip",),
+    "faces": ("detector",), "arcface": ("detector", "arcface"),
+    "curricularface": ("detector", "curricularface"), "clip faces": ("detector", "clip"),
+    "clip": ("clip",), "viclip": ("viclip",), "text": ("viclip",),
 }
 """What is computed of a source -> the networks that it depends on; the last one computes it."""
 

@@ -22,11 +22,8 @@ from idbench.prompts.avatars.scene import (
 )
 
 _OF_PERSON = {
-    "expression": EXPRESSIONS,
-    "motion": MOTIONS,
-    "colour": GARMENT_COLOURS,
-    "pattern": GARMENT_PATTERNS,
-    "emblem": GARMENT_EMBLEMS,
+    "expression": EXPRESSIONS, "motion": MOTIONS, "colour": GARMENT_COLOURS,
+    "pattern": GARMENT_PATTERNS, "emblem": GARMENT_EMBLEMS,
 }
 PLACES = 2
 IGNORE = -100

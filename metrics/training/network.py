@@ -19,10 +19,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def train_network(
-    recipe: Mapping[str, Any],
-    folder: Path,
-    resume: bool,
-    modules: Mapping[str, nn.Module],
+    recipe: Mapping[str, Any], folder: Path, resume: bool, modules: Mapping[str, nn.Module],
     loss_of: Callable[[int], tuple[torch.Tensor, Values]],
 ) -> int:
     """Train `modules` with AdamW, see `fit`; returns the finished steps.

@@ -192,16 +192,11 @@ def measure(network: Recogniser, recipe: Mapping[str, Any], cache: Path) -> dict
     photo_rate, _ = true_accept_rate(across[mine], across[~mine], 1e-3)
     people = int((data.identities >= 0).sum()) * data.frames.shape[1]
     measured = {
-        "tar_at_far_1e-3": rate,
-        "threshold": threshold,
-        "auc": area_under_curve(genuine, impostor),
-        "genuine_mean": float(genuine.mean()),
-        "impostor_mean": float(impostor.mean()),
+        "tar_at_far_1e-3": rate, "threshold": threshold, "auc": area_under_curve(genuine, impostor),
+        "genuine_mean": float(genuine.mean()), "impostor_mean": float(impostor.mean()),
         "portrait_tar_at_far_1e-3": photo_rate,
         "portrait_auc": area_under_curve(across[mine], across[~mine]),
-        "identities": settings.identities,
-        "genuine_pairs": len(genuine),
-        "impostor_pairs": len(impostor),
-        "faces_found": len(rows) / people,
+        "identities": settings.identities, "genuine_pairs": len(genuine),
+        "impostor_pairs": len(impostor), "faces_found": len(rows) / people,
     }
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in measured.items()}

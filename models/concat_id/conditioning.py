@@ -22,10 +22,7 @@ from idbench.models.concat_id.about import MAXIMUM_REFERENCES
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # training uses what sampling has cached
 def _rotary(
-    head_dim: int,
-    positions: tuple[int, ...],
-    grid: tuple[int, int],
-    base: tuple[int, int],
+    head_dim: int, positions: tuple[int, ...], grid: tuple[int, int], base: tuple[int, int],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and sines, each (len(positions) * height * width, head_dim), on the CPU."""
     crops = get_resize_crop_region_for_grid(grid, base[1], base[0])
@@ -41,13 +38,8 @@ def _rotary(
 
 
 def rotary_embedding(
-    transformer: CogVideoXTransformer3DModel,
-    frames: int,
-    references: int,
-    height: int,
-    width: int,
-    clip_frames: int | None = None,
-    shared: bool = False,
+    transformer: CogVideoXTransformer3DModel, frames: int, references: int, height: int, width: int,
+    clip_frames: int | None = None, shared: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Rotary embedding of `frames` video latents and `references` appended ones.
 
@@ -77,9 +69,7 @@ def rotary_embedding(
     )
     patch = config.patch_size
     cos, sin = _rotary(
-        config.attention_head_dim,
-        positions,
-        (height // patch, width // patch),
+        config.attention_head_dim, positions, (height // patch, width // patch),
         (config.sample_height // patch, config.sample_width // patch),
     )
     device = transformer.device
@@ -87,13 +77,9 @@ def rotary_embedding(
 
 
 def denoise(
-    transformer: CogVideoXTransformer3DModel,
-    latents: torch.Tensor,
-    references: torch.Tensor | None,
-    text: torch.Tensor,
-    times: torch.Tensor,
-    clip_frames: int | None = None,
-    shared: bool = False,
+    transformer: CogVideoXTransformer3DModel, latents: torch.Tensor,
+    references: torch.Tensor | None, text: torch.Tensor, times: torch.Tensor,
+    clip_frames: int | None = None, shared: bool = False,
 ) -> torch.Tensor:
     """The network's prediction at the video's positions.
 
@@ -116,10 +102,7 @@ def denoise(
     )
     sequence = latents if count == 0 else torch.cat([latents, references], dim=1)
     output = transformer(
-        hidden_states=sequence,
-        encoder_hidden_states=text,
-        timestep=times,
-        image_rotary_emb=rotary,
+        hidden_states=sequence, encoder_hidden_states=text, timestep=times, image_rotary_emb=rotary,
         return_dict=False,
     )[0]
     return output if count == 0 else output[:, :frames]

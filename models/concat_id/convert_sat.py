@@ -35,13 +35,10 @@ COMPUTED = {
 _SAMPLE = {"sample_height": 60, "sample_width": 90, "sample_frames": 49}
 
 _WHOLE = {
-    "time_embed.0": "time_embedding.linear_1",
-    "time_embed.2": "time_embedding.linear_2",
-    "transformer.final_layernorm": "norm_final",
-    "mixins.patch_embed.proj": "patch_embed.proj",
+    "time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2",
+    "transformer.final_layernorm": "norm_final", "mixins.patch_embed.proj": "patch_embed.proj",
     "mixins.patch_embed.text_proj": "patch_embed.text_proj",
-    "mixins.final_layer.norm_final": "norm_out.norm",
-    "mixins.final_layer.linear": "proj_out",
+    "mixins.final_layer.norm_final": "norm_out.norm", "mixins.final_layer.linear": "proj_out",
     "mixins.final_layer.adaLN_modulation.1": "norm_out.linear",
 }
 _LAYER = {

@@ -64,20 +64,10 @@ class VideoPipeline(DiffusionPipeline, ABC):
 
     @torch.inference_mode()
     def generate(
-        self,
-        prompts: Sequence[str],
-        references: torch.Tensor | None,
-        seeds: Sequence[int],
-        steps: int,
-        guidance: float,
-        frames: int,
-        height: int,
-        width: int,
-        negative: str | None = None,
-        bfloat16: bool = False,
-        zeroed: bool = False,
-        one_branch: bool = False,
-        shared: bool = False,
+        self, prompts: Sequence[str], references: torch.Tensor | None, seeds: Sequence[int],
+        steps: int, guidance: float, frames: int, height: int, width: int,
+        negative: str | None = None, bfloat16: bool = False, zeroed: bool = False,
+        one_branch: bool = False, shared: bool = False,
     ) -> torch.Tensor:
         """Generate one video a prompt; calling a pipeline does this with its family's defaults.
 
@@ -135,20 +125,10 @@ class VideoPipeline(DiffusionPipeline, ABC):
 
     @torch.inference_mode()
     def sample_latents(
-        self,
-        text: torch.Tensor,
-        references: torch.Tensor | None,
-        seeds: Sequence[int],
-        steps: int,
-        guidance: float,
-        latent_frames: int,
-        height: int,
-        width: int,
-        bfloat16: bool = False,
-        clip_frames: int | None = None,
-        negative: torch.Tensor | None = None,
-        one_branch: bool = False,
-        shared: bool = False,
+        self, text: torch.Tensor, references: torch.Tensor | None, seeds: Sequence[int], steps: int,
+        guidance: float, latent_frames: int, height: int, width: int, bfloat16: bool = False,
+        clip_frames: int | None = None, negative: torch.Tensor | None = None,
+        one_branch: bool = False, shared: bool = False,
     ) -> torch.Tensor:
         """Sample with text embeddings and reference latents; (B, N, C, h, w)."""
         dtype = self.transformer.dtype
@@ -244,14 +224,9 @@ class ConcatIDPipeline(VideoPipeline):
     """
 
     def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        text_encoder: T5EncoderModel,
-        vae: AutoencoderKLCogVideoX,
-        transformer: CogVideoXTransformer3DModel,
-        scheduler: CogVideoXDPMScheduler,
-        text_tokens: int = TEXT_TOKENS,
-        mask_padding: bool = True,
+        self, tokenizer: PreTrainedTokenizerBase, text_encoder: T5EncoderModel,
+        vae: AutoencoderKLCogVideoX, transformer: CogVideoXTransformer3DModel,
+        scheduler: CogVideoXDPMScheduler, text_tokens: int = TEXT_TOKENS, mask_padding: bool = True,
         sampling: str = "default",
     ) -> None:
         super().__init__()
@@ -290,13 +265,9 @@ class ConcatIDWanPipeline(VideoPipeline):
     """Concat-ID with Wan's networks. The released weights know one reference; see `wan`."""
 
     def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        text_encoder: UMT5EncoderModel,
-        vae: AutoencoderKLWan,
-        transformer: ConcatIDWanTransformer3DModel,
-        scheduler: FlowMatchEulerDiscreteScheduler,
-        text_tokens: int = Wan.TEXT_TOKENS,
+        self, tokenizer: PreTrainedTokenizerBase, text_encoder: UMT5EncoderModel,
+        vae: AutoencoderKLWan, transformer: ConcatIDWanTransformer3DModel,
+        scheduler: FlowMatchEulerDiscreteScheduler, text_tokens: int = Wan.TEXT_TOKENS,
     ) -> None:
         super().__init__()
         self.register_modules(

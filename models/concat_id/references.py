@@ -115,12 +115,8 @@ def fit_and_pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def prepare(
-    image: np.ndarray,
-    landmarks: np.ndarray | None,
-    foreground: Foreground | None,
-    height: int,
-    width: int,
-    alignment: str = "upright",
+    image: np.ndarray, landmarks: np.ndarray | None, foreground: Foreground | None, height: int,
+    width: int, alignment: str = "upright",
 ) -> Prepared:
     """A face reference for a video of (height, width).
 

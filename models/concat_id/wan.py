@@ -53,25 +53,13 @@ class ConcatIDWanTransformer3DModel(WanTransformer3DModel):
 
     @register_to_config
     def __init__(
-        self,
-        patch_size: tuple[int, ...] = (1, 2, 2),
-        num_attention_heads: int = 40,
-        attention_head_dim: int = 128,
-        in_channels: int = 16,
-        out_channels: int = 16,
-        text_dim: int = 4096,
-        freq_dim: int = 256,
-        ffn_dim: int = 13824,
-        num_layers: int = 40,
-        cross_attn_norm: bool = True,
-        qk_norm: str | None = "rms_norm_across_heads",
-        eps: float = 1e-6,
-        rope_max_seq_len: int = 1024,
-        image_dim: None = None,
-        added_kv_proj_dim: None = None,
-        pos_embed_seq_len: None = None,
-        reference_adaln: bool = False,
-        reference_ffn_quirk: bool = True,
+        self, patch_size: tuple[int, ...] = (1, 2, 2), num_attention_heads: int = 40,
+        attention_head_dim: int = 128, in_channels: int = 16, out_channels: int = 16,
+        text_dim: int = 4096, freq_dim: int = 256, ffn_dim: int = 13824, num_layers: int = 40,
+        cross_attn_norm: bool = True, qk_norm: str | None = "rms_norm_across_heads",
+        eps: float = 1e-6, rope_max_seq_len: int = 1024, image_dim: None = None,
+        added_kv_proj_dim: None = None, pos_embed_seq_len: None = None,
+        reference_adaln: bool = False, reference_ffn_quirk: bool = True,
     ) -> None:
         if image_dim is not None or added_kv_proj_dim is not None:
             raise ValueError("Concat-ID builds on a text-to-video Wan, not on image-to-video")

@@ -72,13 +72,8 @@ class ReferenceBlock(WanTransformerBlock):
         self.register_parameter("reference_table", start)
 
     def forward(
-        self,
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor,
-        temb: torch.Tensor,
-        rotary_emb: Rotary,
-        tokens: int = 0,
-        reference_temb: torch.Tensor | None = None,
+        self, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, temb: torch.Tensor,
+        rotary_emb: Rotary, tokens: int = 0, reference_temb: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """One block.
 

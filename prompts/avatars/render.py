@@ -145,21 +145,15 @@ def _truth(
     # The corner as one sees it lies just inside the tip of the lips.
     corner_x, corner_y = 0.93 * p["mouth_w"], p["mouth_y"] + 0.8 * p["smile"]
     points = np.array([
-        [-p["eye_x"], p["eye_y"], p["eye_z"]],
-        [p["eye_x"], p["eye_y"], p["eye_z"]],
+        [-p["eye_x"], p["eye_y"], p["eye_z"]], [p["eye_x"], p["eye_y"], p["eye_z"]],
         [0.0, p["eye_y"] - p["nose_len"] + p["nose_up"], tip_z],
-        [-corner_x, corner_y, p["corner_z"] + 0.02],
-        [corner_x, corner_y, p["corner_z"] + 0.02],
+        [-corner_x, corner_y, p["corner_z"] + 0.02], [corner_x, corner_y, p["corner_z"] + 0.02],
     ])
     bottom = -0.96 * p["fl"] - p["chin_y"] - p["jaw_open"] - 0.14
     rim = np.array([
-        [-0.66 * p["hw"], p["eye_y"], 0.25],
-        [0.66 * p["hw"], p["eye_y"], 0.25],
-        [-0.52 * p["hw"], p["mouth_y"], 0.35],
-        [0.52 * p["hw"], p["mouth_y"], 0.35],
-        [0.0, 0.62, 0.62],
-        [0.0, bottom, 0.5],
-        [0.0, p["eye_y"] - p["nose_len"], tip_z],
+        [-0.66 * p["hw"], p["eye_y"], 0.25], [0.66 * p["hw"], p["eye_y"], 0.25],
+        [-0.52 * p["hw"], p["mouth_y"], 0.35], [0.52 * p["hw"], p["mouth_y"], 0.35],
+        [0.0, 0.62, 0.62], [0.0, bottom, 0.5], [0.0, p["eye_y"] - p["nose_len"], tip_z],
     ])
     box = _project(rim, turn, centre, camera)
     marks = _project(points, turn, centre, camera)

@@ -32,13 +32,11 @@ class CogVideoX(Family):
     DEFAULTS: ClassVar[Defaults] = Defaults(50, 6.0, 49, 480, 720, 8.0)
     LAYOUT: ClassVar[str] = "sat"
     INDEX: ClassVar[Mapping[str, Any]] = {
-        "_class_name": "ConcatIDPipeline",
-        "scheduler": ["diffusers", "CogVideoXDPMScheduler"],
+        "_class_name": "ConcatIDPipeline", "scheduler": ["diffusers", "CogVideoXDPMScheduler"],
         "transformer": ["diffusers", "CogVideoXTransformer3DModel"],
         "tokenizer": ["transformers", "T5Tokenizer"],
         "text_encoder": ["transformers", "T5EncoderModel"],
-        "vae": ["diffusers", "AutoencoderKLCogVideoX"],
-        "text_tokens": 226, "mask_padding": False,
+        "vae": ["diffusers", "AutoencoderKLCogVideoX"], "text_tokens": 226, "mask_padding": False,
     }
 
     encode = staticmethod(autoencoder.encode)
