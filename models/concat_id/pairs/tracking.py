@@ -88,7 +88,10 @@ class VideoRecord:
     @staticmethod
     def of(value: Mapping[str, Any]) -> VideoRecord:
         """The record that `as_dict` was called on."""
-        return TypeAdapter(VideoRecord).validate_python(value)
+        return _RECORD.validate_python(value)
+
+
+_RECORD = TypeAdapter(VideoRecord)  # slow to build, so built once
 
 
 @dataclass(frozen=True)
