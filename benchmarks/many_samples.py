@@ -89,7 +89,7 @@ def measure(count: int, folder: Path) -> dict[str, float]:
         with holding.begin(folder / "run", identity, planned) as run:
             assert not unfinished(run, planned)
             assert len(unscored(run, [s.id for s in planned], "1" * 64)) == count
-            run.save(scoring=ScoringRecord(protocol={"name": "strict-v1"}, sha256="0" * 64))
+            run.save(scoring=ScoringRecord(protocol={"name": "strict-v3"}, sha256="0" * 64))
             run.close()
 
     import pandas  # noqa: F401

@@ -221,7 +221,7 @@ def ratios(options: argparse.Namespace) -> None:
         if options.full:
             given = make_weights(options.weights or folder / "weights")
             with_ir_50(options.weights or folder / "weights")
-        bench = Bench(folder, manifest, Scoring.of("strict-v1", (), given))
+        bench = Bench(folder, manifest, Scoring.of("strict-v3", (), given))
         with_loading = bench.scoring(loaded=False)
         print(f"scoring with its loading, {options.videos} videos: {with_loading}", flush=True)
         bench.prepare()
@@ -268,7 +268,7 @@ def memory() -> None:
 
 def peak(manifest: Path) -> None:
     """Score the manifest's videos without a cache that would spare the networks; print the peak."""
-    asked = Scoring.of("strict-v1", ())
+    asked = Scoring.of("strict-v3", ())
     run = make_run(manifest.parent, "run", manifest, asked)
     from idbench.metrics.cache import EmbeddingCache
 

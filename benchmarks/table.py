@@ -34,7 +34,7 @@ def make(folder: Path, name: str, count: int, seed: int) -> None:
         "identity": {"kind": "generate", "split": "single", "seed": 0,
                      "suite": {"name": "made", "version": "1", "sha256": ""},
                      "model": {"name": name, "variant": None}},
-        "scoring": {"protocol": {"name": "strict-v1"}, "weights": {}, "detector": "",
+        "scoring": {"protocol": {"name": "strict-v3"}, "weights": {}, "detector": "",
                     "metrics": {}},
     }))
     for i, sample in enumerate(ids):

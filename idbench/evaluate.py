@@ -15,12 +15,13 @@ from idbench.baselines.finished_videos import FinishedVideos
 from idbench.engines import Engine, make_engine
 from idbench.files import real
 from idbench.manifest import Listed, Paths, listed, paths_of
+from idbench.names import DEFAULT_PROTOCOL
 from idbench.planning import absolute, plan
 from idbench.progress import Progress
 from idbench.records import Identity, ModelName
 from idbench.registry import make_model
 from idbench.results import Results
-from idbench.scoring import DEFAULT_PROTOCOL, Scoring
+from idbench.scoring import Scoring
 from idbench.second_opinion import with_second_opinion
 from idbench.shards import Shard
 from idbench.suite import Suite, load_suite

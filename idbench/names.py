@@ -1,4 +1,4 @@
-"""Names a user typed: the nearest known one, and one sentence when there is none."""
+"""Names that a user types: a default, the nearest known one, and one sentence when there is none."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 
 from idbench.errors import UserError
+
+DEFAULT_PROTOCOL = "strict-v3"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

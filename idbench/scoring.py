@@ -14,6 +14,7 @@ from idbench import embedded
 from idbench.differences import metric_weight_differences
 from idbench.errors import UserError, explained
 from idbench.files import sha256_json
+from idbench.names import DEFAULT_PROTOCOL
 from idbench.provenance import opencv_version
 from idbench.published_weights import published_weights
 from idbench.registry import METRICS, metric_version
@@ -22,8 +23,6 @@ from idbench.runs import Run
 if TYPE_CHECKING:
     from idbench.metrics.networks.weight_sources import Source
     from idbench.metrics.protocol_types import Protocol
-
-DEFAULT_PROTOCOL = "strict-v1"
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 Formula: 1 - cos(c(frame), c(reference)), with c CLIP's image embedding. Larger means that the
 model changed more of the image, i.e. follows the prompt rather than pasting the reference.
-The paper does not say of what: protocols compare the whole frame with the whole reference image
-(`strict-v1`, `clipdist-frame`), or the person's face crop with the reference's (`clipdist-face`,
-`strict-v3`). Under `strict-v3` whole frames are compared besides, as `clipdist_frame`.
+The paper does not say of what: protocols compare the person's face crop with the reference's
+(`strict-v3`, `clipdist-face`), or the whole frame with the whole reference image (`strict-v1`,
+`clipdist-frame`). Under `strict-v3` whole frames are compared besides, as `clipdist_frame`.
 
 Source: Concat-ID (arXiv 2503.14151), section 4. Version 1 printed 1 - CLIPDist in its Table 3.
 """

@@ -118,6 +118,8 @@ class Protocol:
             white, high byte of 16 bits) or `converted` (Pillow's `convert("RGB")`, as scripts do).
         largest_faces: how many of a frame's largest faces are embedded and matched (0: all).
         networks: (role, checkpoint) that its published values were measured with.
+        summary: shown instead of `description`, which later versions may make out of date but
+            which may not change: scored runs store it and are compared by it.
         source: where the protocol comes from.
         notes: what a reader of its values has to know; printed under every table.
     """
@@ -148,6 +150,7 @@ class Protocol:
     reference_picture: str = _later("upright")
     largest_faces: int = _later(0)
     networks: tuple[tuple[str, str], ...] = _later(())
+    summary: str = _words("")
     source: str = _words("idbench")
     notes: tuple[str, ...] = _words(())
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from idbench.errors import UserError
 from idbench.metrics.protocol_types import Detection, Picture, Protocol
 from idbench.metrics.samplers import SAMPLERS
-from idbench.names import unknown
+from idbench.names import DEFAULT_PROTOCOL, unknown
 from idbench.registry import METRICS
 from idbench.values import choose
 
@@ -21,6 +21,10 @@ STRICT = Protocol(
     description=(
         "The default: up to 16 different frames, no clamp, frames without the person's face "
         "stay as unscored rows, one-to-one matching, whole frames never cut."
+    ),
+    summary=(
+        "Up to 16 different frames, no clamp, frames without the person's face stay as unscored "
+        "rows, one-to-one matching, CLIPDist of whole frames; the first default."
     ),
 )
 
@@ -40,8 +44,9 @@ STRICT_3 = replace(
     name="strict-v3",
     version=3,
     description=(
-        "As strict-v2, but CLIPDist compares faces; that of whole frames stays beside it as "
-        "CLIPDist of the picture."
+        "Up to 16 different frames, no clamp, frames without the person's face stay as unscored "
+        "rows, one-to-one matching, faces at the border measured again with grey around them; "
+        "CLIPDist of faces, and of the picture beside it."
     ),
     clip_region="both", also=("clipdist_frame",),
 )
@@ -225,12 +230,11 @@ VBENCH2_IDENTITY = Protocol(
 PROTOCOLS: dict[str, Protocol] = {
     p.name: p
     for p in (
-        STRICT, STRICT_2, STRICT_3, PAPER_4, PAPER, CONSISID_2, CONSISID, OPENS2V_2, OPENS2V,
+        STRICT_3, STRICT_2, STRICT, PAPER_4, PAPER, CONSISID_2, CONSISID, OPENS2V_2, OPENS2V,
         INGREDIENTS_2, INGREDIENTS, VICLIP_VBENCH, VICLIP_INTERNVIDEO,
         CLIPDIST_FRAME_2, CLIPDIST_FRAME, CLIPDIST_FACE_2, CLIPDIST_FACE, VBENCH2_IDENTITY,
     )
 }
-DEFAULT_PROTOCOL = STRICT.name
 EMBEDDED_NOTE = (
     "The embedded recognisers are trained on synthetic avatars: their scores rank avatars and "
     "say little about photographs of real people."

@@ -10,7 +10,7 @@ import click
 from idbench.commands import completion
 from idbench.commands import options as opt
 from idbench.errors import UserError
-from idbench.names import unknown
+from idbench.names import DEFAULT_PROTOCOL, unknown
 from idbench.output import console, echo, echo_json, show_table
 
 Rows = list[dict[str, Any]]
@@ -58,7 +58,10 @@ def _protocols(**_: Any) -> Rows:
     return [
         {
             "protocol": p.name, "metrics": ", ".join(p.metrics) or "all",
-            "description": p.description, "source": p.source,
+            "description": (
+                "The default. " * (p.name == DEFAULT_PROTOCOL) + (p.summary or p.description)
+            ),
+            "source": p.source,
         }
         for p in PROTOCOLS.values()
     ]

@@ -12,6 +12,7 @@ import yaml
 
 from idbench.commands import completion
 from idbench.errors import UserError
+from idbench.names import DEFAULT_PROTOCOL
 
 if TYPE_CHECKING:
     from idbench.engine import Engine
@@ -40,7 +41,7 @@ out_option = click.option(
     help="The run folder. Default: a folder under runs/ named after the run.",
 )
 protocol_option = click.option(
-    "--protocol", default="strict-v1", show_default=True, shell_complete=completion.protocols,
+    "--protocol", default=DEFAULT_PROTOCOL, show_default=True, shell_complete=completion.protocols,
     help="Scoring protocol; see `idbench list protocols`.",
 )
 metric_option = click.option(

@@ -15,8 +15,7 @@ from scipy.stats import spearmanr
 from idbench.errors import UserError
 from idbench.metrics.faces.detect import make_detector
 from idbench.metrics.networks import dlib_resnet
-from idbench.metrics.protocols import STRICT
-from idbench.metrics.validation.readers import Embed, mean_vectors
+from idbench.metrics.validation.readers import DETECTION, Embed, mean_vectors
 from idbench.pictures import read_rgb
 from idbench.runs import Run
 from idbench.video import read_spread
@@ -62,7 +61,7 @@ def read_runs(
         raise UserError(
             f"Comparing with dlib needs its packages; install them with `{dlib_resnet.INSTALL}`."
         )
-    detector = make_detector(STRICT.detection)
+    detector = make_detector(DETECTION)
     found = []
     for run in runs:
         for record in run.records():

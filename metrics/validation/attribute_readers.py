@@ -24,6 +24,7 @@ from idbench.metrics import arcsim, clipdist, region_similarity
 from idbench.metrics.attributes import ATTRIBUTES, read_attributes
 from idbench.metrics.base import Embeddings
 from idbench.metrics.scorer import Scorer
+from idbench.names import DEFAULT_PROTOCOL
 from idbench.prompts.avatars.render import (
     render_background,
     render_clip,
@@ -43,7 +44,7 @@ def measure_readers(
 ) -> dict[str, Estimate]:
     """Share of people whose attribute is read as it was rendered, with its interval over clips."""
     rng = np.random.default_rng([33391, seed])
-    scorer = Scorer("strict-v1", None, (arcsim.METRIC, clipdist.METRIC))
+    scorer = Scorer(DEFAULT_PROTOCOL, None, (arcsim.METRIC, clipdist.METRIC))
     right: dict[str, list[float]] = defaultdict(list)
     clusters: dict[str, list[int]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as temporary:
@@ -76,7 +77,7 @@ def measure_subjects(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         # A clip is embedded twice, with its own references and with another's.
-        scorer = Scorer("strict-v1", folder / "cache", (arcsim.METRIC, clipdist.METRIC))
+        scorer = Scorer(DEFAULT_PROTOCOL, folder / "cache", (arcsim.METRIC, clipdist.METRIC))
         scenes = [random_scene(rng, 1, VALIDATION_IDENTITIES) for _ in range(clips)]
         for index, scene in enumerate(scenes):
             Image.fromarray(render_garment(scene.people[0].garment, size=48)).save(

@@ -13,9 +13,8 @@ import cv2
 import numpy as np
 
 from idbench.metrics.faces.detect import make_detector
-from idbench.metrics.protocols import STRICT
 from idbench.metrics.training.looks import COLOURS, STYLE, with_attributes_of, with_shape_of
-from idbench.metrics.validation.readers import Embed, mean_vectors
+from idbench.metrics.validation.readers import DETECTION, Embed, mean_vectors
 from idbench.prompts.avatars.identity import Identity, sample_identity
 from idbench.prompts.avatars.render import render_clip, render_portrait
 from idbench.prompts.avatars.scene import VALIDATION_IDENTITIES
@@ -84,7 +83,7 @@ def read_controls(
     """
     rng = np.random.default_rng([60013, seed])
     seeds = rng.choice(np.asarray(VALIDATION_IDENTITIES), people, replace=False).tolist()
-    detector = make_detector(STRICT.detection)
+    detector = make_detector(DETECTION)
     references: dict[str, list[np.ndarray | None]] = {name: [] for name in by}
     clips: dict[tuple[str, str], list[np.ndarray | None]] = {
         (name, control): [] for name in by for control in CONTROLS

@@ -7,54 +7,49 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from idbench.metrics.faces.align import align_crops
-from idbench.metrics.faces.detect import Detector, Faces
+from idbench.metrics.faces.detect import Detector
 from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks import dlib_resnet
 from idbench.metrics.networks.recogniser import Recogniser
-from idbench.metrics.protocols import STRICT
+from idbench.metrics.protocols import get_protocol
 from idbench.prompts.avatars.judge import dlib_embedding
 
-Embed = Callable[[np.ndarray, Faces], np.ndarray]
-"""A frame and the faces in it to the embedding of the largest face, of length 1."""
+DETECTION = get_protocol().detection
+Embed = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""From an image (h, w, 3) with a face's box (4,) and landmarks (5, 2) to an embedding (d,)."""
 
 
 def readers() -> dict[str, Embed]:
     """The embedded recognisers by the metric they serve; and dlib where it is installed."""
-    found: dict[str, Embed] = {
-        "arcsim": _embedded("arcface"), "cursim": _embedded("curricularface"),
-    }
+    found = {"arcsim": _embedded("arcface"), "cursim": _embedded("curricularface")}
     if dlib_resnet.installed():
-        found["dlib"] = by_dlib
+        found["dlib"] = lambda image, box, landmarks: dlib_embedding(image, box)
     return found
 
 
 def _embedded(name: str) -> Embed:
-    return by_recogniser(Recogniser(name))
+    network = Recogniser(name)
 
-
-def by_recogniser(network: Recogniser) -> Embed:
-    """A reader of aligned crops."""
-    def embed(frame: np.ndarray, faces: Faces) -> np.ndarray:
-        crops = align_crops(frame, faces.landmarks[:1], STRICT.detection.crop)
+    def embed(image: np.ndarray, box: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        crops = align_crops(image, landmarks[None], DETECTION.crop, DETECTION.crop_beyond)
         return network.embed(crops)[0]
     return embed
-
-
-def by_dlib(frame: np.ndarray, faces: Faces) -> np.ndarray:
-    """dlib's embedding at length 1."""
-    vector = dlib_embedding(frame, faces.boxes[0])
-    return vector / np.linalg.norm(vector)
 
 
 def mean_vectors(
     frames: np.ndarray, detector: Detector, by: Mapping[str, Embed]
 ) -> dict[str, np.ndarray | None]:
-    """Of each reader, the mean embedding of the largest face of the frames; None without faces."""
-    found = find_faces(detector, frames, STRICT.detection)
-    seen = [(frame, faces) for frame, faces in zip(frames, found, strict=True) if len(faces)]
+    """Of each reader, the mean of the embeddings, each at length 1, of the frames' largest faces.
+
+    None without faces.
+    """
+    found = find_faces(detector, frames, DETECTION)
+    seen = [(frame, faces.boxes[0], faces.landmarks[0])
+            for frame, faces in zip(frames, found, strict=True) if len(faces)]
     if not seen:
         return dict.fromkeys(by)
+    vectors = {name: np.stack([embed(*face) for face in seen]) for name, embed in by.items()}
     return {
-        name: np.mean([embed(frame, faces) for frame, faces in seen], axis=0)
-        for name, embed in by.items()
+        name: (rows / np.linalg.norm(rows, axis=1, keepdims=True)).mean(0)
+        for name, rows in vectors.items()
     }

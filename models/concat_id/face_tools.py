@@ -209,12 +209,12 @@ def load_finder(
     """
     from idbench.metrics.faces.detect import make_detector
     from idbench.metrics.faces.search import find_faces
-    from idbench.metrics.protocols import Detection, get_protocol
+    from idbench.metrics.protocols import Detection
 
     kind, _, folder = faces.partition(":")
     pack = None
     if faces == "embedded":
-        detection = get_protocol("strict-v1").detection
+        detection = Detection()
     elif kind == "insightface" and folder:
         pack = Path(folder)
         half = (0.5, 0.5, 0.5)

@@ -29,7 +29,7 @@ def samples(split: str, count: int) -> list[Sample]:
 
 def arcsim_of(sample: Sample, model: AvatarsTruth) -> float:
     (video,) = model.generate([sample])
-    rows = Scorer("strict-v1", None, (arcsim.METRIC,)).score(sample, video, "0" * 64)
+    rows = Scorer("strict-v3", None, (arcsim.METRIC,)).score(sample, video, "0" * 64)
     value = next(r.value for r in rows if r.identity is None and r.frame is None)
     assert value is not None
     return value

@@ -16,7 +16,7 @@ COLUMNS = ["sample", "metric", "identity", "frame", "value", "status", "reason"]
 
 def made_run(
     folder: Path, name: str, values: Mapping[str, Sequence[float | None]],
-    people: Sequence[Sequence[str]], *, protocol: str = "strict-v1", split: str = "single",
+    people: Sequence[Sequence[str]], *, protocol: str = "strict-v3", split: str = "single",
     weights: Mapping[str, str] | None = None, suite: Mapping[str, str] | None = None,
     settings: Mapping[str, Any] | None = None, version: str = "idbench 0.1.0",
     suite_ids: Sequence[str] = (), planned: Sequence[str] = (),

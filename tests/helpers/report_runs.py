@@ -95,7 +95,7 @@ def make_run(
     with holding.begin(folder, identity, samples, command=["run", "--model", name]) as run:
         run.save(scoring=ScoringRecord(
             sha256="0" * 64, detector="2.5.3", weight_files={"arcface.safetensors": WEIGHT},
-            protocol={"name": "strict-v1", "version": 1, "frames": 16,
+            protocol={"name": "strict-v3", "version": 1, "frames": 16,
                       "detection": {"detector": "mtcnn", "height": 256}},
             notes=["The recognisers are trained on synthetic people."]))
         for i, sample in enumerate(map(run.adopt, samples)):

@@ -234,7 +234,7 @@ def completed(line: str, **environment: str) -> list[str]:
     ("idbench run --split m", {"multi", "multi3"}),
     ("idbench run --metric arc", {"arcsim"}),
     ("idbench run --metric +mot", {"+motion"}),
-    ("idbench score --protocol str", {"strict-v1"}),
+    ("idbench score --protocol str", {"strict-v3"}),
     ("idbench list sui", {"suites"}),
     ("idbench train cur", {"curricularface"}),
 ])

@@ -27,7 +27,7 @@ def test_largest_change_first_and_what_differs_is_named(world: World) -> None:
     assert done.returncode == 0
     found = json.loads(done.stdout)
     assert {(s["setting"], s["first"], s["second"]) for s in found["settings"]} >= {
-        ("model settings steps", 8, 20), ("protocol name", "strict-v1", "loose-v1")}
+        ("model settings steps", 8, 20), ("protocol name", "strict-v3", "loose-v1")}
     assert found["samples"] == {"shared": 3, "only_first": ["s3"], "only_second": ["s9"]}
     moved = found["metrics"]["arcsim"]
     assert [(m["sample"], round(m["change"], 6)) for m in moved["most"]] == [

@@ -118,7 +118,7 @@ def test_a_failed_sample_has_the_rows_it_would_have_had() -> None:
 
     face = Reference("face", "ann", Path("ann.png"))
     one = Sample("s", "single", "p", "a person", "c", (face,), 0)
-    names = [*Scoring.of("strict-v1", ()).metrics, "garment_similarity", "background_similarity",
+    names = [*Scoring.of("strict-v3", ()).metrics, "garment_similarity", "background_similarity",
              "attribute_accuracy", "garment_accuracy", "motion"]
 
     def rows(sample: Sample) -> set[str]:

@@ -224,7 +224,7 @@ def test_a_worker_without_ray(world: World) -> None:
         "done = worker.generate(sample)\nassert done.outcome.seconds > 0, done\n"
         "assert done.outcome.video is None and done.timings['encode'] > 0\n"
         "assert run.record(sample.id).status == 'generated'\n"
-        "scoring = Scoring.of('strict-v1', ['sampled'])\n"
+        "scoring = Scoring.of('strict-v3', ['sampled'])\n"
         "worker = Worker(Job(Path.cwd(), folder, 'cpu', 1, None, scoring), 'worker-y')\n"
         "worker.begin(); done = worker.score(sample.id)\n"
         "assert done.measured.devices == [] and 'score' in done.timings\n"

@@ -227,7 +227,7 @@ def test_two_protocols_never_share_a_table(world: World) -> None:
     assert world.run(*world.toy("--limit", "2")).returncode == 0
     first, second = sorted(world.folder.glob("out/samples/*"))
     (first / "video.mp4").unlink()
-    again = ["score", "out", "--metric", "sampled", "--protocol", "strict-v2"]
+    again = ["score", "out", "--metric", "sampled", "--protocol", "strict-v1"]
     assert world.run(*again).returncode == 0
     scores = pd.read_parquet(world.folder / "out/scores.parquet").set_index("sample")
     assert scores.loc[second.name, "status"] == "scored"
@@ -235,7 +235,7 @@ def test_two_protocols_never_share_a_table(world: World) -> None:
     # Without any video left, the scores stay those of one protocol.
     (second / "video.mp4").unlink()
     done = world.run("score", "out", "--metric", "sampled")
-    assert done.returncode == 2 and "no video left to score with strict-v1" in done.stderr
+    assert done.returncode == 2 and "no video left to score with strict-v3" in done.stderr
     assert world.run(*again).returncode == 0
 
 

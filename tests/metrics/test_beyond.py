@@ -141,7 +141,7 @@ def true_video(tmp_path_factory):
     )
     sample = Sample("s" * 16, "background", "p", "a person", "c", references, 0, truth)
     video = Video(render_clip(scene).frames, 8.0)
-    scorer = Scorer("strict-v1", None, [METRICS.load(n) for n in ("arcsim", "clipdist")])
+    scorer = Scorer("strict-v3", None, [METRICS.load(n) for n in ("arcsim", "clipdist")])
     return folder, sample, scorer.embed(sample, video, "0" * 64)
 
 
@@ -184,11 +184,12 @@ def test_the_list_says_which_metrics_are_computed():
     assert done.exit_code == 0, done.output
     computed = {row["metric"]: row["computed"] for row in json.loads(done.output)}
     assert set(computed) == set(METRICS.targets())
-    usual = set(Scoring.of("strict-v1", ()).metrics)
-    assert {name for name, when in computed.items() if when == "always"} == usual
+    usual = set(Scoring.of("strict-v3", ()).metrics)
+    always = {name for name, when in computed.items() if when == "always"}
+    assert usual == {*always, "clipdist_frame"}, "the default protocol lists it"
     for name in computed.keys() - usual - {"not_measured", "human_identity", "clipdist_frame"}:
         assert computed[name] == f"when named: --metric +{name}"
-        assert name in Scoring.of("strict-v1", (f"+{name}",)).metrics, "as the list says"
+        assert name in Scoring.of("strict-v3", (f"+{name}",)).metrics, "as the list says"
     for name in ("not_measured", "human_identity", "clipdist_frame"):
         assert computed[name] == "by protocols that list it"
     assert "not_measured" in Scoring.of("consisid-v1", ()).metrics
@@ -201,9 +202,9 @@ def test_they_are_computed_only_when_named():
 
     named = [n for n in METRICS.builtin if METRICS.load(n).computed == "named"]
     assert len(named) == 23
-    assert not set(named) & set(Scoring.of("strict-v1", ()).metrics)
-    assert Scoring.of("strict-v1", ("motion",)).metrics == ("motion",)
-    besides = Scoring.of("strict-v1", ("+motion",)).metrics
+    assert not set(named) & set(Scoring.of("strict-v3", ()).metrics)
+    assert Scoring.of("strict-v3", ("motion",)).metrics == ("motion",)
+    besides = Scoring.of("strict-v3", ("+motion",)).metrics
     assert "motion" in besides and "arcsim" in besides and "share_read" not in besides
     for name in METRICS.builtin:
         metric = METRICS.load(name)

@@ -135,7 +135,7 @@ def test_a_pasted_reference_is_seen_and_another_pose_is_not(tmp_path):
     assert image.shape == (192, 192, 3) and landmarks.shape == (5, 2)
     still = render_clip(Scene((Person(3, "smile"),), "studio", seed=1), 1, 128, 128)
     Image.fromarray(still.frames[0]).save(tmp_path / "a003.png")
-    scorer = Scorer("strict-v1", None, [METRICS.load("arcsim"), METRICS.load("copy_paste")])
+    scorer = Scorer("strict-v3", None, [METRICS.load("arcsim"), METRICS.load("copy_paste")])
     of = replace(sample("a003"), references=(
         Reference("face", "a003", tmp_path / "a003.png"),))
     other = render_clip(Scene((Person(3, "laugh", "turn left"),), "park", seed=5), 9, 128, 128)

@@ -51,7 +51,7 @@ def test_its_value_is_the_mean_over_the_parts():
 
 def test_prompts_that_are_read_in_part_are_kept_with_their_share(tiny_weights):
     video = Video(np.zeros((8, 32, 48, 3), np.uint8), 8.0)
-    scorer = Scorer("strict-v1")
+    scorer = Scorer("strict-v3")
     scorer.score(sample(), video, "0" * 64)
     assert scorer.prompts_cut == {}
     scorer.score(sample(LONG), video, "0" * 64)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from idbench.errors import UserError
-from idbench.metrics.faces.detect import Faces
 from idbench.metrics.training.looks import COLOURS, STYLE
 from idbench.metrics.validation import controls
 from idbench.metrics.validation.agreement import Agreement, Similarity, agreements, read_runs
@@ -38,11 +37,11 @@ def test_a_clip_is_found_when_its_own_reference_is_nearest():
     assert control_of("arcsim", "grey", [None, None], references[:2]).clips == 0
 
 
-def _by_brightness(frame: np.ndarray, faces: Faces) -> np.ndarray:
+def _by_brightness(frame: np.ndarray, box: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """A reader of colour alone."""
-    x0, y0, x1, y1 = np.clip(faces.boxes[0], 0, None).astype(int)
+    x0, y0, x1, y1 = np.clip(box, 0, None).astype(int)
     colour = frame[y0:y1, x0:x1].mean((0, 1)) - 120
-    return colour / np.linalg.norm(colour)
+    return colour
 
 
 def test_every_control_is_read_by_every_reader(monkeypatch):

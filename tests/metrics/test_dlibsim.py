@@ -83,7 +83,7 @@ def test_only_the_sampled_frames_are_decoded(tiny_weights):
 def test_photographs_get_the_second_opinion_and_avatars_do_not(sample):
     said: list[str] = []
 
-    def chosen(samples, metrics=(), protocol="strict-v1", weights=()):
+    def chosen(samples, metrics=(), protocol="strict-v3", weights=()):
         return list(second_opinion.with_second_opinion(
             metrics, samples, protocol, weights, said.append))
 
@@ -100,7 +100,7 @@ def test_photographs_get_the_second_opinion_and_avatars_do_not(sample):
 def test_without_the_packages_it_says_how_to_install_them(sample, monkeypatch):
     monkeypatch.setattr(dlib_resnet, "find_spec", lambda name: None)
     said: list[str] = []
-    found = second_opinion.with_second_opinion((), [sample], "strict-v1", (), said.append)
+    found = second_opinion.with_second_opinion((), [sample], "strict-v3", (), said.append)
     assert list(found) == []
     assert "pip install dlib-bin" in said[0]
     with pytest.raises(UserError, match="pip install dlib-bin"):

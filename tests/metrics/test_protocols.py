@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from dataclasses import replace
@@ -35,7 +36,7 @@ from idbench.types import Video
 
 ROOT = Path(__file__).parents[2]
 NAMES = [
-    "strict-v1", "strict-v2", "strict-v3", "paper-v4", "paper-v3", "consisid-v2", "consisid-v1",
+    "strict-v3", "strict-v2", "strict-v1", "paper-v4", "paper-v3", "consisid-v2", "consisid-v1",
     "opens2v-v2", "opens2v-v1", "ingredients-v2", "ingredients-v1", "viclip-vbench",
     "viclip-internvideo",
     "clipdist-frame-v2", "clipdist-frame", "clipdist-face-v2", "clipdist-face",
@@ -43,6 +44,8 @@ NAMES = [
 ]
 FROZEN = {  # sha256 of what moves a number
     "strict-v1": "241a7984d746ea90",
+    "strict-v2": "3c4047b33fb0604d",
+    "strict-v3": "db6975f3cfa47f40",
     "paper-v3": "4a4b05bb82b697ac",
     "consisid-v1": "a9064a64c8c21308",
     "opens2v-v1": "e977c68dfa914fdb",
@@ -54,7 +57,7 @@ FROZEN = {  # sha256 of what moves a number
 }
 
 
-def test_the_default_protocol_is_frozen_to_the_byte():
+def test_the_first_default_is_frozen_to_the_byte():
     """Changing one of these makes stored embeddings unreadable or old runs incomparable."""
     assert sha256_json(STRICT.as_dict()) == (
         "241a7984d746ea9080fce16c3ccdb4c7a182d8e1afafc87e67fc08db5b087c12"
@@ -76,7 +79,7 @@ def test_earlier_versions_of_a_protocol_are_frozen():
     assert found == FROZEN
 
 
-def test_runs_of_the_first_version_stay_comparable_with_the_default():
+def test_runs_of_the_first_version_stay_comparable_with_strict_v1():
     run = json.loads((ROOT / "tests/data/old_runs/schema-1/run.json").read_text())
     assert run["scoring"]["protocol"] == json.loads(json.dumps(STRICT.as_dict()))
 
@@ -256,6 +259,31 @@ def test_embedded_networks_in_place_of_the_protocols_are_told(tiny_weights):
 
 
 # -- on the command line
+
+
+def test_the_list_names_the_default():
+    from click.testing import CliRunner
+
+    from idbench.commands.listing import listing
+    from idbench.scoring import Scoring
+
+    rows = json.loads(CliRunner().invoke(listing, ["protocols", "--json"]).output)
+    default = [r["protocol"] for r in rows if r["description"].startswith("The default")]
+    assert default == ["strict-v3"] == [Scoring.of().protocol.name] == [Scorer().protocol.name]
+
+
+def test_a_run_of_the_first_default_is_never_mixed_with_one_of_today():
+    from idbench.reports import tables
+    from idbench.runs import Run
+    from idbench.scoring import Scoring
+
+    old = Run.open(ROOT / "tests/data/old_runs/schema-1")
+    with pytest.raises(UserError, match="scored under the protocol strict-v1, not strict-v3"):
+        Scoring.of().check(old)
+    new = copy.deepcopy(old)
+    new.file.scoring.protocol.update(Scoring.of().key["protocol"])
+    with pytest.raises(UserError, match="protocol name: strict-v1 / strict-v3"):
+        tables.measured([old, new])
 
 
 def test_a_metric_that_the_protocol_does_not_define_is_one_sentence():

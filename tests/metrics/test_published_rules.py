@@ -200,7 +200,7 @@ def test_nothing_found_is_the_scripts_zero_and_plainly_flagged(monkeypatch, prot
 
 
 def test_the_default_never_writes_zero_for_missing(monkeypatch):
-    found = score(monkeypatch, "strict-v1", make_world(np.random.default_rng(0), 20, empty=1.0))
+    found = score(monkeypatch, "strict-v3", make_world(np.random.default_rng(0), 20, empty=1.0))
     assert found["arcsim", None, None].value is None
     assert not any(metric == "not_measured" for metric, _, _ in found)
 
@@ -237,7 +237,7 @@ def test_ingredients_lets_one_good_person_hide_a_missing_one(monkeypatch):
             faces[:] = world.references[network][0]
     best = score(monkeypatch, "ingredients-v1", world)["arcsim", None, None]
     assert best.value == pytest.approx(1.0)
-    strict = score(monkeypatch, "strict-v1", world)["arcsim", None, None]
+    strict = score(monkeypatch, "strict-v3", world)["arcsim", None, None]
     assert strict.value is None and strict.reason.startswith("person1: ")
 
 

@@ -33,11 +33,11 @@ def _by(rows, metric, identity=None, frame=None):
 
 
 def test_all_metrics_of_a_real_face(tiny_weights, sample, video, tmp_path):
-    scorer = Scorer("strict-v1", tmp_path / "cache")
+    scorer = Scorer("strict-v3", tmp_path / "cache")
     rows = scorer.score(sample, video, "0" * 64)
     assert {r.metric for r in rows} == {
-        "arcsim", "cursim", "viclip", "clipdist", "face_coverage", "identity_slope",
-        "identity_worst",
+        "arcsim", "cursim", "viclip", "clipdist", "clipdist_frame", "face_coverage",
+        "identity_slope", "identity_worst",
     }
     assert _by(rows, "arcsim", "ann", 0).value > 0.8  # the reference is that very picture
     assert _by(rows, "arcsim", "ann", 2).reason == "no face in the frame"
@@ -58,8 +58,8 @@ def test_all_metrics_of_a_real_face(tiny_weights, sample, video, tmp_path):
 def test_scoring_again_runs_no_network_and_gives_the_same(
     tiny_weights, sample, video, tmp_path, monkeypatch
 ):
-    first = Scorer("strict-v1", tmp_path / "cache").score(sample, video, "0" * 64)
-    again = Scorer("strict-v1", tmp_path / "cache")
+    first = Scorer("strict-v3", tmp_path / "cache").score(sample, video, "0" * 64)
+    again = Scorer("strict-v3", tmp_path / "cache")
 
     def forbidden(*_):
         raise AssertionError("a network ran")
@@ -76,21 +76,20 @@ def test_scoring_again_runs_no_network_and_gives_the_same(
 def test_other_weights_are_not_read_from_the_cache(tiny_weights, sample, video, tmp_path):
     from idbench import embedded
 
-    first = Scorer("strict-v1", tmp_path / "cache").score(sample, video, "0" * 64)
+    first = Scorer("strict-v3", tmp_path / "cache").score(sample, video, "0" * 64)
     state = {k: v * 1.5 + 0.1 if v.is_floating_point() else v
              for k, v in embedded.load_state("clip").items()}
     entry = embedded.entry("clip")
     embedded.save_entry("clip", state, recipe="test", seed=0, steps=0,
                         config=entry["config"], measured={}, half=False)
-    second = Scorer("strict-v1", tmp_path / "cache").score(sample, video, "0" * 64)
+    second = Scorer("strict-v3", tmp_path / "cache").score(sample, video, "0" * 64)
     assert _by(first, "arcsim") == _by(second, "arcsim")
     assert _by(first, "viclip") == _by(second, "viclip")
-    assert _by(first, "clipdist", "ann", 2) != _by(second, "clipdist", "ann", 2)
+    assert _by(first, "clipdist_frame", "ann", 2) != _by(second, "clipdist_frame", "ann", 2)
 
 
 def test_networks_are_loaded_once_and_only_those_needed(tiny_weights, sample, video):
-    clipdist = METRICS.load("clipdist")
-    scorer = Scorer("strict-v1", None, metrics=[clipdist])
+    scorer = Scorer("strict-v1", None, metrics=[METRICS.load("clipdist")])
     scorer.score(sample, video, "0" * 64)
     network = scorer.embedder.network("clip")
     scorer.score(sample, video, "1" * 64)
@@ -107,7 +106,8 @@ def test_a_reference_without_a_face_is_a_reason_that_names_the_file(
     rows = Scorer().score(sample, video, "0" * 64)
     assert _by(rows, "arcsim", "sky").reason == "no face was found in the reference sky.png"
     assert "sky.png" in _by(rows, "cursim").reason
-    assert _by(rows, "clipdist").status == "scored"
+    assert "sky.png" in _by(rows, "clipdist").reason
+    assert _by(rows, "clipdist_frame").status == "scored"
 
 
 def test_an_unreadable_reference_costs_only_its_own_scores(tiny_weights, sample, video, tmp_path):
@@ -122,8 +122,8 @@ def test_an_unreadable_reference_costs_only_its_own_scores(tiny_weights, sample,
 def test_a_video_without_frames_is_unscored(tiny_weights, sample):
     rows = Scorer().score(sample, Video(np.zeros((0, 8, 8, 3), np.uint8), 8.0), "0" * 64)
     assert {row.metric for row in rows} == {
-        "arcsim", "cursim", "viclip", "clipdist", "face_coverage", "identity_slope",
-        "identity_worst",
+        "arcsim", "cursim", "viclip", "clipdist", "clipdist_frame", "face_coverage",
+        "identity_slope", "identity_worst",
     }, "the metrics that the video would have"
     assert {row.reason for row in rows} == {"the video has no frames"}
 
@@ -245,7 +245,7 @@ def test_several_photographs_of_one_person_give_the_mean_of_their_embeddings(
     Image.fromarray(group_photo[:, -500:]).save(other)
     blank = tmp_path / "blank.png"
     Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(blank)
-    scorer = Scorer("strict-v1")
+    scorer = Scorer("strict-v3")
     (one,) = sample.references
     vectors = [scorer.embedder.reference(path).faces["arcface"] for path in (one.image, other)]
     expected = sum(v / np.linalg.norm(v) for v in vectors)

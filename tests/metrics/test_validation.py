@@ -145,7 +145,7 @@ def test_the_command_writes_a_page_on_the_embedded_networks(tmp_path: Path):
     ])
     assert done.exit_code == 0, done.output
     data = json.loads((tmp_path / "validation.json").read_text())
-    assert data["sizes"]["people"] == 2 and data["protocol"] == "strict-v1"
+    assert data["sizes"]["people"] == 2 and data["protocol"] == "strict-v3"
     for metric in ("arcsim", "cursim"):
         assert data["spearman"][metric]["identity"]["mean"] < -0.4
         assert data["auc"][metric] > 0.8

@@ -183,7 +183,7 @@ def test_the_key_is_of_what_the_file_holds_not_where_it_lies(tiny_weights, tmp_p
 
 def test_weights_that_a_metric_reads_besides_the_networks_are_recorded(tiny_weights, tmp_path):
     """The readers of attributes take the CLIP that is given, and the embedded `expression`."""
-    strict = get_protocol("strict-v1")
+    strict = get_protocol("strict-v3")
     names = ("attribute_accuracy", "garment_similarity", "motion")
 
     def hashes(sources=None):

@@ -107,7 +107,7 @@ def test_protocol_hashes_command_and_environment_are_told(run_folder: Path, tmp_
     text = _page([run_folder], tmp_path / "report.html").text
     assert text.count(WEIGHT) == 2  # of the model and of the metrics
     assert "idbench run --model toy" in text
-    for words in ("strict-v1", "detection, detector", "mtcnn", "numpy",
+    for words in ("strict-v3", "detection, detector", "mtcnn", "numpy",
                   "Where the time went: 46.7 s",
                   "The recognisers are trained on synthetic people."):
         assert words in text, words

@@ -57,7 +57,7 @@ def test_splits_get_a_board_each_and_other_protocols_are_refused(
     boards = leaderboard.build([submissions.entry(p) for p in (entries[0], multi)])["boards"]
     assert [(b["split"], len(b["rows"])) for b in boards] == [("single", 1), ("multi", 1)]
     loose = run(tmp_path, "loose", 0.1, protocol="loose-v1")
-    with pytest.raises(UserError, match="protocol name: strict-v1 / loose-v1"):
+    with pytest.raises(UserError, match="protocol name: strict-v3 / loose-v1"):
         leaderboard.build([submissions.entry(p) for p in (entries[0], loose)])
 
 

@@ -57,7 +57,7 @@ def test_differences_are_paired_over_samples_that_both_have(runs: list[Run]) -> 
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ({"protocol": "loose-v1"}, "protocol name: strict-v1 / loose-v1"),
+    ({"protocol": "loose-v1"}, "protocol name: strict-v3 / loose-v1"),
     ({"suite": {"name": "tiny", "version": "2", "sha256": "y"}},
      "suite version: 1 / 2; suite sha256: x / y"),
     ({"weights": {"arcface": "2"}}, "weights arcface: 1 / 2"),
@@ -228,7 +228,7 @@ def test_every_format_holds_measured_and_published_apart(runs: list[Run], form: 
 
 def test_a_table_says_its_protocol_and_notes(runs: list[Run]) -> None:
     text = tables.render(tables.measured(runs), "md")
-    assert "suite tiny 1, protocol strict-v1" in text and "Note: a note" in text
+    assert "suite tiny 1, protocol strict-v3" in text and "Note: a note" in text
     assert "Published" not in text
 
 

@@ -27,6 +27,7 @@ from idbench.models.concat_id.training.outside import (
 )
 from idbench.models.concat_id.training.recipe import SceneRecipe
 from idbench.models.concat_id.training.scene_samples import GROUPS
+from idbench.names import DEFAULT_PROTOCOL
 from idbench.output import note
 from idbench.statistics import resampled_means
 from idbench.types import Reference, Sample, Video
@@ -126,7 +127,7 @@ def _score(
     from idbench.registry import METRICS
 
     names = ("arcsim", "cursim", "face_coverage", "own_minus_other_by_order", "order")
-    scorer = Scorer("strict-v1", folder / "cache", [METRICS.load(n) for n in names])
+    scorer = Scorer(DEFAULT_PROTOCOL, folder / "cache", [METRICS.load(n) for n in names])
     people = {r.name: r for s in samples for r in s.references if r.kind == "face"}
     vectors = {n: scorer.embedder.reference(r.image).faces["arcface"] for n, r in people.items()}
     seen = {n: v for n, v in vectors.items() if v is not None}

@@ -10,7 +10,7 @@ What a recogniser sees more of with the reference is what the network takes from
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,23 +22,18 @@ from safetensors.torch import load_file
 from idbench import embedded
 from idbench.errors import UserError
 from idbench.files import write_json
-from idbench.metrics.faces.align import align_crops
-from idbench.metrics.networks import dlib_resnet
-from idbench.metrics.networks.recogniser import Recogniser
+from idbench.metrics.validation.readers import Embed, readers
 from idbench.models.concat_id import about, networks, references
 from idbench.models.concat_id.attention import use_matrix_attention
 from idbench.models.concat_id.autoencoder import decode, encode, to_frames, to_tensor
 from idbench.models.concat_id.families import CogVideoX
 from idbench.models.concat_id.training.checkpoint import latest
 from idbench.models.concat_id.training.rendering import head_mask
-from idbench.prompts.avatars import judge
 from idbench.statistics import area_under_curve
 
 LEVELS = (-6.0, -3.0, 0.0, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 21.0, 24.0)
 """Signal-to-noise ratios of the noisy latents, in dB."""
 CONDITIONS = ("reference", "zeroed")
-Embed = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""From one image with its face's box and landmarks to an embedding."""
 
 
 @dataclass(frozen=True)
@@ -136,18 +131,6 @@ def _prepared(portrait: Any) -> np.ndarray:
         about.HEIGHT, about.WIDTH,
     )
     return prepared.image
-
-
-def recognisers() -> dict[str, Embed]:
-    """The embedded recognisers, and dlib's where it is installed."""
-
-    def embedded_one(network: Recogniser) -> Embed:
-        return lambda image, box, marks: network.embed(align_crops(image, marks[None]))[0]
-
-    found = {name: embedded_one(Recogniser(name)) for name in ("arcface", "curricularface")}
-    if dlib_resnet.installed():
-        found["dlib"] = lambda image, box, marks: judge.dlib_embedding(image, box)
-    return found
 
 
 def read_faces(own: np.ndarray, known: np.ndarray) -> Read:
@@ -280,7 +263,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--people", type=int, default=24)
     parser.add_argument("--out", type=Path, default=Path("levels"))
     arguments = parser.parse_args(given)
-    faces, embed = validation_faces(arguments.people), recognisers()
+    faces, embed = validation_faces(arguments.people), readers()
     measured = {}
     for name in arguments.weights:
         measured[name] = measure(load_weights(name), faces, embed)

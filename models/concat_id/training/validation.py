@@ -20,6 +20,7 @@ from idbench.files import write_bytes
 from idbench.models.concat_id.autoencoder import to_frames
 from idbench.models.concat_id.training.objective import Batch, loss
 from idbench.models.concat_id.training.source import HeldOut
+from idbench.names import DEFAULT_PROTOCOL
 from idbench.types import Reference, Sample, Video
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def grid(held: list[HeldOut], videos: list[np.ndarray]) -> Image.Image:
 
 
 def score(session: Session, held: list[HeldOut], videos: list[np.ndarray]) -> dict[str, Any]:
-    """ArcSim and CLIPDist of the videos under `strict-v1`."""
+    """ArcSim and CLIPDist of the videos under the default protocol."""
     from idbench import embedded
     from idbench.metrics.scorer import Scorer
     from idbench.registry import METRICS as REGISTERED
@@ -104,7 +105,7 @@ def score(session: Session, held: list[HeldOut], videos: list[np.ndarray]) -> di
     reasons: dict[str, str] = {}
     fps = session.samples.settings.get("fps") or 8.0
     with tempfile.TemporaryDirectory() as folder:
-        scorer = Scorer("strict-v1", None, [REGISTERED.load(name) for name in METRICS])
+        scorer = Scorer(DEFAULT_PROTOCOL, None, [REGISTERED.load(name) for name in METRICS])
         for number, (row, frames) in enumerate(zip(held, videos, strict=True)):
             sample = _sample(row, number, Path(folder))
             digest = hashlib.sha256(frames.tobytes()).hexdigest()
