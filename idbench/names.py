@@ -1,4 +1,4 @@
-"""Names that a user types: a default, the nearest known one, and one sentence when there is none."""
+"""Names that a user types: the default, the nearest known one, and the error if there is none."""
 
 from __future__ import annotations
 
