@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from idbench import embedded
 from idbench.metrics.networks.batches import Batches
+from idbench.metrics.networks.stem import convolutional_stem
 from idbench.metrics.networks.tokens import FullTokenizer, ReducedTokenizer
 from idbench.metrics.networks.viclip import ViCLIP
 from idbench.metrics.protocols import Picture
@@ -101,14 +102,22 @@ def _resize(frames: np.ndarray | torch.Tensor, size: int, picture: Picture) -> t
 
 
 def build_clip(config: Mapping[str, Any]) -> CLIP:
-    """open_clip's CLIP of {embed_dim, vision: {...}, text: {...}} with QuickGELU."""
+    """open_clip's CLIP of {embed_dim, vision: {...}, text: {...}} with QuickGELU.
+
+    A list `stem` in `vision` replaces the patch convolution, see `convolutional_stem`.
+    """
     from open_clip import CLIP
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
-    return CLIP(
-        config["embed_dim"], CLIPVisionCfg(**config["vision"]), CLIPTextCfg(**config["text"]),
+    vision = dict(config["vision"])
+    stem = vision.pop("stem", None)
+    network = CLIP(
+        config["embed_dim"], CLIPVisionCfg(**vision), CLIPTextCfg(**config["text"]),
         quick_gelu=True,
     )
+    if stem:
+        network.visual.conv1 = convolutional_stem(stem, vision["patch_size"], vision["width"])
+    return network
 
 
 def load_open_clip(name: str, path: Path) -> tuple[nn.Module, dict[str, Any]]:

@@ -10,11 +10,13 @@ Source: Wang et al., InternVid (arXiv 2307.06942).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
+
+from idbench.metrics.networks.stem import convolutional_stem
 
 VIT_L_14: dict[str, Any] = {
     "output": 768,
@@ -67,15 +69,21 @@ class Transformer(nn.Module):
 
 
 class VideoTransformer(nn.Module):
-    """Videos (n, 3, frames, size, size) to embeddings (n, output), not normalised."""
+    """Videos (n, 3, frames, size, size) to embeddings (n, output), not normalised.
+
+    `stem` replaces the patch convolution, see `convolutional_stem`; the published network has none.
+    """
 
     def __init__(
         self, size: int, patch: int, width: int, layers: int, heads: int, output: int,
-        frames: int = 8,
+        frames: int = 8, stem: Sequence[int] = (),
     ) -> None:
         super().__init__()
         kernel = (1, patch, patch)
-        self.conv1 = nn.Conv3d(3, width, kernel, kernel, bias=False)
+        self.conv1: nn.Module = (
+            convolutional_stem(stem, patch, width) if stem
+            else nn.Conv3d(3, width, kernel, kernel, bias=False)
+        )
         scale = width**-0.5
         self.class_embedding = nn.Parameter(scale * torch.randn(width))
         tokens = (size // patch) ** 2
@@ -87,7 +95,12 @@ class VideoTransformer(nn.Module):
         self.proj = nn.Parameter(scale * torch.randn(width, output))
 
     def forward(self, video: torch.Tensor) -> torch.Tensor:
-        x = self.conv1(video).flatten(3).permute(0, 2, 3, 1)  # (n, frames, tokens, width)
+        if isinstance(self.conv1, nn.Conv3d):
+            x = self.conv1(video)
+        else:  # frame by frame
+            x = self.conv1(video.transpose(1, 2).flatten(0, 1))
+            x = x.unflatten(0, (len(video), -1)).transpose(1, 2)
+        x = x.flatten(3).permute(0, 2, 3, 1)  # (n, frames, tokens, width)
         x = x + self.positional_embedding[1:]
         temporal: torch.Tensor = self.temporal_positional_embedding
         if x.shape[1] == 1:  # a single image has no time: the mean position
@@ -127,7 +140,7 @@ class TextTransformer(nn.Module):
 class ViCLIP(nn.Module):
     """The two towers. `temp` is the temperature of the contrastive loss (cosines / temp)."""
 
-    def __init__(self, vision: Mapping[str, int], text: Mapping[str, int], output: int) -> None:
+    def __init__(self, vision: Mapping[str, Any], text: Mapping[str, int], output: int) -> None:
         super().__init__()
         self.vision_encoder = VideoTransformer(**vision, output=output)
         self.text_encoder = TextTransformer(**text, output=output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from idbench.metrics.protocols import STRICT, Picture, sample_video_frames
 from idbench.metrics.training.attributes import AttributeHead, truth
 from idbench.metrics.training.data import Frames, Settings, batches, dataset, portraits
 from idbench.metrics.training.network import DEVICE, train_network, write_entry
-from idbench.prompts.avatars.scene import Scene
+from idbench.prompts.avatars.scene import EXPRESSIONS, MOTIONS, Scene
 from idbench.training.loop import Values
 
 EVERYTHING = ("background", "expression", "motion", "garment")
@@ -43,11 +44,17 @@ def vocabulary() -> tuple[int, ...]:
     return tuple(clip_vocabulary(words()))
 
 
-def prompt_of(scene: Scene, rng: np.random.Generator, everything: float = 0.5) -> str:
-    """A prompt of the scene; with probability `everything` it names as much as fits."""
+def prompt_of(
+    scene: Scene, rng: np.random.Generator, everything: float = 0.5,
+    chances: Mapping[str, float] | None = None,
+) -> str:
+    """A prompt of the scene; with probability `everything` it names as much as fits.
+
+    Otherwise it names a random part; `chances` as of `prompts.language.description`.
+    """
     from idbench.prompts.language import describe
 
-    return describe(scene, rng, EVERYTHING if rng.random() < everything else None)
+    return describe(scene, rng, EVERYTHING if rng.random() < everything else None, chances)
 
 
 def with_vocabulary(recipe: Mapping[str, Any], entry: str) -> dict[str, Any]:
@@ -121,19 +128,20 @@ def _fit_clip(
     scenes, pictures = _still_pictures(recipe, cache_dir, config["vision"]["image_size"])
     network = build_clip(config).to(DEVICE)
     tokenizer = ReducedTokenizer(config["vocabulary"], config["text"]["context_length"])
-    batch, seed = int(recipe["batch"]), int(recipe["seed"])
+    batch, seed, group = int(recipe["batch"]), int(recipe["seed"]), recipe["data"].get("group", 1)
     head = AttributeHead(config["embed_dim"]).to(DEVICE)
     answers = torch.from_numpy(np.stack([truth(scene) for scene in scenes]))
 
     def loss_of(step: int) -> tuple[torch.Tensor, Values]:
         rng = np.random.default_rng([seed, step])
-        chosen = list(batches(len(scenes), batch, seed, step))
-        texts = [prompt_of(scenes[i], rng) for i in chosen]
+        chosen = list(batches(len(scenes), batch, seed, step, group))
+        texts = [prompt_of(scenes[i], rng, recipe["everything"], recipe["chances"])
+                 for i in chosen]
         drawn = np.stack([pictures[i][rng.integers(len(pictures[i]))] for i in chosen])
         images = network.encode_image(training_pictures(drawn, rng).to(DEVICE))
         words = network.encode_text(tokenizer(texts).to(DEVICE))
         scale = network.logit_scale.exp().clamp(max=100.0)
-        return _joint_loss(images, words, scale, head, answers[chosen], recipe["attributes"])
+        return _joint_loss(recipe, step, images, words, scale, head, answers[chosen])
 
     modules = {"network": network, "head": head}
     steps = train_network(recipe, state_dir, resume, modules, loss_of)
@@ -141,14 +149,20 @@ def _fit_clip(
 
 
 def _joint_loss(
-    images: torch.Tensor, words: torch.Tensor, scale: torch.Tensor, head: AttributeHead,
-    answers: torch.Tensor, weight: float,
+    recipe: Mapping[str, Any], step: int, images: torch.Tensor, words: torch.Tensor,
+    scale: torch.Tensor, head: AttributeHead, answers: torch.Tensor,
 ) -> tuple[torch.Tensor, Values]:
-    """Contrastive loss plus `weight` times the loss of the attributes read from the images."""
+    """Contrastive loss plus `attributes` times the loss of the attributes read from the images.
+
+    In the first `attributes_alone` steps the contrast counts nothing: a tower that does not see
+    an attribute yet learns nothing from prompts that name it.
+    """
     with torch.autocast(DEVICE, enabled=False):
         loss, found = contrastive_loss(images, words, scale)
         seen = head(images, answers.to(DEVICE))
-    return loss + weight * seen, {"found": found, "attributes": seen.detach()}
+    contrast = float(step >= recipe.get("attributes_alone", 0))
+    values = {"found": found, "attributes": seen.detach()}
+    return contrast * loss + recipe["attributes"] * seen, values
 
 
 def _still_pictures(
@@ -216,17 +230,19 @@ def _fit_viclip(
         # each, keep it from forgetting scenes.
         which = int(rng.random() < recipe["stills"])
         scenes, per_scene = sets[which].scenes, sets[which].frames.shape[1]
-        chosen = list(batches(len(scenes), batch, seed + which, step))
+        group = recipe[("clips", "data")[which]].get("group", 1)
+        chosen = list(batches(len(scenes), batch, seed + which, step, group))
         times = np.array(sample_video_frames(STRICT, per_scene)[:frames])
         if which:
             times = np.sort(np.arange(frames) * per_scene // frames)
-        texts = [prompt_of(scenes[i], rng, everything=0.6) for i in chosen]
+        texts = [prompt_of(scenes[i], rng, recipe["everything"], recipe["chances"])
+                 for i in chosen]
         rows = np.array(chosen)[:, None] * per_scene + times
         clips = training_pictures(pictures[which][rows], rng).transpose(1, 2)
         videos = network.encode_video(clips.to(DEVICE))
         words = network.encode_text(tokenizer(texts).to(DEVICE))
         scale = 1 / network.temp.clamp(min=0.01)
-        return _joint_loss(videos, words, scale, head, answers[which][chosen], recipe["attributes"])
+        return _joint_loss(recipe, step, videos, words, scale, head, answers[which][chosen])
 
     steps = train_network(recipe, state_dir, resume, {"network": network, "head": head}, loss_of)
     return network.float().cpu().eval(), steps
@@ -258,6 +274,8 @@ def measure(
 ) -> dict[str, Any]:
     """Retrieval among 32 prompts on true clips of validation people.
 
+    `expression_preferred`, `motion_preferred`: see `preferred`.
+
     `r1_full`: prompts that name all that fits in 30 words (background, garments, expressions,
     motions); `r1_partial`: prompts that name a random part, of which several may be true of one
     video, so that 1 is out of reach.
@@ -267,6 +285,9 @@ def measure(
     videos = np.stack([of_clip(frames) for frames in data.frames])
     videos /= np.linalg.norm(videos, axis=1, keepdims=True)
     measured: dict[str, Any] = {}
+    for attribute, values in (("expression", EXPRESSIONS), ("motion", MOTIONS)):
+        measured[f"{attribute}_preferred"] = preferred(
+            data.scenes, videos, of_texts, attribute, values, seed)
     for name, mention in (("full", EVERYTHING), ("partial", None)):
         rngs = [np.random.default_rng([seed, 17, i]) for i in range(len(data.scenes))]
         texts = [describe(s, r, mention) for s, r in zip(data.scenes, rngs, strict=True)]
@@ -274,6 +295,31 @@ def measure(
         measured[f"r1_{name}"] = round(to_text, 4)
         measured[f"r1_{name}_text_to_video"] = round(to_video, 4)
     return {**measured, "videos": len(videos) // GROUP * GROUP, "prompts": GROUP}
+
+
+def preferred(
+    scenes: Sequence[Scene], videos: np.ndarray, of_texts: Callable[[Sequence[str]], np.ndarray],
+    attribute: str, values: Sequence[str], seed: int,
+) -> float:
+    """How often a video of one person is nearer to its own prompt than to a false one.
+
+    The false prompt names another value of `attribute` (a field of `Person`) in the same words.
+    Chance is 0.5.
+    """
+    from idbench.prompts.language import describe
+
+    rng = np.random.default_rng([seed, 23])
+    alone = [i for i, scene in enumerate(scenes) if len(scene.people) == 1]
+    texts = []
+    for i in alone:
+        person = scenes[i].people[0]
+        other = str(rng.choice([v for v in values if v != getattr(person, attribute)]))
+        false = replace(scenes[i], people=(replace(person, **{attribute: other}),))
+        texts += [describe(scene, np.random.default_rng([seed, 29, i]), (attribute, "background"))
+                  for scene in (scenes[i], false)]
+    own, wrong = of_texts(texts).reshape(len(alone), 2, -1).transpose(1, 0, 2)
+    shown = videos[alone]
+    return round(float(((shown * own).sum(1) > (shown * wrong).sum(1)).mean()), 4)
 
 
 def _validation(recipe: Mapping[str, Any], cache_dir: Path) -> Frames:

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,6 +23,8 @@ from idbench.metrics.training.looks import looks_of
 from idbench.output import note
 from idbench.prompts.avatars.march import DATA_VERSION as LOOK
 from idbench.prompts.avatars.scene import (
+    EXPRESSIONS,
+    MOTIONS,
     TRAINING_IDENTITIES,
     VALIDATION_IDENTITIES,
     Scene,
@@ -48,6 +50,7 @@ class Settings:
         frames: frames a clip; motions last its whole length.
         pairs: share of scenes with two people.
         height, width: of a frame, pixels.
+        group: scenes in a row that differ in expressions and motions alone; see `variant`.
         looks: whether people change their look from scene to scene, see `looks`.
         version: of the avatars; data of another version is never reused.
     """
@@ -62,6 +65,7 @@ class Settings:
     height: int = 64
     width: int = 96
     looks: bool = False
+    group: int = 1
     version: str = DATA_VERSION
 
     @property
@@ -107,15 +111,34 @@ def plan(settings: Settings) -> list[Scene]:
     queue: list[int] = []
     scenes = []
     for index in range(settings.scenes):
+        own = np.random.default_rng([settings.seed, 11, index])
+        if index % settings.group:
+            scenes.append(variant(scenes[-(index % settings.group):], own))
+            continue
         count = 2 if rng.random() < settings.pairs else 1
         if len(queue) < count:
             queue = [*queue, *rng.permutation(seeds).tolist()]
         people, queue = queue[:count], queue[count:]
         if len(set(people)) < count:  # the end of one permutation met the start of the next
             people = [people[0]]
-        own = np.random.default_rng([settings.seed, 11, index])
         scenes.append(random_scene(own, len(people), people, together=0.1))
     return scenes
+
+
+def variant(group: Sequence[Scene], rng: np.random.Generator) -> Scene:
+    """The first scene with other expressions and motions: those that no scene of `group` has.
+
+    Person, garment, place, light and camera stay, so nothing else tells the scenes apart.
+    """
+    people = []
+    for place, person in enumerate(group[0].people):
+        seen = [scene.people[place] for scene in group]
+        expressions = [e for e in EXPRESSIONS if e not in {p.expression for p in seen}]
+        motions = [m for m in MOTIONS if m not in {p.motion for p in seen}]
+        people.append(replace(
+            person, expression=str(rng.choice(expressions)), motion=str(rng.choice(motions))
+        ))
+    return replace(group[0], people=tuple(people))
 
 
 def dataset(settings: Settings, folder: Path, workers: int | None = None) -> Frames:
@@ -127,6 +150,8 @@ def dataset(settings: Settings, folder: Path, workers: int | None = None) -> Fra
     scenes = plan(settings)
     # More scenes of the same settings begin with the same scenes: their shards are shared.
     described = {k: v for k, v in asdict(settings).items() if k != "scenes"}
+    if settings.group == 1:
+        del described["group"]  # the name that such data has always had
     home = Path(folder) / f"frames-{sha256_json(described)[:12]}"
     paths = {s: home / f"{s:06d}-{len(scenes[s : s + SHARD])}.npz"
              for s in range(0, len(scenes), SHARD)}
@@ -211,14 +236,16 @@ def _read(path: Path) -> dict[str, Any]:
         return {name: stored[name] for name in stored.files}
 
 
-def batches(count: int, batch: int, seed: int, step: int) -> Iterator[int]:
+def batches(count: int, batch: int, seed: int, step: int, group: int = 1) -> Iterator[int]:
     """The `batch` indices of training step `step`; each epoch is a new permutation of `count`.
 
-    They depend on the arguments alone, so a resumed training continues exactly.
+    They depend on the arguments alone, so a resumed training continues exactly. `group` indices
+    in a row stay together; `batch` and `count` have to be multiples of it.
     """
-    for position in range(step * batch, (step + 1) * batch):
-        epoch, index = divmod(position, count)
-        yield int(_permutation(count, seed, epoch)[index])
+    for position in range(step * batch // group, (step + 1) * batch // group):
+        epoch, index = divmod(position, count // group)
+        first = int(_permutation(count // group, seed, epoch)[index]) * group
+        yield from range(first, first + group)
 
 
 @lru_cache(maxsize=4)

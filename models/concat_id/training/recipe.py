@@ -19,7 +19,7 @@ Decay = Annotated[float, pydantic.Field(ge=0, lt=1)]
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 Checked = TypeVar("Checked")
 PHASED = (
-    "learning_rate", "warmup", "decay", "lowest_rate", "groups", "cross", "background_tokens",
+    "learning_rate", "warmup", "decay", "lowest_rate", "groups", "cross", "exact", "background_tokens",
 )
 """Fields that a phase may change."""
 
@@ -222,6 +222,8 @@ class SceneRecipe(StageRecipe):
         batch: samples per step by kind of group, `image` and `clip`.
         references: 0, or 1: one of each person.
         cross: chance that a reference comes from another scene of the person.
+        exact: chance that a single image's reference is cropped from that very image, as in the
+            paper's Stage I; otherwise any of the scene.
         pairs: for groups of `one`, `two` or `three` people the output of `pairs` that chooses
             those scenes, such as `cross`. Without it any other scene of the person serves.
         background_tokens: share of the video's tokens outside of heads that a step computes, and
@@ -240,6 +242,7 @@ class SceneRecipe(StageRecipe):
     references: int = pydantic.Field(default=1, ge=0, le=1)
     reference_noise: Literal["cached"] = "cached"
     cross: Share = 0.0
+    exact: Share = 0.0
     pairs: dict[Literal["one", "two", "three"], str] = pydantic.Field(default_factory=dict)
     background_tokens: Share = 1.0
     subject: Literal["garment", "background"] | None = None

@@ -45,6 +45,7 @@ class Record:
         scene: its number among all scenes.
         identities: of its people, from left to right.
         own: of each person, the indices of the references from this scene.
+        exact: of each person, the reference that shows this very image; empty: unknown.
         heads: bool (N, tokens), whether a token shows a head.
         others: of each person, those from the scene that `pairs` chose; empty: any other scene.
         subjects: latents (C, h, w) of the references without a face.
@@ -59,6 +60,7 @@ class Record:
     subjects: Mapping[str, torch.Tensor]
     heads: torch.Tensor
     others: tuple[tuple[int, ...], ...] = ()
+    exact: tuple[int, ...] = ()
     people: torch.Tensor | None = None
 
 
@@ -141,7 +143,7 @@ class SceneSamples:
         shares = np.array(list(now["groups"].values()), dtype=float)
         group = list(now["groups"])[int(rng.choice(len(shares), p=shares / shares.sum()))]
         size = recipe.batch[group.partition("_")[0]]  # type: ignore[index]
-        drawn = self.draw(group, size, now["cross"], rng)
+        drawn = self.draw(group, size, now["cross"], rng, now["exact"])
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         # One time in each of B equal parts, dealt out at random: the loss varies less.
         uniform = (torch.arange(size) + torch.rand(size, generator=generator)) / size
@@ -175,19 +177,19 @@ class SceneSamples:
         return torch.cat([video, behind.expand(len(video), -1)], dim=1)
 
     def draw(
-        self, group: str, size: int, cross: float, rng: np.random.Generator
+        self, group: str, size: int, cross: float, rng: np.random.Generator, exact: float = 0.0
     ) -> dict[str, torch.Tensor]:
         """Random samples of a group: `latents`, `references` and `text`, float32, and `heads`.
 
         Args:
-            cross: chance that a reference comes from another scene of the person.
+            cross, exact: see `SceneRecipe`.
         """
         records, recipe = self.groups[group], self.recipe
         picked = [records[int(i)] for i in rng.integers(len(records), size=size)]
         chosen = []
         for record in picked:
             for person in range(GROUPS[group] if recipe.references else 0):
-                chosen.append(self.references[self._reference(record, person, cross, rng)])
+                chosen.append(self.references[self._reference(record, person, cross, exact, rng)])
             if recipe.subject is not None:
                 chosen.append(record.subjects[recipe.subject])
         latents = torch.stack([record.latents for record in picked]).float()
@@ -286,6 +288,7 @@ class SceneSamples:
             self.groups.setdefault(f"image_{word}", []).extend(
                 replace(
                     record, latents=latents[t : t + 1], heads=record.heads[t : t + 1],
+                    exact=() if clip or t >= described.references else tuple(o[t] for o in own),
                     people=None if record.people is None else record.people[t : t + 1],
                 )
                 for t in range(0, len(latents), IMAGE_STRIDE if clip else 1)
@@ -316,10 +319,13 @@ class SceneSamples:
                 note(f"{len(self.groups[group])} of {len(records)} samples of {group} have pairs")
 
     def _reference(
-        self, record: Record, person: int, cross: float, rng: np.random.Generator
+        self, record: Record, person: int, cross: float, exact: float,
+        rng: np.random.Generator,
     ) -> int:
         """The index of a random reference of a person of a sample."""
         known: tuple[int, ...] = record.own[person]
+        if exact and record.exact and rng.random() < exact:
+            known = (record.exact[person],)
         if rng.random() < cross:
             if record.others:
                 known = record.others[person]

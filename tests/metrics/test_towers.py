@@ -1,0 +1,103 @@
+"""The embedded CLIP's and ViCLIP's towers: convolutional stems, and hard groups to train on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from idbench.metrics.networks.clip import build_clip
+from idbench.metrics.networks.stem import strides
+from idbench.metrics.networks.viclip import ViCLIP, from_clip
+from idbench.metrics.training.clip import preferred
+from idbench.metrics.training.data import Settings, batches, plan
+from idbench.prompts.avatars.scene import EXPRESSIONS, Person, Scene
+
+CLIP = {
+    "embed_dim": 16,
+    "vision": {"layers": 1, "width": 32, "head_width": 16, "patch_size": 12, "image_size": 24},
+    "text": {"context_length": 8, "width": 16, "heads": 2, "layers": 1, "vocab_size": 20},
+}
+VICLIP = {
+    "output": 16,
+    "vision": {"size": 24, "patch": 12, "width": 32, "layers": 1, "heads": 2, "frames": 2},
+    "text": {"context": 8, "width": 16, "heads": 2, "layers": 1, "vocabulary": 20},
+}
+
+
+def _with_stem(config):
+    return {**config, "vision": {**config["vision"], "stem": [4, 8, 8]}}
+
+
+def test_strides_multiply_to_the_patch():
+    assert strides(12, 3) == [2, 2, 3]
+    assert strides(16, 2) == [2, 8]
+    with pytest.raises(ValueError, match="do not fit"):
+        strides(4, 3)
+
+
+@pytest.mark.parametrize("stem", [False, True])
+def test_viclip_starts_as_its_clip(stem):
+    torch.manual_seed(0)
+    clip = build_clip(_with_stem(CLIP) if stem else CLIP).eval()
+    network = ViCLIP.from_config(_with_stem(VICLIP) if stem else VICLIP).eval()
+    missing, unexpected = network.load_state_dict(from_clip(clip.state_dict()), strict=False)
+    assert (missing, unexpected) == (["vision_encoder.temporal_positional_embedding"], [])
+    picture = torch.randn(3, 3, 24, 24)
+    with torch.inference_mode():
+        seen = network.encode_video(picture[:, :, None])
+        torch.testing.assert_close(seen, clip.encode_image(picture), atol=1e-5, rtol=1e-4)
+        both = network.encode_video(torch.stack([picture, picture.flip(0)], 2))
+    assert both.shape == (3, 16)
+    assert not torch.allclose(both, seen)
+
+
+def test_a_published_layout_has_no_stem():
+    assert "visual.conv1.weight" in build_clip(CLIP).state_dict()
+    assert "vision_encoder.conv1.weight" in ViCLIP.from_config(VICLIP).state_dict()
+
+
+def test_a_group_differs_in_expression_and_motion_alone():
+    scenes = plan(Settings("training", 3, 40, 24, pairs=0.5, group=4))
+    assert {len(scene.people) for scene in scenes} == {1, 2}
+    for start in range(0, 24, 4):
+        group = scenes[start : start + 4]
+        for place in range(len(group[0].people)):
+            assert len({scene.people[place].expression for scene in group}) == 4
+            assert len({scene.people[place].motion for scene in group}) == 4
+        plain = {
+            replace(scene, people=tuple(
+                replace(p, expression="neutral", motion="still") for p in scene.people
+            )) for scene in group
+        }
+        assert len(plain) == 1
+
+
+def test_groups_stay_together_in_batches():
+    drawn = [list(batches(24, 8, 0, step, group=4)) for step in range(3)]
+    for batch in drawn:
+        for start in (0, 4):
+            first = batch[start]
+            assert first % 4 == 0
+            assert batch[start : start + 4] == [first + i for i in range(4)]
+    assert sorted(sum(drawn, [])) == list(range(24))
+
+
+def test_a_true_prompt_is_preferred_to_a_false_one():
+    names = [name for name in EXPRESSIONS if name not in ("neutral", "speaking", "eyes closed")]
+    scenes = [Scene((Person(1, expression=name),)) for name in names]
+    videos = np.eye(2, dtype=np.float32)[[0] * len(names)]
+    said = []
+
+    def texts(given):
+        said.extend(given)
+        rows = np.zeros((len(given), 2), np.float32)
+        rows[::2, 0] = 1  # the true prompts come first of each pair
+        rows[1::2, 1] = 1
+        return rows
+
+    assert preferred(scenes, videos, texts, "expression", EXPRESSIONS, 0) == 1.0
+    assert all(true != false for true, false in zip(said[::2], said[1::2], strict=True))
+    assert preferred(scenes, videos[:, ::-1], texts, "expression", EXPRESSIONS, 0) == 0.0
