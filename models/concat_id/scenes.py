@@ -49,6 +49,8 @@ class RenderSet:
         identities: number of identity seeds, from the start of the split's range.
         split: `training` or `validation`.
         references: references of each person of a scene.
+        by_frame: whether reference r of each person shows frame r, as `exact` of a `SceneRecipe`
+            needs; otherwise each shows a random frame.
         shard: scenes in each shard.
         mentions: how likely a caption mentions an attribute, where it is not as
             `prompts.language` has it.
@@ -61,6 +63,7 @@ class RenderSet:
     identities: int = 1000
     split: str = "training"
     references: int = 2
+    by_frame: bool = False
     height: int = 64
     width: int = 96
     shard: int = 200

@@ -19,6 +19,7 @@ from idbench.errors import UserError
 from idbench.models.concat_id import scenes
 from idbench.models.concat_id.training import latents, loop, rendering, scene_samples
 from idbench.models.concat_id.training.recipe import read_stage
+from idbench.prompts.avatars.render import render_clip
 from idbench.prompts.avatars.scene import Person, Scene
 from idbench.recipes import load_recipe
 from idbench.training.stop import Interrupted
@@ -104,6 +105,23 @@ def test_losses_and_weights_are_those_of_the_loop_that_made_the_embedded_weights
         ("transformer_blocks.1.ff.net.2.bias", 0.29133),
     ):
         assert float(state[name].double().norm()) == pytest.approx(norm, rel=1e-3), name
+
+
+def test_an_exact_reference_is_of_the_very_image(home, monkeypatch):
+    by_frame = {**SETS, "image_one": {**SETS["image_one"], "by_frame": True}}
+    monkeypatch.setattr(scenes, "load_recipe", lambda name: {"sets": by_frame})
+    opened = samples(home, groups={"image_one": 1.0}, exact=1.0)
+    known = torch.stack(opened.references)
+    drawn = opened.draw("image_one", 20, 0.0, np.random.default_rng(1), exact=1.0)
+    for shown, reference in zip(drawn["latents"], drawn["references"], strict=True):
+        images = opened.groups["image_one"]
+        place = next(i for i, r in enumerate(images) if (r.latents == shown).all())
+        assert (known[images[place].own[0][place % 2]] == reference[0]).all()
+
+
+def test_exact_references_need_data_that_has_them(home):
+    with pytest.raises(UserError, match="by_frame: true"):
+        samples(home, groups={"image_one": 1.0}, exact=0.5)
 
 
 def test_two_threads_give_the_gradients_of_one(home):
@@ -373,3 +391,16 @@ def test_shards_are_encoded_by_processes_and_only_where_something_is_missing(tmp
     latents.prepare(content, tmp_path / "latents")
     assert (shards[1] / "text.npy").exists()
     assert all(p.stat().st_mtime_ns == time for p, time in before.items())
+
+
+@pytest.mark.parametrize("by_frame", [True, False])
+def test_references_by_frame_show_their_frames(by_frame, monkeypatch):
+    cut = []
+    monkeypatch.setattr(rendering.references, "crop_face", lambda frame, *rest: cut.append(frame)
+                        or np.zeros((64, 64, 3), np.uint8))
+    monkeypatch.setattr(rendering.references, "crop_mask", lambda *rest: np.zeros((64, 64)))
+    described = scenes.RenderSet("seen", 1, frames=2, references=6, by_frame=by_frame)
+    clip = render_clip(Scene((Person(10_000, motion="turn left"),)), 2, 64, 96)
+    rendering._references(clip, described, np.random.default_rng(0))
+    shown = [int((frame == clip.frames[1]).all()) for frame in cut]
+    assert (shown == [0, 1, 0, 1, 0, 1]) is by_frame

@@ -19,7 +19,8 @@ Decay = Annotated[float, pydantic.Field(ge=0, lt=1)]
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 Checked = TypeVar("Checked")
 PHASED = (
-    "learning_rate", "warmup", "decay", "lowest_rate", "groups", "cross", "exact", "background_tokens",
+    "learning_rate", "warmup", "decay", "lowest_rate", "groups", "cross", "exact",
+    "background_tokens",
 )
 """Fields that a phase may change."""
 

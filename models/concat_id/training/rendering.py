@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from idbench.models.concat_id import references
-from idbench.models.concat_id.scenes import CLIP_FRAMES, PEOPLE, PORTRAIT_SIZE, RenderSet, sets_of
+from idbench.models.concat_id.scenes import PEOPLE, PORTRAIT_SIZE, RenderSet, sets_of
 from idbench.prompts.avatars.scene import Scene
 
 HEAD_PARTS = ("skin", "hair", "glasses")
@@ -121,8 +121,10 @@ def _references(clip: Any, described: RenderSet, rng: np.random.Generator) -> np
     frames = len(clip.frames)
     for person in range(clip.landmarks.shape[1]):
         for number in range(described.references):
-            # Of single images, reference r is of frame r; see `exact` in `recipe.SceneRecipe`.
-            t = number if number < frames < CLIP_FRAMES else int(rng.integers(frames))
+            if described.by_frame:
+                t = number % frames
+            else:
+                t = 0 if frames == 1 else int(rng.integers(frames))
             marks = clip.landmarks[t, person].astype(np.float64)
             scale = references.CROP_SCALE * float(np.exp(rng.normal(0, 0.04)))
             shift = (float(rng.normal(0, 0.015)), float(rng.normal(0, 0.015)))

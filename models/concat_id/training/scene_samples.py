@@ -111,6 +111,11 @@ class SceneSamples:
         """Raise UserError unless every sample has the subject that the recipe asks for."""
         kind = self.recipe.subject
         for group in self.recipe.groups:
+            if self.recipe.exact and not any(r.exact for r in self.groups[group]):
+                raise UserError(
+                    f"No sample of {group} has a reference of its very image; set `exact` to 0, or "
+                    "use data with `by_frame: true`."
+                )
             if kind is not None and any(kind not in r.subjects for r in self.groups[group]):
                 raise UserError(
                     f"Samples of {group} have no {kind} reference; use groups of one person, and "
@@ -288,7 +293,8 @@ class SceneSamples:
             self.groups.setdefault(f"image_{word}", []).extend(
                 replace(
                     record, latents=latents[t : t + 1], heads=record.heads[t : t + 1],
-                    exact=() if clip or t >= described.references else tuple(o[t] for o in own),
+                    exact=tuple(of_one[t] for of_one in own)
+                    if described.by_frame and t < described.references else (),
                     people=None if record.people is None else record.people[t : t + 1],
                 )
                 for t in range(0, len(latents), IMAGE_STRIDE if clip else 1)
