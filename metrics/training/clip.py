@@ -314,7 +314,8 @@ def preferred(
     for i in alone:
         person = scenes[i].people[0]
         other = str(rng.choice([v for v in values if v != getattr(person, attribute)]))
-        false = replace(scenes[i], people=(replace(person, **{attribute: other}),))
+        changed: dict[str, Any] = {attribute: other}
+        false = replace(scenes[i], people=(replace(person, **changed),))
         texts += [describe(scene, np.random.default_rng([seed, 29, i]), (attribute, "background"))
                   for scene in (scenes[i], false)]
     own, wrong = of_texts(texts).reshape(len(alone), 2, -1).transpose(1, 0, 2)

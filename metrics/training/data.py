@@ -109,7 +109,7 @@ def plan(settings: Settings) -> list[Scene]:
     rng = np.random.default_rng([settings.seed, 7])
     seeds = np.array(settings.seeds)
     queue: list[int] = []
-    scenes = []
+    scenes: list[Scene] = []
     for index in range(settings.scenes):
         own = np.random.default_rng([settings.seed, 11, index])
         if index % settings.group:
