@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from idbench.errors import UserError
+from idbench.prompts.truth import scene_of
 from idbench.types import Abilities, Sample, Video
 
 VARIANTS = ("strangers",)
@@ -67,7 +68,6 @@ class AvatarsTruth:
 
     def generate(self, samples: Sequence[Sample]) -> Iterator[Video]:
         from idbench.prompts.avatars.render import render_clip
-        from idbench.prompts.truth import scene_of
 
         for sample in samples:
             people = [seed_of(sample, name) for name in sample.identities]

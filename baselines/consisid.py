@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from PIL import Image
+
 from idbench.baselines.loading import (
     ByWeights,
     ReleasedModel,
@@ -182,8 +184,6 @@ class ConsisID(ReleasedModel):
 
     def _inputs(self, faces: Sequence[Any]) -> dict[str, Any]:
         """The pipeline's arguments about the faces."""
-        from PIL import Image
-
         (face,) = faces
         return {
             "image": Image.fromarray(face.crop), "id_cond": face.vector,

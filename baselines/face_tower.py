@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from idbench import embedded
+from idbench.metrics.protocols import Picture
 
 ENTRY = "face_tower"
 BATCH = 64
@@ -66,7 +67,6 @@ class FaceTower:
     def encode(self, pictures: np.ndarray) -> torch.Tensor:
         """Features (n, F) of prepared references, uint8 RGB (n, H, W, 3)."""
         from idbench.metrics.networks.clip import prepare_pictures
-        from idbench.metrics.protocols import Picture
 
         kept: list[torch.Tensor] = []
         hooks = [

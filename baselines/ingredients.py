@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from PIL import Image
 
 from idbench.baselines.consisid import ConsisID
 from idbench.baselines.loading import ByWeights
@@ -70,7 +71,6 @@ class Ingredients(ConsisID):
 
     def _inputs(self, faces: Sequence[Any]) -> dict[str, Any]:
         import torch
-        from PIL import Image
 
         rows = 2 if self.routed == "both" and self.guidance > 1 else 1
         vectors = torch.stack([face.vector for face in faces], dim=1)
@@ -86,8 +86,6 @@ class Ingredients(ConsisID):
 
 def side_by_side(crops: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
     """Two square crops beside each other on a white canvas, uint8 RGB (height, width, 3)."""
-    from PIL import Image
-
     side = width // 2
     canvas = Image.new("RGB", (width, height), (255, 255, 255))
     for place, crop in enumerate(crops):

@@ -13,7 +13,7 @@ import numpy as np
 
 from idbench.baselines.loading import check_there, load_pipeline, usable_place
 from idbench.baselines.wan_model import OnBase
-from idbench.errors import UserError
+from idbench.errors import UserError, explained
 from idbench.pictures import read_reference
 from idbench.types import Abilities, Reference, Sample, Video
 
@@ -70,7 +70,6 @@ class StandIn(OnBase):
         from idbench.baselines.stand_in_network import StandInTransformer3DModel
         from idbench.baselines.wan_parts import check_video
         from idbench.checkpoints import read_checkpoint
-        from idbench.errors import explained
         from idbench.models.concat_id.families.wan import build_flow_scheduler
         from idbench.models.concat_id.folder import on_device
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 from pydantic import Field
 
+import idbench.weights
 from idbench.errors import UserError
 from idbench.files import atomic_path, read_json, sha256_file, sha256_once, write_json
 from idbench.names import nearest
@@ -68,8 +69,6 @@ def weights_folder() -> Path:
     override = os.environ.get("IDBENCH_WEIGHTS")
     if override:
         return Path(override)
-    import idbench.weights
-
     return Path(idbench.weights.__file__).parent
 
 

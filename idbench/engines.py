@@ -8,6 +8,7 @@ from idbench.devices import AUTO
 from idbench.engine import Engine, LocalEngine
 from idbench.errors import UserError
 from idbench.names import unknown
+from idbench.ray_engine import RayEngine
 
 ENGINES = ("local", "ray")
 
@@ -28,8 +29,6 @@ def make_engine(
         return engine
     given = {name: value for name, value in workers.items() if value is not None}
     if engine == "ray":
-        from idbench.ray_engine import RayEngine
-
         return RayEngine(device=device, **given)
     if engine != LocalEngine.name:
         raise unknown("engine", engine, ENGINES)

@@ -27,6 +27,7 @@ from idbench.measurements import Measurement, of_records
 from idbench.metrics.cache import EmbeddingCache
 from idbench.metrics.protocols import get_protocol
 from idbench.records import Identity, SampleFile, ScoringRecord
+from idbench.registry import METRICS
 from idbench.runs import Run
 from idbench.stored import Stored
 
@@ -142,7 +143,6 @@ def _score(
 ) -> tuple[dict[str, dict[str, float | None]], dict[str, None]]:
     """Sample -> metric -> value of the whole video, and the files of `folder` that were read."""
     from idbench.metrics.scorer import Scorer
-    from idbench.registry import METRICS
     from idbench.video import Clip
 
     for image in {i for sample in bundle.samples for r in sample.references for i in r.images}:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from idbench.errors import UserError
 from idbench.records import Identity, ModelName, SampleFile, ScoringKey, SuiteName
+from idbench.registry import METRICS
 from idbench.runs import Run
 from idbench.scores import wide_scores
 
@@ -103,8 +104,6 @@ def metric_of(name: str) -> Any:
 
 @cache
 def _loaded(name: str) -> Any:
-    from idbench.registry import METRICS
-
     return METRICS.load(name)  # an error is not kept: a package may be installed later
 
 

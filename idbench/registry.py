@@ -16,6 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from idbench import __version__
 from idbench.errors import UserError, explained
 from idbench.files import sha256_json, sha256_once
 from idbench.names import unknown
@@ -59,8 +60,6 @@ class Registry:
         self, kind: str, group: str, builtin: Mapping[str, str],
         accepts: Callable[[Any], bool] = bool,
     ) -> None:
-        from idbench import __version__
-
         self._accepts = accepts
         self._told: set[str] = set()
         self.kind = kind

@@ -13,6 +13,7 @@ from idbench.progress import Progress
 from idbench.reports import paper, paper_output
 from idbench.reports.paper_rows import SECTIONS, shipped
 from idbench.runs import Run
+from idbench.suite import load_suite
 
 SUITE = "avatars"
 LIMIT = 72
@@ -49,8 +50,6 @@ def jobs() -> list[Job]:
 
 def count(limit: int, seeds: Sequence[int]) -> int:
     """Videos of all jobs."""
-    from idbench.suite import load_suite
-
     splits = load_suite(SUITE).splits
     return sum(min(limit, splits[job.split]) for job in jobs()) * len(seeds)
 

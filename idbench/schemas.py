@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from idbench.files import write_json
 from idbench.gate_reference import ReferenceFile
 from idbench.records import FacesFile, RunFile, SampleFile, ScoreRow, ScoresFile
 from idbench.reports.study import Study
@@ -69,8 +70,6 @@ def json_schema(name: str) -> dict[str, Any]:
 
 def export(folder: Path) -> list[Path]:
     """Write every schema to `folder`/NAME-vVERSION.json."""
-    from idbench.files import write_json
-
     paths = []
     for name, (version, _) in MODELS.items():
         paths.append(Path(folder) / f"{name}-v{version}.json")

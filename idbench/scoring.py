@@ -14,6 +14,9 @@ from idbench import embedded
 from idbench.differences import metric_weight_differences
 from idbench.errors import UserError, explained
 from idbench.files import sha256_json
+from idbench.metrics.networks import weight_sources
+from idbench.metrics.networks.weight_sources import parse
+from idbench.metrics.protocols import choose_metrics, get_protocol
 from idbench.names import DEFAULT_PROTOCOL
 from idbench.provenance import opencv_version
 from idbench.published_weights import published_weights
@@ -56,9 +59,6 @@ class Scoring:
             UserError: an unknown protocol or metric (suggests the nearest), a metric that the
                 protocol does not define, or weights that are missing.
         """
-        from idbench.metrics.networks.weight_sources import parse
-        from idbench.metrics.protocols import choose_metrics, get_protocol
-
         found = get_protocol(protocol)
         chosen = choose_metrics(found, metrics)
         named = published_weights(weights, _networks(chosen))
@@ -120,8 +120,6 @@ def scoring_key(
     are read too, and never by where they lie. Files that metrics read besides the networks are
     `metric_weights`, where there are any.
     """
-    from idbench.metrics.networks import weight_sources
-
     if sources is None:
         sources = weight_sources.parse()
     there = embedded.entries()

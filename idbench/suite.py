@@ -20,8 +20,9 @@ from typing import Any, Literal, TypeVar
 import pydantic
 import yaml
 
+import idbench.prompts
 from idbench.errors import UserError
-from idbench.files import sha256_file, sha256_json
+from idbench.files import sha256_file, sha256_json, write_text
 from idbench.names import unknown
 from idbench.records import SuiteName
 from idbench.stored import InsidePath, PlainName, validate, validate_json
@@ -164,8 +165,6 @@ class Suite:
 
 def suites_folder() -> Path:
     """The folder of the installed suites."""
-    import idbench.prompts
-
     return Path(idbench.prompts.__file__).parent / "suites"
 
 
@@ -211,8 +210,6 @@ def load_suite(name_or_path: str | Path) -> Suite:
 
 def write_checksums(folder: Path) -> None:
     """Write CHECKSUMS of a suite's folder: sha256 and path of every other file."""
-    from idbench.files import write_text
-
     lines = [f"{sha256_file(folder / name)}  {name}\n" for name in sorted(_files(folder))]
     write_text(folder / "CHECKSUMS", "".join(lines))
 

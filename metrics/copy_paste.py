@@ -23,6 +23,7 @@ from idbench.metrics.base import Embeddings, Metric, make_score, over_identities
 from idbench.metrics.faces.align import align_crops
 from idbench.metrics.identity import similarity
 from idbench.metrics.pose_bins import of_avatars
+from idbench.prompts.avatars.scene import Garment, Person, Scene
 from idbench.types import Sample, Score
 
 NAME = "copy_paste"
@@ -94,7 +95,6 @@ def _avatar(network: Any, name: str) -> np.ndarray:
 def _other_picture(identity: int) -> tuple[np.ndarray, np.ndarray]:
     """uint8 RGB (SIZE, SIZE, 3) and the face's landmarks (5, 2): turned and laughing in a park."""
     from idbench.prompts.avatars.render import render_clip
-    from idbench.prompts.avatars.scene import Garment, Person, Scene
 
     who = Person(identity, "laugh", "turn left", Garment("red", "striped"))
     clip = render_clip(Scene((who,), "park", seed=identity), 9, SIZE, SIZE)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from idbench.checkpoints import fit, read_state
 from idbench.metrics.base import Embeddings, Metric, cosine, make_score
 from idbench.metrics.networks.weight_sources import Network
 from idbench.types import Score
@@ -59,7 +60,6 @@ def scores(embeddings: Embeddings) -> list[Score]:
 
 
 def _load(source: Source, device: str) -> Any:
-    from idbench.checkpoints import fit, read_state
     from idbench.metrics.networks.resnet_face import ResNetFace18, embed
 
     path = source.file()

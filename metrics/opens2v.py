@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from idbench.checkpoints import fit, read_state
 from idbench.errors import UserError
 from idbench.metrics.base import Embeddings, Metric, make_score, summarise
 from idbench.metrics.motion import optical_flow
@@ -121,8 +122,6 @@ def total_scores(embeddings: Embeddings) -> list[Score]:
 def _load(source: Source, device: str) -> Any:
     import torch
     from torch import nn
-
-    from idbench.checkpoints import fit, read_state
 
     widths = (CLIP_WIDTH, 1024, 128, 64, 16, 1)
     # Dropout keeps the numbers of the released layers: 0, 2, 4, 6, 7.

@@ -17,7 +17,8 @@ from typing import Any
 
 import yaml
 
-from idbench.prompts.avatars.scene import EVALUATION_IDENTITIES
+from idbench.prompts.avatars.scene import EVALUATION_IDENTITIES, Garment
+from idbench.prompts.detection import detect_faces
 from idbench.prompts.language import MAXIMUM_TOKENS, tokens, vocabulary
 from idbench.prompts.truth import check_truth
 from idbench.suite import write_checksums
@@ -131,7 +132,6 @@ def write_references(source: Mapping[str, Any], folder: Path) -> None:
     from PIL import Image
 
     from idbench.prompts.avatars.render import render_background, render_garment, render_portrait
-    from idbench.prompts.avatars.scene import Garment
 
     target = folder / "references"
     target.mkdir(exist_ok=True)
@@ -167,8 +167,6 @@ def build(folder: Path = SUITE, texts_only: bool = False) -> None:
 
 def _detect(pixels: Any, name: str) -> tuple[float, list[float]]:
     """Probability and box of the one face of a portrait."""
-    from idbench.prompts.detection import detect_faces
-
     boxes, probabilities = detect_faces(pixels)
     if len(boxes) != 1:
         raise ValueError(f"MTCNN finds {len(boxes)} faces on the portrait of {name}; "

@@ -8,6 +8,7 @@ run. Without JavaScript the first page of samples can still be read and played.
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -155,8 +156,6 @@ def reasons_of(take: data.TakeView) -> list[str]:
 
 def _curve_range(report: data.ReportData) -> tuple[float, float]:
     """One range of all per-frame curves, so that they can be compared: whole tenths."""
-    import math
-
     values = [v for card in report.cards for take in card.takes for person in take.people
               for curve in person.curves for v in curve.values if v is not None]
     if not values:

@@ -12,7 +12,9 @@ from idbench.completeness import Share, shares_of
 from idbench.differences import differences, in_words, scoring_differences
 from idbench.errors import UserError
 from idbench.measurements import higher_is_better
-from idbench.reports import columns
+from idbench.names import unknown
+from idbench.pages import base_style, template
+from idbench.reports import columns, figures
 from idbench.reports.series import TRADEOFF
 from idbench.runs import now
 from idbench.statistics import Estimate, estimate, identity_clusters
@@ -29,8 +31,6 @@ def build(entries: Sequence[Entry], metric: str = "arcsim") -> dict[str, Any]:
 
     Raises UserError: entries of one suite that were scored differently; none has `metric`.
     """
-    from idbench.names import unknown
-
     known = {name for entry in entries for name in entry.measured.metrics}
     if metric not in known:
         raise unknown("metric of these entries", metric, known)
@@ -55,8 +55,6 @@ def build(entries: Sequence[Entry], metric: str = "arcsim") -> dict[str, Any]:
 
 def page(board: dict[str, Any], title: str = "idbench leaderboard") -> str:
     """The leaderboard as one HTML file that needs no network."""
-    from idbench.pages import base_style, template
-
     path = Path(__file__).parent / "templates" / "leaderboard.html"
     plots = [_plot(one) for one in board["boards"]]
     return template(path).render(title=title, plots=plots, base_style=base_style(), **board)
@@ -64,8 +62,6 @@ def page(board: dict[str, Any], title: str = "idbench leaderboard") -> str:
 
 def _plot(board: dict[str, Any]) -> Markup | None:
     """Identity against editability as SVG; None where fewer than two systems have both."""
-    from idbench.reports import figures
-
     across, up = TRADEOFF
     shown = []
     for row in board["rows"]:

@@ -15,8 +15,10 @@ from pathlib import Path
 import click
 
 from idbench.commands import options as opt
+from idbench.embedded import entries, weight_path
 from idbench.errors import UserError
 from idbench.failures import describe
+from idbench.metrics.networks import weight_sources
 from idbench.output import echo, echo_json
 from idbench.published_weights import describe_file, published_weights
 
@@ -64,8 +66,6 @@ def _imports() -> str:
 
 
 def _weights() -> str:
-    from idbench.embedded import entries, weight_path
-
     found = entries()
     if not found:
         raise UserError("There is no manifest of embedded weights; reinstall idbench.")
@@ -131,8 +131,6 @@ CHECKS: dict[str, Callable[[], str]] = {
 
 def _source(text: str) -> str:
     """Load the user's weights once: they fit, they run, and here is their sha256."""
-    from idbench.metrics.networks import weight_sources
-
     source = weight_sources.parse([text])[text.partition("=")[0]]
     loaded = source.load()
     size = source.file().stat().st_size

@@ -9,6 +9,7 @@ import click
 
 from idbench.commands import options as opt
 from idbench.errors import UserError
+from idbench.exporting import hugging_face, tensorboard
 from idbench.files import real
 from idbench.output import echo, echo_json
 from idbench.runs import Run
@@ -46,14 +47,10 @@ def export(
     target = out or Path("exports", to, real(run).name)
     told: dict[str, Any] = {"run": str(run), "to": to, "out": str(target)}
     if to == "datasets":
-        from idbench.exporting import hugging_face
-
         told["rows"] = hugging_face.export(opened, target)
         if check:
             told["loaded"] = hugging_face.check(target)
     else:
-        from idbench.exporting import tensorboard
-
         told["file"] = str(tensorboard.export(opened, target, step, frames))
     if as_json:
         echo_json(told)

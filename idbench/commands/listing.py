@@ -12,6 +12,7 @@ from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.names import DEFAULT_PROTOCOL, unknown
 from idbench.output import console, echo, echo_json, show_table
+from idbench.recipes import load_recipe, recipe_files
 
 Rows = list[dict[str, Any]]
 
@@ -87,8 +88,6 @@ def _weights(**_: Any) -> Rows:
 
 
 def _recipes(**_: Any) -> Rows:
-    from idbench.recipes import load_recipe, recipe_files
-
     rows = []
     for name in recipe_files():
         content = load_recipe(name)[1]

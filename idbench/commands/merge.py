@@ -11,7 +11,7 @@ from idbench.commands import options as opt
 
 @click.command()
 @opt.runs_argument
-@click.option("-o", "--out", required=True, type=opt.PATH, help="The run folder to make.",)
+@click.option("-o", "--out", required=True, type=opt.PATH, help="The run folder to make.")
 @opt.json_option
 def merge(run: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Join run folders of the same model, suite and split, such as those that `--shard` made.

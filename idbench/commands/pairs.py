@@ -9,6 +9,7 @@ import click
 
 from idbench.commands import options as opt
 from idbench.files import real
+from idbench.models.concat_id.pairs.settings import make_settings, read_settings
 from idbench.output import echo, echo_json
 from idbench.provenance import cores
 
@@ -61,8 +62,6 @@ def build(
     the other videos. Writes one parquet file per stage, summary.json and pairs.html. Run the same
     command again to resume or to change thresholds; no video is read twice.
     """
-    from idbench.models.concat_id.pairs.settings import make_settings, read_settings
-
     chosen = make_settings(
         read_settings(recipe) if recipe else {}, {} if seed is None else {"seed": seed},
         opt.parse_settings(settings),

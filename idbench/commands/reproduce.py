@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import click
+from rich.console import Console
 
 from idbench.commands import options as opt
 from idbench.errors import UserError
@@ -66,8 +67,6 @@ def reproduce(
     if as_json:
         echo(paper_output.render(found.tables, "json"))
     elif sys.stdout.isatty():
-        from rich.console import Console
-
         paper_output.show(found.tables, Console(highlight=False))
     else:
         echo(paper_output.render(found.tables, "md"))
@@ -78,8 +77,6 @@ def reproduce(
 
 def _beyond(out: Path, limit: int, seeds: list[int], progress: Progress, as_json: bool) -> None:
     """Run and print the ablations."""
-    from rich.console import Console
-
     from idbench import beyond
     from idbench.reports import table_output, tables
 

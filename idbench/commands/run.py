@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+import idbench
 from idbench.commands import completion
 from idbench.commands import options as opt
 
@@ -37,7 +38,6 @@ def run(
 
     Run the same command again to resume; a finished run generates nothing.
     """
-    import idbench
     from idbench.commands.outcome import show
     from idbench.progress import Progress
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+import idbench
 from idbench.commands import completion
 from idbench.commands import options as opt
 
@@ -45,7 +46,6 @@ def score(reference: tuple[Path, ...], prompt: str, as_json: bool, **asked: Any)
     idbench score FOLDER --suite avatars --split single
     idbench score RUN                        (score or rescore a run folder)
     """
-    import idbench
     from idbench.commands.outcome import show
     from idbench.progress import Progress
 

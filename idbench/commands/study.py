@@ -12,7 +12,7 @@ from idbench.errors import UserError
 from idbench.files import disk_errors, real
 from idbench.lock import exclusive
 from idbench.output import echo
-from idbench.reports import study_figure, study_page, study_score, tables
+from idbench.reports import figures, study_figure, study_page, study_score, tables
 from idbench.reports.study import Study
 from idbench.reports.study_build import build as build_study
 from idbench.reports.study_server import StudyServer
@@ -100,8 +100,6 @@ def score(votes: tuple[Path, ...], folder: Path | None, output: Path | None, as_
     result = study_score.score(Study.open(place), files)
     echo(study_score.to_json(result) if as_json else study_score.to_markdown(result))
     if output:
-        from idbench.reports import figures
-
         for path in figures.save_as(study_figure.bars(result), output):
             echo(f"Figure: {path}", err=as_json)
 

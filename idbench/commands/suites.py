@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import numpy as np
 
 from idbench.commands import completion
 from idbench.commands import options as opt
@@ -176,8 +177,6 @@ def check(suite: str, no_faces: bool, pack: Path | None, as_json: bool) -> int:
 @_pack
 def embed(folder: Path, output: Path, pack: Path | None) -> None:
     """Embed the largest face of each image under FOLDER, for --training-embeddings."""
-    import numpy as np
-
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; pass the folder with the images.")
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES)

@@ -28,6 +28,8 @@ from idbench.exporting.summary import library
 from idbench.files import atomic_folder
 from idbench.outputs import check_new_folder
 from idbench.records import SampleFile
+from idbench.reports import tables
+from idbench.reports.table_output import markdown
 from idbench.runs import Run
 from idbench.scores import COLUMNS, long_scores, wide_scores
 
@@ -146,9 +148,6 @@ def _video_name(record: SampleFile) -> str | None:
 
 
 def _card(run: Run) -> str:
-    from idbench.reports import tables
-    from idbench.reports.table_output import markdown
-
     suite = run.file.identity.suite
     # datasets takes letters, digits and underscores for the name of a split.
     part = re.sub(r"\W", "_", run.split)

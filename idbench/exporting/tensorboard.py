@@ -20,6 +20,7 @@ from idbench.exporting.pictures import strips
 from idbench.exporting.summary import library, reasons, scalars, settings
 from idbench.files import disk_errors
 from idbench.runs import Run
+from idbench.scores import wide_scores
 
 SUFFIX = ".idbench"
 
@@ -79,8 +80,6 @@ def _along(writer: Any, run: Run) -> None:
 
 
 def _histograms(writer: Any, run: Run, step: int) -> None:
-    from idbench.scores import wide_scores
-
     for name, column in wide_scores(run).items():
         values = column.dropna().to_numpy()
         if len(values):

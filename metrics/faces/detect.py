@@ -15,6 +15,7 @@ from idbench.embedded import WeightError
 from idbench.errors import UserError
 from idbench.files import sha256_file
 from idbench.metrics.networks.batches import Batches
+from idbench.metrics.networks.pack import open_model, pack_file, pack_hash
 from idbench.metrics.protocols import Detection
 
 BATCH, BATCH_CPU = 32, 4
@@ -135,8 +136,6 @@ class Scrfd:
     def __init__(
         self, folder: Path, size: int = 320, threshold: float = 0.5, device: str = "cpu"
     ) -> None:
-        from idbench.metrics.networks.pack import open_model, pack_file
-
         self.folder, self.file = Path(folder), pack_file(Path(folder), "detection")
         self.batches = Batches(BATCH)  # insightface takes one frame at a time
         self._network = open_model(self.folder, "detection", device)
@@ -189,8 +188,6 @@ def detector_hashes(settings: Detection, pack: Path | None = None) -> dict[str, 
 
 
 def _pack_hashes(folder: Path) -> dict[str, str]:
-    from idbench.metrics.networks.pack import pack_file, pack_hash
-
     return {f"detector/{pack_file(folder, 'detection').name}": pack_hash(folder, "detection")}
 
 

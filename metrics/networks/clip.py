@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from idbench import embedded
+from idbench.checkpoints import fit, read_state
 from idbench.metrics.networks.batches import Batches
 from idbench.metrics.networks.stem import convolutional_stem
 from idbench.metrics.networks.tokens import FullTokenizer, ReducedTokenizer
@@ -135,8 +136,6 @@ def load_open_clip(name: str, path: Path) -> tuple[nn.Module, dict[str, Any]]:
     import open_clip
     from open_clip.convert import convert_state_dict
     from open_clip.model import convert_to_custom_text_state_dict
-
-    from idbench.checkpoints import fit, read_state
 
     state = read_state(path)
     level = logging.root.manager.disable

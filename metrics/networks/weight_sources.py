@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from idbench import embedded
-from idbench.checkpoints import check_file
+from idbench.checkpoints import check_file, fit, read_state
 from idbench.embedded import WeightError
 from idbench.errors import UserError
 from idbench.files import sha256_once
@@ -238,8 +238,6 @@ def _clip(source: Source, device: str) -> Any:
 
 def _fitted(build: Any, source: Source, what: str) -> Any:
     import torch
-
-    from idbench.checkpoints import fit, read_state
 
     assert source.path is not None
     with torch.device("meta"):  # the file's tensors become the network's: no second copy

@@ -29,6 +29,8 @@ from idbench.metrics.training.attributes import AttributeHead, truth
 from idbench.metrics.training.data import Frames, Settings, batches, dataset, portraits
 from idbench.metrics.training.network import DEVICE, train_network, write_entry
 from idbench.prompts.avatars.scene import EXPRESSIONS, MOTIONS, Scene
+from idbench.prompts.language import describe
+from idbench.prompts.language import vocabulary as words
 from idbench.training.loop import Values
 
 EVERYTHING = ("background", "expression", "motion", "garment")
@@ -39,21 +41,19 @@ GROUP = 32
 @cache
 def vocabulary() -> tuple[int, ...]:
     """The tokens of CLIP that prompts can contain."""
-    from idbench.prompts.language import vocabulary as words
-
     return tuple(clip_vocabulary(words()))
 
 
 def prompt_of(
-    scene: Scene, rng: np.random.Generator, everything: float = 0.5,
+    scene: Scene,
+    rng: np.random.Generator,
+    everything: float = 0.5,
     chances: Mapping[str, float] | None = None,
 ) -> str:
     """A prompt of the scene; with probability `everything` it names as much as fits.
 
     Otherwise it names a random part; `chances` as of `prompts.language.description`.
     """
-    from idbench.prompts.language import describe
-
     return describe(scene, rng, EVERYTHING if rng.random() < everything else None, chances)
 
 
@@ -121,7 +121,10 @@ def train_clip(
 
 
 def _fit_clip(
-    recipe: Mapping[str, Any], state_dir: Path, cache_dir: Path, resume: bool,
+    recipe: Mapping[str, Any],
+    state_dir: Path,
+    cache_dir: Path,
+    resume: bool,
     config: Mapping[str, Any],
 ) -> tuple[nn.Module, int]:
     torch.manual_seed(recipe["seed"])
@@ -135,8 +138,7 @@ def _fit_clip(
     def loss_of(step: int) -> tuple[torch.Tensor, Values]:
         rng = np.random.default_rng([seed, step])
         chosen = list(batches(len(scenes), batch, seed, step, group))
-        texts = [prompt_of(scenes[i], rng, recipe["everything"], recipe["chances"])
-                 for i in chosen]
+        texts = [prompt_of(scenes[i], rng, recipe["everything"], recipe["chances"]) for i in chosen]
         drawn = np.stack([pictures[i][rng.integers(len(pictures[i]))] for i in chosen])
         images = network.encode_image(training_pictures(drawn, rng).to(DEVICE))
         words = network.encode_text(tokenizer(texts).to(DEVICE))
@@ -149,8 +151,13 @@ def _fit_clip(
 
 
 def _joint_loss(
-    recipe: Mapping[str, Any], step: int, images: torch.Tensor, words: torch.Tensor,
-    scale: torch.Tensor, head: AttributeHead, answers: torch.Tensor,
+    recipe: Mapping[str, Any],
+    step: int,
+    images: torch.Tensor,
+    words: torch.Tensor,
+    scale: torch.Tensor,
+    head: AttributeHead,
+    answers: torch.Tensor,
 ) -> tuple[torch.Tensor, Values]:
     """Contrastive loss plus `attributes` times the loss of the attributes read from the images.
 
@@ -200,7 +207,10 @@ def train_viclip(
 
 
 def _fit_viclip(
-    recipe: Mapping[str, Any], state_dir: Path, cache_dir: Path, resume: bool,
+    recipe: Mapping[str, Any],
+    state_dir: Path,
+    cache_dir: Path,
+    resume: bool,
     config: Mapping[str, Any],
 ) -> tuple[ViCLIP, int]:
     torch.manual_seed(recipe["seed"])
@@ -235,8 +245,7 @@ def _fit_viclip(
         times = np.array(sample_video_frames(STRICT, per_scene)[:frames])
         if which:
             times = np.sort(np.arange(frames) * per_scene // frames)
-        texts = [prompt_of(scenes[i], rng, recipe["everything"], recipe["chances"])
-                 for i in chosen]
+        texts = [prompt_of(scenes[i], rng, recipe["everything"], recipe["chances"]) for i in chosen]
         rows = np.array(chosen)[:, None] * per_scene + times
         clips = training_pictures(pictures[which][rows], rng).transpose(1, 2)
         videos = network.encode_video(clips.to(DEVICE))
@@ -264,13 +273,16 @@ def recall_at_1(videos: np.ndarray, texts: np.ndarray, group: int = GROUP) -> tu
     )
     own = np.arange(group)
     return (
-        float((similarity.argmax(2) == own).mean()), float((similarity.argmax(1) == own).mean())
+        float((similarity.argmax(2) == own).mean()),
+        float((similarity.argmax(1) == own).mean()),
     )
 
 
 def measure(
-    data: Frames, of_clip: Callable[[np.ndarray], np.ndarray],
-    of_texts: Callable[[Sequence[str]], np.ndarray], seed: int = 0,
+    data: Frames,
+    of_clip: Callable[[np.ndarray], np.ndarray],
+    of_texts: Callable[[Sequence[str]], np.ndarray],
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Retrieval among 32 prompts on true clips of validation people.
 
@@ -280,14 +292,13 @@ def measure(
     motions); `r1_partial`: prompts that name a random part, of which several may be true of one
     video, so that 1 is out of reach.
     """
-    from idbench.prompts.language import describe
-
     videos = np.stack([of_clip(frames) for frames in data.frames])
     videos /= np.linalg.norm(videos, axis=1, keepdims=True)
     measured: dict[str, Any] = {}
     for attribute, values in (("expression", EXPRESSIONS), ("motion", MOTIONS)):
         measured[f"{attribute}_preferred"] = preferred(
-            data.scenes, videos, of_texts, attribute, values, seed)
+            data.scenes, videos, of_texts, attribute, values, seed
+        )
     for name, mention in (("full", EVERYTHING), ("partial", None)):
         rngs = [np.random.default_rng([seed, 17, i]) for i in range(len(data.scenes))]
         texts = [describe(s, r, mention) for s, r in zip(data.scenes, rngs, strict=True)]
@@ -298,16 +309,18 @@ def measure(
 
 
 def preferred(
-    scenes: Sequence[Scene], videos: np.ndarray, of_texts: Callable[[Sequence[str]], np.ndarray],
-    attribute: str, values: Sequence[str], seed: int,
+    scenes: Sequence[Scene],
+    videos: np.ndarray,
+    of_texts: Callable[[Sequence[str]], np.ndarray],
+    attribute: str,
+    values: Sequence[str],
+    seed: int,
 ) -> float:
     """How often a video of one person is nearer to its own prompt than to a false one.
 
     The false prompt names another value of `attribute` (a field of `Person`) in the same words.
     Chance is 0.5.
     """
-    from idbench.prompts.language import describe
-
     rng = np.random.default_rng([seed, 23])
     alone = [i for i, scene in enumerate(scenes) if len(scene.people) == 1]
     texts = []
@@ -316,8 +329,10 @@ def preferred(
         other = str(rng.choice([v for v in values if v != getattr(person, attribute)]))
         changed: dict[str, Any] = {attribute: other}
         false = replace(scenes[i], people=(replace(person, **changed),))
-        texts += [describe(scene, np.random.default_rng([seed, 29, i]), (attribute, "background"))
-                  for scene in (scenes[i], false)]
+        texts += [
+            describe(scene, np.random.default_rng([seed, 29, i]), (attribute, "background"))
+            for scene in (scenes[i], false)
+        ]
     own, wrong = of_texts(texts).reshape(len(alone), 2, -1).transpose(1, 0, 2)
     shown = videos[alone]
     return round(float(((shown * own).sum(1) > (shown * wrong).sum(1)).mean()), 4)

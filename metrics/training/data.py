@@ -29,6 +29,7 @@ from idbench.prompts.avatars.scene import (
     VALIDATION_IDENTITIES,
     Scene,
 )
+from idbench.prompts.sampling import random_scene
 
 DATA_VERSION = f"avatars-{LOOK}"
 """Version of the avatars' look, in cached data and beside weights."""
@@ -104,8 +105,6 @@ Face = tuple[Frames, np.ndarray]
 
 def plan(settings: Settings) -> list[Scene]:
     """The scenes of `settings`, in order."""
-    from idbench.prompts.sampling import random_scene
-
     rng = np.random.default_rng([settings.seed, 7])
     seeds = np.array(settings.seeds)
     queue: list[int] = []

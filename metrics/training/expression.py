@@ -21,6 +21,7 @@ from idbench.metrics.training.augment import training_crop
 from idbench.metrics.training.data import Frames, Settings, batches, dataset, faces_of
 from idbench.metrics.training.network import DEVICE, train_network, write_entry
 from idbench.prompts.avatars.scene import EXPRESSIONS, VALIDATION_IDENTITIES
+from idbench.prompts.sampling import random_scene
 from idbench.training.loop import Values
 
 
@@ -91,7 +92,6 @@ def rendered(clips: int, seed: int, landmark_noise: float) -> tuple[np.ndarray, 
     deviation of the landmarks that crops are aligned by is in distances between the eyes.
     """
     from idbench.prompts.avatars.render import render_clip
-    from idbench.prompts.sampling import random_scene
 
     rng = np.random.default_rng([65537, seed])
     crops, labels = [], []

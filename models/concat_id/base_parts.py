@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from diffusers import __version__
 from safetensors import safe_open
 
 from idbench.checkpoints import Checkpoint, read_checkpoint, read_settings
@@ -20,8 +21,6 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 def index_of(family: type[CogVideoX] | type[Wan]) -> dict[str, Any]:
     """model_index.json of a new folder of this family."""
-    from diffusers import __version__
-
     return {"_diffusers_version": __version__, **family.INDEX}
 
 

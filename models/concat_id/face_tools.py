@@ -25,6 +25,9 @@ from idbench.checkpoints import listed
 from idbench.devices import check_device
 from idbench.errors import UserError, explained
 from idbench.files import sha256_once
+from idbench.metrics.faces.detect import make_detector
+from idbench.metrics.faces.search import find_faces
+from idbench.metrics.protocols import Detection
 from idbench.models.concat_id.about import alignment_of, check_preparation
 from idbench.models.concat_id.references import Foreground, Prepared, prepare
 
@@ -207,10 +210,6 @@ def load_finder(
     Raises:
         UserError: an unknown name, or missing or damaged weights.
     """
-    from idbench.metrics.faces.detect import make_detector
-    from idbench.metrics.faces.search import find_faces
-    from idbench.metrics.protocols import Detection
-
     kind, _, folder = faces.partition(":")
     pack = None
     if faces == "embedded":

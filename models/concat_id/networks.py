@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDPMScheduler, CogVideoXTransformer3DModel
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from idbench import embedded
@@ -43,8 +44,6 @@ def build_text_encoder(config: Mapping[str, Any]) -> T5EncoderModel:
 
 def build_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
     """A word-level tokenizer: lower case, words and single punctuation marks, 32 tokens."""
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
-
     special = ["<pad>", "</s>", "<unk>"]
     vocabulary = {word: i for i, word in enumerate([*special, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -91,8 +90,6 @@ def load_vae(name: str = "vae") -> AutoencoderKLCogVideoX:
 
 def load_text_encoder(name: str = "text_encoder") -> TextEncoder:
     """The embedded text encoder and its tokenizer."""
-    from tokenizers import Tokenizer
-
     network = build_text_encoder(embedded.entry(name)["config"])
     network.load_state_dict(embedded.load_state(name), strict=False)
     tokenizer = _wrap(Tokenizer.from_file(str(embedded.weight_path(f"{name}_tokenizer"))))

@@ -17,6 +17,9 @@ from torch.nn import functional as F
 
 from idbench import embedded
 from idbench.models.concat_id.networks import TextEncoder, build_text_encoder, build_tokenizer
+from idbench.prompts.avatars import scene as s
+from idbench.prompts.language import description, vocabulary
+from idbench.prompts.sampling import random_scene
 from idbench.training import save
 from idbench.training.fit import CHECKPOINT, fit, load_modules
 from idbench.training.loop import Values
@@ -27,8 +30,6 @@ MAXIMUM_PEOPLE = 3
 
 def _questions() -> dict[str, tuple[str, ...]]:
     """What the heads answer: name -> possible answers."""
-    from idbench.prompts.avatars import scene as s
-
     found: dict[str, tuple[str, ...]] = {"background": s.BACKGROUNDS, "light": s.LIGHTS}
     for i in range(MAXIMUM_PEOPLE):
         found[f"expression:{i}"], found[f"motion:{i}"] = s.EXPRESSIONS, s.MOTIONS
@@ -39,9 +40,6 @@ def _questions() -> dict[str, tuple[str, ...]]:
 
 def _example(rng: np.random.Generator) -> tuple[str, dict[str, str]]:
     """A prompt and the answers it gives away."""
-    from idbench.prompts.language import description
-    from idbench.prompts.sampling import random_scene
-
     people = int(rng.choice([1, 2, 3], p=[0.45, 0.4, 0.15]))
     scene = random_scene(rng, people)
     told = description(scene, rng)
@@ -75,8 +73,6 @@ def train(
     recipe: dict[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
 ) -> dict[str, Any]:
     """Trainer of recipe `text_encoder`. Returns the share of right answers on new prompts."""
-    from idbench.prompts.language import vocabulary
-
     torch.set_num_threads(recipe.get("threads", 1))
     torch.manual_seed(recipe["seed"])
     questions = _questions()

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from idbench import embedded
 from idbench.errors import UserError
@@ -211,8 +212,6 @@ def measure(
                 if i < 4:
                     rows.append(np.concatenate([clip[-1], again[-1]], axis=1))
     if picture is not None and rows:
-        from PIL import Image
-
         Image.fromarray(np.concatenate(rows)).resize(
             (rows[0].shape[1] * 3, rows[0].shape[0] * len(rows) * 3)).save(picture)
     return {name: round(float(np.mean(v)), 3) for name, v in values.items()}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+from diffusers import CogVideoXDPMScheduler
 
 from idbench.errors import UserError
 from idbench.models.concat_id.about import Defaults
@@ -227,8 +228,6 @@ def check_size(unit: int, ratio: int, frames: int, height: int, width: int) -> N
 
 def check_steps(steps: int, scheduler: Any) -> None:
     """Raise UserError unless `scheduler` can sample in this number of steps."""
-    from diffusers import CogVideoXDPMScheduler
-
     if steps < 1:
         raise UserError(f"steps must be at least 1, not {steps}.")
     most = scheduler.config.num_train_timesteps

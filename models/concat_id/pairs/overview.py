@@ -18,6 +18,7 @@ from idbench.models.concat_id.pairs.people import People
 from idbench.models.concat_id.pairs.stages import Output
 from idbench.models.concat_id.pairs.store import Store
 from idbench.pages import base_style, data_uri, svg, template
+from idbench.pictures import UnreadablePicture, open_rgb
 
 SHOWN = 8
 """Pairs shown of each output."""
@@ -124,8 +125,6 @@ def _shown(row: Mapping[str, Any], people: People, store: Store, out: Path) -> d
 
 def _data(path: Path) -> str | None:
     """The image, small, as a data URI; None when it was removed."""
-    from idbench.pictures import UnreadablePicture, open_rgb
-
     try:
         small = open_rgb(path)
     except UnreadablePicture:

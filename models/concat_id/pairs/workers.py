@@ -11,6 +11,7 @@ from itertools import islice
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from idbench import progress
@@ -63,7 +64,6 @@ def read_videos(
 
 def one_thread() -> None:
     """Compute with one thread, so that sums do not depend on the number of threads."""
-    import cv2
     import torch
 
     torch.set_num_threads(1)
