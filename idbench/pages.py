@@ -16,30 +16,28 @@ from markupsafe import Markup
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+TEMPLATES = Path(str(files("idbench.reports"))) / "templates"
+"""Where base.html and base.css are, which all pages share: colours, type, tables."""
+
 
 def template(path: Path, **filters: Callable[..., Any]) -> jinja2.Template:
-    """A template that escapes its values and refuses unknown names."""
+    """A template, which extends base.html; it escapes its values and refuses unknown names."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(path.parent), autoescape=True,
+        loader=jinja2.FileSystemLoader([path.parent, TEMPLATES]), autoescape=True,
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )
     environment.filters.update(filters)
+    environment.globals["base_style"] = Markup((TEMPLATES / "base.css").read_text("utf-8"))
     return environment.get_template(path.name)
 
 
-def base_style() -> Markup:
-    """The style sheet that reports, leaderboards and overviews share: colours, type, tables."""
-    return Markup(
-        files("idbench.reports").joinpath("templates/base.css").read_text(encoding="utf-8"))
-
-
 def inline(script: Path, style: Path) -> dict[str, Markup]:
-    """A script, a style sheet after the shared one, and the script's hash for a security policy."""
+    """A script, a style sheet, and the script's hash for a security policy."""
     text = script.read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return {
         "script": Markup(text), "script_hash": Markup(digest),
-        "style": base_style() + Markup(style.read_text(encoding="utf-8")),
+        "style": Markup(style.read_text(encoding="utf-8")),
     }
 
 

@@ -255,6 +255,30 @@ def each_identity(
     return rows
 
 
+def each_frame(
+    embeddings: Embeddings, metric: str, of_frame: Callable[[int, int], float | str | None],
+    nothing: str, repeated: bool = True,
+) -> list[Score]:
+    """Rows of frames, of identities, and one of the video.
+
+    Args:
+        of_frame: the value of sampled frame k for reference r, or why there is none.
+        nothing: why an identity has no value, if its frames have different reasons.
+        repeated: whether a frame that the sampler took twice counts twice in the mean.
+    """
+    sample, rows, means = embeddings.sample, [], []
+    for r, name in enumerate(sample.identities):
+        frame_rows = []
+        for k, frame in enumerate(embeddings.frames):
+            found = of_frame(k, r)
+            value, reason = (None, found) if isinstance(found, str) else (found, None)
+            frame_rows.append(make_score(sample, metric, name, frame, value, reason))
+        taken = embeddings.sampled(frame_rows) if repeated else frame_rows
+        means.append(summarise(sample, metric, name, taken, nothing))
+        rows += frame_rows
+    return [*rows, *means, over_identities(sample, metric, means)]
+
+
 def described_faces(embeddings: Embeddings) -> list[dict[str, Any]]:
     """Each frame's faces and who they are, as JSON values; see `Scorer.faces`."""
     described: list[dict[str, Any]] = []

@@ -20,9 +20,7 @@ from idbench.metrics.base import (
     Embeddings,
     Metric,
     cosine,
-    make_score,
-    over_identities,
-    summarise,
+    each_frame,
 )
 from idbench.types import Score
 
@@ -46,40 +44,19 @@ def frame_scores(embeddings: Embeddings) -> list[Score]:
 
 
 def _scores(embeddings: Embeddings, metric: str, faces: bool, key: str) -> list[Score]:
-    sample, rows, means = embeddings.sample, [], []
-    for r, name in enumerate(sample.identities):
-        reference = embeddings.image_vectors[key][r]
-        reason = embeddings.image_reasons[r] if key == NETWORK else None
-        missing = reason or "the reference has no embedding"
-        pictures = [_picture(embeddings, k, r, faces) for k in range(len(embeddings.frames))]
-        vectors = [vector for vector, _ in pictures if vector is not None]
-        values = iter(
-            clipdist(np.stack(vectors), reference).tolist()
-            if vectors and reference is not None else ()
-        )
-        frame_rows = [
-            make_score(sample, metric, name, frame, None, missing) if reference is None
-            else make_score(sample, metric, name, frame, None, reason) if vector is None
-            else make_score(sample, metric, name, frame, next(values))
-            for frame, (vector, reason) in zip(embeddings.frames, pictures, strict=True)
-        ]
-        taken = embeddings.sampled(frame_rows)
-        means.append(summarise(sample, metric, name, taken, "no frame could be read"))
-        rows += frame_rows
-    return [*rows, *means, over_identities(sample, metric, means)]
+    def of_frame(k: int, r: int) -> float | str | None:
+        reference, vectors = embeddings.image_vectors[key][r], embeddings.frame_vectors
+        if reference is None:
+            reason = embeddings.image_reasons[r] if key == NETWORK else None
+            return reason or "the reference has no embedding"
+        if not faces:
+            return float(clipdist(vectors[NETWORK][k][None], reference)[0])
+        face = embeddings.matches[k].face_of_reference[r]
+        if face is None:
+            return embeddings.matches[k].reasons[r]
+        return float(clipdist(embeddings.face_vectors[NETWORK][k][face][None], reference)[0])
 
-
-def _picture(
-    embeddings: Embeddings, k: int, r: int, faces: bool
-) -> tuple[np.ndarray | None, str | None]:
-    """The vector of frame `k`, or of the face in it matched to reference `r`; or why none."""
-    if not faces:
-        return embeddings.frame_vectors[NETWORK][k], None
-    match = embeddings.matches[k]
-    face = match.face_of_reference[r]
-    if face is None:
-        return None, match.reasons[r]
-    return embeddings.face_vectors[NETWORK][k][face], None
+    return each_frame(embeddings, metric, of_frame, "no frame could be read")
 
 
 METRIC = Metric(

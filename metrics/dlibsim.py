@@ -23,9 +23,7 @@ from idbench.files import sha256_once
 from idbench.metrics.base import (
     Embeddings,
     Metric,
-    make_score,
-    over_identities,
-    summarise,
+    each_frame,
 )
 from idbench.metrics.faces.detect import Detector
 from idbench.metrics.faces.match import MATCHINGS, FrameMatch
@@ -64,18 +62,15 @@ def scores(embeddings: Embeddings) -> list[Score]:
         _match(embeddings, index, faces.boxes[:MOST_FACES], references, network)
         for index, faces in zip(embeddings.frames, embeddings.faces, strict=True)
     ]
-    rows, means = [], []
-    for r, (name, reference) in enumerate(zip(sample.identities, references, strict=True)):
-        frame_rows = []
-        for frame, match in zip(embeddings.frames, matches, strict=True):
-            face = match.face_of_reference[r]
-            reason = reference if isinstance(reference, str) else match.reasons[r]
-            value = None if face is None else float(match.similarity[face, r])
-            frame_rows.append(make_score(sample, "dlibsim", name, frame, value, reason))
-        taken = embeddings.sampled(frame_rows)
-        means.append(summarise(sample, "dlibsim", name, taken, NEVER_FOUND))
-        rows += frame_rows
-    return [*rows, *means, over_identities(sample, "dlibsim", means)]
+
+    def of_frame(k: int, r: int) -> float | str | None:
+        reference, match = references[r], matches[k]
+        if isinstance(reference, str):
+            return reference
+        face = match.face_of_reference[r]
+        return match.reasons[r] if face is None else float(match.similarity[face, r])
+
+    return each_frame(embeddings, "dlibsim", of_frame, NEVER_FOUND)
 
 
 def _match(

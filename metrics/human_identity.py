@@ -52,8 +52,7 @@ def scores(embeddings: Embeddings) -> list[Score]:
         if crop is not None and crop.size:
             crops.append(crop)
         elif number == 0:
-            reason = "the first frame does not show exactly one face"
-            return [make_score(sample, NAME, None, None, None, reason)]
+            return METRIC.unscored(sample, "the first frame does not show exactly one face")
     value = share_consistent(embeddings.network(NAME)(crops))
     few = f"fewer than {FEWEST} later frames show exactly one face"
     return [make_score(sample, NAME, None, None, value, few if value is None else None)]

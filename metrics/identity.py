@@ -52,16 +52,14 @@ def _frame_rows(metric: str, network: str, embeddings: Embeddings, r: int) -> li
     if reference is None:
         reason = embeddings.reference_reasons[r] or "the reference has no embedding"
         return [make_score(sample, metric, name, k, None, reason) for k in embeddings.frames]
-    vectors = [
-        of_frame[face] for of_frame, face in zip(embeddings.face_vectors[network], faces,
-                                                 strict=True) if face is not None
-    ]
     clamp = embeddings.protocol.clamp
-    values = iter(similarity(np.stack(vectors), reference, clamp).tolist() if vectors else ())
     return [
         make_score(sample, metric, name, frame, None, match.reasons[r]) if face is None
-        else make_score(sample, metric, name, frame, next(values))
-        for frame, face, match in zip(embeddings.frames, faces, embeddings.matches, strict=True)
+        else make_score(sample, metric, name, frame,
+                        float(similarity(vectors[face][None], reference, clamp)[0]))
+        for frame, face, match, vectors in zip(
+            embeddings.frames, faces, embeddings.matches, embeddings.face_vectors[network],
+            strict=True)
     ]
 
 

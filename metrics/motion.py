@@ -56,8 +56,7 @@ def scores(embeddings: Embeddings) -> list[Score]:
     sample, video = embeddings.sample, embeddings.video
     assert video is not None
     if len(video.frames) < 2:
-        reason = "the video has one frame: nothing can move"
-        return [make_score(sample, "motion", None, None, None, reason)]
+        return METRIC.unscored(sample, "the video has one frame: nothing can move")
     return [make_score(sample, "motion", None, None, motion(video.frames, video.fps))]
 
 

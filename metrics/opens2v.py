@@ -82,8 +82,7 @@ def motion_scores(embeddings: Embeddings) -> list[Score]:
     """One row, of the video."""
     sample = embeddings.sample
     if len(embeddings.pixels) < 2:
-        reason = "the video has one frame: nothing can move"
-        return [make_score(sample, "motion_amplitude", None, None, None, reason)]
+        return MOTION_AMPLITUDE.unscored(sample, "the video has one frame: nothing can move")
     value = motion_amplitude(embeddings.pixels)
     return [make_score(sample, "motion_amplitude", None, None, value)]
 
@@ -92,11 +91,9 @@ def aesthetic_scores(embeddings: Embeddings) -> list[Score]:
     """A row a sampled frame, and one of the video."""
     sample, vectors = embeddings.sample, embeddings.frame_vectors.get("clip")
     if vectors is None or vectors.shape[1] != CLIP_WIDTH:
-        reason = (
-            f"the predictor reads {CLIP_WIDTH} numbers of CLIP ViT-L/14 of whole frames; pass "
-            "--weights clip=open_clip:ViT-L-14:FILE"
-        )
-        return [make_score(sample, "aesthetic", None, None, None, reason)]
+        return AESTHETIC.unscored(
+            sample, f"the predictor reads {CLIP_WIDTH} numbers of CLIP ViT-L/14 of whole frames; "
+            "pass --weights clip=open_clip:ViT-L-14:FILE")
     values = embeddings.network("aesthetic")(vectors)
     rows = [make_score(sample, "aesthetic", None, frame, float(value))
             for frame, value in zip(embeddings.frames, values, strict=True)]
@@ -107,7 +104,7 @@ def aesthetic_scores(embeddings: Embeddings) -> list[Score]:
 def smoothness_scores(embeddings: Embeddings) -> list[Score]:
     """One row, never scored: the part is named so that a total score does not pass without it."""
     reason = "not available: OpenS2V-Eval reads it with Q-Align, which idbench does not run"
-    return [make_score(embeddings.sample, "motion_smoothness", None, None, None, reason)]
+    return MOTION_SMOOTHNESS.unscored(embeddings.sample, reason)
 
 
 def total_scores(embeddings: Embeddings) -> list[Score]:
@@ -116,7 +113,7 @@ def total_scores(embeddings: Embeddings) -> list[Score]:
         "TotalScore lacks motion_smoothness, gmescore, nexusscore and naturalscore; "
         "idbench.metrics.opens2v.total_score computes it from all parts"
     )
-    return [make_score(embeddings.sample, "opens2v_total", None, None, None, reason)]
+    return TOTAL.unscored(embeddings.sample, reason)
 
 
 def _load(source: Source, device: str) -> Any:

@@ -18,13 +18,14 @@ import numpy as np
 from idbench.metrics.base import (
     Embeddings,
     Metric,
+    each_frame,
     each_identity,
     make_score,
     over_identities,
     several_people,
-    summarise,
 )
 from idbench.metrics.faces.match import left_to_right, order_agrees, places, swap_rate
+from idbench.metrics.identity import NEVER_FOUND
 from idbench.metrics.rules import RULES
 from idbench.types import Score
 
@@ -68,7 +69,7 @@ def own_minus_other(embeddings: Embeddings) -> list[Score]:
         face = match.face_of_reference[r]
         return match.reasons[r] if face is None else _margin(match.similarity[face], r, max)
 
-    return _margins(embeddings, "own_minus_other", margin, "the person was found in no frame")
+    return each_frame(embeddings, "own_minus_other", margin, NEVER_FOUND, repeated=False)
 
 
 def own_minus_other_by_order(embeddings: Embeddings) -> list[Score]:
@@ -90,8 +91,8 @@ def own_minus_other_by_order(embeddings: Embeddings) -> list[Score]:
         row = embeddings.matches[k].similarity[standing[k][r]]
         return _margin(row, r, lambda others: sum(others) / len(others))
 
-    return _margins(
-        embeddings, "own_minus_other_by_order", margin, "all people were found in no frame")
+    return each_frame(embeddings, "own_minus_other_by_order", margin,
+                      "all people were found in no frame", repeated=False)
 
 
 def _margin(cosines: np.ndarray, r: int, of_others: Callable[[list[float]], float]) -> float | str:
@@ -100,22 +101,6 @@ def _margin(cosines: np.ndarray, r: int, of_others: Callable[[list[float]], floa
     others = [value for i, value in enumerate(row) if i != r and isfinite(value)]
     return row[r] - of_others(others) if others else "no other reference has a face embedding"
 
-
-def _margins(
-    embeddings: Embeddings, metric: str, margin: Callable[[int, int], float | str | None],
-    nothing: str,
-) -> list[Score]:
-    """Rows from `margin` of sampled frame k and reference r: a value, or why there is none."""
-    sample, rows, means = embeddings.sample, [], []
-    for r, name in enumerate(sample.identities):
-        frame_rows = []
-        for k, frame in enumerate(embeddings.frames):
-            found = margin(k, r)
-            value, reason = (None, found) if isinstance(found, str) else (found, None)
-            frame_rows.append(make_score(sample, metric, name, frame, value, reason))
-        means.append(summarise(sample, metric, name, frame_rows, nothing))
-        rows += frame_rows
-    return [*rows, *means, over_identities(sample, metric, means)]
 
 
 def _orders(embeddings: Embeddings) -> list[tuple[int, ...]]:

@@ -28,10 +28,9 @@ def consistency_scores(embeddings: Embeddings) -> list[Score]:
     sample, name = embeddings.sample, "temporal_consistency"
     vectors = embeddings.frame_vectors.get("clip")
     if vectors is None:
-        reason = "the protocol embeds no whole frames"
-        return [make_score(sample, name, None, None, None, reason)]
+        return CONSISTENCY.unscored(sample, "the protocol embeds no whole frames")
     if len(vectors) < 2:
-        return [make_score(sample, name, None, None, None, "only one frame was sampled")]
+        return CONSISTENCY.unscored(sample, "only one frame was sampled")
     rows = [
         make_score(sample, name, None, frame, float(value))
         for frame, value in zip(embeddings.frames[:-1], consistency(vectors), strict=True)
@@ -43,7 +42,7 @@ def share_read_scores(embeddings: Embeddings) -> list[Score]:
     """One row, of the video."""
     sample = embeddings.sample
     if not sample.prompt.strip():
-        return [make_score(sample, "share_read", None, None, None, "no prompt was given")]
+        return SHARE_READ.unscored(sample, "no prompt was given")
     value = embeddings.share_read.get("viclip")
     reason = None if value is not None else "no text tower read the prompt"
     return [make_score(sample, "share_read", None, None, value, reason)]

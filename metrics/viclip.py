@@ -25,10 +25,10 @@ def scores(embeddings: Embeddings) -> list[Score]:
     """One row, of the video."""
     sample = embeddings.sample
     if not sample.prompt.strip():
-        return [make_score(sample, "viclip", None, None, None, "no prompt was given")]
+        return METRIC.unscored(sample, "no prompt was given")
     if NETWORK not in embeddings.video_vector:
-        reason = f"the video has too few frames for {embeddings.protocol.name}"
-        return [make_score(sample, "viclip", None, None, None, reason)]
+        return METRIC.unscored(
+            sample, f"the video has too few frames for {embeddings.protocol.name}")
     value = viclip(embeddings.video_vector[NETWORK], embeddings.text_vector[NETWORK])
     return [make_score(sample, "viclip", None, None, value)]
 

@@ -35,17 +35,17 @@ def _halved(text: str, fits: Callable[[str], bool]) -> list[str]:
 
 def scores(embeddings: Embeddings) -> list[Score]:
     """One row, of the video."""
-    sample, name = embeddings.sample, "viclip_sentences"
+    sample = embeddings.sample
     if not sample.prompt.strip():
-        return [make_score(sample, name, None, None, None, "no prompt was given")]
+        return METRIC.unscored(sample, "no prompt was given")
     video = embeddings.video_vector.get(NETWORK)
     if video is None:
-        reason = f"the video has too few frames for {embeddings.protocol.name}"
-        return [make_score(sample, name, None, None, None, reason)]
+        return METRIC.unscored(
+            sample, f"the video has too few frames for {embeddings.protocol.name}")
     network = embeddings.network(NETWORK)
     texts = parts_of(sample.prompt, lambda text: network.tokenizer.share_read(text) >= 1.0)
     value = float(np.mean(cosine(network.texts(texts), video)))
-    return [make_score(sample, name, None, None, value)]
+    return [make_score(sample, METRIC.name, None, None, value)]
 
 
 METRIC = Metric(

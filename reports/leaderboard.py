@@ -13,7 +13,7 @@ from idbench.differences import differences, in_words, scoring_differences
 from idbench.errors import UserError
 from idbench.measurements import higher_is_better
 from idbench.names import unknown
-from idbench.pages import base_style, template
+from idbench.pages import template
 from idbench.reports import columns, figures
 from idbench.reports.series import TRADEOFF
 from idbench.runs import now
@@ -57,7 +57,7 @@ def page(board: dict[str, Any], title: str = "idbench leaderboard") -> str:
     """The leaderboard as one HTML file that needs no network."""
     path = Path(__file__).parent / "templates" / "leaderboard.html"
     plots = [_plot(one) for one in board["boards"]]
-    return template(path).render(title=title, plots=plots, base_style=base_style(), **board)
+    return template(path).render(title=title, plots=plots, **board)
 
 
 def _plot(board: dict[str, Any]) -> Markup | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+import numpy as np
+
 R = TypeVar("R")
 
 NO_MEMORY = ("out of memory", "can't allocate memory", "failed to allocate memory")
@@ -43,6 +45,11 @@ class Batches:
                 continue
             start = end
         return results
+
+
+def joined(parts: list[np.ndarray]) -> np.ndarray:
+    """The parts as one array; of none, float32 (0, 0)."""
+    return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from idbench import embedded
 from idbench.checkpoints import fit, read_state
-from idbench.metrics.networks.batches import Batches
+from idbench.metrics.networks.batches import Batches, joined
 from idbench.metrics.networks.stem import convolutional_stem
 from idbench.metrics.networks.tokens import FullTokenizer, ReducedTokenizer
 from idbench.metrics.networks.viclip import ViCLIP
@@ -165,7 +165,7 @@ def load_open_clip(name: str, path: Path) -> tuple[nn.Module, dict[str, Any]]:
     }
 
 
-def make_tokenizer(config: Mapping[str, Any], context: int) -> FullTokenizer | ReducedTokenizer:
+def make_tokenizer(config: Mapping[str, Any], context: int) -> FullTokenizer:
     """CLIP's tokenizer: of its full vocabulary, or of `config["vocabulary"]` where there is one."""
     if "vocabulary" in config:
         return ReducedTokenizer(config["vocabulary"], context)
@@ -197,8 +197,7 @@ class ClipEmbedder:
             x = prepare_pictures(frames[start:end], self.size, picture).to(self.device)
             return self.network.encode_image(x, normalize=True).cpu().numpy()
 
-        parts = self.batches.run(part, len(frames))
-        return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+        return joined(self.batches.run(part, len(frames)))
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 from idbench.checkpoints import check_file
 from idbench.embedded import WeightError
 from idbench.files import sha256_json, sha256_once
-from idbench.metrics.networks.batches import Batches
+from idbench.metrics.networks.batches import Batches, joined
 
 BATCH = 64
 """Crops that run through a recogniser at once."""
@@ -183,8 +183,5 @@ class PackRecogniser:
             vectors = self._model.get_feat([np.ascontiguousarray(c[..., ::-1]) for c in part])
             return np.asarray(vectors, np.float32)[: end - start]
 
-        parts = self.batches.run(run, len(crops))
-        if not parts:
-            return np.zeros((0, 0), np.float32)
-        vectors = np.concatenate(parts)
+        vectors = joined(self.batches.run(run, len(crops)))
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from idbench import embedded
-from idbench.metrics.networks.batches import Batches
+from idbench.metrics.networks.batches import Batches, joined
 from idbench.metrics.networks.ir import IR
 from idbench.metrics.networks.iresnet import IResNet
 
@@ -55,7 +55,4 @@ class Recogniser:
             x = crops_to_input(crops[start:end], size).to(self.device)
             return F.normalize(self.network(x)).cpu().numpy()
 
-        parts = self.batches.run(part, len(crops))
-        if parts:
-            return np.concatenate(parts).astype(np.float32)
-        return np.zeros((0, 0), np.float32)
+        return joined(self.batches.run(part, len(crops))).astype(np.float32)

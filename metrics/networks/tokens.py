@@ -44,10 +44,11 @@ class FullTokenizer:
 
     def share_read(self, text: str) -> float:
         """Share of the text's tokens that fit in the context, 0..1 (1 for an empty text)."""
-        return _share_read(text, self.context)
+        count = len(_bpe().encode(text))
+        return min(1.0, (self.context - 2) / count) if count else 1.0
 
 
-class ReducedTokenizer:
+class ReducedTokenizer(FullTokenizer):
     """Texts to ids (n, context): start, tokens, end (the largest id), then zeros.
 
     The embedding table of CLIP's full vocabulary (49,408 rows) would be several times as large
@@ -60,7 +61,7 @@ class ReducedTokenizer:
     """
 
     def __init__(self, vocabulary: Sequence[int], context: int = 32) -> None:
-        self.context = context
+        super().__init__(context)
         self._row = {token: 2 + OTHER + i for i, token in enumerate(vocabulary)}
         self.size = 2 + OTHER + len(vocabulary) + 1
 
@@ -71,12 +72,3 @@ class ReducedTokenizer:
             known = [self._row.get(t, 2 + t % OTHER) for t in tokens]
             row[: len(known) + 2] = torch.tensor([1, *known, self.size - 1])
         return ids
-
-    def share_read(self, text: str) -> float:
-        """Share of the text's tokens that fit in the context, 0..1 (1 for an empty text)."""
-        return _share_read(text, self.context)
-
-
-def _share_read(text: str, context: int) -> float:
-    count = len(_bpe().encode(text))
-    return min(1.0, (context - 2) / count) if count else 1.0

@@ -17,7 +17,7 @@ from idbench.models.concat_id.pairs.partners import BIN
 from idbench.models.concat_id.pairs.people import People
 from idbench.models.concat_id.pairs.stages import Output
 from idbench.models.concat_id.pairs.store import Store
-from idbench.pages import base_style, data_uri, svg, template
+from idbench.pages import data_uri, svg, template
 from idbench.pictures import UnreadablePicture, open_rgb
 
 SHOWN = 8
@@ -46,7 +46,7 @@ def write_page(
         for made in outputs
     }
     text = template(TEMPLATE).render(
-        base_style=base_style(), summary=summary, samples=samples,
+        summary=summary, samples=samples,
         figure=Markup(histogram(summary["similarity"], settings)),
         videos=[(k, v) for k, v in summary["videos"]["dropped"].items() if v],
     )
