@@ -14,11 +14,10 @@ R = TypeVar("R")
 class Ahead(Generic[T, R]):
     """`read(item)` of each item, in order, read ahead in a thread.
 
-    Iterating gives (item, result), or (item, exception) where `read` raised an `Exception`; others,
-    such as SystemExit, are raised. At most `limit` results wait or are being read. When those
-    waiting are larger than `most` (by `size`), reading pauses until one is taken. Leaving the
-    iteration, also by Ctrl-C, stops the thread after its current item.
-    """
+    Iterating gives (item, result), or (item, exception) if `read` raised an `Exception`; others,
+    such as SystemExit, are raised. At most `limit` results wait, and none is read while those
+    waiting are larger than `most` (by `size`). Leaving the iteration stops the thread after its
+    current item."""
 
     def __init__(
         self, items: Sequence[T], read: Callable[[T], R], limit: int,

@@ -36,12 +36,8 @@ def run(
     out: Path, limit: int, seeds: Sequence[int] = (0,), *, progress: Progress | None = None,
     command: Sequence[str] = (),
 ) -> list[tables.Tables]:
-    """Generate and score what is missing in `out`; one table a split, with paired differences.
-
-    The usual runs are those of `reproduce`.
-
-    Raises UserError: a run that cannot be made.
-    """
+    """Generate and score what is missing in `out`; one table per split, with paired differences.
+    The plain runs are those of `reproduce`."""
     progress, found = progress or Progress(), []
     for (system, split), values in ROWS.items():
         if not shipped(system):

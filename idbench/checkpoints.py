@@ -30,13 +30,8 @@ _MAGIC = (b"PK", b"\x80")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors of one file, or of one network's folder.
-
-    Attributes:
-        path: the file or folder.
-        state: tensors on the CPU by name.
-        refused: what else it holds, by name, and why that is not part of the network.
-    """
+    """Tensors of one file or folder, on the CPU, by name. `refused`: what else it holds, and why
+    that is not part of the network."""
 
     path: Path
     state: dict[str, torch.Tensor]
@@ -62,15 +57,10 @@ def check_file(path: Path) -> None:
 def read_checkpoint(path: Path, mapped: bool = False) -> Checkpoint:
     """The state dict in a .safetensors file or a PyTorch checkpoint.
 
-    A state dict under one of `WRAPPERS` is unwrapped, and the prefix `module.` of parallel
-    training removed. PyTorch's files are read with `weights_only`: nothing in them is run.
-
-    Args:
-        mapped: leave PyTorch's tensors in the file until they are used, where its format allows.
-
-    Raises:
-        WeightError: as `check_file`; damaged; no checkpoint; or it holds no tensors by name.
-    """
+    A state dict under one of `WRAPPERS` is unwrapped, and the prefix `module.` of parallel training
+    removed. PyTorch's files are read with `weights_only`: nothing in them is run. `mapped` leaves
+    the tensors in the file until they are used, if its format allows. Raises WeightError: as
+    `check_file`; damaged; no checkpoint; or no tensors by name."""
     path = Path(path)
     check_file(path)
     refused: dict[str, str] = {}
@@ -92,12 +82,8 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`, such as a config.json.
-
-    Raises:
-        UserError: missing, no JSON.
-        WeightError: it holds something else.
-    """
+    """The JSON object in `path`, such as a config.json. Raises UserError: missing, no JSON, or
+    something else."""
     settings = read_json(path)
     if not isinstance(settings, dict):
         raise WeightError(f"{path} is not a JSON object; download it again.")
@@ -105,17 +91,10 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def fit(network: nn.Module, state: Mapping[str, torch.Tensor], path: Path, what: str) -> nn.Module:
-    """`network` (it may be on the meta device) with the tensors of `state` in float32, frozen.
+    """`network` (which may be on the meta device) with the tensors of `state` in float32, frozen.
 
-    Names and shapes have to be the network's. Only the counters of batch norms
-    (`num_batches_tracked`), which change no result, may be missing.
-
-    Args:
-        what: the network in words, for messages.
-
-    Raises:
-        WeightError: other names or shapes; says the first.
-    """
+    Names and shapes must match; only batch norms' `num_batches_tracked`, which changes no result,
+    may be missing. `what` names the network in messages. Raises WeightError: the first mismatch."""
     import torch
 
     wanted = network.state_dict()

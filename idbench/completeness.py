@@ -18,12 +18,7 @@ Key = tuple[tuple[str, ...], str]
 
 @dataclass(frozen=True)
 class Share:
-    """How many of a split's samples have a value, counted by `Key`.
-
-    Attributes:
-        measured: samples that were generated, or have a value.
-        of: all samples of the split, as far as they are known.
-    """
+    """How many of a split's samples were measured, of all that are known, counted by `Key`."""
 
     measured: int
     of: int
@@ -38,11 +33,8 @@ class Share:
 
 
 def present(values: pd.DataFrame, metrics: Sequence[str]) -> pd.Series:
-    """Which rows count as measured: a failed sample without any value is missing.
-
-    Args:
-        values: one row a sample, with the column `status` and those of `metrics`.
-    """
+    """Which rows of `values` (columns `status` and `metrics`) were measured: not a failed sample
+    without any value."""
     return (values["status"] != "failed") | values[list(metrics)].notna().any(axis=1)
 
 
@@ -58,8 +50,8 @@ def shares(groups: Sequence[tuple[set[Key], set[Key], int]]) -> list[Share]:
     """The share of each system in what all systems of a split were asked for together.
 
     Args:
-        groups: of each system the keys that it has, those that it was asked for, and the number
-            of samples that it has not come to (unfinished runs), whose keys are not known.
+        groups: per system, the keys it has, those it was asked for, and how many samples of an
+            unfinished run have no known key yet.
     """
     together = set().union(*(asked | has for has, asked, _ in groups)) if groups else set()
     return [

@@ -35,11 +35,10 @@ class About:
     """What a file states about its video.
 
     Attributes:
-        fps: frames a second.
-        frames: number of frames; 0 where it is not stated.
-        width, height: in square pixels, before the picture is turned.
-        crop: height and width of the true picture in its top left corner, if it is smaller.
-        stretched: whether `width` is not the stored one.
+        frames: 0 if not stated.
+        width, height: in square pixels, before rotation.
+        crop: height and width of the true picture in the top left corner, if it is smaller.
+        stretched: whether `width` differs from the stored one.
     """
 
     fps: float
@@ -51,12 +50,9 @@ class About:
 
 
 def decoded_frames(path: Path) -> Generator[tuple[av.VideoFrame, About], None, None]:
-    """Each decoded frame, with what the file states about the video.
-
-    `path` may be a folder of numbered pictures; see `picture_sequences`.
-
-    Raises UnreadableVideo: missing, empty, damaged, too large, or not a video.
-    """
+    """Each decoded frame, with what the file states about the video. `path` may be a folder of
+    numbered pictures. Raises UnreadableVideo: missing, empty, damaged, too large, or not a
+    video."""
     path = Path(path)
     if path.is_dir():
         yield from _from_pictures(path, picture_sequences.of_folder)
@@ -69,10 +65,8 @@ def decoded_frames(path: Path) -> Generator[tuple[av.VideoFrame, About], None, N
 
 
 def to_rgb(frame: av.VideoFrame, about: About) -> np.ndarray:
-    """A decoded frame as uint8 RGB (h, w, 3): cropped, with square pixels, and upright.
-
-    As in players, the height is kept and the width is scaled by the sample aspect ratio.
-    """
+    """A decoded frame as uint8 RGB (h, w, 3): cropped, with square pixels (the height is kept, as
+    in players), and upright."""
     if about.stretched:
         array: np.ndarray = frame.to_ndarray(
             format="rgb24", width=about.width, height=about.height, interpolation="BICUBIC")
@@ -85,10 +79,8 @@ def to_rgb(frame: av.VideoFrame, about: About) -> np.ndarray:
 
 
 def upright(array: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """`array` (h, w, 3) turned and mirrored by a display matrix (a, b, u, c, d, v, x, y, w).
-
-    x' = a x + c y, y' = b x + d y, with y downwards (ISO/IEC 14496-12); the nearest quarter turn.
-    """
+    """`array` (h, w, 3) turned and mirrored by a display matrix (a, b, u, c, d, v, x, y, w), to the
+    nearest quarter turn: x' = a x + c y, y' = b x + d y, y downwards (ISO/IEC 14496-12)."""
     a, b, c, d = (int(matrix[i]) for i in (0, 1, 3, 4))
     if abs(b) + abs(c) > abs(a) + abs(d):
         array, flip_x, flip_y = array.transpose(1, 0, 2), c < 0, b < 0
@@ -154,10 +146,8 @@ def _from_container(path: Path) -> Generator[tuple[av.VideoFrame, About], None, 
 
 
 def _open(path: Path) -> Any:
-    """The container, read from an open file: a name with `:` is not an address.
-
-    Without a protocol, playlists inside a file reach no other file and no network.
-    """
+    """The container, read from an open file, so that a name with `:` is no address. Without a
+    protocol, playlists inside a file reach no other file and no network."""
     file = open(os.open(path, os.O_RDONLY), "rb")  # noqa: SIM115 (closed with the container)
     limits = {"protocol_whitelist": "none", "max_pixels": str(MAXIMUM_PIXELS)}
     return av.open(file, options=limits)
@@ -183,8 +173,7 @@ def _about(container: Any, stream: Any, stated: float | None) -> About:
 
 
 def check_size(path: Path, about: About) -> None:
-    """Refuse frames of more than `MAXIMUM_PIXELS`. Raises UnreadableVideo: says how large they
-    are."""
+    """Raise UnreadableVideo for frames of more than `MAXIMUM_PIXELS`."""
     if about.width * about.height > MAXIMUM_PIXELS:
         raise UnreadableVideo(
             f"The video {path} has frames of {about.width} x {about.height} pixels, more than the "

@@ -25,12 +25,8 @@ def differences(first: Any, second: Any, where: str = "") -> list[Difference]:
 def scoring_differences(
     first: ScoringKey, second: ScoringKey, shared_networks: bool = False
 ) -> dict[str, list[Difference]]:
-    """What makes the values of two scorings incomparable, by `protocol`, `weights`, `detector`.
-
-    Args:
-        shared_networks: ignore networks that only one of the two has, if there are others: no
-            value of both depends on them.
-    """
+    """What makes two scorings incomparable, by `protocol`, `weights`, `detector`. `shared_networks`
+    ignores networks that only one of them has, if there are others."""
     before, after = first.weights, second.weights
     shared = before.keys() & after.keys()
     if shared_networks and shared:
@@ -48,10 +44,8 @@ def scoring_differences(
 def metric_weight_differences(
     first: Mapping[str, str], second: Mapping[str, str]
 ) -> list[Difference]:
-    """`differences` of files that metrics of both scorings read besides the networks.
-
-    A file that only one of them has belongs to a metric that the other does not have.
-    """
+    """`differences` of further files that metrics of both scorings read. A file that only one has
+    belongs to a metric that the other lacks."""
     shared = sorted(first.keys() & second.keys())
     return differences({k: first[k] for k in shared}, {k: second[k] for k in shared}, "weights")
 

@@ -38,11 +38,8 @@ def get(name: str, folder: Path | None = None, say: Say = lambda text: None) -> 
         folder: copy from here (FOLDER/ENTRY/FILE or FOLDER/FILE) instead of downloading.
         say: told what has no published sha256.
 
-    Returns:
-        The entry's file, or its folder.
-
-    Raises:
-        UserError: offline, no such file, an interrupted download, or a wrong sha256.
+    Returns the entry's file, or its folder. Raises UserError: offline, no such file, an interrupted
+    download, or a wrong sha256.
     """
     entry = published.catalogue()[name]
     if entry.folder:
@@ -255,5 +252,3 @@ def _continue(url: str, part: Path) -> None:
             for chunk in answer.iter_content(CHUNK):
                 stream.write(chunk)
                 advance(len(chunk))
-
-

@@ -163,12 +163,9 @@ def save_entry(
         name: letters, digits, and `_`, `-` or `.` within.
         weights: a state dict (written as NAME.safetensors) or the bytes of a file.
         half: store floating tensors as float16.
-        data_version: of the training data; by default that of the present avatars.
-        file: the file's name; by default NAME.safetensors, or NAME for bytes.
+        data_version: of the training data; default: that of the current avatars.
+        file: the file's name; default: NAME.safetensors, or NAME for bytes.
         parent: store a state dict as the difference to this entry's, see `deltas`.
-
-    Raises:
-        UserError: `name` or `file` is not a plain name.
     """
     for plain in (name, file or name):
         if not re.fullmatch(PLAIN, plain, re.ASCII):

@@ -29,11 +29,10 @@ from idbench.video_scorer import Describe, VideoScorer
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a model made of one sample: frames or a finished file, or why there is neither.
+    """What a model made of one sample: frames, a finished file, or the reason why neither.
 
-    `seconds` is the time since the previous outcome; `trace` the traceback of a failure; `kept`
-    says that the outcome is in the run folder already, written by a worker, `note` by which.
-    """
+    `seconds` is the time since the previous outcome, `trace` a failure's traceback; `kept`: a
+    worker (named in `note`) has written it to the run folder already."""
 
     sample: Sample
     video: Video | Path | None
@@ -100,11 +99,8 @@ class LocalEngine:
         return {"name": self.name, "device": self.__dict__.get("device", self.asked)}
 
     def generate(self, model: Model, samples: Sequence[Sample]) -> Iterator[Outcome]:
-        """One outcome per sample, in order.
-
-        When a batch fails, the samples of it that have no video yet are tried one by one, so
-        that one bad sample costs itself alone.
-        """
+        """One outcome per sample, in order. If a batch fails, its remaining samples are tried one
+        by one, so that a bad sample costs only itself."""
         size = self.batch or getattr(model, "batch", None) or 4
         for start in range(0, len(samples), size):
             batch = samples[start : start + size]

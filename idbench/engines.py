@@ -16,15 +16,8 @@ ENGINES = ("local", "ray")
 def make_engine(
     engine: str | Engine, batch: int | None = None, device: str = AUTO, **workers: Any
 ) -> Engine:
-    """The engine of that name, or the given one.
-
-    Args:
-        workers: of the engine `ray`; see `RayEngine`.
-
-    Raises:
-        UserError: an unknown engine, options of another engine, Ray is not installed, or there is
-            no such device.
-    """
+    """The engine of that name, or the given one; `workers` are options of `RayEngine`. Raises
+    UserError: an unknown engine, options of another one, no Ray, or no such device."""
     if not isinstance(engine, str):
         return engine
     given = {name: value for name, value in workers.items() if value is not None}

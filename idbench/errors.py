@@ -12,11 +12,8 @@ class UserError(Exception):
 
 @contextmanager
 def explained(what: str, fix: str) -> Iterator[None]:
-    """Turn whatever a library raises into the UserError "WHAT (its message); FIX.".
-
-    All exceptions, `sys.exit` included, since libraries do not document what damaged files do
-    to them.
-    """
+    """Turn whatever a library raises into the UserError "WHAT (its message); FIX.". `sys.exit` too:
+    libraries do not document what damaged files do to them."""
     try:
         yield
     except UserError:

@@ -36,13 +36,8 @@ class DiskFull(DiskError):
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn the system's errors of a disk (also inside libraries) into a sentence.
-
-    Raises:
-        DiskFull: naming the folder of `path`.
-        DiskError: the disk fails, or too many files are open.
-        UserError: when the folder may not be written.
-    """
+    """Turn disk errors, also those inside libraries, into a sentence. Raises DiskFull; DiskError:
+    the disk fails, or too many files are open; UserError: the folder may not be written."""
     try:
         yield
     except OSError as error:
@@ -76,10 +71,8 @@ def too_many_files() -> str:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path next to `path` (same suffix), renamed to `path` when the block succeeds.
-
-    On any error, Ctrl-C included, the temporary file is removed and `path` is untouched.
-    """
+    """A temporary path next to `path` (same suffix), renamed to it when the block succeeds, else
+    removed; Ctrl-C leaves `path` untouched."""
     path = Path(path)
     with disk_errors(path):
         handle, name = _temporary(path)
@@ -97,10 +90,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target`, renamed to it when the block succeeds, else removed.
-
-    `target` may be an empty folder.
-    """
+    """A temporary folder beside `target` (missing or empty), renamed to it when the block succeeds,
+    else removed."""
     target = Path(target)
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -126,11 +117,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_derived(path: Path, text: str) -> None:
-    """Write `text` (UTF-8) atomically but without waiting for the disk.
-
-    For what can be computed again: after a loss of power the file may be missing or empty, and
-    whoever reads it treats a damaged one as missing.
-    """
+    """Write `text` (UTF-8) atomically, without waiting for the disk: after a power loss the file
+    may be empty, so only for what can be computed again."""
     with disk_errors(path):  # as `atomic_path`, in half the time: there are two a video
         handle, temporary = _temporary(path)
         try:

@@ -29,14 +29,8 @@ PACE = "base"
 
 @dataclass(frozen=True)
 class Training:
-    """One recipe to train.
-
-    Attributes:
-        minutes: as recorded when the shipped weights were trained, or at least, by the pace of
-            `PACE`; None: not known.
-        recorded: whether `minutes` was recorded.
-        done: its weights are there.
-    """
+    """One recipe to train. `minutes`: as `recorded` for the shipped weights, else a lower bound by
+    the pace of `PACE`, or None; `done`: its weights exist."""
 
     recipe: str
     entry: str | None

@@ -37,10 +37,8 @@ class Check:
     Attributes:
         name: `samples`, `protocol`, ..., or for a metric `arcsim` and `arcsim coverage`.
         outcome: `held`, `improved`, `regressed`, `incomparable` or `allowed`.
-        message: one sentence.
-        reference, run: the mean over the shared samples that both scored (or the coverage).
+        reference, run: mean over the shared samples that both scored (or the coverage).
         change, low, high: paired difference run - reference, and its 95% interval.
-        tolerance: what the change was held against.
         samples, clusters: shared samples that both scored, and independent groups among them.
     """
 
@@ -96,16 +94,15 @@ def check(
     tolerances: Mapping[str, float] | None = None, coverage_tolerance: float = 0.0,
     metrics: Collection[str] = (), allow: Collection[str] = (), resamples: int = RESAMPLES,
 ) -> Verdict:
-    """Hold `run` against `reference` on the samples that both have.
+    """Compare `run` with `reference` on the samples that both have.
 
     Args:
-        tolerance: largest drop that holds; `tolerances` has exceptions by metric.
-        coverage_tolerance: share of the shared samples, 0..1, that may get lost as unscored.
+        tolerance: largest drop that passes; `tolerances` has exceptions by metric.
+        coverage_tolerance: share of the shared samples, 0..1, that may become unscored.
         metrics: which to judge; empty: those of the reference that tables show.
         allow: names of `ALLOWABLE` that may differ.
 
-    Raises:
-        UserError: an unknown metric or name in `allow`.
+    Raises UserError: an unknown metric or name in `allow`.
     """
     if not 0 <= coverage_tolerance <= 1:
         raise UserError(

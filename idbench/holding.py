@@ -27,19 +27,16 @@ def begin(
     folder: Path, identity: Identity, samples: Sequence[Sample], command: Sequence[str] = (),
     timings: Timings | None = None, force: bool = False, shard: Shard | None = None,
 ) -> Iterator[Run]:
-    """Hold `folder` and begin its run, or go on with it; on an error its state is kept.
+    """Hold `folder` and begin or resume its run; on an error its state is kept.
 
     Args:
-        identity: everything that makes it this run.
         samples: every planned sample, with its id in the run, in order.
-        command: the arguments of the command line.
         timings: seconds spent before the folder was opened.
-        force: begin anew: what the folder holds of an earlier run is removed.
+        force: remove what the folder holds of an earlier run.
         shard: hold only this part; other processes may hold others.
 
-    Raises:
-        UserError: the folder holds another run (says in what it differs), other files, or
-            another process uses it.
+    Raises UserError: the folder holds another run (says how it differs) or other files, or another
+    process uses it.
     """
     planned = {sample.suite_id: sample.id for sample in samples}
     if shard and force:
@@ -129,11 +126,8 @@ def _keep_worker_logs(folder: Path) -> None:
 
 
 def clear_leftovers(folder: Path, everyone: bool = False) -> None:
-    """Remove the temporary files of dead processes from a run folder.
-
-    Args:
-        everyone: also those of other machines; see `leftovers.clear`.
-    """
+    """Remove temporary files of dead processes from a run folder; `everyone`: also those of other
+    machines, see `leftovers.clear`."""
     leftovers.clear(str(folder))
     for place in (*OWN_FOLDERS, "samples", "samples/*", "embeddings/*"):
         for path in glob.iglob(f"{glob.escape(str(folder))}/{place}"):
@@ -141,14 +135,8 @@ def clear_leftovers(folder: Path, everyone: bool = False) -> None:
 
 
 def check_identity(run: Run, identity: Identity, other: str = "") -> None:
-    """Refuse to go on with another run.
-
-    Args:
-        other: how a sentence about the folder of `identity` begins, where it is not new.
-
-    Raises:
-        UserError: says in what they differ.
-    """
+    """Raise UserError, saying what differs, if `run` is not the run of `identity`. `other` begins
+    the sentence about an existing folder of `identity`."""
     before = run.file.identity
     if not before.suite.sha256:  # of videos without a manifest, before their references counted
         before = before.model_copy(update={"suite": identity.suite})

@@ -25,10 +25,7 @@ _NAME = re.compile(
 
 
 def temporary_name(name: str) -> str:
-    """A name for the temporary file of `name`, with its suffix.
-
-    No other process makes the same one, and no other thread of this one.
-    """
+    """A name for the temporary file of `name`, with its suffix; unique to this process and call."""
     stem, suffix = os.path.splitext(name)
     pid = os.getpid()
     owner = f"ib-{_machine()}-{pid:x}-{_own_start(pid):x}-{next(_COUNTER):x}"
@@ -43,11 +40,8 @@ def clear_once(folder: str) -> None:
 
 
 def clear(folder: str, everyone: bool = False) -> None:
-    """Remove temporary files and folders of dead processes from `folder`.
-
-    Args:
-        everyone: also those of other machines: the caller knows that nobody else writes here.
-    """
+    """Remove temporary files and folders of dead processes from `folder`; `everyone`: also those of
+    other machines, if the caller knows that nobody else writes here."""
     with suppress(OSError):
         with os.scandir(folder) as entries:
             found = [entry for entry in entries if entry.name.startswith(".")]

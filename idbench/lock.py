@@ -46,13 +46,9 @@ def exclusive(folder: Path) -> Iterator[None]:
 def part(folder: Path, name: str, excludes: str = "") -> Iterator[None]:
     """Hold the part `name` of `folder` (made if missing) until the block ends.
 
-    Args:
-        excludes: glob pattern; parts that match it, other than those that end as `name` does,
-            may not be held by others: they divide the folder in another way.
-
-    Raises:
-        UserError: another process holds the part, the whole folder or an excluded part.
-    """
+    `excludes` is a glob pattern of parts that divide the folder in another way, so that others may
+    not hold them (except those with the same ending as `name`). Raises UserError: another process
+    holds the part, the whole folder or an excluded part."""
     _make(folder)
     with briefly(folder):
         for path in folder.glob(f".lock-{excludes}") if excludes else ():

@@ -34,11 +34,8 @@ Pair = tuple[Sample, Path | None]
 class ManifestRow(BaseModel):
     """A row of a manifest: one video.
 
-    Attributes:
-        reference, references: images of the people, left to right as in the video: a list, or
-            one text with `;` between them. Several photographs of one person have `|` between
-            them.
-        id: tells rows apart that agree in everything else.
+    `reference` or `references`: images of the people, left to right, as a list or separated by `;`;
+    several photographs of one person are separated by `|`. `id` tells otherwise equal rows apart.
     """
 
     model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
@@ -60,12 +57,8 @@ class ManifestRow(BaseModel):
 
 @dataclass(frozen=True)
 class Listed:
-    """Samples whose videos are finished, and where they were listed.
-
-    Attributes:
-        videos: suite's id -> the video file (None: a suite's sample has no video).
-        title: the suite or manifest that lists them.
-    """
+    """Finished videos as samples. `videos`: suite id -> file (None: a suite's sample without one);
+    `title`: the suite or manifest that lists them."""
 
     listed: list[Sample]
     videos: dict[str, Path | None]
@@ -87,16 +80,15 @@ def listed(
 
     Args:
         videos: files and folders of videos.
-        references: images of the people in every video, left to right; several photographs of
-            one person as one path with `|` between them.
+        references: images of the people in every video, left to right; several photographs of one
+            person as one path with `|` between them.
         prompts: one for all videos, or one for each.
-        manifest: a CSV or JSON-lines file; relative paths in it are relative to `videos[0]`,
-            if given, else to its own folder.
+        manifest: a CSV or JSON-lines file; relative paths in it are relative to `videos[0]`, if
+            given, else to its own folder.
         suite, split: the videos are named after the samples of a split.
         say: told which files of the folders were skipped.
 
-    Raises:
-        UserError: none or several of the ways, or what one of them lacks.
+    Raises UserError: none or several of the ways, or what one of them lacks.
     """
     ways = [bool(manifest), bool(references), bool(suite or split)]
     if sum(ways) > 1:
@@ -149,13 +141,9 @@ def _seal(videos: Sequence[Path], pairs: Sequence[Pair]) -> str:
 
 
 def from_suite(suite: Suite, split: str, folder: Path, limit: int | None, seed: int) -> list[Pair]:
-    """The samples of a split with the videos in `folder`, found by the sample's id as file name.
-
-    `idbench list samples --suite S --split T` prints the ids with prompts and references. A
-    sample without a video stays, unscored, so that coverage tells of it.
-
-    Raises UserError: no such folder, no video in it belongs to the split, or one is ambiguous.
-    """
+    """The samples of a split with the videos in `folder` that are named after their ids (see
+    `idbench list samples`). A sample without a video stays, unscored. Raises UserError: no such
+    folder, no video in it belongs to the split, or one is ambiguous."""
     samples = suite.samples(split, limit, seed)
     found = videos_by_name(folder)
     matched = [(s, found.get(s.id)) for s in samples]
@@ -170,12 +158,9 @@ def from_suite(suite: Suite, split: str, folder: Path, limit: int | None, seed: 
 
 
 def from_manifest(manifest: Path, base: Path | None) -> list[Pair]:
-    """The rows of a CSV or JSON-lines file, each a `ManifestRow`.
-
-    Relative paths of videos are relative to `base`, all others to the manifest's folder.
-
-    Raises UserError: no such file, an unknown field, a missing value, or a missing image.
-    """
+    """The rows of a CSV or JSON-lines file, each a `ManifestRow`. Relative paths of videos are
+    relative to `base`, all others to the manifest's folder. Raises UserError: no such file, an
+    unknown field, a missing value, or a missing image."""
     rows = list(read_rows(manifest, "manifest", ManifestRow.model_fields))
     if not rows:
         raise UserError(f"The manifest {manifest} has no rows; add one for each video.")

@@ -75,11 +75,8 @@ def of_records(
     records: Sequence[SampleFile], wide: pd.DataFrame, identity: Identity, scoring: ScoringKey,
     *, source: str, planned: tuple[str, ...], idbench: str | None = None,
 ) -> Measurement:
-    """What was measured of finished samples.
-
-    Args:
-        wide: one row a sample's id, one float64 column a metric.
-    """
+    """What was measured of finished samples; `wide` has a row per sample id and a float64 column
+    per metric."""
     import pandas as pd
 
     about = pd.DataFrame(

@@ -16,13 +16,9 @@ from idbench.timings import Timings
 
 
 def merge(folders: Sequence[Path], out: Path) -> Run:
-    """Copy what is finished in the runs of `folders` into the run folder `out`.
-
-    `out` is made, or holds a part of the same run. Of a sample that several have, the first that
-    is not failed is taken.
-
-    Raises UserError: no run, parts of different runs, or runs that are scored in different ways.
-    """
+    """Copy what is finished in the runs of `folders` into the run folder `out`, new or a part of
+    the same run. Of a sample in several runs, the first that did not fail is taken. Raises
+    UserError: no run, parts of different runs, or runs scored in different ways."""
     if any(Path(folder).resolve() == Path(out).resolve() for folder in folders):
         raise UserError(f"{out} is one of the runs to merge; choose another folder with -o.")
     parts = [Run.open(folder) for folder in folders]

@@ -58,10 +58,8 @@ def set_level(value: int) -> None:
 
 
 def visible(text: str) -> str:
-    """`text` with control characters written as \\u001b and so on.
-
-    Names come from files of others: a terminal must not obey them.
-    """
+    """`text` with control characters written as \\u001b and so on: names come from other people's
+    files, and a terminal must not obey them."""
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

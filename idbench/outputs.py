@@ -36,12 +36,7 @@ KINDS = {
 
 
 def check_output(path: Path, kind: str) -> None:
-    """Refuse to replace a file that is not of `kind`, a key of `KINDS`.
-
-    A missing or an empty file is fine.
-
-    Raises UserError: `path` exists and is something else, or no file can be there.
-    """
+    """Raise UserError unless `path` is missing, empty, or a file of `kind`, a key of `KINDS`."""
     with _usable(path):
         try:
             state = path.stat()
@@ -62,8 +57,7 @@ def check_output(path: Path, kind: str) -> None:
 
 
 def check_new_folder(path: Path) -> None:
-    """Refuse a folder that exists, unless it is empty. Raises UserError: `path` is a file or holds
-    something, or no folder can be there."""
+    """Raise UserError unless `path` is missing or an empty folder."""
     with _usable(path):
         try:
             filled = not stat.S_ISDIR(path.stat().st_mode) or any(path.iterdir())

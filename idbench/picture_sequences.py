@@ -26,12 +26,8 @@ ANIMATED_SUFFIXES = (".webp", ".png", ".apng", ".avif", ".avifs")
 
 @dataclass(frozen=True)
 class Sequence:
-    """Frames that are pictures.
-
-    Attributes:
-        size: width and height of the first.
-        frames: uint8 RGB (height, width, 3) of each, in order.
-    """
+    """Frames that are pictures: `size` is (width, height) of the first, `frames` gives uint8 RGB
+    (height, width, 3) each."""
 
     count: int
     fps: float
@@ -40,11 +36,8 @@ class Sequence:
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """The frames of a folder, by their numbers; none if it holds anything but numbered pictures.
-
-    Names are equal up to the number at their end, such as `frame_0001.png`. Hidden files are
-    ignored.
-    """
+    """The frames of a folder, ordered by the number at the end of their names, which are otherwise
+    equal; empty if the folder holds anything else. Hidden files are ignored."""
     numbered: list[tuple[int, Path]] = []
     names = set()
     for path in folder.iterdir():

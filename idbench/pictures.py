@@ -21,11 +21,7 @@ _AVIF = (b"avif", b"avis")
 
 
 class UnreadablePicture(UserError):
-    """A picture file that is missing, damaged, or no picture.
-
-    Attributes:
-        kind: name of the error below, for a short reason.
-    """
+    """A picture file that is missing, damaged, or no picture; `kind` names the underlying error."""
 
     def __init__(self, message: str, kind: str) -> None:
         super().__init__(message)
@@ -35,12 +31,9 @@ class UnreadablePicture(UserError):
 def open_rgb(source: Path | IO[bytes]) -> Image.Image:
     """A picture as 8-bit RGB at its full size, turned as its camera was held (EXIF).
 
-    Transparent parts are laid over white. 16-bit grey keeps its high byte. Of several pictures in
-    a file the first is read. Colour profiles are not applied.
-
-    Raises UnreadablePicture: missing, damaged, not a picture, too large, with float pixels, or of a
-    format that needs another package.
-    """
+    Transparent parts are laid over white, 16-bit grey keeps its high byte, of several pictures the
+    first is read, and colour profiles are not applied. Raises UnreadablePicture: missing, damaged,
+    not a picture, too large, with float pixels, or of a format that needs another package."""
     try:
         with open_picture(source) as opened:
             if opened.mode == "F":
@@ -58,8 +51,7 @@ def open_rgb(source: Path | IO[bytes]) -> Image.Image:
 
 
 def open_picture(source: Path | IO[bytes]) -> Image.Image:
-    """The opened picture: only its header is read. Raises UnreadablePicture: missing, no picture,
-    or of a format that needs another package."""
+    """The opened picture; only its header is read. Raises UnreadablePicture."""
     try:
         return Image.open(source)
     except MemoryError:
@@ -91,12 +83,8 @@ def read_rgb(source: Path | IO[bytes]) -> np.ndarray:
 
 
 def read_converted(source: Path | IO[bytes]) -> np.ndarray:
-    """A picture as Pillow's `convert("RGB")` gives it, which published scripts use.
-
-    Not turned, transparency dropped, 16 bits clipped: what is meant is `read_rgb`.
-
-    Raises UnreadablePicture: as `open_rgb`.
-    """
+    """A picture as Pillow's `convert("RGB")` gives it, as published scripts read it: not turned,
+    transparency dropped, 16 bits clipped. Prefer `read_rgb`."""
     try:
         with Image.open(source) as opened:
             return np.array(opened.convert("RGB"))
@@ -107,13 +95,9 @@ def read_converted(source: Path | IO[bytes]) -> np.ndarray:
 
 
 def is_plain(path: Path) -> bool:
-    """Whether `open_rgb` returns the stored pixels unchanged; reads only the header.
-
-    False for turned or transparent pictures and for more than 8 bits; earlier versions read those
-    differently.
-
-    Raises UnreadablePicture: missing, damaged or no picture.
-    """
+    """Whether `open_rgb` returns the stored pixels unchanged; reads only the header. False for
+    turned or transparent pictures and for more than 8 bits, which earlier versions read
+    differently."""
     try:
         with open_picture(path) as opened:
             # A PNG's EXIF may come after its pixels: only the header is read.

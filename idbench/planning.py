@@ -18,10 +18,8 @@ from idbench.types import Abilities, Model, Sample
 
 @contextmanager
 def absolute(start: Path, given: Path) -> Iterator[Path]:
-    """`given`, seen from the directory `start`, as an absolute path: models change directories.
-
-    Errors name it as given, and the working directory is `start` again at the end.
-    """
+    """`given`, seen from the directory `start`, as an absolute path, since models change
+    directories. Errors name it as given; at the end the working directory is `start` again."""
     folder = start / given
     try:
         yield folder
@@ -36,15 +34,10 @@ def plan(
     of_seeds: Sequence[Sequence[Sample]], model: Model, name: ModelName, start: Path,
     shard: Shard | None,
 ) -> tuple[list[Sample], list[Sample]]:
-    """All samples of a run, and those of a shard, under the ids that they have in the run.
+    """All samples of a run, and those of a shard, with their ids in the run.
 
-    Args:
-        of_seeds: the suite's samples with each seed.
-        start: where relative paths of images begin.
-
-    Raises:
-        UserError: the model cannot take a sample's references, or its own `check` refuses the
-            samples.
+    `of_seeds`: the suite's samples with each seed; `start`: where relative paths of images begin.
+    Raises UserError: the model cannot take a sample's references, or its own `check` refuses them.
     """
     samples = [sample for of_seed in of_seeds for sample in of_seed]
     abilities: Abilities | None = getattr(model, "abilities", None)

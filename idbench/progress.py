@@ -102,10 +102,7 @@ def steps(title: str, total: int, quiet: bool = False) -> Iterator[Step]:
 @contextmanager
 def transfer(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar of bytes on standard error, or lines in a log; call it with the number of new bytes.
-
-    Args:
-        total: bytes of the whole (0: not known).
-    """
+    `total` 0: not known."""
     console = Console(stderr=True)
     if output.level() == output.QUIET:
         yield lambda count: None

@@ -35,12 +35,8 @@ class _Strict(BaseModel):
 class CatalogueFile(_Strict):
     """A file of an entry.
 
-    Attributes:
-        name: where it lies in the entry's folder.
-        path: its place in the hub's repository, where it is not `name`.
-        url: a plain address.
-        bytes, sha256: as a public source states them; None: none is known.
-    """
+    `path` is its place in the hub's repository, if not `name`; `bytes` and `sha256` as a public
+    source states them, None if none does."""
 
     name: InsidePath
     path: str | None = None
@@ -98,14 +94,9 @@ class _Catalogue(RootModel[dict[str, Entry]]):
 
 @dataclass(frozen=True)
 class Found:
-    """A file of the catalogue, or of a folder of it, and its state on this machine.
-
-    Attributes:
-        name: ENTRY/FILE.
-        state: `published` (the published sha256); `recorded` (none is published; as first
-            downloaded); `unknown` (neither); `damaged`; or `missing`.
-        path: where it lies.
-    """
+    """A file of the catalogue and its state on this machine: `published` (the published sha256),
+    `recorded` (none is published; as first downloaded), `unknown` (neither), `damaged` or
+    `missing`. `name` is ENTRY/FILE."""
 
     name: str
     state: State
@@ -256,15 +247,8 @@ def describe_file(file: str, sha256: str, size: int | None = None) -> str:
 
 
 def published_weights(weights: Sequence[str], networks: Iterable[str]) -> tuple[str, ...]:
-    """`weights`, with `published` replaced by NETWORK=SOURCE of the catalogue's files.
-
-    Args:
-        weights: as on the command line. A network that is named besides stays as named.
-        networks: those that are needed.
-
-    Raises:
-        UserError: a file is not on this machine.
-    """
+    """`weights`, with `published` replaced by NETWORK=SOURCE for each of `networks` that is not
+    named besides. Raises UserError: a file is not on this machine."""
     if PUBLISHED not in weights:
         return tuple(weights)
     named = [text for text in weights if text != PUBLISHED]

@@ -31,8 +31,8 @@ class CheckedRun:
         self.measured: Measurement = measured_files.read(path)
 
     def estimate(self, metric: str) -> Estimate:
-        """Mean, 95% interval and coverage of a metric over all samples of the run.
-        Raises UserError: the run has no such metric; says the nearest."""
+        """Mean, 95% interval and coverage of a metric over all samples. Raises UserError: the run
+        has no such metric."""
         from idbench.names import unknown
         from idbench.statistics import estimate, identity_clusters
 
@@ -43,8 +43,7 @@ class CheckedRun:
         return estimate([None if v != v else float(v) for v in values[metric]], clusters)
 
     def mean(self, metric: str) -> float:
-        """Mean over the scored samples. Raises AssertionError: no sample has a value: nothing can
-        be said, which is no pass."""
+        """Mean over the scored samples. Raises AssertionError if there are none."""
         found = self.estimate(metric)
         if found.mean is None:
             raise AssertionError(f"no sample of {self.measured.source} has a value of {metric}")

@@ -18,8 +18,8 @@ OBJECT_STORE = 100_000_000
 
 
 def start(address: str | None) -> None:
-    """Start a cluster on this machine, or join the one at `address` (`auto` or HOST:PORT).
-    Raises UserError: there is none, or Ray does not start."""
+    """Start a cluster on this machine, or join the one at `address` (`auto` or HOST:PORT). Raises
+    UserError: there is none, or Ray does not start."""
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -46,16 +46,10 @@ def start(address: str | None) -> None:
 def share(
     there: Mapping[str, float], workers: int | None, cpus: int, gpus: float | None, may_use: bool
 ) -> tuple[int, float]:
-    """How many workers, and GPUs of each.
+    """How many workers, and GPUs of each, fit the resources `there`.
 
-    Args:
-        there: the resources of the cluster.
-        workers, cpus, gpus: what was asked for (None: as many as there are; 1 if there are any).
-        may_use: whether GPUs may be used.
-
-    Raises:
-        UserError: the cluster is too small.
-    """
+    None asks for as many workers as fit, and 1 GPU each if there are any; `may_use`: whether GPUs
+    may be used. Raises UserError: the cluster is too small."""
     all_cpus, all_gpus = int(there.get("CPU", 0)), float(there.get("GPU", 0))
     if gpus is None:
         gpus = 1.0 if all_gpus and may_use else 0.0

@@ -44,15 +44,9 @@ def recipe_files() -> dict[str, Path]:
 
 
 def load_recipe(name_or_path: str, children: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]]:
-    """Name and content of an installed recipe, or of a YAML file of your own.
-
-    Args:
-        children: recipes that extend this one.
-
-    Raises:
-        UserError: unknown recipe (names the nearest), not YAML, no `trainer`, or recipes that
-            extend each other in a circle.
-    """
+    """Name and content of an installed recipe, or of a YAML file of your own. `children`: recipes
+    that extend it. Raises UserError: unknown, not YAML, no `trainer`, or recipes that extend each
+    other."""
     installed = recipe_files()
     if name_or_path in children:
         raise UserError(f"The recipe {name_or_path!r} extends itself; remove one line `extends`.")
@@ -92,8 +86,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def check_recipe(name: str, recipe: Mapping[str, Any]) -> None:
     """Check what decides which code runs and which file is written. Raises UserError: the trainer
-    is not registered, `entry` is not the name of embedded weights, or `steps` is not a positive
-    whole number."""
+    is not registered, `entry` names no embedded weights, or `steps` is not a positive whole
+    number."""
     installed = [load_recipe(known)[1] for known in recipe_files()]
     others = entry_points(group="idbench.trainers")
     trainers = {*(r["trainer"] for r in installed), *(point.value for point in others)}
@@ -108,8 +102,8 @@ def check_recipe(name: str, recipe: Mapping[str, Any]) -> None:
 
 
 def load_trainer(name: str, recipe: Mapping[str, Any]) -> Trainer:
-    """The function that a recipe names. Raises UserError: see `check_recipe`; or the function
-    cannot be imported."""
+    """The function that a recipe names. Raises UserError: see `check_recipe`; or it cannot be
+    imported."""
     check_recipe(name, recipe)
     module, _, attribute = str(recipe["trainer"]).partition(":")
     trainer = recipe["trainer"]

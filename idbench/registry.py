@@ -47,13 +47,10 @@ class Registry:
     """Names of one kind, to lazily loaded objects.
 
     Args:
-        kind: the word for one entry in messages, such as "model".
+        kind: the word for an entry in messages, such as "model".
         group: the entry-point group that other packages use.
-        builtin: name -> "module:attribute" of what idbench itself has.
+        builtin: name -> "module:attribute" of idbench's own; the attribute has the names, in order.
         accepts: whether a loaded object is of this kind.
-
-    Attributes:
-        builtin: the names of those, in the order given.
     """
 
     def __init__(
@@ -98,9 +95,9 @@ class Registry:
         return targets[name]
 
     def load(self, name: str) -> Any:
-        """Import and return the object registered as `name`. Raises UserError: unknown name, its
-        module or attribute cannot be imported, or it is something else than this registry is for;
-        names the package."""
+        """Import and return the object registered as `name`. Raises UserError: unknown name, a
+        module or attribute that cannot be imported, or an object of another kind; names the
+        package."""
         target = self.target(name)
         what = f"The {self.kind} {name!r} ({target.address} of {target})"
         with explained(f"{what} cannot be loaded", f"reinstall {target.distribution}"):
@@ -113,10 +110,8 @@ class Registry:
         return found
 
     def usable(self) -> Iterator[tuple[str, Any]]:
-        """Names and objects of all that can be loaded.
-
-        One of another package that cannot is left out, with a note.
-        """
+        """Names and objects of all that can be loaded; those of other packages that cannot are left
+        out with a note."""
         for name in self.targets():
             try:
                 yield name, self.load(name)
@@ -204,8 +199,7 @@ def metric_version(name: str) -> str:
     """What computes a metric: package and version, revision, and a plugin's source code.
 
     The revision is left out while it is "1", so that scores of earlier versions stay valid. The
-    source is the sha256 of the modules of the metric and of its function.
-    """
+    source is the sha256 of the modules of the metric and of its function."""
     target, metric = METRICS.target(name), METRICS.load(name)
     text = f"{target.distribution} {target.version}"
     if metric.revision != "1":

@@ -63,18 +63,10 @@ def reproduce(
     out: Path, limit: int = LIMIT, seeds: Sequence[int] = (0,), *,
     progress: Progress | None = None, command: Sequence[str] = (),
 ) -> Reproduced:
-    """Generate and score what is missing in `out`, and write its page.
+    """Generate and score what is missing in `out`, and write its page; a finished one only reads.
 
-    Called again, it resumes; a finished one only reads.
-
-    Args:
-        out: the folder of the runs and of `PAGE`.
-        limit: samples of each split at most.
-        command: kept in the runs and printed on the page.
-
-    Raises:
-        UserError: nothing could be run; the first reason.
-    """
+    `limit` is the most samples of each split; `command` is kept in the runs and printed on the
+    page. Raises UserError: nothing could be run."""
     progress = progress or Progress()
     folders, problems = [], []
     todo = jobs()

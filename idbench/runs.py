@@ -47,11 +47,10 @@ class Run:
     """A run folder. Anyone may read it; the process that holds it (`holding.begin`) writes it.
 
     Attributes:
-        file: run.json.
-        timings: seconds of each phase, those of earlier starts included.
+        timings: seconds of each phase, including earlier starts.
         damaged: sample id -> what is wrong with its sample.json, of the records read so far.
-        logged: texts for errors.log, which are returned instead of written (None: written).
-        shard: the part that this process holds, while others may hold others (None: all of it).
+        logged: texts for errors.log, returned instead of written (None: written).
+        shard: the part that this process holds (None: all of it).
     """
 
     def __init__(self, folder: Path, file: RunFile, shard: Shard | None = None) -> None:
@@ -116,8 +115,8 @@ class Run:
         return lock.briefly(self.folder) if self.shard else nullcontext()
 
     def check_there(self) -> None:
-        """Refuse to write into another folder in the place of this one. Raises DiskError: the
-        folder is gone, such as a network folder that was taken off."""
+        """Raise DiskError if the folder is gone or another one, such as after a network drive was
+        unmounted."""
         try:
             found = os.stat(self.folder)
             place = found.st_dev, found.st_ino
@@ -136,10 +135,8 @@ class Run:
         return Path(os.path.join(self.folder, "samples", sample, name))  # thousands of times
 
     def record(self, sample: str) -> SampleFile | None:
-        """The finished sample, or None when it is not finished.
-
-        A damaged record, and one whose video was removed or cut by hand, is not finished.
-        """
+        """The finished sample, or None. A damaged record, and one whose video was removed or cut,
+        is not finished."""
         path = self.path(sample, "sample.json")
         if not os.path.exists(path):
             return None
@@ -165,10 +162,8 @@ class Run:
         return [record for record in found if record is not None]
 
     def adopt(self, sample: Sample) -> Sample:
-        """`sample` with its reference images copied into the run folder.
-
-        A later change of the originals then changes nothing.
-        """
+        """`sample` with its reference images copied into the run folder, so that later changes of
+        the originals have no effect."""
         return replace(sample, references=tuple(map(self._copy, sample.references)))
 
     def finish(
@@ -179,8 +174,7 @@ class Run:
 
         Args:
             sample: an adopted sample.
-            video: the written video, inside the sample's folder (None: failed).
-            reason: why it failed.
+            video: the written video in the sample's folder (None: failed, for `reason`).
             content: the frames, for their shape and rate.
             source: the user's path of a finished video.
         """

@@ -23,12 +23,8 @@ OTHERWISE = "the video is missing, and it was scored under another protocol or b
 
 
 def collect(run: Run) -> Path:
-    """Write scores.parquet of all scored samples; returns its path.
-
-    Scores that were not measured as run.json says are left out: their samples are unscored.
-
-    Columns: sample, metric, identity (or null), frame (or null), value (or null), status, reason.
-    """
+    """Write scores.parquet (`COLUMNS`) of all scored samples; returns its path. Samples whose
+    scores were not measured as run.json says are unscored."""
     import pandas as pd
     import pyarrow
     import pyarrow.parquet
@@ -84,11 +80,9 @@ def wide_scores(run: Run) -> pd.DataFrame:
 
 
 def sample_table(run: Run) -> pd.DataFrame:
-    """One row a finished sample, in the suite's order.
-
-    Columns: sample, suite_id, identities (tuple), category, prompt_id, prompt, status, reason,
-    seconds, video (path or None), references (list of paths).
-    """
+    """One row per finished sample, in the suite's order: sample, suite_id, identities (tuple),
+    category, prompt_id, prompt, status, reason, seconds, video (path or None), references (list of
+    paths)."""
     import pandas as pd
 
     rows = [

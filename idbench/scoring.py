@@ -30,14 +30,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scoring:
-    """What a video is scored with.
-
-    Attributes:
-        protocol: fixes everything that moves a number but the networks.
-        metrics: names of the metrics.
-        weights: as given on the command line, NETWORK=SOURCE.
-        sources: network -> where its weights come from.
-    """
+    """What a video is scored with: the protocol, names of metrics, `weights` as on the command
+    line, and where the weights of each network come from."""
 
     protocol: Protocol
     metrics: tuple[str, ...]
@@ -49,16 +43,9 @@ class Scoring:
         cls, protocol: str = DEFAULT_PROTOCOL, metrics: Sequence[str] = (),
         weights: Sequence[str] = (),
     ) -> Scoring:
-        """From the names on the command line.
-
-        Args:
-            metrics: only these; `+NAME` adds one to the defaults. None: the defaults.
-            weights: NETWORK=SOURCE each, or `published`; see docs/networks.md.
-
-        Raises:
-            UserError: an unknown protocol or metric (suggests the nearest), a metric that the
-                protocol does not define, or weights that are missing.
-        """
+        """From the names on the command line; `+NAME` adds a metric to the defaults. Raises
+        UserError: an unknown protocol or metric, one that the protocol does not define, or missing
+        weights."""
         found = get_protocol(protocol)
         chosen = choose_metrics(found, metrics)
         named = published_weights(weights, _networks(chosen))
@@ -114,12 +101,10 @@ def scoring_key(
     protocol: Mapping[str, Any], metrics: Sequence[str],
     sources: Mapping[str, Source] | None = None,
 ) -> dict[str, Any]:
-    """Everything that moves a score apart from the video, as JSON.
+    """Everything that moves a score apart from the video, as JSON; imports no network.
 
-    Imports no network: the weights are named by their sha256, those of the user by the way they
-    are read too, and never by where they lie. Files that metrics read besides the networks are
-    `metric_weights`, where there are any.
-    """
+    Weights are named by their sha256, the user's also by how they are read, never by their path.
+    Other files that metrics read are `metric_weights`."""
     if sources is None:
         sources = weight_sources.parse()
     there = embedded.entries()

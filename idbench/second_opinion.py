@@ -20,15 +20,11 @@ def with_second_opinion(
     metrics: Sequence[str], samples: Iterable[Sample], protocol: str, weights: Sequence[str],
     say: Callable[[str], None],
 ) -> Sequence[str]:
-    """`metrics`, with DlibSim where it is installed and the references are photographs.
+    """`metrics`, with DlibSim if it is installed and the references are photographs.
 
-    Left as they are where the caller chose the metrics or named other recognisers, under a
-    protocol that does not define DlibSim, and for the pictures of the suite avatars.
-
-    Args:
-        metrics, protocol, weights: as given on the command line.
-        say: told that DlibSim is added, or how to install it.
-    """
+    Unchanged if the caller chose metrics or named other recognisers, under a protocol that does not
+    define DlibSim, and for pictures of the suite avatars. `say` is told what was done, or how to
+    install it."""
     named = {text.partition("=")[0] for text in weights}
     chosen = any(not name.startswith("+") for name in metrics) or f"+{NAME}" in metrics
     if chosen or named.intersection(RECOGNISERS):

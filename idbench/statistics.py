@@ -46,10 +46,8 @@ def estimate(
 ) -> Estimate:
     """Mean of `values` (None: unscored) and its interval, resampling whole `clusters`.
 
-    The interval is the bias-corrected accelerated bootstrap (Efron 1987) of the ratio of sums
-    over clusters, widened for few clusters, with a fixed seed: the same values give the same
-    interval.
-    """
+    The interval is the bias-corrected accelerated bootstrap (Efron 1987) of the ratio of sums over
+    clusters, widened for few clusters; the seed is fixed."""
     if len(values) != len(clusters):
         raise ValueError("one cluster for each value")
     sums, sizes = _sums(values, clusters)
@@ -73,11 +71,8 @@ def resampled_means(
     values: Sequence[float | None], clusters: Sequence[Hashable], *,
     resamples: int = RESAMPLES, seed: int = SEED,
 ) -> np.ndarray:
-    """Means of `values` (None: unscored) over draws of whole `clusters` with replacement.
-
-    Returns:
-        float64 (resamples,); without a scored value (0,).
-    """
+    """Means of `values` (None: unscored) over draws of whole `clusters` with replacement: float64
+    (resamples,), or (0,) without a scored value."""
     sums, sizes = _sums(values, clusters)
     return _resampled(sums, sizes, resamples, seed) if len(sums) else np.zeros(0)
 
@@ -85,10 +80,8 @@ def resampled_means(
 def identity_clusters(identities: Sequence[Sequence[str]]) -> list[str]:
     """A cluster name for each sample from its identities.
 
-    Samples that share an identity, directly or through others, are one cluster. Where that
-    joins all into one (every pair drawn from the same few people), the set of identities is
-    the cluster: the best that such a design allows.
-    """
+    Samples that share an identity, directly or through others, are one cluster. If that joins all
+    into one, the set of identities is the cluster instead."""
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:
@@ -111,10 +104,8 @@ def sign_flip(
 ) -> float | None:
     """Two-sided p-value of "paired differences have mean 0", 0..1, flipping whole clusters.
 
-    Under the null hypothesis each cluster's sum of differences is as likely to have the other
-    sign. All sign patterns are tried while there are at most `resamples` of them, else so many
-    at random. None with fewer than two clusters.
-    """
+    All sign patterns are tried if there are at most `resamples` of them, else that many random
+    ones. None with fewer than two clusters."""
     sums, _ = _sums(differences, clusters)
     count = len(sums)
     if count < 2:
@@ -196,11 +187,8 @@ def _resampled(sums: np.ndarray, sizes: np.ndarray, resamples: int, seed: int) -
 
 
 def area_under_curve(positive: ArrayLike, negative: ArrayLike) -> float | None:
-    """Area under the ROC curve (AUC, 0..1); None when either side is empty.
-
-    It is the chance that a value of `positive` is above one of `negative`, ties counting half.
-    Source: Mann and Whitney (1947), by ranks.
-    """
+    """Area under the ROC curve (0..1), None if either side is empty: the chance that a value of
+    `positive` is above one of `negative`, ties counting half. Source: Mann and Whitney (1947)."""
     from scipy.stats import rankdata
 
     above, below = np.ravel(positive), np.ravel(negative)
@@ -214,10 +202,7 @@ def area_under_curve(positive: ArrayLike, negative: ArrayLike) -> float | None:
 def true_accept_rate(
     genuine: np.ndarray, impostor: np.ndarray, false_accept_rate: float
 ) -> tuple[float, float]:
-    """Share of genuine pairs above the threshold that accepts this share of impostor pairs.
-
-    Returns:
-        the rate (TAR at FAR), and the threshold.
-    """
+    """Share of genuine pairs above the threshold that accepts this share of impostor pairs (TAR at
+    FAR), and the threshold."""
     threshold = float(np.quantile(impostor, 1.0 - false_accept_rate))
     return float(np.mean(genuine > threshold)), threshold

@@ -37,12 +37,8 @@ def unfinished(run: Run, samples: Sequence[Sample], retry_failed: bool = False) 
 def generate(
     run: Run, model: Model, samples: Sequence[Sample], engine: Engine, progress: Progress
 ) -> None:
-    """Generate the videos of `samples` and write each as soon as it is there.
-
-    A sample that fails is finished as failed, with the reason; its traceback goes to errors.log.
-
-    Raises DiskError, WeightError: what every further sample would meet too.
-    """
+    """Generate the videos of `samples` and write each at once. A sample that fails is finished as
+    failed, its traceback goes to errors.log. Raises DiskError, WeightError."""
     if samples:
         progress.say("loading the model")
         with run.timings.phase("load"), explained(
@@ -93,12 +89,9 @@ def score(
 ) -> None:
     """Score the finished videos of `samples` that have no scores yet, and write scores.parquet.
 
-    `force` scores also those that have. One folder has one scoring: samples that were scored
-    otherwise are scored again. A video that cannot be read or scored becomes unscored rows with
-    the reason.
-
-    Raises DiskError, WeightError: what every further video would meet too.
-    """
+    `force` rescores all. One folder has one scoring, so samples scored otherwise are rescored. A
+    video that cannot be read or scored gets unscored rows with the reason. Raises DiskError,
+    WeightError."""
     _drop_other_opencv(run, scoring)
     if force:
         records = [r for s in samples if (r := run.record(s)) is not None]

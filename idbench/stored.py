@@ -65,12 +65,8 @@ class Part(BaseModel):
 
 
 class Stored(Part):
-    """A JSON file.
-
-    Attributes:
-        SCHEMA: the newest version that this idbench reads.
-        FIX: what a user can do about a damaged file, the end of a sentence.
-    """
+    """A JSON file. `SCHEMA`: the newest version this idbench reads; `FIX`: what a user can do about
+    a damaged file, as the end of a sentence."""
 
     SCHEMA: ClassVar[int] = 1
     FIX: ClassVar[str] = "restore it or remove it"
@@ -89,8 +85,8 @@ class Stored(Part):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The file at `path`. Raises UserError: missing, unreadable, no JSON, of a newer idbench,
-        or with a wrong field; names the file and the field."""
+        """The file at `path`. Raises UserError, naming file and field: missing, unreadable, no
+        JSON, of a newer idbench, or with a wrong field."""
         try:
             data = Path(path).read_bytes()
         except OSError as error:
@@ -112,8 +108,7 @@ class Stored(Part):
 
 
 def validate(model: type[Model], value: Any, where: object, fix: str = "correct it") -> Model:
-    """`value` as `model`. Raises UserError: the first fault, as one sentence that names `where` and
-    the field."""
+    """`value` as `model`. Raises UserError: the first fault, with `where` and the field."""
     try:
         return model.model_validate(value)
     except ValidationError as error:

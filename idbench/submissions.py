@@ -54,15 +54,9 @@ class Entry:
 
 
 def pack(run: Path, folder: Path, about: Mapping[str, Any]) -> Path:
-    """Make a submission of a run; returns its folder.
-
-    Args:
-        about: of `ABOUT`; without a name, the model's.
-
-    Raises:
-        UserError: the run lacks a part of its split or has implausible values, the folder holds
-            other files, or `about` is wrong. Nothing is written then.
-    """
+    """Make a submission of a run; returns its folder. `about`: values of `ABOUT`; default name: the
+    model's. Raises UserError, and writes nothing: a part of the split is missing, values are
+    implausible, the folder holds other files, or `about` is wrong."""
     for key in about:
         if key not in ABOUT:
             raise unknown("field of a submission", key, ABOUT)

@@ -80,13 +80,8 @@ class _SplitRow(_Strict):
 
 @dataclass(frozen=True)
 class Suite:
-    """One version of a suite.
-
-    Attributes:
-        sha256: a hash of all its files.
-        splits: name -> number of samples.
-        checksums: path of each file in the folder -> sha256.
-    """
+    """One version of a suite: `sha256` of all its files, `splits` with their numbers of samples,
+    and `checksums` by path."""
 
     name: str
     version: str
@@ -101,13 +96,10 @@ class Suite:
     def samples(self, split: str, limit: int | None = None, seed: int = 0) -> list[Sample]:
         """The samples of `split`; with `limit`, the first `limit` of them.
 
-        The order goes round the sets of references, and with them through the prompts, so that
-        a small limit already has many identities. Each sample's id and seed derive from suite
-        version, references, prompt and `seed` alone; the id becomes that of a run's sample
-        when the model is known (`runs.sample_id`).
-
-        Raises UserError: unknown split (says the nearest), or a row that is wrong.
-        """
+        The order alternates between sets of references, and goes through their prompts, so that a
+        small limit already has many identities. Ids and seeds derive from suite version,
+        references, prompt and `seed` alone; the id changes once the model is known
+        (`runs.sample_id`). Raises UserError: unknown split, or a wrong row."""
         if split not in self.splits:
             raise unknown(f"split of suite {self.name}", split, self.splits)
         path = self.folder / "splits" / f"{split}.jsonl"

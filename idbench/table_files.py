@@ -28,19 +28,16 @@ def read_rows(
 ) -> Iterator[Row]:
     """The rows of a table; a JSON file is read whole, the others are streamed.
 
-    CSV may be UTF-8 or UTF-16, with columns separated by commas, semicolons, tabs or bars. JSON
-    lines hold one object each; a .json file holds a list of objects.
+    CSV may be UTF-8 or UTF-16, separated by commas, semicolons, tabs or bars; JSON lines hold one
+    object each; a .json file holds a list of objects.
 
     Args:
         what: how messages call the file, such as "manifest".
-        columns: those to expect; they decide which separator a CSV has.
-        others: whether there may be other columns.
+        columns: those to expect, by which the separator is found; `others` allows more.
         required: columns that every row must have a value in.
         json_columns: a .json file may also be {value of the first: value of the second}.
 
-    Raises:
-        UserError: missing, of another kind, not readable as text, or a row that is wrong; names
-            the line.
+    Raises UserError: missing, of another kind, not text, or a wrong row; names the line.
     """
     suffix = path.suffix.lower()
     if not path.is_file():

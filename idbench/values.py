@@ -17,7 +17,7 @@ def choose(asked: Sequence[str], usual: Iterable[str]) -> list[str]:
 
 
 def whole(name: str, value: Any) -> int:
-    """`value` as an int. Raises UserError: no whole number; names what was to be one."""
+    """`value` as an int. Raises UserError, with `name`: no whole number."""
     found = number(name, value)
     if not math.isfinite(found) or found != int(found):
         raise UserError(f"{name} must be a whole number, not {value!r}.")
@@ -25,15 +25,15 @@ def whole(name: str, value: Any) -> int:
 
 
 def number(name: str, value: Any) -> float:
-    """`value` as a float. Raises UserError: no number; names what was to be one."""
+    """`value` as a float. Raises UserError, with `name`: no number."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise UserError(f"{name} must be a number, not {value!r}.")
     return float(value)
 
 
 def finite(name: str, text: Any) -> float:
-    """The finite number that a cell of a table holds, as text or as a number. Raises UserError: it
-    holds none; names what was to be one."""
+    """The finite number in a cell of a table, text or number. Raises UserError, with `name`:
+    none."""
     try:
         found = float(text)
     except (TypeError, ValueError):
@@ -44,7 +44,7 @@ def finite(name: str, text: Any) -> float:
 
 
 def switch(name: str, value: Any) -> bool:
-    """`value` as a bool. Raises UserError: neither true nor false; names what was to be it."""
+    """`value` as a bool. Raises UserError, with `name`: neither true nor false."""
     if not isinstance(value, bool):
         raise UserError(f"{name} must be true or false, not {value!r}.")
     return value

@@ -36,14 +36,9 @@ _LOSSLESS = ("libvpx-vp9", "gbrp", {"lossless": "1", "deadline": "realtime", "cp
 def write_video(path: Path, video: Video) -> None:
     """Encode `video` atomically; equal frames give equal bytes.
 
-    Frames are uint8 RGB (frames, height, width, 3). A .webm keeps every pixel (VP9, lossless); any
-    other ending is H.264 (yuv420p, mp4), which needs even sides: an odd side is padded by its last
-    row or column, and `read_video` crops it again.
-
-    Raises:
-        ValueError: frames of another type or shape, or no frames.
-        DiskFull: the disk is full.
-    """
+    Frames are uint8 RGB (frames, height, width, 3). A .webm keeps every pixel (lossless VP9);
+    anything else is H.264 (yuv420p, mp4), for which an odd side is padded and cropped again by
+    `read_video`. Raises ValueError: frames of another type or shape; DiskFull."""
     frames = np.asarray(video.frames)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
         raise ValueError(
@@ -80,10 +75,9 @@ class Clip:
     """A video of which some frames are in memory, or none.
 
     Attributes:
-        count: number of frames that the whole video has.
-        fps: frames a second.
-        frames: by index, uint8 RGB (h, w, 3) each; an array (count, h, w, 3) has all of them.
-        sha256: of the video file.
+        count: frames of the whole video.
+        frames: uint8 RGB (h, w, 3) by index, or an array (count, h, w, 3) of all.
+        sha256: of the file.
     """
 
     count: int
@@ -106,14 +100,8 @@ class Clip:
 
 
 def read_video(path: Path, indices: Sequence[int] | None = None) -> Video:
-    """Decode all frames, or those of `indices` (in that order, repeats allowed), to RGB.
-
-    Rotation stored by phones is applied. Only the frames asked for are converted and kept.
-
-    Raises:
-        UnreadableVideo: missing, empty, damaged, no video, or too long to hold.
-        IndexError: an index outside 0..frames - 1.
-    """
+    """Decode all frames, or those of `indices` (in that order, repeats allowed), to upright RGB.
+    Raises UnreadableVideo: missing, empty, damaged, no video, or too long to hold; IndexError."""
     path = Path(path)
     wanted = None if indices is None else {int(i) for i in indices}
     if wanted is not None and (not wanted or min(wanted) < 0):
@@ -136,8 +124,8 @@ def read_video(path: Path, indices: Sequence[int] | None = None) -> Video:
 
 
 def read_spread(path: Path, frames: int) -> np.ndarray:
-    """`frames` frames, evenly spaced from the first to the last: uint8 RGB (frames, h, w, 3).
-    Raises UnreadableVideo: as `read_video`."""
+    """`frames` evenly spaced frames, the first and the last included: uint8 RGB (frames, h, w, 3).
+    Raises UnreadableVideo."""
     def choose(count: int) -> list[int]:
         return np.linspace(0, count - 1, frames).round().astype(int).tolist()
 
@@ -146,13 +134,11 @@ def read_spread(path: Path, frames: int) -> np.ndarray:
 
 
 def read_chosen(path: Path, choose: Callable[[int], Collection[int]]) -> Clip:
-    """Decode a video once, from its start to its end, and keep the frames of `choose(count)`.
+    """Decode a video once, from start to end, and keep the frames of `choose(count)`.
 
-    The number of frames is only certain at the end, so the header's number decides which frames
-    are kept. Where it is wrong or missing, the video is decoded a second time.
-
-    Raises UnreadableVideo: missing, empty, damaged, no video, or too long to hold.
-    """
+    The true number of frames is only known at the end; if the header's is wrong or missing, the
+    video is decoded a second time. Raises UnreadableVideo: missing, empty, damaged, or too long to
+    hold."""
     path = Path(path)
     kept = _Kept(path)
     wanted: Collection[int] = ()
@@ -215,12 +201,11 @@ class _Kept:
 
 
 def check_readable(path: Path) -> None:
-    """Decode the first frame. Raises UnreadableVideo: missing, empty, damaged, or not a video."""
+    """Decode the first frame. Raises UnreadableVideo."""
     with closing(decoded_frames(path)) as frames:
         next(frames)
 
 
 def count_frames(path: Path) -> int:
-    """The number of frames that can be decoded (the number in the header may be wrong).
-    Raises UnreadableVideo: missing, empty, damaged, or no video."""
+    """The number of frames that can be decoded; the header may be wrong. Raises UnreadableVideo."""
     return sum(1 for _ in decoded_frames(path))

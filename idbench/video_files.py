@@ -20,13 +20,8 @@ VIDEO_SUFFIXES = (
 
 
 def videos_in(paths: Sequence[Path]) -> tuple[list[Path], tuple[str, ...]]:
-    """The videos named and those in the folders named, and what is skipped there.
-
-    A folder of numbered pictures is a video, and a folder that holds only such folders holds
-    videos.
-
-    Raises UserError: a path that does not exist, or a folder without a video.
-    """
+    """The videos named and those in the folders named, and what is skipped there. A folder of
+    numbered pictures is a video. Raises UserError: a missing path, or a folder without a video."""
     found: list[Path] = []
     skipped: list[str] = []
     for path in map(existing, paths):
@@ -47,10 +42,8 @@ def videos_in(paths: Sequence[Path]) -> tuple[list[Path], tuple[str, ...]]:
 
 
 def folder_videos(folder: Path) -> tuple[list[Path], list[str]]:
-    """The videos in a folder, and the names of everything else in it.
-
-    Folders of frames are only taken where there is no video file beside them.
-    """
+    """The videos in a folder, and the names of everything else. Folders of frames only count if
+    there is no video file beside them."""
     inside = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     files = [p for p in inside if p.is_file()]
     taken = [p for p in files if is_video(p)] or [p for p in inside if is_frame_folder(p)]
@@ -77,10 +70,8 @@ def videos_by_name(folder: Path) -> dict[str, Path]:
 
 
 def is_video(path: Path) -> bool:
-    """Whether a path is a video file, by its ending; a picture is one if it is animated.
-
-    Hidden files, such as macOS's `._a.mp4`, are not.
-    """
+    """Whether a path is a video file, by its ending; a picture is one if it is animated, a hidden
+    file (macOS's `._a.mp4`) never."""
     suffix = path.suffix.lower()
     if path.name.startswith(".") or not path.is_file():
         return False
@@ -93,8 +84,8 @@ def is_frame_folder(path: Path) -> bool:
 
 
 def existing(path: Path) -> Path:
-    """`path`, or the file of that name in the other Unicode form: macOS decomposes letters.
-    Raises UserError: no system could hold a file of that name, or its name is not UTF-8."""
+    """`path`, or the file of that name in the other Unicode form: macOS decomposes letters. Raises
+    UserError: no system could hold a file of that name, or it is not UTF-8."""
     try:
         str(path).encode()
         if path.exists():

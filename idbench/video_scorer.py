@@ -146,10 +146,8 @@ class _Moved:
 def _windows(
     run: Run, records: Sequence[SampleFile], scorer: Scorer
 ) -> Generator[list[tuple[SampleFile, Opened]], None, None]:
-    """The records with their decoded videos, as many at a time as are scored at once.
-
-    While a window is scored, a thread decodes the next.
-    """
+    """The records with their decoded videos, as many at a time as are scored at once; meanwhile a
+    thread decodes the next."""
 
     def read(record: SampleFile) -> Opened:
         path, digest = record.video, record.video_sha256
@@ -191,10 +189,8 @@ def missing(sample: Sample, metrics: Sequence[str], reason: str) -> list[Score]:
 def _phases(
     before: Mapping[str, float], after: Mapping[str, float], seconds: float
 ) -> dict[str, float]:
-    """What a scorer spent, in the phases of a run.
-
-    Its threads work side by side: together they count as the `seconds` of the clock.
-    """
+    """What a scorer spent, by a run's phases. Its threads run side by side: together they count as
+    the `seconds` of the clock."""
     found: dict[str, float] = {}
     for name, total in after.items():
         phase = "embed" if name.split()[0] in ("embed", "align") else name

@@ -27,13 +27,8 @@ from idbench.video_scorer import Measured, VideoScorer
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is made with.
-
-    Attributes:
-        directory, folder: where the command runs, and its run folder.
-        device, threads: of torch.
-        model: to generate with; scoring: to score with.
-    """
+    """What a worker is made with: `directory`, where the command runs, its run `folder`, torch's
+    device and threads, and the model or the scoring."""
 
     directory: Path
     folder: Path
