@@ -80,10 +80,8 @@ def nearest_columns(width: int, boxes: np.ndarray, face: int) -> slice:
 def read_attributes(
     embeddings: Embeddings, person: int, wanted: Sequence[str]
 ) -> dict[str, str | None]:
-    """What the video shows of a person (index of the reference), for each of `wanted`.
-
-    None: nothing could be read, since the person was found in no frame (in too few for motion).
-    """
+    """What the video shows of a person (index of the reference), for each of `wanted`; None if the
+    person was found in no frame, or in too few for motion."""
     found = [
         (k, face) for k, match in enumerate(embeddings.matches)
         if (face := match.face_of_reference[person]) is not None

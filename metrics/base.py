@@ -118,32 +118,27 @@ class Metric:
     """Everything about a metric: what it is, when it is computed, and how it is shown.
 
     Attributes:
-        name: short lower-case name, as in the tables of scores.
-        title: the name as papers print it, and the heading of its column.
-        higher_is_better: whether a larger value is better.
+        name, title: as in tables of scores; as papers print it, and the heading of its column.
         range: smallest and largest possible value.
-        formula: one line.
-        source: where the formula comes from.
-        scores: the metric itself, a pure function: rows of frames, of identities, and one of
-            the whole video.
+        formula, source: in one line; where it comes from.
+        scores: a pure function: rows of frames, of identities, and one of the whole video.
         networks: whose embeddings it reads: `arcface`, `curricularface`, `clip`, `viclip`. Only
             networks that some metric of a run needs are loaded. Faces are matched by `arcface`.
-        weights: sha256 by file name of further weight files that it reads. They are kept with
-            the scores, and scores made with other files are not compared.
-        runs: networks that it runs itself, through `Embeddings.network`: one of those named
-            above, or a `Network` of its own. `--weights` replaces the weights of both.
-        needs_pixels: whether it reads `Embeddings.video`.
-        needs_frames: whether it reads `Embeddings.sampled_frames`.
+        weights: sha256 by file name of further weight files that it reads; scores made with other
+            files are not compared.
+        runs: networks that it runs itself, through `Embeddings.network`: one of those named above,
+            or a `Network` of its own. `--weights` replaces the weights of both.
+        needs_pixels, needs_frames: whether it reads `Embeddings.video`, or only `sampled_frames`.
         revision: change it when the metric's values change: older scores are computed again.
         computed: `always`; `named`: only when named by `--metric`; or `listed`: only under
             protocols that list it.
-        applies_to: whether a sample has this metric at all; one that has not gets no rows, and
-            does not count in its coverage.
-        shown: `headline`, the paper's tables; `table`, a column in every table; or `long`, only
-            in the long forms (csv, json).
-        note: what a reader of its values has to know; printed under every table that has it.
-        about: `identity`: how well a person is preserved; reports draw it along the frames.
-            `person`: reports list its value of each person. Otherwise `video`.
+        applies_to: whether a sample has this metric at all; if not, it gets no rows and does not
+            count in its coverage.
+        shown: `headline`, the paper's tables; `table`, a column in every table; or `long`, only in
+            csv and json.
+        note: printed under every table that has it.
+        about: `identity` (reports draw it along the frames), `person` (reports list its value of
+            each person), or `video`.
     """
 
     name: str
@@ -187,11 +182,8 @@ class Metric:
 
 
 def cosine(vectors: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    """Cosine of each row of `vectors` (n, d) with `vector` (d,): float64 (n,), in -1..1.
-
-    A row of zeros, or one with a NaN, gives NaN: not measurable, never 0. A row's value does not
-    depend on the other rows.
-    """
+    """Cosine of each row of `vectors` (n, d) with `vector` (d,): float64 (n,), in -1..1, whatever
+    the other rows are. A row of zeros, or with a NaN, gives NaN: not measurable, never 0."""
     a = np.asarray(vectors, np.float64)
     b = np.asarray(vector, np.float64)
     # One product a row: those of a whole matrix round otherwise for other numbers of rows.
@@ -216,11 +208,8 @@ def make_score(
 def summarise(
     sample: Sample, metric: str, identity: str | None, rows: Sequence[Score], nothing: str
 ) -> Score:
-    """The mean over the scored `rows` (one each frame, or one each identity).
-
-    Unscored rows stay in the table and leave the mean; when none is scored the summary is
-    unscored, with the reason all rows share or else `nothing`.
-    """
+    """The mean over the scored `rows` (one per frame, or per identity). Without a scored row it is
+    unscored, with the reason that all rows share, or else `nothing`."""
     values = [row.value for row in rows if row.value is not None]
     if values:
         return make_score(sample, metric, identity, None, float(np.mean(values)))
@@ -230,10 +219,8 @@ def summarise(
 
 
 def over_identities(sample: Sample, metric: str, rows: Sequence[Score]) -> Score:
-    """The video's value: the mean over its identities, unscored when one of them is unscored.
-
-    A model that leaves one of two people out must not be scored by the other alone.
-    """
+    """The video's value: the mean over its identities, unscored if one of them is, so that a model
+    that leaves out one of two people is not scored by the other alone."""
     missing = [row for row in rows if row.value is None]
     if missing:
         return make_score(
@@ -302,12 +289,8 @@ def described_faces(embeddings: Embeddings) -> list[dict[str, Any]]:
 
 
 def checked(name: str, rows: object) -> list[Score]:
-    """`rows` of the metric `name`, which another package may have made.
-
-    Raises:
-        TypeError, ValueError, OverflowError: they are no list of scores of that
-            metric with finite numbers.
-    """
+    """`rows` of the metric `name`, which another package may have made. Raises TypeError,
+    ValueError or OverflowError unless they are scores of that metric with finite numbers."""
     if not isinstance(rows, list) or not all(isinstance(row, Score) for row in rows):
         raise TypeError(f"the metric {name} returned something else than a list of scores")
     for row in rows:

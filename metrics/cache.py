@@ -38,10 +38,9 @@ def cache_key(
     """The key of arrays computed from a source: 64 hexadecimal digits.
 
     Args:
-        source_sha256: of the video's or image's (or, for a text, of its UTF-8) bytes.
+        source_sha256: of the bytes of the video, the image or the text (UTF-8).
         frames: frame indices, in the order of the arrays.
-        protocol_part: the fields of the protocol that matter for these arrays, no others, so
-            that protocols that differ elsewhere share them.
+        protocol_part: only the protocol's fields that matter here, so that protocols share arrays.
         weights: sha256 of each weight file read, by name.
         dtype: in which the networks ran.
     """

@@ -65,7 +65,7 @@ class ReferenceVectors:
         image: network name -> embedding (d,) of the whole image, or None. Where CLIP reads faces,
             that of the face, and `WHOLE` -> that of the whole image.
         face_reason, image_reason: why there is none (None: there is one).
-        note: set if the image shows no face or several, or cannot be read.
+        note: if the image shows no face or several, or cannot be read.
     """
 
     faces: dict[str, np.ndarray | None]
@@ -76,12 +76,8 @@ class ReferenceVectors:
 
 
 class Embedder(NetworkLoader):
-    """Reads videos, references and prompts with the networks of a protocol.
-
-    Args:
-        protocol, networks, device, sources: see `NetworkLoader`.
-        cache: where embeddings are kept.
-    """
+    """Reads videos, references and prompts with the networks of a protocol, see `NetworkLoader`;
+    `cache` keeps the embeddings."""
 
     def __init__(
         self, protocol: Protocol, networks: Sequence[str], cache: EmbeddingCache, device: str,
@@ -206,10 +202,8 @@ class Embedder(NetworkLoader):
         return self.references([image])[0]
 
     def person(self, images: Sequence[Path]) -> ReferenceVectors:
-        """The vectors of a person's photographs: the mean of those that show a face.
-
-        Each photograph's embedding has the same weight, whatever its length.
-        """
+        """The vectors of a person's photographs: the mean of those that show a face, each with the
+        same weight."""
         read = self.references(images)
         if len(read) == 1:
             return read[0]

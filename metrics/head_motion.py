@@ -33,10 +33,8 @@ def angles(landmarks: np.ndarray) -> np.ndarray:
 
 
 def read_motion(landmarks: np.ndarray) -> str | None:
-    """The head motion of landmarks (k, 5, 2) of one person over time, NaN where not found.
-
-    None when the person was found in fewer than `FEWEST` frames.
-    """
+    """The head motion of landmarks (k, 5, 2) of one person over time, NaN where not found; None if
+    they were found in fewer than `FEWEST` frames."""
     good = np.isfinite(landmarks).all((1, 2))
     if good.sum() < FEWEST:
         return None

@@ -15,19 +15,15 @@ NEVER_FOUND = "the person was found in no frame"
 
 
 def similarity(faces: np.ndarray, reference: np.ndarray, clamp: bool = False) -> np.ndarray:
-    """Cosine of face embeddings (n, d) to a reference's embedding (d,): (n,), in -1..1.
-
-    `clamp` sets negative values to 0, as ConsisID's evaluation does.
-    """
+    """Cosine of face embeddings (n, d) to a reference's (d,): (n,), in -1..1; `clamp` sets negative
+    values to 0, as ConsisID's evaluation does."""
     value = cosine(faces, reference)
     return np.maximum(value, 0.0) if clamp else value
 
 
 def identity_scores(metric: str, network: str, embeddings: Embeddings) -> list[Score]:
-    """Rows of one identity metric: a row each frame and identity, each identity, the video.
-
-    A protocol of the maximum of pairs has no identities: a row each frame, and the video.
-    """
+    """Rows of one identity metric: per frame and identity, per identity, and the video. Under the
+    maximum of pairs there are no identities: rows of frames, and the video."""
     protocol, sample = embeddings.protocol, embeddings.sample
     if embeddings.left_out:
         names: list[str | None] = [*sample.identities, None]
@@ -67,11 +63,8 @@ def _summary(
     metric: str, name: str | None, frame_rows: Sequence[Score], embeddings: Embeddings,
     reference_reason: str | None,
 ) -> Score:
-    """One value from the frames, by the protocol's rule.
-
-    A 0.0 that the rule writes where nothing was measured is no value of the person: its row is
-    unscored, with the reason, and only the video's counts it (`_filled`).
-    """
+    """One value from the frames, by the protocol's rule. A 0.0 that the rule writes where nothing
+    was measured is unscored here; only the video's mean counts it (`_filled`)."""
     sample, rule = embeddings.sample, RULES[embeddings.protocol.rule]
     taken = embeddings.sampled(frame_rows)
     measured = any(row.value is not None for row in taken)

@@ -50,15 +50,8 @@ SOURCE = "Yuan et al., OpenS2V-Nexus (arXiv 2505.20292), OpenS2V-Eval 1.1"
 def total_score(parts: Mapping[str, float], domain: str = "human") -> float:
     """OpenS2V-Eval's TotalScore, 0..1, of a system's mean of each part.
 
-    Each part is a mean of values that were cut to `LIMITS` one by one.
-
-    Args:
-        parts: value of each part of `WEIGHTS[domain]`; others are not read.
-        domain: `human`, or `open` (open and single domain).
-
-    Raises:
-        UserError: a part is missing; names all that are.
-    """
+    `parts` are means of values that were cut to `LIMITS` one by one; `domain` is `human` or `open`
+    (open and single domain). Raises UserError: a part of `WEIGHTS[domain]` is missing."""
     shares = WEIGHTS[domain]
     missing = [name for name in shares if name not in parts]
     if missing:

@@ -41,11 +41,8 @@ def face_coverage(embeddings: Embeddings) -> list[Score]:
 
 
 def not_measured(embeddings: Embeddings) -> list[Score]:
-    """1 for a person without a single measured face, whose 0.0 is no measurement; else 0.
-
-    A row per identity, and the video's mean over them. No rows under a protocol whose rule does
-    not write 0.0 for what it could not measure.
-    """
+    """1 for a person without a single measured face, whose 0.0 is no measurement, else 0; and the
+    video's mean. No rows under a protocol that does not write 0.0 for what it could not measure."""
     if not RULES[embeddings.protocol.rule].fills_with_zero:
         return []
 
@@ -59,10 +56,8 @@ def not_measured(embeddings: Embeddings) -> list[Score]:
 
 
 def own_minus_other(embeddings: Embeddings) -> list[Score]:
-    """Cosine to the own reference minus the best of the others, of each assigned face.
-
-    In -2..2; below 0 the person leaks into the other.
-    """
+    """Cosine to the own reference minus the best of the others, of each assigned face: -2..2; below
+    0 the person leaks into the other."""
 
     def margin(k: int, r: int) -> float | str | None:
         match = embeddings.matches[k]
@@ -75,11 +70,10 @@ def own_minus_other(embeddings: Embeddings) -> list[Score]:
 def own_minus_other_by_order(embeddings: Embeddings) -> list[Score]:
     """Cosine to the own reference minus the mean of the others, faces told apart by their place.
 
-    Of as many of a frame's largest faces as there are references, the first from the left stands
-    for the first reference, and so on. The mean of the others, not the best of them: the best of
-    several is above one's own by chance alone. In -2..2; 0 is what a model without references
-    reaches, below 0 the people stand in each other's places or leak.
-    """
+    Of a frame's largest faces, as many as there are references, the first from the left stands for
+    the first reference, and so on. The mean of the others, since the best of several is above one's
+    own by chance. In -2..2; 0 is what a model without references reaches; below 0 people swap
+    places or leak."""
     count = len(embeddings.sample.identities)
     standing = [places(faces.boxes, count) for faces in embeddings.faces]
 
@@ -109,10 +103,8 @@ def _orders(embeddings: Embeddings) -> list[tuple[int, ...]]:
 
 
 def order(embeddings: Embeddings) -> list[Score]:
-    """1 when the people stand as their references are ordered in most frames, else 0.
-
-    A row a frame with at least two people found, and one of the video (a tie of frames is 0).
-    """
+    """1 when the people stand as their references are ordered in most frames (a tie is 0). A row
+    per frame with at least two people found, and one of the video."""
     sample = embeddings.sample
     rows = []
     for frame, of_frame in zip(embeddings.frames, _orders(embeddings), strict=True):

@@ -45,11 +45,8 @@ def yaw_degrees(landmarks: np.ndarray) -> float:
 
 
 def occlusion(boxes: np.ndarray, face: int, size: tuple[int, int]) -> float:
-    """Share of a face's box beyond a frame of (height, width) or under a larger face's, 0..1.
-
-    Args:
-        boxes: (n, 4), largest first.
-    """
+    """Share of a face's box beyond a frame of (height, width) or under a larger face's, 0..1; boxes
+    (n, 4), largest first."""
     x0, y0, x1, y1 = boxes[face]
     columns, rows = np.linspace(x0, x1, 32), np.linspace(y0, y1, 32)
     x, y = np.meshgrid(columns, rows)

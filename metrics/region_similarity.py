@@ -56,10 +56,8 @@ def people_mask(shape: Sequence[int], boxes: np.ndarray) -> np.ndarray:
 
 
 def garment_scores(embeddings: Embeddings) -> list[Score]:
-    """A row a frame, and one of the video.
-
-    The garment is that of the first person, as in the split `tryon`.
-    """
+    """A row a frame, and one of the video; of the first person's garment, as in the split
+    `tryon`."""
 
     def of_frame(frame: np.ndarray, k: int, reference: np.ndarray) -> _Pair | str:
         face = embeddings.matches[k].face_of_reference[0]

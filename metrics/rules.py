@@ -17,14 +17,9 @@ Values = Sequence[float | None]
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule.
-
-    Attributes:
-        value: from the values of the frames and the name of the metric.
-        nothing: why there is no value when `value` gives None; None: the reason that all frames
-            share, or that the person was found in no frame.
-        fills_with_zero: whether `value` is 0.0 where nothing was measured at all.
-    """
+    """A rule. `value`: from the frames' values and the metric's name; `nothing`: why that is None
+    (None: the reason that all frames share, or that the person was not found); `fills_with_zero`:
+    whether it is 0.0 where nothing was measured."""
 
     value: Callable[[Values, str], float | None]
     nothing: str | None = None
@@ -44,10 +39,8 @@ def consisid(values: Values, metric: str) -> float:
 
 
 def opens2v(values: Values, metric: str) -> float:
-    """OpenS2V's: as ConsisID's, but CurSim also loses its frames of 0, while ArcSim keeps them.
-
-    The script means to drop both; for ArcSim it compares the list with 0, which is never equal.
-    """
+    """OpenS2V's: as ConsisID's, but CurSim also loses its frames of 0. The script means to drop
+    them for ArcSim too, but compares the list with 0, which is never equal."""
     kept = [max(0.0, v) for v in values if v is not None]
     if metric == "cursim":
         kept = [v for v in kept if v != 0.0]
@@ -62,13 +55,9 @@ def ingredients(values: Values, metric: str) -> float | None:
 
 
 def maximum_of_pairs(cosines: np.ndarray) -> float | None:
-    """Ingredients' value of a frame: the best of all pairs of a reference and a large face.
-
-    One person who is met well hides another who is missing: that is the published rule.
-
-    Args:
-        cosines: (faces, references), largest face first; the two largest count.
-    """
+    """Ingredients' value of a frame: the best pair of a reference and one of the two largest faces,
+    of cosines (faces, references), largest face first. One person who is met well hides another who
+    is missing: that is the published rule."""
     pairs = np.asarray(cosines)[:2]
     return float(pairs.max()) if pairs.size else None
 

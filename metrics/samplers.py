@@ -15,10 +15,8 @@ Sampler = Callable[[int, int], tuple[int, ...]]
 
 
 def linspace(count: int, wanted: int) -> tuple[int, ...]:
-    """`linspace(0, count - 1, wanted)` cut to whole numbers: a short video repeats frames.
-
-    Source: the evaluation scripts of ConsisID (16), OpenS2V (32) and Ingredients (24).
-    """
+    """`linspace(0, count - 1, wanted)` cut to whole numbers: a short video repeats frames. Source:
+    the evaluation scripts of ConsisID (16), OpenS2V (32) and Ingredients (24)."""
     if count < 1:
         return ()
     return tuple(int(i) for i in np.linspace(0, count - 1, wanted).astype(int))
@@ -30,11 +28,9 @@ def linspace_unique(count: int, wanted: int) -> tuple[int, ...]:
 
 
 def middle_of_intervals(count: int, wanted: int) -> tuple[int, ...]:
-    """The middle frame of each of `wanted` equal intervals.
-
-    A video with fewer frames is read whole and its last frame repeated, since the network has a
-    fixed number of temporal positions. Source: VBench.
-    """
+    """The middle frame of each of `wanted` equal intervals. A shorter video is read whole and its
+    last frame repeated, since the network has a fixed number of temporal positions. Source:
+    VBench."""
     if count < 1:
         return ()
     used = min(wanted, count)
@@ -44,11 +40,8 @@ def middle_of_intervals(count: int, wanted: int) -> tuple[int, ...]:
 
 
 def first_strides(count: int, wanted: int) -> tuple[int, ...]:
-    """`frames[::count // wanted][:wanted]`: the first `wanted` steps of a whole-number stride.
-
-    Up to half of the video's end is never read (15 frames, 8 wanted: the first 8). A video with
-    fewer frames than wanted cannot be sampled. Source: the ViCLIP demo of InternVideo.
-    """
+    """`frames[::count // wanted][:wanted]`; empty for a shorter video. Up to half of the video is
+    never read (of 15 frames, 8 wanted: the first 8). Source: the ViCLIP demo of InternVideo."""
     if count < wanted:
         return ()
     return tuple(range(0, count, count // wanted))[:wanted]

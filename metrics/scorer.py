@@ -143,20 +143,16 @@ class Scorer:
         return self.embedder.devices()
 
     def faces(self, sample: Sample) -> list[dict[str, Any]]:
-        """Of one of the last `KEPT_FACES` samples scored: for each sampled frame a JSON dict.
-
-        Keys: `frame`, `boxes` (n, 4) and `landmarks` (n, 5, 2) in pixels of the frame,
-        `assignment` (identity name -> index of its face), `retried`.
-        """
+        """For each sampled frame of one of the last `KEPT_FACES` samples: `frame`, `boxes` (n, 4)
+        and `landmarks` (n, 5, 2) in its pixels, `assignment` (identity name -> index of its face),
+        `retried`."""
         return self._faces.get(sample.id, [])
 
     # -- one video
 
     def score(self, sample: Sample, video: Video, video_sha256: str) -> list[Score]:
         """All metrics of one video, long form: rows of frames, of identities, and of the video.
-
-        `video_sha256` is the hash of the video file, which is part of the cache's key.
-        """
+        `video_sha256`, of the file, is part of the cache's key."""
         return self.rows(sample, _whole(video, video_sha256))
 
     def embed(self, sample: Sample, video: Video, video_sha256: str) -> Embeddings:
@@ -177,13 +173,8 @@ class Scorer:
     # -- many videos
 
     def open(self, path: Path, video_sha256: str) -> Clip:
-        """The frames of a video file that are still needed: none where the cache has everything.
-
-        Decodes once and sequentially, the union of what the protocol looks at. May be called
-        from another thread than the one that scores.
-
-        Raises UnreadableVideo: missing, empty, damaged, or no video.
-        """
+        """The frames of a video file that are still needed: none if the cache has everything.
+        Decodes once and sequentially; may be called from another thread. Raises UnreadableVideo."""
         cache = self.embedder.cache
         if not (self.reads_pixels or self.reads_frames):
             known = cache.get(video_sha256, COUNT)
@@ -195,12 +186,8 @@ class Scorer:
         return replace(read_chosen(path, self._needed), sha256=video_sha256)
 
     def score_all(self, items: Sequence[tuple[Sample, Clip]]) -> list[list[Score] | Exception]:
-        """The rows of several videos from `open`, in their order, computed side by side.
-
-        A bad video costs itself alone: its rows are replaced by what it raised.
-
-        Raises DiskError, WeightError: what every further video would meet too.
-        """
+        """The rows of several videos from `open`, in their order, computed side by side; of a bad
+        video what it raised. Raises DiskError, WeightError."""
         try:
             self._read_requests([sample for sample, clip in items if clip.count])
         except FATAL:

@@ -28,12 +28,10 @@ def raw_agreement(table: np.ndarray) -> float | None:
 
 
 def fleiss_kappa(table: np.ndarray) -> float | None:
-    """Fleiss' kappa (1971): agreement beyond chance, 1 at most, 0 as by chance.
+    """Fleiss' kappa (1971): agreement beyond chance, at most 1, 0 as by chance.
 
-    Units with fewer votes than the most voted ones are left out, as the formula asks for one
-    number of votes. None where that leaves none, where it is one vote, or where every vote names
-    one category (chance would agree always).
-    """
+    Units with fewer votes than the most voted ones are left out, as the formula asks for one number
+    of votes. None without any, with one vote, or if every vote names one category."""
     votes = table.sum(1)
     most = votes.max() if len(votes) else 0
     if most < 2:
@@ -45,11 +43,8 @@ def fleiss_kappa(table: np.ndarray) -> float | None:
 
 
 def krippendorff_alpha(table: np.ndarray) -> float | None:
-    """Krippendorff's alpha for nominal data (2011), which allows missing votes.
-
-    1 - observed / expected disagreement. None where no unit has two votes or all votes of such
-    units name one category.
-    """
+    """Krippendorff's alpha for nominal data (2011), which allows missing votes: 1 - observed /
+    expected disagreement. None if no unit has two votes, or those all name one category."""
     pairable = table[table.sum(1) >= 2]
     if not len(pairable):
         return None
@@ -65,11 +60,9 @@ def krippendorff_alpha(table: np.ndarray) -> float | None:
 def bradley_terry(wins: np.ndarray) -> np.ndarray:
     """Log strengths (..., systems) of mean 0 from wins (..., systems, systems).
 
-    `wins[..., i, j]` counts how often i was preferred to j; a tie is half a win of each. The
-    likelihood is maximised by Hunter's MM steps (2004). Half a won and half a lost comparison
-    of each system with an average one is added, so that a system that never lost (or never won)
-    has a finite strength.
-    """
+    `wins[..., i, j]` counts how often i was preferred to j; a tie is half a win of each. Maximum
+    likelihood by Hunter's MM steps (2004), with half a won and half a lost comparison of each
+    system with an average one added, so that every strength is finite."""
     wins = np.asarray(wins, np.float64)
     compared = wins + np.swapaxes(wins, -1, -2)
     won = wins.sum(-1) + 0.5
@@ -89,14 +82,9 @@ def bradley_terry(wins: np.ndarray) -> np.ndarray:
 def bradley_terry_interval(
     wins: np.ndarray, resamples: int, seed: int, level: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Log strengths and the bounds of their percentile interval, resampling clusters.
-
-    Args:
-        wins: (clusters, systems, systems); the comparisons of one cluster stay together.
-
-    Returns:
-        Strengths, low, high, each (systems,); with fewer than two clusters the bounds are NaN.
-    """
+    """Log strengths, and the bounds of their percentile interval, each (systems,), resampling
+    clusters of wins (clusters, systems, systems); with fewer than two clusters the bounds are
+    NaN."""
     wins = np.asarray(wins, np.float64)
     found = bradley_terry(wins.sum(0))
     number = len(wins)

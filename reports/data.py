@@ -36,14 +36,8 @@ EMBED_LIMIT = 11_000_000
 
 
 def read(runs: Sequence[Run], page: Path, embed: bool | None = None) -> ReportData:
-    """Read `runs` for a page to be written to `page`.
-
-    Args:
-        embed: whether videos go into the page; None: while they are small together.
-
-    Raises:
-        UserError: a run has no scores.
-    """
+    """Read `runs` for a page to be written to `page`; `embed`: whether videos go into it (None:
+    while they are small together). Raises UserError: a run has no scores."""
     values = [video_values(run) for run in runs]
     records = [run.records() for run in runs]
     if embed is None:
@@ -243,4 +237,3 @@ def _categories(
             })
         found[name] = tuple(of_runs)
     return found
-

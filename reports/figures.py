@@ -128,10 +128,8 @@ def over_time(
     panels: Mapping[str, Sequence[tuple[str, Points]]], bins: int = 9,
     size: tuple[float, float] = (5.4, 4.0),
 ) -> Figure:
-    """Mean of per-frame metrics along the videos, and below how many frames were scored.
-
-    Behind each mean is the middle half of the frames. A mean over only the frames with a face
-    would flatter a system whose faces vanish, so the share is always shown.
+    """Mean of per-frame metrics along the videos with the middle half of the frames, and below the
+    share scored: without it, a system whose faces vanish would look good.
 
     Args:
         panels: title of a metric -> for each run its name and points: (place in the video 0..1,
@@ -220,10 +218,8 @@ def blank(size: tuple[float, float], layout: str | None = None) -> Figure:
 
 
 def save(figure: Figure, path: Path, dpi: int = 300) -> None:
-    """Write a figure for a paper atomically: .pdf, .svg, .png or .webp, on white.
-
-    Fonts are embedded as TrueType, and no date is written, so equal figures are equal files.
-    """
+    """Write a figure for a paper atomically: .pdf, .svg, .png or .webp, on white, with TrueType
+    fonts and no date, so that equal figures are equal files."""
     kind = path.suffix.lower().removeprefix(".")
     maker = "idbench figure"  # by which `check_output` knows it again
     metadata = {
@@ -238,8 +234,8 @@ def save(figure: Figure, path: Path, dpi: int = 300) -> None:
 
 
 def save_as(figure: Figure, output: Path, dpi: int = 300) -> list[Path]:
-    """Write a figure in the format of `output`'s ending; without one as both PDF and PNG.
-    Raises UserError: an unknown ending, or a file that is no figure of idbench."""
+    """Write a figure in the format of `output`'s ending; without one as PDF and PNG. Raises
+    UserError: an unknown ending, or a file that is no figure of idbench."""
     if not output.name:
         check_output(output, "figure")
     if output.suffix.lower() in ENDINGS:

@@ -31,18 +31,11 @@ PAGE_SIZE = 48
 
 
 def build_report(run_folders: Sequence[Path], output: Path, embed: bool | None = None) -> Path:
-    """Write the report of finished or unfinished runs to `output`, atomically.
+    """Write the report of runs to `output`, atomically; the first one leads.
 
-    Args:
-        run_folders: folders that `idbench run` or `idbench score` made; the first one leads.
-        output: the page.
-        embed: whether videos go into the page or are linked; None: embedded while they are
-            under 11 MB together.
-
-    Raises:
-        UserError: no run there, no scores yet, runs that cannot stand in one table, or `output`
-            is a file that is no report.
-    """
+    `embed`: whether videos go into the page or are linked; None: embedded if under 11 MB together.
+    Raises UserError: no run, no scores, runs that cannot share a table, or `output` is something
+    else."""
     check_output(Path(output), "report")
     runs = [Run.open(Path(folder)) for folder in run_folders]
     measured = tables.measured(runs)

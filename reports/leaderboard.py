@@ -26,11 +26,9 @@ SCHEMA = 1
 def build(entries: Sequence[Entry], metric: str = "arcsim") -> dict[str, Any]:
     """JSON value of the leaderboard: one board a suite and split, ranked by `metric`.
 
-    The rank counts the systems whose mean is better. A system without a value has none, nor has
-    one that lacks samples of the split which another has or was asked for.
-
-    Raises UserError: entries of one suite that were scored differently; none has `metric`.
-    """
+    The rank counts the systems whose mean is better; there is none without a value, or without all
+    samples of the split. Raises UserError: entries of one suite scored differently; none has
+    `metric`."""
     known = {name for entry in entries for name in entry.measured.metrics}
     if metric not in known:
         raise unknown("metric of these entries", metric, known)

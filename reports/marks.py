@@ -46,10 +46,8 @@ def part_notes(names: Sequence[str], splits: Sequence[str], found: Sequence[Shar
 def mark(
     values: Sequence[pd.DataFrame], splits: Sequence[str], whole: Sequence[bool]
 ) -> list[dict[str, str]]:
-    """The best of each split and metric, and the second where it is surely worse.
-
-    Only among runs with the whole split.
-    """
+    """The best of each split and metric among runs with the whole split, and the second if it is
+    surely worse."""
     marks: list[dict[str, str]] = [{} for _ in values]
     seconds: list[tuple[int, str, float | None]] = []
     for split in dict.fromkeys(splits):

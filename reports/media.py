@@ -79,9 +79,8 @@ def crop_strip(
         faces: as `faces.json`: a mapping with frame, boxes and assignment for each frame.
         identity: name of the reference; None: the first face that was matched to nobody.
 
-    Returns:
-        A data URI (None without sampled frames), and the frame of each tile. A frame without the
-        person is a plain tile of colour `MISSING`.
+    Returns a data URI (None without sampled frames), and the frame of each tile; `MISSING` is the
+    colour of a frame without the person.
     """
     looked = [f for f in shown(faces) if int(f["frame"]) in frames]
     if not looked:

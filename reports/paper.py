@@ -24,12 +24,8 @@ PEOPLES_METRICS = ("arcsim", "cursim")
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A row of the paper's table, measured here.
-
-    Attributes:
-        system, run, estimates: what was measured; None and empty: it was not run.
-        how: the command that runs it.
-    """
+    """A row of the paper's table: what was measured here (None and empty: not run), and how to run
+    it."""
 
     label: str
     system: str | None
@@ -42,11 +38,9 @@ class PaperRow:
 class Step:
     """One step of a published order: `first` has the higher value.
 
-    Attributes:
-        published: first - second as printed.
-        measured: paired difference here, over the samples that both have; None: not measured.
-        p_value: of a sign-flip test of identities, two-sided, by Holm over the paper's table.
-    """
+    `published` is first - second as printed, `measured` the paired difference here (None: not
+    measured), `p_value` of a two-sided sign-flip test of identities, by Holm over the paper's
+    table."""
 
     metric: str
     first: str
@@ -77,15 +71,9 @@ class PaperTable:
 
 
 def build(paper: int, groups: Sequence[Sequence[Run]]) -> tuple[PaperTable, ...]:
-    """The sections of a table of the paper.
-
-    Args:
-        groups: runs that were measured alike; in each section the group with most of its rows
-            is used.
-
-    Raises:
-        UserError: the runs of a group were not measured alike, or one has no scores.
-    """
+    """The sections of a table of the paper; of groups of runs measured alike, each section uses the
+    one with most of its rows. Raises UserError: a group was not measured alike, or a run has no
+    scores."""
     made = [_section(section, groups) for section in sections(paper)]
     steps = [step for table in made for step in table.steps]
     corrected = iter(holm([step.p_value for step in steps]))

@@ -147,11 +147,7 @@ def _long(tables: Sequence[PaperTable]) -> list[dict[str, Any]]:
 
 
 def page(tables: Sequence[PaperTable], about: Sequence[str] = ()) -> str:
-    """One HTML page that needs no network.
-
-    Args:
-        about: sentences on how it was made, such as the command.
-    """
+    """One HTML page that needs no network; `about`: sentences on how it was made."""
     from idbench.pages import template
 
     return template(Path(__file__).parent / "templates" / "paper.html").render(

@@ -20,13 +20,9 @@ def shipped(system: str) -> bool:
 
 @dataclass(frozen=True)
 class Slot:
-    """A row of a table.
-
-    Attributes:
-        label: as in `published.yaml`.
-        systems: `NAME[@VARIANT]` that stand for it here; of those that were run, the first does.
-        person: which person of each video is measured, from the left; None: the whole video.
-    """
+    """A row of a table, labelled as in `published.yaml`. The first of `systems` (NAME[@VARIANT])
+    that was run stands for it. `person`: which person of each video is measured, from the left;
+    None: all."""
 
     label: str
     systems: tuple[str, ...]

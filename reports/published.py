@@ -37,13 +37,8 @@ class Source(BaseModel, frozen=True):
 
 
 class PublishedTable(BaseModel, frozen=True):
-    """A published table.
-
-    Attributes:
-        paper: number of the table in the Concat-ID paper; None for another source.
-        section: `single` or `multi`.
-        note: what to know before reading it.
-    """
+    """A published table: its number in the Concat-ID paper (None: another source), `single` or
+    `multi`, and a note to read first."""
 
     paper: int | None
     section: str
@@ -79,8 +74,8 @@ def systems() -> tuple[str, ...]:
 
 
 def comparison(system: str | None = None, paper: int | None = None) -> list[PublishedTable]:
-    """The published tables that hold `system` (None: any), of table `paper` (None: any).
-    Raises UserError: no published rows of that system, or none in that table."""
+    """The published tables that hold `system` (None: any), of table `paper` (None: any). Raises
+    UserError: there are none."""
     if system is not None and system not in systems():
         raise unknown("published system", system, systems())
     found = [

@@ -21,12 +21,9 @@ TRADEOFF = ("arcsim", "clipdist")
 def tradeoff(
     runs: Sequence[Run], x: str, y: str, rows: Sequence[tables.MeasuredRow] | None = None
 ) -> list[Series]:
-    """For each run its estimates, and the two values of each of its videos.
-
-    `rows`: those of `tables.measured`, where they are known already.
-
-    Raises UserError: runs that cannot stand in one table, or none measured by `x` or `y`.
-    """
+    """For each run its estimates, and the two values of each of its videos; `rows`: those of
+    `tables.measured`, if known. Raises UserError: runs that cannot share a table, or none measured
+    by `x` or `y`."""
     rows = tables.measured(runs).rows if rows is None else rows
     for metric in (x, y):
         known = {name for row in rows for name in row.estimates}

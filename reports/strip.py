@@ -50,12 +50,11 @@ def strip(
     """The figure: for each sample its references and, a row for each run, `frames` frames.
 
     Args:
-        labels: name of each run, shown where there are several.
+        labels: name of each run, shown if there are several.
         samples: number of samples, spread evenly over those of which every run has a record.
         only: prompt ids or beginnings of suite ids; shows these samples instead.
 
-    Raises:
-        UserError: no sample with a video that all runs share, or none fits a name in `only`.
+    Raises UserError: no sample with a video that all runs share, or none fits a name in `only`.
     """
     from idbench.reports import figures
 

@@ -119,11 +119,8 @@ class Study(Stored):
         return {pair.id: pair for pair in self.pairs}
 
     def trials(self, voter: str) -> list[Trial]:
-        """The pairs in this voter's order: random, balanced, and always the same.
-
-        Of the pairs of two systems, each system is on the left in half (plus or minus one); two
-        pairs of one sample do not follow each other where that can be avoided.
-        """
+        """The pairs in this voter's order, always the same: random, each of two systems on the left
+        in half of their pairs, and no sample twice in a row if that can be avoided."""
         rng = random.Random(f"{self.seed}/{self.id}/{voter}")
         trials: list[Trial] = []
         by_systems: dict[tuple[int, int], list[Pair]] = {}

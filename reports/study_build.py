@@ -27,12 +27,11 @@ def build(
 
     Args:
         labels: name of each run in the result; voters never see them.
-        pairs: most pairs that a voter judges: the same number for every two systems, spread over
-            identities and prompt categories.
+        pairs: most pairs per voter: the same number for every two systems, spread over identities
+            and prompt categories.
         ties: whether "no difference" is an answer.
 
-    Raises:
-        UserError: fewer than two runs, no shared sample, too few pairs, or a folder in use.
+    Raises UserError: fewer than two runs, no shared sample, too few pairs, or a folder in use.
     """
     folder = Path(folder)
     if len(runs) < 2:

@@ -23,11 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preference:
-    """How often one system was preferred to another for one question.
-
-    `rate` is the share of votes 0..1, a tie as half, with its 95% interval over identities;
-    `p_value` of "both are preferred alike", Holm-corrected over all rows of the study.
-    """
+    """How often one system was preferred to another for one question. `rate`: share of votes 0..1,
+    a tie as half, with its 95% interval over identities; `p_value` of no preference,
+    Holm-corrected."""
 
     question: str
     first: str
@@ -53,10 +51,8 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Strength:
-    """Bradley-Terry log strength of a system (mean 0), its interval, and its share of wins.
-
-    `share` is the share of all its comparisons that it won, a tie as half, with interval.
-    """
+    """Bradley-Terry log strength of a system (mean 0) with its interval, and the share of its
+    comparisons that it won, a tie as half."""
 
     question: str
     system: str

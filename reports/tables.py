@@ -30,11 +30,8 @@ NAMED = 8
 
 @dataclass(frozen=True)
 class MeasuredRow:
-    """One run in the table: an estimate for each metric.
-
-    `marks`: metric -> `best`, or `second` where its paired difference from the best is
-    significant, among the rows of the split.
-    """
+    """One run in the table: an estimate for each metric. `marks`: metric -> `best`, or `second` if
+    it differs significantly from the best of the split."""
 
     system: str
     run: str
@@ -46,11 +43,8 @@ class MeasuredRow:
 
 @dataclass(frozen=True)
 class DifferenceRow:
-    """Paired difference first - second over the samples that both runs have.
-
-    `p_values`: metric -> two-sided p-value of a sign-flip test of identities, corrected by Holm
-    over all differences of the tables; only of metrics that are shown.
-    """
+    """Paired difference first - second over the samples that both runs have. `p_values`: by shown
+    metric, two-sided, of a sign-flip test of identities, Holm-corrected over all differences."""
 
     first: str
     second: str
@@ -83,11 +77,10 @@ def measured(
 
     Args:
         published: published tables to stand apart, after it.
-        compare: the run, by its system or its folder, from which the others' differences are
-            taken (other - compared). Without it: the first of each split, minus each other.
+        compare: the run, by system or folder, from which the others' differences are taken (other -
+            compared). Default: the first of each split, minus each other.
 
-    Raises:
-        UserError: suites, protocols or versions differ; says which.
+    Raises UserError: suites, protocols or versions differ; says which.
     """
     check_comparable(runs)
     values = [video_values(run) for run in runs]
@@ -124,8 +117,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
-    """Refuse runs whose numbers do not speak of the same thing. Raises UserError: names the runs
-    and everything that differs."""
+    """Raise UserError, naming everything that differs, for runs that were not measured alike."""
     for run in runs[1:]:
         first = runs[0]
         before, after = first.file.scoring, run.file.scoring
@@ -148,10 +140,7 @@ def comparability(run: Run) -> str:
 
 
 def render(tables: Tables, form: str) -> str:
-    """`tables` as text in one of `FORMATS`.
-
-    csv and json hold full numbers in long form; the others are for reading.
-    """
+    """`tables` as text in one of `FORMATS`; csv and json hold full numbers in long form."""
     return table_output.render(tables, form)
 
 

@@ -24,15 +24,11 @@ Source: insightface's `arcface_dst` (Deng et al., arXiv 1801.07698)."""
 
 
 def similarity_transforms(points: np.ndarray, size: int = 112) -> np.ndarray:
-    """Least-squares similarities that take points (n, 5, 2) onto the template of side `size`.
+    """Least-squares similarities that take points (n, 5, 2) onto the template of side `size`:
+    float64 (n, 2, 3), template point = matrix @ (x, y, 1).
 
-    A similarity of the plane is w = a z + b in complex numbers; least squares has the closed
-    form a = sum(conj(z - mean z) (w - mean w)) / sum(|z - mean z|^2), which is Umeyama's
-    solution without reflection.
-
-    Returns:
-        float64 (n, 2, 3) matrices: template point = matrix @ (x, y, 1).
-    """
+    A similarity is w = a z + b in complex numbers, with the closed form a = sum(conj(z - mean z) (w
+    - mean w)) / sum(|z - mean z|^2): Umeyama's solution without reflection."""
     points = np.asarray(points, np.float64)
     target = TEMPLATE * (size / 112.0)
     z = points[..., 0] + 1j * points[..., 1]
@@ -51,17 +47,9 @@ def similarity_transforms(points: np.ndarray, size: int = 112) -> np.ndarray:
 def align_crops(
     image: np.ndarray, landmarks: np.ndarray, size: int = 112, beyond: int = 0
 ) -> np.ndarray:
-    """Aligned crops of the faces of one image.
-
-    Args:
-        image: uint8 RGB (h, w, 3).
-        landmarks: (n, 5, 2) in its pixels.
-        size: side of a crop.
-        beyond: value outside of the image; insightface's is 0, black.
-
-    Returns:
-        uint8 RGB (n, size, size, 3).
-    """
+    """Aligned crops of the faces of an image, uint8 RGB (h, w, 3), by landmarks (n, 5, 2) in its
+    pixels: uint8 (n, size, size, 3). `beyond` is the value outside of the image; insightface's is
+    0."""
     matrices = similarity_transforms(landmarks, size)
     crops = np.zeros((len(matrices), size, size, 3), np.uint8)
     image = np.ascontiguousarray(image)
@@ -76,15 +64,12 @@ def crops_of_frames(
     frames: np.ndarray, faces: Sequence[Faces], first: int, size: int,
     padding: Detection | None = None, beyond: int = 0,
 ) -> np.ndarray:
-    """The aligned crops of all faces, frame after frame: uint8 RGB (n, size, size, 3).
+    """The aligned crops of all faces of uint8 RGB frames (k, h, w, 3): uint8 (n, size, size, 3).
 
     Args:
-        frames: uint8 RGB (k, h, w, 3).
-        faces: of each frame.
-        first: side of the crop that is cut; one larger than `size` is then shrunk to it
-            bilinearly, as the published evaluations do for CurricularFace (224 to 112).
-        padding: faces found only in the padded frame are cut out of it, padded as this says;
-            None: out of the frame itself.
+        first: side of the crop that is cut; a larger one is shrunk to `size` bilinearly, as the
+            published evaluations do for CurricularFace (224 to 112).
+        padding: faces found only in the padded frame are cut out of it; None: out of the frame.
         beyond: see `align_crops`.
     """
     parts = []

@@ -79,10 +79,8 @@ class Detector(Interface):
 
 
 class Mtcnn:
-    """MTCNN of facenet-pytorch, with the weights inside that package.
-
-    Source: Zhang et al., Joint Face Detection and Alignment (arXiv 1604.02878).
-    """
+    """MTCNN of facenet-pytorch, with the weights in that package. Source: Zhang et al. (arXiv
+    1604.02878)."""
 
     name = "mtcnn"
 
@@ -118,17 +116,11 @@ class Mtcnn:
 
 
 class Scrfd:
-    """SCRFD of an insightface pack folder (det_*.onnx, scrfd_*.onnx), through insightface.
+    """SCRFD of an insightface pack folder, through insightface. Source: Guo et al. (arXiv
+    2105.04714).
 
-    A frame is shrunk or enlarged, its shape kept, until it fits into `size` x `size` pixels.
-
-    Source: Guo et al., Sample and Computation Redistribution (arXiv 2105.04714).
-
-    Attributes:
-        providers: the execution providers it runs with.
-
-    Raises:
-        UserError: no folder, no such model in it, or one that gives no landmarks; see `pack`.
+    A frame is resized, its shape kept, until it fits into `size` x `size` pixels. `providers`: the
+    execution providers it runs with. Raises UserError: no folder, no such model, or no landmarks.
     """
 
     name = "scrfd"

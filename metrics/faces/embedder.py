@@ -20,18 +20,10 @@ EMBEDDED = "embedded arcface"
 
 
 class FaceEmbedder:
-    """A detector and a recogniser: the embedded ones, or those of an insightface pack.
+    """A detector and a recogniser: the embedded ones, or those of an insightface `pack` folder.
 
-    Args:
-        pack: folder with det_*.onnx (or scrfd_*.onnx) and a recognition model.
-
-    Attributes:
-        detector, recogniser: names of the networks.
-        sha256: of the recogniser's weights; embeddings of other weights cannot be compared.
-
-    Raises:
-        UserError: weights are missing or damaged.
-    """
+    `detector` and `recogniser` are their names, `sha256` is of the recogniser's weights: embeddings
+    of other weights cannot be compared. Raises UserError: weights are missing or damaged."""
 
     def __init__(self, pack: Path | None = None) -> None:
         self.detection = Detection(detector=f"scrfd:{pack}") if pack else Detection()
@@ -51,15 +43,8 @@ class FaceEmbedder:
         return find_faces(self._detector, images, self.detection)
 
     def embed_largest(self, images: np.ndarray, faces: list[Faces] | None = None) -> np.ndarray:
-        """Embeddings of the largest face of each image.
-
-        Args:
-            images: uint8 RGB (n, H, W, 3).
-            faces: what `find` returned for them, if that is known.
-
-        Returns:
-            float32 (n, d) of length 1, or NaN where no face was found; (n, 1) if nowhere.
-        """
+        """Embeddings of the largest face of each of uint8 RGB images (n, H, W, 3): float32 (n, d)
+        of length 1, NaN without a face; (n, 1) if none has one. `faces`: of `find`, if known."""
         found = self.find(images) if faces is None else faces
         seen = [i for i, of_image in enumerate(found) if len(of_image)]
         if not seen:

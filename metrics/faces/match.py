@@ -17,13 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FrameMatch:
-    """The assignment of one frame.
-
-    Attributes:
-        face_of_reference: for each reference the index of its face, or None.
-        reasons: for each reference why it has no face (None: it has one).
-        similarity: float64 (faces, references) cosines that the assignment came from.
-    """
+    """The assignment of one frame: for each reference the index of its face or None, and why; and
+    the cosines (faces, references), float64, that it came from."""
 
     face_of_reference: tuple[int | None, ...]
     reasons: tuple[str | None, ...]
@@ -40,23 +35,15 @@ def cosines(faces: np.ndarray, references: Sequence[np.ndarray | None]) -> np.nd
 
 
 def match_faces(faces: np.ndarray, references: Sequence[np.ndarray | None]) -> FrameMatch:
-    """As `one_to_one`, from embeddings.
-
-    Args:
-        faces: embeddings (n, d) of one frame's faces; rows that are not finite are left out.
-        references: an embedding (d,) each, or None for a reference without a face.
-    """
+    """As `one_to_one`, from embeddings: faces (n, d) of one frame (rows that are not finite are
+    left out), and one (d,) for each reference, or None."""
     known = [reference is not None for reference in references]
     return one_to_one(cosines(np.asarray(faces), references), known)
 
 
 def one_to_one(similarity: np.ndarray, known: Sequence[bool]) -> FrameMatch:
-    """Optimal one-to-one assignment: the sum of cosines of assigned pairs is largest.
-
-    Args:
-        similarity: cosines (faces, references) of one frame; a face that has none is left out.
-        known: whether each reference has an embedding.
-    """
+    """The one-to-one assignment with the largest sum of cosines (faces, references) of one frame; a
+    face without any is left out. `known`: whether each reference has an embedding."""
     usable = np.isfinite(similarity)
     rows, columns = np.flatnonzero(usable.any(1)), np.flatnonzero(usable.any(0))
     assigned: dict[int, int] = {}
@@ -92,24 +79,16 @@ def _assign(similarity: np.ndarray) -> tuple[Sequence[int], Sequence[int]]:
 
 
 def largest(similarity: np.ndarray) -> FrameMatch:
-    """The frame's largest face stands for every reference: for one person a video.
-
-    Args:
-        similarity: (faces, references), largest face first.
-    """
+    """The first, largest face of cosines (faces, references) stands for every reference: for videos
+    of one person."""
     count, references = similarity.shape
     face, reason = (0, None) if count else (None, "no face in the frame")
     return FrameMatch((face,) * references, (reason,) * references, similarity)
 
 
 def places(boxes: np.ndarray, references: int) -> tuple[int, ...]:
-    """The `references` largest faces from left to right; empty where there are fewer.
-
-    Looks at no embedding, so whom a face resembles cannot move it.
-
-    Args:
-        boxes: (n, 4), largest face first.
-    """
+    """The `references` largest faces of boxes (n, 4), largest first, from left to right; empty if
+    there are fewer. Looks at no embedding, so resemblance cannot move a face."""
     if len(boxes) < references:
         return ()
     centres = [x0 + x1 for x0, _, x1, _ in boxes[:references].tolist()]
@@ -117,11 +96,8 @@ def places(boxes: np.ndarray, references: int) -> tuple[int, ...]:
 
 
 def by_place(similarity: np.ndarray, boxes: np.ndarray) -> FrameMatch:
-    """The faces of `places` stand for the references in their order, which is left to right.
-
-    Args:
-        similarity: (faces, references); NaN where no recogniser was read.
-    """
+    """The faces of `places` stand for the references, which are left to right. `similarity`:
+    (faces, references), NaN where no recogniser was read."""
     count = similarity.shape[1]
     order = places(boxes, count)
     if order:
@@ -152,7 +128,6 @@ def match_frames(
 
     Args:
         matching: a name in `MATCHINGS`.
-        faces: of each frame.
         vectors: of each frame the embeddings (n, d) of its faces; None: matched by place alone.
         references: an embedding (d,) each, or None for a reference without a face.
     """
@@ -185,11 +160,8 @@ def order_agrees(order: tuple[int, ...]) -> bool | None:
 
 
 def swap_rate(orders: Sequence[tuple[int, ...]], references: int) -> float | None:
-    """Share of frames whose order contradicts the video's most frequent one, 0..1.
-
-    Only frames in which every reference was found count; None when there is no such frame or
-    just one reference.
-    """
+    """Share of frames whose order contradicts the video's most frequent one, 0..1. Only frames with
+    every reference count; None without such a frame, or for one reference."""
     whole = [order for order in orders if len(order) == references]
     if references < 2 or not whole:
         return None

@@ -21,11 +21,9 @@ SAME_FACE = 0.4
 def find_faces(detector: Detector, frames: np.ndarray, settings: Detection) -> list[Faces]:
     """Faces of uint8 RGB frames (t, h, w, 3), in pixels of those frames; one entry a frame.
 
-    Small frames are enlarged first, frames without a face are searched once more with grey
-    around them (a face that fills the image is cut by its border), as `settings` says. Where it
-    says so, faces near the border are measured again in that padded frame: they are found without
-    it, but their landmarks are off.
-    """
+    As `settings` says, small frames are enlarged first, frames without a face are searched again
+    with grey around them (a face that fills the image is cut by its border), and faces near the
+    border are measured again in that padded frame, since their landmarks are off."""
     frames = np.asarray(frames)
     found = _search(detector, frames, settings.height)
     missing = [i for i, faces in enumerate(found) if not len(faces)]

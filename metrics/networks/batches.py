@@ -14,23 +14,16 @@ NO_MEMORY = ("out of memory", "can't allocate memory", "failed to allocate memor
 
 
 class Batches:
-    """The size of a network's batches.
-
-    Attributes:
-        size: items at once.
-        halved: whether it was halved because the memory was full. Results may then differ in
-            their last digits.
-    """
+    """The size of a network's batches; `halved` if it was reduced because the memory was full, so
+    that results may differ in their last digits."""
 
     def __init__(self, size: int) -> None:
         self.size, self.halved = size, False
 
     def run(self, part: Callable[[int, int], R], count: int) -> list[R]:
-        """`part(start, end)` of consecutive parts of `count` items.
-
-        A part that does not fit into memory is tried again with half as many items; a single one
-        that does not fit is an error.
-        """
+        """`part(start, end)` of consecutive parts of `count` items. A part that does not fit into
+        memory is tried again with half as many items; a single one that does not fit is an
+        error."""
         results: list[R] = []
         start = 0
         while start < count:

@@ -42,12 +42,8 @@ INTERNVIDEO_PICTURE = Picture("squash", "imagenet", "bilinear-cv2")
 def prepare_pictures(
     frames: np.ndarray | torch.Tensor, size: int, picture: Picture
 ) -> torch.Tensor:
-    """uint8 RGB frames (n, h, w, 3) to normalised float32 (n, 3, size, size).
-
-    `picture.interpolation`: `bicubic` and `bilinear` are antialiased. `bicubic-torchvision` and
-    `bilinear-cv2` are what published scripts call on uint8 frames: neither is antialiased, and
-    both round to 0..255. `open_clip` is that library's transform for inference.
-    """
+    """uint8 RGB frames (n, h, w, 3) to normalised float32 (n, 3, size, size), by `picture`, see
+    `Picture`."""
     if picture.interpolation == "open_clip":
         return _open_clip_transform(frames, size, picture)
     if picture.interpolation == "bicubic-torchvision":
@@ -122,17 +118,10 @@ def build_clip(config: Mapping[str, Any]) -> CLIP:
 
 
 def load_open_clip(name: str, path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The model that open_clip calls `name`, with the weights of a local file.
-
-    Nothing is downloaded. The file has to fit exactly: open_clip itself would stretch positions
-    of another image size.
-
-    Returns:
-        the network, and {vision: {image_size}, text: {context_length}} of it.
-
-    Raises:
-        WeightError: the file is damaged or holds other weights, or the model cannot be built here.
-    """
+    """The model that open_clip calls `name`, with the weights of a local file, which must fit
+    exactly (open_clip itself would stretch positions); and its {vision: {image_size}, text:
+    {context_length}}. Raises WeightError: the file is damaged or of other weights, or open_clip
+    cannot build the model here."""
     import open_clip
     from open_clip.convert import convert_state_dict
     from open_clip.model import convert_to_custom_text_state_dict

@@ -49,15 +49,8 @@ def _model_file(name: str) -> Path:
 
 
 class DlibRecogniser:
-    """The recogniser and its landmarks, ready to embed faces.
-
-    Args:
-        file: the recogniser's weights.
-
-    Raises:
-        UserError: the packages are not installed.
-        WeightError: the file is not of this network.
-    """
+    """dlib's recogniser from a weight file, and its landmarks, ready to embed faces. Raises
+    UserError: the packages are not installed; WeightError: the file is not of this network."""
 
     def __init__(self, file: Path) -> None:
         landmarks = landmarks_file()
@@ -71,12 +64,8 @@ class DlibRecogniser:
         self._landmarks = dlib.shape_predictor(str(landmarks))
 
     def embed(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """Descriptors of the faces of one image: float64 (n, 128), compared by distance.
-
-        Args:
-            image: uint8 RGB (h, w, 3).
-            boxes: (n, 4), x0 y0 x1 y1 in its pixels.
-        """
+        """Descriptors of the faces in boxes (n, 4), x0 y0 x1 y1, of a uint8 RGB image: float64 (n,
+        128), compared by distance."""
         if not len(boxes):
             return np.zeros((0, DIMENSION))
         image = np.ascontiguousarray(image)

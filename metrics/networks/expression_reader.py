@@ -14,14 +14,8 @@ from torch import nn
 class ExpressionNet(nn.Module):
     """Grey crops (n, 1, size, size) in about -1..1 to scores (n, classes).
 
-    Every layer is a 3x3 convolution, a norm and a ReLU; the first two and every second after them
-    halve the side. The last map is read with its places: a mouth is not a brow.
-
-    Args:
-        widths: channels of the layers.
-        size: side of the input in pixels.
-        classes: number of scores.
-    """
+    Each of `widths` is a 3x3 convolution, a norm and a ReLU; the first two and every second after
+    them halve the side. The last map is read with its places: a mouth is not a brow."""
 
     def __init__(self, widths: Sequence[int], size: int, classes: int) -> None:
         super().__init__()
@@ -46,10 +40,8 @@ class ExpressionNet(nn.Module):
 
 
 def crops_to_grey(crops: np.ndarray, size: int) -> torch.Tensor:
-    """uint8 RGB crops (n, s, s, 3) to float32 (n, 1, size, size), each of mean 0 and deviation 0.5.
-
-    So neither exposure nor skin colour matter.
-    """
+    """uint8 RGB crops (n, s, s, 3) to float32 (n, 1, size, size), each of mean 0 and deviation 0.5,
+    so that neither exposure nor skin colour matter."""
     rows = []
     for crop in crops:
         grey = cv2.cvtColor(np.ascontiguousarray(crop), cv2.COLOR_RGB2GRAY)

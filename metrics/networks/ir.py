@@ -88,10 +88,8 @@ class IR(nn.Module):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> IR:
-        """A network of {layers, widths, size, embedding, middle_norm}.
-
-        The embedded weights were made when the last was not asked for: then it is False.
-        """
+        """A network of {layers, widths, size, embedding, middle_norm}; the embedded weights do not
+        state the last: then it is False."""
         found = {k: config[k] for k in ("layers", "widths", "size", "embedding")}
         return cls(**found, middle_norm=config.get("middle_norm", False))
 

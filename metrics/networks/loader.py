@@ -33,10 +33,9 @@ class NetworkLoader:
     """The networks of a protocol, each loaded only once it has something to compute.
 
     Args:
-        protocol: fixes how everything is read.
         networks: whose embeddings are read: `arcface`, `curricularface`, `clip`, `viclip`.
         device: as on the command line; `auto` is looked up when the first network is loaded.
-        sources: where each network's weights come from; by default all are embedded.
+        sources: where each network's weights come from; default: all are embedded.
     """
 
     def __init__(
@@ -95,10 +94,8 @@ class NetworkLoader:
         self, function: Callable[[T], R], items: Sequence[T],
         done: Callable[[], None] = lambda: None,
     ) -> list[R]:
-        """`function` of each item, in order, in threads that each run networks on one core.
-
-        An error ends it; what has begun is finished. `done` is called after each.
-        """
+        """`function` of each item, in order, in threads that each run networks on one core; `done`
+        is called after each. An error ends it, after what has begun."""
         if not items or getattr(self._here, "ours", False):
             return [function(item) for item in items]
         results = []
@@ -177,12 +174,8 @@ class NetworkLoader:
     def keys(
         self, source: str, indices: Sequence[int], video_indices: Sequence[int]
     ) -> dict[str, str]:
-        """Step -> key, of everything that is read from one source.
-
-        Args:
-            indices: the frames for faces and CLIP.
-            video_indices: the frames for ViCLIP; empty: it is not read.
-        """
+        """Step -> key, of everything read from one source, by the frames for faces and CLIP, and
+        those for ViCLIP (empty: not read)."""
         steps = ["faces"] * self.reads_faces + list(self.recognisers)
         steps += ["clip faces"] * self.clips_faces + ["clip"] * self.clips_frames
         found = {step: self.key(step, source, indices) for step in steps}

@@ -11,14 +11,8 @@ from torch.nn import functional as F
 
 
 class MarginHead(nn.Module, ABC):
-    """Cosine logits with an angular margin on the true class, and their cross-entropy.
-
-    Args:
-        embedding: length of the embeddings.
-        classes: number of training identities.
-        margin: added to the angle of the true class, radians.
-        scale: of the logits.
-    """
+    """Cosine logits with an angular margin on the true class, and their cross-entropy; `margin` in
+    radians, `scale` of the logits."""
 
     def __init__(
         self, embedding: int, classes: int, margin: float = 0.5, scale: float = 64.0

@@ -154,14 +154,8 @@ def check_providers(path: Path, wanted: Sequence[str], actual: Sequence[str]) ->
 
 
 class PackRecogniser:
-    """The recogniser of an insightface pack: aligned crops to embeddings of length 1.
-
-    Attributes:
-        providers: the execution providers it runs with, the first that can.
-
-    Raises:
-        WeightError: as `pack_file` and `open_model`.
-    """
+    """The recogniser of an insightface pack: aligned crops to embeddings of length 1. `providers`:
+    the execution providers it runs with. Raises WeightError: as `pack_file` and `open_model`."""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         self.file = pack_file(folder, "recognition")

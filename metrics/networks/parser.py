@@ -81,18 +81,9 @@ def embedded_parser() -> FaceParser:
 
 
 def face_foreground(crop: np.ndarray, parser: FaceParser | None = None) -> np.ndarray:
-    """The head in a face crop: what background removal keeps.
-
-    Args:
-        crop: uint8 RGB (h, w, 3), any size; the head should fill most of it.
-        parser: the network; by default the embedded one, loaded once a process.
-
-    Returns:
-        float32 (h, w) in 0..1: the probability that the pixel belongs to `FOREGROUND`.
-
-    Raises:
-        UserError: the embedded weights are missing or damaged.
-    """
+    """The head in a face crop, uint8 RGB (h, w, 3), that it mostly fills: float32 (h, w), the
+    probability of `FOREGROUND`. `parser`: default the embedded one. Raises UserError: its weights
+    are missing or damaged."""
     parser = parser or embedded_parser()
     kept = [CLASSES.index(name) for name in FOREGROUND]
     return parser.probabilities(np.ascontiguousarray(crop)[None])[0, kept].sum(0)

@@ -51,14 +51,9 @@ class FullTokenizer:
 class ReducedTokenizer(FullTokenizer):
     """Texts to ids (n, context): start, tokens, end (the largest id), then zeros.
 
-    The embedding table of CLIP's full vocabulary (49,408 rows) would be several times as large
-    as the rest of an embedded network. Ids: 0 padding, 1 start, then `OTHER` shared rows, then
-    one row for each token of `vocabulary`, and the end of text last.
-
-    Args:
-        vocabulary: ids of CLIP's encoding that have a row of their own.
-        context: tokens read, start and end included; longer texts are cut.
-    """
+    CLIP's full embedding table (49,408 rows) would be several times as large as the rest of an
+    embedded network. Ids: 0 padding, 1 start, then `OTHER` shared rows, then a row for each token
+    of `vocabulary` (ids of CLIP's encoding), and the end of text last."""
 
     def __init__(self, vocabulary: Sequence[int], context: int = 32) -> None:
         super().__init__(context)

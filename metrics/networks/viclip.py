@@ -164,10 +164,8 @@ class ViCLIP(nn.Module):
 def from_clip(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The state of a CLIP (open_clip's layout) as a start for a ViCLIP of the same sizes.
 
-    As ViCLIP itself was trained from CLIP: the patch convolution gets a temporal depth of 1, the
-    temporal positions start at zero (they are missing here), the scale of the cosines becomes
-    its reciprocal, the temperature.
-    """
+    The patch convolution gets a temporal depth of 1, the temporal positions are missing (they start
+    at zero), and the scale of the cosines becomes the temperature. ViCLIP itself was trained so."""
     started: dict[str, torch.Tensor] = {}
     text = ("transformer.", "token_embedding.", "positional_embedding", "ln_final.",
             "text_projection")

@@ -31,10 +31,9 @@ class Network:
     """A network that metrics read with or run, and how its weights are loaded.
 
     Attributes:
-        name: as in `--weights NAME=SOURCE`.
         load: (source, torch device) -> the network, ready to use. `Source.file` is its weights.
         form: how a source is written: KIND:FILE, KIND:FOLDER or KIND:NAME:FILE.
-        default: the weight file that is used when none is named; None: one must be named.
+        default: the weight file used when none is named; None: one must be named.
     """
 
     name: str
@@ -48,7 +47,6 @@ class Source:
     """Where one network's weights come from.
 
     Attributes:
-        network: which network.
         kind: the KIND of the network's form (empty: embedded or the network's default).
         path: the file, or the pack's folder (None: embedded or the default).
         model: the NAME of a form KIND:NAME:FILE, such as a model of open_clip.
@@ -93,10 +91,8 @@ class Source:
         return {f"{self.name}/{self.file().name}": self._digest()}
 
     def identity(self) -> str:
-        """What moves a number: the file's sha256 and, if not embedded, how it is read.
-
-        The path is left out: equal files in different places give equal scores.
-        """
+        """What moves a number: the file's sha256 and, if not embedded, how it is read; not its
+        path."""
         if self.embedded:
             return str(embedded.entry(self.name)["sha256"])
         kind = f"{self.kind}:{self.model}" if self.model else self.kind or "default"
@@ -127,12 +123,9 @@ class Source:
 
 
 def parse(texts: Sequence[str] = ()) -> dict[str, Source]:
-    """("arcface=insightface:FOLDER", ...) to the sources of all networks, by name.
-
-    `detector` is included only if a pack is named, a plugin's network only if it is named.
-
-    Raises UserError: not of these forms, a network named twice, or a missing file.
-    """
+    """("arcface=insightface:FOLDER", ...) to the sources of all networks, by name; `detector` and a
+    plugin's network only if named. Raises UserError: another form, a network named twice, or a
+    missing file."""
     found: dict[str, Source] = {}
     for text in texts:
         name, equals, spec = text.partition("=")

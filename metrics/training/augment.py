@@ -10,10 +10,8 @@ from idbench.prompts.avatars.march import PARTS
 
 
 def face_patch(frame: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The part of a frame that an aligned crop can show, and the landmarks in its pixels.
-
-    Degrading this part alone costs a fraction of degrading the whole frame.
-    """
+    """The part of a frame that an aligned crop can show (cheaper to degrade than the whole), and
+    the landmarks in its pixels."""
     centre = landmarks.mean(0)
     reach = 3.6 * max(4.0, float(np.linalg.norm(landmarks - centre, axis=1).max()))
     x0, y0 = np.maximum(np.floor(centre - reach).astype(int), 0)
@@ -45,10 +43,8 @@ def degrade(patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def change_colours(patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A patch in other light and with another colour balance, or grey; uint8 as before.
-
-    Strong on purpose: the colours of a face say little about whose it is.
-    """
+    """A patch in other light and with another colour balance, or grey; uint8. Strong on purpose:
+    the colours of a face say little about whose it is."""
     values = patch.astype(np.float32) / 255.0
     if rng.random() < 0.5:  # a lamp at one side
         height, width = patch.shape[:2]
@@ -90,11 +86,8 @@ def extent(landmarks: np.ndarray) -> np.ndarray:
 def jitter_landmarks(
     landmarks: np.ndarray, rng: np.random.Generator, errors: np.ndarray | None = None
 ) -> np.ndarray:
-    """Landmarks (5, 2) as a detector might give them.
-
-    With `errors` (n, 5, 2), what a detector was off by in units of `extent`, one of them is
-    added in three of four cases. All are moved, turned and scaled a little besides.
-    """
+    """Landmarks (5, 2) as a detector might give them: moved, turned and scaled a little, and in
+    three of four cases with one of its `errors` (n, 5, 2), in units of `extent`."""
     scale = float(extent(landmarks)) + 1e-6
     moved = landmarks.astype(np.float64)
     if errors is not None and len(errors) and rng.random() < 0.75:
@@ -108,16 +101,15 @@ def training_crop(
     errors: np.ndarray | None = None, clean: float = 0.25, colours: float = 0.6,
     blurred: float = 0.2, parts: np.ndarray | None = None,
 ) -> np.ndarray:
-    """An augmented aligned crop of one face, uint8 (size, size, 3).
-
-    Made as the metrics make it: a crop of 112 pixels first, then shrunk to the network's size.
+    """An augmented aligned crop of one face, uint8 (size, size, 3), made as the metrics make it:
+    112 pixels first, then shrunk.
 
     Args:
         errors: as of `jitter_landmarks`.
         clean: share of crops left undegraded.
         colours: share whose colours change, see `change_colours`.
         blurred: share blurred by up to 1.6 pixels of the frame.
-        parts: of the frame, as the renderer gives them; half of the crops are then recoloured.
+        parts: of the frame, by the renderer; half of the crops are then recoloured.
     """
     patch, points = face_patch(frame, landmarks)
     if parts is not None and rng.random() < 0.5:

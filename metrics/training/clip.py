@@ -261,10 +261,8 @@ def _fit_viclip(
 
 
 def recall_at_1(videos: np.ndarray, texts: np.ndarray, group: int = GROUP) -> tuple[float, float]:
-    """Share of videos whose own prompt is the nearest of `group`, and of prompts likewise.
-
-    Embeddings (n, d) in pairs; n is cut to a multiple of `group`.
-    """
+    """Share of videos whose own prompt is the nearest of `group`, and of prompts likewise;
+    embeddings (n, d) in pairs, n cut to a multiple of `group`."""
     count = len(videos) // group * group
     similarity = np.einsum(
         "gnd,gmd->gnm",

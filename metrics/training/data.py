@@ -141,11 +141,8 @@ def variant(group: Sequence[Scene], rng: np.random.Generator) -> Scene:
 
 
 def dataset(settings: Settings, folder: Path, workers: int | None = None) -> Frames:
-    """The data of `settings`: read from `folder`, after rendering what is missing there.
-
-    Args:
-        workers: processes that render; by default `$IDBENCH_WORKERS`, else one.
-    """
+    """The data of `settings`, read from `folder` after rendering what is missing there by `workers`
+    processes (default: $IDBENCH_WORKERS, else one)."""
     scenes = plan(settings)
     # More scenes of the same settings begin with the same scenes: their shards are shared.
     described = {k: v for k, v in asdict(settings).items() if k != "scenes"}

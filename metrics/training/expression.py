@@ -65,10 +65,8 @@ def _fit(
 def training_crops(
     data: Frames, size: int, copies: int, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Augmented grey crops of all faces, float16 (n, 1, size, size), and expressions (n,).
-
-    Made once, `copies` of each face: cutting them costs more than the network's step.
-    """
+    """Augmented grey crops of all faces, float16 (n, 1, size, size), and expressions (n,). Made
+    once, `copies` of each face: cutting them costs more than the network's step."""
     rng = np.random.default_rng([seed, 19])
     rows = faces_of(data)
     labels = [
@@ -86,11 +84,8 @@ def training_crops(
 
 
 def rendered(clips: int, seed: int, landmark_noise: float) -> tuple[np.ndarray, np.ndarray]:
-    """Aligned crops (2 clips, 112, 112, 3) of validation people, and their expressions (2 clips,).
-
-    Of each clip the first and the last frame, at which head motions begin and end. The standard
-    deviation of the landmarks that crops are aligned by is in distances between the eyes.
-    """
+    """Aligned crops (2 clips, 112, 112, 3) of the first and last frames of validation people, and
+    their expressions (2 clips,). `landmark_noise` is a deviation in distances between the eyes."""
     from idbench.prompts.avatars.render import render_clip
 
     rng = np.random.default_rng([65537, seed])

@@ -22,13 +22,9 @@ def train_network(
     recipe: Mapping[str, Any], folder: Path, resume: bool, modules: Mapping[str, nn.Module],
     loss_of: Callable[[int], tuple[torch.Tensor, Values]],
 ) -> int:
-    """Train `modules` with AdamW, see `fit`; returns the finished steps.
-
-    The learning rate rises linearly, then falls as half a cosine to a hundredth of the peak.
-
-    Args:
-        recipe: steps, learning_rate, and optionally warmup, weight_decay, clip, precision.
-    """
+    """Train `modules` with AdamW, see `fit`; returns the finished steps. `recipe` has steps,
+    learning_rate, and optionally warmup, weight_decay, clip, precision. The rate rises linearly,
+    then falls as half a cosine to a hundredth of the peak."""
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for module in modules.values():
@@ -63,10 +59,8 @@ def write_entry(
     recipe: Mapping[str, Any], state: Mapping[str, torch.Tensor] | None, steps: int,
     config: Mapping[str, Any], measured: Mapping[str, Any], half: bool = True,
 ) -> None:
-    """Write the trained `state` as the embedded weights `recipe["entry"]`.
-
-    With no `state`, only what was measured is replaced. `half` stores float16.
-    """
+    """Write the trained `state` as the embedded weights `recipe["entry"]`; without one, replace
+    only what was measured. `half` stores float16."""
     if state is None:
         embedded.save_measured(recipe["entry"], measured)
         return

@@ -37,10 +37,7 @@ def train(
     recipe: Mapping[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
 ) -> dict[str, Any]:
     """Train by a recipe and write the embedded weights; with `evaluate`, only measure those.
-
-    Returns:
-        the values of `measure`, which also go to the manifest.
-    """
+    Returns the values of `measure`, which also go to the manifest."""
     cache = state_dir.parent / "metrics-data"
     backbone, steps = (None, 0) if evaluate else _fit(recipe, state_dir, cache, resume)
     measured = measure(Recogniser(recipe["entry"], network=backbone), recipe, cache)
@@ -100,11 +97,9 @@ def _fit(
 def landmark_errors(
     data: Frames, detection: Detection, cache: Path, settings: Settings, scenes: int = 250
 ) -> np.ndarray:
-    """Landmark errors of the metrics' detector in the first scenes: float32 (n, 5, 2), `extent`s.
-
-    They are larger than independent noise, and correlated within a face; a recogniser that is not
-    trained for that loses a twentieth of its genuine pairs.
-    """
+    """Landmark errors of the metrics' detector in the first scenes: float32 (n, 5, 2), in
+    `extent`s. They are large and correlated within a face; a recogniser not trained for that loses
+    a twentieth of its genuine pairs."""
     found, rows = _detected(data, detection, cache, asdict(settings), scenes)
     true = data.landmarks[rows[:, 0], rows[:, 1], rows[:, 2]]
     return ((found - true) / extent(true)[:, None, None]).astype(np.float32)
@@ -117,11 +112,9 @@ def _detected(
     data: Frames, detection: Detection, cache: Path, described: Mapping[str, Any],
     scenes: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Landmarks (n, 5, 2) of the people that the metrics' own detector finds, and their rows.
-
-    Of the first `scenes` scenes, or of all. A found face belongs to the person whose true nose
-    is nearest, within half a face's width. Kept in `cache`; `described` names the data.
-    """
+    """Landmarks (n, 5, 2) of the people that the metrics' own detector finds in the first `scenes`
+    scenes, and their rows. A face belongs to the person whose true nose is nearest, within half a
+    face's width. Kept in `cache`; `described` names the data."""
     count = len(data.frames) if scenes is None else min(scenes, len(data.frames))
     key = sha256_json({**described, "detection": asdict(detection), "count": count})
     path = cache / f"detected-{key[:12]}.npz"
@@ -151,11 +144,8 @@ def _detected(
 def detected_crops(
     data: Frames, detection: Detection, cache: Path, described: Mapping[str, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Crops of the faces that the metrics' own detector finds, and the rows they belong to.
-
-    Returns:
-        uint8 (n, 112, 112, 3), and int64 (n, 4) rows as of `faces_of`.
-    """
+    """Crops uint8 (n, 112, 112, 3) of the faces that the metrics' own detector finds, and their
+    rows, int64 (n, 4), as of `faces_of`."""
     landmarks, rows = _detected(data, detection, cache, described)
     crops = [
         align_crops(data.frames[s, t], points[None], detection.crop)[0]
@@ -167,10 +157,9 @@ def detected_crops(
 def measure(network: Recogniser, recipe: Mapping[str, Any], cache: Path) -> dict[str, Any]:
     """Verification on validation identities, through the metrics' detector and alignment.
 
-    Genuine pairs are two faces of one identity in different scenes (other expression, motion,
-    garment, background, light); impostor pairs are of two identities. `portrait_*`: a reference
-    photograph against a face of a scene, as the metrics compare them.
-    """
+    Genuine pairs are two faces of one identity in different scenes, impostor pairs are of two
+    identities. `portrait_*`: a reference photograph against a face of a scene, as the metrics
+    compare."""
     settings = Settings(**recipe["validation"])
     data, detection = dataset(settings, cache), Detection()
     crops, rows = detected_crops(data, detection, cache, asdict(settings))

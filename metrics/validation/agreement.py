@@ -38,13 +38,8 @@ class Similarity:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Spearman's rho between a metric and dlib.
-
-    Attributes:
-        over: `samples` (of all systems) or `systems` (means over their samples).
-        rho: None with fewer than `FEWEST` values.
-        count: how many samples or systems.
-    """
+    """Spearman's rho between a metric and dlib over `count` `samples` (of all systems) or `systems`
+    (means); None with fewer than `FEWEST` values."""
 
     metric: str
     over: str

@@ -77,10 +77,8 @@ class Control:
 def read_controls(
     people: int, seed: int, by: Mapping[str, Embed], step: Step = lambda note: None
 ) -> list[Control]:
-    """Every control of validation people, by every reader.
-
-    The other person, whose part is shown, is among the references too.
-    """
+    """Every control of validation people, by every reader. The other person, whose part is shown,
+    is among the references too."""
     rng = np.random.default_rng([60013, seed])
     seeds = rng.choice(np.asarray(VALIDATION_IDENTITIES), people, replace=False).tolist()
     detector = make_detector(DETECTION)

@@ -63,10 +63,8 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Reading:
-    """One value: of `metric` for `person` at `share` (0..1) of the way along `axis`.
-
-    `value` is None where the metric gave none, with its `reason`.
-    """
+    """One value: of `metric` for `person` at `share` (0..1) of the way along `axis`; None with a
+    `reason`."""
 
     axis: str
     person: str
@@ -92,11 +90,8 @@ Step = Callable[[str], None]
 def read_faces(
     sizes: Sizes, folder: Path, protocol: str, step: Step = lambda note: None
 ) -> list[Reading]:
-    """ArcSim, CurSim and CLIPDist along every axis, through the scorer, `folder` for references.
-
-    The reference of a person is their head as it is at share 0 of every axis, in other clothes
-    and before another background than the frames.
-    """
+    """ArcSim, CurSim and CLIPDist along every axis, through the scorer, `folder` for references:
+    the head at share 0, in other clothes and before another background than the frames."""
     scorer = Scorer(protocol, None, (arcsim.METRIC, cursim.METRIC, clipdist.METRIC))
     rng = np.random.default_rng([52361, sizes.seed])
     seeds = rng.choice(np.asarray(VALIDATION_IDENTITIES), 2 * sizes.people, replace=False)
@@ -183,11 +178,9 @@ def edited(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene:
 def wordings(
     scene: Scene, other: Scene, rng: np.random.Generator, draws: int = WORDINGS
 ) -> tuple[str, str]:
-    """A prompt of each of two scenes, of `draws` wordings the one in which they differ least.
-
-    Both name all of `EDITED`. A draw may turn the rest of a sentence too when one value is another:
-    then it is not the edit alone that is measured.
-    """
+    """A prompt of each of two scenes, of `draws` wordings the one in which they differ least. Both
+    name all of `EDITED`. A draw may change the rest of a sentence too, and then measures more than
+    the edit."""
     best: tuple[float, str, str] = (-1.0, "", "")
     for wording in rng.integers(2**31, size=draws).tolist():
         one, two = (describe(s, np.random.default_rng(wording), EDITED) for s in (scene, other))
@@ -199,10 +192,8 @@ def wordings(
 def read_prompts(
     sizes: Sizes, cache: Path, protocol: str, step: Step = lambda note: None
 ) -> list[Preference]:
-    """ViCLIP of clips with their true prompt and with prompts in which one thing was changed.
-
-    Nothing under a protocol without ViCLIP.
-    """
+    """ViCLIP of clips with their true prompt and with prompts in which one thing was changed;
+    nothing under a protocol without ViCLIP."""
     if not get_protocol(protocol).defines(viclip.METRIC):
         return []
     scorer = Scorer(protocol, cache, (viclip.METRIC,))

@@ -32,10 +32,8 @@ class Curve:
 
 @dataclass(frozen=True)
 class Claim:
-    """An expected property of a metric: the measured value and the bar for it.
-
-    `value` is None where nothing could be measured; then the claim does not hold.
-    """
+    """An expected property of a metric: the measured value (None: nothing could be measured, so it
+    does not hold) and the bar for it."""
 
     metric: str
     text: str
