@@ -60,14 +60,8 @@ Only publish videos of people who agreed to it.
 
 
 def export(run: Run, folder: Path) -> dict[str, int]:
-    """Write `run` to the new folder `folder`; it is complete or not there.
-
-    Returns:
-        Number of rows of each part (videos, references, scores).
-
-    Raises:
-        UserError: the folder is not empty, or the run has no scores yet.
-    """
+    """Write `run` to the new folder `folder`, complete or not at all; returns the number of rows of
+    each part. Raises UserError: the folder is not empty, or the run has no scores yet."""
     folder = Path(folder)
     check_new_folder(folder)
     with atomic_folder(folder) as made:

@@ -12,11 +12,8 @@ from idbench.runs import Run
 
 
 def strips(run: Run, frames: int) -> Iterator[tuple[SampleFile, np.ndarray]]:
-    """Record and uint8 RGB picture (H, W, 3) of every sample whose video can be read.
-
-    Args:
-        frames: number of frames of each video, evenly spaced from the first to the last.
-    """
+    """Record and uint8 RGB picture (H, W, 3) of every sample whose video can be read, with `frames`
+    evenly spaced frames."""
     from idbench.video import UnreadableVideo, read_spread
 
     for record in run.records():

@@ -37,12 +37,8 @@ def settings(run: Run) -> dict[str, Setting]:
 
 
 def scalars(run: Run) -> dict[str, float]:
-    """The table's numbers of a run, as METRIC/mean, interval_low, interval_high and coverage.
-
-    A metric that was scored nowhere has its coverage, 0, and no mean.
-
-    Raises UserError: the run has no scores yet.
-    """
+    """The table's numbers of a run, as METRIC/mean, interval_low, interval_high and coverage;
+    without a value only the coverage. Raises UserError: the run has no scores yet."""
     from idbench.reports import tables
 
     found: dict[str, float] = {}

@@ -26,15 +26,9 @@ SUFFIX = ".idbench"
 
 
 def export(run: Run, folder: Path, step: int = 0, frames: int = 0) -> Path:
-    """Write one event file to `folder`, replacing those that earlier exports left at that step.
-
-    Args:
-        step: the step of the scalars, such as that of the checkpoint.
-        frames: number of frames per video to write as images; 0 for none.
-
-    Raises:
-        UserError: TensorBoard is not installed, or the run has no scores yet.
-    """
+    """Write one event file to `folder`, replacing those that earlier exports left at that `step` of
+    the scalars, with `frames` frames of each video as an image (0: none). Raises UserError:
+    TensorBoard is not installed, or the run has no scores yet."""
     library("tensorboard", "tensorboard")
     from torch.utils.tensorboard import SummaryWriter
 

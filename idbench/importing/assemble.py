@@ -32,15 +32,8 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class Imported:
-    """The result of an import.
-
-    Attributes:
-        folder, name: of the suite.
-        splits: name -> samples.
-        kept: number of identities.
-        dropped: name -> why, of identities and samples left out.
-        notes: sentences for the user.
-    """
+    """The result of an import: the suite, samples by split, number of identities kept, why others
+    were dropped, and notes for the user."""
 
     folder: Path
     name: str
@@ -54,12 +47,9 @@ def import_suite(
     source: Source, target: Path, options: Options, reader: FaceReader,
     step: Callable[[str], None] = lambda name: None,
 ) -> Imported:
-    """Check the references of `source` and write a suite into the new folder `target`.
-
-    The folder is complete or not there. `step` is called with each person's name.
-
-    Raises UserError: `target` exists, nobody is left, or a split would be empty.
-    """
+    """Check the references of `source` and write a suite into the new folder `target`, complete or
+    not at all; `step` is called with each person's name. Raises UserError: `target` exists, nobody
+    is left, or a split would be empty."""
     check_new_folder(target)
     kept, dropped = check_people(source, options, reader, step)
     alike = _alike(kept)
@@ -94,11 +84,8 @@ def import_suite(
 def check_people(
     source: Source, options: Options, reader: FaceReader, step: Callable[[str], None]
 ) -> tuple[dict[str, Kept], dict[str, str]]:
-    """The people that are kept, with their picture, and the reasons for dropping the others.
-
-    The reference is a person's first picture with exactly one face (with `several="largest"`,
-    at least one).
-    """
+    """The people that are kept, with their reference, and why others are dropped. The reference is
+    the first picture with exactly one face (with `several="largest"`, at least one)."""
     training = read_embeddings(options.training, reader) if options.training else None
     kept: dict[str, Kept] = {}
     dropped: dict[str, str] = {}

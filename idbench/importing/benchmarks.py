@@ -20,11 +20,10 @@ class Benchmark:
     """A data set of the Hugging Face hub.
 
     Attributes:
-        repository: OWNER/NAME of the data set.
         files: patterns of the pictures and prompts; nothing else is downloaded.
         layout: of `idbench suites import`.
         licence: as its page labels it.
-        people: how many people are drawn (None: all, nothing is drawn).
+        people: how many people are drawn (None: all).
     """
 
     repository: str

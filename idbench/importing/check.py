@@ -14,14 +14,8 @@ from idbench.types import Reference
 
 @dataclass(frozen=True)
 class Checked:
-    """The result of a check.
-
-    Attributes:
-        samples: split -> number of samples, all of which could be read.
-        references: how many different pictures were looked at.
-        faults: one sentence for each fault.
-        warnings: people of two names who may be one.
-    """
+    """The result of a check: number of samples by split and of pictures, faults, and warnings about
+    names that may be one person."""
 
     suite: Suite
     samples: dict[str, int]

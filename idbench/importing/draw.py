@@ -28,11 +28,9 @@ class Options:
 
     Attributes:
         name: of the suite; the seed is appended to it where something is drawn.
-        version, licence, description: for suite.yaml.
-        seed: of every draw.
-        pairs: pairs (and triples) drawn where the layout gives none.
-        people: how many people are drawn of those with a usable picture, by `seed` (None: all).
-        several: `drop` a reference with several faces, or `largest`: keep it, the largest counts.
+        pairs: pairs (and triples) drawn if the layout gives none.
+        people: how many people with a usable picture are drawn, by `seed` (None: all).
+        several: `drop` a reference with several faces, or use the `largest`.
         training: file of a training set's embeddings, or None.
         maximum_cosine: an identity nearer than this to the training set is dropped.
     """
@@ -62,11 +60,8 @@ class Kept:
 def draw_people(
     kept: Mapping[str, Kept], options: Options
 ) -> tuple[dict[str, Kept], dict[str, str]]:
-    """`options.people` of the people, and the reasons for the others.
-
-    The order of the draw depends on the seed and each name alone, so that other people do not
-    change who comes before whom.
-    """
+    """`options.people` of the people, and the reasons for the others. The order of the draw depends
+    on the seed and each name alone."""
     count = options.people or len(kept)
     order = sorted(kept, key=lambda name: sha256_json(["people", options.seed, name]))
     drawn = set(order[:count])
@@ -133,11 +128,8 @@ def make_splits(
 
 
 def draw_prompts(prompts: Sequence[Prompt], who: str, seed: int) -> list[Prompt]:
-    """One prompt of each category for `who`, by the seed.
-
-    The draw depends only on the seed, the name and the category, not on other people or
-    categories.
-    """
+    """One prompt of each category for `who`: depends on the seed, the name and the category
+    alone."""
     drawn = []
     for category in dict.fromkeys(p.category for p in prompts):
         of_category = [p for p in prompts if p.category == category]
@@ -163,10 +155,8 @@ def _groups(
 
 
 def draw_groups(names: Sequence[str], size: int, count: int, seed: int) -> list[tuple[str, ...]]:
-    """`count` different groups of `size` people, or as many as there are, by the seed.
-
-    Each person is in about the same number of groups.
-    """
+    """`count` different groups of `size` people, or as many as there are, by the seed; each person
+    is in about the same number of groups."""
     rng = np.random.default_rng([seed, size])
     names = sorted(names)
     used: Counter[str] = Counter()

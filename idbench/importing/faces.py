@@ -36,14 +36,9 @@ def open_picture(path: Path) -> Image.Image:
 
 @dataclass(frozen=True)
 class Face:
-    """What was found on a reference.
-
-    Attributes:
-        count: number of faces.
-        probability, box: of the largest; box is x0, y0, x1, y1 in pixels. None without a face.
-        vector: its embedding (d,) of length 1, or None.
-        hash: of the whole picture, see `picture_hash`.
-    """
+    """What was found on a reference: the number of faces; of the largest the probability, box (x0,
+    y0, x1, y1 in pixels) and embedding (d,) of length 1; and the hash of the picture. None without
+    a face."""
 
     count: int
     probability: float | None = None
@@ -79,12 +74,9 @@ def nearest_cosine(vector: np.ndarray, training: np.ndarray) -> float:
 
 
 def read_embeddings(path: Path, reader: FaceReader, width: int | None = None) -> np.ndarray:
-    """Embeddings (n, d) of a training set: .npy, or .npz / .safetensors with `embeddings`.
-
-    A file that `idbench suites embed` wrote names its recogniser, which must be `reader`'s.
-
-    Raises UserError: missing, of another form, of another recogniser, or nothing finite in it.
-    """
+    """Embeddings (n, d) of a training set: .npy, or .npz / .safetensors with `embeddings`. A file
+    of `idbench suites embed` names its recogniser, which must be `reader`'s. Raises UserError:
+    missing, of another form or recogniser, or nothing finite in it."""
     if not path.is_file():
         raise UserError(f"The embeddings file {path} is missing; check the path.")
     written_by = ""

@@ -35,12 +35,8 @@ class Alike:
 def find_alike(
     names: Sequence[str], vectors: Sequence[np.ndarray | None], hashes: Sequence[np.ndarray]
 ) -> list[Alike]:
-    """Every two of n names that are alike, in order.
-
-    Args:
-        vectors: of the faces (d,), None where there is none.
-        hashes: of the pictures, see `picture_hash.difference_hash`.
-    """
+    """Every two of n names that are alike, in order; by vectors (d,) of the faces (None: no face)
+    and hashes of the pictures."""
     found = []
     known = [i for i, vector in enumerate(vectors) if vector is not None]
     faces = [np.asarray(vectors[i], np.float64) for i in known]

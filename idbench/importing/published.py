@@ -43,13 +43,9 @@ def is_consisid(folder: Path) -> bool:
 
 
 def read_consisid(folder: Path) -> Source:
-    """ConsisID-Benchmark: one person a picture, prompts with a wording for men and for women.
-
-    The category of a prompt is its `Category`, else its `Class` where the prompts have several,
-    else the letters with which its index begins.
-
-    Raises UserError: no pictures, no table of prompts, or a wrong row.
-    """
+    """ConsisID-Benchmark: one person a picture, prompts with a wording for men and for women. Their
+    category is `Category`, else `Class` if there are several, else the letters with which the index
+    begins. Raises UserError: no pictures, no table of prompts, or a wrong row."""
     images, table = _face_images(folder), _caption_table(folder)
     if images is None or table is None:
         raise UserError(
@@ -90,13 +86,10 @@ def is_opens2v(folder: Path) -> bool:
 def read_opens2v(folder: Path) -> Source:
     """OpenS2V-Eval: each sample has its own pictures and prompt; nothing is drawn.
 
-    Samples of one to three people, and of one person with a garment or with a background, are
-    read. Of one person with other things, as OpenS2V scores faces of too, the person is the only
-    reference; others are left out. A sample in several files is read once, as the first file has
-    it. `singlehuman` takes the image cut to the head, as OpenS2V's script does.
-
-    Raises UserError: no JSON of samples, or one of another form.
-    """
+    Read are samples of one to three people, and of one person with a garment, a background, or
+    other things, where the person is the only reference. A sample in several files is read once.
+    `singlehuman` takes the image cut to the head, as OpenS2V's script does. Raises UserError: no
+    JSON of samples, or one of another form."""
     files = sorted(folder.glob("*_Eval.json"))
     if not files:
         raise UserError(

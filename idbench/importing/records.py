@@ -11,13 +11,9 @@ PEOPLE_SPLITS = {1: "single", 2: "multi", 3: "multi3"}
 
 @dataclass(frozen=True)
 class Person:
-    """One identity and its images, in the order in which they are tried as the reference.
-
-    Attributes:
-        name: unique in the suite; letters of any script, digits and `-`.
-        images: at least one image file.
-        variant: which wording of a prompt speaks of this person (such as `woman`), or "".
-    """
+    """One identity: a name unique in the suite (letters, digits and `-`), pictures in the order in
+    which they are tried as the reference, and the `variant` of prompts that fits them (such as
+    `woman`)."""
 
     name: str
     pictures: tuple[Path, ...]
@@ -35,12 +31,8 @@ class Item:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt.
-
-    Attributes:
-        people: how many people it speaks of, 1 to 3.
-        variants: wordings by the person's `variant`; `text` is said where it has none.
-    """
+    """One prompt for 1 to 3 people; `variants` are wordings by the person's `variant`, else
+    `text`."""
 
     name: str
     category: str
@@ -67,9 +59,8 @@ class Source:
     """Everything that was read of a layout.
 
     Attributes:
-        layout: its name.
-        rows: samples fixed by the layout; empty where prompts are drawn for people.
-        groups: two or three people's names, left to right; empty where pairs are drawn.
+        rows: samples fixed by the layout; empty if prompts are drawn for people.
+        groups: two or three people's names, left to right; empty if pairs are drawn.
         skipped: what was left out, and why, by name.
     """
 

@@ -11,9 +11,7 @@ from torch.distributed.tensor import DTensor
 
 def averaging_weight(decay: float, step: int) -> float:
     """Share of the weights after `step` steps in the average: 1 - min(decay, (1 + s) / (10 + s)).
-
-    The warm-up keeps the initial weights from dominating the average of a short training.
-    """
+    The warm-up keeps the initial weights from dominating the average of a short training."""
     return 1.0 - min(decay, (1 + step) / (10 + step))
 
 
@@ -26,13 +24,8 @@ def own_part(parameter: torch.Tensor) -> torch.Tensor:
 class Average:
     """Exponential moving average of parameters in float32; with FSDP, of this process's part.
 
-    Args:
-        decay: 0 (no averaging) to below 1; reached after a warm-up, see `averaging_weight`.
-        device: where the average is kept; None keeps it next to the parameters.
-
-    Attributes:
-        values: the averaged parameters, in the order given.
-    """
+    `decay` is 0 (no averaging) to below 1, reached after a warm-up (`averaging_weight`); `device`:
+    where the average, `values`, is kept (None: next to the parameters)."""
 
     def __init__(
         self, parameters: Iterable[torch.Tensor], decay: float, device: str | None = None

@@ -39,22 +39,20 @@ def fit(
     rate: Callable[[int], float], resume: bool, average: Average | None = None,
     after: Callable[[int], object] = lambda step: None, pace: Pace | None = None,
 ) -> int:
-    """Train `modules` by a recipe; returns the finished steps.
-
-    Keeps `checkpoint.pt` and `log.jsonl` in `folder`.
+    """Train `modules` by a recipe, with `checkpoint.pt` and `log.jsonl` in `folder`; returns the
+    finished steps.
 
     Args:
-        recipe: fields of `pace_of`, and `clip`, the largest norm of the gradient (default 1).
-            A checkpoint of a recipe that differs outside `FREE` is refused.
+        recipe: fields of `pace_of`, and `clip`, the largest norm of the gradient (default 1). A
+            checkpoint of a recipe that differs outside `FREE` is refused.
         loss_of: the loss of a step and further values to log. It must depend on the step, the
             modules and torch's random generator only.
         rate: the learning rate of a step.
         after: see `loop.run`.
         pace: instead of the recipe's own.
 
-    Raises:
-        Interrupted: at a signal or the time limit, with a checkpoint.
-        UserError: a damaged checkpoint, one of another recipe, or a loss that is not finite.
+    Raises Interrupted: at a signal or the time limit, with a checkpoint; UserError: a damaged
+    checkpoint, one of another recipe, or a loss that is not finite.
     """
     path, progress = Path(folder) / CHECKPOINT, Progress()
     pace = pace or pace_of(recipe)

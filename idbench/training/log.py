@@ -11,11 +11,8 @@ from idbench.output import note
 
 
 class Log:
-    """Appends rows to `path`; a resumed training continues the same file.
-
-    Args:
-        steps: length of the training, shown next to the step.
-    """
+    """Appends rows to `path`, which a resumed training continues; `steps` of the training are
+    shown."""
 
     def __init__(self, path: Path, steps: int) -> None:
         self.path, self.steps = Path(path), steps

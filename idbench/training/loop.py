@@ -24,13 +24,8 @@ class Writer(Protocol):
 
 @dataclass
 class Progress:
-    """How far a training is; part of its checkpoint.
-
-    Attributes:
-        step: finished steps.
-        seconds: time spent, over all sessions.
-        pending: values of the steps since the last row of the log.
-    """
+    """How far a training is: finished steps, seconds over all sessions, and values since the last
+    row of the log. Part of its checkpoint."""
 
     step: int = 0
     seconds: float = 0.0
@@ -42,12 +37,10 @@ class Pace:
     """When a loop ends, logs and writes checkpoints.
 
     Attributes:
-        steps: length of the training.
         minutes: time limit over all sessions, or None.
         log_every: steps between rows of the log, which are means over those steps.
-        checkpoint_every: steps between checkpoints, or None.
-        checkpoint_minutes: minutes between checkpoints, or None. For one process only: clocks of
-            several differ.
+        checkpoint_every, checkpoint_minutes: steps or minutes between checkpoints, or None; minutes
+            for one process only, since clocks of several differ.
     """
 
     steps: int
@@ -69,23 +62,17 @@ def run(
     agree: Callable[[bool], bool] = lambda stop: stop,
     reduce: Callable[[dict[str, float]], dict[str, float]] = lambda means: means,
 ) -> dict[str, Any]:
-    """Train from `progress`, which is kept up to date, to `pace.steps` or the time limit.
-
-    Writes a checkpoint at the end, however it ends.
+    """Train from `progress`, which is kept up to date, to `pace.steps` or the time limit; writes a
+    checkpoint at the end, however it ends, and returns the last row of the log.
 
     Args:
         advance: do the update of a step (from 0); returns values to log, `loss` among them.
-        after: called with the number of finished steps after each, before a checkpoint: to
-            validate, for example.
+        after: called with the number of finished steps after each, before a checkpoint.
         agree: whether any process wants to stop; asked after every step.
         reduce: the mean over processes of the values to log.
 
-    Returns:
-        the last row of the log.
-
-    Raises:
-        Interrupted: SIGINT or SIGTERM came; the present step was finished.
-        UserError: the loss is not finite. The checkpoint before is kept.
+    Raises Interrupted: SIGINT or SIGTERM came; the step was finished. UserError: the loss is not
+    finite; the checkpoint before is kept.
     """
     before, started = progress.seconds, time.monotonic()
     logged = saved = started

@@ -44,10 +44,9 @@ def check_phases(recipe: Mapping[str, Any]) -> None:
 def phase_at(step: int, recipe: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     """The settings of a step, and the number of steps since its phase began.
 
-    `phases` of a recipe is a list of settings. Each replaces the recipe's own until step `until`;
-    the last phase ends with the recipe. The `steps` returned are those of the phase, so that each
-    phase has a learning rate schedule of its own.
-    """
+    Each of a recipe's `phases` replaces the recipe's settings until step `until`; the last ends
+    with the recipe. The `steps` returned are those of the phase, so each has its own learning rate
+    schedule."""
     start = 0
     for phase in recipe.get("phases", ()):
         until = min(phase["until"], recipe["steps"])

@@ -13,9 +13,7 @@ class Interrupted(KeyboardInterrupt):
 
 class StopSignal:
     """Within this context, SIGINT and SIGTERM set `asked`; a second one has its usual effect.
-
-    Outside the main thread signals are left to the caller.
-    """
+    Outside the main thread signals are left to the caller."""
 
     def __init__(self) -> None:
         self.asked = False

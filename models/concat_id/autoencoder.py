@@ -14,10 +14,8 @@ from torch.nn import functional as F
 
 
 def build_vae(config: Mapping[str, Any]) -> AutoencoderKLCogVideoX:
-    """An autoencoder of random weights from a recipe's `network`.
-
-    Spatial compression is 2 ** (blocks - 1); blocks follow `block_out_channels`.
-    """
+    """An autoencoder of random weights from a recipe's `network`; spatial compression is 2 **
+    (len(block_out_channels) - 1)."""
     blocks = len(config["block_out_channels"])
     vae = AutoencoderKLCogVideoX(
         down_block_types=("CogVideoXDownBlock3D",) * blocks,
@@ -30,11 +28,9 @@ def build_vae(config: Mapping[str, Any]) -> AutoencoderKLCogVideoX:
 
 @torch.no_grad()
 def start_without_time(vae: AutoencoderKLCogVideoX) -> None:
-    """Set all but the last temporal tap of each causal kernel to zero.
-
-    The network then treats every frame alone, which is how training on single frames should
-    leave it for the training on clips. He initialisation counts the one tap that is used.
-    """
+    """Set all but the last temporal tap of each causal kernel to zero, so that every frame is
+    treated alone, as training on single frames should leave it for clips. He initialisation counts
+    the used tap."""
     for module in causal_convolutions(vae):
         weight = module.conv.weight
         if module.time_kernel_size > 1:
@@ -49,10 +45,9 @@ def causal_convolutions(vae: AutoencoderKLCogVideoX) -> list[CogVideoXCausalConv
 def speed_up_single_frames(vae: AutoencoderKLCogVideoX, last_tap_only: bool = False) -> None:
     """Compute single frames with 2D convolutions; clips go through diffusers' own code.
 
-    A causal convolution repeats the first frame into the past, so on one frame it equals the
-    2D convolution with the kernel summed over time. `last_tap_only` leaves out the sum where
-    the other taps are zero, and so keeps their gradients zero.
-    """
+    A causal convolution repeats the first frame into the past, so on one frame it equals the 2D
+    convolution with the kernel summed over time. `last_tap_only` leaves out the sum where the other
+    taps are zero, and so keeps their gradients zero."""
     for module in causal_convolutions(vae):
         original = type(module).forward.__get__(module)
         module.forward = partial(_forward, module, original, last_tap_only)
@@ -103,9 +98,7 @@ def encode(vae: AutoencoderKLCogVideoX, images: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def decode(vae: AutoencoderKLCogVideoX, latents: torch.Tensor) -> torch.Tensor:
     """Images, float32 (B, 3, T, H, W), of scaled latents (B, N, C, h, w); precision as `encode`.
-
-    Scaled back in float32, so that a network in bfloat16 rounds the latents once.
-    """
+    Scaled back in float32, so that a network in bfloat16 rounds the latents once."""
     batch, alone = len(latents), vae.config.temporal_compression_ratio == 1
     if alone:
         latents = latents.flatten(0, 1).unsqueeze(1)

@@ -54,10 +54,8 @@ def read_folder(folder: Path) -> Checkpoint:
 
 
 def tensor_names(folder: Path) -> set[str]:
-    """Names of the tensors of one network in diffusers' or transformers' folder layout.
-
-    Only the headers of the .safetensors files are read; with an index, those of its files.
-    """
+    """Names of the tensors of one network in diffusers' or transformers' layout, from the headers
+    of its .safetensors files; with an index, those of its files."""
     names: set[str] = set()
     for file in (WEIGHTS, "model.safetensors"):
         index = folder / f"{file}.index.json"
@@ -71,20 +69,9 @@ def tensor_names(folder: Path) -> set[str]:
 def add_base(
     base: Path, folder: Path, family: type[CogVideoX] | type[Wan], transformer: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Bring autoencoder, text encoder and tokenizer of `base` into `folder`.
-
-    Files are linked where the disk allows it (they are many gigabytes), else copied.
-
-    Args:
-        base: a folder of the base in diffusers' layout.
-        transformer: the configuration that the parts have to fit.
-
-    Returns:
-        The parts' entries of `base`'s model_index.json.
-
-    Raises:
-        UserError: parts are missing, or belong to another base.
-    """
+    """Link (or else copy) autoencoder, text encoder and tokenizer of the folder `base` into
+    `folder`; returns their entries of model_index.json. `transformer` is the configuration they
+    must fit. Raises UserError: parts are missing, or belong to another base."""
     index = read_settings(base / "model_index.json")
     _check_base(base, index, family, transformer)
     for name in PARTS:

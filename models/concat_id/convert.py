@@ -78,12 +78,11 @@ def convert(source: Path, target: Path, to: str | None = None, base: Path | None
         source: a released checkpoint (file or folder), or a model folder in diffusers' layout.
         target: the folder to make; for `sat` and `wan` it may be a file (*.pt).
         to: the target's layout; None: diffusers for a released checkpoint, else the release's.
-        base: for diffusers, a folder of the base in diffusers' layout, whose autoencoder, text
-            encoder and tokenizer complete the new one.
+        base: for diffusers, a folder of the base, whose autoencoder, text encoder and tokenizer
+            complete the new one.
 
-    Raises:
-        UserError: the source is damaged, of another base, or no plain state dict; the target
-            exists.
+    Raises UserError: the source is damaged, of another base, or no plain state dict; the target
+    exists.
     """
     check_new_folder(target)
     inner = transformer_folder(source)

@@ -111,15 +111,9 @@ def is_released(names: State) -> bool:
 def sort(
     state: State, what: str = "the checkpoint"
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, str]]:
-    """Divide a checkpoint into the network, what is unused and kept aside, and what is refused.
-
-    Returns:
-        (network, aside, refused): tensors by SAT's name without `PREFIX`, the same, and reasons
-        by full name.
-
-    Raises:
-        UserError: a checkpoint of another base.
-    """
+    """Divide a checkpoint into the network and what is unused, by SAT's name without `PREFIX`, and
+    what is refused, by full name with the reason. Raises UserError: a checkpoint of another
+    base."""
     network, aside, refused = {}, {}, {}
     for name, tensor in state.items():
         short = name.removeprefix(PREFIX)

@@ -63,10 +63,8 @@ class FaceTools:
     released: bool = False
 
     def prepare(self, image: np.ndarray, height: int, width: int) -> Prepared:
-        """A photograph, uint8 RGB, as a reference for a video of (height, width).
-
-        Of several faces the largest is used, as in the release, and `problem` says so.
-        """
+        """A photograph, uint8 RGB, as a reference for a video of (height, width). Of several faces
+        the largest is used, as in the release, and `problem` says so."""
         found = self.locate_all(image)
         largest = found[0] if len(found) else None
         if self.released and self.foreground is not None:
@@ -91,14 +89,9 @@ def load_tools(
     device: str = "cpu", preparation: str = "default",
 ) -> FaceTools:
     """The tools of these names; by default, an insightface pack aligns as the release does.
-
-    Args:
-        preparation: `default`, or `released`: the released pixels, from a pack and a SegFormer.
-
-    Raises:
-        UserError: unknown names, missing or damaged weights, those of another network, or an
-            unusable device.
-    """
+    `preparation` is `default`, or `released`: the released pixels, from a pack and a SegFormer.
+    Raises UserError: unknown names, missing or damaged weights, those of another network, or an
+    unusable device."""
     check_device(device)
     check_preparation(preparation, faces, parser, alignment)
     released = preparation == "released"
@@ -112,14 +105,9 @@ def load_tools(
 def load_foreground(
     source: str, device: str = "cpu", released: bool = False
 ) -> tuple[Foreground | None, dict[str, str]]:
-    """What finds the head in a face crop, and the sha256 of its files; None for `none`.
-
-    Args:
-        released: resize the crop for a SegFormer with Pillow, as the release's transformers does.
-
-    Raises:
-        UserError: missing, damaged, or with other classes.
-    """
+    """What finds the head in a face crop, and the sha256 of its files; None for `none`. `released`
+    resizes the crop for a SegFormer with Pillow, as the release's transformers does. Raises
+    UserError: missing, damaged, or with other classes."""
     if source == "none":
         return None, {}
     if source == "embedded":
@@ -202,14 +190,9 @@ def _load_locator(faces: str, device: str, released: bool) -> tuple[Locate, dict
 def load_finder(
     faces: str, device: str = "cpu", released: bool = False
 ) -> tuple[Callable[[np.ndarray], Faces], dict[str, str]]:
-    """What finds the faces of uint8 RGB (H, W, 3), the largest first, and its files' sha256.
-
-    Args:
-        released: search once, without a grey border.
-
-    Raises:
-        UserError: an unknown name, or missing or damaged weights.
-    """
+    """What finds the faces of uint8 RGB (H, W, 3), the largest first, and its files' sha256;
+    `released` searches once, without a grey border. Raises UserError: an unknown name, or missing
+    weights."""
     kind, _, folder = faces.partition(":")
     pack = None
     if faces == "embedded":

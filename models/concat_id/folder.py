@@ -40,12 +40,9 @@ PIPELINES = ("ConcatIDPipeline", "CogVideoXPipeline", "ConcatIDWanPipeline", "Wa
 
 
 def defaults_of(folder: Path) -> Defaults:
-    """The released sampling settings of the base in `folder`.
-
-    The export of a training has its own size, and references prepared as it saw them.
-
-    Raises UserError: no model folder, parts missing, or another system's.
-    """
+    """The released sampling settings of the base in `folder`; the export of a training has its own
+    size and preparation of references. Raises UserError: no model folder, parts missing, or another
+    system's."""
     usual = family_of(_check_folder(folder)).DEFAULTS
     said = read_json(folder / TRAINING) if (folder / TRAINING).is_file() else {}
     recipe, cache = said.get("recipe", {}), said.get("cache", {})
@@ -100,14 +97,8 @@ def open_folder(
 
 
 def on_device(pipeline: Any, place: str, offload: str) -> Any:
-    """A loaded pipeline on its device.
-
-    Args:
-        place, offload: as checked by `check_place`.
-
-    Raises:
-        UserError: not enough memory.
-    """
+    """A loaded pipeline on its device; `place` and `offload` as checked by `check_place`. Raises
+    UserError: not enough memory."""
     if offload == "model":
         pipeline.enable_model_cpu_offload(device=place)
         return pipeline

@@ -27,12 +27,8 @@ if TYPE_CHECKING:
 
 
 class Generator:
-    """Makes the videos of one model.
-
-    Attributes:
-        folder_pipeline: of a model folder.
-        parts: autoencoder, text encoder and noise schedule of the embedded weights.
-    """
+    """Makes the videos of one model, by `folder_pipeline` of a model folder, or by `parts` of the
+    embedded weights: autoencoder, text encoder and noise schedule."""
 
     def __init__(self, model: ConcatID) -> None:
         self.model = model

@@ -40,11 +40,8 @@ def family_named(name: str) -> Any:
 
 
 def family_of(class_name: str) -> Any:
-    """The family of a class of networks or pipelines in diffusers' naming.
-
-    `ConcatIDWanTransformer3DModel` and `AutoencoderKLWan` are Wan's, the transformers of
-    `BASELINES` their own; every other name is CogVideoX's.
-    """
+    """The family of a class of networks or pipelines in diffusers' naming: Wan's with `Wan` in it,
+    the transformers of `BASELINES` their own, all others CogVideoX's."""
     for name, (transformer, _) in BASELINES.items():
         if class_name == transformer:
             return family_named(name)

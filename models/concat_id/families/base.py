@@ -72,11 +72,8 @@ class Family(ABC):
         self, tokenizer: Any, encoder: Any, prompts: Sequence[str],
         device: torch.device | None = None,
     ) -> torch.Tensor:
-        """Embeddings (B, text_tokens, D) of prompts, in the encoder's precision.
-
-        Args:
-            device: where the encoder will run; None: where it is.
-        """
+        """Embeddings (B, text_tokens, D) of prompts, in the encoder's precision; `device`: where
+        the encoder will run (None: where it is)."""
         rows = tokenizer(
             [self.clean(prompt) for prompt in prompts], padding="max_length", truncation=True,
             max_length=self.text_tokens, return_tensors="pt",
@@ -112,11 +109,8 @@ class Family(ABC):
     def add_noise(
         self, latents: torch.Tensor, noise: torch.Tensor, uniform: torch.Tensor
     ) -> Noised:
-        """Latents at the times that `uniform` (B,), in [0, 1), picks in the training schedule.
-
-        Args:
-            latents: clean (B, N, C, h, w). noise: standard normal, of the same shape.
-        """
+        """Clean latents (B, N, C, h, w) with standard normal noise, at the times that `uniform`
+        (B,), in [0, 1), picks in the training schedule."""
 
     @staticmethod
     @abstractmethod
@@ -135,12 +129,8 @@ class Family(ABC):
 
     @staticmethod
     def loss(output: Any, target: torch.Tensor, batch: Any) -> torch.Tensor:
-        """Loss of each row, (B,): the MSE of the velocity.
-
-        Args:
-            output: of `predict`. target: of `add_noise`.
-            batch: the `objective.Batch` that they are of.
-        """
+        """Loss of each row, (B,): the MSE of the velocity `output` (of `predict`) to `target` (of
+        `add_noise`); `batch` is the `objective.Batch`."""
         return (output.float() - target).square().mean((1, 2, 3, 4))
 
     @abstractmethod
@@ -158,10 +148,8 @@ class Family(ABC):
     def noise(
         seeds: Sequence[int], shape: tuple[int, int, int, int], device: torch.device
     ) -> tuple[torch.Tensor, list[torch.Generator]]:
-        """Noise (len(seeds), N, C, h, w) for `shape` (N, C, h, w), and each sample's generator.
-
-        The generators are on the CPU, so a seed means the same noise on every device.
-        """
+        """Noise (len(seeds), N, C, h, w) for `shape` (N, C, h, w), and each sample's generator, on
+        the CPU, so that a seed means the same noise on every device."""
         generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         drawn = torch.stack([torch.randn(shape, generator=g) for g in generators])
         return drawn.to(device), generators
@@ -172,9 +160,8 @@ class Family(ABC):
         negative: torch.Tensor | None = None,
         progress: Callable[[Iterable[Any]], Iterable[Any]] = iter, one_branch: bool = False,
     ) -> torch.Tensor:
-        """The denoising loop: latents (B, N, C, h, w) for B seeds.
-
-        Noise is drawn from one generator a sample, so a sample does not depend on its batch.
+        """The denoising loop: latents (B, N, C, h, w) for B seeds, each with its own generator, so
+        that a sample does not depend on its batch.
 
         Args:
             network: predicts the velocity, see `predict`.

@@ -52,12 +52,10 @@ class BuildRequest:
     Attributes:
         videos: folder with video files, also in folders below.
         captions: file with video and caption.
-        out: folder of the results.
         reader: how videos are read, with the thresholds.
         workers: processes that read videos.
         aesthetic: file with video and score, or None.
-        calibrate: file of identities to fit the thresholds on, or None.
-        truth: file of identities to measure against, or None.
+        calibrate, truth: files of identities, to fit the thresholds on or to measure against.
     """
 
     videos: Path
@@ -73,25 +71,15 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class Built:
-    """What a build made.
-
-    Attributes:
-        summary: as in summary.json. read: videos read now, not before.
-    """
+    """What a build made: summary.json, and the number of videos read now, not before."""
 
     summary: dict[str, Any]
     read: int
 
 
 def build(request: BuildRequest, make: workers.Make = FaceReader) -> Built:
-    """Build pairs; a build that was stopped goes on, one that is finished reads nothing.
-
-    Args:
-        make: makes the reader of videos, here and in worker processes.
-
-    Raises:
-        UserError: wrong inputs, each in one sentence.
-    """
+    """Build pairs; a build that was stopped resumes, a finished one reads nothing. `make` makes the
+    reader of videos, here and in workers. Raises UserError: wrong inputs."""
     _check(request)
     with exclusive(request.out):
         _check_out(request.out)
@@ -208,12 +196,8 @@ def choose_outputs(
     everyone: people.People, settings: PairSettings, identity: np.ndarray | None = None,
     subjects: bool = True,
 ) -> tuple[list[stages.Output], partners.Similarity]:
-    """The pairs of every output, and the similarities seen on the way.
-
-    Args:
-        identity: see `partners.find_partners`.
-        subjects: whether to make the outputs with garments and backgrounds.
-    """
+    """The pairs of every output, and the similarities seen on the way. `identity`: see
+    `partners.find_partners`; `subjects`: whether to make outputs with garments and backgrounds."""
     wanted = partners.requests(everyone, settings)
     best, similarity = partners.find_partners(everyone, wanted, settings, identity)
     outputs = [
@@ -241,11 +225,8 @@ def _copies(
 def _write_videos(
     path: Path, base: store.Store, settings: PairSettings
 ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """Write what became of every captioned video.
-
-    Returns:
-        The first unreadable ones, and the first captions without a human term.
-    """
+    """Write the result of every captioned video; returns the first unreadable ones, and the first
+    captions without a human term."""
     schema = pa.schema([
         ("video", pa.string()), ("kept", pa.bool_()), ("reason", pa.string()),
         ("detail", pa.string()), ("people", pa.int32()), ("other_count_share", pa.float64()),

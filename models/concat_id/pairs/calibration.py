@@ -31,12 +31,8 @@ _MOST_PAIRS = 1_000_000
 
 @dataclass(frozen=True)
 class Identities:
-    """Who is known.
-
-    Attributes:
-        of_person: int (n,), the identity of each entry of `People`, -1 where it is not known.
-        pairs: same-person pairs of different videos in the file, whether kept or dropped.
-    """
+    """Who is known: the identity of each entry of `People` (int (n,), -1: unknown), and the number
+    of same-person pairs of different videos in the file, kept or dropped."""
 
     of_person: np.ndarray
     pairs: int
@@ -86,12 +82,8 @@ def _place(value: Any, where: str) -> int:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Thresholds in the scale of the network at hand.
-
-    Attributes:
-        settings: with the new ranges. steps: one line for each threshold, to be printed.
-        same, different: pairs they come from.
-    """
+    """Thresholds in the scale of the network at hand: the new settings, a line to print for each
+    threshold, and the numbers of same-person and different-person pairs they come from."""
 
     settings: PairSettings
     steps: tuple[str, ...]
@@ -114,14 +106,11 @@ RANGES = ("cross", "tradeoff", "multi")
 def calibrate(people: People, known: Identities, settings: PairSettings) -> Calibration:
     """Map the three ranges of cosines to the scale of the network that embedded `people`.
 
-    A threshold represents the share of same-person pairs below it. `calibration_anchors` state
-    that share in the paper's scale (linear in between); the new threshold is that quantile of
-    the known same-person pairs. Lower ends are raised until at most `calibration_false_matches`
-    of the known different-person pairs reach them. `identity_cosine` stays: it compares
-    neighbouring frames, not videos.
-
-    Raises UserError: too few known pairs, or a network that does not tell people apart.
-    """
+    A threshold represents the share of same-person pairs below it, which `calibration_anchors`
+    state in the paper's scale (linear in between); the new threshold is that quantile of the known
+    pairs. Lower ends are raised until at most `calibration_false_matches` of the different-person
+    pairs reach them. `identity_cosine` stays: it compares neighbouring frames. Raises UserError:
+    too few known pairs, or a network that does not tell people apart."""
     same, different = known_cosines(people, known.of_person, settings.seed)
     if len(same) < FEWEST_PAIRS or not len(different):
         raise UserError(
@@ -157,10 +146,8 @@ def calibrate(people: People, known: Identities, settings: PairSettings) -> Cali
 
 
 def known_cosines(people: People, identity: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines of known pairs of different videos: of one person, and of two.
-
-    All of them where there are at most a million; else that many random ones of each.
-    """
+    """Cosines of known pairs of different videos, of one person and of two: all if at most a
+    million, else that many random ones of each."""
     rows = np.flatnonzero(identity >= 0)
     rng = np.random.default_rng([seed, 2])
     count = len(rows)
@@ -186,11 +173,9 @@ def report(
 ) -> dict[str, Any]:
     """Precision and recall against the known identities, as JSON values; None: none to count.
 
-    `pairs`: all pairs of kept videos at or above the lowest threshold. Recall is given of the
-    same-person pairs of kept videos, and of all that the file names. Each output: precision of
-    its references from other videos; recall: of its candidates whose person is in another kept
-    video, those that got a right partner.
-    """
+    `pairs`: all pairs of kept videos at or above the lowest threshold, with recall of the
+    same-person pairs of kept videos, and of all in the file. Each output: precision of its
+    references from other videos; recall of its candidates whose person is in another kept video."""
     identity = known.of_person
     counts = Counter(int(i) for i in identity[identity >= 0])
     of_kept = _pairs(counts.values())

@@ -31,14 +31,8 @@ def as_array(prints: Sequence[str]) -> np.ndarray:
 
 
 def are_copies(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Which of m pairs of videos are near-copies: bool (m,).
-
-    They are if most frames of either one are nearly a frame of the other. Videos without prints
-    (all zeros) never are.
-
-    Args:
-        first, second: uint8 (m, PRINTS, BYTES).
-    """
+    """Which of m pairs of videos, uint8 (m, PRINTS, BYTES) each, are near-copies: most frames of
+    either one are nearly a frame of the other. Without prints (all zeros) they never are."""
     found = np.zeros(len(first), bool)
     for start in range(0, len(first), _CHUNK):
         part = slice(start, start + _CHUNK)

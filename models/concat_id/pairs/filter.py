@@ -44,11 +44,8 @@ REASONS = (NO_FACE, TOO_MANY, COUNT, IDENTITY, ORDER)
 
 
 def has_human_term(caption: str, terms: str = "") -> bool:
-    """Whether the caption has one of the terms as a whole word, in any case.
-
-    Args:
-        terms: separated by commas; empty: `HUMAN_TERMS`; `none`: every caption passes.
-    """
+    """Whether the caption has one of the terms as a whole word, in any case; terms are separated by
+    commas, empty: `HUMAN_TERMS`; `none`: every caption passes."""
     if terms == NO_TERMS:
         return True
     pattern = _pattern(tuple(t.strip() for t in terms.split(",") if t.strip()) or HUMAN_TERMS)
@@ -61,10 +58,8 @@ def _pattern(terms: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def usual_count(counts: Sequence[int]) -> int:
-    """The number of faces that most frames have; of equally frequent numbers the larger.
-
-    A detector misses a face more often than it invents one, hence the larger.
-    """
+    """The number of faces that most frames have; of equally frequent numbers the larger, since a
+    detector misses a face more often than it invents one."""
     found = Counter(int(c) for c in counts)
     return max(found, key=lambda c: (found[c], c)) if found else 0
 
@@ -78,12 +73,9 @@ def count_inconsistency(counts: Sequence[int]) -> float:
 
 
 def identity_inconsistency(cosines: Sequence[float | None], threshold: float) -> float:
-    """Share of `cosines` under `threshold`, 0..1; 0 when none can be compared.
-
-    Args:
-        cosines: of consecutive frames with equal numbers of faces (the lowest of the people
-            matched one to one); None where the numbers differ or there is no face.
-    """
+    """Share of `cosines` under `threshold`, 0..1; 0 if none can be compared. They are of
+    consecutive frames (the lowest of the people matched one to one); None where the numbers of
+    faces differ."""
     values = np.asarray(cosines, np.float64)
     values = values[np.isfinite(values)]
     return float((values < threshold).mean()) if len(values) else 0.0

@@ -21,12 +21,12 @@ class SampledFrame:
 
     Attributes:
         index: in the video, from 0.
-        image: uint8 RGB (h, w, 3), a phone's rotation applied.
+        image: upright uint8 RGB (h, w, 3).
         fps: the video's frames per second.
         flow: mean length of the optical flow to the next frame, in diagonals of the picture a
             second; None for the last frame.
-        motion: mean absolute difference of the blurred grey values to the next frame, 0..255,
-            per frame, as VMAF's motion feature; None for the last frame.
+        motion: mean absolute difference of the blurred grey values to the next frame, 0..255, as
+            VMAF's motion feature; None for the last frame.
     """
 
     index: int
@@ -37,12 +37,8 @@ class SampledFrame:
 
 
 def sample(path: Path, rate: float) -> Iterator[SampledFrame | int]:
-    """`rate` frames a second, from the first on, and at the end the number of all frames.
-
-    Holds one frame at a time. A video with a lower rate gives all its frames.
-
-    Raises UnreadableVideo: missing, empty, damaged, or no video.
-    """
+    """`rate` frames a second, from the first on, and at the end the number of all frames; holds one
+    frame at a time. A video with a lower rate gives all its frames. Raises UnreadableVideo."""
     waiting: SampledFrame | None = None
     before: np.ndarray | None = None
     taken = count = 0
@@ -63,10 +59,8 @@ def sample(path: Path, rate: float) -> Iterator[SampledFrame | int]:
 
 
 def movement(first: np.ndarray, second: np.ndarray, fps: float) -> tuple[float, float]:
-    """`flow` and `motion` (see `SampledFrame`) between two grey pictures, uint8 (h, w).
-
-    Flow is Farneback's (OpenCV); blur is Gaussian with a standard deviation of 1 pixel.
-    """
+    """`flow` and `motion` (see `SampledFrame`) between two grey pictures, uint8 (h, w). Flow is
+    Farneback's (OpenCV), blur is Gaussian with a standard deviation of 1 pixel."""
     if first.shape != second.shape:
         return 0.0, 0.0
     field = cv2.calcOpticalFlowFarneback(  # type: ignore[call-overload]

@@ -27,10 +27,8 @@ def pretraining(people: People, size: int) -> Output:
 
 
 def cross(people: People, best: Best, size: int, settings: PairSettings) -> Output:
-    """Stage II with `size` identities: both of two, or `multi_crossed` of three, from elsewhere.
-
-    An identity without a partner keeps faces of the video itself.
-    """
+    """Stage II with `size` identities: both of two, or `multi_crossed` of three, from elsewhere. An
+    identity without a partner keeps faces of the video itself."""
     targets = people.of_group(size)
     partners = best.partner[targets]
     cosines = best.cosine[targets]

@@ -34,10 +34,7 @@ def write_page(
     path: Path, summary: Mapping[str, Any], outputs: Sequence[Output], people: People,
     store: Store, out: Path,
 ) -> None:
-    """Write the page, atomically. It is one file, without scripts, and opens from disk.
-
-    Captions and names are untrusted: the template escapes everything.
-    """
+    """Write the page, atomically: one file without scripts, which opens from disk."""
     settings = {**summary["settings"], **((summary["calibration"] or {}).get("used", {}))}
     samples = {
         made.name: [_shown(row, people, store, out) for row in

@@ -30,9 +30,9 @@ class Request:
 
     Attributes:
         interval: of cosines, lower end included, upper end not.
-        rows: bool (n,), people that need a partner. columns: bool (n,), people that may be one.
+        rows, columns: bool (n,), people that need a partner, and those that may be one.
         smallest: whether the partner of smallest cosine is taken; else a random one.
-        salt: a number of its own for each output, so that their random choices differ.
+        salt: differs between outputs, so that their random choices do.
     """
 
     interval: Range
@@ -51,8 +51,7 @@ class Similarity:
         above: number of pairs by cosine from -1 to 1 in steps of `BIN`, from `low` on.
         sampled: the same for a random sample of all pairs of different videos.
         pairs: number of pairs of different videos.
-        copies: people of near-copies of one video, who would have been partners; the smaller
-            place first.
+        copies: people of near-copies of one video, who would have been partners.
         same, different: labelled pairs of at least `low`, of one person and of two.
     """
 
@@ -93,14 +92,9 @@ def find_partners(
     people: People, wanted: Mapping[str, Request], settings: PairSettings,
     identity: np.ndarray | None = None,
 ) -> tuple[dict[str, Best], Similarity]:
-    """The partner of every person for every request, in one pass.
-
-    Args:
-        identity: (n,) the true person of each entry, -1 where it is not known.
-
-    Raises:
-        UserError: more people than the exact search takes, and no FAISS.
-    """
+    """The partner of every person for every request, in one pass; `identity` (n,): the true person
+    of each entry, -1 if unknown. Raises UserError: more people than the exact search takes, and no
+    FAISS."""
     best = {name: Best(len(people), r.interval, r.smallest) for name, r in wanted.items()}
     low = min([r.interval[0] for r in wanted.values()], default=settings.lowest_cosine)
     seen = Similarity(low)

@@ -77,11 +77,8 @@ def kept(store: Store, settings: PairSettings, vectors: bool = False) -> Iterato
 
 
 def collect(store: Store, settings: PairSettings) -> tuple[People, dict[str, int]]:
-    """The people of the kept videos, and how many videos each rule dropped.
-
-    Embeddings are put into one array of their final size: memory is the embeddings and about
-    230 bytes per person.
-    """
+    """The people of the kept videos, and how many videos each rule dropped. Embeddings go into one
+    array of their final size: memory is that and about 230 bytes per person."""
     dropped = {NO_TERM: 0, UNREADABLE: 0, **{reason: 0 for reason in rules.REASONS}}
     count = width = 0
     for row in store.rows(vectors=True):

@@ -43,14 +43,11 @@ def load_scorer(address: str) -> Scorer:
 
 
 def ranking(scores: Sequence[np.ndarray]) -> np.ndarray:
-    """One value in 0..1 for each of n pairs, higher is better.
+    """One value in 0..1 for each of n pairs, higher is better, from scores (n,), NaN: ranks in the
+    middle.
 
-    The paper names the three scores but not their weights. Their scales differ, so each score is
-    replaced by its rank among the pairs (ties share the mean rank) and the ranks are averaged.
-
-    Args:
-        scores: arrays (n,), NaN where a pair has no such score; it then ranks in the middle.
-    """
+    The paper names the three scores but not their weights. Their scales differ, so each is replaced
+    by its rank among the pairs (ties share the mean rank) and the ranks are averaged."""
     total = np.zeros(len(scores[0]))
     for values in scores:
         known = np.isfinite(values)

@@ -43,7 +43,6 @@ class ReaderSettings:
             used as well; empty: the embedded MTCNN and ArcFace.
         subjects: see `subjects.MODES`.
         aesthetic: `module:function`, see `quality.load_scorer`; None: no scorer.
-        device: of torch.
         alignment: of the face crops, `upright` or `arcface` (see `face_tools`); None: what
             Concat-ID's references get with these networks.
     """
@@ -93,14 +92,8 @@ class FaceReader:
         }
 
     def read(self, path: Path, name: str, out: Path) -> tuple[tracking.VideoRecord, np.ndarray]:
-        """Read the video `path`, called `name`; crops go to `out`/faces.
-
-        Returns:
-            The record and the embeddings (people, d).
-
-        Raises:
-            UnreadableVideo: it cannot be decoded to its end.
-        """
+        """Read the video `path`, called `name`; crops go to `out`/faces. Returns the record and the
+        embeddings (people, d). Raises UnreadableVideo."""
         limits = self.settings.pairs
         found: list[tracking.FrameFaces] = []
         moves: list[SampledFrame] = []
@@ -191,10 +184,8 @@ def crop_file(stem: str, crop: str) -> str:
 def face_crop(
     image: np.ndarray, landmarks: np.ndarray, largest: int, alignment: str = "upright"
 ) -> np.ndarray:
-    """A face as `references.prepare` crops it, with its background.
-
-    At the face's own resolution, at most `largest` pixels a side: uint8 RGB (side, side, 3).
-    """
+    """A face as `references.prepare` crops it, with its background, at its own resolution, at most
+    `largest` pixels a side: uint8 RGB (side, side, 3)."""
     marks = np.asarray(landmarks, np.float64)
     if alignment == "arcface":
         # At the face's own resolution the similarity onto the template neither grows nor shrinks.

@@ -35,17 +35,9 @@ class Similar:
 def similar_people(
     vectors: np.ndarray, video: np.ndarray, low: float, exact_limit: int
 ) -> Iterator[Similar]:
-    """All pairs of different videos with a cosine of at least `low`, block by block.
-
-    Args:
-        vectors: float32 (n, d) of length 1.
-        video: (n,), which video each person is in.
-        low: least cosine.
-        exact_limit: with more people FAISS is used.
-
-    Raises:
-        UserError: more people than `exact_limit` and no FAISS.
-    """
+    """All pairs of different videos with a cosine of at least `low`, block by block; vectors
+    float32 (n, d) of length 1, and the video (n,) that each person is in. With more than
+    `exact_limit` people FAISS is used. Raises UserError: it is not installed."""
     check_size(len(vectors), exact_limit)
     found = _exact(vectors, low) if len(vectors) <= exact_limit else _faiss(vectors, low)
     for rows, columns in found:
@@ -70,11 +62,8 @@ def check_size(people: int, exact_limit: int) -> None:
 
 
 def exact_cosines(vectors: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """float64 (k,) cosines of pairs, rounded to six decimals.
-
-    einsum always adds in the same order. A matrix product's order depends on its shape and the
-    threads, and so does the side of a threshold that a pair falls on.
-    """
+    """float64 (k,) cosines of pairs, rounded to six decimals. einsum always adds in the same order;
+    a matrix product's order depends on its shape and the threads."""
     found = np.empty(len(rows))
     for start in range(0, len(rows), _RECHECK):
         part = slice(start, start + _RECHECK)
@@ -117,12 +106,11 @@ def _faiss(vectors: np.ndarray, low: float) -> Iterator[tuple[np.ndarray, np.nda
 
 
 def random_order(keys: np.ndarray, rows: np.ndarray, columns: np.ndarray, seed: int) -> np.ndarray:
-    """A random number, uint64 (k,), for each pair of people, of their keys and the seed alone.
+    """A random number, uint64 (k,), for each pair of people, of their keys and the seed alone; the
+    smallest marks the random partner.
 
-    The smallest number marks the random partner. So the choice does not depend on the order of
-    the search, and an added video changes a choice only where it is itself chosen.
-    Source of the mixing: splitmix64 (Steele, Lea, Flood, 2014).
-    """
+    So the choice does not depend on the order of the search, and an added video changes a choice
+    only if it is chosen itself. Source: splitmix64 (Steele, Lea, Flood, 2014)."""
     with np.errstate(over="ignore"):
         mixed = _mix(keys[rows] + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15))
         return _mix(mixed ^ keys[columns])
@@ -136,13 +124,9 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 class Best:
-    """For each person the partner of smallest value so far, among pairs within a range.
-
-    Args:
-        count: of people.
-        interval: cosines, lower end included, upper end not.
-        smallest: whether the smallest cosine wins; else the smallest random number.
-    """
+    """For each of `count` people the partner of smallest value so far, among pairs within
+    `interval` (lower end included): the smallest cosine if `smallest`, else the smallest random
+    number."""
 
     def __init__(self, count: int, interval: tuple[float, float], smallest: bool) -> None:
         self.interval, self.smallest = interval, smallest

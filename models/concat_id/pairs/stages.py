@@ -25,7 +25,7 @@ class Output:
     """The pairs of one parquet file, m videos with k identities each.
 
     Attributes:
-        name: of the file, without suffix. title: what it is for.
+        name, title: of the file, without suffix; what it is for.
         targets: int (m, k) indices into `People`, left to right.
         partners: int (m, k), whose faces are the references, or `OWN`.
         cosines: (m, k) of target and partner, NaN for `OWN`.

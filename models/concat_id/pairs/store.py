@@ -46,8 +46,7 @@ class Row:
     Attributes:
         number: of the video in this run, from 1, in the order of the folder.
         name: path relative to the folder of videos, with `/`.
-        fingerprint: of the file and the images next to it (sizes and times of change), and of
-            the reader.
+        fingerprint: of the file, the images next to it, and the reader.
         aesthetic: the score in the user's file, else the reader's.
         problem: why it could not be read, or None.
         record, vectors: what was read, embeddings float32 (people, d); None before reading.
@@ -69,15 +68,8 @@ class Row:
 
 
 class Store:
-    """The SQLite file of one output folder.
-
-    Args:
-        path: the file.
-        identity: of the reader (JSON values); a record made by another one is read again.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """The SQLite file of one output folder. `identity` is of the reader (JSON values); a record
+    made by another one is read again. Raises UserError: the file is damaged."""
 
     def __init__(self, path: Path, identity: object) -> None:
         self.path, self._identity = path, sha256_json(identity)
@@ -156,10 +148,8 @@ class Store:
     # -- what was read
 
     def rows(self, vectors: bool = True) -> Iterator[Row]:
-        """The captioned videos in order, each with its current record if there is one.
-
-        Read in pages: the caller may write in between. Without `vectors` embeddings are left out.
-        """
+        """The captioned videos in order, each with its current record if there is one, without
+        embeddings unless `vectors`. Read in pages: the caller may write in between."""
         last, blob = 0, "r.vectors" if vectors else "NULL"
         while True:
             with self._errors():
