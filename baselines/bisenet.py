@@ -15,14 +15,8 @@ CLASSES = 19
 
 
 class BiSeNet:
-    """The parser, ready to read crops.
-
-    Args:
-        extra: of idbench, to install facexlib.
-
-    Raises:
-        UserError: facexlib is not installed; the file is missing, damaged or of another network.
-    """
+    """The parser, ready to read crops; `extra` of idbench installs facexlib. Raises UserError:
+    facexlib is not installed; the file is missing, damaged or of another network."""
 
     def __init__(self, path: Path, extra: str, device: str) -> None:
         kind = need_package("facexlib.parsing.bisenet", extra, "The released face parser").BiSeNet

@@ -30,14 +30,9 @@ GREY = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class FaceCondition:
-    """One face, as the transformer reads it.
-
-    Attributes:
-        vector: (1, 1280): recogniser 512, then EVA-CLIP 768 of length 1.
-        hidden: five hidden states of EVA-CLIP, each (1, 577, 1024).
-        crop: uint8 RGB (512, 512, 3).
-        problem: what was not done as in the release; else None.
-    """
+    """One face, as the transformer reads it: `vector` (1, 1280), recogniser 512 and EVA-CLIP 768 of
+    length 1; `hidden`, five states (1, 577, 1024) of EVA-CLIP; `crop`, uint8 RGB (512, 512, 3); and
+    what could not be done as in the release, or None."""
 
     vector: torch.Tensor
     hidden: list[torch.Tensor]

@@ -30,16 +30,8 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 class EvaTower(nn.Module):
     """The tower, with the hidden states that face encoders read.
 
-    Args:
-        state: the file's tensors; sizes are those of `visual.*`.
-        path: of the file, for messages.
-
-    Attributes:
-        size: side of the picture in pixels.
-
-    Raises:
-        WeightError: other names or shapes.
-    """
+    `state` holds the tensors of the file `path`; sizes are those of `visual.*`; `size` is the side
+    of the picture in pixels. Raises WeightError: other names or shapes."""
 
     def __init__(self, state: Mapping[str, torch.Tensor], path: Path) -> None:
         super().__init__()
@@ -75,11 +67,8 @@ class EvaTower(nn.Module):
         self.layers = [block - 1 for block in range(STEP, depth, STEP)]
 
     def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Pooled features (B, D) and the hidden states, each (B, tokens, width).
-
-        Args:
-            pictures: (B, 3, size, size), normalised by `MEAN` and `STD`.
-        """
+        """Pooled features (B, D) and the hidden states, each (B, tokens, width), of pictures (B, 3,
+        size, size) normalised by `MEAN` and `STD`."""
         found: list[torch.Tensor] = []
         hooks = [
             self.tower.blocks[layer].register_forward_hook(lambda *a: found.append(a[-1]))

@@ -63,15 +63,8 @@ class LoRA(nn.Module):
 
 
 class FaceAttention(nn.Module):
-    """The parameters of one attention: LoRA on its four layers, keys and values of the face.
-
-    Args:
-        hidden: width of the attention. text: of its text tokens. face: of the face tokens.
-        rank: of the LoRA layers.
-
-    Attributes:
-        scale: of the face's part.
-    """
+    """The parameters of one attention: LoRA of `rank` on its four layers, keys and values of the
+    face. `hidden`, `text` and `face` are widths of the tokens, `scale` is of the face's part."""
 
     def __init__(self, hidden: int, text: int, face: int, rank: int = 128) -> None:
         super().__init__()
@@ -135,11 +128,8 @@ class JointFaceAttention(FaceAttention):
 
 
 class _Adapted:
-    """An attention's layers with LoRA, as a processor reads them.
-
-    Attributes:
-        face: (B, T, C), added to the video's tokens before the output layer.
-    """
+    """An attention's layers with LoRA, as a processor reads them; `face` (B, T, C) is added to the
+    video's tokens before the output layer."""
 
     def __init__(self, attn: Any, parts: FaceAttention) -> None:
         self._attn, self._parts = attn, parts
@@ -169,11 +159,9 @@ class _Adapted:
 class IDAnimatorTransformer3DModel(CogVideoXTransformer3DModel):
     """CogVideoX with face attention in every block: ID-Animator's mechanism at our small scale.
 
-    Args:
-        face_width: of the face tokens. face_tokens: how many. face_depth: of the resampler.
-        image_width: of the image tokens. face_rank: of LoRA.
-        config: of `CogVideoXTransformer3DModel`.
-    """
+    `face_width` and `face_tokens` are of the face tokens, `face_depth` of the resampler,
+    `image_width` of the image tokens, `face_rank` of LoRA, `config` of
+    `CogVideoXTransformer3DModel`."""
 
     def __init__(
         self, *, image_width: int, face_width: int = 128, face_tokens: int = 16,

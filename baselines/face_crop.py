@@ -80,12 +80,8 @@ class FacexlibCropper:
 
 
 class PackCropper:
-    """SCRFD of an insightface pack, and any face parser, where facexlib is not installed.
-
-    Args:
-        pack: the pack's folder.
-        foreground: see `concat_id.references.Foreground`; None: the background stays.
-    """
+    """SCRFD of the insightface folder `pack`, and any face parser
+    (`concat_id.references.Foreground`; None: the background stays), for use without facexlib."""
 
     def __init__(
         self, pack: Path, foreground: Callable[[np.ndarray], np.ndarray] | None, device: str
@@ -122,4 +118,3 @@ def limit_side(image: np.ndarray, longest: int = 1024) -> np.ndarray:
     scale = longest / max(height, width)
     size = (int(width * scale), int(height * scale))
     return cv2.resize(image, size, interpolation=cv2.INTER_LANCZOS4)
-

@@ -27,12 +27,8 @@ SCALES = 2
 
 
 class Condition(NamedTuple):
-    """References as the baselines read them: M faces.
-
-    Attributes:
-        latents: (B, M, C, h, w). pooled: (B, M, D).
-        hidden: SCALES tensors (B, M, T, W).
-    """
+    """References as the baselines read them, M faces: `latents` (B, M, C, h, w), `pooled` (B, M,
+    D), and `hidden`, SCALES tensors (B, M, T, W)."""
 
     latents: torch.Tensor
     pooled: torch.Tensor
@@ -87,10 +83,8 @@ class FaceTower:
         return pack(torch.from_numpy(latents).float(), self.encode(pictures)).numpy()
 
     def of_shard(self, latents: torch.Tensor, rendered: Path, encoded: Path) -> torch.Tensor:
-        """Rows (S, P, R, 1, 1, F) of the references of a shard, float16 latents (S, P, R, C, h, w).
-
-        The features are kept beside the latents; places without a person have zeros.
-        """
+        """Rows (S, P, R, 1, 1, F) of the references of a shard, float16 latents (S, P, R, C, h, w);
+        zeros without a person. The features are kept beside the latents."""
         from idbench.models.concat_id import scenes
         from idbench.models.concat_id.training.latents import save_array
 
@@ -124,11 +118,7 @@ def pack(latents: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
 
 
 def unpack(rows: torch.Tensor, shape: torch.Size) -> Condition:
-    """The references of rows (B, M, 1, 1, F).
-
-    Args:
-        shape: (C, h, w) of a latent frame.
-    """
+    """The references of rows (B, M, 1, 1, F); `shape` is (C, h, w) of a latent frame."""
     known = sizes()
     flat = rows.flatten(2)
     latents, pooled, hidden = flat.split(

@@ -43,16 +43,9 @@ TEXT = "cond_stage_model.transformer."
 
 
 def build_pipeline(folder: Path, base: Path | None, scale: float, dtype: torch.dtype) -> Any:
-    """The AnimateDiff pipeline with the adapter's processors.
-
-    Args:
-        folder: the released folder.
-        base: a checkpoint of Stable Diffusion in one file, which replaces the folder's weights.
-        scale: of the face.
-
-    Raises:
-        WeightError: a file holds another network.
-    """
+    """The AnimateDiff pipeline with the adapter's processors, from the released `folder`; the file
+    `base`, a checkpoint of Stable Diffusion, replaces the folder's weights; `scale` is of the face.
+    Raises WeightError: a file holds another network."""
     sd = folder / "animatediff" / "sd"
     options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True}
     unet = UNet2DConditionModel.from_pretrained(sd, subfolder="unet", **options)
@@ -101,13 +94,9 @@ def load_motion(path: Path, unet: Mapping[str, Any]) -> MotionAdapter:
 
 
 def read_adapter(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """The tensors of the resampler and of the face attentions in `animator.ckpt`.
-
-    Both layouts are read: {image_proj, face_adapter}, and one state dict with the prefixes
-    `image_proj_model.` and `adapter_modules.`, with or without `module.`.
-
-    Raises WeightError: missing, damaged, or neither.
-    """
+    """The tensors of the resampler and of the face attentions in `animator.ckpt`: {image_proj,
+    face_adapter}, or one state dict with the prefixes `image_proj_model.` and `adapter_modules.`,
+    with or without `module.`. Raises WeightError: missing, damaged, or neither."""
     check_file(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -153,10 +142,8 @@ def add_adapter(
 
 
 def numbered(names: list[str]) -> list[str]:
-    """Names of processors in the order that the released file numbers: down, up, middle.
-
-    Attentions of the motion modules have no number.
-    """
+    """Names of processors in the order that the released file numbers: down, up, middle, without
+    those of the motion modules."""
     order = ("down_blocks", "up_blocks", "mid_block")
     still = [name for name in names if "motion_modules" not in name]
     return sorted(still, key=lambda name: order.index(name.partition(".")[0]))

@@ -26,11 +26,8 @@ _collected: ContextVar[list[torch.Tensor] | None] = ContextVar("collected", defa
 
 
 class IDRouter(nn.Module):
-    """Scores how much a token belongs to each face, without scaling.
-
-    Args:
-        dim: width of the video's tokens. id_dim: width of a face's tokens. tokens: of a face.
-    """
+    """Scores how much a token (of width `dim`) belongs to each face (of `tokens` tokens of width
+    `id_dim`), without scaling."""
 
     def __init__(self, dim: int, id_dim: int, tokens: int) -> None:
         super().__init__()
@@ -59,21 +56,16 @@ class FacesExtractor(LocalFacialExtractor):
 
 
 class RoutedCrossAttention(PerceiverCrossAttention):
-    """ConsisID's cross-attention to each face, mixed by a router.
-
-    Args:
-        router: held elsewhere in the network, as the released file names it.
-    """
+    """ConsisID's cross-attention to each face, mixed by a router, which is held elsewhere in the
+    network, as the released file names it."""
 
     def __init__(self, router: IDRouter, **sizes: Any) -> None:
         super().__init__(**sizes)
         self._router = (router,)  # in a tuple: its parameters are not this module's
 
     def forward(self, faces: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """(F, T, C) for faces (F, N, Q, D) and tokens (B, T, C).
-
-        With fewer rows of faces than of tokens, only the first rows are routed.
-        """
+        """(F, T, C) for faces (F, N, Q, D) and tokens (B, T, C). With fewer rows of faces than of
+        tokens, only the first rows are routed."""
         rows, count = hidden[: len(faces)], faces.shape[1]
         logits = self._router[0](faces, rows)
         kept = _collected.get()
@@ -126,12 +118,9 @@ def collect_logits() -> Iterator[list[torch.Tensor]]:
 
 
 def routing_loss(logits: Sequence[torch.Tensor], people: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of each row, (B,), over the blocks; 0 where a row shows nobody.
-
-    Args:
-        logits: of each block, (B, T, N).
-        people: (B, T), the face that each token shows, or `BACKGROUND`, which does not count.
-    """
+    """Mean cross-entropy of each row, (B,), over the blocks; 0 if a row shows nobody. Logits of
+    each block are (B, T, N); `people` (B, T): the face that each token shows, or `BACKGROUND`,
+    which does not count."""
     shown = (people != BACKGROUND).sum(1).clamp(min=1)
     total = torch.zeros(len(people), device=people.device)
     for block in logits:

@@ -195,10 +195,8 @@ class IDAnimatorFamily(FaceFamily):
 
 
 def side_by_side(latents: torch.Tensor) -> torch.Tensor:
-    """One latent frame (B, C, h, w) of references (B, M, C, h, w), each cut to its place.
-
-    The released canvas is white; ours keeps zeros, which a dropped reference is too.
-    """
+    """One latent frame (B, C, h, w) of references (B, M, C, h, w), each cut to its place. The
+    released canvas is white; ours keeps zeros, which a dropped reference is too."""
     count, width = latents.shape[1], latents.shape[-1]
     places = torch.tensor_split(torch.arange(width), count)
     canvas = torch.zeros_like(latents[:, 0])

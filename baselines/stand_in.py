@@ -167,11 +167,8 @@ class StandIn(OnBase):
 
 
 def square(image: np.ndarray, box: np.ndarray | None) -> tuple[np.ndarray, str | None]:
-    """The face as uint8 RGB (512, 512, 3), padded with white, and what could not be done.
-
-    Args:
-        box: left, top, right, bottom of the face in pixels; None: the whole picture is taken.
-    """
+    """The face in `box` (left, top, right, bottom in pixels; None: the whole picture) as uint8 RGB
+    (512, 512, 3), padded with white, and what could not be done."""
     import cv2
 
     height, width = image.shape[:2]

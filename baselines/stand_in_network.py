@@ -165,11 +165,8 @@ class StandInTransformer3DModel(WanTransformer3DModel):
 def read_picture(
     block: Any, x: torch.Tensor, modulation: torch.Tensor, rotary: Rotary
 ) -> torch.Tensor:
-    """One block of Wan on the tokens of the picture (1, n, D): no text is read.
-
-    Args:
-        modulation: of time 0, (1, 6, D).
-    """
+    """One block of Wan on the tokens of the picture (1, n, D), without text; `modulation` (1, 6, D)
+    of time 0."""
     shift, scale, gate, shift_ff, scale_ff, gate_ff = (
         block.scale_shift_table + modulation.float()
     ).chunk(6, dim=1)

@@ -85,11 +85,8 @@ class WanModel(ReleasedModel):
 
 
 class OnBase(WanModel):
-    """A system whose release is a part that goes with Wan2.1's text-to-video base.
-
-    Args:
-        base: folder or hub id of the base in diffusers' layout; None: `BASE`.
-    """
+    """A system whose release is a part that goes with Wan2.1's text-to-video base; `base`: folder
+    or hub id of the base in diffusers' layout (None: `BASE`)."""
 
     BASE: ClassVar[str]
     BASE_FILES: ClassVar[tuple[str, ...]]

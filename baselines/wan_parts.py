@@ -68,12 +68,8 @@ def decode(pipeline: Any, latents: torch.Tensor) -> np.ndarray:
 
 
 def cut_out(reference: Reference, tools: FaceTools) -> tuple[np.ndarray, str | None]:
-    """A face as a crop around its head on white; anything else, and a picture without a face,
-    whole.
-
-    Returns:
-        uint8 RGB of any size, and what could not be done.
-    """
+    """A face as a crop around its head on white, anything else (or without a face) whole: uint8 RGB
+    of any size, and what could not be done."""
     image = read_reference(reference.image)
     if reference.kind != "face":
         return image, None
@@ -88,10 +84,8 @@ def cut_out(reference: Reference, tools: FaceTools) -> tuple[np.ndarray, str | N
 
 
 def on_white(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`image` resized to fit into (height, width) and centred on white, uint8 RGB.
-
-    Source: Phantom's `load_ref_images`.
-    """
+    """`image` resized to fit into (height, width) and centred on white, uint8 RGB. Source:
+    Phantom's `load_ref_images`."""
     ratio = image.shape[1] / image.shape[0]
     wider = ratio > width / height
     size = (width, max(1, int(width / ratio))) if wider else (max(1, int(height * ratio)), height)

@@ -25,11 +25,8 @@ INK, PAPER = (60, 58, 54), (255, 255, 255)
 
 
 def sheet(tiles: Sequence[np.ndarray], labels: Sequence[str], columns: int) -> np.ndarray:
-    """Tiles of one size in a grid, each over its label (broken into up to three lines).
-
-    Returns:
-        uint8 RGB on white.
-    """
+    """Tiles of one size in a grid, each over its label (broken into up to three lines): uint8 RGB
+    on white."""
     from PIL import Image, ImageDraw, ImageFont
 
     height, width = tiles[0].shape[:2]

@@ -17,11 +17,8 @@ def mtcnn(min_face_size: int = 20) -> Any:
 
 
 def detect_faces(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Faces that MTCNN with its default thresholds finds in one RGB image (H, W, 3).
-
-    Returns:
-        Boxes (faces, 4) as x0, y0, x1, y1 in pixels, and probabilities (faces,) in 0..1.
-    """
+    """Faces that MTCNN with its default thresholds finds in one RGB image (H, W, 3): boxes (faces,
+    4) as x0, y0, x1, y1 in pixels, and probabilities (faces,)."""
     boxes, probabilities = mtcnn().detect(np.ascontiguousarray(pixels))
     if boxes is None:
         return np.zeros((0, 4)), np.zeros(0)

@@ -30,11 +30,8 @@ _TOKEN = re.compile(r"[a-z0-9]+|[^\sa-z0-9]")
 
 @dataclass(frozen=True)
 class Description:
-    """A prompt and what it mentions.
-
-    `mentioned` holds "background", "light", and "expression:0", "motion:0", "garment:0" with
-    the index of the person from the left.
-    """
+    """A prompt and what it mentions: "background", "light", and "expression:0", "motion:0",
+    "garment:0" with the index of the person from the left."""
 
     text: str
     mentioned: frozenset[str]

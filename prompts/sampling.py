@@ -40,14 +40,8 @@ def random_scene(
     rng: np.random.Generator, people: int = 1, identities: Sequence[int] = TRAINING_IDENTITIES,
     together: float = 0.25,
 ) -> Scene:
-    """A scene of uniformly drawn attributes.
-
-    Args:
-        rng: random generator; the same state gives the same scene.
-        people: 1 to 3, of different identities.
-        identities: identity seeds to draw from; at least `people` of them.
-        together: with several people, the probability that they do one thing together.
-    """
+    """A scene of uniformly drawn attributes with 1 to 3 `people`, of different `identities`.
+    `together`: with several people, the probability that they do one thing together."""
     chosen: list[int] = []
     while len(chosen) < people:
         seed = int(identities[int(rng.integers(len(identities)))])

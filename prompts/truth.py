@@ -24,17 +24,12 @@ def check_truth(truth: Mapping[str, Any]) -> None:
 
 
 def scene_of(truth: Mapping[str, Any], identities: Sequence[int], seed: int = 0) -> Scene:
-    """A scene that fulfils a truth: what a perfect model could show.
+    """A scene that fulfils the truth of a prompt or of a row of a split, with these identity seeds
+    from left to right.
 
-    Args:
-        truth: of a prompt or of a row of a split.
-        identities: identity seeds of the people, left to right.
-        seed: draws the garments and the background that the truth leaves open. An open
-            expression is neutral, an open motion is still.
-
-    Raises:
-        ValueError: an unknown key or value, or another number of people.
-    """
+    `seed` draws the garments and the background that the truth leaves open; an open expression is
+    neutral, an open motion still. Raises ValueError: an unknown key or value, or another number of
+    people."""
     _check_keys(truth, KEYS)
     rng = np.random.default_rng(seed)
     stated = list(truth.get("people", ())) or [{}] * len(identities)

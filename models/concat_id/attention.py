@@ -35,10 +35,8 @@ class _Attention(torch.autograd.Function):
 
 
 class MatrixAttention:
-    """Attention processor for `CogVideoXTransformer3DModel`, without masks and dropout.
-
-    The rotary embedding is (tokens, D), or (B, tokens, D) where samples have different positions.
-    """
+    """Attention processor for `CogVideoXTransformer3DModel`, without masks and dropout. The rotary
+    embedding is (tokens, D), or (B, tokens, D) if samples have different positions."""
 
     def __call__(
         self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor,

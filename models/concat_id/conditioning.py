@@ -41,20 +41,15 @@ def rotary_embedding(
     transformer: CogVideoXTransformer3DModel, frames: int, references: int, height: int, width: int,
     clip_frames: int | None = None, shared: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Rotary embedding of `frames` video latents and `references` appended ones.
+    """Rotary embedding of `frames` video latents and `references` appended ones, of (height, width)
+    before patches: (cosines, sines) of shape (tokens, head_dim), or None if the network has none
+    (CogVideoX-2B).
 
     Args:
-        frames: latent frames of the video in this batch, `N`.
-        references: appended reference frames, 0 to 3.
-        height, width: of the latents (before patches).
-        clip_frames: temporal position of the first reference. None means `frames`. Batches
-            of single images give the clip's length, so that a reference has the same position
-            beside an image as beside the clip whose first frame the image is.
+        clip_frames: temporal position of the first reference; None: `frames`. Batches of single
+            images give the clip's length, so that a reference has the same position beside an image
+            as beside the clip whose first frame it is.
         shared: all references have the position of the first, as an ablation.
-
-    Returns:
-        (cosines, sines) of shape (tokens, head_dim), or None where the network has no rotary
-        embedding (CogVideoX-2B).
     """
     config = transformer.config
     if not config.use_rotary_positional_embeddings:
@@ -81,19 +76,16 @@ def denoise(
     references: torch.Tensor | None, text: torch.Tensor, times: torch.Tensor,
     clip_frames: int | None = None, shared: bool = False,
 ) -> torch.Tensor:
-    """The network's prediction at the video's positions.
+    """The network's prediction at the video's positions, (B, N, C, H, W).
 
     Args:
         transformer: an unchanged CogVideoX transformer.
         latents: noisy video latents (B, N, C, H, W).
-        references: clean reference latents (B, M, C, H, W), left to right; None or M = 0 gives
-            the base network's output, bit for bit.
+        references: clean reference latents (B, M, C, H, W), left to right; None or M = 0 gives the
+            base network's output, bit for bit.
         text: text embeddings (B, L, D).
         times: (B,) or scalar; references share it though they carry no noise.
         clip_frames, shared: see `rotary_embedding`.
-
-    Returns:
-        (B, N, C, H, W).
     """
     frames = latents.shape[1]
     count = 0 if references is None else references.shape[1]

@@ -78,12 +78,9 @@ class Generator:
         return pipeline
 
     def generate(self, samples: Sequence[Sample]) -> Iterator[Video]:
-        """One video per sample, in order.
-
-        On CPU each of two or more samples has a core to itself, which at these sizes is faster
-        than splitting every operation (5.0 against 2.5 s a video of two people on two cores).
-        A folder's networks are large: they make one sample after the other.
-        """
+        """One video per sample, in order. On a CPU each of several samples has a core to itself,
+        which at these sizes is faster than splitting every operation; a folder's networks are large
+        and make one sample at a time."""
         model = self.model
         if model.folder is not None:
             for sample in samples:

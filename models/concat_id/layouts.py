@@ -21,13 +21,8 @@ CONCAT_ID = "a Concat-ID transformer"
 
 @dataclass(frozen=True)
 class Rule:
-    """One tensor of a released layout and what it is in idbench's folders.
-
-    Attributes:
-        theirs: its name.
-        ours: names of the tensors that it holds.
-        split: from it to those, in order; join: back. By default it is one tensor, unchanged.
-    """
+    """One tensor of a released layout, `theirs`, the tensors that it holds in idbench's folders,
+    and how to `split` it into those and `join` them (default: one tensor, unchanged)."""
 
     theirs: str
     ours: tuple[str, ...]
@@ -41,14 +36,8 @@ def same_pair(theirs: str, ours: str) -> list[Rule]:
 
 
 def to_ours(state: State, rules: Iterable[Rule], what: str) -> dict[str, torch.Tensor]:
-    """`state` in our names.
-
-    Args:
-        what: the source, for messages.
-
-    Raises:
-        UserError: a tensor is missing or unknown, or cannot be split.
-    """
+    """`state` in our names; `what` names the source in messages. Raises UserError: a tensor is
+    missing or unknown, or cannot be split."""
     by_name = {rule.theirs: rule for rule in rules}
     check_names(state, by_name, what, CONCAT_ID)
     made: dict[str, torch.Tensor] = {}

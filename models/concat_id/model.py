@@ -177,10 +177,8 @@ class ConcatID:
         return Generator(self)
 
     def use_device(self, device: str) -> None:
-        """Put a folder's networks on `device`, unless a setting names another.
-
-        The embedded networks stay on the CPU: they are small, and made for it.
-        """
+        """Put a folder's networks on `device`, unless a setting names another. The embedded
+        networks are small, and stay on the CPU."""
         if self.folder is not None and self.device is None and not self._is_open:
             self.device = device
 

@@ -20,16 +20,9 @@ if TYPE_CHECKING:
 class ReferencePictures:
     """References for videos of (height, width).
 
-    Args:
-        faces, parser, alignment, preparation: see `face_tools`; no alignment: that of the
-            detector, or of the preparation.
-
-    Attributes:
-        problems: by reference image, what its preparation could not do; see `Prepared`.
-
-    Raises:
-        UserError: unknown names, or choices that exclude each other.
-    """
+    `faces`, `parser`, `alignment` and `preparation`: see `face_tools`. `problems`: by reference
+    image, what its preparation could not do. Raises UserError: unknown names, or choices that
+    exclude each other."""
 
     def __init__(
         self, height: int, width: int, faces: str, parser: str, alignment: str | None,
@@ -43,10 +36,8 @@ class ReferencePictures:
         self._prepared: dict[tuple[str, Path], np.ndarray] = {}
 
     def settings(self) -> Mapping[str, Any]:
-        """What changes the pixels and is not the embedded models' own.
-
-        The files of faces and parser are in `hashes`, wherever they are.
-        """
+        """What changes the pixels and is not the embedded models' own. The files of faces and
+        parser are in `hashes`."""
         chosen: dict[str, Any] = {}
         if (self.faces, self.parser, self.alignment) != ("embedded", "embedded", "upright"):
             chosen.update(

@@ -32,13 +32,9 @@ Foreground = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A reference ready for the VAE.
-
-    Attributes:
-        image: uint8 RGB (height, width, 3) of the video's size.
-        problem: why the paper's preparation was not followed to the end, or that there were
-            several faces; else None.
-    """
+    """A reference ready for the VAE: uint8 RGB (height, width, 3) of the video's size, and the
+    `problem`: what of the paper's preparation could not be done, or that there were several
+    faces."""
 
     image: np.ndarray
     problem: str | None = None
@@ -48,17 +44,14 @@ def crop_face(
     image: np.ndarray, landmarks: np.ndarray, size: int, scale: float = CROP_SCALE,
     shift: tuple[float, float] = (0.0, 0.0),
 ) -> np.ndarray:
-    """An upright square crop around a face, with black where it leaves the image.
+    """An upright square crop around a face, uint8 RGB (size, size, 3), black where it leaves the
+    image.
 
     Args:
         image: uint8 RGB (H, W, 3).
         landmarks: (5, 2) pixels: left eye, right eye (the viewer's), nose, mouth corners.
-        size: side of the result.
         scale: see `CROP_SCALE`.
         shift: of the centre, in sides of the crop (training draws it at random).
-
-    Returns:
-        uint8 RGB (size, size, 3).
     """
     eyes, mouth = landmarks[:2].mean(0), landmarks[3:5].mean(0)
     across = landmarks[1] - landmarks[0]
@@ -92,11 +85,8 @@ def crop_mask(
 
 
 def remove_background(crop: np.ndarray, foreground: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Set everything outside the head to black, if the head fills at least 40 % of the crop.
-
-    Returns:
-        The crop and whether the background was removed.
-    """
+    """Set everything outside the head to black, if the head fills at least 40% of the crop; also
+    returns whether that was done."""
     if float((foreground >= 0.5).mean()) < MINIMUM_FOREGROUND:
         return crop, False
     return (crop * foreground[..., None]).round().astype(np.uint8), True

@@ -27,13 +27,9 @@ def prepare(
     image: np.ndarray, landmarks: np.ndarray | None, foreground: Foreground, height: int,
     width: int,
 ) -> Prepared:
-    """A face reference for a video of (height, width).
-
-    Args:
-        image: uint8 RGB photograph, as `pictures.read_converted` reads it.
-        landmarks: float32 (5, 2) of the largest face, or None if no face was found.
-        foreground: the face parser.
-    """
+    """A face reference for a video of (height, width), from a photograph as
+    `pictures.read_converted` reads it, the landmarks, float32 (5, 2), of the largest face (None: no
+    face), and the face parser."""
     from insightface.utils.face_align import norm_crop  # imports all of insightface
 
     problems = []

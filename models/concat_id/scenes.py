@@ -153,11 +153,8 @@ def _garment(garment: Garment) -> np.ndarray:
 
 
 def subject_reference(subject: str, scene: Scene) -> np.ndarray:
-    """The first person's `garment` alone, or the scene's `background` without people.
-
-    Returns:
-        uint8 RGB (H, W, 3).
-    """
+    """The first person's `garment` alone, or the scene's `background` without people: uint8 RGB (H,
+    W, 3)."""
     from idbench.prompts.avatars.render import render_background
 
     if subject == "garment":

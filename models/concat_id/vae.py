@@ -55,10 +55,8 @@ class FramePool:
         self.prepared = [s for s in shards if s.references.shape[2]]
 
     def images(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 (count, 1, H, W, 3) and whether a head is at each pixel, bool (count, 1, H, W).
-
-        A `share` of them are prepared references, on which all that is not black counts.
-        """
+        """uint8 (count, 1, H, W, 3) and whether a head is at each pixel, bool (count, 1, H, W). A
+        `share` are prepared references, on which all that is not black counts."""
         images, heads = [], []
         for _ in range(count):
             if rng.random() < self.share:
@@ -97,10 +95,8 @@ def reconstruction_loss(
 def train(
     recipe: dict[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
 ) -> dict[str, Any]:
-    """Trainer of recipe `vae`: writes the embedded weights and returns what was measured.
-
-    With `evaluate`, only measures the averaged weights of the last checkpoint.
-    """
+    """Trainer of recipe `vae`: writes the embedded weights and returns what was measured; with
+    `evaluate`, only measures the averaged weights of the last checkpoint."""
     torch.set_num_threads(recipe.get("threads", 2))
     torch.set_flush_denormal(True)
     folder = state_dir.parent / recipe["data"]

@@ -87,15 +87,10 @@ class ConcatIDWanTransformer3DModel(WanTransformer3DModel):
     def from_base(
         cls, base: WanTransformer3DModel, *, adaln: bool = False, quirk: bool = False
     ) -> ConcatIDWanTransformer3DModel:
-        """Concat-ID before its training: the weights of `base`; references start as the video.
-
-        Args:
-            base: a text-to-video Wan transformer, or Concat-ID's without AdaLN.
-            adaln, quirk: `reference_adaln` and `reference_ffn_quirk`.
-
-        Raises:
-            ValueError: an image-to-video base, which has an image embedding.
-        """
+        """Concat-ID before its training: the weights of `base`, a text-to-video Wan transformer (or
+        Concat-ID's without AdaLN); references start as the video. `adaln`, `quirk`:
+        `reference_adaln`, `reference_ffn_quirk`. Raises ValueError: an image-to-video base, which
+        has an image embedding."""
         config = {k: v for k, v in base.config.items() if not k.startswith("_")}
         config.update(reference_adaln=adaln, reference_ffn_quirk=quirk)
         made = cls(**config)

@@ -19,12 +19,8 @@ class ReferenceRotary(WanRotaryPosEmbed):
     """Wan's rotary embedding, with places for references."""
 
     def forward(self, hidden_states: torch.Tensor, references: int = 0) -> Rotary:
-        """Cosines and sines, each (1, tokens, 1, head_dim).
-
-        Args:
-            hidden_states: (B, C, N, H, W), the video's latents alone.
-            references: frames that follow the video's `N`.
-        """
+        """Cosines and sines, each (1, tokens, 1, head_dim), for the video's latents (B, C, N, H, W)
+        and the `references` frames that follow them."""
         if references == 0:
             return super().forward(hidden_states)
         frames, height, width = (
@@ -58,12 +54,8 @@ class ReferenceRotary(WanRotaryPosEmbed):
 
 
 class ReferenceBlock(WanTransformerBlock):
-    """Wan's block on a sequence whose last tokens are those of references.
-
-    Args:
-        adaln, quirk: `reference_adaln`, `reference_ffn_quirk` of the transformer.
-        others: of `WanTransformerBlock`.
-    """
+    """Wan's block on a sequence whose last tokens are those of references; `adaln`, `quirk`:
+    `reference_adaln`, `reference_ffn_quirk` of the transformer."""
 
     def __init__(self, *others: Any, adaln: bool, quirk: bool) -> None:
         super().__init__(*others)

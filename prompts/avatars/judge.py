@@ -78,13 +78,8 @@ def _enlarged(frame: np.ndarray, factor: float) -> np.ndarray:
 
 
 def dlib_embedding(image: np.ndarray, box: np.ndarray, enlarged: int = 384) -> np.ndarray:
-    """dlib's embedding (128,) of one face; same people are less than about 0.6 apart.
-
-    Args:
-        image: uint8 RGB (H, W, 3).
-        box: x0, y0, x1, y1 in its pixels, from forehead to chin, as MTCNN and the renderer give it.
-        enlarged: rows that the image is enlarged to.
-    """
+    """dlib's embedding (128,) of one face in `box` (x0, y0, x1, y1, from forehead to chin) of uint8
+    RGB (H, W, 3), enlarged to `enlarged` rows; same people are less than about 0.6 apart."""
     network = dlib_resnet.load(dlib_resnet.recogniser_file())
     factor = enlarged / image.shape[0]
     return network.embed(_enlarged(image, factor), np.asarray(box)[None] * factor)[0]
@@ -93,11 +88,8 @@ def dlib_embedding(image: np.ndarray, box: np.ndarray, enlarged: int = 384) -> n
 def measure_separation(
     identities: list[int], scenes: int = 6, height: int = 64, enlarged: int = 384
 ) -> tuple[float | None, int]:
-    """How well dlib's ResNet tells identities apart over pose, expression, garment and place.
-
-    Returns:
-        AUC of same against different pairs by embedding distance, and the number of faces.
-    """
+    """How well dlib's ResNet tells identities apart over pose, expression, garment and place: AUC
+    of same against different pairs by embedding distance, and the number of faces."""
     embeddings, labels = [], []
     for identity in identities:
         rng = np.random.default_rng(identity)

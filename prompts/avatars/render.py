@@ -82,10 +82,8 @@ def render_clip(
     scene: Scene, frames: int = 9, height: int = 64, width: int = 96, fps: float = 8.0,
     looks: Sequence[Identity] | None = None,
 ) -> Clip:
-    """Render a scene. Motions last the clip's whole length, whatever `frames` is.
-
-    `looks` shows each person as another identity than that of their seed.
-    """
+    """Render a scene. Motions last the clip's whole length, whatever `frames` is. `looks` shows
+    each person as another identity than that of their seed."""
     identities = looks or [sample_identity(person.identity) for person in scene.people]
     rng = np.random.default_rng([104729, scene.seed])
     count = len(scene.people)

@@ -68,11 +68,8 @@ class Person:
 
 @dataclass(frozen=True)
 class Scene:
-    """One to three people, left to right in the image, before a background.
-
-    `seed` fixes what neither the people nor the words fix: small differences of pose,
-    framing, timing and light.
-    """
+    """One to three people, left to right, before a background. `seed` fixes the rest: small
+    differences of pose, framing, timing and light."""
 
     people: tuple[Person, ...]
     background: str = "studio"

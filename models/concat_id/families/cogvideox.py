@@ -61,11 +61,9 @@ class CogVideoX(Family):
     def add_noise(
         self, latents: torch.Tensor, noise: torch.Tensor, uniform: torch.Tensor
     ) -> Noised:
-        """sqrt(a) x0 + sqrt(1 - a) eps, with velocity sqrt(a) eps - sqrt(1 - a) x0.
-
-        a is alpha_bar at one of the schedule's times. The MSE of the velocity equals that of x0
-        weighted by 1 / (1 - a).
-        """
+        """sqrt(a) x0 + sqrt(1 - a) eps, with velocity sqrt(a) eps - sqrt(1 - a) x0, a alpha_bar at
+        one of the schedule's times. The MSE of the velocity equals that of x0 weighted by 1 / (1 -
+        a)."""
         alphas = self.scheduler.alphas_cumprod.float().to(latents.device)
         times = (uniform * len(alphas)).long().clamp(max=len(alphas) - 1)
         alpha = alphas[times].view(-1, 1, 1, 1, 1)
@@ -115,9 +113,7 @@ class CogVideoX(Family):
 
 def times_of(steps: int, count: int) -> np.ndarray:
     """The release's times, falling: spread evenly from the last of `count` training times to 0.
-
-    Source: `generate_roughly_equally_spaced_steps` of github.com/THUDM/CogVideo (sat).
-    """
+    Source: `generate_roughly_equally_spaced_steps` of github.com/THUDM/CogVideo (sat)."""
     return np.linspace(count - 1, 0, steps, endpoint=False).astype(np.int64)
 
 

@@ -50,10 +50,8 @@ class ReleasedCogVideoX(CogVideoX):
 
 
 def rescale(alphas: torch.Tensor) -> torch.Tensor:
-    """Square roots of alpha_bar (n,), rescaled so that the last is 0 and the first stays.
-
-    Source: Lin et al., arXiv 2305.08891, Algorithm 1.
-    """
+    """Square roots of alpha_bar (n,), rescaled so that the last is 0 and the first stays. Source:
+    Lin et al., arXiv 2305.08891, Algorithm 1."""
     roots = alphas.sqrt()
     if len(roots) == 1:  # the released code divides by zero
         return torch.zeros_like(roots)

@@ -75,10 +75,8 @@ class Wan(Family):
     def add_noise(
         self, latents: torch.Tensor, noise: torch.Tensor, uniform: torch.Tensor
     ) -> Noised:
-        """(1 - s) x0 + s eps, with velocity eps - x0 and s = shift u / (1 + (shift - 1) u).
-
-        Times are 1000 s, for 1000 training times. Source: arXiv 2503.14151's Wan release.
-        """
+        """(1 - s) x0 + s eps, with velocity eps - x0 and s = shift u / (1 + (shift - 1) u); times
+        are 1000 s. Source: Concat-ID's Wan release."""
         shift = self.scheduler.config.shift
         level = shift * uniform / (1 + (shift - 1) * uniform)
         sigma = level.view(-1, 1, 1, 1, 1)

@@ -250,10 +250,8 @@ def _state(path: Path, beside: Sequence[Path]) -> tuple[int, int]:
 
 
 def video_files(folder: Path, out: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Video files below `folder`, each with the images for it next to it.
-
-    Hidden files and everything in `out` are left out.
-    """
+    """Video files below `folder`, each with the images for it next to it, without hidden files and
+    `out`."""
     out = real(out)
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(

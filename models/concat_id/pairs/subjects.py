@@ -41,18 +41,10 @@ def beside(video: Path, kind: str) -> Path:
 def prepare(
     mode: str, video: Path, frame: tuple[np.ndarray, np.ndarray] | None, stem: str, out: Path
 ) -> dict[str, str | None]:
-    """Write the subject references of one video.
-
-    Args:
-        frame: the image, uint8 RGB, and box of the first sampled frame with one face, or None.
-        stem: of the files written, under `out`/subjects.
-
-    Returns:
-        `garment` and `background`: files relative to `out`, or None.
-
-    Raises:
-        UserError: a file next to the video is not an image, or a mask has another shape.
-    """
+    """Write the subject references of one video under `out`/subjects, in files that begin with
+    `stem`: `garment` and `background`, relative to `out`, or None. `frame` is the image, uint8 RGB,
+    and box of the first sampled frame with one face, or None. Raises UserError: a file next to the
+    video is no image, or a mask has another shape."""
     made: dict[str, np.ndarray | None] = {"garment": None, "background": None}
     if mode == "files":
         made = {kind: _from_files(video, frame, kind, mask) for kind, mask in BESIDE.items()}
@@ -88,11 +80,9 @@ def remove_people(image: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
 
 
 def parse(image: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Masks (h, w) of the garment and of the whole person, by the embedded face parser.
-
-    The parser sees a window around the head. Where the window ends above the lower border of
-    the image, its last row is continued down: a body goes on.
-    """
+    """Masks (h, w) of the garment and of the whole person, by the embedded face parser, which sees
+    a window around the head. If it ends above the image's lower border, its last row is continued
+    down."""
     from idbench.metrics.networks import parser
 
     height, width = image.shape[:2]

@@ -35,13 +35,8 @@ class Face:
 
 @dataclass(frozen=True)
 class PersonFaces:
-    """A person of a video.
-
-    Attributes:
-        x: mean centre of the face's boxes, in widths of the frame from its left side.
-        share: mean share of the frame that the face fills.
-        faces: those kept, by time.
-    """
+    """A person of a video: mean centre `x` of the face's boxes in widths of the frame, mean share
+    of the frame that the face fills, and the faces kept, by time."""
 
     x: float
     share: float
@@ -151,11 +146,8 @@ class Tracks:
 
 
 def follow(frames: Sequence[FrameFaces], people: int) -> Tracks | None:
-    """Follow the people through the frames that have exactly `people` faces.
-
-    A frame's faces are matched one to one to the mean embeddings so far. None when no frame
-    fits, or `people` is 0.
-    """
+    """Follow the people through the frames that have exactly `people` faces, matched one to one to
+    the mean embeddings so far. None when no frame fits, or `people` is 0."""
     fits = [i for i, f in enumerate(frames) if len(f) == people and f.vectors is not None]
     if not people or not fits:
         return None
@@ -196,15 +188,10 @@ def spread(count: int, kept: int) -> list[int]:
 def people_of(
     frames: Sequence[FrameFaces], size: tuple[int, int], limit: int, kept: int
 ) -> tuple[tuple[PersonFaces, ...], np.ndarray, int, dict[str, bytes]]:
-    """The people of a video, of frames of `size` (height, width).
-
-    Faces come only from frames that show the people in their usual order: others would
-    contradict the order of the references.
-
-    Returns:
-        The people from left to right, their embeddings (P, d), the number of frames in
-        another order, and the crops by name (`PERSON_NUMBER`). `Face.image` is that name.
-    """
+    """The people of a video, of frames of `size` (height, width), from left to right, their
+    embeddings (P, d), the number of frames in another order, and the crops by name
+    (`PERSON_NUMBER`), as `Face.image` names them. Faces come only from frames in the usual order,
+    since others would contradict the order of the references."""
     usual = rules.usual_count([len(f) for f in frames])
     tracks = follow(frames, usual) if usual <= limit else None
     if tracks is None or not tracks.in_order.any():

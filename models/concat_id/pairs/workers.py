@@ -33,12 +33,8 @@ def read_videos(
     store: Store, folder: Path, out: Path, reader: Reader, make: Make, settings: ReaderSettings,
     workers: int, quiet: bool = False,
 ) -> int:
-    """Read what is not yet in the store; returns the number of videos read.
-
-    The result for a video depends on that video alone, not on `workers` or their order.
-
-    Raises UserError: a worker process died.
-    """
+    """Read what is not yet in the store; returns the number of videos read. The result for a video
+    depends on that video alone. Raises UserError: a worker process died."""
     terms = settings.pairs.human_terms
     total = sum(1 for _ in _unread(store, terms))
     workers = min(workers, max(total // 4, 1))
