@@ -45,9 +45,7 @@ def vocabulary() -> tuple[int, ...]:
 
 
 def prompt_of(
-    scene: Scene,
-    rng: np.random.Generator,
-    everything: float = 0.5,
+    scene: Scene, rng: np.random.Generator, everything: float = 0.5,
     chances: Mapping[str, float] | None = None,
 ) -> str:
     """A prompt of the scene; with probability `everything` it names as much as fits.
@@ -121,10 +119,7 @@ def train_clip(
 
 
 def _fit_clip(
-    recipe: Mapping[str, Any],
-    state_dir: Path,
-    cache_dir: Path,
-    resume: bool,
+    recipe: Mapping[str, Any], state_dir: Path, cache_dir: Path, resume: bool,
     config: Mapping[str, Any],
 ) -> tuple[nn.Module, int]:
     torch.manual_seed(recipe["seed"])
@@ -151,13 +146,8 @@ def _fit_clip(
 
 
 def _joint_loss(
-    recipe: Mapping[str, Any],
-    step: int,
-    images: torch.Tensor,
-    words: torch.Tensor,
-    scale: torch.Tensor,
-    head: AttributeHead,
-    answers: torch.Tensor,
+    recipe: Mapping[str, Any], step: int, images: torch.Tensor, words: torch.Tensor,
+    scale: torch.Tensor, head: AttributeHead, answers: torch.Tensor,
 ) -> tuple[torch.Tensor, Values]:
     """Contrastive loss plus `attributes` times the loss of the attributes read from the images.
 
@@ -207,10 +197,7 @@ def train_viclip(
 
 
 def _fit_viclip(
-    recipe: Mapping[str, Any],
-    state_dir: Path,
-    cache_dir: Path,
-    resume: bool,
+    recipe: Mapping[str, Any], state_dir: Path, cache_dir: Path, resume: bool,
     config: Mapping[str, Any],
 ) -> tuple[ViCLIP, int]:
     torch.manual_seed(recipe["seed"])
@@ -277,10 +264,8 @@ def recall_at_1(videos: np.ndarray, texts: np.ndarray, group: int = GROUP) -> tu
 
 
 def measure(
-    data: Frames,
-    of_clip: Callable[[np.ndarray], np.ndarray],
-    of_texts: Callable[[Sequence[str]], np.ndarray],
-    seed: int = 0,
+    data: Frames, of_clip: Callable[[np.ndarray], np.ndarray],
+    of_texts: Callable[[Sequence[str]], np.ndarray], seed: int = 0,
 ) -> dict[str, Any]:
     """Retrieval among 32 prompts on true clips of validation people.
 
@@ -307,12 +292,8 @@ def measure(
 
 
 def preferred(
-    scenes: Sequence[Scene],
-    videos: np.ndarray,
-    of_texts: Callable[[Sequence[str]], np.ndarray],
-    attribute: str,
-    values: Sequence[str],
-    seed: int,
+    scenes: Sequence[Scene], videos: np.ndarray, of_texts: Callable[[Sequence[str]], np.ndarray],
+    attribute: str, values: Sequence[str], seed: int,
 ) -> float:
     """How often a video of one person is nearer to its own prompt than to a false one.
 
