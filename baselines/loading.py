@@ -250,7 +250,7 @@ def load_pipeline(
     """
     import torch
 
-    from idbench.models.concat_id.folder import check_tensors
+    from idbench.models.concat_id.model_folder import check_tensors
 
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     options.setdefault("torch_dtype", dtype)
@@ -268,7 +268,7 @@ def place_pipeline(pipeline: Any, place: str, offload: str, tiling: bool) -> Any
     Raises:
         UserError: not enough memory.
     """
-    from idbench.models.concat_id.folder import on_device
+    from idbench.models.concat_id.model_folder import on_device
 
     pipeline.set_progress_bar_config(disable=True)  # the harness shows one of samples
     if tiling:
@@ -282,7 +282,7 @@ def usable_place(device: str | None, offload: str) -> str:
     Raises:
         UserError: unusable, or an unknown way to offload.
     """
-    from idbench.models.concat_id.folder import check_place
+    from idbench.models.concat_id.model_folder import check_place
 
     return check_place(device, offload)
 

@@ -71,7 +71,7 @@ class StandIn(OnBase):
         from idbench.baselines.wan_parts import check_video
         from idbench.checkpoints import read_checkpoint
         from idbench.models.concat_id.families.wan import build_flow_scheduler
-        from idbench.models.concat_id.folder import on_device
+        from idbench.models.concat_id.model_folder import on_device
 
         place = usable_place(self.device, self.offload)
         state = read_checkpoint(check_there(self.folder / CHECKPOINT, self.HUB)).state

@@ -13,12 +13,12 @@ from idbench.errors import UserError
 from idbench.files import real
 from idbench.importing import benchmarks
 from idbench.importing.assemble import import_suite
-from idbench.importing.check import check_suite
+from idbench.importing.contents import Source
 from idbench.importing.draw import Options
 from idbench.importing.faces import FaceReader, open_picture, write_embeddings
 from idbench.importing.layouts import read_source
-from idbench.importing.records import Source
 from idbench.importing.sources import PICTURES, safe_name
+from idbench.importing.suite_check import check_suite
 from idbench.output import echo, echo_json, note
 from idbench.outputs import check_output
 from idbench.progress import steps

@@ -16,7 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from idbench.exporting.pictures import strips
+from idbench.exporting.side_by_side import strips
 from idbench.exporting.summary import library, reasons, scalars, settings
 from idbench.files import disk_errors
 from idbench.runs import Run

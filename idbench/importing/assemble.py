@@ -12,6 +12,7 @@ import yaml
 
 from idbench.errors import UserError
 from idbench.files import atomic_folder
+from idbench.importing.contents import Person, Source
 from idbench.importing.draw import Kept, Options, Row, draw_people, face_row, make_splits
 from idbench.importing.faces import (
     Face,
@@ -21,8 +22,7 @@ from idbench.importing.faces import (
     read_embeddings,
 )
 from idbench.importing.lookalikes import Alike, find_alike
-from idbench.importing.records import Person, Source
-from idbench.metrics.faces.embedder import EMBEDDED
+from idbench.metrics.faces.face_embedder import EMBEDDED
 from idbench.outputs import check_new_folder
 from idbench.suite import write_checksums
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from idbench.files import sha256_json
+from idbench.importing.contents import PEOPLE_SPLITS, Person, Prompt, Source
 from idbench.importing.faces import MAXIMUM_COSINE, Face
-from idbench.importing.records import PEOPLE_SPLITS, Person, Prompt, Source
 
 PAPER_PAIRS = 14
 """Pairs of references of the paper's multi-identity evaluation, each with all its prompts."""

@@ -13,7 +13,7 @@ from idbench.errors import UserError
 from idbench.files import atomic_path
 from idbench.metrics.base import cosine
 from idbench.metrics.faces.detect import Faces
-from idbench.metrics.faces.embedder import FaceEmbedder
+from idbench.metrics.faces.face_embedder import FaceEmbedder
 from idbench.picture_hash import difference_hash
 from idbench.pictures import open_rgb
 

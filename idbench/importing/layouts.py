@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from idbench.errors import UserError
-from idbench.importing.published import is_consisid, is_opens2v, read_consisid, read_opens2v
-from idbench.importing.records import Source
+from idbench.importing.contents import Source
+from idbench.importing.public_layouts import is_consisid, is_opens2v, read_consisid, read_opens2v
 from idbench.importing.sources import read_own
 from idbench.names import unknown
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from idbench.errors import UserError
-from idbench.importing.records import Item, Person, Prompt, Source
+from idbench.importing.contents import Item, Person, Prompt, Source
 from idbench.names import nearest
 from idbench.table_files import read_rows
 

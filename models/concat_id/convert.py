@@ -27,9 +27,7 @@ from idbench.models.concat_id.base_parts import (
     read_folder,
     transformer_folder,
 )
-from idbench.models.concat_id.families import CogVideoX, Wan
-from idbench.models.concat_id.families.wan import build_flow_scheduler
-from idbench.models.concat_id.layouts import (
+from idbench.models.concat_id.checkpoint_layouts import (
     CONCAT_ID,
     SAT_FILE,
     WAN_FILES,
@@ -37,6 +35,8 @@ from idbench.models.concat_id.layouts import (
     check_weights,
     read_released,
 )
+from idbench.models.concat_id.families import CogVideoX, Wan
+from idbench.models.concat_id.families.wan import build_flow_scheduler
 from idbench.models.concat_id.training import adapters
 from idbench.outputs import check_new_folder
 

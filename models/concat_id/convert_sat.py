@@ -13,8 +13,7 @@ import torch
 
 from idbench.checkpoints import listed
 from idbench.errors import UserError, explained
-from idbench.models.concat_id.families import CogVideoX
-from idbench.models.concat_id.layouts import (
+from idbench.models.concat_id.checkpoint_layouts import (
     Rule,
     State,
     layer_count,
@@ -22,6 +21,7 @@ from idbench.models.concat_id.layouts import (
     to_ours,
     to_theirs,
 )
+from idbench.models.concat_id.families import CogVideoX
 
 PREFIX = "model.diffusion_model."
 COMPUTED = {

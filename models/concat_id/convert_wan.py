@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from idbench.errors import UserError, explained
-from idbench.models.concat_id.layouts import (
+from idbench.models.concat_id.checkpoint_layouts import (
     Rule,
     State,
     layer_count,

@@ -84,7 +84,7 @@ class ConcatID:
         self.folder = None if weights is None else Path(str(weights))
         usual = EMBEDDED
         if self.folder is not None:
-            from idbench.models.concat_id.folder import defaults_of
+            from idbench.models.concat_id.model_folder import defaults_of
 
             usual = defaults_of(self.folder)
             if negative not in (NEGATIVE, "", None) and usual.negative is None:
@@ -161,7 +161,7 @@ class ConcatID:
         """sha256 of every file of the folder that decides what is computed, by its place there."""
         if self.folder is None:
             return {}
-        from idbench.models.concat_id.folder import files_of
+        from idbench.models.concat_id.model_folder import files_of
 
         return {
             path.relative_to(self.folder).as_posix(): sha256_file(path)

@@ -17,10 +17,10 @@ from toy import World
 from idbench.errors import UserError
 from idbench.files import sha256_file
 from idbench.importing import faces
+from idbench.importing.contents import Prompt
 from idbench.importing.draw import draw_groups, draw_prompts
 from idbench.importing.layouts import read_source
 from idbench.importing.lookalikes import find_alike
-from idbench.importing.records import Prompt
 from idbench.metrics.faces.align import align_crops
 from idbench.metrics.networks.pack import PackRecogniser
 from idbench.picture_hash import difference_hash

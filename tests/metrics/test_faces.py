@@ -244,7 +244,7 @@ def test_a_retried_search_answers_in_pixels_of_the_frame():
 
 
 def test_the_largest_face_of_each_picture_is_embedded(group_photo):
-    from idbench.metrics.faces.embedder import FaceEmbedder
+    from idbench.metrics.faces.face_embedder import FaceEmbedder
 
     embedder = FaceEmbedder()
     pictures = np.stack([group_photo, np.zeros_like(group_photo), group_photo[:, ::-1]])

@@ -17,8 +17,8 @@ from idbench.lock import exclusive
 from idbench.models.concat_id.pairs import (
     calibration,
     multi,
-    output,
     overview,
+    parquet_files,
     partners,
     people,
     stages,
@@ -135,7 +135,7 @@ def _select(
     )
     _remove_older(request.out, [made.name for made in outputs])
     for made in outputs:
-        output.write_output(
+        parquet_files.write_output(
             request.out / f"{made.name}.parquet", made, everyone, base, settings.seed,
             reader.get("alignment"),
         )
@@ -251,5 +251,5 @@ def _write_videos(
                 "frames_in_other_order": record.conflicts if record else None,
             }
 
-    output.write_rows(path, schema, rows())
+    parquet_files.write_rows(path, schema, rows())
     return unreadable, no_term

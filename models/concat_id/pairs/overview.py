@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from idbench.files import write_text
-from idbench.models.concat_id.pairs.output import rows
+from idbench.models.concat_id.pairs.parquet_files import rows
 from idbench.models.concat_id.pairs.partners import BIN
 from idbench.models.concat_id.pairs.people import People
 from idbench.models.concat_id.pairs.stages import Output

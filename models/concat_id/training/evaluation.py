@@ -223,7 +223,7 @@ def gate(vae: Any, shards: Sequence[scenes.Shard], limit: int = 150) -> dict[str
     `gate_auc` is the chance that a true face is nearer to its own reconstruction than to a
     reconstruction of another identity; `gate_arcsim` the mean cosine to its own.
     """
-    from idbench.metrics.faces.embedder import FaceEmbedder
+    from idbench.metrics.faces.face_embedder import FaceEmbedder
     from idbench.statistics import area_under_curve
 
     if "arcface" not in embedded.entries():

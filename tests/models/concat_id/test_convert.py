@@ -19,9 +19,9 @@ from idbench.commands.convert import convert as command
 from idbench.errors import UserError
 from idbench.models.concat_id import convert as module
 from idbench.models.concat_id import convert_sat, convert_wan
+from idbench.models.concat_id.checkpoint_layouts import check_weights, read_released
 from idbench.models.concat_id.conditioning import denoise
 from idbench.models.concat_id.convert import convert
-from idbench.models.concat_id.layouts import check_weights, read_released
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 
 

@@ -14,8 +14,8 @@ from tiny_stage import make_cache, recipe
 
 from idbench.errors import UserError
 from idbench.models.concat_id import networks
-from idbench.models.concat_id.folder import open_folder
 from idbench.models.concat_id.model import ConcatID
+from idbench.models.concat_id.model_folder import open_folder
 from idbench.models.concat_id.training import loop, network
 from idbench.models.concat_id.training.recipe import read_stage
 from idbench.types import Reference, Sample

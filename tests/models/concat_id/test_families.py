@@ -11,7 +11,7 @@ from tiny_base import cogvideox_base, wan_base
 
 from idbench.models.concat_id import networks
 from idbench.models.concat_id.families import CogVideoX, Wan, wan
-from idbench.models.concat_id.folder import open_folder
+from idbench.models.concat_id.model_folder import open_folder
 from idbench.models.concat_id.training import components, validation
 from idbench.models.concat_id.training.network import Denoiser
 from idbench.models.concat_id.training.objective import Batch, loss

@@ -13,8 +13,8 @@ from tiny_base import cogvideox_base, wan_base
 from idbench.errors import UserError
 from idbench.models.concat_id import convert_sat
 from idbench.models.concat_id.convert import convert
-from idbench.models.concat_id.folder import open_folder
 from idbench.models.concat_id.model import ConcatID
+from idbench.models.concat_id.model_folder import open_folder
 from idbench.models.concat_id.pipeline import ConcatIDPipeline, ConcatIDWanPipeline
 from idbench.types import Reference, Sample
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from tiny_base import cogvideox_base, wan_base
 
 from idbench.errors import UserError
-from idbench.models.concat_id.folder import defaults_of, open_folder
 from idbench.models.concat_id.model import ConcatID
+from idbench.models.concat_id.model_folder import defaults_of, open_folder
 from idbench.types import Reference, Sample
 
 TINY = {"steps": 2, "frames": 5, "height": 32, "width": 48, "device": "cpu"}
@@ -93,7 +93,7 @@ def test_a_part_that_the_index_does_not_name_is_lacking(folder, entry):
     {"device": "gpu"}, {"device": "meta"}, {"device": 1.5},
 ])
 def test_a_device_that_is_not_here_is_said_before_loading(folder, options, monkeypatch):
-    from idbench.models.concat_id import folder as module
+    from idbench.models.concat_id import model_folder as module
 
     monkeypatch.setattr(module, "_load", lambda *_: pytest.fail("loaded"))
     refused(folder, "cannot be used", **options)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_base import cogvideox_base, wan_base
 
-from idbench.models.concat_id.folder import open_folder
+from idbench.models.concat_id.model_folder import open_folder
 
 
 @pytest.fixture(scope="module", params=["cogvideox", "wan"])

@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import BaseModel, RootModel
 
 from idbench.errors import UserError
-from idbench.importing.records import PEOPLE_SPLITS, Item, Person, Prompt, Row, Source
+from idbench.importing.contents import PEOPLE_SPLITS, Item, Person, Prompt, Row, Source
 from idbench.importing.sources import distinct, pictures_in, required, safe_name
 from idbench.stored import validate_json
 from idbench.table_files import read_rows
