@@ -15,13 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from idbench.metrics.base import (
-    WHOLE,
-    Embeddings,
-    Metric,
-    cosine,
-    each_frame,
-)
+from idbench.metrics.base import WHOLE, Embeddings, Metric, cosine, each_frame
 from idbench.types import Score
 
 NETWORK = "clip"

@@ -20,11 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from idbench.files import sha256_once
-from idbench.metrics.base import (
-    Embeddings,
-    Metric,
-    each_frame,
-)
+from idbench.metrics.base import Embeddings, Metric, each_frame
 from idbench.metrics.faces.detect import Detector
 from idbench.metrics.faces.match import MATCHINGS, FrameMatch
 from idbench.metrics.faces.search import find_faces

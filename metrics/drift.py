@@ -14,13 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from idbench.metrics.base import (
-    Embeddings,
-    Metric,
-    each_identity,
-    make_score,
-    over_identities,
-)
+from idbench.metrics.base import Embeddings, Metric, each_identity, make_score, over_identities
 from idbench.types import Score
 
 FEWEST = 3

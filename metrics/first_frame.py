@@ -12,14 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from idbench.metrics.base import (
-    Embeddings,
-    Metric,
-    cosine,
-    make_score,
-    over_identities,
-    summarise,
-)
+from idbench.metrics.base import Embeddings, Metric, cosine, make_score, over_identities, summarise
 from idbench.types import Score
 
 NAME = "facesim_consistency"

@@ -14,13 +14,7 @@ from idbench.errors import UserError
 from idbench.files import atomic_folder
 from idbench.importing.contents import Person, Source
 from idbench.importing.draw import Kept, Options, Row, draw_people, face_row, make_splits
-from idbench.importing.faces import (
-    Face,
-    FaceReader,
-    nearest_cosine,
-    open_picture,
-    read_embeddings,
-)
+from idbench.importing.faces import Face, FaceReader, nearest_cosine, open_picture, read_embeddings
 from idbench.importing.lookalikes import Alike, find_alike
 from idbench.metrics.faces.face_embedder import EMBEDDED
 from idbench.outputs import check_new_folder

@@ -34,10 +34,7 @@ def convolutional_stem(widths: Sequence[int], patch: int, width: int) -> nn.Sequ
 
 def strides(patch: int, stages: int) -> list[int]:
     """`stages` strides of at least 2 whose product is `patch`, the largest one last.
-
-    Raises:
-        ValueError: there are none.
-    """
+    Raises ValueError: there are none."""
     found = []
     for _ in range(stages - 1):
         smallest = next(n for n in range(2, patch + 2) if patch % n == 0 or n > patch)

@@ -11,13 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from idbench.prompts.avatars.identity import (
-    BEARDS,
-    GLASSES,
-    HAIR_STYLES,
-    Identity,
-    sample_identity,
-)
+from idbench.prompts.avatars.identity import BEARDS, GLASSES, HAIR_STYLES, Identity, sample_identity
 from idbench.prompts.avatars.scene import TRAINING_IDENTITIES, Scene
 
 DISGUISED, RESTYLED = 0.5, 0.35

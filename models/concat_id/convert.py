@@ -11,22 +11,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from idbench.checkpoints import (
-    Checkpoint,
-    check_names,
-    listed,
-    read_checkpoint,
-    read_settings,
-)
+from idbench.checkpoints import Checkpoint, check_names, listed, read_checkpoint, read_settings
 from idbench.errors import UserError, explained
 from idbench.files import atomic_folder, atomic_path, sha256_file, write_json
 from idbench.models.concat_id import convert_sat, convert_wan, networks
-from idbench.models.concat_id.base_parts import (
-    add_base,
-    index_of,
-    read_folder,
-    transformer_folder,
-)
+from idbench.models.concat_id.base_parts import add_base, index_of, read_folder, transformer_folder
 from idbench.models.concat_id.checkpoint_layouts import (
     CONCAT_ID,
     SAT_FILE,

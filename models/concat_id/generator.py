@@ -15,11 +15,7 @@ from idbench.models.concat_id.about import NOISE_MEAN, NOISE_SCALE
 from idbench.models.concat_id.autoencoder import to_frames, to_tensor
 from idbench.models.concat_id.families import CogVideoX, check_size, check_steps
 from idbench.models.concat_id.model_folder import open_folder
-from idbench.models.concat_id.pipeline import (
-    ConcatIDPipeline,
-    ConcatIDWanPipeline,
-    VideoPipeline,
-)
+from idbench.models.concat_id.pipeline import ConcatIDPipeline, ConcatIDWanPipeline, VideoPipeline
 from idbench.types import Sample, Video
 
 if TYPE_CHECKING:

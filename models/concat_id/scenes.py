@@ -19,12 +19,7 @@ import numpy as np
 from idbench import recipes
 from idbench.errors import UserError
 from idbench.models.concat_id import references
-from idbench.prompts.avatars.scene import (
-    TRAINING_IDENTITIES,
-    VALIDATION_IDENTITIES,
-    Garment,
-    Scene,
-)
+from idbench.prompts.avatars.scene import TRAINING_IDENTITIES, VALIDATION_IDENTITIES, Garment, Scene
 
 CLIP_FRAMES = 9
 """Sets with this many frames or more hold clips; the others hold single images."""

@@ -5,10 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers.models.transformers.transformer_wan import (
-    WanRotaryPosEmbed,
-    WanTransformerBlock,
-)
+from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, WanTransformerBlock
 from torch import nn
 
 Rotary = tuple[torch.Tensor, torch.Tensor]

@@ -9,17 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from .shape import (
-    AFRO,
-    BUZZ,
-    CURLY,
-    GOATEE,
-    MOUSTACHE,
-    NO_BEARD,
-    RECEDING,
-    SHORT_BEARD,
-    STUBBLE,
-)
+from .shape import AFRO, BUZZ, CURLY, GOATEE, MOUSTACHE, NO_BEARD, RECEDING, SHORT_BEARD, STUBBLE
 
 
 @njit(fastmath=True, error_model="numpy")
