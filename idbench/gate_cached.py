@@ -13,13 +13,11 @@ import json
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-from pydantic import model_validator
 
 from idbench.errors import UserError
 from idbench.files import atomic_path
@@ -43,24 +41,6 @@ class Bundle(Stored):
     identity: Identity
     scoring: ScoringRecord
     samples: list[SampleFile]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _migrate(cls, value: Any) -> Any:
-        # A bundle once had fewer fields of a sample.
-        if isinstance(value, Mapping) and isinstance(value.get("samples"), list):
-            value = {**value, "samples": [_migrated(sample) for sample in value["samples"]]}
-        return value
-
-
-def _migrated(sample: Any) -> Any:
-    if not isinstance(sample, Mapping):
-        return sample
-    absent = dict.fromkeys(("reason", "video", "video_bytes", "fps"), None)
-    shape = sample.get("shape")
-    # What a validator returns has to have Python's types, not JSON's.
-    shape = tuple(shape) if isinstance(shape, list) else shape
-    return {**absent, "seconds": 0.0, **sample, "shape": shape}
 
 
 def write(path: Path, run: Run) -> None:
@@ -126,7 +106,7 @@ class _OnlyStored(EmbeddingCache):
         self.run, self.used = folder, dict[str, None]()
 
     def get(self, source: str, key: str) -> dict[str, np.ndarray] | None:
-        found, path = super().get(source, key), self.file(source, key)
+        found, path = super().get(source, key), self.path(source)
         if found is None or path is None:
             raise UserError(
                 "The cached embeddings are of other scoring networks, another detection or "

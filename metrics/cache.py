@@ -6,8 +6,6 @@ of a video opens one file, and writing it makes one.
 
 from __future__ import annotations
 
-import struct
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
@@ -21,7 +19,7 @@ from idbench.files import atomic_path, sha256_json
 from idbench.metrics.faces.detect import Faces
 
 VERSION = 1
-"""Of the key. Files of one key each, as they were written at first, are read too."""
+"""Of the key."""
 KEPT = 64
 """Files whose arrays stay in memory, the last ones read or written."""
 
@@ -68,22 +66,9 @@ class EmbeddingCache:
         """Where the arrays of a source (its sha256) lie, or would lie."""
         return None if self.folder is None else self.folder / source[:2] / f"{source}.safetensors"
 
-    def file(self, source: str, key: str) -> Path | None:
-        """The file that holds the arrays of `key`, of this or of the older form, if there is one.
-        """
-        if self.folder is None:
-            return None
-        if key in self._entries(source):
-            return self.path(source)
-        older = self.folder / key[:2] / f"{key}.npz"
-        return older if older.is_file() else None
-
     def get(self, source: str, key: str) -> Arrays | None:
         """The arrays of `key`; None when they are not there, or their file is damaged."""
-        if self.folder is None:
-            return None
-        found = self._entries(source).get(key)
-        return found if found is not None else _older(self.folder / key[:2] / f"{key}.npz")
+        return None if self.folder is None else self._entries(source).get(key)
 
     def put(self, source: str, entries: Mapping[str, Mapping[str, np.ndarray]]) -> None:
         """Keep arrays by key, atomically, beside those that are known of the source.
@@ -150,14 +135,3 @@ def _entries(path: Path) -> dict[str, Arrays]:
         key, _, part = name.partition(".")
         found.setdefault(key, {})[part] = array
     return found
-
-
-def _older(path: Path) -> Arrays | None:
-    """The arrays of one key as they were kept at first, a file a key."""
-    if not path.is_file():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, struct.error):
-        return None

@@ -182,20 +182,7 @@ def test_arrays_of_one_source_are_kept_together_in_all_shapes(tmp_path):
         assert found.shape == value.shape and found.dtype == value.dtype
         np.testing.assert_array_equal(found, value)
     assert cache.get(source, "third") is None and cache.get("ee" * 32, "first") is None
-    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [cache.file(source, "second")]
-
-
-def test_embeddings_kept_in_the_older_form_are_read(tmp_path):
-    """At first each key had a file of its own, KEY.npz."""
-    source, key = "ff" * 32, "ab" * 32
-    older = tmp_path / "ab" / f"{key}.npz"
-    older.parent.mkdir()
-    np.savez(older, vectors=np.arange(3))
-    cache = EmbeddingCache(tmp_path)
-    np.testing.assert_array_equal(cache.get(source, key)["vectors"], [0, 1, 2])
-    assert cache.file(source, key) == older
-    older.write_bytes(older.read_bytes()[:40])
-    assert EmbeddingCache(tmp_path).get(source, key) is None
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [cache.path(source)]
 
 
 def test_memory_of_the_cache_is_bounded(tmp_path):
