@@ -29,7 +29,7 @@ Rows = list[dict[str, Cell]]
 
 
 def render(tables: t.Tables, form: str) -> str:
-    """`tables` in one of `tables.FORMATS`; see there."""
+    """`tables` in one of `tables.FORMATS`; csv and json hold full numbers in long form."""
     if form == "json":
         return json.dumps(_as_json(tables), indent=2, ensure_ascii=False)
     if form == "csv":

@@ -64,10 +64,10 @@ class Tables:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return render(self, "md")
+        return table_output.render(self, "md")
 
     def _repr_html_(self) -> str:
-        return render(self, "html")
+        return table_output.render(self, "html")
 
 
 def measured(
@@ -137,11 +137,6 @@ def comparability(run: Run) -> str:
     versions = sorted(set(run.file.scoring.metrics.values()))
     parts = [_part(run, what) for what in PARTS]
     return json.dumps([*parts, [v for v in versions if v.startswith("idbench ")]], sort_keys=True)
-
-
-def render(tables: Tables, form: str) -> str:
-    """`tables` as text in one of `FORMATS`; csv and json hold full numbers in long form."""
-    return table_output.render(tables, form)
 
 
 def _caption(runs: Sequence[Run], marked: bool) -> str:

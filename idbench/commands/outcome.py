@@ -9,7 +9,7 @@ from rich.console import Console
 
 from idbench import output
 from idbench.errors import UserError
-from idbench.reports import table_output, tables
+from idbench.reports import table_output
 from idbench.results import Results
 from idbench.runs import Run
 
@@ -42,7 +42,7 @@ def show(results: Results, as_json: bool = False, scored: bool = True) -> None:
 
 
 def _show_json(run: Run, results: Results, scored: bool) -> None:
-    table = json.loads(tables.render(results.table(), "json")) if scored else None
+    table = json.loads(table_output.render(results.table(), "json")) if scored else None
     output.echo_json({
         "run": str(run.folder), "counts": run.file.counts.model_dump(),
         "timings": run.file.timings, "peak_memory_gb": run.file.peak_memory_gb, "table": table,
@@ -53,7 +53,7 @@ def _show_table(results: Results, scored: bool) -> None:
     if scored and sys.stdout.isatty():
         table_output.show(results.table(), Console(highlight=False))
     elif scored:
-        output.echo(tables.render(results.table(), "md"))
+        output.echo(table_output.render(results.table(), "md"))
 
 
 def _show_times(run: Run) -> None:

@@ -78,13 +78,13 @@ def reproduce(
 def _beyond(out: Path, limit: int, seeds: list[int], progress: Progress, as_json: bool) -> None:
     """Run and print the ablations."""
     from idbench import beyond
-    from idbench.reports import table_output, tables
+    from idbench.reports import table_output
 
     made = beyond.run(out, limit, seeds, progress=progress, command=["idbench", *sys.argv[1:]])
     if as_json:
-        echo(f"[{', '.join(tables.render(one, 'json') for one in made)}]")
+        echo(f"[{', '.join(table_output.render(one, 'json') for one in made)}]")
     elif sys.stdout.isatty():
         for one in made:
             table_output.show(one, Console(highlight=False))
     else:
-        echo("\n\n".join(tables.render(one, "md") for one in made))
+        echo("\n\n".join(table_output.render(one, "md") for one in made))

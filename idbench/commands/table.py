@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from idbench.reports.published import PublishedTable
     from idbench.runs import Run
 
-FORMATS = ("terminal", "md", "csv", "json", "latex", "html")
+FORMATS = ("terminal", *tables.FORMATS)
 
 
 @click.command()
@@ -75,7 +75,7 @@ def table(
         for one in made:
             table_output.show(one, Console(highlight=False))
         return
-    texts = [tables.render(one, form) for one in made]
+    texts = [table_output.render(one, form) for one in made]
     if form == "json":
         echo(texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]")
     else:

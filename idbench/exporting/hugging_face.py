@@ -28,7 +28,7 @@ from idbench.exporting.summary import library
 from idbench.files import atomic_folder
 from idbench.outputs import check_new_folder
 from idbench.records import SampleFile
-from idbench.reports import tables
+from idbench.reports import table_output, tables
 from idbench.reports.table_output import markdown
 from idbench.runs import Run
 from idbench.scores import COLUMNS, long_scores, wide_scores
@@ -155,5 +155,5 @@ def _card(run: Run) -> str:
         system=markdown(run.name), suite=markdown(f"{suite.name} {suite.version}"),
         split=markdown(run.split), part=part,
         protocol=markdown(run.file.scoring.protocol_name or "none"),
-        table=tables.render(tables.measured([run]), "md"),
+        table=table_output.render(tables.measured([run]), "md"),
     )

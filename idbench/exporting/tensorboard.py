@@ -81,11 +81,11 @@ def _histograms(writer: Any, run: Run, step: int) -> None:
 
 
 def _texts(writer: Any, run: Run, step: int) -> None:
-    from idbench.reports import tables
+    from idbench.reports import table_output, tables
 
     rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in settings(run).items())
     writer.add_text("settings", f"| setting | value |\n|---|---|\n{rows}", step)
-    writer.add_text("table", tables.render(tables.measured([run]), "md"), step)
+    writer.add_text("table", table_output.render(tables.measured([run]), "md"), step)
     missing = "\n".join(f"| {n} | {_cell(reason)} |" for reason, n in reasons(run).items())
     writer.add_text(
         "unscored", f"| values | reason |\n|---|---|\n{missing}" if missing else "none", step)

@@ -108,13 +108,13 @@ def test_best_is_bold_and_second_underlined_only_where_it_is_surely_worse(tmp_pa
     low, high, near = three(tmp_path)
     marked = tables.measured([low, high])
     assert [row.marks.get("arcsim") for row in marked.rows] == ["second", "best"]
-    text = tables.render(marked, "md")
+    text = table_output.render(marked, "md")
     assert "**0.4" in text and "<u>0.3" in text and "Bold: best" in text
-    assert r"\underline{0.3" in tables.render(marked, "latex")
+    assert r"\underline{0.3" in table_output.render(marked, "latex")
     close = tables.measured([high, near])
     assert [row.marks.get("arcsim") for row in close.rows] == ["best", None]
-    assert "<u>" not in tables.render(close, "md")
-    assert "Bold" not in tables.render(tables.measured([high]), "md")
+    assert "<u>" not in table_output.render(close, "md")
+    assert "Bold" not in table_output.render(tables.measured([high]), "md")
 
 
 def test_the_lower_is_best_where_lower_is_better_and_splits_are_apart(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_differences_are_taken_from_the_compared_system(tmp_path: Path) -> None:
         strict=True)], MANY) for i in (0, 2)]
     assert [d.p_values["arcsim"] for d in found] == holm(raw)
     assert found[0].p_values["arcsim"] < 0.01 < 0.5 < found[1].p_values["arcsim"]
-    assert "p under 0.001" in tables.render(tables.measured(runs, compare="high"), "md")
+    assert "p under 0.001" in table_output.render(tables.measured(runs, compare="high"), "md")
     # Hidden metrics are no claims of the table, and cost the others nothing.
     assert [(d.first, d.second) for d in tables.measured(runs).differences] == [
         ("low", "high"), ("low", "near")]
@@ -172,15 +172,15 @@ def test_hostile_names_stay_text_in_every_format(tmp_path: Path) -> None:
     low, high, _ = three(tmp_path)
     low.file.identity.model.name = "<script>a|b\n\\input{x}&%$#_^~"
     made = tables.measured([low, high])
-    assert "<script>" not in tables.render(made, "html")
-    page = tables.render(made, "md")
+    assert "<script>" not in table_output.render(made, "html")
+    page = table_output.render(made, "md")
     assert "<script>" not in page and "a\\|b " in page
-    source = tables.render(made, "latex")
+    source = table_output.render(made, "latex")
     assert r"a\textbar{}b \textbackslash{}input\{x\}\&\%\$\#\_" in source
     low.file.identity.model.name = "=cmd|' /C calc'!A0"
     high.file.identity.model.name = "\x1b[31mred"
     made = tables.measured([low, high])
-    assert ",'=cmd|' /C calc'!A0," in tables.render(made, "csv")
+    assert ",'=cmd|' /C calc'!A0," in table_output.render(made, "csv")
     stream = io.StringIO()
     table_output.show(made, Console(file=stream, force_terminal=True, width=200))
     assert "\\u001b[31mred" in stream.getvalue() and "\x1b[31m" not in stream.getvalue()
@@ -188,7 +188,7 @@ def test_hostile_names_stay_text_in_every_format(tmp_path: Path) -> None:
 
 
 def test_latex_is_booktabs_with_balanced_rows(tmp_path: Path, runs: list[Run]) -> None:
-    source = tables.render(tables.measured(runs, comparison("consisid")), "latex")
+    source = table_output.render(tables.measured(runs, comparison("consisid")), "latex")
     tabulars = re.findall(r"\\begin\{tabular\}\{(l+)\}(.*?)\\end\{tabular\}", source, re.DOTALL)
     assert len(tabulars) == 4
     for letters, body in tabulars:
@@ -210,7 +210,7 @@ def test_latex_is_booktabs_with_balanced_rows(tmp_path: Path, runs: list[Run]) -
 
 @pytest.mark.parametrize("form", tables.FORMATS)
 def test_every_format_holds_measured_and_published_apart(runs: list[Run], form: str) -> None:
-    text = tables.render(tables.measured(runs, comparison("consisid", 1)), form)
+    text = table_output.render(tables.measured(runs, comparison("consisid", 1)), form)
     assert "a separate data set" in text and "2503.14151" in text
     assert "0.600" in text or "0.6" in text
     assert text.index("two") < text.index("ConsisID")
@@ -227,7 +227,7 @@ def test_every_format_holds_measured_and_published_apart(runs: list[Run], form: 
 
 
 def test_a_table_says_its_protocol_and_notes(runs: list[Run]) -> None:
-    text = tables.render(tables.measured(runs), "md")
+    text = table_output.render(tables.measured(runs), "md")
     assert "suite tiny 1, protocol strict-v3" in text and "Note: a note" in text
     assert "Published" not in text
 
