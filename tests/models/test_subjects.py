@@ -120,7 +120,7 @@ def test_samples_get_the_references_of_their_partners(home, monkeypatch):  # noq
     assert {name: len(records) for name, records in pool.groups.items()} == {
         "image_one": 2, "image_two": 0, "clip_two": 0}
     record, rng = pool.groups["image_one"][0], np.random.default_rng(0)
-    drawn = {pool._reference(record, 0, 1.0, rng) for _ in range(50)}
+    drawn = {pool._reference(record, 0, 1.0, 0.0, rng) for _ in range(50)}
     assert drawn == set(pool._faces[3].references[0])
 
 
