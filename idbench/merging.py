@@ -13,6 +13,7 @@ from idbench.records import RunFile, ScoringRecord
 from idbench.runs import Run, now
 from idbench.scores import collect
 from idbench.timings import Timings
+from idbench.video_scorer import combined
 
 
 def merge(folders: Sequence[Path], out: Path) -> Run:
@@ -66,14 +67,7 @@ def _scoring(runs: Sequence[Run]) -> ScoringRecord:
                 f"{run.folder} and {scored[0].folder} are scored in different ways; rescore both "
                 "with the same `idbench score` command."
             )
-    records = [run.file.scoring for run in scored]
-    return first.model_copy(update={
-        "notes": list(dict.fromkeys(note for r in records for note in r.notes)),
-        "providers": {k: v for r in records for k, v in r.providers.items()},
-        "reference_notes": {k: v for r in records for k, v in r.reference_notes.items()},
-        "prompts_cut": {k: v for r in records for k, v in r.prompts_cut.items()},
-        "devices": sorted({device for r in records for device in r.devices}),
-    })
+    return first.model_copy(update=combined([run.file.scoring for run in scored]))
 
 
 def _copy(part: Run, run: Run) -> None:

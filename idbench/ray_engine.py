@@ -30,7 +30,7 @@ from idbench.records import SampleFile, ScoresFile
 from idbench.runs import Run
 from idbench.scoring import Scoring
 from idbench.types import Model, Sample
-from idbench.video_scorer import Describe, Measured, VideoScorer, missing
+from idbench.video_scorer import Describe, Measured, VideoScorer, combined, missing
 from idbench.worker import Done, Job, Worker, log_path
 
 DEATHS = 2
@@ -146,7 +146,10 @@ class RayEngine:
                     rows, key=scoring.sha256, video_sha256=record.video_sha256, failed=True)
                 write_derived(run.path(record.id, "scores.json"), scores.json_text())
             elif done.measured is not None and done.measured != measured:
-                measured = _together(measured, done.measured)
+                measured = Measured(
+                    {**measured.hashes, **done.measured.hashes},
+                    **combined([measured, done.measured]),
+                )
                 describe(measured)
             advance(f"{record.prompt_id} ({who})")
 
@@ -276,17 +279,6 @@ class RayEngine:
     def _open_run(self) -> Run:
         assert self._run is not None, "the engine is not open"
         return self._run
-
-
-def _together(first: Measured, second: Measured) -> Measured:
-    """What was measured by several workers."""
-    return Measured(
-        {**first.hashes, **second.hashes}, list(dict.fromkeys([*first.notes, *second.notes])),
-        {**first.providers, **second.providers},
-        {**first.reference_notes, **second.reference_notes},
-        {**first.prompts_cut, **second.prompts_cut},
-        sorted({*first.devices, *second.devices}),
-    )
 
 
 def _died(said: str) -> str:

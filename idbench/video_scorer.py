@@ -7,13 +7,13 @@ import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from idbench.ahead import Ahead
 from idbench.failures import FATAL, describe
 from idbench.files import sha256_file, write_derived
 from idbench.progress import Step
-from idbench.records import FacesFile, SampleFile, ScoresFile
+from idbench.records import FacesFile, SampleFile, ScoresFile, ScoringRecord
 from idbench.registry import METRICS
 from idbench.runs import Run
 from idbench.scoring import Scoring
@@ -42,6 +42,17 @@ class Measured:
     reference_notes: Mapping[str, str] = field(default_factory=dict)
     prompts_cut: Mapping[str, float] = field(default_factory=dict)
     devices: Sequence[str] = ()
+
+
+def combined(parts: Sequence[Measured | ScoringRecord]) -> dict[str, Any]:
+    """What several parts of one scoring were measured with: the fields that both types share."""
+    return {
+        "notes": list(dict.fromkeys(note for part in parts for note in part.notes)),
+        "providers": {k: v for part in parts for k, v in part.providers.items()},
+        "reference_notes": {k: v for part in parts for k, v in part.reference_notes.items()},
+        "prompts_cut": {k: v for part in parts for k, v in part.prompts_cut.items()},
+        "devices": sorted({device for part in parts for device in part.devices}),
+    }
 
 
 Describe = Callable[[Measured], None]
