@@ -22,6 +22,15 @@ def linear(step: int, steps: int, last: float = 1.0, floor: float = 0.0) -> floa
     return min(1.0, max(floor, (steps - step) / max(1.0, last * steps)))
 
 
+def sat_linear(step: int, steps: int, warmup: int) -> float:
+    """1 until the end of the warm-up, then less by 1 / `steps` a step: the last one has
+    `warmup` / `steps`.
+
+    Source: SwissArmyTransformer, sat/training/learning_rates.py (decay style `linear`).
+    """
+    return min(1.0, 1.0 - (step + 1 - warmup) / steps)
+
+
 def cosine(step: int, steps: int, floor: float = 0.0) -> float:
     """Half a cosine from 1 to `floor` over `steps` steps."""
     share = min(1.0, step / max(1, steps))

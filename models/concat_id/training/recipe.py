@@ -69,7 +69,8 @@ class StageRecipe:
         learning_rate, warmup, decay, lowest_rate: the peak rate; it rises over `warmup` steps and
             falls linearly over the last `decay` share of the steps, to 0 at `steps` or to
             `lowest_rate`, a share of the peak rate.
-        slow_start: the first updates, whose rate is at most `SLOW_SHARE` of the peak rate.
+        slow_start: the first updates, whose rate is `SLOW_SHARE` of the peak rate.
+        sat_decay: the rate falls as in SAT instead: see `schedule.sat_linear`.
         betas, weight_decay: of AdamW.
         decay_all: weight decay of every parameter; false: of none that is a bias or a norm's.
         clip: largest norm of the gradient; 0: no limit.
@@ -126,6 +127,7 @@ class StageRecipe:
     learning_rate: pydantic.PositiveFloat = 1e-5
     warmup: pydantic.NonNegativeInt = 0
     slow_start: pydantic.NonNegativeInt = 0
+    sat_decay: bool = False
     decay: float = pydantic.Field(default=1.0, gt=0, le=1)
     lowest_rate: Share = 0.0
     phases: list[dict[str, Any]] = pydantic.Field(default_factory=list)
@@ -186,11 +188,13 @@ class StageRecipe:
     def rate(self, step: int) -> float:
         """Learning rate of the update at `step`, counted from 0."""
         now, since = schedule.phase_at(step, vars(self))
-        fall = schedule.linear(since, now["steps"], now["decay"], now["lowest_rate"])
-        factor = min(schedule.warmup(since, now["warmup"]), fall)
         if step < self.slow_start:
-            factor = min(factor, SLOW_SHARE)
-        return now["learning_rate"] * factor
+            return now["learning_rate"] * SLOW_SHARE
+        if self.sat_decay:
+            fall = schedule.sat_linear(since, now["steps"], now["warmup"])
+        else:
+            fall = schedule.linear(since, now["steps"], now["decay"], now["lowest_rate"])
+        return now["learning_rate"] * min(schedule.warmup(since, now["warmup"]), fall)
 
     def restarts_at(self, step: int) -> bool:
         """Whether a phase with `restart: true` begins at `step`."""
