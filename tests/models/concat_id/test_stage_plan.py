@@ -185,16 +185,16 @@ def test_released_recipes_have_the_released_values():
     assert stage1.ema == multi.ema == 0.9999 and multi.learning_rate == 1e-5
     assert stage1.warmup == stage1.steps // 100
     assert not stage1.decay_all and not multi.decay_all
-    # SAT: 5 % of the rate for 100 updates, then where the warm-up has come to, then down to 1 %.
+    # SAT: 5 % of the rate for 100 updates, then the warm-up's rate, then down to 1 %.
     assert stage1.rate(0) == stage1.rate(99) == pytest.approx(0.05e-5)
     assert stage1.rate(100) == pytest.approx(1e-5 * 101 / 1625)
     assert stage1.rate(1624) == pytest.approx(1e-5) and stage1.rate(1625) < stage1.rate(1624)
     assert multi.rate(99) == pytest.approx(0.05e-5) and multi.rate(100) == pytest.approx(0.909e-5)
-    for name, recipe in made.items():
-        if recipe.sat_decay:
-            peak = recipe.learning_rate
-            assert recipe.rate(recipe.steps - 1) == pytest.approx(0.01 * peak, rel=0.02), name
-            half = recipe.rate(recipe.steps // 2 - 1)
+    for name, each in made.items():
+        if each.sat_decay:
+            peak = each.learning_rate
+            assert each.rate(each.steps - 1) == pytest.approx(0.01 * peak, rel=0.02), name
+            half = each.rate(each.steps // 2 - 1)
             assert half == pytest.approx(0.51 * peak, rel=0.001), name
     # Only a single person's background is removed by chance there.
     assert stage1.background_removed == 0.9 and multi.background_removed == 1.0
