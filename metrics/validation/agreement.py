@@ -29,7 +29,10 @@ Step = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Similarity:
-    """The cosine of one video's faces to its reference, by each reader."""
+    """The cosine of one video's faces to its reference, by each reader.
+
+    `system` is the run folder: runs of one model may differ in their settings.
+    """
 
     system: str
     sample: str
@@ -71,7 +74,7 @@ def read_runs(
                 if (a := shown[name]) is not None and (b := wanted[name]) is not None
             }
             if cosines:
-                found.append(Similarity(run.name, record.suite_id, cosines))
+                found.append(Similarity(str(run.folder), record.suite_id, cosines))
             step(record.id)
     return found
 

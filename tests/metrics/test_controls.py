@@ -9,7 +9,7 @@ import pytest
 
 from idbench.errors import UserError
 from idbench.metrics.training.looks import COLOURS, STYLE
-from idbench.metrics.validation import controls
+from idbench.metrics.validation import agreement, controls
 from idbench.metrics.validation.agreement import Agreement, Similarity, agreements, read_runs
 from idbench.metrics.validation.controls import CONTROLS, EXCHANGED, Control, control_of
 from idbench.metrics.validation.identity_claims import claims_of_agreement, claims_of_controls
@@ -89,3 +89,20 @@ def test_claims_of_agreement_have_a_bar():
     high, none = claims_of_agreement(
         [Agreement("arcsim", "samples", 0.7, 20), Agreement("cursim", "systems", None, 2)])
     assert high.held and "ArcSim ranks samples as dlib does" in high.text and not none.held
+
+
+def test_runs_of_one_model_with_other_settings_are_two_systems(monkeypatch, tmp_path):
+    from types import SimpleNamespace as Made
+
+    for name in ("make_detector", "read_spread", "read_rgb"):
+        monkeypatch.setattr(agreement, name, lambda *_: np.zeros((1, 8, 8, 3), np.uint8))
+    monkeypatch.setattr(agreement, "mean_vectors", lambda *_: {"dlib": np.ones(2)})
+    person = Made(kind="face", image=tmp_path / "a.png")
+    record = Made(sample=Made(references=[person]), video_name="v.mp4", id="s", suite_id="s")
+    runs = [
+        Made(name="concat_id", folder=tmp_path / folder, records=lambda: [record],
+             path=lambda *parts: tmp_path)
+        for folder in ("plain", "zeroed")
+    ]
+    found = read_runs(runs, {"dlib": _by_brightness})
+    assert len({similarity.system for similarity in found}) == 2
