@@ -8,7 +8,7 @@ from pathlib import Path
 
 from idbench import holding
 from idbench.errors import UserError
-from idbench.files import atomic_path
+from idbench.files import atomic_path, real
 from idbench.records import RunFile, ScoringRecord
 from idbench.runs import Run, now
 from idbench.scores import collect
@@ -20,7 +20,7 @@ def merge(folders: Sequence[Path], out: Path) -> Run:
     """Copy what is finished in the runs of `folders` into the run folder `out`, new or a part of
     the same run. Of a sample in several runs, the first that did not fail is taken. Raises
     UserError: no run, parts of different runs, or runs scored in different ways."""
-    if any(Path(folder).resolve() == Path(out).resolve() for folder in folders):
+    if real(out) in map(real, folders):
         raise UserError(f"{out} is one of the runs to merge; choose another folder with -o.")
     parts = [Run.open(folder) for folder in folders]
     for part in parts[1:]:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     help="Allow a difference in suite, split, protocol, weights, detector, missing or coverage. "
          "Repeatable.",
 )
-@click.option("--resamples", type=click.IntRange(min=2000), default=4000, show_default=True,
+@click.option("--resamples", type=click.IntRange(2000, 1_000_000), default=4000, show_default=True,
               help="Bootstrap resamples for the intervals.")
 @click.option("--junit", metavar="FILE", type=opt.FILE, help="Also write JUnit XML.")
 @click.option("--markdown", metavar="FILE", type=opt.FILE,

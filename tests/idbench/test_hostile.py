@@ -34,7 +34,8 @@ INPUTS = [
 ]
 READERS = [
     "table P", "report P -o new.html", "check P --against one", "check one --against P",
-    "diff P one", "leaderboard P -o new.html", "leaderboard P --validate",
+    "diff P one", "merge P -o new", "merge one P -o new",
+    "leaderboard P -o new.html", "leaderboard P --validate",
     "figure tradeoff P -o new.png", "figure strip P -o new.png", "export P --to datasets --out new",
     "study build P one -o new", "study score P", "study page P --voter x -o new.html",
     "suites check P --no-faces", "suites import P --out new",
@@ -51,7 +52,7 @@ WRITERS = [
     "report one -o P", "leaderboard one -o P", "leaderboard one --pack P", "check one --update P",
     "check one --against two --junit P", "check one --against two --markdown P",
     "figure tradeoff one -o P", "export one --to datasets --out P",
-    "export one --to tensorboard --out P", "study build one two -o P",
+    "export one --to tensorboard --out P", "merge one -o P", "study build one two -o P",
     "study page study --voter x -o P",
     "run --model toy --split single --suite tiny --metric sampled --limit 1 --out P",
     "score clip.mp4 --reference face.png --metric sampled --out P",
@@ -103,7 +104,8 @@ CASES = {
     f"{line} {text[:30]!r}": (line if " P" in line else f"{line} P", text)
     for line, text in [
         *half(READERS, INPUTS), *product(WRITERS, OUTPUTS), *half(COUNTED, NUMBERS),
-        *half(NAMED, NAMES), *product([f"{RUN} --set"], SETTINGS),
+        *half(NAMED, NAMES),
+        ("check one --against two --resamples", "9" * 30), *product([f"{RUN} --set"], SETTINGS),
         *product(["train text_encoder --set"], TRAINED),
     ]
 }
