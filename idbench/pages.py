@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 from collections.abc import Callable
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +23,20 @@ TEMPLATES = Path(str(files("idbench.reports"))) / "templates"
 
 def template(path: Path, **filters: Callable[..., Any]) -> jinja2.Template:
     """A template, which extends base.html; it escapes its values and refuses unknown names."""
+    environment = _environment(path)
+    environment.filters.update(filters)
+    return environment.get_template(path.name)
+
+
+@cache
+def _environment(path: Path) -> jinja2.Environment:
+    """That of one template, which it keeps compiled."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([path.parent, TEMPLATES]), autoescape=True,
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )
-    environment.filters.update(filters)
     environment.globals["base_style"] = Markup((TEMPLATES / "base.css").read_text("utf-8"))
-    return environment.get_template(path.name)
+    return environment
 
 
 def inline(script: Path, style: Path) -> dict[str, Markup]:

@@ -41,6 +41,10 @@ FAST = ("table one", "check one --against two", "check two --against one", "diff
 SLOW = ("report one -o new.html", "figure strip one -o new.png", "figure curves one -o new.png",
         "export one --to datasets --out new", "export one --to tensorboard --out new",
         "study build one two -o new", "figure tradeoff one two -o new.png")
+EVERY = 9
+"""Of the values that a model refuses, the share that a command reads: they all read by the model.
+
+It shares no divisor with the number of values, so that each comes at some place of each file."""
 VOTES = ("study score study", "study score study/votes/anna.json --json")
 
 
@@ -121,15 +125,15 @@ def fault(
 ) -> str | None:
     """What is wrong with how `data`, in the place of the file, is read.
 
-    The commands take turns; a third of what the model refuses is enough, as all read by it.
+    The commands take turns; one in `EVERY` of what the model refuses is enough.
     """
     path = next(world.folder.glob(kind.pattern))
     refused = refusal(kind, data, path)
     if refused and (str(path) not in refused or "\n" in refused):
         return f"not one sentence that names the file: {refused}"
-    if refused and turn % 3:
+    if refused and turn % EVERY:
         return None
-    line = lines[turn // 3 % len(lines)]
+    line = lines[turn // EVERY % len(lines)]
     before = path.read_bytes()
     path.write_bytes(data)
     try:
@@ -158,7 +162,7 @@ def test_whole_files(world: World, kind: Kind) -> None:
     whole = next(world.folder.glob(kind.pattern)).read_bytes()
     contents = {**attack.FILES, "cut": whole[:len(whole) // 2], "cut short": whole[:-3]}
     faults = {name: found for turn, (name, data) in enumerate(contents.items())
-              if (found := fault(world, kind, data, kind.fast, 3 * turn))}
+              if (found := fault(world, kind, data, kind.fast, EVERY * turn))}
     assert not faults
 
 
@@ -183,7 +187,7 @@ def test_many_fields_at_once(world: World, name: str) -> None:
             with suppress(KeyError, IndexError, TypeError):  # a place that was changed with another
                 data = attack.changed(value, place, name)
                 value = value if refusal(kind, data) else json.loads(data)
-        said = fault(world, kind, json.dumps(value).encode(), kind.slow, 3 * turn)
+        said = fault(world, kind, json.dumps(value).encode(), kind.slow, EVERY * turn)
         assert said is None, (kind.pattern, said)
 
 

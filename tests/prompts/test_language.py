@@ -9,6 +9,7 @@ from idbench.prompts import phrases
 from idbench.prompts.avatars.scene import EXPRESSIONS, MOTIONS, Garment, Person, Scene
 from idbench.prompts.language import (
     MAXIMUM_TOKENS,
+    Description,
     describe,
     description,
     interaction,
@@ -23,6 +24,11 @@ IDENTITY_WORDS = {
 }
 
 
+@pytest.fixture(scope="module")
+def many() -> list[Description]:
+    return [said for _, said in _random(5000, seed=1)]
+
+
 def _random(count: int, people: int | None = None, seed: int = 0):
     rng = np.random.default_rng(seed)
     for index in range(count):
@@ -30,9 +36,9 @@ def _random(count: int, people: int | None = None, seed: int = 0):
         yield scene, description(scene, rng)
 
 
-def test_every_prompt_fits_and_uses_known_words() -> None:
+def test_every_prompt_fits_and_uses_known_words(many: list[Description]) -> None:
     known = set(vocabulary())
-    for _, said in _random(4000):
+    for said in many:
         words = tokens(said.text)
         assert len(words) <= MAXIMUM_TOKENS, said.text
         assert known.issuperset(words), said.text
@@ -40,9 +46,11 @@ def test_every_prompt_fits_and_uses_known_words() -> None:
         assert "  " not in said.text and " ," not in said.text and ",." not in said.text
 
 
-def test_the_vocabulary_is_used_and_of_the_size_the_text_encoder_expects() -> None:
+def test_the_vocabulary_is_used_and_of_the_size_the_text_encoder_expects(
+    many: list[Description],
+) -> None:
     assert 250 <= len(vocabulary()) <= 400
-    used = {word for _, said in _random(5000, seed=1) for word in tokens(said.text)}
+    used = {word for said in many for word in tokens(said.text)}
     # Some second forms of rare verbs ("sulking") need a rare frame; most words must occur.
     assert len(used) >= 0.85 * len(vocabulary())
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from kills import leftovers
 from safetensors.torch import load_file
 from tiny_stage import TRANSFORMER, WAN, make_cache, recipe
 
@@ -91,7 +92,7 @@ def test_killed_in_the_middle_of_a_checkpoint_it_resumes_to_the_same_losses(
     expected = weights(tmp_path / "whole")
     for name, value in weights(state).items():
         assert torch.equal(value, expected[name]), name
-    assert not list(state.rglob(".*part*"))
+    assert not leftovers(state)
 
 
 def test_two_processes_see_the_samples_of_one(cache):
