@@ -37,6 +37,8 @@ DEATHS = 2
 """An item that kills its worker this often has failed."""
 STARTS = 5
 """A worker that does not start this often in a row ends the run."""
+RESTART_SECONDS = 60
+"""Ray restarts a dead worker on its own; on a busy machine that takes a while."""
 
 
 @dataclass
@@ -48,6 +50,7 @@ class _Slot:
     actor: Any
     item: str | None = None
     failed_starts: int = 0
+    restarting_since: float | None = None
     read: int = 0
 
 
@@ -204,7 +207,7 @@ class RayEngine:
                     if queue:
                         busy[slot.actor.begin.remote()] = slot
                     continue
-                slot.failed_starts = 0
+                slot.failed_starts, slot.restarting_since = 0, None
                 if item is not None and done is not None:
                     self._take(done)
                     yield item, done, f"worker {slot.number}"
@@ -227,6 +230,11 @@ class RayEngine:
             run.log_text(done.log)
 
     def _count_failed_start(self, slot: _Slot, error: Exception, said: str) -> None:
+        if isinstance(error, self._ray.exceptions.ActorUnavailableError):
+            slot.restarting_since = slot.restarting_since or time.monotonic()
+            if time.monotonic() < slot.restarting_since + RESTART_SECONDS:
+                time.sleep(0.2)
+                return
         slot.failed_starts += 1
         if slot.failed_starts >= STARTS:
             reason = last_line(said) or last_line(str(error))
