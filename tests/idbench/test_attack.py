@@ -284,7 +284,8 @@ def test_suites(file: str, tmp_path: Path) -> None:
     found = attack.places(SUITE_FILES[file], value) if file in SUITE_FILES else [("p0",)]
     # Too deep nesting stops the parser, a second later, before it knows of a field: once is enough.
     contents = {f"{place}: {name}": attack.changed(value, place, name)
-                for place in found for name in attack.VALUES if name != "nested" or place == found[0]}
+                for place in found for name in attack.VALUES
+                if name != "nested" or place == found[0]}
     faults = {}
     for name, data in {**contents, **attack.FILES}.items():
         path.write_bytes(data + "".join(f"\n{line}" for line in lines[1:]).encode())
