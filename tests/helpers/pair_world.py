@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,20 @@ class ToyReader:
         )
         shape = np.array(vectors, np.float32).reshape(len(people), -1 if people else 0)
         return record, shape
+
+
+class SlowReader(ToyReader):
+    """Slow enough to be killed in between."""
+
+    def read(self, path: Path, name: str, out: Path) -> tuple[VideoRecord, np.ndarray]:
+        time.sleep(0.05)
+        return super().read(path, name, out)
+
+
+def build_slowly(folder: Path) -> None:
+    """The build of a `PairWorld`'s folder into its `out`."""
+    build(BuildRequest(folder / "videos", folder / "captions.json", folder / "out",
+                       ReaderSettings(make_settings()), quiet=True), SlowReader)
 
 
 class PairWorld:

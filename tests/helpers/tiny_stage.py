@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,24 @@ def make_cache(
         "components": "embedded",
     })
     return folder
+
+
+def train_to_be_killed(cache: Path, changes: dict[str, Any], state: Path) -> None:
+    """Train, and wait in the middle of the checkpoint of step 4."""
+    from accelerate import Accelerator
+
+    from idbench.models.concat_id.training import loop
+
+    torch.set_num_threads(1)
+    save = Accelerator.save_state
+
+    def slow(self: Accelerator, folder: str) -> None:
+        save(self, folder)
+        if "00000004" in folder:
+            time.sleep(600)
+
+    Accelerator.save_state = slow
+    loop.train(recipe(cache, **changes), state)
 
 
 def recipe(cache: Path, **changes: Any) -> dict[str, Any]:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 import tracemalloc
 from dataclasses import replace
@@ -15,11 +11,12 @@ from html import escape
 from pathlib import Path
 
 import cv2
+import forked
 import numpy as np
 import pandas as pd
 import pytest
 from kills import leftovers
-from pair_world import PairWorld, ToyReader, ten_people
+from pair_world import PairWorld, ToyReader, build_slowly, ten_people
 
 from idbench.errors import UserError
 from idbench.models.concat_id.pairs import build as building
@@ -196,37 +193,17 @@ def test_the_seed_changes_choices(world: PairWorld) -> None:
     assert a["videos.parquet"] == b["videos.parquet"]
 
 
-_BUILD = """
-import sys, time
-from pathlib import Path
-sys.path.insert(0, {helpers!r})
-import pair_world
-class Slow(pair_world.ToyReader):
-    def read(self, *arguments):
-        time.sleep(0.05)
-        return super().read(*arguments)
-from idbench.models.concat_id.pairs.build import BuildRequest, build
-from idbench.models.concat_id.pairs.reader import ReaderSettings
-from idbench.models.concat_id.pairs.settings import make_settings
-folder = Path({folder!r})
-build(BuildRequest(folder / "videos", folder / "captions.json", folder / "out",
-                   ReaderSettings(make_settings()), quiet=True), Slow)
-"""
-
-
 def test_killed_at_any_moment_it_goes_on_and_gives_the_same(world: PairWorld) -> None:
     world.build("whole")
     world.request()
-    helpers = str(Path(__file__).parents[2] / "helpers")
-    script = _BUILD.format(helpers=helpers, folder=str(world.folder))
     for wanted in (5, 20):
-        process = subprocess.Popen([sys.executable, "-c", script])
+        process = forked.start(build_slowly, world.folder)
         end = time.monotonic() + 120
         while len(world.reads()) < wanted and time.monotonic() < end:
-            assert process.poll() is None
+            assert process.is_alive()
             time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
     done = world.reads()
     assert 20 <= len(done) < 54
     world.build()

@@ -30,6 +30,7 @@ import json, sys
 from pathlib import Path
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch.distributed.tensor import DTensor
 torch.set_num_threads(1)
@@ -42,6 +43,7 @@ from idbench.models.concat_id.training.samples import Cache
 from idbench.training.stop import Interrupted
 agree = loop.Session._agree
 for content, state in json.loads(sys.argv[1]):
+    AcceleratorState._reset_state()  # it remembers the blocks of the family before
     loop.Session._agree = lambda self, stop: self.step == 2
     try:
         loop.train(content, state)

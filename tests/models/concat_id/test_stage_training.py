@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from kills import leftovers
 from safetensors.torch import load_file
-from tiny_stage import TRANSFORMER, WAN, make_cache, recipe
+from tiny_stage import TRANSFORMER, WAN, make_cache, recipe, train_to_be_killed
 
 from idbench.errors import UserError
 from idbench.models.concat_id.training import loop, network, samples
 from idbench.models.concat_id.training.recipe import StageRecipe, read
-
-HELPERS = Path(__file__).parents[2] / "helpers"
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -44,44 +39,20 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return {name: value for file in files for name, value in load_file(file).items()}
 
 
-KILLED = """
-import sys, time
-import torch
-from pathlib import Path
-sys.path.insert(0, {helpers!r})
-from tiny_stage import recipe
-from accelerate import Accelerator
-from idbench.models.concat_id.training import loop
-torch.set_num_threads(1)
-save = Accelerator.save_state
-def slow(self, folder):  # wide enough a moment to be killed in
-    save(self, folder)
-    if "00000004" in folder:
-        time.sleep(600)
-Accelerator.save_state = slow
-loop.train(recipe(Path({cache!r}), **{changes!r}), Path({state!r}))
-"""
-
-
 @pytest.mark.parametrize("changes", [{}, {"lora_rank": 4}], ids=["all", "lora"])
 def test_killed_in_the_middle_of_a_checkpoint_it_resumes_to_the_same_losses(
     cache, tmp_path, changes
 ):
     loop.train(recipe(cache, **changes), tmp_path / "whole")
     state = tmp_path / "killed"
-    script = KILLED.format(
-        helpers=str(HELPERS), cache=str(cache), state=str(state), changes=changes
-    )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    child = subprocess.Popen(
-        [sys.executable, "-c", script], env=environment, stdout=subprocess.DEVNULL
-    )
+    child = forked.start(train_to_be_killed, cache, changes, state)
     half = state / "checkpoints" / ".00000004.part" / "optimizer.bin"
     deadline = time.monotonic() + 300
-    while not half.exists() and child.poll() is None and time.monotonic() < deadline:
+    while not half.exists() and child.is_alive() and time.monotonic() < deadline:
         time.sleep(0.01)
-    os.kill(child.pid, signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
+    child.kill()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
     assert [p.name for p in half.parents[1].iterdir() if p.name.isdigit()] == ["00000002"]
     with open(state / "log.jsonl", "a") as file:
         file.write('{"step": 5, "lo')  # as a kill in the middle of a line leaves it
