@@ -43,9 +43,10 @@ long-training: setup
 	  $(BIN)/idbench train $$recipe $$resume && touch $$state/finished || exit; \
 	done
 
-# A process a core, each with one thread: quicker than one process with all threads.
+# A process a core, each with one thread: quicker than one process with all threads. Python keeps
+# what it compiled, or every worker and every command that a test starts compiles it again.
 test: setup lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .

@@ -35,7 +35,6 @@ from accelerate.utils import DistributedType
 from torch.distributed.tensor import DTensor
 torch.set_num_threads(1)
 PartialState(cpu=True)
-PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 Accelerator.end_training = lambda self: None  # the processes go on to talk to each other
 from idbench.models.concat_id.training import loop
 from idbench.models.concat_id.training.recipe import StageRecipe, read
@@ -44,6 +43,7 @@ from idbench.training.stop import Interrupted
 agree = loop.Session._agree
 for content, state in json.loads(sys.argv[1]):
     AcceleratorState._reset_state()  # it remembers the blocks of the family before
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     loop.Session._agree = lambda self, stop: self.step == 2
     try:
         loop.train(content, state)
