@@ -281,7 +281,7 @@ def test_suites(file: str, tmp_path: Path) -> None:
     text = path.read_text() if path.exists() else '{"p0": {"seed": 1}}'
     lines = [text] if file.endswith((".yaml", ".json")) else text.splitlines()
     value = yaml.safe_load(lines[0])
-    found = attack.places(SUITE_FILES[file], value) if file in SUITE_FILES else [("p0",)]
+    found = list(attack.places(SUITE_FILES[file], value)) if file in SUITE_FILES else [("p0",)]
     # Too deep nesting stops the parser, a second later, before it knows of a field: once is enough.
     contents = {f"{place}: {name}": attack.changed(value, place, name)
                 for place in found for name in attack.VALUES
