@@ -29,6 +29,9 @@ from idbench.types import Abilities, Reference, Sample, Video
 from idbench.values import switch
 
 CROPS = ("facexlib", "pack")
+DETECTION = "face_encoder/detection_Resnet50_Final.pth"
+PARSING = "face_encoder/parsing_bisenet.pth"
+"""Files of facexlib's networks in the released folder."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +62,12 @@ class ConsisID(ReleasedModel):
         people=(1, 1), licence="Apache-2.0", extra="consisid",
         why="its transformer reads one face",
     )
-    HUB = "BestWishYsh/ConsisID-preview"
-    HUB_REVISION: ClassVar[str | None] = "925dc9ffdb9f06da331d9a4c1ddd5a530cf9f365"
+    ENTRY = "consisid"
     FILES = (
         "model_index.json", "scheduler", "text_encoder", "tokenizer", "transformer", "vae",
         "face_encoder/EVA02_CLIP_L_336_psz14_s6B.pt", "face_encoder/models/antelopev2",
     )
-    FACEXLIB: ClassVar[tuple[str, ...]] = (
-        "face_encoder/detection_Resnet50_Final.pth", "face_encoder/parsing_bisenet.pth",
-    )
+    FACEXLIB: ClassVar[tuple[str, ...]] = (DETECTION, PARSING)
     CROP_OF: ClassVar[tuple[str, ...]] = ("centre", "largest")
     ALIGNED: ClassVar[bool] = True
     WHITE: ClassVar[bool] = True
@@ -121,7 +121,7 @@ class ConsisID(ReleasedModel):
         # A training writes the averaged one, which the authors' script prefers too.
         averaged = self.folder / "transformer_ema"
         part = averaged if averaged.is_dir() else self.folder / "transformer"
-        with explained(f"{part} cannot be loaded", f"download it again from {self.HUB}"):
+        with explained(f"{part} cannot be loaded", f"run `idbench weights verify {self.entry}`"):
             transformer = self._load_transformer(part)
         return load_pipeline(
             ConsisIDPipeline, self.folder, place, bfloat16=self.bfloat16, offload=self.offload,
@@ -136,13 +136,14 @@ class ConsisID(ReleasedModel):
         )
 
     def _load_faces(self, place: str) -> Any:
-        from idbench.baselines.consisid_faces import FOLDER, PACK, FaceEncoder
+        from idbench.baselines.consisid_faces import PACK, FaceEncoder
         from idbench.baselines.face_crop import FacexlibCropper, PackCropper
         from idbench.models.concat_id.face_tools import load_foreground
 
         cropper: Any
         if self.face_crop == "facexlib":
-            cropper = FacexlibCropper(self.folder / FOLDER, "consisid", place, self.WHITE)
+            parsing = self.path(PARSING) if self.WHITE else None
+            cropper = FacexlibCropper(self.path(DETECTION), parsing, "consisid", place)
         else:
             foreground, _ = load_foreground(self.parser, place)
             cropper = PackCropper(self.folder / PACK, foreground, place)

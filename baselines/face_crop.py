@@ -30,7 +30,6 @@ TEMPLATE = np.array(
 """Five points of a face in the crop. Source: facexlib 0.3, `FaceRestoreHelper`."""
 OUTSIDE = (132, 133, 135)
 """RGB of what the picture does not cover. Source: as above."""
-RETINAFACE, BISENET = "detection_Resnet50_Final.pth", "parsing_bisenet.pth"
 CERTAIN = 0.97
 """Least score of a face. Source: as above."""
 REMOVED = (0, 7, 8, 9, 14, 15, 16, 18)
@@ -52,20 +51,19 @@ class Cropper(Protocol):
 
 
 class FacexlibCropper:
-    """facexlib's RetinaFace and BiSeNet with the files of the released folder.
+    """facexlib's RetinaFace and BiSeNet with their released files `detection` and `parsing` (None:
+    nothing is masked); `extra` of idbench installs facexlib.
     Raises UserError: facexlib is not installed; a file is missing or damaged."""
 
-    def __init__(self, folder: Path, extra: str, device: str, masks: bool = True) -> None:
+    def __init__(self, detection: Path, parsing: Path | None, extra: str, device: str) -> None:
         why = "The released face crop"
         retinaface = need_package("facexlib.detection.retinaface", extra, why).RetinaFace
         self.device = device
         with warnings.catch_warnings():  # about arguments of torchvision
             warnings.simplefilter("ignore", UserWarning)
             network = retinaface(network_name="resnet50", device=device)
-        self._detector = filled(network, folder / RETINAFACE, "RetinaFace")
-        self._parser = None
-        if masks:
-            self._parser = BiSeNet(folder / BISENET, extra, device)
+        self._detector = filled(network, detection, "RetinaFace")
+        self._parser = None if parsing is None else BiSeNet(parsing, extra, device)
 
     def find(self, image: np.ndarray) -> Faces:
         with torch.no_grad():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +25,7 @@ from idbench.baselines.loading import (
 from idbench.errors import UserError, explained
 from idbench.names import unknown
 from idbench.pictures import read_reference
+from idbench.released_files import local
 from idbench.types import Abilities, Reference, Sample, Video
 from idbench.values import number
 
@@ -54,7 +56,7 @@ class IDAnimator(ReleasedModel):
     """ID-Animator with its released networks.
 
     Args:
-        pack: folder of the insightface pack buffalo_l, which finds the face.
+        pack: folder of the insightface pack that finds the face, or its catalogue name.
         scale: of the face's part in the attention.
         negative: text of the unconditional branch.
         base: the checkpoint of the folder that replaces Stable Diffusion's own weights, or `none`.
@@ -68,8 +70,7 @@ class IDAnimator(ReleasedModel):
     abilities = Abilities(
         people=(1, 1), licence="Apache-2.0", why="it averages the tokens of all references"
     )
-    HUB = "ID-Animator/ID-Animator"
-    HUB_TYPE = "space"
+    ENTRY = "id-animator"
     FILES = (
         "animatediff/sd/tokenizer", "animatediff/sd/text_encoder", "animatediff/sd/unet",
         "animatediff/sd/vae", "mm_sd_v15_v2.ckpt", "animator.ckpt", "image_encoder",
@@ -79,29 +80,30 @@ class IDAnimator(ReleasedModel):
     }
 
     def __init__(
-        self, variant: str | None = None, *, pack: str | None = None, scale: float = 0.8,
+        self, variant: str | None = None, *, pack: str = "buffalo_l", scale: float = 0.8,
         negative: str = NEGATIVE, base: str = "realisticVisionV60B1_v51VAE.safetensors",
         crop_of: str = "first", **others: Any,
     ) -> None:
         super().__init__(variant, **others)
-        if pack is None:
-            raise UserError(
-                "id_animator finds faces with insightface's pack buffalo_l; name its folder with "
-                "--set pack=FOLDER."
-            )
         if crop_of not in CROP_OF:
             raise unknown("crop_of", crop_of, CROP_OF)
         if self.height % 8 or self.width % 8 or min(self.height, self.width) < 8:
             raise UserError("height and width must be multiples of 8.")
         if not 1 <= self.frames <= 32:
             raise UserError("frames must be 1 to 32, which the motion module has positions for.")
-        self.pack, self.scale, self.negative = Path(str(pack)), number("scale", scale), negative
+        self.pack_source, self.scale = str(pack), number("scale", scale)
+        self.negative = negative
         self.base, self.crop_of = str(base), crop_of
         self._tokens: dict[str, Any] = {}
 
     @property
     def maximum_references(self) -> int:
         return MOST_PICTURES
+
+    @cached_property
+    def pack(self) -> Path:
+        """The folder of the insightface pack."""
+        return local(self.pack_source)
 
     @property
     def dtype(self) -> Any:
@@ -135,7 +137,7 @@ class IDAnimator(ReleasedModel):
         place = usable_place(self.device, self.offload)
         detector = Scrfd(self.pack, 320, device=place)
         base = None if self.base == "none" else self.folder / self.base
-        fix = f"download it again from {self.HUB}"
+        fix = f"run `idbench weights verify {self.entry}`"
         with explained(f"The folder {self.folder} cannot be loaded", fix):
             pipeline = build_pipeline(self.folder, base, self.scale, self.dtype)
             encoder = ImageTokens(self.folder, pipeline.unet.config.cross_attention_dim)

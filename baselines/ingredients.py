@@ -13,14 +13,13 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from idbench.baselines.consisid import ConsisID
+from idbench.baselines.consisid import DETECTION, ConsisID
 from idbench.baselines.loading import ByWeights
 from idbench.checkpoints import read_settings
 from idbench.names import unknown
 from idbench.types import Abilities
 
 ROUTED = ("negative", "both")
-FACEXLIB_FILES = "facexlib's releases (github.com/xinntao/facexlib, v0.1.0)"
 
 
 class Ingredients(ConsisID):
@@ -39,10 +38,9 @@ class Ingredients(ConsisID):
         people=(2, 2), licence="Apache-2.0", extra="consisid",
         why="its routers tell two faces apart",
     )
-    HUB = "feizhengcong/Ingredients"
-    HUB_REVISION: ClassVar[str | None] = "effd491fdc97bc134d66933dca55589e0fa362aa"
-    FACEXLIB = ("face_encoder/detection_Resnet50_Final.pth",)
-    ELSEWHERE: ClassVar[Mapping[str, str]] = {FACEXLIB[0]: FACEXLIB_FILES}
+    ENTRY = "ingredients"
+    FACEXLIB = (DETECTION,)
+    ELSEWHERE: ClassVar[Mapping[str, str]] = {DETECTION: "facexlib-detection"}
     CROP_OF = ("first", "largest")
     ALIGNED = False  # the vector is read from the crop
     WHITE = False  # the background stays

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -18,18 +18,26 @@ import numpy as np
 
 from idbench.errors import UserError, explained
 from idbench.files import sha256_once
+from idbench.names import unknown
+from idbench.output import note
+from idbench.published_weights import find_folder
+from idbench.released_files import from_catalogue, released_folder
 from idbench.types import Abilities, Sample, Video
 from idbench.values import number, switch, whole
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".json", ".model",
                    ".txt")
 
+RELEASED = "released"
+"""The variant of a system's released networks, beside its embedded one."""
+
 
 class ReleasedModel(ABC):
-    """A released system as a model: a folder or hub id, sampling settings, one video a sample.
+    """A released system as a model: its files, sampling settings, one video a sample.
 
     Args:
-        weights: a folder in the released layout, or the hub id of one.
+        weights: a folder in the released layout, or the hub id of one; None: what `idbench weights
+            get` brought to this machine.
         steps, guidance, frames, height, width: of sampling; None: the authors' (`DEFAULTS`).
         bfloat16: load the networks in bfloat16, else in float32.
         device: such as `cuda` or `cpu`; None: an accelerator if there is one.
@@ -37,7 +45,7 @@ class ReleasedModel(ABC):
         tiling: decode in tiles: less memory, slightly different pixels at seams.
 
     A subclass gives `name`, `abilities` and the class attributes below, and writes `_load` and
-    `_video`. `weights` None is refused unless the subclass has embedded weights.
+    `_video`.
     """
 
     name: str
@@ -45,16 +53,12 @@ class ReleasedModel(ABC):
     variant: str | None = None
     batch = 1
     abilities: ClassVar[Abilities]
-    HUB: ClassVar[str]
-    """The released folder's hub id, named in messages."""
-    HUB_REVISION: ClassVar[str | None] = None
-    """The commit that is fetched."""
-    HUB_TYPE: ClassVar[str] = "model"
-    """`model` or `space`."""
+    ENTRY: ClassVar[str]
+    """The release's name in the catalogue of weights; see `entry`."""
     FILES: ClassVar[tuple[str, ...]]
     """What of the folder is read: files and folders, all of which must be there; see `files`."""
     ELSEWHERE: ClassVar[Mapping[str, str]] = {}
-    """Where files come from that are not in the released folder, by file."""
+    """File -> entry of the catalogue that has it, of files that the release lacks."""
     DEFAULTS: ClassVar[Mapping[str, float]]
     """steps, guidance, frames, height, width and fps of the authors."""
 
@@ -66,12 +70,7 @@ class ReleasedModel(ABC):
     ) -> None:
         if variant is not None:
             raise UserError(f"{self.name} has no variants; leave out @{variant}.")
-        if weights is None:
-            raise UserError(
-                f"{self.name} needs its released weights; name their folder or hub id with "
-                f"--set weights={self.HUB}."
-            )
-        self.source = str(weights)
+        self.source = None if weights is None else str(weights)
         usual = self.DEFAULTS
         self.steps = whole("steps", usual["steps"] if steps is None else steps)
         self.guidance = number("guidance", usual["guidance"] if guidance is None else guidance)
@@ -89,6 +88,11 @@ class ReleasedModel(ABC):
         return self.abilities.people[1] + len(self.abilities.others)
 
     @property
+    def entry(self) -> str:
+        """The catalogue's name of the release that these settings use."""
+        return self.ENTRY
+
+    @property
     def files(self) -> tuple[str, ...]:
         """What of the folder is read with these settings."""
         return self.FILES
@@ -103,21 +107,34 @@ class ReleasedModel(ABC):
 
     def weight_hashes(self) -> Mapping[str, str]:
         """sha256 of every file that decides what is computed, by its place in the folder."""
-        return hashes_of(self.folder, self.files)
+        return hashes_of({file: self.path(file) for file in self.files})
 
     @cached_property
     def folder(self) -> Path:
-        """The released folder, complete.
+        """The released folder; every file that is read is there, or in its own entry.
 
         Raises:
             UserError: it is missing or lacks a file; names it.
         """
-        found = released_folder(
-            self.source, self.HUB, self.HUB_REVISION, self.files, self.HUB_TYPE
-        )
+        own = [file for file in self.files if file not in self.ELSEWHERE]
+        found = released_folder(self.source, self.entry, own)
         for file in self.files:
-            check_there(found / file, self.ELSEWHERE.get(file, self.HUB))
+            self._found(found, file)
         return found
+
+    def path(self, file: str) -> Path:
+        """Where a file or folder of `files` lies.
+
+        Raises:
+            UserError: as `folder`.
+        """
+        return self._found(self.folder, file)
+
+    def _found(self, folder: Path, file: str) -> Path:
+        path = folder / file
+        if file in self.ELSEWHERE and not path.exists():
+            return from_catalogue(self.ELSEWHERE[file])
+        return check_there(path, self.entry)
 
     def generate(self, samples: Sequence[Sample]) -> Iterator[Video]:
         """One video a sample, in order, each from its own seed."""
@@ -158,61 +175,29 @@ class ReleasedModel(ABC):
 # Files
 
 
-def released_folder(
-    source: str, hub: str, revision: str | None = None, files: Sequence[str] = (),
-    kind: str = "model",
-) -> Path:
-    """The folder `source`, or the snapshot of the hub id `source`, fetched once.
-
-    Args:
-        hub: the hub id of the release, for messages.
-        revision: the commit of the release, used for its hub id alone.
-        files: files and folders to fetch; all where empty.
-        kind: of hub repository, `model` or `space`.
-
-    Raises:
-        UserError: neither a folder nor a hub id that can be fetched.
-    """
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    owner, _, name = source.partition("/")
-    if folder.exists() or not owner.strip(".") or not name or "/" in name:
-        raise UserError(f"The folder {source} is missing; download {hub} and pass its folder.")
-    from huggingface_hub import snapshot_download
-
-    what = f"{source} is not a folder here and cannot be fetched from the hub"
-    patterns = [*files, *(f"{file}/*" for file in files)] or None
-    with explained(what, f"download {hub} and pass its folder"):
-        return Path(snapshot_download(
-            source, revision=revision if source == hub else None, allow_patterns=patterns,
-            repo_type=kind,
-        ))
-
-
-def check_there(path: Path, hub: str) -> Path:
+def check_there(path: Path, entry: str) -> Path:
     """`path`, if it is a file or folder that is not empty.
 
     Raises:
-        UserError: missing or empty; names the file and where it comes from.
+        UserError: missing or empty; names the file and the entry of the catalogue that has it.
     """
-    if not path.exists():
-        raise UserError(f"{path} is missing; download it from {hub}.")
+    problem = "is missing" if not path.exists() else ""
     if path.is_file() and not path.stat().st_size:
-        raise UserError(f"{path} is empty; download it again from {hub}.")
+        problem = "is empty"
+    if problem:
+        raise UserError(f"{path} {problem}; `idbench weights get {entry}` downloads it.")
     return path
 
 
-def hashes_of(folder: Path, files: Iterable[str]) -> dict[str, str]:
-    """sha256 of these files, and of the weight files in these folders, by place in `folder`."""
-    found = []
-    for file in files:
-        path = folder / file
-        found += [path] if path.is_file() else [
-            inner for inner in path.rglob("*")
+def hashes_of(places: Mapping[str, Path]) -> dict[str, str]:
+    """sha256 of these files, and of the weight files in these folders, by name."""
+    found: dict[str, Path] = {}
+    for name, path in places.items():
+        found |= {name: path} if path.is_file() else {
+            f"{name}/{inner.relative_to(path).as_posix()}": inner for inner in path.rglob("*")
             if inner.is_file() and inner.suffix in WEIGHT_SUFFIXES
-        ]
-    return {path.relative_to(folder).as_posix(): sha256_once(path) for path in sorted(found)}
+        }
+    return {name: sha256_once(path) for name, path in sorted(found.items())}
 
 
 def need_package(module: str, extra: str, why: str) -> ModuleType:
@@ -308,7 +293,10 @@ def exact_size(
 
 
 class ByWeights:
-    """A system as a model: its embedded network without `weights`, else the released one.
+    """A system as a model: its embedded network, or the released one.
+
+    `NAME@released`, or the setting `weights`, chooses the released one. What a name means never
+    depends on the files on the machine, so that results stay comparable.
 
     Args:
         released: class of the released system.
@@ -320,14 +308,19 @@ class ByWeights:
         self.abilities = released.abilities
 
     @property
-    def HUB(self) -> str:
+    def ENTRY(self) -> str:
         """As of the released class."""
-        return self.released.HUB
+        return self.released.ENTRY
 
     @property
     def DEFAULTS(self) -> Mapping[str, float]:
         """The authors', for the released networks."""
         return self.released.DEFAULTS
+
+    @property
+    def VARIANTS(self) -> Mapping[str, str]:
+        """What can stand after @."""
+        return {RELEASED: "the released networks"}
 
     @property
     def parts(self) -> tuple[Any, ...]:
@@ -338,6 +331,14 @@ class ByWeights:
     def __call__(
         self, variant: str | None = None, *, weights: str | None = None, **settings: Any
     ) -> Any:
-        if weights is not None:
-            return self.released(variant, weights=weights, **settings)
+        if variant == RELEASED or weights is not None:
+            made = self.released(None if variant == RELEASED else variant, weights=weights,
+                                 **settings)
+            made.variant = RELEASED if variant == RELEASED else None
+            return made
+        if variant is not None:
+            raise unknown(f"variant of {self.released.name}", variant, self.VARIANTS)
+        if find_folder(self.ENTRY) is not None:
+            name = self.released.name
+            note(f"{name} is the embedded network; {name}@{RELEASED} uses the released files.")
         return self.parts[1](variant, **settings)

@@ -11,18 +11,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from idbench.baselines.loading import load_pipeline, released_folder, usable_place
+from idbench.baselines.loading import load_pipeline, usable_place
 from idbench.baselines.wan_model import OnBase
 from idbench.errors import UserError
 from idbench.names import unknown
+from idbench.released_files import released_folder
 from idbench.types import Abilities, Sample, Video
 from idbench.values import number
 
 VARIANTS = {
-    None: ("Phantom-Wan-1.3B", 81, 16.0, "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"),
-    "14B": ("Phantom_Wan_14B", 121, 24.0, "Wan-AI/Wan2.1-T2V-14B-Diffusers"),
+    None: ("Phantom-Wan-1.3B", 81, 16.0, "wan2.1-t2v-1.3b"),
+    "14B": ("Phantom_Wan_14B", 121, 24.0, "wan2.1-t2v-14b"),
 }
-"""Start of the released files' names, frames, frames a second, and the base."""
+"""Start of the released files' names, frames, frames a second, and the base in the catalogue."""
 
 
 class Phantom(OnBase):
@@ -46,7 +47,8 @@ class Phantom(OnBase):
         why="the authors recommend up to 4 references",
     )
     maximum_references = 4
-    HUB = "bytedance-research/Phantom"
+    ENTRY = "phantom-1.3b"
+    VARIANTS = ("14B",)
     DEFAULTS: ClassVar[Mapping[str, float]] = {
         "steps": 50, "guidance": 5.0, "frames": 81, "height": 480, "width": 832, "fps": 16.0,
     }
@@ -65,7 +67,11 @@ class Phantom(OnBase):
         self.text_guidance = number("text_guidance", text_guidance)
 
     @property
-    def base_hub(self) -> str:
+    def entry(self) -> str:
+        return f"phantom-{(self.variant or '1.3B').lower()}"
+
+    @property
+    def base_entry(self) -> str:
         return VARIANTS[self.variant][3]
 
     @property
@@ -74,9 +80,12 @@ class Phantom(OnBase):
 
     @cached_property
     def folder(self) -> Path:
-        found = released_folder(self.source, self.HUB, None, (f"{self.start}*",))
+        found = released_folder(self.source, self.entry)
         if not checkpoint_files(found, self.start):
-            raise UserError(f"{found} has no {self.start}*.pth; download it from {self.HUB}.")
+            raise UserError(
+                f"{found} has no {self.start}*.pth; `idbench weights get {self.entry}` downloads "
+                "it."
+            )
         return found
 
     def settings(self) -> Mapping[str, Any]:
@@ -98,7 +107,8 @@ class Phantom(OnBase):
         )
         if pipeline.text_encoder.config.d_model != transformer.config.text_dim:
             raise UserError(
-                f"The text encoder of {self.base} does not fit {self.folder}; use {self.base_hub}."
+                f"The text encoder of {self.base} does not fit {self.folder}; use "
+                f"{self.base_entry}."
             )
         check_video(
             pipeline.vae, transformer.config.patch_size[1], self.frames, self.height, self.width

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from idbench.baselines.loading import check_there, load_pipeline, usable_place
+from idbench.baselines.loading import load_pipeline, usable_place
 from idbench.baselines.wan_model import OnBase
 from idbench.errors import UserError, explained
 from idbench.pictures import read_reference
@@ -34,8 +34,9 @@ class StandIn(OnBase):
     Args:
         base: Wan2.1-T2V-14B in diffusers' layout.
         parser: `bisenet`: facexlib's BiSeNet as released, its file `parsing_bisenet.pth` beside
-            the checkpoint; or one of `concat_id.face_tools`.
-        faces: `insightface:FOLDER`, an antelopev2 pack as released; `embedded` for avatars.
+            the checkpoint or from the catalogue; or one of `concat_id.face_tools`.
+        faces: `insightface:antelopev2`, the pack as released, or another's folder; `embedded` for
+            avatars.
         The others as in `WanModel`.
     """
 
@@ -43,8 +44,9 @@ class StandIn(OnBase):
     abilities = Abilities(
         people=(1, 1), licence="Apache-2.0", extra="consisid", why="it reads one face"
     )
-    HUB = "BowenXue/Stand-In"
-    BASE = "Wan-AI/Wan2.1-T2V-14B-Diffusers"
+    ENTRY = "stand-in"
+    ELSEWHERE: ClassVar[Mapping[str, str]] = {BISENET_FILE: "facexlib-parsing"}
+    BASE = "wan2.1-t2v-14b"
     BASE_FILES = (
         "model_index.json", "scheduler", "text_encoder", "tokenizer", "transformer", "vae",
     )
@@ -74,7 +76,7 @@ class StandIn(OnBase):
         from idbench.models.concat_id.model_folder import on_device
 
         place = usable_place(self.device, self.offload)
-        state = read_checkpoint(check_there(self.folder / CHECKPOINT, self.HUB)).state
+        state = read_checkpoint(self.path(CHECKPOINT)).state
         with explained(f"{self.base} cannot be loaded", "download it again"):
             transformer = StandInTransformer3DModel.from_pretrained(
                 self.base / "transformer", torch_dtype=self.dtype, use_safetensors=True,
@@ -112,7 +114,7 @@ class StandIn(OnBase):
     def _bisenet(self) -> Any:
         from idbench.baselines.bisenet import BiSeNet
 
-        return BiSeNet(self.folder / BISENET_FILE, "consisid", self.device or "cpu")
+        return BiSeNet(self.path(BISENET_FILE), "consisid", self.device or "cpu")
 
     def _box(self, image: np.ndarray) -> np.ndarray | None:
         """The box of the largest face, or None."""

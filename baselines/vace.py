@@ -19,8 +19,11 @@ from idbench.values import number
 ORDERS = ("original", "diffusers")
 
 
+SIZES = ("14B", "1.3B")
+
+
 class Vace(WanModel):
-    """VACE with its released networks, 1.3B or 14B by the folder that `weights` names.
+    """VACE with its released networks: 14B, or `vace@1.3B`; or those that `weights` names.
 
     Args:
         conditioning_scale: of the control branch.
@@ -36,7 +39,8 @@ class Vace(WanModel):
         why="the authors' guide allows up to 3 references",
     )
     maximum_references = 3
-    HUB = "Wan-AI/Wan2.1-VACE-14B-diffusers"
+    ENTRY = "vace-14b"
+    VARIANTS = SIZES
     FILES = ("model_index.json", "scheduler", "text_encoder", "tokenizer", "transformer", "vae")
     DEFAULTS: ClassVar[Mapping[str, float]] = {
         "steps": 50, "guidance": 5.0, "frames": 81, "height": 480, "width": 832, "fps": 16.0,
@@ -47,11 +51,18 @@ class Vace(WanModel):
         self, variant: str | None = None, *, conditioning_scale: float = 1.0,
         order: str = "original", **others: Any,
     ) -> None:
-        super().__init__(variant, **others)
+        if variant not in (None, *SIZES):
+            raise unknown("variant of vace", str(variant), SIZES)
+        super().__init__(None, **others)
+        self.variant = variant
         if order not in ORDERS:
             raise unknown("order", order, ORDERS)
         self.order = order
         self.conditioning_scale = number("conditioning_scale", conditioning_scale)
+
+    @property
+    def entry(self) -> str:
+        return f"vace-{(self.variant or SIZES[0]).lower()}"
 
     def settings(self) -> Mapping[str, Any]:
         return {
@@ -73,7 +84,7 @@ class Vace(WanModel):
         )
         if pipeline.config.boundary_ratio is not None:
             raise UserError(
-                f"{self.folder} is of Wan2.2, which has two transformers; use {self.HUB}."
+                f"{self.folder} is of Wan2.2, which has two transformers; use {self.entry}."
             )
         patch = pipeline.transformer.config.patch_size[1]
         check_video(pipeline.vae, patch, self.frames, self.height, self.width)

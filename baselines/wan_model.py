@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from idbench.baselines.loading import ReleasedModel, check_there, hashes_of, released_folder
+from idbench.baselines.loading import ReleasedModel, check_there, hashes_of
+from idbench.released_files import released_folder
 from idbench.types import Reference, Sample
 from idbench.values import number
 
@@ -86,9 +87,10 @@ class WanModel(ReleasedModel):
 
 class OnBase(WanModel):
     """A system whose release is a part that goes with Wan2.1's text-to-video base; `base`: folder
-    or hub id of the base in diffusers' layout (None: `BASE`)."""
+    or hub id of the base in diffusers' layout (None: what `idbench weights get` fetched)."""
 
     BASE: ClassVar[str]
+    """The base's name in the catalogue of weights."""
     BASE_FILES: ClassVar[tuple[str, ...]]
     """What of the base is read."""
 
@@ -96,22 +98,22 @@ class OnBase(WanModel):
         self, variant: str | None = None, *, base: str | None = None, **others: Any
     ) -> None:
         super().__init__(variant, **others)
-        self.base_source = str(base or self.base_hub)
+        self.base_source = None if base is None else str(base)
 
     @property
-    def base_hub(self) -> str:
-        """The hub id of the base of this variant."""
+    def base_entry(self) -> str:
+        """The catalogue's name of the base of this variant."""
         return self.BASE
 
     @cached_property
     def base(self) -> Path:
         """The folder of the base, complete. Raises UserError: it is missing or lacks a part; names
         it."""
-        found = released_folder(self.base_source, self.base_hub, None, self.BASE_FILES)
+        found = released_folder(self.base_source, self.base_entry, self.BASE_FILES)
         for file in self.BASE_FILES:
-            check_there(found / file, self.base_hub)
+            check_there(found / file, self.base_entry)
         return found
 
     def weight_hashes(self) -> Mapping[str, str]:
-        base = hashes_of(self.base, self.BASE_FILES)
+        base = hashes_of({file: self.base / file for file in self.BASE_FILES})
         return {**super().weight_hashes(), **{f"base/{k}": v for k, v in base.items()}}

@@ -1,7 +1,8 @@
 """Downloads of published weights: resumed after a cut, checked by sha256, from a mirror if asked.
 
 Files of the Hugging Face hub come through huggingface_hub and lie in its cache; files at plain
-addresses come through pooch. A mirror has a file as ADDRESS/ENTRY/FILE.
+addresses come through pooch. A mirror has a file as ADDRESS/ENTRY/FILE, and lists the files of a
+folder in ADDRESS/ENTRY/SHA256SUMS, as `sha256sum` prints them.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import logging
 import os
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from idbench import published_weights as published
 from idbench.errors import UserError
 from idbench.files import atomic_path
+from idbench.licences import accepted_names, agree
+from idbench.output import note
 from idbench.progress import transfer
 from idbench.published_weights import CatalogueFile, Entry
 
@@ -28,20 +32,24 @@ TRIES = 5
 CHUNK = 1 << 16
 AGAIN = "run the same command again: it continues where it stopped"
 
+SUMS = "SHA256SUMS"
+
 Say = Callable[[str], None]
 
 
-def get(name: str, folder: Path | None = None, say: Say = lambda text: None) -> Path:
+def get(name: str, folder: Path | None = None, say: Say = note) -> Path:
     """Bring the files of an entry to this machine, unless they are here, and check them.
 
     Args:
         folder: copy from here (FOLDER/ENTRY/FILE or FOLDER/FILE) instead of downloading.
         say: told what has no published sha256.
 
-    Returns the entry's file, or its folder. Raises UserError: offline, no such file, an interrupted
-    download, or a wrong sha256.
+    Returns the entry's file, or its folder. Raises UserError: its licence has to be accepted first
+    (see `licences.agree`), offline, no such file, an interrupted download, or a wrong sha256.
     """
     entry = published.catalogue()[name]
+    if entry.non_commercial and name not in accepted_names():
+        agree(name)
     if entry.folder:
         _get_folder(name, entry, folder)
     else:
@@ -50,9 +58,7 @@ def get(name: str, folder: Path | None = None, say: Say = lambda text: None) -> 
                 _get_file(name, entry, file, folder)
     for found in published.states(name):
         _check(found, say)
-    place = published.find_folder(name)
-    single = published.find_file(name, entry.files[0]) if len(entry.files) == 1 else None
-    return single or place or published.store() / name
+    return published.place(name) or published.store() / name
 
 
 def _check(found: published.Found, say: Say) -> None:
@@ -92,18 +98,56 @@ def _get_file(name: str, entry: Entry, file: CatalogueFile, folder: Path | None)
     else:
         from_hub(name, lambda hub, offline: hub.hf_hub_download(
             str(entry.hub), file.path or file.name, revision=entry.revision,
-            local_files_only=offline))
+            repo_type=entry.kind, local_files_only=offline))
 
 
 def _get_folder(name: str, entry: Entry, folder: Path | None) -> None:
+    own, mirror = published.store() / name, os.environ.get(MIRROR_VARIABLE)
     if folder is not None:
-        place = folder / name
-        if not place.is_dir():
-            raise UserError(f"There is no folder {place}; put the files of {name} there.")
-        shutil.copytree(place, published.store() / name, dirs_exist_ok=True)
-    elif published.find_folder(name) is None:
+        source = folder / name
+        if not source.is_dir():
+            raise UserError(f"There is no folder {source}; put the files of {name} there.")
+        with unfinished(own) as part:
+            shutil.copytree(source, part, dirs_exist_ok=True)
+    elif own.is_dir():
+        return
+    elif mirror:
+        _get_listed(name, f"{mirror.rstrip('/')}/{name}", own)
+    else:
         from_hub(name, lambda hub, offline: hub.snapshot_download(
-            str(entry.hub), revision=entry.revision, local_files_only=offline))
+            str(entry.hub), revision=entry.revision, repo_type=entry.kind,
+            allow_patterns=list(entry.only) or None, local_files_only=offline))
+
+
+@contextmanager
+def unfinished(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which then takes the place of `folder`; one that stays is continued."""
+    part = folder.with_name(folder.name + ".part")
+    part.mkdir(parents=True, exist_ok=True)
+    yield part
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    os.replace(part, folder)
+
+
+def _get_listed(name: str, address: str, own: Path) -> None:
+    """The files of a mirror's folder, by its list."""
+    _check_online(name)
+    with unfinished(own) as part:
+        listing = part / SUMS
+        listing.unlink(missing_ok=True)  # the mirror may have been filled since
+        _retrieve(f"{address}/{SUMS}", None, listing)
+        for line in listing.read_text(encoding="utf-8").splitlines():
+            sha256, _, file = line.partition(" ")
+            inside = PurePosixPath(file.lstrip(" *"))
+            if len(sha256) != 64 or inside.is_absolute() or ".." in inside.parts:
+                raise UserError(
+                    f"{address}/{SUMS} is no list of files; write it with "
+                    f"`cd {name} && find . -type f ! -name {SUMS} -exec sha256sum {{}} + "
+                    f"> {SUMS}`."
+                )
+            _retrieve(f"{address}/{inside}", sha256, part / inside)
+        listing.unlink()
 
 
 def _given(folder: Path, name: str, file: str) -> Path:

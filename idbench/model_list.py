@@ -27,16 +27,17 @@ def details(name: str, suite: str) -> dict[str, Any]:
     model = MODELS.load(name)
     can, usual = abilities_of(name), dict(getattr(model, "DEFAULTS", {}))
     split = next((s for s in row["splits"].split(", ") if s != "?"), "single")
-    weights = getattr(model, "HUB", None)
-    given = f" --set weights={weights}" if weights else ""
+    weights = getattr(model, "ENTRY", None)
     return {
         **row, "description": (inspect.getdoc(model) or "").split("\n\n")[0].replace("\n", " "),
-        "limits": can.why if can else "", "released weights": weights or "",
+        "limits": can.why if can else "",
+        "variants": ", ".join(getattr(model, "VARIANTS", ())),
+        "released weights": f"idbench weights get {weights}" if weights else "",
         "settings": {
             setting: usual.get(setting, default)
             for setting, default in settings_of(model).items()
         },
-        "example": f"idbench run --model {name} --split {split}{given}",
+        "example": f"idbench run --model {name} --split {split}",
     }
 
 

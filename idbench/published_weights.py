@@ -62,7 +62,9 @@ class Entry(_Strict):
         non_commercial: whether the licence has to be accepted before a download.
         source: the place in words, where it is no hub.
         hub, revision: a repository of the Hugging Face hub (None: its main branch).
-        folder: all files of that repository.
+        kind: of that repository, `model` or `space`.
+        folder: all files of that repository, or those that `only` names (patterns).
+        unconfirmed: what of the above no public source was seen to state.
         networks: what `--weights published` uses it for: network -> the form of its source.
     """
 
@@ -73,7 +75,10 @@ class Entry(_Strict):
     source: str = ""
     hub: str | None = None
     revision: str | None = None
+    kind: Literal["model", "space"] = "model"
     folder: bool = False
+    only: tuple[str, ...] = ()
+    unconfirmed: str = ""
     archive: Archive | None = None
     files: tuple[CatalogueFile, ...] = ()
     networks: dict[str, str] = {}
@@ -85,6 +90,8 @@ class Entry(_Strict):
             raise ValueError("give one of hub, archive, or a url for each file")
         if self.folder == bool(self.files):
             raise ValueError("give files, or folder: true")
+        if self.only and not self.folder:
+            raise ValueError("`only` belongs to folder: true")
         return self
 
 
@@ -143,7 +150,8 @@ def find_file(name: str, file: CatalogueFile) -> Path | None:
         return own if own.is_file() else None
     from huggingface_hub import try_to_load_from_cache
 
-    cached = try_to_load_from_cache(entry.hub, file.path or file.name, revision=entry.revision)
+    cached = try_to_load_from_cache(
+        entry.hub, file.path or file.name, revision=entry.revision, repo_type=entry.kind)
     return Path(cached) if isinstance(cached, str) else None
 
 
@@ -163,10 +171,17 @@ def find_folder(name: str) -> Path | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(
-            str(entry.hub), revision=entry.revision, local_files_only=True))
+        found = Path(snapshot_download(
+            str(entry.hub), revision=entry.revision, repo_type=entry.kind, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
+    return found if all(any(found.glob(pattern)) for pattern in entry.only) else None
+
+
+def place(name: str) -> Path | None:
+    """The file of an entry on this machine, its folder if it has several files, or None."""
+    files = catalogue()[name].files
+    return find_file(name, files[0]) if len(files) == 1 else find_folder(name)
 
 
 def _root(path: Path, name: str) -> Path:
@@ -273,14 +288,3 @@ def _place(name: str, network: str) -> Path:
             f"weights get {PUBLISHED}`, or name a file with --weights {network}=..."
         )
     return found
-
-
-def accepted() -> list[str]:
-    """The entries whose licence the user has accepted."""
-    path = store() / "accepted.json"
-    return list(read_json(path)) if path.is_file() else []
-
-
-def accept(name: str) -> None:
-    """Remember that the licence of an entry was accepted."""
-    write_json(store() / "accepted.json", sorted({*accepted(), name}))

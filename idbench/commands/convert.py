@@ -9,6 +9,7 @@ import click
 
 from idbench.commands import options as opt
 from idbench.output import echo, echo_json
+from idbench.released_files import local
 
 if TYPE_CHECKING:
     from idbench.models.concat_id.convert import Report
@@ -33,11 +34,12 @@ def convert(source: Path, target: Path, to: str | None, base: Path | None, as_js
 
     SOURCE is a released checkpoint (CogVideoX form in SAT's layout, Wan forms in theirs; file or
     folder) or a model folder in diffusers' layout. Every tensor is mapped or listed as refused.
-    TARGET is written completely or not at all.
+    TARGET is written completely or not at all. SOURCE and --base may be names of `idbench weights
+    list`: `idbench convert concat-id/single-identity ours --base cogvideox-5b`.
     """
     from idbench.models.concat_id.convert import convert as run
 
-    report = run(source, target, to, base)
+    report = run(local(source), target, to, None if base is None else local(base))
     if as_json:
         echo_json(report.as_json())
     else:

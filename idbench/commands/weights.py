@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from idbench import downloads
 from idbench import published_weights as published
 from idbench.commands import options as opt
 from idbench.errors import UserError
+from idbench.licences import agree
 from idbench.output import echo, echo_json, note
+from idbench.released_files import from_catalogue
 
 _names = click.argument("names", nargs=-1, metavar="NAME...")
 
@@ -61,8 +64,9 @@ def get(names: tuple[str, ...], folder: Path | None, accept_licence: bool) -> No
     it stopped. IDBENCH_MIRROR=ADDRESS takes files from ADDRESS/NAME/FILE.
     """
     wanted = _chosen(names)
+    ask = partial(click.confirm, err=True) if sys.stdin.isatty() else None
     for name in wanted:
-        _agree(name, accept_licence)
+        agree(name, accept_licence, ask)
     for name in wanted:
         echo(f"{name}: {downloads.get(name, folder, note)}")
 
@@ -101,31 +105,10 @@ def path(name: str) -> None:
     (name,) = published.chosen([name]) if name != published.PUBLISHED else (name,)
     if name == published.PUBLISHED:
         raise UserError(f"{name} stands for several weights; name one of `idbench weights list`.")
-    files = published.catalogue()[name].files
-    found = published.find_file(name, files[0]) if len(files) == 1 else published.find_folder(name)
-    if found is None:
-        raise UserError(f"{name} is not on this machine; run `idbench weights get {name}`.")
-    echo(str(found))
+    echo(str(from_catalogue(name)))
 
 
 def _chosen(names: tuple[str, ...]) -> list[str]:
     if not names:
         raise UserError("Name the weights to get, such as `idbench weights get published`.")
     return published.chosen(names)
-
-
-def _agree(name: str, accepted: bool) -> None:
-    """Show the licence of an entry; ask once where it excludes commercial use."""
-    entry = published.catalogue()[name]
-    note(f"{name}: licence {entry.licence}; {entry.terms}")
-    if not entry.non_commercial or name in published.accepted():
-        return
-    if not accepted:
-        if not sys.stdin.isatty():
-            raise UserError(
-                f"{name} is not for commercial use ({entry.licence}); read {entry.terms} and pass "
-                "--accept-licence."
-            )
-        if not click.confirm("Do you accept this licence?", err=True):
-            raise UserError(f"The licence of {name} was not accepted; nothing was downloaded.")
-    published.accept(name)

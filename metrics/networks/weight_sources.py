@@ -24,6 +24,7 @@ from idbench.embedded import WeightError
 from idbench.errors import UserError
 from idbench.files import sha256_once
 from idbench.names import unknown
+from idbench.released_files import local
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def _parse_one(network: Network, spec: str) -> Source:
 
         if model not in open_clip.list_models():
             raise unknown("open_clip model", model, open_clip.list_models())
-    return Source(network, kind, Path(rest).expanduser(), model)
+    return Source(network, kind, local(rest), model)
 
 
 # -- loading

@@ -30,6 +30,7 @@ from idbench.metrics.faces.search import find_faces
 from idbench.metrics.protocols import Detection
 from idbench.models.concat_id.about import alignment_of, check_preparation
 from idbench.models.concat_id.references import Foreground, Prepared, prepare
+from idbench.released_files import local, released_folder
 
 if TYPE_CHECKING:
     from idbench.metrics.faces.detect import Faces
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 Locate = Callable[[np.ndarray], np.ndarray]
 """From uint8 RGB (H, W, 3) to the landmarks (n, 5, 2) of its faces, the largest first."""
 CLASSES = 19
+PARSER_FILES = ("config.json", "preprocessor_config.json", "*.safetensors")
 BACKGROUND = (0, 14, 15, 16, 18)
 """Classes that the released code sets to black: background, hat, ear ring, necklace, clothes.
 Source: Concat-ID's inference code; the classes are those of CelebAMask-HQ."""
@@ -165,21 +167,16 @@ def _check_parser(network: Any, missing: Iterable[str], folder: Path) -> None:
 
 def _parser_folder(source: str) -> Path:
     """The folder of a SegFormer: `source`, or the files of a hub id in the hub's cache."""
-    folder = Path(source)
-    if (folder / "config.json").is_file():
-        return folder
-    owner, _, name = source.partition("/")
-    if folder.exists() or not owner.strip(".") or not name or "/" in name:
+    try:
+        folder = released_folder(source, None, PARSER_FILES)
+    except UserError as error:
+        raise UserError(f"The parser {source} cannot be used: {error}") from error
+    if not (folder / "config.json").is_file():
         raise UserError(
             f"There is no face parser in {source!r}; parser is embedded, none, or the folder or "
             "hub id of a SegFormer face parser."
         )
-    from huggingface_hub import snapshot_download
-
-    wanted = ["config.json", "preprocessor_config.json", "*.safetensors"]
-    what = f"The face parser {source} is not a folder here and cannot be fetched from the hub"
-    with explained(what, "give the folder of a SegFormer face parser"):
-        return Path(snapshot_download(source, allow_patterns=wanted))
+    return folder
 
 
 def _load_locator(faces: str, device: str, released: bool) -> tuple[Locate, dict[str, str]]:
@@ -198,7 +195,7 @@ def load_finder(
     if faces == "embedded":
         detection = Detection()
     elif kind == "insightface" and folder:
-        pack = Path(folder)
+        pack = local(folder)
         half = (0.5, 0.5, 0.5)
         detection = Detection(detector="pack", size=RELEASED_SIZE, height=0, thresholds=half)
     else:

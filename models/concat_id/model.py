@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idbench import embedded
@@ -19,6 +18,7 @@ from idbench.models.concat_id.about import (
     VARIANTS,
 )
 from idbench.models.concat_id.reference_pictures import ReferencePictures
+from idbench.released_files import local
 from idbench.types import Sample, Video
 from idbench.values import number, switch, whole
 
@@ -69,6 +69,7 @@ class ConcatID:
     revision = "1"
     maximum_references = MAXIMUM_REFERENCES
     abilities = ABILITIES
+    VARIANTS = VARIANTS
 
     def __init__(
         self, variant: str | None = None, *, weights: str | None = None,
@@ -81,7 +82,7 @@ class ConcatID:
     ) -> None:
         _check_names(variant, references, sampling)
         self.references, self.zeroed = references, references == "zeroed"
-        self.folder = None if weights is None else Path(str(weights))
+        self.folder = None if weights is None else local(str(weights))
         usual = EMBEDDED
         if self.folder is not None:
             from idbench.models.concat_id.model_folder import defaults_of

@@ -21,11 +21,9 @@ from tiny_consisid import (
     world_of_faces,
 )
 
-from idbench.baselines.consisid import ConsisID
+from idbench.baselines.consisid import DETECTION, PARSING, ConsisID
 from idbench.baselines.eva_clip import EvaTower
 from idbench.baselines.face_crop import (
-    BISENET,
-    RETINAFACE,
     FacexlibCropper,
     PackCropper,
     crop_face,
@@ -91,11 +89,9 @@ def test_what_it_cannot_do_is_refused(folder, world, split, settings, reason):
 def test_missing_files_are_named(folder, world):
     done = world.run(*run_of("consisid", folder, "single", *SIZE))
     assert done.returncode == 2
-    assert "detection_Resnet50_Final.pth is missing; download it from BestWishYsh" in (
+    assert "detection_Resnet50_Final.pth is missing; `idbench weights get consisid`" in (
         " ".join(done.stderr.split())
     )
-    with pytest.raises(UserError, match="needs its released weights; .*--set weights=BestWishYsh"):
-        ConsisID()
 
 
 def test_without_facexlib_its_extra_is_named(folder, monkeypatch):
@@ -167,16 +163,17 @@ def test_facexlib_finds_and_masks_with_the_released_files(tmp_path):
     network = RetinaFace(network_name="resnet50", device="cpu")
     for head in network.ClassHead:
         head.conv1x1.bias.data = torch.tensor([-20.0, 20.0] * 2)
+    detection, parsing = tmp_path / Path(DETECTION).name, tmp_path / Path(PARSING).name
     # As the release: names as in parallel training.
     torch.save(
-        {f"module.{n}": t for n, t in network.state_dict().items()}, tmp_path / RETINAFACE
+        {f"module.{n}": t for n, t in network.state_dict().items()}, detection
     )
-    torch.save(BiSeNet(num_class=19).state_dict(), tmp_path / BISENET)
-    cropper = FacexlibCropper(tmp_path, "consisid", "cpu")
+    torch.save(BiSeNet(num_class=19).state_dict(), parsing)
+    cropper = FacexlibCropper(detection, parsing, "consisid", "cpu")
     faces = cropper.find(face_picture()[:64, :96])
     assert len(faces) and faces.landmarks.shape[1:] == (5, 2)
     mask = cropper.face_mask(np.zeros((512, 512, 3), np.uint8))
     assert mask.shape == (512, 512) and mask.dtype == bool
-    (tmp_path / BISENET).write_bytes((tmp_path / BISENET).read_bytes()[:4096])
-    with pytest.raises(UserError, match=f"{BISENET} is damaged"):
-        FacexlibCropper(tmp_path, "consisid", "cpu")
+    parsing.write_bytes(parsing.read_bytes()[:4096])
+    with pytest.raises(UserError, match="parsing_bisenet.pth is damaged"):
+        FacexlibCropper(detection, parsing, "consisid", "cpu")

@@ -169,14 +169,15 @@ def test_a_run_from_the_released_layout(folder, tmp_path):
     assert "takes 1 person, not 2 (it averages the tokens" in " ".join(done.stderr.split())
 
 
-def test_the_defaults_are_the_authors(folder):
+def test_the_defaults_are_the_authors(folder, tmp_path, monkeypatch):
     made = IDAnimator(weights="here", pack="there")
     assert (made.steps, made.guidance, made.frames, made.scale) == (30, 8.0, 16, 0.8)
     assert (made.height, made.width, made.fps) == (512, 512, 9.0)
     schedule = parts.build_scheduler().config
     assert schedule.beta_schedule == "linear" and schedule.steps_offset == 1
-    with pytest.raises(UserError, match="--set pack=FOLDER"):
-        IDAnimator(weights="here")
+    monkeypatch.setenv("IDBENCH_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(UserError, match="run `idbench weights get buffalo_l`"):
+        _ = IDAnimator(weights="here").pack
 
 
 @pytest.mark.parametrize("prefix", ["module.", ""])

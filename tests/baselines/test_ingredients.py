@@ -77,11 +77,12 @@ def test_a_run_from_the_released_layout(folder, tmp_path):
     )
 
 
-def test_a_file_that_the_release_lacks_says_where_it_comes_from(folder, tmp_path):
+def test_a_file_that_the_release_lacks_says_where_it_comes_from(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("IDBENCH_CACHE", str(tmp_path / "empty"))
     world = world_of_faces(tmp_path)
     done = world.run(*run_of("ingredients", folder, "multi", *SIZE))
     assert done.returncode == 2
-    assert "detection_Resnet50_Final.pth is missing; download it from facexlib's releases" in (
+    assert "facexlib-detection is not on this machine; run `idbench weights get facexlib" in (
         " ".join(done.stderr.split())
     )
 

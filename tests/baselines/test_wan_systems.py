@@ -146,14 +146,14 @@ def test_what_they_cannot_do_is_refused(name, split, extra, reason, releases, wo
 
 
 def test_missing_files_are_named(releases, tmp_path):
-    with pytest.raises(UserError, match="has no Phantom-Wan-1.3B.*download it from bytedance"):
+    with pytest.raises(UserError, match="has no Phantom-Wan-1.3B.*weights get phantom-1.3b"):
         _ = Phantom(weights=str(releases["vace"])).files
-    with pytest.raises(UserError, match=f"{CHECKPOINT} is missing; download it from BowenXue"):
+    with pytest.raises(UserError, match=f"{CHECKPOINT} is missing; `idbench weights get stand-in`"):
         _ = StandIn(weights=str(releases["vace"])).folder
     for path in releases["vace"].iterdir():
         if path.name != "transformer":
             (tmp_path / path.name).symlink_to(path)
-    with pytest.raises(UserError, match="transformer is missing; .* Wan-AI/Wan2.1-VACE-14B"):
+    with pytest.raises(UserError, match="transformer is missing; .* weights get vace-14b"):
         _ = Vace(weights=str(tmp_path)).folder
 
 

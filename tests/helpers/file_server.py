@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
+
+import pytest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -54,6 +57,22 @@ class Server:
     asked: list[tuple[str, str | None]] = field(default_factory=list)
 
 
+def stand_for_the_hub(address: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make huggingface_hub ask the server at `address`, and keep files in `cache`."""
+    from huggingface_hub import HfApi, constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", address)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE",
+        address + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(
+        "huggingface_hub._snapshot_download.HfApi",
+        lambda *args, **given: HfApi(*args, **{**given, "endpoint": address}))
+
+
 @contextmanager
 def serving(files: dict[str, bytes]) -> Iterator[Server]:
     """A server of `files` on a free port."""
@@ -73,10 +92,10 @@ def serving(files: dict[str, bytes]) -> Iterator[Server]:
             self._answer(body=True)
 
         def _answer(self, body: bool) -> None:
-            if self.path.startswith("/api/datasets/"):
+            if re.match("/api/(datasets|models|spaces)/", self.path):
                 return self._repository()
             path = self.path.replace("/elsewhere", "")
-            path = re.sub(r"^(?:/datasets)?(/[^/]+/[^/]+)/resolve/[^/]+/", r"\1/", path)
+            path = re.sub(r"^(?:/datasets|/spaces)?(/[^/]+/[^/]+)/resolve/[^/]+/", r"\1/", path)
             data = found.files.get(path.lstrip("/"))
             if data is None:
                 return self._head(404, 0)
@@ -95,7 +114,7 @@ def serving(files: dict[str, bytes]) -> Iterator[Server]:
                 self._body(left)
 
         def _repository(self) -> None:
-            """What the hub says of a data set: its commit and its files."""
+            """What the hub says of a repository: its commit and its files."""
             name = "/".join(self.path.split("/")[3:5])
             files = {path.removeprefix(f"{name}/"): data for path, data in found.files.items()
                      if path.startswith(f"{name}/")}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from file_server import Server, serving
 
-from idbench import downloads
+from idbench import downloads, licences
 from idbench import published_weights as published
 from idbench.cli import main
 from idbench.errors import UserError
@@ -201,11 +201,11 @@ def test_a_cut_list_of_accepted_licences_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(published.CACHE_VARIABLE, str(tmp_path))
-    published.accept("buffalo_l")
+    licences.agree("buffalo_l", accepted=True)
     path = published.store() / "accepted.json"
     path.write_text(path.read_text()[:-3])
     with pytest.raises(UserError, match="accepted.json is not valid JSON"):
-        published.accepted()
+        licences.accepted_names()
 
 
 def test_names_and_places_that_are_not_there(

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from file_server import Server, serving
+from file_server import Server, serving, stand_for_the_hub
 from PIL import Image
 
 from idbench.cli import main
@@ -51,25 +51,10 @@ def opens2v() -> dict[str, bytes]:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.chdir(tmp_path)
     with serving({**consisid(), **opens2v()}) as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.address)
-        monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", server.address)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE",
-            server.address + "/{repo_id}/resolve/{revision}/{filename}")
-        monkeypatch.setattr("huggingface_hub._snapshot_download.HfApi", _api(server.address))
+        stand_for_the_hub(server.address, tmp_path / "hub", monkeypatch)
         yield server
-
-
-def _api(address: str):
-    from huggingface_hub import HfApi
-
-    return lambda *args, **given: HfApi(*args, **{**given, "endpoint": address})
 
 
 def cli(*arguments: str) -> int:
