@@ -172,7 +172,8 @@ def find_folder(name: str) -> Path | None:
 
     try:
         found = Path(snapshot_download(
-            str(entry.hub), revision=entry.revision, repo_type=entry.kind, local_files_only=True))
+            str(entry.hub), revision=entry.revision, repo_type=entry.kind,
+            allow_patterns=list(entry.only) or None, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
     return found if all(any(found.glob(pattern)) for pattern in entry.only) else None

@@ -96,6 +96,7 @@ def test_missing_files_are_named(folder, world):
 
 def test_without_facexlib_its_extra_is_named(folder, monkeypatch):
     monkeypatch.setattr(ConsisID, "files", ConsisID.FILES)
+    monkeypatch.setattr(ConsisID, "path", lambda model, file: model.folder / file)
     monkeypatch.setitem(sys.modules, "facexlib.detection.retinaface", None)
     with pytest.raises(UserError, match=r"needs the package facexlib .*'idbench\[consisid\]'"):
         ConsisID(weights=str(folder), device="cpu").load()

@@ -74,5 +74,5 @@ def test_a_baseline_generates_from_its_entry(weights, name, split):
 def test_settings_of_both_forms_are_known():
     with pytest.raises(UserError, match="did you mean 'steps'"):
         make_model("consisid", {"stepz": 3})
-    with pytest.raises(UserError, match="no variants"):
+    with pytest.raises(UserError, match="Unknown variant of consisid 'multi'"):
         make_model("consisid@multi")

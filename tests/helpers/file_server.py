@@ -105,8 +105,9 @@ def serving(files: dict[str, bytes]) -> Iterator[Server]:
                 return self._head(302, 0, Location=f"/elsewhere{self.path}")
             start = int((self.headers.get("Range") or "bytes=0-")[6:].split("-")[0])
             left = data[start:]
-            extra = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": COMMIT,
-                     "Accept-Ranges": "bytes"}
+            asked = re.search("/resolve/([0-9a-f]{40})/", self.path)
+            extra = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "Accept-Ranges": "bytes",
+                     "X-Repo-Commit": asked[1] if asked else COMMIT}
             if start:
                 extra["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
             self._head(206 if start else 200, len(left), **extra)

@@ -1,4 +1,4 @@
-"""What `idbench weights get` brought here is found by models and metrics, without another option."""
+"""Models and metrics find what `idbench weights get` fetched, without another option."""
 
 from __future__ import annotations
 
@@ -192,6 +192,7 @@ def test_two_sizes_in_one_repository_are_told_apart(
     small = phantom_folder(tmp_path / "small")
     large = phantom_folder(tmp_path / "large", shards=True)
     files = {f"{hub}/{p.name}": p.read_bytes() for d in (small, large) for p in d.iterdir()}
+    files[f"{hub}/README.md"] = b"not needed"
     with serving(files) as server:
         stand_for_the_hub(server.address, tmp_path / "hub", monkeypatch)
         downloads.get("phantom-1.3b")
