@@ -78,8 +78,8 @@ def test_a_hub_id_is_fetched_once_by_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(
         huggingface_hub, "snapshot_download", lambda name, **_: asked.append(name) or str(folder)
     )
-    foreground, _ = face_tools.load_foreground("jonathandinu/face-parsing")
-    assert asked == ["jonathandinu/face-parsing"]
+    foreground, _ = face_tools.load_foreground("someone/face-parsing")
+    assert asked == ["someone/face-parsing"]
     assert foreground(np.zeros((8, 8, 3), np.uint8)).all()
 
     def offline(name, **_):
@@ -87,7 +87,7 @@ def test_a_hub_id_is_fetched_once_by_its_name(tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     with pytest.raises(UserError, match="cannot be fetched from the hub .no network.") as caught:
-        face_tools.load_foreground("jonathandinu/face-parsing")
+        face_tools.load_foreground("someone/face-parsing")
     assert "\n" not in str(caught.value)
 
 
@@ -154,8 +154,8 @@ def test_the_model_prepares_with_the_tools_it_is_given(pack, photograph, tmp_pat
     ({"alignment": "archface"}, "did you mean 'arcface'"),
     ({"faces": "insightface"}, "faces is embedded or insightface:FOLDER"),
     ({"faces": "insightface:gone"}, "gone"),
-    ({"parser": "best"}, "There is no face parser in 'best'"),
-    ({"parser": "a/b/c"}, "There is no face parser in 'a/b/c'"),
+    ({"parser": "best"}, "The parser best cannot be used: There is no folder"),
+    ({"parser": "a/b/c"}, "The parser a/b/c cannot be used: There is no folder"),
 ])
 def test_wrong_names_are_one_sentence(chosen, words):
     with pytest.raises(UserError, match=words) as caught:
