@@ -25,6 +25,8 @@ _OF_PERSON = {
     "expression": EXPRESSIONS, "motion": MOTIONS, "colour": GARMENT_COLOURS,
     "pattern": GARMENT_PATTERNS, "emblem": GARMENT_EMBLEMS,
 }
+FINE = {"expression": 4.0, "motion": 4.0}
+"""Weights of the losses that need fine detail; that of the others is 1."""
 PLACES = 2
 IGNORE = -100
 
@@ -54,20 +56,32 @@ def _of_person(person: Person) -> list[int]:
     return [known.index(v) for known, v in zip(_OF_PERSON.values(), values, strict=True)]
 
 
-class AttributeHead(nn.Module):
-    """A linear answer to every question from an embedding (n, d); dropped after training."""
+def weights() -> list[float]:
+    """How much each question of `truth` counts."""
+    return [1.0] * 3 + [FINE.get(name, 1.0) for name in _OF_PERSON] * PLACES
 
-    def __init__(self, width: int) -> None:
+
+class AttributeHead(nn.Module):
+    """A linear answer to every question; dropped after training.
+
+    Args:
+        width: of what it reads, (n, width).
+        dropout: share of the inputs that are dropped.
+    """
+
+    def __init__(self, width: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.counts = classes()
+        self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(width, sum(self.counts))
 
     def forward(self, vectors: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-        """Mean cross-entropy of embeddings (n, d) with answers (n, questions)."""
-        logits: Sequence[torch.Tensor] = self.linear(vectors.float()).split(self.counts, 1)
-        losses = [
-            F.cross_entropy(of_one, answers[:, i], ignore_index=IGNORE)
-            for i, of_one in enumerate(logits)
-            if (answers[:, i] != IGNORE).any()
-        ]
-        return torch.stack(losses).mean()
+        """Weighted mean cross-entropy of inputs (n, width) with answers (n, questions)."""
+        logits: Sequence[torch.Tensor] = self.linear(self.dropout(vectors.float())).split(
+            self.counts, 1)
+        asked = [i for i in range(len(logits)) if (answers[:, i] != IGNORE).any()]
+        losses = torch.stack([
+            F.cross_entropy(logits[i], answers[:, i], ignore_index=IGNORE) for i in asked
+        ])
+        scale = torch.tensor([weights()[i] for i in asked], device=losses.device)
+        return (losses * scale).sum() / scale.sum()

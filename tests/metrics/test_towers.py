@@ -11,7 +11,8 @@ import torch
 from idbench.metrics.networks.clip import build_clip
 from idbench.metrics.networks.stem import strides
 from idbench.metrics.networks.viclip import ViCLIP, from_clip
-from idbench.metrics.training.clip import preferred
+from idbench.metrics.training.attributes import IGNORE, AttributeHead, classes, weights
+from idbench.metrics.training.clip import Helpers, preferred, training_pictures
 from idbench.metrics.training.data import Settings, batches, plan
 from idbench.prompts.avatars.scene import EXPRESSIONS, Person, Scene
 
@@ -101,3 +102,39 @@ def test_a_true_prompt_is_preferred_to_a_false_one():
     assert preferred(scenes, videos, texts, "expression", EXPRESSIONS, 0) == 1.0
     assert all(true != false for true, false in zip(said[::2], said[1::2], strict=True))
     assert preferred(scenes, videos[:, ::-1], texts, "expression", EXPRESSIONS, 0) == 0.0
+
+
+def test_fine_attributes_count_more():
+    head = AttributeHead(4)
+    inputs = torch.randn(2, 4)
+    answers = torch.full((2, len(classes())), IGNORE)
+    answers[:, 0] = 1  # the background
+    background = head(inputs, answers)
+    answers[:, 3], answers[:, 0] = 2, IGNORE  # the left person's expression
+    expression = head(inputs, answers)
+    answers[:, 0] = 1
+    assert weights()[0] == 1 and weights()[3] == 4
+    torch.testing.assert_close(head(inputs, answers), (background + 4 * expression) / 5)
+
+
+def test_the_stem_learns_from_its_own_head():
+    stem = torch.nn.Conv2d(3, 2, 4, 4)
+    helpers = Helpers(output=5, stem=2 * 2 * 2)
+    helpers.watch(stem)
+    answers = torch.zeros((2, len(classes())), dtype=torch.long)
+    stem(torch.randn(6, 3, 8, 8))  # two clips of three frames
+    helpers(torch.randn(2, 5), answers).backward()
+    assert stem.weight.grad.abs().sum() > 0
+    assert not helpers.seen
+
+
+def test_training_pictures_are_shifted_a_little_each_clip_as_one():
+    pictures = np.zeros((8, 2, 24, 24, 3), np.uint8)
+    pictures[:, :, 12, 12] = 255
+    shown = training_pictures(pictures, np.random.default_rng(0))
+    assert shown.shape == (8, 2, 3, 24, 24)
+    places = shown.sum(2).flatten(2).argmax(2)
+    assert (places[:, 0] == places[:, 1]).all()
+    rows, columns = places[:, 0] // 24 - 12, places[:, 0] % 24 - 12
+    assert rows.abs().max() <= 3 and columns.abs().max() <= 3
+    assert len(set(places[:, 0].tolist())) > 2
