@@ -126,8 +126,8 @@ def test_a_failed_sample_has_the_rows_it_would_have_had() -> None:
         assert {row.reason for row in found} == {"the video is damaged"}
         return {row.metric for row in found}
 
-    usual = {"arcsim", "cursim", "viclip", "clipdist", "face_coverage", "identity_slope",
-             "identity_worst", "motion"}
+    usual = {"arcsim", "cursim", "viclip", "clipdist", "clipdist_frame", "face_coverage",
+             "identity_slope", "identity_worst", "motion"}
     assert rows(one) == usual, "no garment, no background, nobody else and no truth"
     garment = replace(one, references=(face, Reference("garment", "coat", Path("coat.png"))))
     assert rows(garment) == usual | {"garment_similarity"}
