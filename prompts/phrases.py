@@ -165,3 +165,6 @@ PREPOSED_POSITIONS: dict[str, tuple[str, ...]] = {
 }
 EVERYBODY = {2: ("both", "both people", "both of them", "the two"),
              3: ("all three", "all of them", "everybody", "the three")}
+GLUE = ("and", "while", "they", "is wearing", "is dressed in", ",", ".", ":", ";", "an",
+        "the head", "their heads", "the eyes", "a person", "with")
+"""What `language` puts between the phrases; `language.vocabulary` reads it."""

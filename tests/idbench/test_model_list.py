@@ -38,7 +38,7 @@ def test_one_model_in_full(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(out)
     assert code == 0 and found["settings"]["steps"] == 50
     assert found["example"].startswith("idbench run --model consisid --split single")
-    assert found["released weights"] == "BestWishYsh/ConsisID-preview"
+    assert found["released weights"] == "idbench weights get consisid"
     code, out, _ = shown(capsys, "folder")
     assert code == 0 and "videos=" in out and "idbench.baselines.folder:Folder" in out
     code, _, error = shown(capsys, "consisd")

@@ -55,7 +55,8 @@ def test_reference_without_a_face_is_unscored_with_that_reason(
     whole = scores[scores["identity"].isna() & scores["frame"].isna()].set_index("metric")
     assert whole.loc["arcsim", "status"] == "unscored"
     assert "no face" in whole.loc["arcsim", "reason"]
-    assert whole.loc["clipdist", "status"] == "scored"
+    assert whole.loc["clipdist", "status"] == "unscored", "CLIPDist is of faces"
+    assert whole.loc["clipdist_frame", "status"] == "scored"
 
 
 def test_swapped_weights_are_named_and_nothing_finished_is_lost(world: World) -> None:

@@ -152,7 +152,7 @@ def test_a_reference_whose_embedding_is_not_finite_is_none_and_says_so(
     reason = "ann: the embedding of the reference ann.png is not finite"
     for metric in ("arcsim", "cursim", "face_coverage", "identity_slope"):
         assert whole[metric].reason == reason
-    assert whole["clipdist"].value is not None and whole["viclip"].value is not None
+    assert whole["clipdist_frame"].value is not None and whole["viclip"].value is not None
     whole = scored({"curricularface"})
     assert whole["cursim"].reason == "ann: the reference has no embedding"
     assert whole["arcsim"].value is not None and whole["face_coverage"].value == 1.0

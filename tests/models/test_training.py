@@ -316,8 +316,8 @@ def test_cross_references_come_from_another_scene(home):
     pool = samples(home)
     record = pool.groups["image_one"][0]
     rng = np.random.default_rng(0)
-    own = {pool._reference(record, 0, 0.0, rng) for _ in range(50)}
-    cross = {pool._reference(record, 0, 1.0, rng) for _ in range(50)}
+    own = {pool._reference(record, 0, 0.0, 0.0, rng) for _ in range(50)}
+    cross = {pool._reference(record, 0, 1.0, 0.0, rng) for _ in range(50)}
     assert own <= set(record.own[0]) and not cross & set(record.own[0])
     known = dict(pool.of_identity[record.identities[0]])
     assert cross <= set(known)

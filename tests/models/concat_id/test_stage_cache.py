@@ -327,7 +327,7 @@ def test_mistakes_with_pairs_are_one_sentence(pairs, tiny_parts, tmp_path, told)
         ({"height": 20}, "multiples of 8, not 20x24"),
         ({"frames": 10}, "Frames must be 4k + 1, not 10; try 9"),
         ({"components": "gone"}, "gone has no folder 'vae'"),
-        ({"parser": "best"}, "There is no face parser in 'best'"),
+        ({"parser": "best"}, "There is no folder best; name a folder"),
         ({"frames": 49}, "No sample could be made"),
     ):
         assert words in told({**good, **changes}), changes
