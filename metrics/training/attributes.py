@@ -71,7 +71,7 @@ class AttributeHead(nn.Module):
 
     def __init__(self, width: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.counts = classes()
+        self.counts, self.weights = classes(), torch.tensor(weights())
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(width, sum(self.counts))
 
@@ -83,5 +83,5 @@ class AttributeHead(nn.Module):
         losses = torch.stack([
             F.cross_entropy(logits[i], answers[:, i], ignore_index=IGNORE) for i in asked
         ])
-        scale = torch.tensor([weights()[i] for i in asked], device=losses.device)
+        scale = self.weights[asked].to(losses.device)
         return (losses * scale).sum() / scale.sum()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,10 @@ from idbench.metrics.protocols import STRICT, Picture, sample_video_frames
 from idbench.metrics.training.attributes import AttributeHead, truth
 from idbench.metrics.training.data import Frames, Settings, batches, dataset, portraits
 from idbench.metrics.training.network import DEVICE, train_network, write_entry
-from idbench.prompts.avatars.scene import EXPRESSIONS, MOTIONS, Scene
+from idbench.metrics.validation.experiments import edited
+from idbench.prompts.avatars.scene import Scene
 from idbench.prompts.language import describe
-from idbench.prompts.language import vocabulary as words
+from idbench.prompts.language import vocabulary as words_of_prompts
 from idbench.training.loop import Values
 
 EVERYTHING = ("background", "expression", "motion", "garment")
@@ -43,7 +43,7 @@ GROUP = 32
 @cache
 def vocabulary() -> tuple[int, ...]:
     """The tokens of CLIP that prompts can contain."""
-    return tuple(clip_vocabulary(words()))
+    return tuple(clip_vocabulary(words_of_prompts()))
 
 
 def prompt_of(
@@ -131,9 +131,8 @@ def _fit_clip(
     scenes, pictures = _still_pictures(recipe, cache_dir, config["vision"]["image_size"])
     network = build_clip(config).to(DEVICE)
     tokenizer = ReducedTokenizer(config["vocabulary"], config["text"]["context_length"])
-    batch, seed, group = int(recipe["batch"]), int(recipe["seed"]), recipe["data"].get("group", 1)
-    vision = config["vision"]
-    helpers = _helpers(network.visual.conv1, vision, vision["image_size"], config["embed_dim"])
+    batch, seed, group = int(recipe["batch"]), int(recipe["seed"]), Settings(**recipe["data"]).group
+    helpers = Helpers(network.visual, config["embed_dim"]).to(DEVICE)
     answers = torch.from_numpy(np.stack([truth(scene) for scene in scenes]))
 
     def loss_of(step: int) -> tuple[torch.Tensor, Values]:
@@ -158,31 +157,24 @@ class Helpers(nn.Module):
     where to look; from the embedding alone, a tower stays at chance for a thousand steps.
 
     Args:
-        output: numbers of an embedding. stem: numbers of the stem's map, (width, rows, columns).
+        tower: CLIP's or ViCLIP's image tower; the last map of its `conv1` is kept.
+        output: numbers of an embedding.
     """
 
-    def __init__(self, output: int, stem: int) -> None:
+    def __init__(self, tower: Any, output: int) -> None:
         super().__init__()
-        self.embedding, self.stem = AttributeHead(output), AttributeHead(stem, 0.3)
-        self.seen: list[torch.Tensor] = []
+        self.embedding = AttributeHead(output)
+        self.stem = AttributeHead(tower.positional_embedding[1:].numel(), 0.3)
+        tower.conv1.register_forward_hook(self._keep)
 
-    def watch(self, stem: nn.Module) -> None:
-        """Keep what `stem` gives at each step."""
-        stem.register_forward_hook(lambda module, given, output: self.seen.append(output))
+    def _keep(self, conv1: nn.Module, given: Any, output: torch.Tensor) -> None:
+        self.map = output
 
     def forward(self, vectors: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
         """Loss of embeddings (n, output) and of the last map; a clip's frames share answers."""
-        maps = self.seen.pop().flatten(1)
-        self.seen.clear()
+        maps = self.map if self.map.ndim == 4 else self.map.transpose(1, 2).flatten(0, 1)
         each = answers.repeat_interleave(len(maps) // len(vectors), 0)
-        return self.embedding(vectors, answers) + self.stem(maps, each)
-
-
-def _helpers(stem: nn.Module, vision: Mapping[str, Any], size: int, output: int) -> Helpers:
-    side = size // vision.get("patch_size", vision.get("patch"))
-    helpers = Helpers(output, vision["width"] * side * side).to(DEVICE)
-    helpers.watch(stem)
-    return helpers
+        return self.embedding(vectors, answers) + self.stem(maps.flatten(1), each)
 
 
 def _joint_loss(
@@ -241,7 +233,8 @@ def _fit_viclip(
     config: Mapping[str, Any],
 ) -> tuple[ViCLIP, int]:
     torch.manual_seed(recipe["seed"])
-    sets = [dataset(Settings(**recipe[name]), cache_dir) for name in ("clips", "data")]
+    settings = [Settings(**recipe[name]) for name in ("clips", "data")]
+    sets = [dataset(one, cache_dir) for one in settings]
     size, frames = config["vision"]["size"], config["vision"]["frames"]
     pictures = [small_pictures(d.frames.reshape(-1, *d.frames.shape[2:]), size) for d in sets]
     network = ViCLIP.from_config(config)
@@ -258,8 +251,7 @@ def _fit_viclip(
     network = network.to(DEVICE)
     tokenizer = ReducedTokenizer(config["vocabulary"], config["text"]["context"])
     batch, seed = int(recipe["batch"]), int(recipe["seed"])
-    vision = config["vision"]
-    helpers = _helpers(network.vision_encoder.conv1, vision, size, config["output"])
+    helpers = Helpers(network.vision_encoder, config["output"]).to(DEVICE)
     answers = [torch.from_numpy(np.stack([truth(s) for s in d.scenes])) for d in sets]
 
     def loss_of(step: int) -> tuple[torch.Tensor, Values]:
@@ -268,8 +260,7 @@ def _fit_viclip(
         # each, keep it from forgetting scenes.
         which = int(rng.random() < recipe["stills"])
         scenes, per_scene = sets[which].scenes, sets[which].frames.shape[1]
-        group = recipe[("clips", "data")[which]].get("group", 1)
-        chosen = list(batches(len(scenes), batch, seed + which, step, group))
+        chosen = list(batches(len(scenes), batch, seed + which, step, settings[which].group))
         times = np.array(sample_video_frames(STRICT, per_scene)[:frames])
         if which:
             times = np.sort(np.arange(frames) * per_scene // frames)
@@ -320,9 +311,9 @@ def measure(
     videos = np.stack([of_clip(frames) for frames in data.frames])
     videos /= np.linalg.norm(videos, axis=1, keepdims=True)
     measured: dict[str, Any] = {}
-    for attribute, values in (("expression", EXPRESSIONS), ("motion", MOTIONS)):
+    for attribute in ("expression", "motion"):
         measured[f"{attribute}_preferred"] = preferred(
-            data.scenes, videos, of_texts, attribute, values, seed
+            data.scenes, videos, of_texts, attribute, seed
         )
     for name, mention in (("full", EVERYTHING), ("partial", None)):
         rngs = [np.random.default_rng([seed, 17, i]) for i in range(len(data.scenes))]
@@ -335,25 +326,16 @@ def measure(
 
 def preferred(
     scenes: Sequence[Scene], videos: np.ndarray, of_texts: Callable[[Sequence[str]], np.ndarray],
-    attribute: str, values: Sequence[str], seed: int,
+    attribute: str, seed: int,
 ) -> float:
-    """How often a video of one person is nearer to its own prompt than to a false one.
-
-    The false prompt names another value of `attribute` (a field of `Person`) in the same words.
-    Chance is 0.5.
-    """
+    """How often a video of one person is nearer to its own prompt than to one in which `attribute`
+    was changed, worded the same. Chance is 0.5."""
     rng = np.random.default_rng([seed, 23])
     alone = [i for i, scene in enumerate(scenes) if len(scene.people) == 1]
-    texts = []
-    for i in alone:
-        person = scenes[i].people[0]
-        other = str(rng.choice([v for v in values if v != getattr(person, attribute)]))
-        changed: dict[str, Any] = {attribute: other}
-        false = replace(scenes[i], people=(replace(person, **changed),))
-        texts += [
-            describe(scene, np.random.default_rng([seed, 29, i]), (attribute, "background"))
-            for scene in (scenes[i], false)
-        ]
+    texts = [
+        describe(scene, np.random.default_rng([seed, 29, i]), (attribute, "background"))
+        for i in alone for scene in (scenes[i], edited(scenes[i], attribute, rng))
+    ]
     own, wrong = of_texts(texts).reshape(len(alone), 2, -1).transpose(1, 0, 2)
     shown = videos[alone]
     return round(float(((shown * own).sum(1) > (shown * wrong).sum(1)).mean()), 4)
