@@ -80,22 +80,27 @@ def echo_json(value: Any) -> None:
 
 
 def console(width: int = 200) -> Console:
-    """A console that prints text as it is; `width` counts where there is no terminal."""
+    """A console that prints text as it is; `width` counts where neither a terminal nor $COLUMNS
+    says how wide."""
     from rich.console import Console
 
     made = Console(highlight=False, markup=False)
-    if not made.is_terminal:
+    if not made.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
         made.width = width
     return made
 
 
 def show_table(rows: Iterable[Sequence[str]], *columns: str) -> None:
-    """Print a table without lines; the first column never wraps."""
+    """Print a table without lines; the first column never wraps, numbers are set to the right."""
     from rich.table import Table
 
+    texts = [[visible(cell) for cell in row] for row in rows]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
-    for row in rows:
+    for number, column in enumerate(columns):
+        cells = [row[number] for row in texts]
+        numbers = all(cell.replace(".", "").isdigit() for cell in cells if cell)
+        table.add_column(column, overflow="fold", no_wrap=number == 0,
+                         justify="right" if numbers else "left")
+    for row in texts:
         table.add_row(*row)
     console().print(table)

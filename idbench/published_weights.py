@@ -64,7 +64,7 @@ class Entry(_Strict):
         hub, revision: a repository of the Hugging Face hub (None: its main branch).
         kind: of that repository, `model` or `space`.
         folder: all files of that repository, or those that `only` names (patterns).
-        unconfirmed: what of the above no public source was seen to state.
+        unconfirmed: names of the above that no public source was seen to state.
         networks: what `--weights published` uses it for: network -> the form of its source.
     """
 
@@ -93,6 +93,11 @@ class Entry(_Strict):
         if self.only and not self.folder:
             raise ValueError("`only` belongs to folder: true")
         return self
+
+    @property
+    def hashed(self) -> bool:
+        """Whether a public source states the sha256 of every file."""
+        return bool(self.files) and all(file.sha256 for file in self.files)
 
 
 class _Catalogue(RootModel[dict[str, Entry]]):

@@ -14,7 +14,7 @@ from idbench import published_weights as published
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.licences import agree
-from idbench.output import echo, echo_json, note
+from idbench.output import echo, echo_json, note, show_table
 from idbench.released_files import from_catalogue
 
 _names = click.argument("names", nargs=-1, metavar="NAME...")
@@ -31,7 +31,11 @@ def weights() -> None:
 @weights.command("list", short_help="List what can be downloaded, and what is here.")
 @opt.json_option
 def list_(as_json: bool) -> None:
-    """List the catalogue. The column `here` says what is on this machine, unchecked."""
+    """List the catalogue. The column `here` says what is on this machine, unchecked.
+
+    Files are checked against a published sha256, or against the one that was recorded at their
+    first download. What no public source states of an entry is listed below the table.
+    """
     rows: list[dict[str, Any]] = []
     for name, entry in published.catalogue().items():
         size = entry.archive.bytes if entry.archive else sum(f.bytes or 0 for f in entry.files)
@@ -41,15 +45,22 @@ def list_(as_json: bool) -> None:
             "name": name, "about": entry.about, "MB": round(size / 1e6) if size else None,
             "licence": entry.licence, "terms": entry.terms, "here": bool(here),
             "source": entry.source or f"{entry.hub}@{entry.revision or 'main'}",
+            "sha256": "published" if entry.hashed else "recorded",
+            "unconfirmed": entry.unconfirmed,
             "files": [file.model_dump() for file in entry.files],
         })
     if as_json:
         echo_json(rows)
         return
-    width = max(len(row["name"]) for row in rows)
+    show_table(
+        ([row["name"], "yes" if row["here"] else "", str(row["MB"] or ""), row["sha256"],
+          row["about"]] for row in rows),
+        "name", "here", "MB", "sha256", "about")
     for row in rows:
-        echo(f"{'*' if row['here'] else ' '} {row['name']:{width}}  {row['about']}")
-    echo("* on this machine. `idbench weights get NAME` downloads; --json has licences and hashes.")
+        if row["unconfirmed"]:
+            note(f"Unconfirmed of {row['name']}: {row['unconfirmed']}.")
+    note("sha256 recorded: none is published, so the first download records its own. --json has "
+         "licences, sources and files.")
 
 
 @weights.command(short_help="Download weights and check them.")

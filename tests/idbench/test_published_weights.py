@@ -68,6 +68,31 @@ def test_the_catalogue_is_whole() -> None:
     ) == "w600k_r50.onnx of buffalo_l"
 
 
+def test_what_no_public_source_states_is_marked() -> None:
+    entries = published.catalogue()
+    assert [name for name, one in entries.items() if one.unconfirmed] == ["concat-id"]
+    assert entries["viclip"].hashed and not entries["clip-l14"].hashed
+    assert not entries["consisid"].hashed
+    # Concat-ID's README downloads the repository into `models`, so it has no folder of that name.
+    assert not any("/models/" in str(file.url).partition("/resolve/")[2]
+                   for file in entries["concat-id"].files)
+    for one in entries.values():
+        assert one.revision is None or len(one.revision) == 40
+
+
+def test_list_says_what_is_unconfirmed_and_how_files_are_checked(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry(server, monkeypatch, unconfirmed="its name")
+    assert cli("weights", "list") == 0
+    shown = capsys.readouterr()
+    assert "published" in shown.out and "Unconfirmed of one: its name." in shown.err
+    entry(server, monkeypatch, file={"sha256": None})
+    assert cli("weights", "list") == 0
+    shown = capsys.readouterr()
+    assert "recorded" in shown.out and "Unconfirmed" not in shown.err
+
+
 @pytest.mark.parametrize("fault", ["cut", "stall", "redirect", "error"])
 def test_a_download_survives(fault: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     entry(server, monkeypatch)
