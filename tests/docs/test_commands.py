@@ -171,6 +171,10 @@ def test_commands_that_are_not_run_parse_and_name_what_there_is(
         from idbench.metrics.protocols import get_protocol
 
         get_protocol(given["protocol"])
+    if context.info_name == "weights" and command.name == "get":
+        from idbench.published_weights import chosen as entries
+
+        assert entries(given["names"])
 
 
 def test_other_programs_shown_are_there() -> None:

@@ -39,11 +39,53 @@ def test_links_and_pictures_exist(page: Path) -> None:
         assert not anchor or anchor in anchors(linked), target
 
 
+def linked_pages(page: Path) -> set[Path]:
+    """The other pages that a page links to."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    targets = (t.partition("#")[0] for t in re.findall(r"\]\(([^)]+)\)", text))
+    return {(page.parent / t).resolve() for t in targets if t.endswith(".md")} - {page.resolve()}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_no_page_is_a_dead_end(page: Path) -> None:
+    assert linked_pages(page) & set(PAGES)
+
+
+@pytest.mark.parametrize("start", [ROOT / "README.md", ROOT / "docs" / "index.md"],
+                         ids=lambda p: p.name)
+def test_every_page_is_reached_by_links(start: Path) -> None:
+    reached, left = set(), {start}
+    while left:
+        page = left.pop()
+        reached.add(page)
+        left |= linked_pages(page) - reached
+    assert set(PAGES) <= reached
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda p: p.name)
+def test_no_two_headings_of_a_page_have_one_anchor(page: Path) -> None:
+    """Sites number the later ones, each in its own way, so a link would lead elsewhere."""
+    from markdown.extensions.toc import slugify
+
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
-    linked = {t.partition("#")[0] for t in re.findall(r"\]\(([^)]+)\)", text)}
-    assert any(t.endswith(".md") for t in linked)
+    found = [slugify(title, "-") for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE)]
+    assert sorted(found) == sorted(set(found))
+
+
+def test_the_models_page_names_weights_and_variants_that_exist() -> None:
+    from idbench.model_list import details
+    from idbench.published_weights import catalogue
+    from idbench.registry import split_variant
+
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    section = text.split("## Released weights")[1].split("\n## ")[0]
+    rows = [row.split("|")[2:4] for row in section.splitlines() if row.startswith("| ")][1:]
+    assert len(rows) == 5
+    for weights, models in rows:
+        assert set(re.findall(r"`([^`]+)`", weights)) <= set(catalogue())
+        for model in re.findall(r"`([a-z]\w*(?:@[\w.]+)?)`", models):
+            name, variant = split_variant(model)
+            assert variant is None or variant in details(name, "avatars")["variants"], model
 
 
 def test_every_picture_is_shown() -> None:
