@@ -9,9 +9,9 @@ from os.path import commonprefix
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idbench.reports import columns, table_output
+from idbench.reports import columns, table_output, terminal
 from idbench.reports.paper import NOT_MEASURED, PaperRow, PaperTable, Step
-from idbench.reports.table_output import Rows
+from idbench.reports.terminal import Rows
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +35,7 @@ def render(tables: Sequence[PaperTable], form: str) -> str:
 
 def show(tables: Sequence[PaperTable], console: Console) -> None:
     """Print them on a terminal."""
-    table_output.show_parts([p for table in tables for p in parts(table)], console)
+    terminal.show_parts([p for table in tables for p in parts(table)], console)
 
 
 def parts(table: PaperTable) -> list[str | Rows]:

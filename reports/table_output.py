@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from idbench.output import visible
-from idbench.reports import columns
+from idbench.reports import columns, terminal
 from idbench.reports.published import PublishedTable
+from idbench.reports.terminal import Rows
 from idbench.statistics import Estimate
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from idbench.reports import tables as t
 
@@ -23,9 +22,6 @@ DIFFERENCES = (
     "Paired differences, first - second, over the samples that both runs have; mean [95% "
     "interval], p-value of a sign-flip test of identities, corrected by Holm over this table."
 )
-Cell = tuple[str, str]
-"""Text, and its mark: `best`, `second` or nothing."""
-Rows = list[dict[str, Cell]]
 
 
 def render(tables: t.Tables, form: str) -> str:
@@ -52,46 +48,8 @@ def render_parts(parts: Sequence[str | Rows], form: str) -> str:
 
 
 def show(tables: t.Tables, console: Console) -> None:
-    """Print `tables` on a terminal; one too narrow for a table gets its columns as rows."""
-    show_parts(_parts(tables), console)
-
-
-def show_parts(parts: Sequence[str | Rows], console: Console) -> None:
-    """Print captions and tables on a terminal."""
-    from rich.text import Text
-
-    for item in parts:
-        if isinstance(item, str):
-            console.print(Text(visible(_plain(item))), style="dim")
-            continue
-        forms = [_terminal_table(rows) for rows in (item, _turned(item))]
-        unlimited = console.options.update(max_width=10_000)
-        wide, tall = (console.measure(form, options=unlimited).maximum for form in forms)
-        console.print(forms[1] if tall <= console.width < wide else forms[0])
-        console.print()
-
-
-def _terminal_table(rows: Rows) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    styles = {"best": "bold", "second": "underline", "": ""}
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, name in enumerate(rows[0]):
-        table.add_column(Text(visible(name)), overflow="fold", no_wrap=number == 0)
-    for row in rows:
-        table.add_row(*(Text(visible(text), style=styles[mark]) for text, mark in row.values()))
-    return table
-
-
-def _turned(rows: Rows) -> Rows:
-    """One row for each column of `rows`, and a column for each of its rows."""
-    name, *others = rows[0]
-    return [
-        {name: (column, ""), **{f"{row[name][0]}{' ' * n}": row[column]
-                                for n, row in enumerate(rows)}}
-        for column in others
-    ]
+    """Print `tables` on a terminal."""
+    terminal.show_parts(_parts(tables), console)
 
 
 def _parts(tables: t.Tables) -> list[str | Rows]:

@@ -88,7 +88,7 @@ def _registry() -> str:
     for registry in (METRICS, MODELS):
         for name in registry.targets():
             registry.load(name)
-    return f"models {', '.join(MODELS.targets())}; metrics {', '.join(METRICS.targets())}"
+    return f"{len(MODELS.targets())} models and {len(METRICS.targets())} metrics load"
 
 
 def _video() -> str:

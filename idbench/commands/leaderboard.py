@@ -11,8 +11,9 @@ from idbench import submissions
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.files import write_json, write_text
-from idbench.output import echo, echo_json
+from idbench.output import echo, echo_json, show_table
 from idbench.outputs import check_output
+from idbench.reports import columns
 from idbench.reports import leaderboard as boards
 
 
@@ -67,21 +68,28 @@ def leaderboard(
         echo_json(board)
     else:
         for one in board["boards"]:
-            echo(f"{one['suite']} {one['split']}: {len(one['rows'])} systems{_first(one)}")
-            for row in one["rows"]:
-                share = row["share"]
-                if share["measured"] < share["of"]:
-                    echo(
-                        f"Not ranked: {row['name']} has {share['measured']} of {share['of']} "
-                        "samples of the split."
-                    )
+            echo(f"{one['suite']} {one['split']}, protocol {one['protocol']}:")
+            show_table(_ranks(one, metric), "system", "rank", columns.title(metric),
+                       "95% interval", "samples")
         echo(f"Leaderboard: {target} and {data}")
     return 0
 
 
-def _first(board: dict[str, Any]) -> str:
-    best = board["rows"][0]
-    return f", first {best['name']}" if best["rank"] == 1 else ""
+def _ranks(board: dict[str, Any], metric: str) -> list[list[str]]:
+    """A line for each system: name, rank, mean, interval, and how much of the split it has."""
+    lines = []
+    for row in board["rows"]:
+        found = row["metrics"].get(metric, {})
+        mean, low, high = (found.get(key) for key in ("mean", "low", "high"))
+        share = row["share"]
+        whole = share["measured"] >= share["of"]
+        lines.append([
+            row["name"], "not ranked" if row["rank"] is None else str(row["rank"]),
+            "unscored" if mean is None else f"{mean:.3f}",
+            "" if low is None or high is None else f"[{low:.3f}, {high:.3f}]",
+            str(share["measured"]) if whole else f"{share['measured']} of {share['of']}",
+        ])
+    return lines
 
 
 def _validate(paths: tuple[Path, ...], as_json: bool) -> int:

@@ -11,7 +11,7 @@ from idbench.commands import completion
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.names import DEFAULT_PROTOCOL, unknown
-from idbench.output import console, echo, echo_json, show_table
+from idbench.output import console, echo, echo_json, note, show_table
 from idbench.recipes import load_recipe, recipe_files
 
 Rows = list[dict[str, Any]]
@@ -31,7 +31,7 @@ def _metrics(**_: Any) -> Rows:
         rows.append({
             "metric": name, "title": metric.title,
             "computed": {
-                "named": f"when named: --metric +{name}", "listed": "by protocols that list it",
+                "named": "when named", "listed": "by protocols",
             }.get(metric.computed, "always"),
             "better": "higher" if metric.higher_is_better else "lower",
             "range": f"{metric.range[0]:g}..{metric.range[1]:g}", "formula": metric.formula,
@@ -130,8 +130,17 @@ KINDS: dict[str, Callable[..., Rows]] = {
 }
 
 
-IN_FULL = {"models": ("package", "where")}
+IN_FULL = {
+    "models": ("package", "where"), "metrics": ("range", "formula", "source", "package"),
+    "protocols": ("metrics", "source"), "weights": ("file", "sha256", "measured"),
+    "samples": ("references",),
+}
 """Columns that are only shown with NAME or --json."""
+HINTS = {
+    "metrics": "`--metric +NAME` adds one that is computed when named, `--metric NAME` computes it "
+               "alone.",
+    "weights": "The published ones are in `idbench weights list`.",
+}
 
 
 @click.command("list")
@@ -174,6 +183,8 @@ def listing(
     cells = ([", ".join(row[name]) if isinstance(row[name], list) else str(row[name])
               for name in columns] for row in rows)
     show_table(cells, *columns)
+    if kind in IN_FULL:
+        note(f"`idbench list {kind} NAME` shows one in full, --json all. {HINTS.get(kind, '')}")
 
 
 def _show_one(kind: str, name: str, rows: Rows, as_json: bool) -> None:

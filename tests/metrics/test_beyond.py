@@ -188,13 +188,14 @@ def test_the_list_says_which_metrics_are_computed():
     always = {name for name, when in computed.items() if when == "always"}
     assert usual == {*always, "clipdist_frame"}, "the default protocol lists it"
     for name in computed.keys() - usual - {"not_measured", "human_identity", "clipdist_frame"}:
-        assert computed[name] == f"when named: --metric +{name}"
+        assert computed[name] == "when named"
         assert name in Scoring.of("strict-v3", (f"+{name}",)).metrics, "as the list says"
     for name in ("not_measured", "human_identity", "clipdist_frame"):
-        assert computed[name] == "by protocols that list it"
+        assert computed[name] == "by protocols"
     assert "not_measured" in Scoring.of("consisid-v1", ()).metrics
     table = CliRunner().invoke(listing, ["metrics"])
-    assert "when named: --metric +motion" in " ".join(table.output.split())
+    assert "motion Motion when named higher" in " ".join(table.output.split())
+    assert "`--metric +NAME`" in table.output
 
 
 def test_they_are_computed_only_when_named():

@@ -1,0 +1,99 @@
+"""What is printed fits terminals of 80, 100 and 120 columns, and nothing is cut."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from made_runs import made_run
+from rich.cells import cell_len
+from rich.console import Console
+
+from idbench.cli import main
+from idbench.commands import doctor
+from idbench.commands.listing import KINDS
+from idbench.reports import table_output, tables, terminal
+from idbench.runs import Run
+
+WIDTHS = (80, 100, 120)
+NAMES = ("concat_id", "concat_id@base", "consisid@released", "id_animator", "vace@1.3B",
+         "phantom@14B", "stand_in", "a_very_long_name_of_a_system_of_some_paper")
+PEOPLE = [("a",), ("b",), ("c",), ("d",)]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    """Runs of eight systems with the usual metrics."""
+    root = tmp_path_factory.mktemp("runs")
+    metrics = ("arcsim", "cursim", "viclip", "clipdist", "face_coverage")
+    return [
+        made_run(root / f"r{number}", name,
+                 {m: [0.1 * number - 0.2, 0.31, 0.5, 0.04 * number] for m in metrics}, PEOPLE)
+        for number, name in enumerate(NAMES)
+    ]
+
+
+def shown(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    said = capsys.readouterr()
+    assert not ended.value.code, said.err
+    return said.out
+
+
+def check(text: str, width: int) -> None:
+    for line in text.splitlines():
+        assert cell_len(line.rstrip()) <= width, line
+    assert "…" not in text
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_value_of_a_table_is_broken(runs: list[Run], width: int, count: int) -> None:
+    made = tables.measured(runs[-count:])
+    console = Console(width=width, file=io.StringIO())
+    table_output.show(made, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    check(text, width)
+    for row in (*made.rows, *made.differences):
+        for found in row.estimates.values():
+            assert f"{found.mean:.3f}" in text and f"[{found.low:.3f}, {found.high:.3f}]" in text
+    assert all(name in "".join(text.split()) for name in NAMES[-count:])
+    assert "In every row: split single" in text, "constant columns are said once"
+
+
+def test_columns_are_spread_over_tables_only_where_they_must_be() -> None:
+    rows = [{"system": (f"s{n}", ""), **{f"m{i} ↑": ("0.100 [0.000, 0.200]", "") for i in range(6)}}
+            for n in range(5)]
+    assert len(terminal.fitted(rows, 200)) == 1
+    stacked = terminal.fitted(rows, 110)
+    assert len(stacked) == 1 and stacked[0][0]["m0 ↑"][0] == "0.100\n[0.000, 0.200]"
+    blocks = terminal.fitted(rows, 60)
+    assert [list(block[0]) for block in blocks] == [
+        ["system", "m0 ↑", "m1 ↑", "m2 ↑"], ["system", "m3 ↑", "m4 ↑", "m5 ↑"]]
+    assert terminal.fitted(rows[:1], 40) == [terminal.turned(rows[:1])]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_lists_and_boards_fit(
+    runs: list[Run], width: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("IDBENCH_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for kind in KINDS:
+        check(shown(capsys, "list", kind, "--split", "single", "--limit", "3"), width)
+    check(shown(capsys, "weights", "list"), width)
+    folders = [run.folder for run in runs]
+    check(shown(capsys, "table", *folders, "--format", "terminal"), width)
+    for number in (1, 2, 3):
+        check(shown(capsys, "table", folders[0], "--paper", number, "--format", "terminal"), width)
+    board = shown(capsys, "leaderboard", *folders[:4])
+    check("\n".join(board.splitlines()[:-1]), width)
+    assert "rank" in board and "95% interval" in board
+
+
+def test_doctor_does_not_list_every_name() -> None:
+    assert len(f"ok    registry: {doctor._registry()}") <= 80
