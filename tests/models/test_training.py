@@ -120,8 +120,16 @@ def test_an_exact_reference_is_of_the_very_image(home, monkeypatch):
 
 
 def test_exact_references_need_data_that_has_them(home):
-    with pytest.raises(UserError, match="by_frame: true"):
+    with pytest.raises(UserError, match="No sample of image_one .* by_frame: true"):
         samples(home, groups={"image_one": 1.0}, exact=0.5)
+
+
+def test_exact_references_mix_with_groups_of_clips(home, monkeypatch):
+    by_frame = {**SETS, "image_one": {**SETS["image_one"], "by_frame": True}}
+    monkeypatch.setattr(scenes, "load_recipe", lambda name: {"sets": by_frame})
+    opened = samples(home, groups={"image_one": 0.5, "clip_two": 0.5}, exact=0.5)
+    drawn = opened.draw("clip_two", 2, 0.0, np.random.default_rng(1), exact=0.5)
+    assert len(drawn["latents"]) == 2
 
 
 def test_two_threads_give_the_gradients_of_one(home):

@@ -111,7 +111,8 @@ class SceneSamples:
         """Raise UserError unless every sample has the subject that the recipe asks for."""
         kind = self.recipe.subject
         for group in self.recipe.groups:
-            if self.recipe.exact and not any(r.exact for r in self.groups[group]):
+            images = self.groups[group] if group.startswith("image_") else []
+            if self.recipe.exact and images and not any(record.exact for record in images):
                 raise UserError(
                     f"No sample of {group} has a reference of its very image; set `exact` to 0, or "
                     "use data with `by_frame: true`."
