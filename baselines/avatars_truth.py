@@ -17,7 +17,6 @@ from idbench.errors import UserError
 from idbench.prompts.truth import scene_of
 from idbench.types import Abilities, Sample, Video
 
-VARIANTS = ("strangers",)
 STRANGERS_FROM = 500
 """A stranger's identity seed is that of the person plus this: in no suite, in no training."""
 LARGEST_SEED = 499
@@ -38,13 +37,14 @@ class AvatarsTruth:
     name = "avatars_truth"
     maximum_references = 4
     abilities = Abilities(people=(0, 4), others=("garment", "background"), licence="Apache-2.0")
+    VARIANTS = ("strangers",)
 
     def __init__(
         self, variant: str | None = None, frames: int = 9, height: int = 64, width: int = 96
     ) -> None:
-        if variant is not None and variant not in VARIANTS:
+        if variant is not None and variant not in self.VARIANTS:
             raise UserError(
-                f"avatars_truth has no variant {variant!r}; use {VARIANTS[0]!r}, or none."
+                f"avatars_truth has no variant {variant!r}; use {self.VARIANTS[0]!r}, or none."
             )
         if min(frames, height // 16, width // 16) < 1:
             raise UserError("frames must be at least 1, height and width at least 16.")

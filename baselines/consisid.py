@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from idbench.baselines.loading import (
+    RELEASED,
     ByWeights,
     ReleasedModel,
     exact_size,
@@ -67,6 +68,7 @@ class ConsisID(ReleasedModel):
         "model_index.json", "scheduler", "text_encoder", "tokenizer", "transformer", "vae",
         "face_encoder/EVA02_CLIP_L_336_psz14_s6B.pt", "face_encoder/models/antelopev2",
     )
+    VARIANTS = (RELEASED,)
     FACEXLIB: ClassVar[tuple[str, ...]] = (DETECTION, PARSING)
     CROP_OF: ClassVar[tuple[str, ...]] = ("centre", "largest")
     ALIGNED: ClassVar[bool] = True

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from idbench.baselines.loading import (
+    RELEASED,
     ByWeights,
     ReleasedModel,
     place_pipeline,
@@ -75,6 +76,7 @@ class IDAnimator(ReleasedModel):
         "animatediff/sd/tokenizer", "animatediff/sd/text_encoder", "animatediff/sd/unet",
         "animatediff/sd/vae", "mm_sd_v15_v2.ckpt", "animator.ckpt", "image_encoder",
     )
+    VARIANTS = (RELEASED,)
     DEFAULTS: ClassVar[Mapping[str, float]] = {
         "steps": 30, "guidance": 8.0, "frames": 16, "height": 512, "width": 512, "fps": 9.0,
     }

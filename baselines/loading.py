@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +18,7 @@ import numpy as np
 
 from idbench.errors import UserError, explained
 from idbench.files import sha256_once
-from idbench.names import unknown
+from idbench.names import check_variant
 from idbench.output import note
 from idbench.published_weights import find_folder
 from idbench.released_files import from_catalogue, released_folder
@@ -36,6 +36,7 @@ class ReleasedModel(ABC):
     """A released system as a model: its files, sampling settings, one video a sample.
 
     Args:
+        variant: one of `VARIANTS`; None: the usual one.
         weights: a folder in the released layout, or the hub id of one; None: what `idbench weights
             get` brought to this machine.
         steps, guidance, frames, height, width: of sampling; None: the authors' (`DEFAULTS`).
@@ -50,7 +51,6 @@ class ReleasedModel(ABC):
 
     name: str
     revision = "1"
-    variant: str | None = None
     batch = 1
     abilities: ClassVar[Abilities]
     ENTRY: ClassVar[str]
@@ -61,6 +61,8 @@ class ReleasedModel(ABC):
     """File -> entry of the catalogue that has it, of files that the release lacks."""
     DEFAULTS: ClassVar[Mapping[str, float]]
     """steps, guidance, frames, height, width and fps of the authors."""
+    VARIANTS: ClassVar[Collection[str]] = ()
+    """What can stand after @."""
 
     def __init__(
         self, variant: str | None = None, *, weights: str | None = None,
@@ -68,10 +70,10 @@ class ReleasedModel(ABC):
         height: int | None = None, width: int | None = None, bfloat16: bool = True,
         device: str | None = None, offload: str = "none", tiling: bool = False,
     ) -> None:
-        if variant is not None:
-            raise UserError(f"{self.name} has no variants; leave out @{variant}.")
+        check_variant(self.name, variant, self.VARIANTS)
+        self.variant = variant
         self.source = None if weights is None else str(weights)
-        usual = self.DEFAULTS
+        usual = self.defaults
         self.steps = whole("steps", usual["steps"] if steps is None else steps)
         self.guidance = number("guidance", usual["guidance"] if guidance is None else guidance)
         self.frames = whole("frames", usual["frames"] if frames is None else frames)
@@ -86,6 +88,11 @@ class ReleasedModel(ABC):
     @property
     def maximum_references(self) -> int:
         return self.abilities.people[1] + len(self.abilities.others)
+
+    @property
+    def defaults(self) -> Mapping[str, float]:
+        """`DEFAULTS`, as they are for the variant."""
+        return self.DEFAULTS
 
     @property
     def entry(self) -> str:
@@ -318,9 +325,9 @@ class ByWeights:
         return self.released.DEFAULTS
 
     @property
-    def VARIANTS(self) -> Mapping[str, str]:
+    def VARIANTS(self) -> Collection[str]:
         """What can stand after @."""
-        return {RELEASED: "the released networks"}
+        return self.released.VARIANTS
 
     @property
     def parts(self) -> tuple[Any, ...]:
@@ -331,14 +338,10 @@ class ByWeights:
     def __call__(
         self, variant: str | None = None, *, weights: str | None = None, **settings: Any
     ) -> Any:
+        name = self.released.name
+        check_variant(name, variant, self.VARIANTS)
         if variant == RELEASED or weights is not None:
-            made = self.released(None if variant == RELEASED else variant, weights=weights,
-                                 **settings)
-            made.variant = RELEASED if variant == RELEASED else None
-            return made
-        if variant is not None:
-            raise unknown(f"variant of {self.released.name}", variant, self.VARIANTS)
+            return self.released(variant, weights=weights, **settings)
         if find_folder(self.ENTRY) is not None:
-            name = self.released.name
             note(f"{name} is the embedded network; {name}@{RELEASED} uses the released files.")
         return self.parts[1](variant, **settings)

@@ -14,12 +14,11 @@ from typing import Any, ClassVar
 from idbench.baselines.loading import load_pipeline, usable_place
 from idbench.baselines.wan_model import OnBase
 from idbench.errors import UserError
-from idbench.names import unknown
 from idbench.released_files import released_folder
 from idbench.types import Abilities, Sample, Video
 from idbench.values import number
 
-VARIANTS = {
+RELEASES = {
     None: ("Phantom-Wan-1.3B", 81, 16.0, "wan2.1-t2v-1.3b"),
     "14B": ("Phantom_Wan_14B", 121, 24.0, "wan2.1-t2v-14b"),
 }
@@ -55,16 +54,16 @@ class Phantom(OnBase):
     BASE_FILES = ("model_index.json", "scheduler", "text_encoder", "tokenizer", "vae")
 
     def __init__(
-        self, variant: str | None = None, *, text_guidance: float = 7.5,
-        frames: int | None = None, **others: Any,
+        self, variant: str | None = None, *, text_guidance: float = 7.5, **others: Any
     ) -> None:
-        if variant not in VARIANTS:
-            raise unknown("variant of phantom", str(variant), [v for v in VARIANTS if v])
-        self.variant = variant
-        self.start, usual, fps, _ = VARIANTS[variant]
-        super().__init__(None, frames=usual if frames is None else frames, **others)
-        self.fps = fps
+        super().__init__(variant, **others)
+        self.start = RELEASES[variant][0]
         self.text_guidance = number("text_guidance", text_guidance)
+
+    @property
+    def defaults(self) -> Mapping[str, float]:
+        _, frames, fps, _ = RELEASES[self.variant]
+        return {**self.DEFAULTS, "frames": frames, "fps": fps}
 
     @property
     def entry(self) -> str:
@@ -72,7 +71,7 @@ class Phantom(OnBase):
 
     @property
     def base_entry(self) -> str:
-        return VARIANTS[self.variant][3]
+        return RELEASES[self.variant][3]
 
     @property
     def files(self) -> tuple[str, ...]:

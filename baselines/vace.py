@@ -19,9 +19,6 @@ from idbench.values import number
 ORDERS = ("original", "diffusers")
 
 
-SIZES = ("14B", "1.3B")
-
-
 class Vace(WanModel):
     """VACE with its released networks: 14B, or `vace@1.3B`; or those that `weights` names.
 
@@ -40,7 +37,7 @@ class Vace(WanModel):
     )
     maximum_references = 3
     ENTRY = "vace-14b"
-    VARIANTS = SIZES
+    VARIANTS = ("14B", "1.3B")
     FILES = ("model_index.json", "scheduler", "text_encoder", "tokenizer", "transformer", "vae")
     DEFAULTS: ClassVar[Mapping[str, float]] = {
         "steps": 50, "guidance": 5.0, "frames": 81, "height": 480, "width": 832, "fps": 16.0,
@@ -51,10 +48,7 @@ class Vace(WanModel):
         self, variant: str | None = None, *, conditioning_scale: float = 1.0,
         order: str = "original", **others: Any,
     ) -> None:
-        if variant not in (None, *SIZES):
-            raise unknown("variant of vace", str(variant), SIZES)
-        super().__init__(None, **others)
-        self.variant = variant
+        super().__init__(variant, **others)
         if order not in ORDERS:
             raise unknown("order", order, ORDERS)
         self.order = order
@@ -62,7 +56,7 @@ class Vace(WanModel):
 
     @property
     def entry(self) -> str:
-        return f"vace-{(self.variant or SIZES[0]).lower()}"
+        return f"vace-{(self.variant or '14B').lower()}"
 
     def settings(self) -> Mapping[str, Any]:
         return {

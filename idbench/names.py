@@ -17,6 +17,15 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return by_lower[matches[0]] if matches else None
 
 
+def check_variant(model: str, variant: str | None, known: Iterable[str]) -> None:
+    """Raise UserError unless a model has the variant that stands after its @."""
+    if variant is None or variant in (known := tuple(known)):
+        return
+    if not known:
+        raise UserError(f"{model} has no variants; leave out @{variant}.")
+    raise unknown(f"variant of {model}", variant, known)
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     """The error for an unknown name: names the nearest, and else lists what is known."""
     known = sorted(known)
