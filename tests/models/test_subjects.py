@@ -17,8 +17,7 @@ from idbench.models.concat_id.pairs.settings import PairSettings
 from idbench.models.concat_id.training import latents, loop, scene_pairs
 from idbench.prompts.avatars.scene import Garment, Person, Scene
 
-from .conftest import VAE
-from .test_training import home, recipe, samples  # noqa: F401
+from .conftest import VAE, recipe, samples
 
 SCENE = Scene((Person(10_000, garment=Garment("red")),), "library", "soft", seed=4)
 

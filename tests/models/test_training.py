@@ -1,4 +1,4 @@
-"""Training on rendered scenes: resuming, phases, what is drawn, and what is written."""
+"""Training on rendered scenes: resuming, phases, and what is written."""
 
 from __future__ import annotations
 
@@ -6,83 +6,22 @@ import json
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import asdict
 
-import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from shown_commands import write_longer_recipe
 
 from idbench import embedded
 from idbench.errors import UserError
 from idbench.models.concat_id import scenes
-from idbench.models.concat_id.training import latents, loop, rendering, scene_samples
+from idbench.models.concat_id.training import loop
 from idbench.models.concat_id.training.recipe import read_stage
-from idbench.prompts.avatars.render import render_clip
-from idbench.prompts.avatars.scene import Person, Scene
 from idbench.recipes import load_recipe
 from idbench.training.stop import Interrupted
 
-from .conftest import TRANSFORMER
+from .conftest import TRANSFORMER, recipe, samples
 
-SETS = {
-    "image_one": {"scenes": 6, "people": 1, "frames": 2, "identities": 3, "shard": 3},
-    "clip_two": {"scenes": 4, "people": 2, "frames": 9, "identities": 3, "shard": 4},
-}
 PHASES = [{"until": 5, "cross": 0.7}, {"until": 8, "restart": True, "cross": 0.0}]
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """A folder with encoded random shards, weights in `weights`; one thread a process."""
-    monkeypatch.setattr(scenes, "load_recipe", lambda name: {"sets": SETS})
-    monkeypatch.setenv("IDBENCH_WEIGHTS", str(tmp_path / "weights"))
-    (tmp_path / "weights").mkdir()
-    rng = np.random.default_rng(0)
-    for described in scenes.sets_of({"sets": SETS}):
-        for number in range(described.shards):
-            rendered = tmp_path / "data" / described.name / f"{number:05d}"
-            encoded = tmp_path / "latents" / described.name / f"{number:05d}"
-            rendered.mkdir(parents=True)
-            encoded.mkdir(parents=True)
-            truth = []
-            for i in range(described.shard):
-                people = tuple(Person(10_000 + (i + p) % 3) for p in range(described.people))
-                truth.append({"caption": "a person", "scene": asdict(Scene(people))})
-            (rendered / "truth.json").write_text(json.dumps(truth))
-            frames = 3 if described.frames == 9 else 2
-            heads = np.zeros((described.shard, frames, 16, 24), np.uint8)
-            heads[:, :, :8, 8:16] = 1  # one token, the second of six
-            np.save(rendered / "faces.npy", heads)
-            shapes = {"latents": (frames, 4, 4, 6), "references": (3, 2, 4, 4, 6), "text": (32, 12)}
-            for name, shape in shapes.items():
-                array = rng.normal(size=(described.shard, *shape)).astype(np.float16)
-                np.save(encoded / f"{name}.npy", array)
-    before = torch.get_num_threads()
-    AcceleratorState._reset_state(True)
-    yield tmp_path
-    AcceleratorState._reset_state(True)
-    torch.set_num_threads(before)
-
-
-def recipe(**changes):
-    return {
-        "name": "tiny", "trainer": "idbench.models.concat_id.training.loop:train",
-        "entry": "transformer_tiny", "data": "data", "latents": "latents", "seed": 7, "threads": 1,
-        "precision": "no", "network": TRANSFORMER, "gradient_checkpointing": False,
-        "components": "embedded", "cross": 0.5, "groups": {"image_one": 0.5, "clip_two": 0.5},
-        "batch": {"image": 4, "clip": 2}, "steps": 8, "learning_rate": 1e-3, "weight_decay": 0.01,
-        "warmup": 2, "decay": 0.5, "lowest_rate": 0.02, "clip": 1.0, "ema": 0.9, "log_every": 1,
-        "validate_every": 0, "checkpoint_every": 1, "device": "cpu", **changes,
-    }
-
-
-def samples(home, **changes):
-    made = read_stage(recipe(**changes))
-    opened = scene_samples.SceneSamples(made, home)
-    opened.check(made)
-    return opened
 
 
 def losses(folder):
@@ -105,31 +44,6 @@ def test_losses_and_weights_are_those_of_the_loop_that_made_the_embedded_weights
         ("transformer_blocks.1.ff.net.2.bias", 0.29133),
     ):
         assert float(state[name].double().norm()) == pytest.approx(norm, rel=1e-3), name
-
-
-def test_an_exact_reference_is_of_the_very_image(home, monkeypatch):
-    by_frame = {**SETS, "image_one": {**SETS["image_one"], "by_frame": True}}
-    monkeypatch.setattr(scenes, "load_recipe", lambda name: {"sets": by_frame})
-    opened = samples(home, groups={"image_one": 1.0}, exact=1.0)
-    known = torch.stack(opened.references)
-    drawn = opened.draw("image_one", 20, 0.0, np.random.default_rng(1), exact=1.0)
-    for shown, reference in zip(drawn["latents"], drawn["references"], strict=True):
-        images = opened.groups["image_one"]
-        place = next(i for i, r in enumerate(images) if (r.latents == shown).all())
-        assert (known[images[place].own[0][place % 2]] == reference[0]).all()
-
-
-def test_exact_references_need_data_that_has_them(home):
-    with pytest.raises(UserError, match="No sample of image_one .* by_frame: true"):
-        samples(home, groups={"image_one": 1.0}, exact=0.5)
-
-
-def test_exact_references_mix_with_groups_of_clips(home, monkeypatch):
-    by_frame = {**SETS, "image_one": {**SETS["image_one"], "by_frame": True}}
-    monkeypatch.setattr(scenes, "load_recipe", lambda name: {"sets": by_frame})
-    opened = samples(home, groups={"image_one": 0.5, "clip_two": 0.5}, exact=0.5)
-    drawn = opened.draw("clip_two", 2, 0.0, np.random.default_rng(1), exact=0.5)
-    assert len(drawn["latents"]) == 2
 
 
 def test_two_threads_give_the_gradients_of_one(home):
@@ -227,15 +141,6 @@ SHORTER = {
 }
 
 
-def test_steps_on_part_of_the_tokens_keep_every_head(home):
-    pool = samples(home, groups={"image_one": 1.0}, **SHORTER)
-    batch = pool.batch(0)
-    video, references = batch["tokens"][:, :3], batch["tokens"][:, 3:]
-    assert bool((video == 1).any(1).all()) and int(video.max()) < 6  # the head and 0.4 of 5
-    assert references.tolist() == [[6, 7, 8, 9, 10, 11]] * 4  # so narrow that there is no margin
-    assert "tokens" not in pool.batch(5) and "heads" not in batch
-
-
 def test_a_training_on_part_of_the_tokens_resumes(home, monkeypatch):
     loop.train(recipe(**SHORTER), home / "whole")
     with monkeypatch.context() as patched, pytest.raises(Interrupted):
@@ -307,110 +212,7 @@ def test_a_recipe_with_faults_is_one_sentence(home, change, said):
         loop.train(recipe(**change), home / "x")
 
 
-@pytest.mark.parametrize("sets", [None, [1], {"a": 1}, {"a": {"scenes": 1, "actors": 2}}])
-def test_a_recipe_that_renders_no_scenes_is_one_sentence(sets):
-    content = {"name": "mine"} if sets is None else {"name": "mine", "sets": sets}
-    with pytest.raises(UserError, match="The recipe 'mine' has no usable sets of scenes"):
-        scenes.sets_of(content)
-
-
 def test_minutes_end_a_training_with_a_checkpoint_and_weights(home):
     loop.train(recipe(minutes=1e-6), home / "short")
     assert [p.name for p in (home / "short" / "checkpoints").iterdir()] == ["00000001"]
     assert embedded.entry("transformer_tiny")["steps"] == 1
-
-
-def test_cross_references_come_from_another_scene(home):
-    pool = samples(home)
-    record = pool.groups["image_one"][0]
-    rng = np.random.default_rng(0)
-    own = {pool._reference(record, 0, 0.0, 0.0, rng) for _ in range(50)}
-    cross = {pool._reference(record, 0, 1.0, 0.0, rng) for _ in range(50)}
-    assert own <= set(record.own[0]) and not cross & set(record.own[0])
-    known = dict(pool.of_identity[record.identities[0]])
-    assert cross <= set(known)
-
-
-def test_a_clips_first_latent_frame_is_also_an_image(home):
-    pool = samples(home, groups={"image_two": 1.0})
-    assert torch.equal(pool.groups["image_two"][0].latents, pool.groups["clip_two"][0].latents[:1])
-    sizes = {name: len(records) for name, records in pool.groups.items()}
-    assert sizes == {"image_one": 12, "image_two": 4, "clip_two": 4}
-
-
-def test_text_and_references_are_dropped_independently_at_their_rates(home):
-    pool = samples(home, batch={"image": 4000, "clip": 4000})
-    batch = pool.batch(0)
-    text, references = batch["keep_text"], batch["keep_references"]
-    assert abs(float(references.mean()) - 0.9) < 0.02 and abs(float(text.mean()) - 0.9) < 0.02
-    assert 0.003 < float(((1 - references) * (1 - text)).mean()) < 0.02
-    times = (batch["uniform"] * 4000).long().sort().values
-    assert torch.equal(times, torch.arange(4000))  # one time in each part
-
-
-def test_groups_are_drawn_by_their_share(home):
-    pool = samples(home, groups={"image_one": 3, "clip_two": 1}, batch={"image": 1, "clip": 1})
-    names = [pool.batch(step)["group"] for step in range(600)]
-    assert abs(names.count("clip_two") / 600 - 0.25) < 0.05
-
-
-def test_processes_share_the_rows_of_a_batch(home):
-    pool = samples(home)
-    whole = pool.batch(3)
-    parts = [next(pool.batches(pool.recipe, 3, rank, 2, False)) for rank in (0, 1)]
-    for rank, part in enumerate(parts):
-        assert part["group"] == whole["group"]
-        assert torch.equal(part["noise"], whole["noise"][rank::2])
-
-
-def test_square_portraits_become_references_and_no_samples(tmp_path):
-    from idbench.models.concat_id.autoencoder import build_vae
-
-    from .conftest import VAE
-
-    source, target = tmp_path / "portrait" / "00000", tmp_path / "latents"
-    source.mkdir(parents=True)
-    arrays = {
-        "frames": (2, 1, 24, 24, 3), "faces": (2, 1, 24, 24), "references": (2, 3, 1, 16, 24, 3),
-    }
-    for name, shape in arrays.items():
-        np.save(source / f"{name}.npy", np.zeros(shape, np.uint8))
-    np.save(source / "boxes.npy", np.zeros((2, 1, 3, 4), np.float32))
-    truth = [{"caption": "a person", "scene": asdict(Scene((Person(10_000),)))}] * 2
-    (source / "truth.json").write_text(json.dumps(truth))
-    text = lambda captions: np.zeros((len(captions), 32, 12), np.float16)  # noqa: E731
-    latents.encode_shard(build_vae(VAE).eval(), text, source, target, 1, False)
-    assert np.load(target / "references.npy").shape == (2, 3, 1, 4, 4, 6)
-    assert not (target / "latents.npy").exists()
-
-
-def test_shards_are_encoded_by_processes_and_only_where_something_is_missing(tmp_path, monkeypatch):
-    sets = {"image_one": {"scenes": 4, "people": 1, "frames": 2, "identities": 2, "shard": 2}}
-    monkeypatch.setattr(scenes, "load_recipe", lambda name: {"sets": sets})
-    rendering.render({"sets": sets, "seed": 3, "workers": 1}, tmp_path / "data")
-    content = {"data": "data", "seed": 5, "workers": 2, "threads": 1}
-    assert latents.prepare(content, tmp_path / "latents") == {"shards": 2}
-    shards = [tmp_path / "latents" / "image_one" / f"{k:05d}" for k in range(2)]
-    names = {"latents", "references", "text", "embeddings", "garment", "background"}
-    assert all({p.stem for p in shard.iterdir()} == names for shard in shards)
-    assert np.load(shards[0] / "latents.npy").shape == (2, 2, 16, 16, 24)
-    (shards[1] / "text.npy").unlink()
-    before = {p: p.stat().st_mtime_ns for shard in shards for p in shard.iterdir()}
-    monkeypatch.setattr(  # starting them again proves no more
-        rendering, "in_processes", lambda function, jobs, *_: [function(*job) for job in jobs])
-    latents.prepare(content, tmp_path / "latents")
-    assert (shards[1] / "text.npy").exists()
-    assert all(p.stat().st_mtime_ns == time for p, time in before.items())
-
-
-@pytest.mark.parametrize("by_frame", [True, False])
-def test_references_by_frame_show_their_frames(by_frame, monkeypatch):
-    cut = []
-    monkeypatch.setattr(rendering.references, "crop_face", lambda frame, *rest: cut.append(frame)
-                        or np.zeros((64, 64, 3), np.uint8))
-    monkeypatch.setattr(rendering.references, "crop_mask", lambda *rest: np.zeros((64, 64)))
-    described = scenes.RenderSet("seen", 1, frames=2, references=6, by_frame=by_frame)
-    clip = render_clip(Scene((Person(10_000, motion="turn left"),)), 2, 64, 96)
-    rendering._references(clip, described, np.random.default_rng(0))
-    shown = [int((frame == clip.frames[1]).all()) for frame in cut]
-    assert (shown == [0, 1, 0, 1, 0, 1]) is by_frame
