@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 from idbench.files import write_bytes
 from idbench.gate import Check, Verdict, title
+from idbench.markdown import escape
 
 _COVERAGE = " coverage"
 
@@ -41,10 +42,10 @@ def markdown(verdict: Verdict) -> str:
         ]
         for row in rows:
             outcome = f"**{row[-1]}**" if row[-1] in ("regressed", "incomparable") else row[-1]
-            lines.append("| " + " | ".join(_cell(c) for c in (*row[:-1], outcome)) + " |")
+            lines.append("| " + " | ".join((*map(escape, row[:-1]), outcome)) + " |")
         lines.append("")
-    lines += [f"- {_cell(_label(check))}: {_cell(check.message)}" for check in _told(verdict)]
-    lines += [f"- Note: {_cell(note)}" for note in verdict.notes]
+    lines += [f"- {escape(_label(check))}: {escape(check.message)}" for check in _told(verdict)]
+    lines += [f"- Note: {escape(note)}" for note in verdict.notes]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -99,14 +100,6 @@ def _row(check: Check) -> tuple[str, ...]:
     samples = "" if check.samples is None else str(check.samples)
     return (_label(check), number(check.reference), number(check.run), change,
             number(check.tolerance, "g"), samples, check.outcome)
-
-
-def _cell(text: str) -> str:
-    """Text inside a Markdown table or list."""
-    text = " ".join(text.split())
-    for character in "\\|<>`":
-        text = text.replace(character, f"\\{character}")
-    return text
 
 
 def _code(text: str) -> str:

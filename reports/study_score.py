@@ -12,6 +12,7 @@ import numpy as np
 
 from idbench import statistics
 from idbench.errors import UserError
+from idbench.markdown import escape
 from idbench.reports import agreement
 from idbench.reports.study import TITLES, Study
 from idbench.reports.votes import Votes
@@ -215,7 +216,8 @@ def to_markdown(result: Result) -> str:
 def _rows(rows: list[dict[str, object]]) -> str:
     import pandas as pd
 
-    return pd.DataFrame(rows).to_markdown(index=False)
+    shown = pd.DataFrame(rows).map(lambda v: escape(v) if isinstance(v, str) else v)
+    return shown.to_markdown(index=False)
 
 
 def _percent(value: float | None) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from idbench import markdown
 from idbench.reports import columns, terminal
 from idbench.reports.published import PublishedTable
 from idbench.reports.terminal import Rows
@@ -38,7 +39,7 @@ def render(tables: t.Tables, form: str) -> str:
 def render_parts(parts: Sequence[str | Rows], form: str) -> str:
     """Captions and tables as `md`, `latex` or `html`."""
     write, caption = {
-        "md": (_markdown, markdown), "latex": (_latex_table, _latex_comment),
+        "md": (_markdown, markdown.escape), "latex": (_latex_table, _latex_comment),
         "html": (_html_table, lambda text: f"<p>{html.escape(text)}</p>"),
     }[form]
     texts = ["% needs \\usepackage{booktabs}"] if form == "latex" else []
@@ -149,14 +150,8 @@ def _frame(rows: Rows, marks: Mapping[str, str], escape: Callable[[str], str]) -
     ])
 
 
-def markdown(text: str) -> str:
-    """`text` on one line, with HTML and the column marks of Markdown escaped."""
-    text = html.escape(_plain(text), quote=False)
-    return text.replace("\\", "\\\\").replace("|", "\\|")
-
-
 def _markdown(rows: Rows) -> str:
-    frame = _frame(rows, {"best": "**{}**", "second": "<u>{}</u>"}, markdown)
+    frame = _frame(rows, {"best": "**{}**", "second": "<u>{}</u>"}, markdown.escape)
     return str(frame.to_markdown(index=False, disable_numparse=True))
 
 

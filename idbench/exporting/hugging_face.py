@@ -26,10 +26,10 @@ import yaml
 from idbench.errors import UserError
 from idbench.exporting.summary import library
 from idbench.files import atomic_folder
+from idbench.markdown import escape
 from idbench.outputs import check_new_folder
 from idbench.records import SampleFile
 from idbench.reports import table_output, tables
-from idbench.reports.table_output import markdown
 from idbench.runs import Run
 from idbench.scores import COLUMNS, long_scores, wide_scores
 
@@ -152,8 +152,8 @@ def _card(run: Run) -> str:
     }
     return CARD.format(
         head=yaml.safe_dump(head, sort_keys=False, allow_unicode=True),
-        system=markdown(run.name), suite=markdown(f"{suite.name} {suite.version}"),
-        split=markdown(run.split), part=part,
-        protocol=markdown(run.file.scoring.protocol_name or "none"),
+        system=escape(run.name), suite=escape(f"{suite.name} {suite.version}"),
+        split=escape(run.split), part=part,
+        protocol=escape(run.file.scoring.protocol_name or "none"),
         table=table_output.render(tables.measured([run]), "md"),
     )
