@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from idbench.evaluate import evaluate
 from idbench.progress import Progress
 from idbench.reports import tables
 from idbench.reports.paper_rows import shipped
-from idbench.reproduce import SUITE
+from idbench.reproduce import complete_run
 from idbench.runs import Run
 
 USUAL = "given"
@@ -46,11 +45,9 @@ def run(
         for value in (USUAL, *values):
             progress.say(f"{system}, {split}: {WORDS[value]}")
             name = f"{system}-{split}" + ("" if value == USUAL else f"-{value}")
-            runs += evaluate(
-                SUITE, system, out=out / name, split=split, limit=limit,
-                seed=seeds[0] if len(seeds) == 1 else list(seeds),
+            runs += complete_run(
+                system, split, out / name, limit, seeds, progress=progress, command=command,
                 settings={} if value == USUAL else {"references": value},
-                progress=progress, command=command,
             ).folders
         found.append(_table([Run.open(folder) for folder in runs], (USUAL, *values)))
     return found

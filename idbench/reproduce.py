@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from idbench.errors import UserError
-from idbench.evaluate import evaluate
+from idbench.evaluate import evaluate, score
 from idbench.files import write_text
 from idbench.progress import Progress
 from idbench.reports import paper, paper_output
 from idbench.reports.paper_rows import SECTIONS, shipped
+from idbench.results import Results
 from idbench.runs import Run
 from idbench.suite import load_suite
 
@@ -59,6 +61,20 @@ def minutes(limit: int, seeds: Sequence[int]) -> float:
     return (count(limit, seeds) * SECONDS_A_VIDEO + len(jobs()) * SECONDS_A_RUN) / 60
 
 
+def complete_run(
+    system: str, split: str, folder: Path, limit: int, seeds: Sequence[int], *,
+    settings: Mapping[str, Any] | None = None, progress: Progress, command: Sequence[str],
+) -> Results:
+    """A run in `folder`: what is missing is generated, and what has no scores is scored, or has
+    those of other networks, such as an earlier release's. Raises UserError: as `evaluate`."""
+    made = evaluate(
+        SUITE, system, out=folder, split=split, limit=limit, settings=settings,
+        seed=seeds[0] if len(seeds) == 1 else list(seeds), scored=False, progress=progress,
+        command=command,
+    )
+    return score(made.folders, progress=progress)
+
+
 def reproduce(
     out: Path, limit: int = LIMIT, seeds: Sequence[int] = (0,), *,
     progress: Progress | None = None, command: Sequence[str] = (),
@@ -73,16 +89,13 @@ def reproduce(
     for number, job in enumerate(todo, 1):
         progress.say(f"{number} of {len(todo)}: {job.system}, {job.split}")
         try:
-            results = evaluate(
-                SUITE, job.system, out=out / f"{job.system}-{job.split}", split=job.split,
-                limit=limit, seed=seeds[0] if len(seeds) == 1 else list(seeds),
+            folders += complete_run(
+                job.system, job.split, out / f"{job.system}-{job.split}", limit, seeds,
                 progress=progress, command=command,
-            )
+            ).folders
         except UserError as error:
             problems.append(f"{job.system}, {job.split}: {error}")
             progress.say(problems[-1])
-        else:
-            folders += results.folders
     if not folders:
         raise UserError(problems[0] if problems else "There are no embedded weights to run.")
     runs = [Run.open(folder) for folder in folders]

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from made_runs import made_run
+from toy import World
 
 from idbench import embedded, from_scratch
 from idbench import reproduce as whole
 from idbench.cli import main
 from idbench.errors import UserError
+from idbench.evaluate import evaluate, score
+from idbench.progress import Progress
 from idbench.reports.paper_rows import SECTIONS, shipped
+from idbench.results import Results
+from idbench.runs import Run
 
 PEOPLE = [(f"p{i}",) for i in range(8)]
 PAIRS = [(f"p{i}", f"q{i}") for i in range(8)]
@@ -21,11 +28,11 @@ PAIRS = [(f"p{i}", f"q{i}") for i in range(8)]
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """`evaluate` writes made runs; returns what it was asked for."""
+    """`complete_run` writes made runs; returns what it was asked for."""
     asked: list[str] = []
 
-    def evaluate(suite, model, *, out, split, limit, seed, progress, command):
-        asked.append(f"{model} {split} {limit} {seed}")
+    def complete_run(model, split, out, limit, seeds, *, progress, command):
+        asked.append(f"{model} {split} {limit} {seeds[0]}")
         if model == "concat_id@stage2":
             raise UserError("stage2 is broken; mend it.")
         level = 0.1 * len(asked)
@@ -34,7 +41,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         made_run(out, model, values, PEOPLE if split == "single" else PAIRS, split=split)
         return SimpleNamespace(folders=[out])
 
-    monkeypatch.setattr(whole, "evaluate", evaluate)
+    monkeypatch.setattr(whole, "complete_run", complete_run)
     return asked
 
 
@@ -69,6 +76,31 @@ def test_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(whole, "evaluate", evaluate)
     with pytest.raises(UserError, match="the disk is gone"):
         whole.reproduce(tmp_path)
+
+
+def test_a_run_that_is_scored_otherwise_is_scored_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an update of the networks that score; nothing is generated again."""
+    monkeypatch.setattr(whole, "SUITE", world.suite)
+    monkeypatch.setattr(whole, "score", partial(score, metrics=["sampled"]))
+
+    def completed() -> Results:
+        return whole.complete_run(
+            "toy", "single", world.folder / "out", 2, [0], progress=Progress(), command=[])
+
+    first = completed().scores
+    run = Run.open(world.folder / "out")
+    key = run.file.scoring.sha256
+    run.save(scoring=run.file.scoring.model_copy(update={"detector": "0" * 64, "sha256": "0" * 64}))
+    for path in run.folder.glob("samples/*/scores.json"):
+        path.write_text(path.read_text().replace(str(key), "0" * 64))
+        made = path.with_name("sample.json").stat().st_mtime_ns
+    with pytest.raises(UserError, match="is scored with other weights"):
+        evaluate(world.suite, "toy", ["sampled"], out=run.folder, limit=2)
+    pd.testing.assert_frame_equal(completed().scores, first)
+    assert Run.open(run.folder).file.scoring.sha256 == key
+    assert path.with_name("sample.json").stat().st_mtime_ns == made
 
 
 def command(*words: str) -> int:
@@ -155,7 +187,7 @@ def test_beyond_the_paper_compares_each_setting_with_the_usual(
 ) -> None:
     asked: list[tuple[str, dict[str, str]]] = []
 
-    def evaluate(suite, model, *, out, split, limit, seed, settings, progress, command):
+    def complete_run(model, split, out, limit, seeds, *, settings, progress, command):
         asked.append((out.name, settings))
         level = {"given": 0.5, "zeroed": 0.1, "one_branch": 0.4}.get(
             settings.get("references", "given"), 0.45)
@@ -163,7 +195,7 @@ def test_beyond_the_paper_compares_each_setting_with_the_usual(
                  PEOPLE if split == "single" else PAIRS, split=split)
         return SimpleNamespace(folders=[out])
 
-    monkeypatch.setattr("idbench.beyond.evaluate", evaluate)
+    monkeypatch.setattr("idbench.beyond.complete_run", complete_run)
     monkeypatch.chdir(tmp_path)
     assert command("--beyond", "--limit", "3", "--out", "here") == 0
     said = capsys.readouterr().out
