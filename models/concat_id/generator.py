@@ -75,8 +75,8 @@ class Generator:
 
     def generate(self, samples: Sequence[Sample]) -> Iterator[Video]:
         """One video per sample, in order. On a CPU each of several samples has a core to itself,
-        which at these sizes is faster than splitting every operation; a folder's networks are large
-        and make one sample at a time."""
+        which at these sizes is faster than splitting every operation, and makes the same video
+        with any number of cores; a folder's networks are large and make one sample at a time."""
         model = self.model
         if model.folder is not None:
             for sample in samples:
@@ -86,12 +86,19 @@ class Generator:
         with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for start in range(0, len(samples), model.batch):
                 group = samples[start : start + model.batch]
-                for sample in group:  # shared networks are loaded, and references prepared, once
-                    model.pipeline(model.variant_of(sample))
-                    if model.variant_of(sample) != "base" and not model.zeroed:
-                        for reference in sample.references:
-                            model.pictures.prepare(reference)
+                # In the pool as well: with other numbers of threads, faces are found a little
+                # differently.
+                pool.submit(self._prepare, group).result()
                 yield from pool.map(self._video, group)
+
+    def _prepare(self, samples: Sequence[Sample]) -> None:
+        """Load the networks that samples share, and prepare their references, once."""
+        model = self.model
+        for sample in samples:
+            model.pipeline(model.variant_of(sample))
+            if model.variant_of(sample) != "base" and not model.zeroed:
+                for reference in sample.references:
+                    model.pictures.prepare(reference)
 
     def _video(self, sample: Sample) -> Video:
         model = self.model

@@ -16,6 +16,7 @@ from idbench import embedded
 from idbench.errors import UserError
 from idbench.models.concat_id import model as model_module
 from idbench.models.concat_id import networks
+from idbench.models.concat_id.generator import Generator
 from idbench.models.concat_id.model import ConcatID
 from idbench.models.concat_id.reference_pictures import ReferencePictures
 from idbench.models.concat_id.training import evaluation
@@ -84,6 +85,26 @@ def test_references_are_not_even_prepared(make, sample, monkeypatch):
     monkeypatch.setattr(ReferencePictures, "prepare", lambda *_: pytest.fail("prepared"))
     video = next(iter(make(references="zeroed").generate([sample(0)])))
     assert video.notes == ()
+
+
+@pytest.mark.parametrize("make", ["embedded"], indirect=True)
+def test_no_part_of_a_video_depends_on_the_number_of_threads(
+    make, sample, monkeypatch, one_thread
+):
+    """Each works with one: a network's sums, and so a face that is just found, move with it."""
+    threads = []
+    for kind, name in ((ReferencePictures, "prepare"), (Generator, "_video")):
+        original = getattr(kind, name)
+
+        def spy(*arguments, original=original):
+            threads.append(torch.get_num_threads())
+            return original(*arguments)
+
+        monkeypatch.setattr(kind, name, spy)
+    torch.set_num_threads(2)  # the fixture of this folder restores it
+    made = list(make(batch=2).generate([sample(0), sample(1), sample(2)]))
+    assert len(made) == 3 and len(threads) >= 6 and set(threads) == {1}
+    assert torch.get_num_threads() == 2
 
 
 def test_runs_of_old_keep_their_identity_and_the_control_has_its_own(make):
