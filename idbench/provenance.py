@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def git_state(folder: Path | None = None) -> dict[str, Any]:
     return {"revision": revision, "dirty": None if status is None else bool(status)}
 
 
+@cache
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the packages that matter, without importing them."""
     found = {"python": platform.python_version()}

@@ -11,15 +11,15 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import forked
 import pandas as pd
 import psutil
 from pair_world import ten_people
@@ -71,7 +71,7 @@ class Scenario:
     """A command to kill.
 
     Attributes:
-        command: the folder that it writes into -> its arguments.
+        command: the folder that it writes into -> the arguments of Python.
         result: that folder -> what has to be equal.
         finished: that folder -> files that no resumed run may write again.
         begun: that folder -> whether work has begun; a moment is drawn from there on.
@@ -102,7 +102,8 @@ def kill(scenario: Scenario, base: Path, kills: int, rng: random.Random) -> Kill
     start = time.monotonic()
     process = _run(scenario, base / "whole")
     startup = _begun(scenario, process, base / "whole")
-    assert process.wait(HANGS_SECONDS) == 0, f"{scenario.name} fails undisturbed"
+    process.join(HANGS_SECONDS)
+    assert process.exitcode == 0, f"{scenario.name} fails undisturbed"
     expected, span = scenario.result(base / "whole"), time.monotonic() - start - startup
     found = Killed()
     while found.kills.total() < kills:
@@ -115,25 +116,26 @@ def kill(scenario: Scenario, base: Path, kills: int, rng: random.Random) -> Kill
                 time.sleep(0.9 * startup)
             else:
                 _begun(scenario, process, folder)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(rng.uniform(0, span))
-            if process.poll() is not None:
+            process.join(rng.uniform(0, span))
+            if process.exitcode is not None:
                 break
             what = _kill_one(scenario, process, rng)
             found.kills[what] += 1
             if what.startswith("worker"):
                 break  # the driver goes on by itself
-            try:
-                process.wait(HANGS_SECONDS)
-            except subprocess.TimeoutExpired:
+            process.join(HANGS_SECONDS)
+            if process.exitcode is None:
                 found.faults.append(f"{scenario.name}: hangs after {what}")
                 process.kill()
             kept |= {p: _state(p) for p in scenario.finished(folder) if p not in kept}
-        if process.poll() is None and process.wait(HANGS_SECONDS):  # it lost a worker
-            found.faults.append(f"{scenario.name}: ends with {process.returncode}")
+        if process.exitcode is None:  # it lost a worker
+            process.join(HANGS_SECONDS)
+            if process.exitcode != 0:
+                found.faults.append(f"{scenario.name}: ends with {process.exitcode}")
         process = _run(scenario, folder)
-        if process.wait(HANGS_SECONDS):
-            found.faults.append(f"{scenario.name}: resuming ends with {process.returncode}")
+        process.join(HANGS_SECONDS)
+        if process.exitcode != 0:
+            found.faults.append(f"{scenario.name}: resuming ends with {process.exitcode}")
         elif scenario.result(folder) != expected:
             found.faults.append(f"{scenario.name}: another result after {what}")
         again = [str(p) for p, state in kept.items() if not p.exists() or _state(p) != state]
@@ -153,23 +155,21 @@ def leftovers(folder: Path) -> list[str]:
     return [str(p) for p in places if any(mark in p.name for mark in marks)]
 
 
-def _run(scenario: Scenario, folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        scenario.command(folder), env={**os.environ, "OMP_NUM_THREADS": "1",
-                                       **scenario.environment},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+def _run(scenario: Scenario, folder: Path) -> BaseProcess:
+    return forked.start(
+        forked.python, scenario.command(folder), scenario.environment, os.devnull, daemon=False)
 
 
-def _begun(scenario: Scenario, process: subprocess.Popen[bytes], folder: Path) -> float:
+def _begun(scenario: Scenario, process: BaseProcess, folder: Path) -> float:
     """Wait until the work has begun in a new folder; returns the seconds."""
     start = time.monotonic()
-    while process.poll() is None and not scenario.begun(folder):
+    while process.exitcode is None and not scenario.begun(folder):
         assert time.monotonic() - start < HANGS_SECONDS, f"{scenario.name} does not begin"
         time.sleep(0.01)
     return time.monotonic() - start
 
 
-def _kill_one(scenario: Scenario, process: subprocess.Popen[bytes], rng: random.Random) -> str:
+def _kill_one(scenario: Scenario, process: BaseProcess, rng: random.Random) -> str:
     """Kill the process or, of a scenario with workers, as often one of them; says which."""
     workers = []
     if scenario.cluster:
@@ -180,7 +180,9 @@ def _kill_one(scenario: Scenario, process: subprocess.Popen[bytes], rng: random.
         os.kill(rng.choice(workers), signal.SIGKILL)
         return "worker SIGKILL"
     number = rng.choice(SIGNALS)
-    process.send_signal(number)
+    assert process.pid
+    with suppress(ProcessLookupError):  # it has just ended
+        os.kill(process.pid, number)
     return f"driver {number.name}"
 
 
@@ -207,12 +209,14 @@ def scenarios(
     ten_people(world).request()
     cache = make_cache(base / "cache")
     environment = {"PYTHONPATH": str(plugin), "TOY_SECONDS": "0.1", "RAY_AUTH_MODE": "disabled"}
-    command = [sys.executable, "-m", "idbench.cli"]
+    command = ["-m", "idbench.cli"]
     metrics = ["--metric", "sampled", "--metric", "motion"]
     toy = [*command, "run", "--model", "toy", "--suite", str(suite), "--split", "single"]
     made = base / "made"
-    subprocess.run([*toy, *metrics, "--out", str(made)], env={**os.environ, **environment},
-                   check=True, capture_output=True)
+    process = forked.start(
+        forked.python, [*toy, *metrics, "--out", str(made)], environment, base / "said")
+    process.join()
+    assert process.exitcode == 0, (base / "said").read_text()
 
     def score(folder: Path) -> list[str]:
         if not folder.exists():
@@ -223,7 +227,7 @@ def scenarios(
         return [*command, "score", str(folder), *metrics, "--metric", "clipdist"]
 
     def python(code: str, source: Path) -> Callable[[Path], list[str]]:
-        return lambda folder: [sys.executable, "-c", code, str(HELPERS), str(source), str(folder)]
+        return lambda folder: ["-c", code, str(HELPERS), str(source), str(folder)]
 
     found = [
         Scenario("run", lambda folder: [*toy, *metrics, "--batch", "1", "--out", str(folder)],

@@ -21,7 +21,9 @@ from idbench.cli import main
 from idbench.suite import write_checksums
 
 PLUGIN = '''
-"""A model that paints the sample's seed, and a metric that needs no network."""
+"""A model that paints the sample's seed, and a metric that needs no network.
+
+After TOY_STOP samples the model waits in the next one, until there is a file "go"."""
 import os, time
 import numpy as np
 from idbench.metrics.base import Metric, make_score
@@ -36,6 +38,7 @@ class Toy:
         self.variant, self.steps, self.fail = variant, steps, fail
         self.die, self.once = die, once
         self.maximum_references = maximum_references
+        self.begun = 0
 
     def settings(self):
         return {"steps": self.steps}
@@ -46,6 +49,9 @@ class Toy:
     def generate(self, samples):
         for sample in samples:
             time.sleep(float(os.environ.get("TOY_SECONDS", "0")))
+            while os.environ.get("TOY_STOP") == str(self.begun) and not os.path.exists("go"):
+                time.sleep(0.01)
+            self.begun += 1
             if os.environ.get("TOY_LOG"):
                 with open(os.environ["TOY_LOG"], "a") as log:
                     log.write(sample.id + "\\n")

@@ -111,7 +111,7 @@ def of_process(pid: int) -> str:
 
 
 def interrupted(world: World, by: signal.Signals, code: int) -> None:
-    process = world.start(*world.toy("--batch", "1"), TOY_SECONDS="1.0")
+    process = world.start(*world.toy("--batch", "1"), TOY_STOP="2")
     out = world.folder / "out"
     wait_for(out, 2)
     process.send_signal(by)
@@ -134,7 +134,7 @@ def interrupted(world: World, by: signal.Signals, code: int) -> None:
 
 
 def test_folder_in_use_by_another_process_is_refused(world: World) -> None:
-    process = world.start(*world.toy("--batch", "1"), TOY_SECONDS="0.5")
+    process = world.start(*world.toy("--batch", "1"), TOY_STOP="1")
     try:
         wait_for(world.folder / "out", 1)
         second = world.run(*world.toy())

@@ -119,7 +119,7 @@ def test_errors_of_other_kinds_stay_what_they_are(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_taken_off_is_not_written_to_again(world: World) -> None:
     """As when a network folder goes away: the place where it was mounted is another folder."""
-    process = world.start(*world.toy("--batch", "1"), TOY_SECONDS="0.4")
+    process = world.start(*world.toy("--batch", "1"), TOY_STOP="2")
     out, away = world.folder / "out", world.folder / "away"
     end = time.monotonic() + 60
     while len(list(out.glob("samples/*/sample.json"))) < 2:
@@ -127,6 +127,7 @@ def test_a_folder_that_is_taken_off_is_not_written_to_again(world: World) -> Non
         time.sleep(0.02)
     out.rename(away)
     out.mkdir()
+    (world.folder / "go").touch()
     _, error = process.communicate(timeout=60)
     assert process.returncode == 2 and "is not there any more" in error
     assert "Traceback" not in error and not list(out.glob("*"))
@@ -166,7 +167,7 @@ def test_a_clock_that_is_set_back_changes_nothing(world: World) -> None:
 
 
 def test_sigterm_is_handled_as_ctrl_c(world: World) -> None:
-    process = world.start(*world.toy("--batch", "1"), TOY_SECONDS="0.5")
+    process = world.start(*world.toy("--batch", "1"), TOY_STOP="1")
     end = time.monotonic() + 60
     while not list((world.folder / "out").glob("samples/*/sample.json")):
         assert time.monotonic() < end

@@ -1,4 +1,4 @@
-"""What tests of reports share: a run folder, and a browser for each file."""
+"""What tests of reports share: a run folder, and one browser."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ def run_folder(tmp_path: Path) -> Path:
     return make_run(tmp_path / "runs" / "toy", count=6, fail=[2], missing=[3])
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+@pytest.fixture(scope="session")
+def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Chromium takes seconds to start: one serves all tests of a process."""
     with browse(tmp_path_factory.mktemp("profile")) as opened:
         yield opened
+
+
+@pytest.fixture
+def browser(window: Browser) -> Iterator[Browser]:
+    """The window without earlier errors; in its usual size and colours again after the test."""
+    window.console_errors()
+    yield window
+    window.devtools("Emulation.clearDeviceMetricsOverride")
+    window.devtools("Emulation.setEmulatedMedia", media="", features=[])

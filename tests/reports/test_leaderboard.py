@@ -15,7 +15,7 @@ from idbench.errors import UserError
 from idbench.files import read_json, sha256_file, write_json
 from idbench.reports import leaderboard
 
-from .browser import browse, why_not
+from .browser import Browser, why_not
 
 PEOPLE = [(f"p{i // 2}",) for i in range(8)]
 HOSTILE = "<img src=x onerror=document.title='pwned'>"
@@ -192,23 +192,24 @@ def test_the_page_escapes_what_submitters_say(entries: list[Path]) -> None:
 
 
 @pytest.mark.skipif(why_not() is not None, reason=f"needs a browser; {why_not()}")
-def test_the_page_sorts_in_a_browser(entries: list[Path], tmp_path: Path) -> None:
+def test_the_page_sorts_in_a_browser(
+    entries: list[Path], tmp_path: Path, browser: Browser
+) -> None:
     target = tmp_path / "board.html"
     target.write_text(leaderboard.page(
         leaderboard.build([submissions.entry(path) for path in entries])), encoding="utf-8")
     names = "[...document.querySelectorAll('tbody tr')].map(r => r.cells[1].dataset.value)"
-    with browse(tmp_path / "profile") as browser:
-        browser.open(target.as_uri())
-        assert browser.js(names) == ["high", HOSTILE, "low", "none"]
+    browser.open(target.as_uri())
+    assert browser.js(names) == ["high", HOSTILE, "low", "none"]
 
-        def click(column: int) -> list[str]:
-            browser.run(f"document.querySelectorAll('th button')[{column}].click();")
-            found: list[str] = browser.js(names)
-            return found
+    def click(column: int) -> list[str]:
+        browser.run(f"document.querySelectorAll('th button')[{column}].click();")
+        found: list[str] = browser.js(names)
+        return found
 
-        assert click(2) == ["high", HOSTILE, "low", "none"]  # ArcSim, best first
-        assert click(2) == ["low", HOSTILE, "high", "none"]  # the unscored stay last
-        assert click(3)[-1] == "high"                        # CLIPDist
-        assert browser.js("document.querySelectorAll('[aria-sort]').length") == 1
-        assert browser.js("document.title") == "idbench leaderboard"
-        assert browser.console_errors() == []
+    assert click(2) == ["high", HOSTILE, "low", "none"]  # ArcSim, best first
+    assert click(2) == ["low", HOSTILE, "high", "none"]  # the unscored stay last
+    assert click(3)[-1] == "high"                        # CLIPDist
+    assert browser.js("document.querySelectorAll('[aria-sort]').length") == 1
+    assert browser.js("document.title") == "idbench leaderboard"
+    assert browser.console_errors() == []

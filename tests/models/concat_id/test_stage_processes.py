@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 import yaml
+from accelerate.commands.launch import launch_command, launch_command_parser
 from safetensors.torch import load_file
 from tiny_stage import WAN, make_cache, recipe
 
 import idbench.models.concat_id
 from idbench.models.concat_id.training import loop
 
-HELPERS = Path(__file__).parents[2] / "helpers"
 LAUNCH = Path(idbench.models.concat_id.__file__).parent / "launch"
 FSDP = """
 import json, sys
@@ -66,19 +64,36 @@ for content, state in json.loads(sys.argv[1]):
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def spread(config: str, *arguments: object) -> str:
-    """Two processes of a program on this machine, by `accelerate launch` and a file of ours."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    done = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file",
-         str(LAUNCH / config), "--num_processes", "2", "--main_process_port", str(port),
-         *map(str, arguments)],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
+@pytest.fixture
+def spread(tmp_path, monkeypatch):
+    """Two processes of a program on this machine, by `accelerate launch` and a file of ours.
+
+    accelerate's launcher reads the file and prepares the environment. torchrun, which it hands the
+    program to, is replaced: the processes are forked with the variables that torchrun sets.
+    """
+    def run(asked):
+        shared = {"WORLD_SIZE": asked.nproc_per_node, "LOCAL_WORLD_SIZE": asked.nproc_per_node,
+                  "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(asked.master_port)}
+        children = []
+        for rank in range(int(asked.nproc_per_node)):
+            own = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            module = ["-m"] if asked.module else []
+            program = [*module, asked.training_script, *asked.training_script_args]
+            children.append(
+                forked.start(forked.python, program, own, tmp_path / f"said{rank}"))
+        for rank, child in enumerate(children):
+            child.join(600)
+            assert child.exitcode == 0, (tmp_path / f"said{rank}").read_text()[-4000:]
+
+    monkeypatch.setattr("torch.distributed.run.run", run)
+
+    def launch(config: str, *arguments: object) -> str:
+        launch_command(launch_command_parser().parse_args([
+            "--config_file", str(LAUNCH / config), "--num_processes", "2",
+            "--main_process_port", "0", *map(str, arguments)]))
+        return "".join((tmp_path / f"said{rank}").read_text() for rank in range(2))
+
+    return launch
 
 
 def logged(folder: Path) -> list[float]:
@@ -99,7 +114,7 @@ def alike(one: Path, other: Path) -> None:
         torch.testing.assert_close(value, expected[name], rtol=2e-3, atol=2e-5, msg=name)
 
 
-def test_two_processes_by_accelerate_launch_give_the_losses_of_one(tmp_path):
+def test_two_processes_by_accelerate_launch_give_the_losses_of_one(tmp_path, spread):
     content = recipe(make_cache(tmp_path / "cache"), validate_every=2)
     loop.train(content, tmp_path / "one")
     path = tmp_path / "tiny.yaml"
@@ -109,7 +124,7 @@ def test_two_processes_by_accelerate_launch_give_the_losses_of_one(tmp_path):
     alike(tmp_path / "two", tmp_path / "one")
 
 
-def test_sharded_weights_train_and_resume_like_whole_ones(tmp_path):
+def test_sharded_weights_train_and_resume_like_whole_ones(tmp_path, spread):
     """CogVideoX and Wan, in one launch: starting the processes takes longer than training."""
     cache, jobs = make_cache(tmp_path / "cache"), []
     for name, changes in (("cogvideox", {}), ("wan", {"network": WAN, "steps": 4})):
