@@ -189,7 +189,7 @@ def _metric(
     better = reference.better.get(name)
     better = run.better.get(name) if better is None else better
     clusters = identity_clusters(list(reference.values.loc[shared, "identities"]))
-    found = difference(_optional(after), _optional(before), clusters, resamples=resamples)
+    found = difference(after, before, clusters, resamples=resamples)
     assert found.mean is not None
     numbers: dict[str, Any] = {
         "reference": float(before[both].mean()), "run": float(after[both].mean()),
@@ -252,10 +252,6 @@ def _notes(run: Measurement, reference: Measurement) -> list[str]:
     if more:
         notes.append(f"{more} samples of the run are not in the reference")
     return notes
-
-
-def _optional(values: np.ndarray) -> list[float | None]:
-    return [None if v != v else float(v) for v in values]
 
 
 def parse_tolerances(texts: Collection[str]) -> tuple[float, dict[str, float]]:

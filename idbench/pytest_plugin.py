@@ -40,7 +40,7 @@ class CheckedRun:
             raise unknown("metric of the run", metric, self.measured.metrics)
         values = self.measured.values
         clusters = identity_clusters(list(values["identities"]))
-        return estimate([None if v != v else float(v) for v in values[metric]], clusters)
+        return estimate(values[metric], clusters)
 
     def mean(self, metric: str) -> float:
         """Mean over the scored samples. Raises AssertionError if there are none."""

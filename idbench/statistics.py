@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike
 RESAMPLES = 4_000
 LEVEL = 0.95
 SEED = 20_250_702
+Values = ArrayLike | Sequence[float | None]
+"""A value for each sample; None or NaN: unscored."""
 
 
 @dataclass(frozen=True)
@@ -41,38 +43,39 @@ class Estimate:
 
 
 def estimate(
-    values: Sequence[float | None], clusters: Sequence[Hashable], *,
-    resamples: int = RESAMPLES, seed: int = SEED,
+    values: Values, clusters: Sequence[Hashable], *, resamples: int = RESAMPLES,
+    seed: int = SEED,
 ) -> Estimate:
-    """Mean of `values` (None: unscored) and its interval, resampling whole `clusters`.
+    """Mean of `values` and its interval, resampling whole `clusters`.
 
     The interval is the bias-corrected accelerated bootstrap (Efron 1987) of the ratio of sums over
     clusters, widened for few clusters; the seed is fixed."""
-    if len(values) != len(clusters):
+    array = np.asarray(values, np.float64)  # None becomes NaN
+    if len(array) != len(clusters):
         raise ValueError("one cluster for each value")
-    sums, sizes = _sums(values, clusters)
+    sums, sizes = _sums(array, clusters)
     if not len(sums):
-        return Estimate(None, None, None, len(values), 0, 0)
-    mean = float(np.mean([v for v in values if v is not None]))
+        return Estimate(None, None, None, len(array), 0, 0)
+    mean = float(array[~np.isnan(array)].mean())
     low, high = _interval(sums, sizes, mean, resamples, seed)
-    return Estimate(mean, low, high, len(values), int(sizes.sum()), len(sums))
+    return Estimate(mean, low, high, len(array), int(sizes.sum()), len(sums))
 
 
 def difference(
-    first: Sequence[float | None], second: Sequence[float | None], clusters: Sequence[Hashable],
-    *, resamples: int = RESAMPLES, seed: int = SEED,
+    first: Values, second: Values, clusters: Sequence[Hashable], *,
+    resamples: int = RESAMPLES, seed: int = SEED,
 ) -> Estimate:
     """Mean of first - second over the samples that both have scored, paired, with interval."""
-    paired = [None if a is None or b is None else a - b for a, b in zip(first, second, strict=True)]
+    paired = np.asarray(first, np.float64) - np.asarray(second, np.float64)
     return estimate(paired, clusters, resamples=resamples, seed=seed)
 
 
 def resampled_means(
-    values: Sequence[float | None], clusters: Sequence[Hashable], *,
-    resamples: int = RESAMPLES, seed: int = SEED,
+    values: Values, clusters: Sequence[Hashable], *, resamples: int = RESAMPLES,
+    seed: int = SEED,
 ) -> np.ndarray:
-    """Means of `values` (None: unscored) over draws of whole `clusters` with replacement: float64
-    (resamples,), or (0,) without a scored value."""
+    """Means of `values` over draws of whole `clusters` with replacement: float64 (resamples,), or
+    (0,) without a scored value."""
     sums, sizes = _sums(values, clusters)
     return _resampled(sums, sizes, resamples, seed) if len(sums) else np.zeros(0)
 
@@ -99,8 +102,8 @@ def identity_clusters(identities: Sequence[Sequence[str]]) -> list[str]:
 
 
 def sign_flip(
-    differences: Sequence[float | None], clusters: Sequence[Hashable], *,
-    resamples: int = RESAMPLES, seed: int = SEED,
+    differences: Values, clusters: Sequence[Hashable], *, resamples: int = RESAMPLES,
+    seed: int = SEED,
 ) -> float | None:
     """Two-sided p-value of "paired differences have mean 0", 0..1, flipping whole clusters.
 
@@ -134,15 +137,14 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return found
 
 
-def _sums(
-    values: Sequence[float | None], clusters: Sequence[Hashable]
-) -> tuple[np.ndarray, np.ndarray]:
+def _sums(values: Values, clusters: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
     """Sum and number of the scored values of each cluster, float64."""
-    pairs = [(v, c) for v, c in zip(values, clusters, strict=True) if v is not None]
-    index = {c: i for i, c in enumerate(dict.fromkeys(c for _, c in pairs))}
-    which = np.array([index[c] for _, c in pairs], np.int64)
-    array = np.array([v for v, _ in pairs], np.float64)
-    sums = np.bincount(which, weights=array, minlength=len(index))
+    array = np.asarray(values, np.float64)
+    scored = ~np.isnan(array)
+    named = [c for c, known in zip(clusters, scored, strict=True) if known]
+    index = {c: i for i, c in enumerate(dict.fromkeys(named))}
+    which = np.array([index[c] for c in named], np.int64)
+    sums = np.bincount(which, weights=array[scored], minlength=len(index))
     return sums, np.bincount(which, minlength=len(index)).astype(np.float64)
 
 

@@ -232,8 +232,7 @@ def _categories(
             rows = table.loc[[r.sample.id for r in chosen]]
             clusters = identity_clusters([r.sample.identities for r in chosen])
             of_runs.append({
-                m: estimate([None if v != v else float(v) for v in rows[m]], clusters)
-                for m in metrics if m in rows and chosen
+                m: estimate(rows[m], clusters) for m in metrics if m in rows and chosen
             })
         found[name] = tuple(of_runs)
     return found

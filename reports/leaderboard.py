@@ -106,7 +106,7 @@ def _row(entry: Entry, share: Share) -> dict[str, Any]:
     measured = entry.measured
     clusters = identity_clusters(list(measured.values["identities"]))
     found = {
-        name: estimate([None if v != v else v for v in measured.values[name].tolist()], clusters)
+        name: estimate(measured.values[name], clusters)
         for name in measured.metrics if columns.shown(name)
     }
     return {

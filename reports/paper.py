@@ -134,7 +134,7 @@ def _row(slot: Slot, split: str, run: Run | None, values: pd.DataFrame | None) -
         return PaperRow(slot.label, None, None, {}, how)
     clusters = values["cluster"].tolist()
     estimates = {
-        name: estimate(_optional(values[name]), clusters)
+        name: estimate(values[name], clusters)
         for name in METRICS if name in values
     }
     return PaperRow(slot.label, run.name, str(run.folder), estimates, how)
@@ -156,12 +156,8 @@ def _steps(section: Section, values: Mapping[str, pd.DataFrame]) -> list[Step]:
 def _measured(step: Step, first: pd.DataFrame, second: pd.DataFrame) -> Step:
     """The step with its paired difference, and its p-value before Holm's correction."""
     both = first[[step.metric, "cluster"]].join(second[step.metric].rename("second"), how="inner")
-    paired, clusters = _optional(both[step.metric] - both["second"]), both["cluster"].tolist()
+    paired, clusters = both[step.metric] - both["second"], both["cluster"].tolist()
     return replace(step, measured=estimate(paired, clusters), p_value=sign_flip(paired, clusters))
-
-
-def _optional(column: pd.Series) -> list[float | None]:
-    return [None if v != v else v for v in column.tolist()]
 
 
 def _caption(section: Section, used: Sequence[Run]) -> str:

@@ -14,7 +14,7 @@ from idbench.reports import table_output
 from idbench.reports.columns import shown
 from idbench.reports.marks import mark, part_notes, shares_of_runs
 from idbench.reports.published import PublishedTable
-from idbench.reports.video_values import metric_names, optional, pair, video_values
+from idbench.reports.video_values import metric_names, pair, video_values
 from idbench.runs import Run
 from idbench.statistics import Estimate, estimate, holm, sign_flip
 
@@ -207,7 +207,7 @@ def _reference_notes(run: Run) -> list[str]:
 
 def _estimates(values: pd.DataFrame) -> dict[str, Estimate]:
     clusters = values["cluster"].tolist()
-    return {name: estimate(optional(values[name]), clusters) for name in metric_names(values)}
+    return {name: estimate(values[name], clusters) for name in metric_names(values)}
 
 
 def _differences(

@@ -35,12 +35,8 @@ def metric_names(values: pd.DataFrame) -> list[str]:
 
 def pair(
     first: pd.DataFrame, second: pd.DataFrame, name: str
-) -> tuple[list[float | None], list[str]]:
+) -> tuple[pd.Series, list[str]]:
     """Differences first - second of the samples in both, and the sample's cluster."""
     both = first.set_index("suite_id")[[name, "cluster"]].join(
         second.set_index("suite_id")[name].rename("second"), how="inner")
-    return optional(both[name] - both["second"]), both["cluster"].tolist()
-
-
-def optional(column: pd.Series) -> list[float | None]:
-    return [None if v != v else v for v in column.tolist()]
+    return both[name] - both["second"], both["cluster"].tolist()

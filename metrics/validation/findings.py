@@ -151,7 +151,7 @@ def _by_person(readings: Sequence[Reading], metric: str, axis: str) -> Table:
 def _means(table: Table, places: int) -> tuple[Estimate, ...]:
     """The mean over people at each place of an axis."""
     return tuple(
-        estimate([None if np.isnan(v[i]) else float(v[i]) for v in table.values()], list(table))
+        estimate([v[i] for v in table.values()], list(table))
         for i in range(places)
     )
 
