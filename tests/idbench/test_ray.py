@@ -8,16 +8,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
 from toy import Done, World
 
+from idbench import ray_engine
 from idbench.engines import make_engine
 from idbench.errors import UserError
+from idbench.ray_engine import RESTART_SECONDS, STARTS, RayEngine
 from idbench.runs import Run
 from idbench.scoring import Scoring
 from idbench.worker import Job, Worker
@@ -182,6 +186,69 @@ def test_a_driver_that_is_stopped_resumes(there: World, cluster: Cluster) -> Non
     assert {r.status for r in kept} == {"generated"}
     # What was being generated when it stopped, at most one a worker, is generated again.
     assert len(generated(cluster)) <= 24 + 3 * 2 and len(set(generated(cluster))) == 24
+
+
+class Restarting:
+    """As much of Ray as the engine's loop calls: a worker that is `unavailable` so many times."""
+
+    def __init__(self, unavailable: int) -> None:
+        import ray
+
+        self.exceptions, self.cloudpickle = ray.exceptions, ray.cloudpickle
+        self.unavailable, self.hired, self.calls = unavailable, 0, 0
+
+    def remote(self, **_: object) -> Callable[..., Any]:
+        return lambda _: SimpleNamespace(remote=self.hire)
+
+    def hire(self, *_: object) -> Any:
+        self.hired += 1
+        return SimpleNamespace(begin=self.method("begin"), generate=self.method("generate"))
+
+    def method(self, name: str) -> Any:
+        def call(*_: object) -> str:
+            self.calls += 1
+            return f"{name} {self.calls}"
+
+        return SimpleNamespace(remote=call)
+
+    def wait(self, references: list[str], num_returns: int) -> tuple[list[str], list[str]]:
+        return references[:num_returns], references[num_returns:]
+
+    def get(self, reference: str) -> Any:
+        if self.calls <= self.unavailable:
+            raise self.exceptions.ActorUnavailableError("it is restarting", None)
+        return ray_engine.Done() if reference.startswith("generate") else None
+
+    def kill(self, actor: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("unavailable", "waited"), [(2 * STARTS, True), (400, False)])
+def test_a_worker_that_restarts_slowly_is_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch, unavailable: int, waited: bool
+) -> None:
+    """For up to a minute, in which it is not replaced and no start counts as failed."""
+    assert world.run(*world.toy("--no-score", "--limit", "1")).returncode == 0
+    seconds = 0.0
+
+    def sleep(more: float) -> None:
+        nonlocal seconds
+        seconds += more
+
+    clock = SimpleNamespace(sleep=sleep, monotonic=lambda: 1 + seconds)
+    monkeypatch.setattr(ray_engine, "time", clock)
+    engine, pretended = RayEngine(workers=1), Restarting(unavailable)
+    engine._ray, engine._started = pretended, True
+    engine._run = Run.open(world.folder / "out")
+    work = engine._work("generate", {"item": None})
+    if waited:
+        assert [item for item, *_ in work] == ["item"]
+        assert seconds == pytest.approx(0.2 * unavailable)
+    else:
+        with pytest.raises(UserError, match=r"workers cannot start \(.*it is restarting"):
+            list(work)
+        assert RESTART_SECONDS <= seconds < RESTART_SECONDS + 5
+    assert pretended.hired == 1
 
 
 def test_more_than_the_cluster_has_is_one_sentence(there: World, cluster: Cluster) -> None:

@@ -237,6 +237,7 @@ def test_scoring_again_decodes_nothing_and_runs_no_network(world, no_work):
     done = world.run("score", "run", "--protocol", "strict-v2", *pair)
     assert done.returncode == 0, done.stderr
     again = pd.read_parquet(world.folder / "run/scores.parquet")
+    assert set(again["metric"]) == {"arcsim", "cursim", "face_coverage"}
     assert not again["reason"].str.contains("failed", na=False).any()
     assert again[again["metric"] == "arcsim"]["value"].notna().any()
 
@@ -311,13 +312,13 @@ def test_memory_is_bounded_by_the_window_and_by_bytes(tmp_path, monkeypatch, eac
             return Clip(1, 8.0, frames)
 
     seen = []
-    records = [_Record(Path(str(i))) for i in range(20)]
+    records = [_Record(Path(str(i))) for i in range(60)]
     for window in video_scorer._windows(SimpleNamespace(timings=Timings()), records, Fake()):
         seen += [record.video.name for record, _ in window]
         assert len(window) <= (3 if each else 4)
         del window
         gc.collect()
-    assert seen == [str(i) for i in range(20)]
+    assert seen == [str(i) for i in range(60)]
     # A window, as many read ahead, and no more.
     assert 1 < most <= (6 if each else 8)
 

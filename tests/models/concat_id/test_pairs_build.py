@@ -179,10 +179,10 @@ def test_other_reading_settings_read_again(world: PairWorld) -> None:
 
 def test_the_worker_count_changes_nothing(world: PairWorld) -> None:
     one = world.build("one").summary
-    assert world.build("two", workers=2).summary == one
-    assert tables(world.folder / "one") == tables(world.folder / "two")
+    assert world.build("three", workers=3).summary == one
+    assert tables(world.folder / "one") == tables(world.folder / "three")
     assert (world.folder / "one/pairs.html").read_text() == (
-        world.folder / "two/pairs.html").read_text()
+        world.folder / "three/pairs.html").read_text()
 
 
 def test_the_seed_changes_choices(world: PairWorld) -> None:

@@ -40,15 +40,11 @@ def sample(family: CogVideoX, network, steps: int) -> torch.Tensor:
     return family.sample(network, [3], SHAPE, torch.zeros(1, 1, 1), None, steps, 1.0)
 
 
-# Numbers that divide 1000 and that do not, primes, and those around where the times round down.
-COUNTS = (*range(1, 26), 31, 37, 48, 50, 61, 64, 77, 97, 99, 100, 101, 125, 127, 150, 199, 200)
-
-
 @pytest.mark.parametrize("kind", SCHEDULERS)
 def test_every_number_of_steps_ends_at_the_clean_latents(kind):
     clean = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(1))
     made = family(kind)
-    for steps in COUNTS:
+    for steps in range(1, 201):
         error = float((sample(made, oracle(made, clean), steps) - clean).abs().max())
         assert error < 1e-4, f"{steps} steps are {error} off"
 
