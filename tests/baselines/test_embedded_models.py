@@ -6,11 +6,14 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 
 from idbench import embedded
 from idbench.baselines.small import FaceFamily
 from idbench.errors import UserError
+from idbench.metrics.networks import dlib_resnet
 from idbench.models.concat_id.families import family_named
+from idbench.models.concat_id.training import loop
 from idbench.models.concat_id.training.network import configuration
 from idbench.models.concat_id.training.recipe import read_stage
 from idbench.recipes import load_recipe
@@ -69,6 +72,24 @@ def test_a_baseline_generates_from_its_entry(weights, name, split):
     assert (video.frames != control.frames).any(), "the references change nothing"
     assert embedded.entry(name)["file"] in model.weight_hashes()
     assert "face_tower.safetensors" in model.weight_hashes()
+
+
+@pytest.mark.parametrize("name", ["consisid", "id_animator", "ingredients"])
+def test_the_weights_of_a_baseline_are_evaluated(weights, name, tmp_path, monkeypatch):
+    """`idbench train NAME --evaluate`: on as many people as it was trained on."""
+    write(name)
+    monkeypatch.setattr(dlib_resnet, "installed", lambda: False)  # takes longest, and is the same
+    content = {**load_recipe(name)[1], "name": name, "evaluation": {
+        "identities": 2, "each": 1, "steps": 1}}
+    measured = loop.train(content, tmp_path / "state", evaluate=True)
+    assert measured["videos"] == 2 and measured["sampling_steps"] == 1
+    assert {"nearest_with", "nearest_without", "frames_with_face_with"} <= measured.keys()
+    people = 2 if name == "ingredients" else 1
+    pictures = Image.open(tmp_path / "state/evaluation.png")
+    assert pictures.size == (2 * 96 * (people + 6), 2 * 64 * 2)  # references and three frames each
+    assert embedded.entry(name)["measured"] == measured
+    with pytest.raises(UserError, match=f"set entry={name}"):
+        loop.train({**content, "entry": "vae"}, tmp_path / "state", evaluate=True)
 
 
 def test_settings_of_both_forms_are_known():

@@ -20,6 +20,8 @@ from idbench.errors import UserError
 from idbench.metrics.networks import dlib_resnet
 from idbench.models.concat_id import scenes
 from idbench.models.concat_id.autoencoder import decode, encode, to_frames, to_tensor
+from idbench.models.concat_id.families import BASELINES
+from idbench.models.concat_id.training.network import configuration
 from idbench.models.concat_id.training.outside import (
     embed_references,
     similarities,
@@ -29,6 +31,7 @@ from idbench.models.concat_id.training.recipe import SceneRecipe
 from idbench.models.concat_id.training.scene_samples import GROUPS
 from idbench.names import DEFAULT_PROTOCOL
 from idbench.output import note
+from idbench.registry import METRICS, make_model
 from idbench.statistics import resampled_means
 from idbench.types import Reference, Sample, Video
 
@@ -87,30 +90,27 @@ def evaluate_recipe(recipe: SceneRecipe, state_dir: Path) -> dict[str, Any]:
     apart by place, which has no bias) and the share of videos in the order of the references.
 
     Raises:
-        UserError: weights are missing.
+        UserError: weights are missing, or those of a baseline have another name than its own.
     """
-    from idbench.models.concat_id.model import ConcatID
-
     entry = recipe.entry or ""
     needed = {"arcface", "curricularface", entry} - set(embedded.entries())
     if needed:
         raise UserError(f"Not trained yet: {', '.join(sorted(needed))}; run `idbench train` first.")
-    variant = entry.removeprefix("transformer_")
-    people = max(GROUPS[group] for group in recipe.groups) if variant.startswith("multi") else 1
+    people = min(GROUPS[group] for group in recipe.groups)
     settings = recipe.evaluation
     identities, each = settings.get("identities", 24), settings.get("each", 2)
-    model = ConcatID(variant, steps=settings.get("steps", 20), batch=8,
-                     guidance=settings.get("guidance"),
-                     sampling=settings.get("sampling", "default"))
+    chosen = {"steps": settings.get("steps", 20), "guidance": settings.get("guidance"),
+              "sampling": settings.get("sampling", "default"), "batch": 8}
+    system = system_of(recipe)
+    model = make_model(system, chosen)
     torch.set_num_threads(max(1, recipe.threads))
     with tempfile.TemporaryDirectory() as folder:
         samples = validation_samples(
             people, identities, each, Path(folder), subject=recipe.subject
         )
         videos = {"with": list(model.generate(samples))}
-        if variant != "base":
-            control = ConcatID(variant, steps=model.steps, batch=8, guidance=model.guidance,
-                               sampling=model.sampling, references="zeroed")
+        if recipe.references:
+            control = make_model(system, {**chosen, "references": "zeroed"})
             videos["without"] = list(control.generate(samples))
         values = _score(samples, videos, Path(folder))
         _picture(samples, model, videos, Path(state_dir) / "evaluation.png")
@@ -119,12 +119,23 @@ def evaluate_recipe(recipe: SceneRecipe, state_dir: Path) -> dict[str, Any]:
     return measured
 
 
+def system_of(recipe: SceneRecipe) -> str:
+    """The model, NAME or NAME@VARIANT, that uses the weights of a recipe.
+    Raises UserError: the weights of a baseline have another name than its own."""
+    entry, family = recipe.entry or "", configuration(recipe)[0]
+    if family not in BASELINES:
+        return f"concat_id@{entry.removeprefix('transformer_')}"
+    if entry != family:
+        raise UserError(f"The weights of {family} are evaluated as {family}, not as {entry}; set "
+                        f"entry={family}.")
+    return family
+
+
 def _score(
     samples: Sequence[Sample], videos: Mapping[str, Sequence[Video]], folder: Path
 ) -> dict[str, float]:
     """Numbers of `evaluate_recipe` from the videos of each condition."""
     from idbench.metrics.scorer import Scorer
-    from idbench.registry import METRICS
 
     names = ("arcsim", "cursim", "face_coverage", "own_minus_other_by_order", "order")
     scorer = Scorer(DEFAULT_PROTOCOL, folder / "cache", [METRICS.load(n) for n in names])

@@ -14,7 +14,6 @@ from tiny_base import cogvideox_base, wan_base
 
 from idbench import embedded
 from idbench.errors import UserError
-from idbench.models.concat_id import model as model_module
 from idbench.models.concat_id import networks
 from idbench.models.concat_id.generator import Generator
 from idbench.models.concat_id.model import ConcatID
@@ -135,7 +134,8 @@ def test_the_evaluation_of_a_recipe_has_the_same_control(make, sample, monkeypat
     monkeypatch.setattr(evaluation, "validation_samples", lambda *_, **__: [sample(0), sample(1)])
     monkeypatch.setattr(evaluation, "_score", lambda _, made, __: videos.update(made) or {})
     monkeypatch.setattr(evaluation, "_picture", lambda *_: None)
-    monkeypatch.setattr(model_module, "ConcatID", make)
+    monkeypatch.setattr(
+        evaluation, "make_model", lambda name, chosen: make(name.partition("@")[2], **chosen))
     threads = torch.get_num_threads()
     recipe = read_stage({
         "name": "single", "trainer": "x", "entry": "transformer_single", "threads": threads,
