@@ -69,7 +69,7 @@ def command(arguments: list[str], folder: Path, warm: bool) -> Cost:
 def multiply(run: Path, count: int) -> None:
     """Make of a scored run one of `count` samples, unscored, with everything in the cache."""
     from idbench.files import sha256_file, write_json
-    from idbench.metrics.cache import COUNT, EmbeddingCache
+    from idbench.metrics.embedding_cache import COUNT, EmbeddingCache
     from idbench.metrics.scorer import Scorer
 
     meta = json.loads((run / "run.json").read_text())

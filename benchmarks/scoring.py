@@ -270,7 +270,7 @@ def peak(manifest: Path) -> None:
     """Score the manifest's videos without a cache that would spare the networks; print the peak."""
     asked = Scoring.of("strict-v3", ())
     run = make_run(manifest.parent, "run", manifest, asked)
-    from idbench.metrics.cache import EmbeddingCache
+    from idbench.metrics.embedding_cache import EmbeddingCache
 
     EmbeddingCache.get = lambda self, source, key: None  # type: ignore[method-assign]
     steps.score(run, run.sample_ids, asked, LocalEngine(), Progress(quiet=True))

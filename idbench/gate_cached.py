@@ -22,7 +22,7 @@ import pandas as pd
 from idbench.errors import UserError
 from idbench.files import atomic_path
 from idbench.measurements import Measurement, of_records
-from idbench.metrics.cache import EmbeddingCache
+from idbench.metrics.embedding_cache import EmbeddingCache
 from idbench.metrics.protocols import get_protocol
 from idbench.records import Identity, SampleFile, ScoringRecord
 from idbench.registry import METRICS

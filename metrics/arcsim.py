@@ -10,7 +10,7 @@ Source: Deng et al., ArcFace (arXiv 1801.07698); evaluation as in ConsisID (arXi
 from __future__ import annotations
 
 from idbench.metrics.base import Embeddings, Metric
-from idbench.metrics.identity import identity_scores, similarity
+from idbench.metrics.identity_similarity import identity_scores, similarity
 from idbench.types import Score
 
 NETWORK = "arcface"

@@ -21,7 +21,7 @@ import numpy as np
 
 from idbench.metrics.base import Embeddings, Metric, make_score, over_identities, summarise
 from idbench.metrics.faces.align import align_crops
-from idbench.metrics.identity import similarity
+from idbench.metrics.identity_similarity import similarity
 from idbench.metrics.pose_bins import of_avatars
 from idbench.prompts.avatars.scene import Garment, Person, Scene
 from idbench.types import Sample, Score

@@ -11,7 +11,7 @@ Source: Huang et al., CurricularFace (arXiv 2004.00288); evaluation as in Consis
 from __future__ import annotations
 
 from idbench.metrics.base import Embeddings, Metric
-from idbench.metrics.identity import identity_scores, similarity
+from idbench.metrics.identity_similarity import identity_scores, similarity
 from idbench.types import Score
 
 NETWORK = "curricularface"

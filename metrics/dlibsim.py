@@ -24,7 +24,7 @@ from idbench.metrics.base import Embeddings, Metric, each_frame
 from idbench.metrics.faces.detect import Detector
 from idbench.metrics.faces.match import MATCHINGS, FrameMatch
 from idbench.metrics.faces.search import find_faces
-from idbench.metrics.identity import NEVER_FOUND
+from idbench.metrics.identity_similarity import NEVER_FOUND
 from idbench.metrics.networks import dlib_resnet
 from idbench.metrics.networks.dlib_resnet import DlibRecogniser
 from idbench.metrics.networks.weight_sources import Network, Source

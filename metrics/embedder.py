@@ -17,7 +17,7 @@ import numpy as np
 
 from idbench.files import sha256_file, sha256_json
 from idbench.metrics.base import WHOLE
-from idbench.metrics.cache import Arrays, EmbeddingCache, pack_faces, unpack_faces
+from idbench.metrics.embedding_cache import Arrays, EmbeddingCache, pack_faces, unpack_faces
 from idbench.metrics.faces.align import crops_of_frames
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.search import find_faces

@@ -22,7 +22,7 @@ import numpy as np
 from idbench.metrics.arcsim import NETWORK
 from idbench.metrics.base import Embeddings, Metric, over_identities, summarise
 from idbench.metrics.head_motion import angles
-from idbench.metrics.identity import identity_scores
+from idbench.metrics.identity_similarity import identity_scores
 from idbench.types import Sample, Score
 
 YAW_SCALE = 0.497

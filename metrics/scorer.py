@@ -15,8 +15,8 @@ import numpy as np
 
 from idbench.failures import FATAL, describe
 from idbench.metrics.base import WHOLE, Embeddings, Metric, checked, described_faces
-from idbench.metrics.cache import COUNT, EmbeddingCache
 from idbench.metrics.embedder import Embedder, Pictures, ReferenceVectors
+from idbench.metrics.embedding_cache import COUNT, EmbeddingCache
 from idbench.metrics.faces.match import match_frames
 from idbench.metrics.networks.weight_sources import Source, find, pack_folder, parse
 from idbench.metrics.protocol_types import Protocol

@@ -21,7 +21,7 @@ from idbench import __version__, pages
 from idbench.files import write_text
 from idbench.measurements import metric_of
 from idbench.outputs import check_output
-from idbench.reports import columns, data, figures, published, series, tables
+from idbench.reports import columns, figures, published, report_data, series, tables
 from idbench.runs import Run
 from idbench.statistics import Estimate
 
@@ -39,7 +39,7 @@ def build_report(run_folders: Sequence[Path], output: Path, embed: bool | None =
     check_output(Path(output), "report")
     runs = [Run.open(Path(folder)) for folder in run_folders]
     measured = tables.measured(runs)
-    report = data.read(runs, Path(output), embed)
+    report = report_data.read(runs, Path(output), embed)
     page = pages.template(
         TEMPLATES / "report.html", number=number, interval=interval, percent=percent, short=short,
         plain=plain, seconds=lambda v: f"{v:.1f} s" if v < 120 else f"{v / 60:.1f} min",
@@ -48,7 +48,7 @@ def build_report(run_folders: Sequence[Path], output: Path, embed: bool | None =
     return Path(output)
 
 
-def _context(report: data.ReportData, measured: tables.Tables) -> dict[str, Any]:
+def _context(report: report_data.ReportData, measured: tables.Tables) -> dict[str, Any]:
     titles = {m: _title(m).rstrip(" ↑↓") for m in report.metrics}
     low, high = _curve_range(report)
     return {
@@ -105,7 +105,7 @@ def plain(value: Any) -> str:
     return "–" if value is None else str(value)
 
 
-def curve_path(curve: data.Curve, low: float, high: float) -> tuple[str, str]:
+def curve_path(curve: report_data.Curve, low: float, high: float) -> tuple[str, str]:
     """SVG paths of a curve in a box of 100 x 100: its line, broken at gaps, and its dots."""
     line, points, pen_down = [], [], False
     for index, value in enumerate(curve.values):
@@ -126,7 +126,7 @@ def dots(values: Sequence[float], low: float, high: float) -> list[float]:
     return [round(100 * (v - low) / width, 1) for v in values]
 
 
-def sort_values(card: data.CardView) -> str:
+def sort_values(card: report_data.CardView) -> str:
     """JSON of a card's values by metric, each [run, value], for the page's script."""
     found: dict[str, list[tuple[int, float]]] = {}
     for take in card.takes:
@@ -136,7 +136,7 @@ def sort_values(card: data.CardView) -> str:
     return json.dumps(found)
 
 
-def reasons_of(take: data.TakeView) -> list[str]:
+def reasons_of(take: report_data.TakeView) -> list[str]:
     """Why a video, though it is there, was not scored, beyond what its people's lines say."""
     found = [take.problem] if take.video and take.problem else []
     people = {v.reason for person in take.people for v in person.values.values() if v.reason}
@@ -147,7 +147,7 @@ def reasons_of(take: data.TakeView) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _curve_range(report: data.ReportData) -> tuple[float, float]:
+def _curve_range(report: report_data.ReportData) -> tuple[float, float]:
     """One range of all per-frame curves, so that they can be compared: whole tenths."""
     values = [v for card in report.cards for take in card.takes for person in take.people
               for curve in person.curves for v in curve.values if v is not None]
@@ -157,7 +157,7 @@ def _curve_range(report: data.ReportData) -> tuple[float, float]:
     return low, max(math.ceil(max(values) * 10) / 10, low + 0.1)
 
 
-def _spans(report: data.ReportData) -> dict[str, tuple[float, float]]:
+def _spans(report: report_data.ReportData) -> dict[str, tuple[float, float]]:
     """Smallest and largest video-level value of each metric."""
     found: dict[str, tuple[float, float]] = {}
     for metric in report.metrics:
@@ -170,7 +170,7 @@ def _spans(report: data.ReportData) -> dict[str, tuple[float, float]]:
 
 
 def _figures(
-    report: data.ReportData, measured: tables.Tables, titles: Mapping[str, str]
+    report: report_data.ReportData, measured: tables.Tables, titles: Mapping[str, str]
 ) -> dict[str, Markup]:
     shown = columns.headline(report.metrics)
     made: dict[str, Markup] = {}
@@ -196,7 +196,7 @@ def _figures(
     return made
 
 
-def _points(report: data.ReportData, measured: tables.Tables) -> list[Sequence[str]]:
+def _points(report: report_data.ReportData, measured: tables.Tables) -> list[Sequence[str]]:
     """For each run the cards of the points of the trade-off figure, in its order."""
     if not set(series.TRADEOFF) <= set(columns.headline(report.metrics)):
         return []

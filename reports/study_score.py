@@ -13,8 +13,14 @@ import numpy as np
 from idbench import statistics
 from idbench.errors import UserError
 from idbench.markdown import escape
-from idbench.reports import agreement
 from idbench.reports.study import TITLES, Study
+from idbench.reports.voter_agreement import (
+    bradley_terry_interval,
+    counts,
+    fleiss_kappa,
+    krippendorff_alpha,
+    raw_agreement,
+)
 from idbench.reports.votes import Votes
 from idbench.statistics import Estimate
 
@@ -145,9 +151,9 @@ def _preferences(study: Study, by_question: Mapping[str, pd.DataFrame]) -> tuple
 def _agreement(question: str, mine: pd.DataFrame) -> Agreement:
     # Categories are the systems, so that agreement on who wins counts, not on a side.
     chosen = mine["first"].where(mine.value == 1, mine.second).where(mine.value != 0.5, -1)
-    table = agreement.counts([of.tolist() for _, of in chosen.groupby(mine.pair, sort=False)])
-    return Agreement(question, agreement.raw_agreement(table), agreement.fleiss_kappa(table),
-                     agreement.krippendorff_alpha(table), int((table.sum(1) >= 2).sum()))
+    table = counts([of.tolist() for _, of in chosen.groupby(mine.pair, sort=False)])
+    return Agreement(question, raw_agreement(table), fleiss_kappa(table),
+                     krippendorff_alpha(table), int((table.sum(1) >= 2).sum()))
 
 
 def _strengths(study: Study, question: str, mine: pd.DataFrame) -> list[Strength]:
@@ -156,7 +162,7 @@ def _strengths(study: Study, question: str, mine: pd.DataFrame) -> list[Strength
     wins = np.zeros((len(clusters), number, number))
     np.add.at(wins, (codes, mine["first"], mine.second), mine.value)
     np.add.at(wins, (codes, mine.second, mine["first"]), 1 - mine.value)
-    logs, low, high = agreement.bradley_terry_interval(wins, 2_000, statistics.SEED)
+    logs, low, high = bradley_terry_interval(wins, 2_000, statistics.SEED)
     order = np.argsort(-logs)
     made = []
     for index, name in enumerate(study.systems):

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from idbench.devices import AUTO, may_have_gpu, resolve
-from idbench.metrics.cache import cache_key
+from idbench.metrics.embedding_cache import cache_key
 from idbench.metrics.faces.detect import detector_hashes, make_detector
 from idbench.metrics.networks.weight_sources import Source, pack_folder, parse
 from idbench.metrics.protocol_types import Protocol, plain

@@ -24,9 +24,9 @@ from idbench.metrics.networks.clip import (
 from idbench.metrics.networks.tokens import ReducedTokenizer, clip_vocabulary
 from idbench.metrics.networks.viclip import ViCLIP, from_clip
 from idbench.metrics.protocols import STRICT, Picture, sample_video_frames
-from idbench.metrics.training.attributes import AttributeHead, truth
-from idbench.metrics.training.data import Frames, Settings, batches, dataset, portraits
-from idbench.metrics.training.network import DEVICE, train_network, write_entry
+from idbench.metrics.training.attribute_classes import AttributeHead, truth
+from idbench.metrics.training.fitting import DEVICE, train_network, write_entry
+from idbench.metrics.training.rendered_data import Frames, Settings, batches, dataset, portraits
 from idbench.metrics.validation.experiments import edited
 from idbench.prompts.avatars.scene import Scene
 from idbench.prompts.language import describe

@@ -18,8 +18,8 @@ from idbench.metrics.networks.expression_reader import (
     crops_to_grey,
 )
 from idbench.metrics.training.augment import training_crop
-from idbench.metrics.training.data import Frames, Settings, batches, dataset, faces_of
-from idbench.metrics.training.network import DEVICE, train_network, write_entry
+from idbench.metrics.training.fitting import DEVICE, train_network, write_entry
+from idbench.metrics.training.rendered_data import Frames, Settings, batches, dataset, faces_of
 from idbench.prompts.avatars.scene import EXPRESSIONS, VALIDATION_IDENTITIES
 from idbench.prompts.sampling import random_scene
 from idbench.training.loop import Values

@@ -20,8 +20,14 @@ from idbench.metrics.networks.parser import (
     face_foreground,
 )
 from idbench.metrics.training.augment import degrade
-from idbench.metrics.training.data import Frames, Settings, batches, portraits, training_faces
-from idbench.metrics.training.network import DEVICE, train_network, write_entry
+from idbench.metrics.training.fitting import DEVICE, train_network, write_entry
+from idbench.metrics.training.rendered_data import (
+    Frames,
+    Settings,
+    batches,
+    portraits,
+    training_faces,
+)
 from idbench.training.loop import Values
 
 

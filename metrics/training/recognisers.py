@@ -20,7 +20,8 @@ from idbench.metrics.networks.recogniser import Recogniser, build_recogniser, cr
 from idbench.metrics.protocols import Detection
 from idbench.metrics.training.augment import extent, training_crop
 from idbench.metrics.training.bones import ShapeHead, shape_truth
-from idbench.metrics.training.data import (
+from idbench.metrics.training.fitting import DEVICE, train_network, write_entry
+from idbench.metrics.training.rendered_data import (
     Frames,
     Settings,
     batches,
@@ -28,7 +29,6 @@ from idbench.metrics.training.data import (
     portraits,
     training_faces,
 )
-from idbench.metrics.training.network import DEVICE, train_network, write_entry
 from idbench.statistics import area_under_curve, true_accept_rate
 from idbench.training.loop import Values
 

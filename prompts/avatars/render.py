@@ -17,7 +17,7 @@ from PIL import Image
 from .backgrounds import background_image
 from .identity import Identity, sample_identity
 from .march import PARTS, render_frame
-from .motion import expression_values, face_record, head_pose
+from .movement import expression_values, face_record, head_pose
 from .scene import Garment, Person, Scene
 
 CAMERA_DISTANCE = 10.0

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from idbench.metrics import arcsim, clipdist, cursim, people, viclip
+from idbench.metrics import arcsim, clipdist, cursim, several_people, viclip
 from idbench.metrics.base import Embeddings, cosine
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.match import match_faces
@@ -118,7 +118,7 @@ def test_a_reference_without_a_face_is_named():
     rows = cursim.scores(_embeddings(faces, [ANN, None], reasons=(None, reason)))
     assert _value(rows, "bob", 0).reason == reason and _value(rows, "bob").reason == reason
     assert "bob.png" in _value(rows).reason
-    coverage = people.face_coverage(_embeddings(faces, [ANN, None], reasons=(None, reason)))
+    coverage = several_people.face_coverage(_embeddings(faces, [ANN, None], reasons=(None, reason)))
     assert _value(coverage, "bob").reason == reason and _value(coverage, "ann").value == 1.0
 
 
@@ -141,21 +141,21 @@ def test_people_metrics_of_two_identities():
     straight = [(10, ANN), (50, BOB)]
     mixed = np.array([0.6, 0.8, 0.0])  # nearer to bob, and the only face: it is his
     e = _embeddings([straight, straight, swapped, [(30, mixed)]], [ANN, BOB])
-    order = people.order(e)
+    order = several_people.order(e)
     assert [_value(order, frame=k).value for k in range(4)] == [1.0, 1.0, 0.0, None]
     assert _value(order).value == 1.0
-    assert _value(people.swaps(e)).value == pytest.approx(1 / 3)
-    margin = people.own_minus_other(e)
+    assert _value(several_people.swaps(e)).value == pytest.approx(1 / 3)
+    margin = several_people.own_minus_other(e)
     assert _value(margin, "bob", 3).value == pytest.approx(0.8 - 0.6)
     assert _value(margin, "bob").value == pytest.approx((3 * 1.0 + 0.2) / 4)
     assert _value(margin, "ann", 3).status == "unscored"
-    coverage = people.face_coverage(e)
+    coverage = several_people.face_coverage(e)
     assert _value(coverage, "ann").value == 0.75 and _value(coverage).value == 0.875
 
 
 def test_people_metrics_say_nothing_of_one_identity():
     e = _embeddings([[(1, ANN)]], [ANN], _sample(("ann",)))
-    for metric in (people.ORDER, people.OWN_MINUS_OTHER, people.SWAP_RATE):
+    for metric in (several_people.ORDER, several_people.OWN_MINUS_OTHER, several_people.SWAP_RATE):
         assert metric.rows(e) == metric.unscored(e.sample, "no video") == []
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from idbench.metrics import drift, people
+from idbench.metrics import drift, several_people
 from idbench.metrics.base import Embeddings
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.match import match_faces
@@ -49,8 +49,8 @@ def test_faces_that_ignore_the_references_are_at_zero_by_order_and_above_it_assi
         references = list(rng.normal(size=(count, 64)))
         frame = [(rng.uniform(0, 100), rng.normal(size=64)) for _ in range(count)]
         e = _embeddings([frame], references)
-        by_order.append(_value(people.own_minus_other_by_order(e)).value)
-        assigned.append(_value(people.own_minus_other(e)).value)
+        by_order.append(_value(several_people.own_minus_other_by_order(e)).value)
+        assigned.append(_value(several_people.own_minus_other(e)).value)
     error = np.std(by_order) / np.sqrt(len(by_order))
     assert abs(np.mean(by_order)) < 4 * error and error < 0.01
     assert np.mean(assigned) > 10 * np.std(assigned) / np.sqrt(len(assigned))
@@ -62,29 +62,29 @@ def test_by_order_is_the_place_and_not_the_likeness():
     likeness = {"straight": [(10, ann), (50, bob), (90, cat)],
                 "first two changed": [(50, ann), (10, bob), (90, cat)]}
     e = _embeddings(list(likeness.values()), [ann, bob, cat])
-    rows = people.own_minus_other_by_order(e)
+    rows = several_people.own_minus_other_by_order(e)
     assert [_value(rows, f"p{i}", 0).value for i in range(3)] == pytest.approx([1, 1, 1])
     # The face at the first place is bob's: cosine to ann 0, to the others 1 and 0.
     assert [_value(rows, f"p{i}", 1).value for i in range(3)] == pytest.approx([-0.5, -0.5, 1])
     assert _value(rows).value == pytest.approx(np.mean([0.25, 0.25, 1.0]))
-    assert _value(people.own_minus_other(e)).value == pytest.approx(1.0)
+    assert _value(several_people.own_minus_other(e)).value == pytest.approx(1.0)
 
 
 def test_by_order_looks_at_the_largest_faces_and_needs_as_many_as_references():
     ann, bob = np.eye(2)
     crowd = [(60, ann), (90, bob), (5, bob)]  # as a detector gives them: largest first
     e = _embeddings([crowd, [(10, ann)], []], [ann, bob])
-    rows = people.own_minus_other_by_order(e)
+    rows = several_people.own_minus_other_by_order(e)
     assert _value(rows, "p0", 0).value == pytest.approx(1.0)
     for frame in (1, 2):
         assert _value(rows, "p0", frame).reason == "fewer faces than references"
     alone = _embeddings([[(10, ann)], []], [ann, bob])
-    assert _value(people.own_minus_other_by_order(alone)).value is None
+    assert _value(several_people.own_minus_other_by_order(alone)).value is None
     without = _embeddings([crowd], [ann, None])
-    rows = people.own_minus_other_by_order(without)
+    rows = several_people.own_minus_other_by_order(without)
     assert _value(rows, "p0").reason == "no other reference has a face embedding"
     assert _value(rows, "p1").reason == "no face was found in the reference"
-    assert people.OWN_MINUS_OTHER_BY_ORDER.rows(_embeddings([[(1, ann)]], [ann])) == []
+    assert several_people.OWN_MINUS_OTHER_BY_ORDER.rows(_embeddings([[(1, ann)]], [ann])) == []
 
 
 def _turned(cosine):

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from idbench.metrics.cache import EmbeddingCache
 from idbench.metrics.embedder import Embedder, Pictures
+from idbench.metrics.embedding_cache import EmbeddingCache
 from idbench.metrics.faces.align import TEMPLATE, align_crops, crops_of_frames
 from idbench.metrics.faces.detect import Faces, make_detector
 from idbench.metrics.faces.search import find_faces

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from idbench.errors import UserError
-from idbench.metrics.cache import EmbeddingCache, cache_key
+from idbench.metrics.embedding_cache import EmbeddingCache, cache_key
 from idbench.metrics.networks.recogniser import Recogniser
 from idbench.metrics.protocols import STRICT, Picture
 from idbench.metrics.scorer import Scorer
@@ -186,7 +186,7 @@ def test_arrays_of_one_source_are_kept_together_in_all_shapes(tmp_path):
 
 
 def test_memory_of_the_cache_is_bounded(tmp_path):
-    from idbench.metrics import cache as module
+    from idbench.metrics import embedding_cache as module
 
     cache = EmbeddingCache(tmp_path)
     for i in range(module.KEPT + 20):

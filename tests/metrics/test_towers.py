@@ -11,9 +11,9 @@ import torch
 from idbench.metrics.networks.clip import build_clip
 from idbench.metrics.networks.stem import strides
 from idbench.metrics.networks.viclip import ViCLIP, from_clip
-from idbench.metrics.training.attributes import IGNORE, AttributeHead, classes, weights
+from idbench.metrics.training.attribute_classes import IGNORE, AttributeHead, classes, weights
 from idbench.metrics.training.clip import Helpers, preferred, training_pictures
-from idbench.metrics.training.data import Settings, batches, plan
+from idbench.metrics.training.rendered_data import Settings, batches, plan
 from idbench.prompts.avatars.scene import EXPRESSIONS, Person, Scene
 
 CLIP = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from idbench.metrics.training import network
+from idbench.metrics.training import fitting
 from idbench.metrics.training.augment import (
     change_colours,
     degrade,
@@ -16,14 +16,14 @@ from idbench.metrics.training.augment import (
 )
 from idbench.metrics.training.bones import SEEN, ShapeHead, shape_truth
 from idbench.metrics.training.clip import contrastive_loss, recall_at_1
-from idbench.metrics.training.data import (
+from idbench.metrics.training.looks import looks_of, random_look
+from idbench.metrics.training.rendered_data import (
     Settings,
     batches,
     dataset,
     faces_of,
     plan,
 )
-from idbench.metrics.training.looks import looks_of, random_look
 from idbench.prompts.avatars.identity import SHAPE_RANGES, sample_identity
 from idbench.prompts.avatars.march import PARTS
 from idbench.prompts.avatars.scene import EVALUATION_IDENTITIES, Scene
@@ -89,9 +89,9 @@ def test_each_epoch_sees_every_item_once_and_no_epoch_repeats_the_last():
 
 def test_the_learning_rate_warms_up_and_falls(monkeypatch, tmp_path):
     given = {}
-    monkeypatch.setattr(network, "fit", lambda *_, **options: given.update(options))
+    monkeypatch.setattr(fitting, "fit", lambda *_, **options: given.update(options))
     recipe = {"steps": 100, "learning_rate": 2.0, "warmup": 10}
-    network.train_network(recipe, tmp_path, False, {"model": torch.nn.Linear(1, 1)}, None)
+    fitting.train_network(recipe, tmp_path, False, {"model": torch.nn.Linear(1, 1)}, None)
     rates = [given["rate"](step) for step in range(100)]
     assert rates[:10] == pytest.approx([0.2 * (step + 1) for step in range(10)])
     waves = [0.01 + 0.495 * (1 + np.cos(np.pi * step / 90)) for step in range(90)]
@@ -138,7 +138,7 @@ def test_the_contrastive_loss_is_the_symmetric_cross_entropy():
 
 
 def test_attributes_are_the_scenes_truth_and_ignore_empty_places():
-    from idbench.metrics.training.attributes import IGNORE, AttributeHead, classes, truth
+    from idbench.metrics.training.attribute_classes import IGNORE, AttributeHead, classes, truth
     from idbench.prompts.avatars.scene import BACKGROUNDS, EXPRESSIONS, GARMENT_COLOURS
 
     scenes = plan(SMALL)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from idbench.prompts.avatars.identity import HAIR_STYLES, sample_identity
-from idbench.prompts.avatars.motion import expression_values, face_record
+from idbench.prompts.avatars.movement import expression_values, face_record
 from idbench.prompts.avatars.scene import Garment, Person
 from idbench.prompts.avatars.shape import beyond, ellipsoid, hair, settle, skin
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from idbench.reports.agreement import (
+from idbench.reports.voter_agreement import (
     bradley_terry,
     bradley_terry_interval,
     counts,

@@ -13,8 +13,9 @@ from report_runs import WEIGHT, make_run
 
 from idbench.errors import UserError
 from idbench.records import FacesFile
-from idbench.reports import data, figures, media, tables
+from idbench.reports import figures, media, report_data, tables
 from idbench.reports.html import build_report, curve_path, interval, number, reasons_of
+from idbench.reports.report_data import Curve, PersonView, TakeView, Value
 from idbench.runs import Run
 from idbench.statistics import Estimate
 
@@ -90,7 +91,7 @@ def test_means_and_coverage_are_those_of_the_table(run_folder: Path, tmp_path: P
 
 
 def test_what_is_unscored_is_listed_once_with_its_reason(run_folder: Path, tmp_path: Path) -> None:
-    report = data.read([Run.open(run_folder)], tmp_path / "report.html")
+    report = report_data.read([Run.open(run_folder)], tmp_path / "report.html")
     reasons = {item.reason: item.rows for item in report.unscored}
     assert set(reasons) == {"out of memory", "the person was found in no frame"}
     assert {(metric, who) for _, _, metric, who in reasons["out of memory"]} == {
@@ -155,7 +156,7 @@ def test_runs_stand_side_by_side(tmp_path: Path) -> None:
 
 def test_two_runs_of_one_model_are_told_apart_by_folder(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / "runs" / n, seed=i) for i, n in enumerate("ab")]
-    report = data.read([Run.open(f) for f in folders], tmp_path / "report.html")
+    report = report_data.read([Run.open(f) for f in folders], tmp_path / "report.html")
     assert report.labels == ("toy (a)", "toy (b)")
 
 
@@ -165,11 +166,11 @@ def test_a_run_has_one_label_in_the_whole_report(tmp_path: Path) -> None:
                      split=split) for split in ("single", "multi")]
     rows = tables.measured(runs).rows
     assert [row.system for row in rows] == ["toy (single)", "toy (multi)"]
-    assert data.read(runs, tmp_path / "report.html").labels == tuple(r.system for r in rows)
+    assert report_data.read(runs, tmp_path / "report.html").labels == tuple(r.system for r in rows)
 
 
 def test_large_videos_are_linked(run_folder: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(data, "EMBED_LIMIT", 100)
+    monkeypatch.setattr(report_data, "EMBED_LIMIT", 100)
     output = tmp_path / "pages of mine" / "report.html"
     for video in _page([run_folder], output).all("video"):
         source = (video["src"] or "").replace("%20", " ")
@@ -239,15 +240,15 @@ def test_a_face_is_cut_out_as_from_the_whole_frame() -> None:
 
 
 def test_a_curve_breaks_where_frames_are_unscored() -> None:
-    line, points = curve_path(data.Curve("arcsim", (0, 1, 2, 3), (0.0, None, 1.0, 0.5)), 0.0, 1.0)
+    line, points = curve_path(Curve("arcsim", (0, 1, 2, 3), (0.0, None, 1.0, 0.5)), 0.0, 1.0)
     assert line == "M12.50 100.00M62.50 0.00L87.50 50.00"
     assert points.count("M") == 3
 
 
 def test_reasons_told_by_a_person_are_not_told_again() -> None:
-    person = data.PersonView("a", {"arcsim": data.Value(None, "no face")}, None, (), (), ())
-    values = {"arcsim": data.Value(None, "a: no face"), "viclip": data.Value(None, "no prompt")}
-    take = data.TakeView(0, "x", "v", None, 1, 1, 1, 8.0, values, (person,), None)
+    person = PersonView("a", {"arcsim": Value(None, "no face")}, None, (), (), ())
+    values = {"arcsim": Value(None, "a: no face"), "viclip": Value(None, "no prompt")}
+    take = TakeView(0, "x", "v", None, 1, 1, 1, 8.0, values, (person,), None)
     assert reasons_of(take) == ["no prompt"]
 
 

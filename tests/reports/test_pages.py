@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from report_runs import make_run
 
-from idbench.reports import data, html
+from idbench.reports import html, report_data
 from idbench.reports.html import PAGE_SIZE, build_report
 
 from .browser import Browser, why_not
@@ -39,9 +39,9 @@ def paged(tmp_path_factory: pytest.TempPathFactory) -> str:
 def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str]]:
     """A report of 1,000 cards, and their ids from the worst ArcSim to the best."""
     root = tmp_path_factory.mktemp("large")
-    read, values = data.read, {}
+    read, values = report_data.read, {}
 
-    def many(*arguments: Any) -> data.ReportData:
+    def many(*arguments: Any) -> report_data.ReportData:
         report = read(*arguments)
         cards = []
         for i in range(1000):
@@ -49,12 +49,12 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str]]:
             key, value = f"{i:04x}{card.key[4:]}", (i * 577 % 1000) / 1000
             values[f"s-{key}"] = value
             take = replace(card.takes[0], values={
-                **card.takes[0].values, "arcsim": data.Value(value)})
+                **card.takes[0].values, "arcsim": report_data.Value(value)})
             cards.append(replace(card, key=key, takes=[take]))
         return replace(report, cards=tuple(cards))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "read", many)
+        patch.setattr(report_data, "read", many)
         page = build_report([make_run(root / "toy", count=4)], root / "report.html")
     return page.as_uri(), sorted(values, key=values.__getitem__)
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from idbench.models.concat_id.families.base import (
+from idbench.models.concat_id.families.cogvideox import CogVideoX, DetailCogVideoX
+from idbench.models.concat_id.families.cogvideox_released import (
+    ReleasedCogVideoX,
+    use_released_epsilon,
+)
+from idbench.models.concat_id.families.family import (
     Defaults,
     Family,
     Network,
@@ -13,11 +18,6 @@ from idbench.models.concat_id.families.base import (
     check_size,
     check_steps,
     guide,
-)
-from idbench.models.concat_id.families.cogvideox import CogVideoX, DetailCogVideoX
-from idbench.models.concat_id.families.cogvideox_released import (
-    ReleasedCogVideoX,
-    use_released_epsilon,
 )
 from idbench.models.concat_id.families.wan import Wan
 

@@ -13,7 +13,7 @@ from transformers import T5EncoderModel
 
 from idbench.models.concat_id import autoencoder
 from idbench.models.concat_id.conditioning import denoise
-from idbench.models.concat_id.families.base import Defaults, Family, Noised
+from idbench.models.concat_id.families.family import Defaults, Family, Noised
 
 
 @dataclass(frozen=True)

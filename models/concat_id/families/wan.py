@@ -13,7 +13,7 @@ from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
 from transformers import UMT5EncoderModel
 
 from idbench.models.concat_id.about import NEGATIVE
-from idbench.models.concat_id.families.base import Defaults, Family, Noised
+from idbench.models.concat_id.families.family import Defaults, Family, Noised
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 
 SHIFT = 5.0

@@ -26,8 +26,8 @@ from idbench.models.concat_id.pairs import (
     workers,
 )
 from idbench.models.concat_id.pairs import filter as rules
+from idbench.models.concat_id.pairs.neighbours import check_size
 from idbench.models.concat_id.pairs.reader import FaceReader, ReaderSettings
-from idbench.models.concat_id.pairs.search import check_size
 from idbench.models.concat_id.pairs.settings import PairSettings
 from idbench.outputs import check_output
 from idbench.video_files import VIDEO_SUFFIXES

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from idbench.models.concat_id.pairs.neighbours import Best
 from idbench.models.concat_id.pairs.people import People
-from idbench.models.concat_id.pairs.search import Best
 from idbench.models.concat_id.pairs.settings import PairSettings
 from idbench.models.concat_id.pairs.stages import OWN, Output, interval, own_references, paired
 

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from idbench.models.concat_id.pairs.copies import are_copies
-from idbench.models.concat_id.pairs.people import People
-from idbench.models.concat_id.pairs.search import (
+from idbench.models.concat_id.pairs.neighbours import (
     Best,
     Similar,
     exact_cosines,
     random_order,
     similar_people,
 )
+from idbench.models.concat_id.pairs.people import People
 from idbench.models.concat_id.pairs.settings import PairSettings, Range
 
 BIN = 0.01

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from idbench.models.concat_id.pairs import quality
+from idbench.models.concat_id.pairs.neighbours import Best
 from idbench.models.concat_id.pairs.people import People
-from idbench.models.concat_id.pairs.search import Best
 from idbench.models.concat_id.pairs.settings import PairSettings
 
 NO_PARTNER = "no partner with a cosine in the range"

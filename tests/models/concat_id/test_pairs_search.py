@@ -13,7 +13,7 @@ import pytest
 from pair_world import PairWorld
 
 from idbench.errors import UserError
-from idbench.models.concat_id.pairs import multi, partners, people, quality, search, stages
+from idbench.models.concat_id.pairs import multi, neighbours, partners, people, quality, stages
 from idbench.models.concat_id.pairs.settings import PairSettings
 
 
@@ -56,12 +56,12 @@ def naive(made, row, interval, usable):
 
 def test_every_pair_over_the_threshold_is_found_and_no_other(monkeypatch) -> None:
     made, _ = world(groups=(2, 3, 2))
-    monkeypatch.setattr(search, "QUERY_BLOCK", 17)
-    monkeypatch.setattr(search, "BASE_BLOCK", 13)
-    monkeypatch.setattr(search, "_RECHECK", 5)
+    monkeypatch.setattr(neighbours, "QUERY_BLOCK", 17)
+    monkeypatch.setattr(neighbours, "BASE_BLOCK", 13)
+    monkeypatch.setattr(neighbours, "_RECHECK", 5)
     got = {
         (int(i), int(j)): float(c)
-        for block in search.similar_people(made.vectors, made.video, 0.6, 10**6)
+        for block in neighbours.similar_people(made.vectors, made.video, 0.6, 10**6)
         for i, j, c in zip(block.rows, block.columns, block.cosines, strict=True)
     }
     anyone = np.ones(len(made), bool)
@@ -94,8 +94,8 @@ def test_stage_2_takes_a_partner_in_the_range_and_stage_3_the_least_similar() ->
 def test_choices_do_not_depend_on_blocks_or_order(monkeypatch) -> None:
     made, _ = world()
     first = found(made)
-    monkeypatch.setattr(search, "QUERY_BLOCK", 7)
-    monkeypatch.setattr(search, "BASE_BLOCK", 11)
+    monkeypatch.setattr(neighbours, "QUERY_BLOCK", 7)
+    monkeypatch.setattr(neighbours, "BASE_BLOCK", 11)
     second = found(made)
     for name in first:
         assert (first[name].partner == second[name].partner).all()
@@ -108,7 +108,7 @@ def test_random_partners_are_uniform() -> None:
     keys = np.array([people.person_key(f"v{i}", 0) for i in range(20_001)], np.uint64)
     rows = np.repeat(np.arange(20_000) + 1, 4)
     columns = np.tile(np.array([0, 1, 2, 3]), 20_000)
-    order = search.random_order(keys, rows, columns, 0).reshape(-1, 4)
+    order = neighbours.random_order(keys, rows, columns, 0).reshape(-1, 4)
     shares = np.bincount(order.argmin(1), minlength=4) / 20_000
     assert np.abs(shares - 0.25).max() < 0.02
 
@@ -117,12 +117,13 @@ def test_beyond_the_limit_faiss_is_asked_for(monkeypatch) -> None:
     made, _ = world()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'idbench\[faiss\]'"):
-        list(search.similar_people(made.vectors, made.video, 0.7, 50))
+        list(neighbours.similar_people(made.vectors, made.video, 0.7, 50))
 
 
 def pairs_of(made, limit: int) -> set[tuple[int, int]]:
     return {
-        (int(i), int(j)) for block in search.similar_people(made.vectors, made.video, 0.7, limit)
+        (int(i), int(j))
+        for block in neighbours.similar_people(made.vectors, made.video, 0.7, limit)
         for i, j in zip(block.rows, block.columns, strict=True)
     }
 

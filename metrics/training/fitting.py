@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from idbench import embedded
-from idbench.metrics.training.data import DATA_VERSION
+from idbench.metrics.training.rendered_data import DATA_VERSION
 from idbench.training.fit import fit, pace_of
 from idbench.training.loop import Values
 from idbench.training.schedule import cosine, warmup

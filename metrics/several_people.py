@@ -25,7 +25,7 @@ from idbench.metrics.base import (
     several_people,
 )
 from idbench.metrics.faces.match import left_to_right, order_agrees, places, swap_rate
-from idbench.metrics.identity import NEVER_FOUND
+from idbench.metrics.identity_similarity import NEVER_FOUND
 from idbench.metrics.rules import RULES
 from idbench.types import Score
 
