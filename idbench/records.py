@@ -95,14 +95,6 @@ class ScoringKey(Part):
     )
     metrics: dict[str, str] = Field({}, description="package and version of each metric")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _migrate(cls, value: Any) -> Any:
-        # What was not known was once null.
-        if isinstance(value, Mapping):
-            value = {k: v for k, v in value.items() if v is not None}
-        return value
-
     @property
     def protocol_name(self) -> str | None:
         """The protocol's name; None before anything was scored."""
@@ -172,11 +164,9 @@ class RunFile(Stored):
     @model_validator(mode="before")
     @classmethod
     def _migrate(cls, value: Any) -> Any:
-        # Before a run was scored, its `scoring` was null; `request` is no longer needed.
+        # `request`, of schema 1's first runs, is no longer needed.
         if isinstance(value, Mapping):
             value = {k: v for k, v in value.items() if k != "request"}
-            if value.get("scoring", ...) is None:
-                del value["scoring"]
         return value
 
 

@@ -20,6 +20,7 @@ from idbench.metrics.networks.expression_reader import (
 from idbench.metrics.training.augment import training_crop
 from idbench.metrics.training.fitting import DEVICE, train_network, write_entry
 from idbench.metrics.training.rendered_data import Frames, Settings, batches, dataset, faces_of
+from idbench.prompts.avatars.render import render_clip
 from idbench.prompts.avatars.scene import EXPRESSIONS, VALIDATION_IDENTITIES
 from idbench.prompts.sampling import random_scene
 from idbench.training.loop import Values
@@ -86,8 +87,6 @@ def training_crops(
 def rendered(clips: int, seed: int, landmark_noise: float) -> tuple[np.ndarray, np.ndarray]:
     """Aligned crops (2 clips, 112, 112, 3) of the first and last frames of validation people, and
     their expressions (2 clips,). `landmark_noise` is a deviation in distances between the eyes."""
-    from idbench.prompts.avatars.render import render_clip
-
     rng = np.random.default_rng([65537, seed])
     crops, labels = [], []
     for _ in range(clips):

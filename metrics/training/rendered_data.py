@@ -22,6 +22,7 @@ from idbench.files import atomic_path, sha256_json
 from idbench.metrics.training.looks import looks_of
 from idbench.output import note
 from idbench.prompts.avatars.march import DATA_VERSION as LOOK
+from idbench.prompts.avatars.render import render_clip, render_portrait
 from idbench.prompts.avatars.scene import (
     EXPRESSIONS,
     MOTIONS,
@@ -172,8 +173,6 @@ def portraits(
     seeds: Sequence[int], folder: Path, size: int = 96, seed: int = 0, version: str = DATA_VERSION
 ) -> Frames:
     """One reference photograph (T = 1) of each identity; see `render_portrait`."""
-    from idbench.prompts.avatars.render import render_portrait
-
     described = {"seeds": [*map(int, seeds)], "size": size, "seed": seed, "version": version}
     path = Path(folder) / f"portraits-{sha256_json(described)[:12]}.npz"
     if not path.is_file():
@@ -201,8 +200,6 @@ def faces_of(data: Frames) -> np.ndarray:
 
 
 def _render_shard(scenes: Sequence[Scene], settings: Settings, path: Path) -> None:
-    from idbench.prompts.avatars.render import render_clip
-
     size = {"frames": settings.frames, "height": settings.height, "width": settings.width}
     _write(path, scenes, [
         render_clip(scene, **size, looks=looks_of(scene) if settings.looks else None)

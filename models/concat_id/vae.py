@@ -27,6 +27,7 @@ from idbench.models.concat_id.autoencoder import (
     to_frames,
     to_tensor,
 )
+from idbench.models.concat_id.training.evaluation import gate
 from idbench.output import note
 from idbench.training import save
 from idbench.training.average import Average
@@ -214,8 +215,6 @@ def measure(
 
 
 def _measure_all(vae: Any, folder: Path, sets: list[scenes.RenderSet]) -> dict[str, float]:
-    from idbench.models.concat_id.training.evaluation import gate
-
     validation = [s for s in sets if s.split == "validation" and s.people == 1]
     shards = [scenes.read_shard(p) for s in validation for p in scenes.finished(folder, s)]
     return {**measure(vae, folder, sets), **gate(vae, shards)}

@@ -62,7 +62,7 @@ def test_identities_stay_in_their_range():
 def test_data_is_rendered_once_and_read_again(tmp_path, monkeypatch):
     settings = Settings("training", 1, 3, 3, frames=1, height=32, width=48)
     first = dataset(settings, tmp_path)
-    monkeypatch.setattr("idbench.prompts.avatars.render.render_clip", None)
+    monkeypatch.setattr("idbench.metrics.training.rendered_data.render_clip", None)
     again = dataset(settings, tmp_path)
     np.testing.assert_array_equal(first.frames, again.frames)
     assert first.scenes == again.scenes and first.frames.shape == (3, 1, 32, 48, 3)

@@ -11,7 +11,6 @@ import torch
 
 from idbench import cli, embedded
 from idbench.models.concat_id import networks, scenes, text, vae
-from idbench.models.concat_id.training import evaluation
 from idbench.recipes import load_recipe
 from idbench.training.stop import Interrupted
 
@@ -107,7 +106,7 @@ class Pool:
 def vae_recipe(weights, monkeypatch):
     monkeypatch.setattr(vae, "FramePool", Pool)
     monkeypatch.setattr(vae, "measure", lambda *_: {"psnr": 1.0})
-    monkeypatch.setattr(evaluation, "gate", lambda *_: {})
+    monkeypatch.setattr(vae, "gate", lambda *_: {})
     monkeypatch.setattr(scenes, "load_recipe", lambda name: {"sets": {}})
     recipe = load_recipe("vae")[1]
     yield {**recipe, "network": VAE, "batch": 1, "steps": 3, "decoder_steps": 3, "warmup": 2,

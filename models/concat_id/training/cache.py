@@ -36,6 +36,7 @@ from PIL import Image, ImageOps
 from pydantic.dataclasses import dataclass as checked
 from safetensors.torch import save
 
+from idbench import embedded
 from idbench.errors import UserError
 from idbench.files import atomic_path, sha256_file, sha256_json, write_bytes, write_json
 from idbench.models.concat_id import references as preparation
@@ -176,8 +177,6 @@ def _identity(recipe: CacheRecipe) -> dict[str, Any]:
 
 def _weight_hashes(source: str) -> dict[str, str]:
     if source == "embedded":
-        from idbench import embedded
-
         return {n: embedded.entry(n)["sha256"] for n in ("vae", "text_encoder")}
     folder = Path(source)
     files = sorted([*folder.glob("vae/*.safetensors"), *folder.glob("text_encoder/*.safetensors")])

@@ -17,7 +17,9 @@ from PIL import Image
 
 from idbench import embedded
 from idbench.errors import UserError
+from idbench.metrics.faces.face_embedder import FaceEmbedder
 from idbench.metrics.networks import dlib_resnet
+from idbench.metrics.scorer import Scorer
 from idbench.models.concat_id import scenes
 from idbench.models.concat_id.autoencoder import decode, encode, to_frames, to_tensor
 from idbench.models.concat_id.families import BASELINES
@@ -31,8 +33,12 @@ from idbench.models.concat_id.training.recipe import SceneRecipe
 from idbench.models.concat_id.training.scene_samples import GROUPS
 from idbench.names import DEFAULT_PROTOCOL
 from idbench.output import note
+from idbench.prompts.avatars.render import render_portrait
+from idbench.prompts.avatars.scene import VALIDATION_IDENTITIES
+from idbench.prompts.language import describe
+from idbench.prompts.sampling import random_scene
 from idbench.registry import METRICS, make_model
-from idbench.statistics import resampled_means
+from idbench.statistics import area_under_curve, resampled_means
 from idbench.types import Reference, Sample, Video
 
 
@@ -49,11 +55,6 @@ def validation_samples(
         subject: `garment` or `background`: one reference more, of the first person's garment or
             the scene's place.
     """
-    from idbench.prompts.avatars.render import render_portrait
-    from idbench.prompts.avatars.scene import VALIDATION_IDENTITIES
-    from idbench.prompts.language import describe
-    from idbench.prompts.sampling import random_scene
-
     samples = []
     for index in range(identities):
         # From the end of the range: the validation data of the trainings uses its start.
@@ -135,8 +136,6 @@ def _score(
     samples: Sequence[Sample], videos: Mapping[str, Sequence[Video]], folder: Path
 ) -> dict[str, float]:
     """Numbers of `evaluate_recipe` from the videos of each condition."""
-    from idbench.metrics.scorer import Scorer
-
     names = ("arcsim", "cursim", "face_coverage", "own_minus_other_by_order", "order")
     scorer = Scorer(DEFAULT_PROTOCOL, folder / "cache", [METRICS.load(n) for n in names])
     people = {r.name: r for s in samples for r in s.references if r.kind == "face"}
@@ -234,9 +233,6 @@ def gate(vae: Any, shards: Sequence[scenes.Shard], limit: int = 150) -> dict[str
     `gate_auc` is the chance that a true face is nearer to its own reconstruction than to a
     reconstruction of another identity; `gate_arcsim` the mean cosine to its own.
     """
-    from idbench.metrics.faces.face_embedder import FaceEmbedder
-    from idbench.statistics import area_under_curve
-
     if "arcface" not in embedded.entries():
         note("gate: there is no embedded arcface yet, so faces are not compared")
         return {}

@@ -29,6 +29,10 @@ from idbench.models.concat_id.autoencoder import decode, encode, to_frames, to_t
 from idbench.models.concat_id.families import CogVideoX
 from idbench.models.concat_id.training.checkpoint import latest
 from idbench.models.concat_id.training.rendering import head_mask
+from idbench.prompts.avatars.render import render_clip, render_portrait
+from idbench.prompts.avatars.scene import VALIDATION_IDENTITIES
+from idbench.prompts.language import describe
+from idbench.prompts.sampling import random_scene
 from idbench.statistics import area_under_curve
 
 LEVELS = (-6.0, -3.0, 0.0, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 21.0, 24.0)
@@ -96,11 +100,6 @@ class Level:
 
 def validation_faces(people: int, seed: int = 0) -> Faces:
     """Rendered anew from the end of the validation range, which no training has seen."""
-    from idbench.prompts.avatars.render import render_clip, render_portrait
-    from idbench.prompts.avatars.scene import VALIDATION_IDENTITIES
-    from idbench.prompts.language import describe
-    from idbench.prompts.sampling import random_scene
-
     clips, portraits, prompts = [], [], []
     for identity in VALIDATION_IDENTITIES[::-1][:people]:
         rng = np.random.default_rng([seed, identity])

@@ -29,10 +29,12 @@ from idbench.models.concat_id.attention import use_matrix_attention
 from idbench.models.concat_id.families import CogVideoX
 from idbench.models.concat_id.networks import CLIP_LATENT_FRAMES
 from idbench.models.concat_id.training import adapters, checkpoint, network
+from idbench.models.concat_id.training.evaluation import evaluate_recipe
 from idbench.models.concat_id.training.export import export
 from idbench.models.concat_id.training.gradients import Threads
 from idbench.models.concat_id.training.noise_levels import LevelSampler
 from idbench.models.concat_id.training.objective import Batch, loss
+from idbench.models.concat_id.training.plan import make_plan
 from idbench.models.concat_id.training.recipe import (
     SceneRecipe,
     StageRecipe,
@@ -50,6 +52,7 @@ from idbench.models.concat_id.training.setup import (
 )
 from idbench.models.concat_id.training.source import Samples
 from idbench.models.concat_id.training.trackers import Trackers
+from idbench.models.concat_id.training.validation import validate
 from idbench.training.average import Average
 from idbench.training.loop import Pace, Progress, run
 from idbench.training.stop import Interrupted
@@ -66,8 +69,6 @@ def train(
     """
     recipe, state_dir = read_stage(content), Path(state_dir)
     if evaluate and isinstance(recipe, SceneRecipe):
-        from idbench.models.concat_id.training.evaluation import evaluate_recipe
-
         return evaluate_recipe(recipe, state_dir)
     found = checkpoint.latest(state_dir / "checkpoints")
     if found is not None and not (resume or evaluate):
@@ -255,8 +256,6 @@ class Session:
 
     def validate(self) -> dict[str, Any]:
         """Show and measure the validation samples with the averaged weights."""
-        from idbench.models.concat_id.training.validation import validate
-
         with self.averaged():
             return validate(self)
 
@@ -304,13 +303,6 @@ class Session:
         row = torch.tensor(list(values.values()), device=self.accelerator.device)
         means = self.accelerator.reduce(row, reduction="mean").tolist()
         return dict(zip(values, means, strict=True))
-
-
-def make_plan(content: dict[str, Any], **assumed: Any) -> Any:
-    """`plan.make_plan`, imported when it is called."""
-    from idbench.models.concat_id.training import plan
-
-    return plan.make_plan(content, **assumed)
 
 
 # What the command line asks a trainer for.

@@ -16,7 +16,11 @@ import numpy as np
 
 from idbench.models.concat_id import references
 from idbench.models.concat_id.scenes import PEOPLE, PORTRAIT_SIZE, RenderSet, sets_of
+from idbench.prompts.avatars.march import PARTS
+from idbench.prompts.avatars.render import render_clip, render_portrait
 from idbench.prompts.avatars.scene import Scene
+from idbench.prompts.language import describe
+from idbench.prompts.sampling import random_scene
 
 HEAD_PARTS = ("skin", "hair", "glasses")
 
@@ -43,8 +47,6 @@ def render(
 
 def scene_of(described: RenderSet, index: int, seed: int) -> Scene:
     """Scene `index` of a set: identities in turn, the rest drawn from (seed, set, index)."""
-    from idbench.prompts.sampling import random_scene
-
     key = zlib.crc32(described.name.encode())
     rng = np.random.default_rng([seed, key, index])
     seeds, count = described.seeds, max(described.people, 1)
@@ -61,9 +63,6 @@ def scene_of(described: RenderSet, index: int, seed: int) -> Scene:
 
 def render_shard(described: RenderSet, number: int, seed: int, folder: Path) -> Path:
     """Render one shard of a set into `folder` unless it exists; returns its path."""
-    from idbench.prompts.avatars.render import render_clip, render_portrait
-    from idbench.prompts.language import describe
-
     target = folder / described.name / f"{number:05d}"
     if target.exists():
         return target
@@ -102,8 +101,6 @@ def render_shard(described: RenderSet, number: int, seed: int, folder: Path) -> 
 
 def head_mask(clip: Any) -> np.ndarray:
     """uint8 (T, H, W): 1 + person where a head is seen."""
-    from idbench.prompts.avatars.march import PARTS
-
     head = np.isin(clip.parts, [PARTS.index(name) for name in HEAD_PARTS])
     return (clip.person_mask * head).astype(np.uint8)
 

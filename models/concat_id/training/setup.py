@@ -16,6 +16,7 @@ from idbench.models.concat_id.families import Family
 from idbench.models.concat_id.training import components, network
 from idbench.models.concat_id.training.recipe import SceneRecipe, StageRecipe
 from idbench.models.concat_id.training.samples import Cache
+from idbench.models.concat_id.training.scene_samples import SceneSamples
 from idbench.models.concat_id.training.source import Samples
 from idbench.models.concat_id.training.trackers import tracker_arguments
 from idbench.training.save import saying_full
@@ -29,8 +30,6 @@ def open_samples(recipe: StageRecipe, state_dir: Path) -> Samples:
     """
     samples: Samples
     if isinstance(recipe, SceneRecipe):
-        from idbench.models.concat_id.training.scene_samples import SceneSamples
-
         samples = SceneSamples(recipe, state_dir.parent)
     else:
         samples = Cache.open(Path(recipe.cache))

@@ -16,11 +16,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from idbench import embedded
 from idbench.files import write_bytes
+from idbench.metrics.scorer import Scorer
 from idbench.models.concat_id.autoencoder import to_frames
 from idbench.models.concat_id.training.objective import Batch, loss
 from idbench.models.concat_id.training.source import HeldOut
 from idbench.names import DEFAULT_PROTOCOL
+from idbench.registry import METRICS as REGISTERED
 from idbench.types import Reference, Sample, Video
 
 if TYPE_CHECKING:
@@ -93,10 +96,6 @@ def grid(held: list[HeldOut], videos: list[np.ndarray]) -> Image.Image:
 
 def score(session: Session, held: list[HeldOut], videos: list[np.ndarray]) -> dict[str, Any]:
     """ArcSim and CLIPDist of the videos under the default protocol."""
-    from idbench import embedded
-    from idbench.metrics.scorer import Scorer
-    from idbench.registry import METRICS as REGISTERED
-
     missing = {"arcface", "clip"} - set(embedded.entries())
     if missing:
         reason = f"no weights of {', '.join(sorted(missing))}"
