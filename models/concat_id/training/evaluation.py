@@ -103,7 +103,7 @@ def evaluate_recipe(recipe: SceneRecipe, state_dir: Path) -> dict[str, Any]:
     chosen = {"steps": settings.get("steps", 20), "guidance": settings.get("guidance"),
               "sampling": settings.get("sampling", "default"), "batch": 8}
     system = system_of(recipe)
-    model = make_model(system, chosen)
+    model: Any = make_model(system, chosen)
     torch.set_num_threads(max(1, recipe.threads))
     with tempfile.TemporaryDirectory() as folder:
         samples = validation_samples(
@@ -111,7 +111,7 @@ def evaluate_recipe(recipe: SceneRecipe, state_dir: Path) -> dict[str, Any]:
         )
         videos = {"with": list(model.generate(samples))}
         if recipe.references:
-            control = make_model(system, {**chosen, "references": "zeroed"})
+            control: Any = make_model(system, {**chosen, "references": "zeroed"})
             videos["without"] = list(control.generate(samples))
         values = _score(samples, videos, Path(folder))
         _picture(samples, model, videos, Path(state_dir) / "evaluation.png")
