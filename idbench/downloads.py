@@ -30,7 +30,8 @@ CONNECT_SECONDS, STALL_SECONDS = 10.0, 30.0
 TRIES = 5
 """Tries in a row that bring nothing, before a download is given up."""
 CHUNK = 1 << 16
-AGAIN = "run the same command again: it continues where it stopped"
+AGAIN = "check the network and run the same command again: it continues where it stopped"
+UNREACHABLE = "cannot be reached"
 
 SUMS = "SHA256SUMS"
 
@@ -211,6 +212,7 @@ def from_hub(name: str, download: Callable[[Any, bool], str]) -> str:
         if offline:
             _check_online(name)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = reason.removeprefix("Got: ")
         raise UserError(f"{name} could not be downloaded ({reason[:160]}); {AGAIN}.") from error
     except Exception as error:  # the network errors of huggingface_hub's HTTP library
         if "http" not in type(error).__module__:
@@ -258,13 +260,29 @@ def _resume(url: str, part: Path, output: Path) -> None:
                 raise UserError(f"{url} answers {status}; check the address.") from error
             trouble = f"the server answers {status}"
         except (requests.ConnectionError, requests.Timeout) as error:
-            trouble = f"no byte for {STALL_SECONDS:.0f} s" if "timed out" in str(error) else "cut"
+            trouble = _trouble(error)
         except requests.RequestException as error:
             trouble = type(error).__name__
         failures = 0 if _size(part) > before else failures + 1
     done = _size(part)
+    if trouble == UNREACHABLE and not done:
+        raise UserError(
+            f"{url} {trouble}; check the network, or bring the files from another machine "
+            "(--from FOLDER)."
+        )
     raise UserError(
         f"The download of {url} stopped after {done / 1e6:.1f} MB ({trouble}); {AGAIN}.")
+
+
+def _trouble(error: Exception) -> str:
+    """What stopped a download, in words."""
+    import requests
+
+    text = str(error)
+    never = ("Failed to resolve", "Failed to establish", "NewConnectionError", "Name or service")
+    if isinstance(error, requests.ConnectTimeout) or any(word in text for word in never):
+        return UNREACHABLE
+    return f"no byte for {STALL_SECONDS:.0f} s" if "timed out" in text else "cut"
 
 
 def _size(part: Path) -> int:

@@ -148,9 +148,13 @@ def check_identity(run: Run, identity: Identity, other: str = "") -> None:
                 f"{other} run than {run.folder} (its {where} is {short(new)}, not {short(old)}); "
                 "merge parts of one run."
             )
+        told = (
+            "of other videos, references or prompts" if where == "suite sha256" else
+            f"its {where} is {short(old)}, not {short(new)}"
+        )
         raise UserError(
-            f"{run.folder} contains another run (its {where} is {short(old)}, not "
-            f"{short(new)}); choose another folder with --out, or replace that run with --force."
+            f"{run.folder} contains another run ({told}); choose another folder with --out, or "
+            "replace that run with --force."
         )
 
 

@@ -99,6 +99,11 @@ def listed(
             "--split NAME; or pass a run folder."
         )
     if manifest:
+        if videos and not videos[0].is_dir():
+            raise UserError(
+                f"{videos[0]} is not a folder; with --manifest, pass the folder that its paths are "
+                "relative to, or nothing."
+            )
         pairs = from_manifest(manifest, videos[0] if videos else None)[:limit]
         about = SuiteName(name=manifest.name, version="", sha256=sha256_file(manifest))
         return _listed(pairs, about)

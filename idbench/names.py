@@ -27,9 +27,9 @@ def check_variant(model: str, variant: str | None, known: Iterable[str]) -> None
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for an unknown name: names the nearest, and else lists what is known."""
+    """The error for an unknown name: names the nearest one and lists what is known."""
     known = sorted(known)
     match = nearest(name, known)
-    hint = f"did you mean {match!r}? " if match else ""
+    hint = f": did you mean {match!r}?" if match else "."
     listed = ", ".join(known) if known else "none"
-    return UserError(f"Unknown {what} {name!r}: {hint}Known: {listed}.")
+    return UserError(f"Unknown {what} {name!r}{hint} Known: {listed}.")

@@ -176,6 +176,10 @@ def load_suite(name_or_path: str | Path) -> Suite:
         folder = Path(text)
     elif Path(text).is_dir():
         raise UserError(f"The folder {text} contains no suite.yaml; pass the folder of a suite.")
+    elif len(Path(text).parts) > 1:
+        raise UserError(
+            f"There is no folder {text}; check the path. `idbench suites get` and `suites import` "
+            "make suites.")
     else:
         raise unknown("suite", text, installed)
     head = validate(_SuiteFile, _yaml(folder / "suite.yaml"), folder / "suite.yaml")

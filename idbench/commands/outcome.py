@@ -20,25 +20,31 @@ def show(results: Results, as_json: bool = False, scored: bool = True) -> None:
     (run,) = results._runs
     scored = scored and (run.shard is None or (run.folder / "scores.parquet").is_file())
     reasons = [record.reason for record in run.records() if record.status == "failed"]
-    first = (reasons[0] if reasons else None) or "of an unknown fault"
-    first = first.rstrip(".")  # many reasons are sentences themselves
+    first = _in_a_sentence((reasons[0] if reasons else None) or "of an unknown fault")
+    all_failed = bool(reasons) and len(reasons) == run.file.counts.planned
     if as_json:
         _show_json(run, results, scored)
     else:
         _show_table(results, scored)
-        if reasons:
+        if reasons and not all_failed:
             hint = f" Retry them with --retry-failed; see {run.folder}/errors.log."
             output.echo(
                 f"{len(reasons)} of {len(run.sample_ids)} samples failed, the first because "
                 f"{first}.{hint if run.generates else ''}"
             )
         _show_times(run)
-    if reasons and len(reasons) == run.file.counts.planned:
+    if all_failed:
         again = " with --retry-failed" if run.generates else ""
+        told = ("The only sample failed" if len(reasons) == 1 else
+                f"All {len(reasons)} samples failed, the first")
         raise UserError(
-            f"All {len(reasons)} samples failed, the first because {first}; fix that and run it "
-            f"again{again}."
-        )
+            f"{told} because {first}. Fix that and run the same command again{again}.")
+
+
+def _in_a_sentence(reason: str) -> str:
+    """A reason, of which many are sentences themselves, as a part of another sentence."""
+    word, _, rest = reason.rstrip(".").partition(" ")
+    return f"{word.lower() if word in ('A', 'An', 'No', 'The', 'There') else word} {rest}".rstrip()
 
 
 def _show_json(run: Run, results: Results, scored: bool) -> None:

@@ -33,6 +33,8 @@ def changed(arguments: list[str], option: str, value: str) -> list[str]:
     ("--model", "toy@", ("names no variant after @",)),
     ("--split", "singel", ("Unknown split of suite tiny 'singel'", "did you mean 'single'?")),
     ("--suite", "avatar", ("Unknown suite 'avatar'", "did you mean 'avatars'?")),
+    ("--suite", "suites/nowhere", ("There is no folder suites/nowhere; check the path.",)),
+    ("--model", "qqq", ("Unknown model 'qqq'. Known: ",)),
     ("--metric", "sampeld", ("Unknown metric 'sampeld'", "did you mean 'sampled'?")),
 ])
 def test_unknown_names_say_the_nearest(

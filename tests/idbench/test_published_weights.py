@@ -191,6 +191,21 @@ def test_offline_says_so_and_a_folder_stands_in(
     assert downloads.get("one", tmp_path).read_bytes() == DATA and not server.asked
 
 
+def test_without_a_network_the_message_says_so(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry(server, monkeypatch, file={"url": "http://127.0.0.1:9/net.bin"})  # nobody listens
+    monkeypatch.setattr(downloads, "TRIES", 1)
+    with pytest.raises(UserError, match=r"net\.bin cannot be reached; check the network, or bring"):
+        downloads.get("one")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+                        "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}")
+    entry(server, monkeypatch, hub="owner/repo", file={"url": None})
+    with pytest.raises(UserError, match="one could not be downloaded .*; check the network and"):
+        downloads.get("one")
+
+
 def test_a_mirror_serves_everything(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     entry(server, monkeypatch, hub="owner/other", file={"url": None})
     monkeypatch.setenv(downloads.MIRROR_VARIABLE, f"{server.address}/")
