@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from idbench.errors import UserError
 from idbench.files import real, sha256_file, sha256_json, sha256_once
+from idbench.pictures import open_picture
 from idbench.records import SuiteName
 from idbench.stored import validate
 from idbench.suite import Suite, load_suite
@@ -178,7 +179,8 @@ def from_manifest(manifest: Path, base: Path | None) -> list[Pair]:
 def from_files(
     videos: Sequence[Path], references: Sequence[Path], prompts: str | Sequence[str]
 ) -> list[Pair]:
-    """Each video with the same references (left to right) and its prompt ("": it has none)."""
+    """Each video with the same references (left to right) and its prompt ("": it has none).
+    Raises UserError: a reference is missing or no picture, or the prompts are not as many."""
     texts = [prompts] * len(videos) if isinstance(prompts, str) else list(prompts)
     if len(texts) != len(videos):
         raise UserError(
@@ -187,6 +189,9 @@ def from_files(
         )
     names = distinct_names(videos)
     people = [_photographs(str(reference), Path()) for reference in references]
+    for photographs in people:
+        for photograph in _existing(photographs):
+            open_picture(photograph).close()  # before any network is loaded
     made = [
         _pair(video, people, prompt, "finished", None, names[video])
         for video, prompt in zip(videos, texts, strict=True)

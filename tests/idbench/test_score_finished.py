@@ -87,6 +87,16 @@ def transcode(source: Path, target: Path) -> None:
         container.mux(stream.encode())
 
 
+@pytest.mark.parametrize("reference", ["text.png", "videos/one.mp4"])
+def test_a_reference_that_is_no_picture_is_refused_at_once(
+    world: World, clips: list[Path], reference: str
+) -> None:
+    (world.folder / "text.png").write_text("no picture")
+    done = world.run("score", "videos/one.mp4", "--reference", reference, "--metric", "sampled")
+    assert done.returncode == 2 and f"The image {reference} cannot be read" in done.stderr
+    assert "Traceback" not in done.stderr and not (world.folder / "runs").exists()
+
+
 def test_another_reference_is_another_run(world: World, clips: list[Path]) -> None:
     """Both would go to the same default folder; the second must not take the first one's place."""
     score = ("score", "videos/one.mp4", "--metric", "sampled", "--reference")
