@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from idbench import embedded
+from idbench.metrics.networks.clip import build_clip, prepare_pictures
 from idbench.metrics.protocols import Picture
 
 ENTRY = "face_tower"
@@ -51,8 +52,6 @@ class FaceTower:
     """The frozen tower. Raises WeightError: its weights are missing or damaged."""
 
     def __init__(self) -> None:
-        from idbench.metrics.networks.clip import build_clip
-
         config = embedded.entry(ENTRY)["config"]
         self._network: Any = build_clip(config).visual
         self._network.load_state_dict(embedded.load_state(ENTRY))
@@ -62,8 +61,6 @@ class FaceTower:
     @torch.no_grad()
     def encode(self, pictures: np.ndarray) -> torch.Tensor:
         """Features (n, F) of prepared references, uint8 RGB (n, H, W, 3)."""
-        from idbench.metrics.networks.clip import prepare_pictures
-
         kept: list[torch.Tensor] = []
         hooks = [
             block.register_forward_hook(lambda *a: kept.append(a[-1]))

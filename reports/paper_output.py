@@ -9,6 +9,7 @@ from os.path import commonprefix
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from idbench.pages import template
 from idbench.reports import columns, table_output, terminal
 from idbench.reports.paper import NOT_MEASURED, PaperRow, PaperTable, Step
 from idbench.reports.terminal import Rows
@@ -148,8 +149,6 @@ def _long(tables: Sequence[PaperTable]) -> list[dict[str, Any]]:
 
 def page(tables: Sequence[PaperTable], about: Sequence[str] = ()) -> str:
     """One HTML page that needs no network; `about`: sentences on how it was made."""
-    from idbench.pages import template
-
     return template(Path(__file__).parent / "templates" / "paper.html").render(
         tables=[
             {"table": table, "measured": measured_rows(table), "orders": order_rows(table),

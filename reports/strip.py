@@ -15,6 +15,7 @@ import numpy as np
 
 from idbench.errors import UserError
 from idbench.records import SampleFile
+from idbench.reports import figures
 from idbench.runs import Run
 
 if TYPE_CHECKING:
@@ -56,8 +57,6 @@ def strip(
 
     Raises UserError: no sample with a video that all runs share, or none fits a name in `only`.
     """
-    from idbench.reports import figures
-
     blocks = _choose(_shared(runs), samples, only)
     pictures = [_pictures(block, frames) for block in blocks]
     shape = next(row.shape for of in pictures for row in of if isinstance(row, np.ndarray))
