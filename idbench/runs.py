@@ -65,6 +65,8 @@ class Run:
         """The run in `folder`. Raises UserError: no run there, a damaged one, or one of a newer
         idbench."""
         path = Path(folder) / "run.json"
+        if not Path(folder).exists():
+            raise UserError(f"{folder} contains no run: there is no such path; check it.")
         if not path.is_file():
             raise UserError(
                 f"{folder} contains no run (no run.json); pass a folder written by `idbench run` "

@@ -36,6 +36,7 @@ STRICT_2 = replace(
         "As strict-v1, but a face at the border of the picture is measured again with grey around "
         "it, and its crop is grey beyond the picture."
     ),
+    summary="",
     detection=Detection(border=0.1, crop_beyond=128),
 )
 

@@ -43,12 +43,17 @@ def cell(found: Estimate) -> str:
     """`0.442 [0.401, 0.483] (96 %)`: mean, interval, and coverage where it is under 100 %."""
     if found.mean is None:
         return f"unscored (0% of {found.n})"
-    text = f"{found.mean:.3f}"
+    text = f"{found.mean:z.3f}"
     if found.low is not None and found.high is not None:
-        text += f" [{found.low:.3f}, {found.high:.3f}]"
+        text += f" [{found.low:z.3f}, {found.high:z.3f}]"
     if found.scored < found.n:
         text += f" ({found.scored / found.n:.0%})"
     return text
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A value on a page, with a true minus sign; an en dash when there is none."""
+    return "–" if value is None else f"{value:z.{digits}f}".replace("-", "−")
 
 
 def published_title(name: str) -> str:

@@ -88,8 +88,15 @@ def tradeoff(series: Sequence[Series], x: str, y: str, titles: Mapping[str, str]
         axes.set_xlabel(titles[x])
         axes.set_ylabel(titles[y])
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="best", fontsize=8.5)
+            _legend(axes)
         return figure
+
+
+def _legend(axes: Axes) -> None:
+    """The names of the runs above the axes, where they hide no mark."""
+    longest = max(map(len, axes.get_legend_handles_labels()[1]))
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=max(1, min(4, 70 // (longest + 6))),
+                fontsize=8.5, borderaxespad=0)
 
 
 def by_category(
@@ -153,7 +160,7 @@ def over_time(
             lower.set_xticks([0, 0.5, 1], ["first frame", "middle", "last frame"])
         figure.align_ylabels()
         if len(axes[0, 0].get_legend_handles_labels()[0]) > 1:
-            axes[0, 0].legend(loc="best", fontsize=8.5)
+            _legend(axes[0, 0])
         return figure
 
 

@@ -22,6 +22,7 @@ from idbench.files import write_text
 from idbench.measurements import metric_of
 from idbench.outputs import check_output
 from idbench.reports import columns, figures, published, report_data, series, tables
+from idbench.reports.columns import number
 from idbench.runs import Run
 from idbench.statistics import Estimate
 
@@ -72,11 +73,6 @@ def _context(report: report_data.ReportData, measured: tables.Tables) -> dict[st
         "as_json": json.dumps, "sort_values": sort_values, "reasons_of": reasons_of,
         "page_size": PAGE_SIZE,
     }
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A value with a true minus sign; an en dash when there is none."""
-    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
 def interval(found: Estimate) -> str:

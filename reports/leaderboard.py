@@ -55,7 +55,11 @@ def page(board: dict[str, Any], title: str = "idbench leaderboard") -> str:
     """The leaderboard as one HTML file that needs no network."""
     path = Path(__file__).parent / "templates" / "leaderboard.html"
     plots = [_plot(one) for one in board["boards"]]
-    return template(path).render(title=title, plots=plots, **board)
+    told = {
+        **board, "made": f"{board['made'][:10]} {board['made'][11:16]} UTC",
+        "ranked_by": columns.title(board["ranked_by"]).rstrip(" ↑↓"),
+    }
+    return template(path, number=columns.number).render(title=title, plots=plots, **told)
 
 
 def _plot(board: dict[str, Any]) -> Markup | None:

@@ -133,7 +133,7 @@ KINDS: dict[str, Callable[..., Rows]] = {
 IN_FULL = {
     "models": ("package", "where"), "metrics": ("range", "formula", "source", "package"),
     "protocols": ("metrics", "source"), "weights": ("file", "sha256", "measured"),
-    "samples": ("references",),
+    "samples": ("references",), "recipes": ("trainer",),
 }
 """Columns that are only shown with NAME or --json."""
 HINTS = {

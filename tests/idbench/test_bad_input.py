@@ -116,7 +116,7 @@ def full_after(monkeypatch: pytest.MonkeyPatch, name: str, count: int) -> None:
 
 def test_tables_of_what_is_not_there(world: World) -> None:
     refused(world.run("table"), "There is no scored run under runs/")
-    refused(world.run("table", "nowhere"), "nowhere contains no run")
+    refused(world.run("table", "nowhere"), "nowhere contains no run: there is no such path")
     refused(world.run("table", "--compare", "consisd"), "did you mean 'consisid'?")
     refused(world.run("report", "nowhere"), "nowhere contains no run")
     assert world.run(*world.toy("--no-score", "--limit", "1")).returncode == 0

@@ -164,6 +164,14 @@ def test_an_empty_prompt_is_unscored():
     assert viclip.scores(e)[0].reason == "no prompt was given"
 
 
+def test_every_protocol_is_described_in_its_own_words():
+    """A new version must not show the old one's summary."""
+    shown = [p.summary or p.description for p in PROTOCOLS.values()]
+    assert len(set(shown)) == len(shown)
+    assert "first default" in STRICT.summary and "As strict-v1" in get_protocol(
+        "strict-v2").description
+
+
 def test_protocols_are_named_by_themselves_and_frozen():
     assert all(p.name == name for name, p in PROTOCOLS.items())
     with pytest.raises(AttributeError):

@@ -263,7 +263,19 @@ def test_figures_follow_the_page_and_keep_names_as_text() -> None:
     assert svg == again
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.1234, "0.123"), (-0.5, "−0.500"), (None, "–")])
+def test_names_of_runs_stand_above_the_axes_and_hide_no_mark() -> None:
+    found = Estimate(0.4, 0.3, 0.5, 9, 9, 9)
+    made = figures.tradeoff(
+        [figures.Series(f"run {n}", {"x": found, "y": found}) for n in range(3)], "x", "y",
+        {"x": "X", "y": "Y"})
+    made.draw_without_rendering()
+    (axes,) = made.axes
+    legend = axes.get_legend().get_window_extent()
+    assert legend.y0 >= axes.get_window_extent().y1 and legend.x1 <= made.bbox.x1
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.1234, "0.123"), (-0.5, "−0.500"),
+                                            (-0.0004, "0.000"), (None, "–")])
 def test_numbers_are_set_as_in_print(value: float | None, text: str) -> None:
     assert number(value) == text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,7 @@ def test_the_page_escapes_what_submitters_say(entries: list[Path]) -> None:
     assert "<img" not in page and "&lt;img src=x" in page and "a &amp; b" in page
     visible = page[: page.index("<figure")] + page[page.index("</figure") :]
     assert visible.count("http") == visible.count("https://example.org/x") == 1
+    assert re.search(r"Ranked by ArcSim, made \d{4}-\d\d-\d\d \d\d:\d\d UTC\.", page)
 
 
 @pytest.mark.skipif(why_not() is not None, reason=f"needs a browser; {why_not()}")

@@ -288,6 +288,13 @@ def test_a_narrow_terminal_cuts_no_cell(tmp_path: Path, width: int) -> None:
     assert max(map(len, text.splitlines())) <= width
 
 
+def test_nothing_is_minus_zero() -> None:
+    from idbench.statistics import Estimate
+
+    found = Estimate(-0.0001, -0.0002, 0.5, 9, 9, 9)
+    assert columns.cell(found) == "0.000 [0.000, 0.500]"
+
+
 def test_a_part_of_a_split_is_never_bold(tmp_path: Path) -> None:
     whole = [0.5 + 0.01 * (i % 4) for i in range(8)]
     people = [(f"p{i}",) for i in range(8)]
