@@ -50,10 +50,10 @@ def metric_weight_differences(
     return differences({k: first[k] for k in shared}, {k: second[k] for k in shared}, "weights")
 
 
-def in_words(found: list[Difference], most: int = 3) -> str:
+def in_words(found: list[Difference]) -> str:
     """`differences` as words: "protocol name: strict-v1 / loose-v1; ... and 2 more"."""
-    parts = [f"{where}: {short(first)} / {short(second)}" for where, first, second in found[:most]]
-    more = f" and {len(found) - most} more" if len(found) > most else ""
+    parts = [f"{where}: {short(first)} / {short(second)}" for where, first, second in found[:3]]
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     return "; ".join(parts) + more
 
 

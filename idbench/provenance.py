@@ -20,9 +20,9 @@ PACKAGES = (
 """Packages whose version may change what is generated or measured."""
 
 
-def git_state(folder: Path | None = None) -> dict[str, Any]:
+def git_state() -> dict[str, Any]:
     """{"revision", "dirty"} of the checkout that holds the package; None outside of one."""
-    folder = folder or Path(__file__).resolve().parent
+    folder = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str | None:
         try:

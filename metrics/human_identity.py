@@ -29,9 +29,9 @@ THRESHOLD = 0.4
 FEWEST = 20
 
 
-def share_consistent(vectors: np.ndarray, fewest: int = FEWEST) -> float | None:
+def share_consistent(vectors: np.ndarray) -> float | None:
     """The share of later vectors (n, d) alike to the first; None where there are too few."""
-    if len(vectors) - 1 < fewest:
+    if len(vectors) - 1 < FEWEST:
         return None
     return float((cosine(vectors[1:], vectors[0]) >= THRESHOLD).mean())
 

@@ -29,10 +29,10 @@ _TOGETHER: tuple[tuple[str, str, str], ...] = (
 """What people do together: the attribute, its value for the first and for the others."""
 
 
-def random_garment(rng: np.random.Generator, plain: float = 0.4, no_emblem: float = 0.6) -> Garment:
-    """A garment of any colour; `plain` and `no_emblem`: probability of no pattern, no emblem."""
-    pattern = "plain" if rng.random() < plain else pick(rng, GARMENT_PATTERNS[1:])
-    emblem = "none" if rng.random() < no_emblem else pick(rng, GARMENT_EMBLEMS[1:])
+def random_garment(rng: np.random.Generator) -> Garment:
+    """A garment of any colour, often without pattern and emblem."""
+    pattern = "plain" if rng.random() < 0.4 else pick(rng, GARMENT_PATTERNS[1:])
+    emblem = "none" if rng.random() < 0.6 else pick(rng, GARMENT_EMBLEMS[1:])
     return Garment(pick(rng, GARMENT_COLOURS), pattern, emblem)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from idbench.statistics import LEVEL
+
 ITERATIONS = 2_000
 TOLERANCE = 1e-9
 
@@ -80,9 +82,9 @@ def bradley_terry(wins: np.ndarray) -> np.ndarray:
 
 
 def bradley_terry_interval(
-    wins: np.ndarray, resamples: int, seed: int, level: float = 0.95
+    wins: np.ndarray, resamples: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Log strengths, and the bounds of their percentile interval, each (systems,), resampling
+    """Log strengths, and the bounds of their 95% percentile interval, each (systems,), resampling
     clusters of wins (clusters, systems, systems); with fewer than two clusters the bounds are
     NaN."""
     wins = np.asarray(wins, np.float64)
@@ -93,6 +95,6 @@ def bradley_terry_interval(
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(number, np.full(number, 1 / number), size=resamples)
     strengths = bradley_terry(np.einsum("bc,cij->bij", drawn, wins))
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     low, high = np.quantile(strengths, [tail, 1 - tail], axis=0)
     return found, low, high

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +23,7 @@ class Checked:
     warnings: tuple[str, ...] = ()
 
 
-def check_suite(
-    name_or_path: str, faces: bool = True, pack: Path | None = None,
-    step: Callable[[str], None] = lambda name: None,
-) -> Checked:
+def check_suite(name_or_path: str, faces: bool = True, pack: Path | None = None) -> Checked:
     """Read all samples and pictures of a suite; with `faces`, look for one face on each portrait.
     Raises UserError: a checksum, a row or a file of the suite is wrong."""
     from idbench.importing.faces import Face, FaceReader, open_picture
@@ -54,7 +50,6 @@ def check_suite(
     reader = FaceReader(pack) if faces else None
     people: dict[str, Face] = {}
     for path, reference in sorted(pictures.items()):
-        step(path.name)
         try:
             picture = open_picture(path)
         except UserError as error:

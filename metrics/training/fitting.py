@@ -57,14 +57,14 @@ def train_network(
 
 def write_entry(
     recipe: Mapping[str, Any], state: Mapping[str, torch.Tensor] | None, steps: int,
-    config: Mapping[str, Any], measured: Mapping[str, Any], half: bool = True,
+    config: Mapping[str, Any], measured: Mapping[str, Any],
 ) -> None:
     """Write the trained `state` as the embedded weights `recipe["entry"]`; without one, replace
-    only what was measured. `half` stores float16."""
+    only what was measured."""
     if state is None:
         embedded.save_measured(recipe["entry"], measured)
         return
     embedded.save_entry(
         recipe["entry"], state, recipe=recipe["name"], seed=recipe["seed"], steps=steps,
-        config=config, measured=measured, half=half, data_version=DATA_VERSION,
+        config=config, measured=measured, data_version=DATA_VERSION,
     )

@@ -95,12 +95,12 @@ def _fit(
 
 
 def landmark_errors(
-    data: Frames, detection: Detection, cache: Path, settings: Settings, scenes: int = 250
+    data: Frames, detection: Detection, cache: Path, settings: Settings
 ) -> np.ndarray:
-    """Landmark errors of the metrics' detector in the first scenes: float32 (n, 5, 2), in
+    """Landmark errors of the metrics' detector in the first 250 scenes: float32 (n, 5, 2), in
     `extent`s. They are large and correlated within a face; a recogniser not trained for that loses
     a twentieth of its genuine pairs."""
-    found, rows = _detected(data, detection, cache, asdict(settings), scenes)
+    found, rows = _detected(data, detection, cache, asdict(settings), 250)
     true = data.landmarks[rows[:, 0], rows[:, 1], rows[:, 2]]
     return ((found - true) / extent(true)[:, None, None]).astype(np.float32)
 

@@ -141,9 +141,9 @@ def variant(group: Sequence[Scene], rng: np.random.Generator) -> Scene:
     return replace(group[0], people=tuple(people))
 
 
-def dataset(settings: Settings, folder: Path, workers: int | None = None) -> Frames:
-    """The data of `settings`, read from `folder` after rendering what is missing there by `workers`
-    processes (default: $IDBENCH_WORKERS, else one)."""
+def dataset(settings: Settings, folder: Path) -> Frames:
+    """The data of `settings`, read from `folder` after rendering what is missing there by
+    $IDBENCH_WORKERS processes (default: one)."""
     scenes = plan(settings)
     # More scenes of the same settings begin with the same scenes: their shards are shared.
     described = {k: v for k, v in asdict(settings).items() if k != "scenes"}
@@ -153,7 +153,7 @@ def dataset(settings: Settings, folder: Path, workers: int | None = None) -> Fra
     paths = {s: home / f"{s:06d}-{len(scenes[s : s + SHARD])}.npz"
              for s in range(0, len(scenes), SHARD)}
     missing = [s for s, path in paths.items() if not path.is_file()]
-    workers = workers or int(os.environ.get("IDBENCH_WORKERS", "1"))
+    workers = int(os.environ.get("IDBENCH_WORKERS", "1"))
     jobs = [(scenes[s : s + SHARD], settings, paths[s]) for s in missing]
     if jobs:
         note(f"rendering {len(jobs) * SHARD} scenes of {settings.frames} frames")
@@ -169,15 +169,13 @@ def dataset(settings: Settings, folder: Path, workers: int | None = None) -> Fra
     return Frames(**arrays, scenes=tuple(scenes))
 
 
-def portraits(
-    seeds: Sequence[int], folder: Path, size: int = 96, seed: int = 0, version: str = DATA_VERSION
-) -> Frames:
+def portraits(seeds: Sequence[int], folder: Path, size: int = 96) -> Frames:
     """One reference photograph (T = 1) of each identity; see `render_portrait`."""
-    described = {"seeds": [*map(int, seeds)], "size": size, "seed": seed, "version": version}
+    described = {"seeds": [*map(int, seeds)], "size": size, "seed": 0, "version": DATA_VERSION}
     path = Path(folder) / f"portraits-{sha256_json(described)[:12]}.npz"
     if not path.is_file():
         note(f"rendering {len(seeds)} portraits")
-        clips = [render_portrait(int(s), seed=seed, size=size) for s in seeds]
+        clips = [render_portrait(int(s), size=size) for s in seeds]
         _write(path, [clip.scene for clip in clips], clips)
     stored = _read(path)
     scenes = tuple(Scene.from_dict(json.loads(text)) for text in stored.pop("scenes"))

@@ -14,7 +14,6 @@ import hashlib
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +35,8 @@ from idbench.prompts.sampling import random_scene
 from idbench.statistics import Estimate, area_under_curve, estimate
 from idbench.types import Reference, Sample, Video
 
-Step = Callable[[str], None]
 
-
-def measure_readers(
-    clips: int, seed: int = 0, people: int = 1, step: Step = lambda note: None
-) -> dict[str, Estimate]:
+def measure_readers(clips: int, seed: int = 0, people: int = 1) -> dict[str, Estimate]:
     """Share of people whose attribute is read as it was rendered, with its interval over clips."""
     rng = np.random.default_rng([33391, seed])
     scorer = Scorer(DEFAULT_PROTOCOL, None, (arcsim.METRIC, clipdist.METRIC))
@@ -62,13 +57,10 @@ def measure_readers(
                     if read[name] is not None:
                         right[name].append(float(read[name] == truth[name]))
                         clusters[name].append(index)
-            step(f"clip {index}")
     return {name: estimate(right[name], clusters[name]) for name in ATTRIBUTES}
 
 
-def measure_subjects(
-    clips: int, seed: int = 0, step: Step = lambda note: None
-) -> dict[str, float | None]:
+def measure_subjects(clips: int, seed: int = 0) -> dict[str, float | None]:
     """AUC of garment and background similarity: own reference against those of other clips."""
     rng = np.random.default_rng([44417, seed])
     metrics = {"garment": region_similarity.GARMENT, "background": region_similarity.BACKGROUND}
@@ -99,7 +91,6 @@ def measure_subjects(
                     value = metric.rows(embeddings)[-1].value
                     if value is not None:
                         kept[kind].append(value)
-            step(f"clip {index}")
     return {kind: area_under_curve(own[kind], other[kind]) for kind in metrics}
 
 

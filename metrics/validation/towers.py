@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,6 @@ from idbench.statistics import Estimate, estimate
 
 FOLDS = 5
 SHRINKAGE = 0.1
-Step = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -79,14 +78,14 @@ def fit(
     return weight, -0.5 * (means.T * weight).sum(0)
 
 
-def measure_towers(clips: int, seed: int = 0, step: Step = lambda note: None) -> dict[str, Known]:
+def measure_towers(clips: int, seed: int = 0) -> dict[str, Known]:
     """What the embedded ViCLIP knows of each of `EDITED`, on clips of validation people."""
     network = ViclipEmbedder("viclip")
     rng = np.random.default_rng([70001, seed])
     scenes: list[Scene] = []
     videos, texts = [], []
     right: dict[str, list[float]] = {attribute: [] for attribute in EDITED}
-    for index in range(clips):
+    for _ in range(clips):
         scene = random_scene(rng, 1, VALIDATION_IDENTITIES)
         frames = render_clip(scene).frames
         chosen = list(sample_video_frames(STRICT, len(frames)))
@@ -102,7 +101,6 @@ def measure_towers(clips: int, seed: int = 0, step: Step = lambda note: None) ->
         scenes.append(scene)
         videos.append(video)
         texts.append(describe(scene, np.random.default_rng(wording), EDITED))
-        step(f"clip {index}")
     vectors, words = np.stack(videos), network.texts(texts)
     found = {}
     for attribute, values in VALUES.items():

@@ -66,9 +66,9 @@ def _forward(
     return output.unsqueeze(2), None
 
 
-def to_tensor(frames: np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:
+def to_tensor(frames: np.ndarray) -> torch.Tensor:
     """uint8 RGB (B, T, H, W, 3) to float32 (B, 3, T, H, W) in [-1, 1], channels last in memory."""
-    tensor = torch.from_numpy(np.ascontiguousarray(frames)).to(device)
+    tensor = torch.from_numpy(np.ascontiguousarray(frames))
     return tensor.permute(0, 4, 1, 2, 3).float().div_(127.5).sub_(1.0)
 
 

@@ -80,10 +80,10 @@ class TextEncoder:
         return self(prompts).half().numpy()
 
 
-def load_vae(name: str = "vae") -> AutoencoderKLCogVideoX:
+def load_vae() -> AutoencoderKLCogVideoX:
     """The embedded autoencoder, quick on single frames."""
-    vae = build_vae(embedded.entry(name)["config"])
-    vae.load_state_dict(embedded.load_state(name))
+    vae = build_vae(embedded.entry("vae")["config"])
+    vae.load_state_dict(embedded.load_state("vae"))
     speed_up_single_frames(vae)
     return vae.eval()
 
