@@ -41,7 +41,7 @@ FAST = ("table one", "check one --against two", "check two --against one", "diff
 SLOW = ("report one -o new.html", "figure strip one -o new.png", "figure curves one -o new.png",
         "export one --to datasets --out new", "export one --to tensorboard --out new",
         "study build one two -o new", "figure tradeoff one two -o new.png")
-EVERY = 3
+EVERY = 9
 """Of the values that a model refuses, the share that a command reads: they all read by the model.
 
 It shares no divisor with the number of values, so that each comes at some place of each file."""
