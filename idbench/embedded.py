@@ -51,6 +51,8 @@ class Entry(Part):
     config: dict[str, Any]
     measured: dict[str, Any]
     parent: Parent | None = None
+    reference_fill: float = 1.0
+    """Share of the canvas that a prepared face fills, as a transformer was trained."""
 
 
 class Manifest(Part):
@@ -156,6 +158,7 @@ def save_entry(
     name: str, weights: Mapping[str, torch.Tensor] | bytes, *, recipe: str, seed: int, steps: int,
     config: Mapping[str, Any], measured: Mapping[str, Any], half: bool = True,
     data_version: str | None = None, file: str | None = None, parent: str | None = None,
+    reference_fill: float = 1.0,
 ) -> None:
     """Write embedded weights and their entry in the manifest, each atomically.
 
@@ -166,6 +169,7 @@ def save_entry(
         data_version: of the training data; default: that of the current avatars.
         file: the file's name; default: NAME.safetensors, or NAME for bytes.
         parent: store a state dict as the difference to this entry's, see `deltas`.
+        reference_fill: of a transformer, see `Entry`.
     """
     for plain in (name, file or name):
         if not re.fullmatch(PLAIN, plain, re.ASCII):
@@ -200,6 +204,8 @@ def save_entry(
     }
     if origin is not None:
         new.update(parent=origin, parameters=numbers)
+    if reference_fill != 1:
+        new.update(reference_fill=reference_fill)
     _write_entry(name, new)
 
 

@@ -21,6 +21,7 @@ ABILITIES = Abilities(
 VARIANTS = {
     "base": "text-to-video, references ignored: the control",
     "single": "one person, Stage I: pre-training with references from the same scene",
+    "aligned": "one person, Stage I: from `single`, on faces that references show at their size",
     "stage2": "one person, Stage II: from Stage I, with references from other scenes",
     "stage3": "one person, Stage III: from Stage II, with the most similar references from others",
     "multi": "two people, from `single`",

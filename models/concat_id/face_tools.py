@@ -64,9 +64,12 @@ class FaceTools:
     hashes: Mapping[str, str]
     released: bool = False
 
-    def prepare(self, image: np.ndarray, height: int, width: int) -> Prepared:
+    def prepare(
+        self, image: np.ndarray, height: int, width: int, fill: float = 1.0
+    ) -> Prepared:
         """A photograph, uint8 RGB, as a reference for a video of (height, width). Of several faces
-        the largest is used, as in the release, and `problem` says so."""
+        the largest is used, as in the release, and `problem` says so. `fill`: see
+        `references.prepare`; the released preparation fills the whole canvas."""
         found = self.locate_all(image)
         largest = found[0] if len(found) else None
         if self.released and self.foreground is not None:
@@ -74,7 +77,9 @@ class FaceTools:
 
             made = released_preparation.prepare(image, largest, self.foreground, height, width)
         else:
-            made = prepare(image, largest, self.foreground, height, width, self.alignment)
+            made = prepare(
+                image, largest, self.foreground, height, width, self.alignment, fill
+            )
         if len(found) < 2:
             return made
         several = f"{len(found)} faces found: the largest is used"

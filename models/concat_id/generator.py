@@ -97,8 +97,14 @@ class Generator:
         for sample in samples:
             model.pipeline(model.variant_of(sample))
             if model.variant_of(sample) != "base" and not model.zeroed:
-                for reference in sample.references:
-                    model.pictures.prepare(reference)
+                self.prepared(sample)
+
+    def prepared(self, sample: Sample) -> np.ndarray:
+        """The references of a sample as its network was trained on them, uint8 RGB (M, H, W, 3)."""
+        fill = 1.0
+        if self.model.folder is None:
+            fill = networks.reference_fill(f"transformer_{self.model.variant_of(sample)}")
+        return np.array([self.model.pictures.prepare(r, fill) for r in sample.references])
 
     def _video(self, sample: Sample) -> Video:
         model = self.model
@@ -108,8 +114,7 @@ class Generator:
         if model.zeroed and shown:  # not prepared: they are not seen
             images, shown = torch.zeros(1, len(shown), 3, model.height, model.width), ()
         elif shown:
-            prepared = np.array([model.pictures.prepare(r) for r in shown])
-            images = to_tensor(prepared[:, None])[:, :, 0].unsqueeze(0)
+            images = to_tensor(self.prepared(sample)[:, None])[:, :, 0].unsqueeze(0)
             if model.references == "noisy":
                 images = with_noise(images, sample.seed)
         pipeline = model.pipeline(variant)

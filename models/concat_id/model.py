@@ -33,6 +33,11 @@ REFERENCES = {
     "shared_index": "all have the temporal position of the first (CogVideoX's form)",
     "noisy": "with the pixel noise of training, standard deviation exp(N(-3, 0.5))",
 }
+FITTING = {
+    (): "base", ("face",): "single", ("face", "garment"): "tryon",
+    ("face", "background"): "background",
+}
+"""The variant for the kinds of a sample's references; all others are several people."""
 SAMPLINGS = ("default", "released", "detail")
 
 
@@ -149,7 +154,7 @@ class ConcatID:
         if self.folder is not None:
             names = ["face_parser"]
         else:
-            variants = variants_known() if self.variant is None else [self.variant]
+            variants = self._choices() if self.variant is None else [self.variant]
             names = ["vae", "text_encoder", "text_encoder_tokenizer", "face_parser"]
             names += [f"transformer_{v}" for v in variants]
         hashes = {known[n]["file"]: known[n]["sha256"] for n in names if n in known}
@@ -197,13 +202,13 @@ class ConcatID:
         if self.variant is not None:
             return self.variant
         kinds = tuple(reference.kind for reference in sample.references)
-        fitting = {
-            (): "base", ("face",): "single",
-            ("face", "garment"): "tryon", ("face", "background"): "background",
-        }
-        if kinds == ("face",) * 3 and "multi3" in variants_known():
+        if kinds == ("face",) * 3 and "multi3" in self._choices():
             return "multi3"
-        return fitting.get(kinds, "multi")
+        return FITTING.get(kinds, "multi")
+
+    def _choices(self) -> list[str]:
+        """The variants that samples are generated with where none is named."""
+        return [v for v in variants_known() if v in {*FITTING.values(), "multi", "multi3"}]
 
     def pipeline(self, variant: str) -> VideoPipeline:
         """The pipeline of a variant, its networks loaded once."""

@@ -96,6 +96,11 @@ def load_text_encoder(name: str = "text_encoder") -> TextEncoder:
     return TextEncoder(tokenizer, network.eval())
 
 
+def reference_fill(name: str) -> float:
+    """Share of the canvas that faces fill in the references of an embedded transformer."""
+    return float(embedded.entries().get(name, {}).get("reference_fill", 1.0))
+
+
 def load_transformer(name: str) -> CogVideoXTransformer3DModel:
     """An embedded transformer, for example `transformer_base`; see `model.VARIANTS`."""
     transformer = build_transformer(embedded.entry(name)["config"])

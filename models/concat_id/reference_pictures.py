@@ -33,7 +33,7 @@ class ReferencePictures:
         self.faces, self.parser, self.preparation = faces, parser, preparation
         self.alignment = alignment_of(faces, alignment)
         self.problems: dict[str, str] = {}
-        self._prepared: dict[tuple[str, Path], np.ndarray] = {}
+        self._prepared: dict[tuple[str, Path, float], np.ndarray] = {}
 
     def settings(self) -> Mapping[str, Any]:
         """What changes the pixels and is not the embedded models' own. The files of faces and
@@ -52,20 +52,21 @@ class ReferencePictures:
         """sha256 of the user's own weight files by name."""
         return {} if self.faces == self.parser == "embedded" else self._tools.hashes
 
-    def prepare(self, reference: Reference) -> np.ndarray:
-        """A reference as uint8 RGB (height, width, 3) for the VAE; remembered by path.
+    def prepare(self, reference: Reference, fill: float = 1.0) -> np.ndarray:
+        """A reference as uint8 RGB (height, width, 3) for the VAE; remembered by path. `fill`: of
+        faces, see `references.prepare`.
         Raises UserError: the picture cannot be read."""
         # Imported late: a finished run only asks for the settings.
         from idbench.models.concat_id import references
 
-        key = (reference.kind, reference.image)
+        key = (reference.kind, reference.image, fill)
         if key not in self._prepared:
             read = read_converted if self.preparation == "released" else read_rgb
             image = read_reference(reference.image, read)
             if reference.kind != "face":
                 result = references.plain(image, self.height, self.width)
             else:
-                result = self._tools.prepare(image, self.height, self.width)
+                result = self._tools.prepare(image, self.height, self.width, fill)
             if result.problem:
                 self.problems[str(reference.image)] = result.problem
             self._prepared[key] = result.image

@@ -92,9 +92,10 @@ def remove_background(crop: np.ndarray, foreground: np.ndarray) -> tuple[np.ndar
     return (crop * foreground[..., None]).round().astype(np.uint8), True
 
 
-def fit_and_pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize to fit into (height, width), keeping the aspect ratio, and pad with black."""
-    zoom = min(height / image.shape[0], width / image.shape[1])
+def fit_and_pad(image: np.ndarray, height: int, width: int, fill: float = 1.0) -> np.ndarray:
+    """Resize to fit into `fill` times (height, width), keeping the aspect ratio, and pad with
+    black to (height, width)."""
+    zoom = fill * min(height / image.shape[0], width / image.shape[1])
     new = (max(1, round(image.shape[0] * zoom)), max(1, round(image.shape[1] * zoom)))
     if new != image.shape[:2]:
         image = np.asarray(Image.fromarray(image).resize(new[::-1], Image.Resampling.LANCZOS))
@@ -106,7 +107,7 @@ def fit_and_pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def prepare(
     image: np.ndarray, landmarks: np.ndarray | None, foreground: Foreground | None, height: int,
-    width: int, alignment: str = "upright",
+    width: int, alignment: str = "upright", fill: float = 1.0,
 ) -> Prepared:
     """A face reference for a video of (height, width).
 
@@ -116,6 +117,7 @@ def prepare(
         foreground: the face parser; None leaves the background.
         alignment: `upright` (see `crop_face`), or `arcface`: the face alone, its five points on
             ArcFace's template, as the released code crops it.
+        fill: share of the height and width that the crop fills, see `fit_and_pad`.
     """
     if landmarks is None:
         return Prepared(fit_and_pad(image, height, width), NO_FACE)
@@ -130,7 +132,7 @@ def prepare(
         crop, removed = remove_background(crop, foreground(crop))
         if not removed:
             problem = SMALL_HEAD
-    return Prepared(fit_and_pad(crop, height, width), problem)
+    return Prepared(fit_and_pad(crop, height, width, fill), problem)
 
 
 def plain(image: np.ndarray, height: int, width: int) -> Prepared:

@@ -46,6 +46,8 @@ class RenderSet:
         references: references of each person of a scene.
         by_frame: whether reference r of each person shows frame r, as `exact` of a `SceneRecipe`
             needs; otherwise each shows a random frame.
+        fill: share of the canvas that a reference's crop fills, see `references.fit_and_pad`.
+        aligned: whether every resting face has the size and row that it has in its reference.
         shard: scenes in each shard.
         mentions: how likely a caption mentions an attribute, where it is not as
             `prompts.language` has it.
@@ -59,6 +61,8 @@ class RenderSet:
     split: str = "training"
     references: int = 2
     by_frame: bool = False
+    fill: float = 1.0
+    aligned: bool = False
     height: int = 64
     width: int = 96
     shard: int = 200
@@ -126,8 +130,9 @@ def load_recipe(name: str) -> dict[str, Any]:
 
 
 def sets_of(recipe: Mapping[str, Any]) -> list[RenderSet]:
-    """The sets of a data recipe: `sets: {name: {scenes: ..., ...}}`, `mentions` of all of them."""
-    shared = {"mentions": recipe["mentions"]} if "mentions" in recipe else {}
+    """The sets of a data recipe: `sets: {name: {scenes: ..., ...}}`; `mentions`, `fill` and
+    `aligned` of the recipe are those of all sets."""
+    shared = {name: recipe[name] for name in ("mentions", "fill", "aligned") if name in recipe}
     try:
         return [
             RenderSet(name=name, **{**shared, **values}) for name, values in recipe["sets"].items()

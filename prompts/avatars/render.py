@@ -80,10 +80,16 @@ def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 def render_clip(
     scene: Scene, frames: int = 9, height: int = 64, width: int = 96, fps: float = 8.0,
-    looks: Sequence[Identity] | None = None,
+    looks: Sequence[Identity] | None = None, face_size: float | None = None,
 ) -> Clip:
-    """Render a scene. Motions last the clip's whole length, whatever `frames` is. `looks` shows
-    each person as another identity than that of their seed."""
+    """Render a scene. Motions last the clip's whole length, whatever `frames` is.
+
+    Args:
+        looks: shows each person as another identity than that of their seed.
+        face_size: of the resting faces in pixels, as `framing` measures it. Each face is then in
+            the middle of the frame, or near the middle of its part of it. None: sizes and places
+            vary with the scene's seed.
+    """
     identities = looks or [sample_identity(person.identity) for person in scene.people]
     rng = np.random.default_rng([104729, scene.seed])
     count = len(scene.people)
@@ -99,6 +105,12 @@ def render_clip(
         centres[i, 0] = x * spread / scale + jitter[i, 0] * (0.25 if count == 1 else 0.06)
         centres[i, 1] = 0.06 * jitter[i, 1]
     eye_line = {1: 0.40, 2: 0.41, 3: 0.44}[count] * height  # row of the eyes in the image
+    if face_size is not None:
+        sizes, middles = np.transpose([framing(identity) for identity in identities])
+        scale = face_size / sizes.mean()
+        eye_line = height / 2 - scale * middles.mean()
+        centres[:, 0] = ((np.arange(count) + 0.5) * slot - width / 2) / scale
+        centres[:, 1] = middles - middles.mean()
     poses_rng = rng.uniform(0, 1, (count, 4))
     phases, strengths = rng.uniform(0, 1, count), rng.uniform(0.85, 1.1, count)
     gazes = rng.normal(0, 0.008, (count, 2))
@@ -133,6 +145,21 @@ def render_clip(
         for i in range(count):
             boxes[t, i], landmarks[t, i] = _truth(people[i], turns[i], centres[i], camera)
     return Clip(scene, fps, out, boxes, landmarks, parts, owners, *np.moveaxis(angles, -1, 0))
+
+
+def framing(identity: Identity) -> tuple[float, float]:
+    """Size of a resting face, and how far its middle is below the eye line, in head units.
+
+    The size is the root mean square of the distance between the eyes and of that from the eyes to
+    the mouth; the middle lies 30 % of the way from the eyes to the mouth.
+    """
+    person = Person(identity.seed)
+    face = face_record(identity, person, expression_values("neutral", 0.0, 0.0, 1.0), (0.0, 0.0))
+    camera = np.array([CAMERA_DISTANCE, 0.0, 0.0, CAMERA_DISTANCE])
+    _, marks = _truth(face[0], np.eye(3), np.zeros(2), camera)
+    eyes, mouth, across = marks[:2].mean(0), marks[3:].mean(0), marks[1] - marks[0]
+    size = np.sqrt((across @ across + (mouth - eyes) @ (mouth - eyes)) / 2)
+    return float(size), float((eyes + 0.30 * (mouth - eyes))[1])
 
 
 def _truth(

@@ -71,7 +71,7 @@ def test_unknown_weights_are_one_sentence(tmp_path):
 
 def test_the_command_writes_table_and_plot(monkeypatch, tmp_path, capsys):
     row = levels.Level(0.0, "reference", 0.1, 20.0, {"dlib": levels.Read(1, 0.5, 0.0)})
-    monkeypatch.setattr(levels, "validation_faces", lambda people: people)
+    monkeypatch.setattr(levels, "validation_faces", lambda people, fill: people)
     monkeypatch.setattr(levels, "readers", dict)
     monkeypatch.setattr(levels, "load_weights", str)
     monkeypatch.setattr(levels, "measure", lambda *_: [row])

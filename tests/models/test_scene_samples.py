@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from idbench.errors import UserError
-from idbench.models.concat_id import scenes
+from idbench.models.concat_id import references, scenes
 from idbench.models.concat_id.autoencoder import build_vae
 from idbench.models.concat_id.training import latents, rendering
 from idbench.prompts.avatars.render import render_clip
@@ -138,6 +138,28 @@ def test_shards_are_encoded_by_processes_and_only_where_something_is_missing(tmp
     latents.prepare(content, tmp_path / "latents")
     assert (shards[1] / "text.npy").exists()
     assert all(p.stat().st_mtime_ns == time for p, time in before.items())
+
+
+def test_aligned_faces_have_the_size_and_place_of_their_references():
+    described = scenes.RenderSet("seen", 1, frames=1, references=1, fill=0.75, aligned=True)
+    size = described.fill * 64 / references.CROP_SCALE
+    apart = {None: [], size: []}
+    for identity in range(10_000, 10_006):
+        scene = Scene((Person(identity),), seed=identity)
+        for face_size, differences in apart.items():
+            clip = render_clip(scene, 1, 64, 96, face_size=face_size)
+            shown = rendering._references(clip, described, np.random.default_rng(0))[0, 0]
+            assert not shown[:8].any() and not shown[-8:].any() and not shown[:, :24].any()
+            head = shown.any(-1)
+            differences.append(np.abs(shown.astype(int) - clip.frames[0])[head].mean())
+    assert np.mean(apart[size]) < 0.6 * np.mean(apart[None]), apart
+
+
+def test_aligned_people_are_near_the_middle_of_their_parts():
+    scene = Scene((Person(10_000), Person(10_001)), seed=3)
+    clip = render_clip(scene, 1, 64, 96, face_size=14.5)
+    eyes = clip.landmarks[0, :, :2, 0].mean(1)
+    assert eyes == pytest.approx([24, 72], abs=5)
 
 
 @pytest.mark.parametrize("by_frame", [True, False])

@@ -58,6 +58,8 @@ def test_heads_are_kept_whole_and_a_share_of_the_rest():
 
 def test_margins_of_references_are_left_out():
     assert reference_tokens(2, 2, 4).tolist() == [1, 2, 5, 6, 9, 10, 13, 14]
+    smaller = reference_tokens(1, 8, 12, fill=0.75).view(6, 6)
+    assert smaller[0].tolist() == [15, 16, 17, 18, 19, 20] and smaller[-1, -1] == 80
     assert reference_tokens(0, 2, 4).tolist() == []
 
 

@@ -216,7 +216,7 @@ def _picture(
 ) -> None:
     rows = []
     for i in range(0, len(samples), max(1, len(samples) // 12)):
-        cells = [model.pictures.prepare(r) for r in samples[i].references]
+        cells = list(model.generator.prepared(samples[i]))
         for made in videos.values():
             frames = made[i].frames
             cells += [frames[t] for t in (0, len(frames) // 2, len(frames) - 1)]

@@ -55,6 +55,7 @@ def export(session: Session, measured: Mapping[str, Any]) -> None:
             recipe.entry, state, recipe=recipe.name, seed=recipe.seed, steps=session.step,
             config=network.configuration(recipe)[1], measured=measured,
             parent=str(recipe.init).removeprefix("embedded:") if recipe.delta else None,
+            reference_fill=session.samples.settings.get("fill", 1.0),
         )
     elif accelerator.is_main_process:
         target = session.state_dir / "export"

@@ -98,8 +98,12 @@ class Level:
     seen: dict[str, Read]
 
 
-def validation_faces(people: int, seed: int = 0) -> Faces:
-    """Rendered anew from the end of the validation range, which no training has seen."""
+def validation_faces(people: int, seed: int = 0, fill: float = 1.0) -> Faces:
+    """Rendered anew from the end of the validation range, which no training has seen.
+
+    Args:
+        fill: of the references, see `references.prepare`.
+    """
     clips, portraits, prompts = [], [], []
     for identity in VALIDATION_IDENTITIES[::-1][:people]:
         rng = np.random.default_rng([seed, identity])
@@ -109,7 +113,7 @@ def validation_faces(people: int, seed: int = 0) -> Faces:
         prompts.append(describe(scene, rng))
     vae = networks.load_vae()
     frames = np.stack([clip.frames[1] for clip in clips])
-    prepared = np.stack([_prepared(portrait) for portrait in portraits])
+    prepared = np.stack([_prepared(portrait, fill) for portrait in portraits])
     return Faces(
         frames, np.stack([clip.boxes[1, 0] for clip in clips]),
         np.stack([clip.landmarks[1, 0] for clip in clips]),
@@ -122,12 +126,12 @@ def validation_faces(people: int, seed: int = 0) -> Faces:
     )
 
 
-def _prepared(portrait: Any) -> np.ndarray:
-    """A reference prepared at the true landmarks and the true mask."""
+def _prepared(portrait: Any, fill: float) -> np.ndarray:
+    """A reference prepared at the true landmarks and the true mask; see `references.prepare`."""
     mask, marks = head_mask(portrait)[0], portrait.landmarks[0, 0].astype(np.float64)
     prepared = references.prepare(
         portrait.frames[0], marks, lambda crop: references.crop_mask(mask, marks, len(crop)),
-        about.HEIGHT, about.WIDTH,
+        about.HEIGHT, about.WIDTH, fill=fill,
     )
     return prepared.image
 
@@ -261,10 +265,13 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("weights", nargs="+", help="embedded weights, or folders of trainings")
     parser.add_argument("--people", type=int, default=24)
     parser.add_argument("--out", type=Path, default=Path("levels"))
+    parser.add_argument("--fill", type=float, help="of the references, for folders of trainings "
+                        "on data with `fill`; embedded weights say it themselves")
     arguments = parser.parse_args(given)
-    faces, embed = validation_faces(arguments.people), readers()
-    measured = {}
+    embed, measured = readers(), {}
     for name in arguments.weights:
+        fill = arguments.fill or networks.reference_fill(name)
+        faces = validation_faces(arguments.people, fill=fill)
         measured[name] = measure(load_weights(name), faces, embed)
         print(name)
         for row in measured[name]:

@@ -29,6 +29,7 @@ from idbench.models.concat_id.attention import use_matrix_attention
 from idbench.models.concat_id.families import CogVideoX
 from idbench.models.concat_id.networks import CLIP_LATENT_FRAMES
 from idbench.models.concat_id.training import adapters, checkpoint, network
+from idbench.models.concat_id.training.copy_heads import start_copying
 from idbench.models.concat_id.training.evaluation import evaluate_recipe
 from idbench.models.concat_id.training.export import export
 from idbench.models.concat_id.training.gradients import Threads
@@ -114,6 +115,8 @@ class Session:
         start = replace(recipe, init=f"embedded:{recipe.entry}", delta=False) if step else recipe
         transformer: Any = network.load(start)
         samples.check_network(transformer.config)
+        if isinstance(recipe, SceneRecipe) and recipe.copy_heads and not step:
+            start_copying(transformer)
         if recipe.lora_rank:
             adapters.add(transformer, recipe)
         if recipe.gradient_checkpointing:
@@ -190,7 +193,7 @@ class Session:
         count = self.recipe.accumulation(self.accelerator.num_processes)
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("factor", 1.0)
         total = torch.zeros((), device=self.accelerator.device)
         for _ in range(count):
             row = next(batches)

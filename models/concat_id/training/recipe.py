@@ -71,9 +71,12 @@ class StageRecipe:
             `lowest_rate`, a share of the peak rate.
         slow_start: the first updates, whose rate is `SLOW_SHARE` of the peak rate.
         sat_decay: the rate falls as in SAT instead: see `schedule.sat_linear`.
+        norm_rate: factor of the rate for the norms of queries and keys, whose scales decide how
+            sharply attention can look.
         betas, weight_decay: of AdamW.
         decay_all: weight decay of every parameter; false: of none that is a bias or a norm's.
-        clip: largest norm of the gradient; 0: no limit.
+        norm_rate: pydantic.PositiveFloat = 1.0
+    clip: largest norm of the gradient; 0: no limit.
         phases: settings that replace the recipe's own (`PHASED`) `until` a step, each with a
             learning rate schedule of its own. A phase with `restart: true` begins with the
             averaged weights as they are stored, and a new optimiser.
@@ -134,6 +137,8 @@ class StageRecipe:
     betas: tuple[Decay, Decay] = (0.9, 0.95)
     weight_decay: pydantic.NonNegativeFloat = 1e-4
     decay_all: bool = True
+    norm_rate: pydantic.PositiveFloat = 1.0
+    norm_rate: pydantic.PositiveFloat = 1.0
     clip: pydantic.NonNegativeFloat = 0.1
     ema: Decay = 0.999
     ema_device: Literal["same", "cpu"] = "same"
@@ -234,6 +239,7 @@ class SceneRecipe(StageRecipe):
         background_tokens: share of the video's tokens outside of heads that a step computes, and
             without the margins of face references; 1 computes all. See `subset`.
         subject: `garment` or `background`: one more reference, after the faces.
+        copy_heads: start with some heads that copy, see `copy_heads`; for data with `aligned`.
         evaluation: of `--evaluate`: `identities`, prompts for `each`, `steps`, `guidance`,
             `sampling`.
     """
@@ -251,6 +257,7 @@ class SceneRecipe(StageRecipe):
     pairs: dict[Literal["one", "two", "three"], str] = pydantic.Field(default_factory=dict)
     background_tokens: Share = 1.0
     subject: Literal["garment", "background"] | None = None
+    copy_heads: bool = False
     evaluation: dict[str, Any] = pydantic.Field(default_factory=dict)
 
     def accumulation(self, processes: int) -> int:

@@ -78,7 +78,11 @@ def render_shard(described: RenderSet, number: int, seed: int, folder: Path) -> 
             clip = render_portrait(scene.people[0].identity, seed=index, size=PORTRAIT_SIZE)
             scene = clip.scene
         else:
-            clip = render_clip(scene, described.frames, described.height, described.width)
+            size = described.fill * described.height / references.CROP_SCALE
+            clip = render_clip(
+                scene, described.frames, described.height, described.width,
+                face_size=size if described.aligned else None,
+            )
         rows["frames"].append(clip.frames)
         rows["faces"].append(head_mask(clip))
         boxes = np.full((len(clip.frames), PEOPLE, 4), np.nan, np.float32)
@@ -108,14 +112,15 @@ def head_mask(clip: Any) -> np.ndarray:
 def _references(clip: Any, described: RenderSet, rng: np.random.Generator) -> np.ndarray:
     """Prepared references of every person, (P, R, H, W, 3), with the jitter of a detector.
 
-    Crop scale and centre vary by a few percent, so that crops at true landmarks and at detected
-    ones look alike to the network. One in eight keeps its background, as the 40 % rule would.
+    Crop scale and centre vary by a few percent (half of that where faces are `aligned`), so that
+    crops at true landmarks and at detected ones look alike to the network. One in eight keeps its
+    background, as the 40 % rule would.
     """
     height, width = described.height, described.width
     out = np.zeros((PEOPLE, described.references, height, width, 3), np.uint8)
     heads = head_mask(clip)
     size = min(height, width)
-    frames = len(clip.frames)
+    frames, jitter = len(clip.frames), 0.5 if described.aligned else 1.0
     for person in range(clip.landmarks.shape[1]):
         for number in range(described.references):
             if described.by_frame:
@@ -123,13 +128,13 @@ def _references(clip: Any, described: RenderSet, rng: np.random.Generator) -> np
             else:
                 t = 0 if frames == 1 else int(rng.integers(frames))
             marks = clip.landmarks[t, person].astype(np.float64)
-            scale = references.CROP_SCALE * float(np.exp(rng.normal(0, 0.04)))
-            shift = (float(rng.normal(0, 0.015)), float(rng.normal(0, 0.015)))
+            scale = references.CROP_SCALE * float(np.exp(rng.normal(0, 0.04 * jitter)))
+            shift = tuple(float(v) for v in rng.normal(0, 0.015 * jitter, 2))
             crop = references.crop_face(clip.frames[t], marks, size, scale, shift)
             if rng.random() >= 0.125:
                 mask = references.crop_mask(heads[t] == person + 1, marks, size, scale, shift)
                 crop, _ = references.remove_background(crop, mask)
-            out[person, number] = references.fit_and_pad(crop, height, width)
+            out[person, number] = references.fit_and_pad(crop, height, width, described.fill)
     return out
 
 

@@ -85,7 +85,10 @@ class SceneSamples:
         self.recipe = recipe
         self.rendered, self.encoded = home / recipe.data, home / recipe.latents
         self.sets = scenes.sets_of(scenes.load_recipe(recipe.data))
-        self.settings = {"data": recipe.data, "latents": recipe.latents, "fps": about.FPS}
+        self.fill = self.sets[0].fill
+        self.settings = {
+            "data": recipe.data, "latents": recipe.latents, "fps": about.FPS, "fill": self.fill,
+        }
         self.groups: dict[str, list[Record]] = {}
         self.references: list[torch.Tensor] = []
         self.of_identity: dict[int, list[tuple[int, int]]] = {}
@@ -179,7 +182,8 @@ class SceneSamples:
         faces = references.shape[1] - (self.recipe.subject is not None)
         height, width = (size // PATCH for size in references.shape[-2:])
         whole = torch.arange(faces * height * width, references.shape[1] * height * width)
-        behind = torch.cat([reference_tokens(faces, height, width), whole]) + heads.shape[1]
+        behind = torch.cat([reference_tokens(faces, height, width, self.fill), whole])
+        behind = behind + heads.shape[1]
         return torch.cat([video, behind.expand(len(video), -1)], dim=1)
 
     def draw(

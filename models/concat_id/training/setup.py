@@ -111,10 +111,14 @@ def make_optimisers(
     matrices = [p for n, p in live if muon and p.ndim == 2 and "blocks." in n]
     chosen = set(map(id, matrices))
     kept = set() if recipe.decay_all else _undecayed(transformer)
+    norms = [p for n, p in live if recipe.norm_rate != 1 and (".norm_q." in n or ".norm_k." in n)]
+    chosen |= set(map(id, norms))
     rest = [p for _, p in live if id(p) not in chosen | kept]
     groups = [{"params": rest, "weight_decay": recipe.weight_decay}] if rest else []
     if without := [p for _, p in live if id(p) in kept - chosen]:
         groups.append({"params": without, "weight_decay": 0.0})
+    if norms:
+        groups.append({"params": norms, "weight_decay": 0.0, "factor": recipe.norm_rate})
     made: list[torch.optim.Optimizer] = [torch.optim.AdamW(
         groups, lr=recipe.learning_rate, betas=recipe.betas,
         fused=None if accelerator.is_fsdp2 else True,

@@ -36,16 +36,20 @@ def choose_tokens(
     return order.argsort(1)[:, :count].sort(1).values
 
 
-def reference_tokens(references: int, height: int, width: int) -> torch.Tensor:
+def reference_tokens(
+    references: int, height: int, width: int, fill: float = 1.0
+) -> torch.Tensor:
     """Tokens of `references` prepared faces without their black margins, (K,), from 0.
 
-    A prepared face is square; margins at the left and right fill it up to the video's size.
+    A prepared face is a square that fills `fill` of the height; margins surround it.
 
     Args:
         height, width: in tokens.
     """
-    margin = max(0, width - height) // 2
-    places = torch.arange(height * width).view(height, width)[:, margin : width - margin]
+    top = int(height * (1 - fill) / 2)
+    left = max(0, int((width - height * fill) / 2))
+    places = torch.arange(height * width).view(height, width)
+    places = places[top : height - top, left : width - left]
     every = places.flatten() + height * width * torch.arange(references)[:, None]
     return every.flatten()
 
