@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -54,6 +54,41 @@ def _of_person(person: Person) -> list[int]:
     garment = person.garment
     values = (person.expression, person.motion, garment.colour, garment.pattern, garment.emblem)
     return [known.index(v) for known, v in zip(_OF_PERSON.values(), values, strict=True)]
+
+
+def mentioned(answers: np.ndarray, named: Collection[str]) -> np.ndarray:
+    """The answers (questions,) that a prompt gives, the others `IGNORE`.
+
+    Args:
+        named: `mentioned` of the prompt's `language.Description`.
+    """
+    said = np.full_like(answers, IGNORE)
+    if "background" in named:
+        said[0] = answers[0]
+    for place in range(PLACES):
+        first = 3 + place * len(_OF_PERSON)
+        for offset, attribute in enumerate(_OF_PERSON):
+            whole = attribute if attribute in ("expression", "motion") else "garment"
+            if f"{whole}:{place}" in named:
+                said[first + offset] = answers[first + offset]
+    return said
+
+
+def poses(landmarks: np.ndarray) -> np.ndarray:
+    """Yaw, pitch and roll of faces as their landmarks (..., 5, 2) show them, float32 (..., 3).
+
+    They are shifted and scaled to mean 0 and deviation 1 over all faces; NaN where nobody is.
+    """
+    eyes, mouth = landmarks[..., :2, :].mean(-2), landmarks[..., 3:, :].mean(-2)
+    across = landmarks[..., 1, :] - landmarks[..., 0, :]
+    side = across / np.linalg.norm(across, axis=-1, keepdims=True)
+    down = np.stack([-side[..., 1], side[..., 0]], -1)
+    nose, height = landmarks[..., 2, :] - eyes, ((mouth - eyes) * down).sum(-1)
+    read = np.stack([(nose * side).sum(-1) / height, (nose * down).sum(-1) / height,
+                     np.arctan2(across[..., 1], across[..., 0])], -1)
+    every = tuple(range(read.ndim - 1))
+    scaled = (read - np.nanmean(read, every)) / np.nanstd(read, every)
+    return scaled.astype(np.float32)
 
 
 def weights() -> list[float]:

@@ -24,12 +24,18 @@ from idbench.metrics.networks.clip import (
 from idbench.metrics.networks.tokens import ReducedTokenizer, clip_vocabulary
 from idbench.metrics.networks.viclip import ViCLIP, from_clip
 from idbench.metrics.protocols import STRICT, Picture, sample_video_frames
-from idbench.metrics.training.attribute_classes import AttributeHead, truth
+from idbench.metrics.training.attribute_classes import (
+    PLACES,
+    AttributeHead,
+    mentioned,
+    poses,
+    truth,
+)
 from idbench.metrics.training.fitting import DEVICE, train_network, write_entry
 from idbench.metrics.training.rendered_data import Frames, Settings, batches, dataset, portraits
 from idbench.metrics.validation.experiments import edited
 from idbench.prompts.avatars.scene import Scene
-from idbench.prompts.language import describe
+from idbench.prompts.language import Description, describe, description
 from idbench.prompts.language import vocabulary as words_of_prompts
 from idbench.training.loop import Values
 
@@ -49,12 +55,12 @@ def vocabulary() -> tuple[int, ...]:
 def prompt_of(
     scene: Scene, rng: np.random.Generator, everything: float = 0.5,
     chances: Mapping[str, float] | None = None,
-) -> str:
+) -> Description:
     """A prompt of the scene; with probability `everything` it names as much as fits.
 
     Otherwise it names a random part; `chances` as of `prompts.language.description`.
     """
-    return describe(scene, rng, EVERYTHING if rng.random() < everything else None, chances)
+    return description(scene, rng, EVERYTHING if rng.random() < everything else None, chances)
 
 
 def with_vocabulary(recipe: Mapping[str, Any], entry: str) -> dict[str, Any]:
@@ -141,7 +147,7 @@ def _fit_clip(
         texts = [prompt_of(scenes[i], rng, recipe["everything"], recipe["chances"]) for i in chosen]
         drawn = np.stack([pictures[i][rng.integers(len(pictures[i]))] for i in chosen])
         images = network.encode_image(training_pictures(drawn, rng).to(DEVICE))
-        words = network.encode_text(tokenizer(texts).to(DEVICE))
+        words = network.encode_text(tokenizer([text.text for text in texts]).to(DEVICE))
         scale = network.logit_scale.exp().clamp(max=100.0)
         return _joint_loss(recipe, step, images, words, scale, helpers, answers[chosen])
 
@@ -151,10 +157,12 @@ def _fit_clip(
 
 
 class Helpers(nn.Module):
-    """Two attribute heads, dropped after training: of the embedding, and of the stem's map.
+    """Heads that read the truth, dropped after training: attributes from the embedding and from the
+    stem's map, poses of the heads from that map.
 
-    The second one teaches the convolutions to see an expression before the transformer knows
-    where to look; from the embedding alone, a tower stays at chance for a thousand steps.
+    Those of the stem teach the convolutions to see an expression before the transformer knows
+    where to look; from the embedding alone, a tower stays at chance for a thousand steps. A motion
+    is no property of a frame, a pose is.
 
     Args:
         tower: CLIP's or ViCLIP's image tower; the last map of its `conv1` is kept.
@@ -164,31 +172,53 @@ class Helpers(nn.Module):
     def __init__(self, tower: Any, output: int) -> None:
         super().__init__()
         self.embedding = AttributeHead(output)
-        self.stem = AttributeHead(tower.positional_embedding[1:].numel(), 0.3)
+        size = tower.positional_embedding[1:].numel()
+        self.stem, self.pose = AttributeHead(size, 0.3), nn.Linear(size, 3 * PLACES)
         tower.conv1.register_forward_hook(self._keep)
 
     def _keep(self, conv1: nn.Module, given: Any, output: torch.Tensor) -> None:
-        self.map = output
+        maps = output if output.ndim == 4 else output.transpose(1, 2).flatten(0, 1)
+        self.map = maps.flatten(1).float()
 
     def forward(self, vectors: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
         """Loss of embeddings (n, output) and of the last map; a clip's frames share answers."""
-        maps = self.map if self.map.ndim == 4 else self.map.transpose(1, 2).flatten(0, 1)
-        each = answers.repeat_interleave(len(maps) // len(vectors), 0)
-        return self.embedding(vectors, answers) + self.stem(maps.flatten(1), each)
+        each = answers.repeat_interleave(len(self.map) // len(vectors), 0)
+        return self.embedding(vectors, answers) + self.stem(self.map, each)
+
+    def motion(
+        self, words: torch.Tensor, said: torch.Tensor, shown: torch.Tensor
+    ) -> torch.Tensor:
+        """Loss of what moves: attributes of the prompts' embeddings, and the frames' poses.
+
+        Args:
+            words: embeddings of n prompts, read by the head that reads those of videos, so that
+                both towers say the same thing in the same way.
+            said: answers that the prompts give, see `attributes.mentioned`.
+            shown: `attributes.poses` of every frame, (n, T, places, 3).
+        """
+        known = shown.isfinite().flatten(2).flatten(0, 1)
+        wrong = self.pose(self.map) - shown.nan_to_num().flatten(2).flatten(0, 1)
+        return self.embedding(words, said) + wrong.square()[known].mean()
 
 
 def _joint_loss(
     recipe: Mapping[str, Any], step: int, images: torch.Tensor, words: torch.Tensor,
     scale: torch.Tensor, helpers: Helpers, answers: torch.Tensor,
+    motion: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, Values]:
     """Contrastive loss plus `attributes` times the loss of the attributes read from the images.
 
     In the first `attributes_alone` steps the contrast counts nothing: a tower that does not see
     an attribute yet learns nothing from prompts that name it.
+
+    Args:
+        motion: `said` and `shown` of `Helpers.motion`, of clips.
     """
     with torch.autocast(DEVICE, enabled=False):
         loss, found = contrastive_loss(images, words, scale)
         seen = helpers(images, answers.to(DEVICE))
+        if motion is not None:
+            seen = seen + helpers.motion(words, *(part.to(DEVICE) for part in motion))
     contrast = float(step >= recipe.get("attributes_alone", 0))
     values = {"found": found, "attributes": seen.detach()}
     return contrast * loss + recipe["attributes"] * seen, values
@@ -252,7 +282,8 @@ def _fit_viclip(
     tokenizer = ReducedTokenizer(config["vocabulary"], config["text"]["context"])
     batch, seed = int(recipe["batch"]), int(recipe["seed"])
     helpers = Helpers(network.vision_encoder, config["output"]).to(DEVICE)
-    answers = [torch.from_numpy(np.stack([truth(s) for s in d.scenes])) for d in sets]
+    answers = [np.stack([truth(s) for s in d.scenes]) for d in sets]
+    shown = [poses(d.landmarks) for d in sets]
 
     def loss_of(step: int) -> tuple[torch.Tensor, Values]:
         rng = np.random.default_rng([seed, step])
@@ -265,12 +296,16 @@ def _fit_viclip(
         if which:
             times = np.sort(np.arange(frames) * per_scene // frames)
         texts = [prompt_of(scenes[i], rng, recipe["everything"], recipe["chances"]) for i in chosen]
+        said = np.stack([mentioned(answers[which][i], text.mentioned)
+                         for i, text in zip(chosen, texts, strict=True)])
         rows = np.array(chosen)[:, None] * per_scene + times
         clips = training_pictures(pictures[which][rows], rng).transpose(1, 2)
         videos = network.encode_video(clips.to(DEVICE))
-        words = network.encode_text(tokenizer(texts).to(DEVICE))
+        words = network.encode_text(tokenizer([text.text for text in texts]).to(DEVICE))
         scale = 1 / network.temp.clamp(min=0.01)
-        return _joint_loss(recipe, step, videos, words, scale, helpers, answers[which][chosen])
+        motion = torch.from_numpy(said), torch.from_numpy(shown[which][chosen][:, times])
+        right = torch.from_numpy(answers[which][chosen])
+        return _joint_loss(recipe, step, videos, words, scale, helpers, right, motion)
 
     modules = {"network": network, "helpers": helpers}
     steps = train_network(recipe, state_dir, resume, modules, loss_of)

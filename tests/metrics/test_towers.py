@@ -11,10 +11,20 @@ import torch
 from idbench.metrics.networks.clip import build_clip
 from idbench.metrics.networks.stem import strides
 from idbench.metrics.networks.viclip import ViCLIP, from_clip
-from idbench.metrics.training.attribute_classes import IGNORE, AttributeHead, classes, weights
+from idbench.metrics.training.attribute_classes import (
+    IGNORE,
+    AttributeHead,
+    classes,
+    mentioned,
+    poses,
+    truth,
+    weights,
+)
 from idbench.metrics.training.clip import Helpers, preferred, training_pictures
 from idbench.metrics.training.rendered_data import Settings, batches, plan
-from idbench.prompts.avatars.scene import EXPRESSIONS, Person, Scene
+from idbench.prompts.avatars.render import render_clip
+from idbench.prompts.avatars.scene import EXPRESSIONS, MOTIONS, Person, Scene
+from idbench.prompts.language import description
 
 CLIP = {
     "embed_dim": 16,
@@ -115,6 +125,42 @@ def test_fine_attributes_count_more():
     answers[:, 0] = 1
     assert weights()[0] == 1 and weights()[3] == 4
     torch.testing.assert_close(head(inputs, answers), (background + 4 * expression) / 5)
+
+
+def test_a_prompt_answers_what_it_mentions():
+    scene = Scene((Person(1, "smile", "nod"), Person(2, "sadness", "tilt")), "beach", seed=3)
+    answers = truth(scene)
+    named = description(scene, np.random.default_rng(0), ["background", "motion:1"]).mentioned
+    said = mentioned(answers, named)
+    assert np.flatnonzero(said != IGNORE).tolist() == [0, 9]
+    assert said[0] == answers[0] and said[9] == MOTIONS.index("tilt")
+    garment = mentioned(answers, {"garment:0"})
+    assert np.flatnonzero(garment != IGNORE).tolist() == [5, 6, 7]
+
+
+def test_poses_follow_the_heads():
+    clips = [render_clip(Scene((Person(4, motion=m),), seed=1)) for m in
+             ("turn left", "turn right", "nod", "tilt")]
+    read = poses(np.stack([clip.landmarks for clip in clips]))[..., 0, :]
+    for axis, name in enumerate(("yaw", "pitch", "roll")):
+        true = np.stack([getattr(clip, name)[:, 0] for clip in clips])
+        assert np.corrcoef(read[..., axis].ravel(), true.ravel())[0, 1] > 0.9
+    assert np.isnan(poses(np.stack([np.full((2, 5, 2), np.nan), np.random.rand(2, 5, 2)]))[0]).all()
+
+
+def test_text_and_poses_teach_the_towers():
+    network = ViCLIP.from_config(_with_stem(VICLIP))
+    helpers = Helpers(network.vision_encoder, 16)
+    network.encode_video(torch.randn(2, 3, 2, 24, 24))
+    words = torch.randn(2, 16, requires_grad=True)
+    said = torch.full((2, len(classes())), IGNORE)
+    said[:, 4] = 1
+    shown = torch.randn(2, 2, 2, 3)
+    shown[:, :, 1] = torch.nan  # nobody at the second place
+    helpers.motion(words, said, shown).backward()
+    assert words.grad.abs().sum() > 0
+    assert next(network.vision_encoder.conv1.parameters()).grad.abs().sum() > 0
+    assert helpers.pose.weight.grad[3:].abs().sum() == 0
 
 
 @pytest.mark.parametrize("stem", [False, True])

@@ -76,7 +76,7 @@ class StageRecipe:
         betas, weight_decay: of AdamW.
         decay_all: weight decay of every parameter; false: of none that is a bias or a norm's.
         norm_rate: pydantic.PositiveFloat = 1.0
-    clip: largest norm of the gradient; 0: no limit.
+        clip: largest norm of the gradient; 0: no limit.
         phases: settings that replace the recipe's own (`PHASED`) `until` a step, each with a
             learning rate schedule of its own. A phase with `restart: true` begins with the
             averaged weights as they are stored, and a new optimiser.
