@@ -75,7 +75,6 @@ class StageRecipe:
             sharply attention can look.
         betas, weight_decay: of AdamW.
         decay_all: weight decay of every parameter; false: of none that is a bias or a norm's.
-        norm_rate: pydantic.PositiveFloat = 1.0
         clip: largest norm of the gradient; 0: no limit.
         phases: settings that replace the recipe's own (`PHASED`) `until` a step, each with a
             learning rate schedule of its own. A phase with `restart: true` begins with the
@@ -137,7 +136,6 @@ class StageRecipe:
     betas: tuple[Decay, Decay] = (0.9, 0.95)
     weight_decay: pydantic.NonNegativeFloat = 1e-4
     decay_all: bool = True
-    norm_rate: pydantic.PositiveFloat = 1.0
     norm_rate: pydantic.PositiveFloat = 1.0
     clip: pydantic.NonNegativeFloat = 0.1
     ema: Decay = 0.999
