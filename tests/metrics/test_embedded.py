@@ -7,11 +7,20 @@ import pytest
 from PIL import Image
 
 from idbench import embedded
+from idbench.metrics.networks.clip import ViclipEmbedder
 from idbench.metrics.networks.parser import face_foreground
+from idbench.metrics.protocols import STRICT, sample_video_frames
 from idbench.metrics.scorer import Scorer
 from idbench.prompts.avatars.march import PARTS
 from idbench.prompts.avatars.render import render_clip, render_portrait
-from idbench.prompts.avatars.scene import VALIDATION_IDENTITIES, Garment, Person, Scene
+from idbench.prompts.avatars.scene import (
+    MOTIONS,
+    VALIDATION_IDENTITIES,
+    Garment,
+    Person,
+    Scene,
+)
+from idbench.prompts.language import describe
 from idbench.types import Reference, Sample, Video
 
 BARS = {
@@ -29,6 +38,22 @@ def test_the_manifest_says_that_the_bar_was_met_within_the_size(name):
     key, bar, megabytes = BARS[name]
     assert embedded.entry(name)["measured"][key] >= bar
     assert embedded.weight_path(name).stat().st_size <= megabytes * 1e6
+
+
+def test_viclip_tells_head_motions_apart():
+    network, right = ViclipEmbedder("viclip"), 0
+    for i, motion in enumerate(MOTIONS * 2):
+        person = Person(VALIDATION_IDENTITIES[800 + i], motion=motion)
+        frames = render_clip(Scene((person,), "beach", seed=i)).frames
+        video = network.video(frames[list(sample_video_frames(STRICT, len(frames)))],
+                              STRICT.video_picture)
+        said = [
+            describe(Scene((Person(person.identity, motion=other),), "beach", seed=i),
+                     np.random.default_rng(i), ("motion", "background"))
+            for other in MOTIONS
+        ]
+        right += MOTIONS[int((network.texts(said) @ video).argmax())] == motion
+    assert right >= 9, "of 12; chance is 2"
 
 
 @pytest.fixture(scope="module")

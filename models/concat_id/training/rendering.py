@@ -129,7 +129,8 @@ def _references(clip: Any, described: RenderSet, rng: np.random.Generator) -> np
                 t = 0 if frames == 1 else int(rng.integers(frames))
             marks = clip.landmarks[t, person].astype(np.float64)
             scale = references.CROP_SCALE * float(np.exp(rng.normal(0, 0.04 * jitter)))
-            shift = tuple(float(v) for v in rng.normal(0, 0.015 * jitter, 2))
+            across, down = rng.normal(0, 0.015 * jitter, 2)
+            shift = (float(across), float(down))
             crop = references.crop_face(clip.frames[t], marks, size, scale, shift)
             if rng.random() >= 0.125:
                 mask = references.crop_mask(heads[t] == person + 1, marks, size, scale, shift)
