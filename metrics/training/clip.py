@@ -157,12 +157,10 @@ def _fit_clip(
 
 
 class Helpers(nn.Module):
-    """Heads that read the truth, dropped after training: attributes from the embedding and from the
-    stem's map, poses of the heads from that map.
+    """Two attribute heads, dropped after training: of the embedding, and of the stem's map.
 
-    Those of the stem teach the convolutions to see an expression before the transformer knows
-    where to look; from the embedding alone, a tower stays at chance for a thousand steps. A motion
-    is no property of a frame, a pose is.
+    The second one teaches the convolutions to see an expression before the transformer knows
+    where to look; from the embedding alone, a tower stays at chance for a thousand steps.
 
     Args:
         tower: CLIP's or ViCLIP's image tower; the last map of its `conv1` is kept.
@@ -172,8 +170,7 @@ class Helpers(nn.Module):
     def __init__(self, tower: Any, output: int) -> None:
         super().__init__()
         self.embedding = AttributeHead(output)
-        size = tower.positional_embedding[1:].numel()
-        self.stem, self.pose = AttributeHead(size, 0.3), nn.Linear(size, 3 * PLACES)
+        self.stem = AttributeHead(tower.positional_embedding[1:].numel(), 0.3)
         tower.conv1.register_forward_hook(self._keep)
 
     def _keep(self, conv1: nn.Module, given: Any, output: torch.Tensor) -> None:
@@ -185,6 +182,15 @@ class Helpers(nn.Module):
         each = answers.repeat_interleave(len(self.map) // len(vectors), 0)
         return self.embedding(vectors, answers) + self.stem(self.map, each)
 
+
+class MotionHelpers(Helpers):
+    """`Helpers` of clips: a third head reads the poses of the heads from the stem's map. A motion
+    is no property of a frame, a pose is."""
+
+    def __init__(self, tower: Any, output: int) -> None:
+        super().__init__(tower, output)
+        self.pose = nn.Linear(self.stem.linear.in_features, 3 * PLACES)
+
     def motion(
         self, words: torch.Tensor, said: torch.Tensor, shown: torch.Tensor
     ) -> torch.Tensor:
@@ -193,8 +199,8 @@ class Helpers(nn.Module):
         Args:
             words: embeddings of n prompts, read by the head that reads those of videos, so that
                 both towers say the same thing in the same way.
-            said: answers that the prompts give, see `attributes.mentioned`.
-            shown: `attributes.poses` of every frame, (n, T, places, 3).
+            said: answers that the prompts give, see `attribute_classes.mentioned`.
+            shown: `attribute_classes.poses` of every frame, (n, T, places, 3).
         """
         known = shown.isfinite().flatten(2).flatten(0, 1)
         wrong = self.pose(self.map) - shown.nan_to_num().flatten(2).flatten(0, 1)
@@ -212,12 +218,13 @@ def _joint_loss(
     an attribute yet learns nothing from prompts that name it.
 
     Args:
-        motion: `said` and `shown` of `Helpers.motion`, of clips.
+        motion: `said` and `shown` of `MotionHelpers.motion`; None: `helpers` has none.
     """
     with torch.autocast(DEVICE, enabled=False):
         loss, found = contrastive_loss(images, words, scale)
         seen = helpers(images, answers.to(DEVICE))
         if motion is not None:
+            assert isinstance(helpers, MotionHelpers)
             seen = seen + helpers.motion(words, *(part.to(DEVICE) for part in motion))
     contrast = float(step >= recipe.get("attributes_alone", 0))
     values = {"found": found, "attributes": seen.detach()}
@@ -281,7 +288,7 @@ def _fit_viclip(
     network = network.to(DEVICE)
     tokenizer = ReducedTokenizer(config["vocabulary"], config["text"]["context"])
     batch, seed = int(recipe["batch"]), int(recipe["seed"])
-    helpers = Helpers(network.vision_encoder, config["output"]).to(DEVICE)
+    helpers = MotionHelpers(network.vision_encoder, config["output"]).to(DEVICE)
     answers = [np.stack([truth(s) for s in d.scenes]) for d in sets]
     shown = [poses(d.landmarks) for d in sets]
 

@@ -20,7 +20,7 @@ from idbench.metrics.training.attribute_classes import (
     truth,
     weights,
 )
-from idbench.metrics.training.clip import Helpers, preferred, training_pictures
+from idbench.metrics.training.clip import Helpers, MotionHelpers, preferred, training_pictures
 from idbench.metrics.training.rendered_data import Settings, batches, plan
 from idbench.prompts.avatars.render import render_clip
 from idbench.prompts.avatars.scene import EXPRESSIONS, MOTIONS, Person, Scene
@@ -150,7 +150,7 @@ def test_poses_follow_the_heads():
 
 def test_text_and_poses_teach_the_towers():
     network = ViCLIP.from_config(_with_stem(VICLIP))
-    helpers = Helpers(network.vision_encoder, 16)
+    helpers = MotionHelpers(network.vision_encoder, 16)
     network.encode_video(torch.randn(2, 3, 2, 24, 24))
     words = torch.randn(2, 16, requires_grad=True)
     said = torch.full((2, len(classes())), IGNORE)
