@@ -15,7 +15,7 @@ from idbench.baselines.finished_videos import FinishedVideos
 from idbench.engines import Engine, make_engine
 from idbench.files import real
 from idbench.manifest import Listed, Paths, listed, paths_of
-from idbench.names import DEFAULT_PROTOCOL
+from idbench.names import DEFAULT_PROTOCOL, folder_name
 from idbench.planning import absolute, plan
 from idbench.progress import Progress
 from idbench.records import Identity, ModelName
@@ -74,7 +74,7 @@ def evaluate(
         kind=getattr(made, "kind", "generate"), suite=loaded.title, split=split, seed=seeds[0],
         seeds=seeds if len(seeds) > 1 else [], model=ModelName.of(made))
     samples, mine = plan(of_seeds, made, identity.model, start, part)
-    given = Path(out) if out else Path("runs") / identity.folder_name
+    given = Path(out) if out else Path("runs") / folder_name(identity.folder_name)
 
     with (absolute(start, given) as folder,
           holding.begin(folder, identity, samples, command, timings, force, part) as run,
@@ -145,6 +145,6 @@ def score(
     label = name or real(table or paths[0]).stem or "videos"
     return evaluate(
         found, FinishedVideos(label, found.videos, fps), metrics, protocol,
-        out or Path("runs") / f"score-{label}", split=found.split, seed=found.seed,
+        out or Path("runs") / folder_name(f"score-{label}"), split=found.split, seed=found.seed,
         weights=weights, rescore=force, engine=engine, device=device, shard=shard,
         progress=progress, command=command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from idbench.types import Sample
 
 OWN_FOLDERS = ("references", "embeddings")
 """What --force leaves behind; nothing in them is ever removed, apart from temporary files."""
+
+_OTHER_VIDEOS = "of other videos, references or prompts"
 
 
 @contextmanager
@@ -50,6 +52,7 @@ def begin(
             if (folder / "run.json").exists():
                 run = Run.open(folder)
                 check_identity(run, identity)
+                _check_shared(run, planned)
                 # A larger limit adds samples; of finished videos those named now are the run.
                 planned = {**(run.file.samples if run.generates else {}), **planned}
             else:
@@ -134,6 +137,14 @@ def clear_leftovers(folder: Path, everyone: bool = False) -> None:
             leftovers.clear(path, everyone)
 
 
+def _check_shared(run: Run, planned: Mapping[str, str]) -> None:
+    """Raise UserError if a run of finished videos and the one that is asked for share no sample:
+    the later would take the place of the earlier."""
+    before = run.file.samples
+    if before and not run.generates and not before.keys() & planned.keys():
+        raise _another_run(run, _OTHER_VIDEOS)
+
+
 def check_identity(run: Run, identity: Identity, other: str = "") -> None:
     """Raise UserError, saying what differs, if `run` is not the run of `identity`. `other` begins
     the sentence about an existing folder of `identity`."""
@@ -148,14 +159,15 @@ def check_identity(run: Run, identity: Identity, other: str = "") -> None:
                 f"{other} run than {run.folder} (its {where} is {short(new)}, not {short(old)}); "
                 "merge parts of one run."
             )
-        told = (
-            "of other videos, references or prompts" if where == "suite sha256" else
-            f"its {where} is {short(old)}, not {short(new)}"
-        )
-        raise UserError(
-            f"{run.folder} contains another run ({told}); choose another folder with --out, or "
-            "replace that run with --force."
-        )
+        told = f"its {where} is {short(old)}, not {short(new)}"
+        raise _another_run(run, _OTHER_VIDEOS if where == "suite sha256" else told)
+
+
+def _another_run(run: Run, told: str) -> UserError:
+    return UserError(
+        f"{run.folder} contains another run ({told}); choose another folder with --out, or "
+        "replace that run with --force."
+    )
 
 
 def _remove(path: Path) -> None:

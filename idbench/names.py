@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import re
 from collections.abc import Iterable
 
 from idbench.errors import UserError
@@ -15,6 +17,15 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     by_lower = {k.lower(): k for k in known}
     matches = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
     return by_lower[matches[0]] if matches else None
+
+
+def folder_name(text: str) -> str:
+    """`text` as the name of one folder: without separators, and at most 150 bytes long."""
+    plain = re.sub(r"[/\\\0]", "_", text)
+    data = plain.encode(errors="backslashreplace")
+    if len(data) <= 150:
+        return plain
+    return f"{data[:130].decode(errors='ignore')}-{hashlib.sha256(data).hexdigest()[:8]}"
 
 
 def check_variant(model: str, variant: str | None, known: Iterable[str]) -> None:

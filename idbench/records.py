@@ -95,6 +95,14 @@ class ScoringKey(Part):
     )
     metrics: dict[str, str] = Field({}, description="package and version of each metric")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _migrate(cls, value: Any) -> Any:
+        # What was not known was once null, as in submissions that were packed then.
+        if isinstance(value, Mapping):
+            value = {k: v for k, v in value.items() if v is not None}
+        return value
+
     @property
     def protocol_name(self) -> str | None:
         """The protocol's name; None before anything was scored."""

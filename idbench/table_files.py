@@ -13,7 +13,7 @@ from idbench.errors import UserError
 from idbench.names import nearest
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
-SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
+SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 DELIMITERS = (",", ";", "\t", "|")
 LONGEST_FIELD = 10_000_000
 _MORE = "(too many columns)"
@@ -28,7 +28,8 @@ def read_rows(
 ) -> Iterator[Row]:
     """The rows of a table; a JSON file is read whole, the others are streamed.
 
-    CSV may be UTF-8 or UTF-16, separated by commas, semicolons, tabs or bars; JSON lines hold one
+    CSV may be UTF-8 or UTF-16, separated by commas, semicolons, tabs or bars; a first line such as
+    `sep=;` names the separator, and empty columns without a name are left out. JSON lines hold one
     object each; a .json file holds a list of objects.
 
     Args:
@@ -74,18 +75,40 @@ def read_rows(
 
 def _encoding(path: Path) -> str:
     with open(path, "rb") as stream:
-        start = stream.read(2)
-    return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+        start = stream.read(4)
+    if start in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE):
+        return "utf-32"
+    utf16 = start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return "utf-16" if utf16 else "utf-8-sig"
 
 
 def _csv(stream: IO[str], path: Path, columns: Collection[str]) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_FIELD)
     head = stream.readline()
-    stream.seek(0)
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(head, columns)
+    if "\0" in head:  # UTF-16 without a byte order mark
+        raise UnicodeError
+    before = 0
+    if head.startswith("sep="):  # as Excel writes and reads it
+        before, delimiter = 1, head[4:].rstrip("\r\n")
+    else:
+        stream.seek(0)
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(head, columns)
+    if len(delimiter) != 1:
+        raise UserError(f"{path} line 1 must name one separator, such as sep=; ; correct it.")
     reader = csv.DictReader(stream, delimiter=delimiter, restkey=_MORE)
+    _distinct_columns([name for name in reader.fieldnames or () if name], path)
     for row in reader:
-        yield f"{path} line {reader.line_num}", row
+        if not row.get(""):
+            row.pop("", None)
+        if not any(row.get(_MORE, ())):
+            row.pop(_MORE, None)
+        yield f"{path} line {before + reader.line_num}", row
+
+
+def _distinct_columns(names: list[str], path: Path) -> None:
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UserError(f"{path} has two columns named {twice[0]!r}; remove or rename one.")
 
 
 def _delimiter(head: str, columns: Collection[str]) -> str:

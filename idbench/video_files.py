@@ -13,8 +13,9 @@ from idbench.files import real
 from idbench.picture_sequences import ANIMATED_SUFFIXES, FPS, frame_files, is_animated
 
 VIDEO_SUFFIXES = (
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".ts", ".mts", ".m2ts", ".mpg",
-    ".mpeg", ".wmv", ".flv", ".ogv", ".3gp",
+    ".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".divx", ".gif", ".ts", ".mts",
+    ".m2ts", ".mpg", ".mpeg", ".m2v", ".vob", ".wmv", ".asf", ".flv", ".f4v", ".ogv", ".3gp",
+    ".3g2", ".mxf", ".y4m", ".nut", ".dv",
 )
 """Endings of the containers that PyAV reads."""
 
@@ -42,14 +43,14 @@ def videos_in(paths: Sequence[Path]) -> tuple[list[Path], tuple[str, ...]]:
 
 
 def folder_videos(folder: Path) -> tuple[list[Path], list[str]]:
-    """The videos in a folder, and the names of everything else. Folders of frames only count if
-    there is no video file beside them."""
+    """The videos in a folder, and the names of everything else, folders that hold videos among it.
+    Folders of frames only count if there is no video file beside them."""
     inside = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     files = [p for p in inside if p.is_file()]
     taken = [p for p in files if is_video(p)] or [p for p in inside if is_frame_folder(p)]
     for path in taken:
         existing(path)
-    left = [p for p in inside if p not in taken and (p.is_file() or is_frame_folder(p))]
+    left = [p for p in inside if p not in taken and (p.is_file() or _holds_videos(p))]
     return taken, [p.name for p in left]
 
 
@@ -81,6 +82,10 @@ def is_video(path: Path) -> bool:
 def is_frame_folder(path: Path) -> bool:
     """Whether a folder holds numbered pictures and nothing else: it is a video."""
     return path.is_dir() and not path.name.startswith(".") and bool(frame_files(path))
+
+
+def _holds_videos(folder: Path) -> bool:
+    return is_frame_folder(folder) or any(map(is_video, folder.iterdir()))
 
 
 def existing(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import unicodedata
 from pathlib import Path
 
@@ -67,17 +68,21 @@ def test_other_files_of_a_folder_are_skipped_and_named(world: World, clips: list
     folder = world.folder / "videos"
     (folder / "._one.mp4").write_bytes(b"macOS keeps metadata here")
     (folder / "notes.docx").write_bytes(b"x")
-    for suffix in (".ts", ".mpg", ".wmv", ".flv"):
+    (folder / "deeper").mkdir()
+    shutil.copy(clips[0], folder / "deeper/inner.mp4")
+    (folder / "empty").mkdir()
+    for suffix in (".ts", ".mpg", ".wmv", ".flv", ".vob", ".asf"):
         transcode(clips[0], folder / f"other{suffix}")
     done = world.run("score", "videos", "--reference", "one.png", "--metric", "sampled")
     assert done.returncode == 0, done.stderr
-    assert "1 file was skipped (not a video, or not of a sample): notes.docx" in done.stderr
+    assert "2 files were skipped (not a video, or not of a sample): deeper, notes.docx" in (
+        done.stderr)
     found = scores(world.folder / "runs/score-videos")
-    assert len(found) == 6 and found["value"].notna().all(), found
+    assert len(found) == 8 and found["value"].notna().all(), found
 
 
 def transcode(source: Path, target: Path) -> None:
-    codec = {".wmv": "wmv2", ".flv": "flv1"}.get(target.suffix, "mpeg2video")
+    codec = {".wmv": "wmv2", ".asf": "wmv2", ".flv": "flv1"}.get(target.suffix, "mpeg2video")
     with av.open(str(target), "w") as container:
         stream = container.add_stream(codec, rate=25)
         frames = read_video(source).frames
@@ -107,8 +112,25 @@ def test_another_reference_is_another_run(world: World, clips: list[Path]) -> No
     video = world.run("score", "videos/one.mp4", "--manifest", "any.csv")
     assert video.returncode == 2 and "videos/one.mp4 is not a folder; with --man" in video.stderr
     assert world.run(*score, "one.png").returncode == 0
+    prompt = world.run(*score, "one.png", "--prompt", "another")
+    assert prompt.returncode == 2 and "of other videos, references or prompts" in prompt.stderr
     assert world.run(*score, "two.png", "--out", "runs/two").returncode == 0
+    beside = ("score", "videos/two.mp4", "--metric", "sampled", "--reference", "two.png")
+    assert world.run(*beside, "--out", "runs/two").returncode == 2
     assert world.run(*score, "two.png", "--force", "--out", "runs/two").returncode == 0
+
+
+@pytest.mark.parametrize("name", ["a/b", "/../../outside", "x" * 300, "Zoé " * 60])
+def test_the_default_folder_of_any_name_lies_under_runs(
+    world: World, clips: list[Path], name: str
+) -> None:
+    arguments = ("score", "videos/one.mp4", "--reference", "one.png", "--metric", "sampled")
+    done = world.run(*arguments, "--name", name)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (world.folder / "runs").iterdir()
+    assert (folder / "scores.parquet").is_file() and not (world.folder / "outside").exists()
+    other = world.run(*arguments, "--name", name + "y")
+    assert other.returncode == 0 and len(list((world.folder / "runs").iterdir())) == 2
 
 
 def test_two_folders_with_equal_file_names_are_scored_together(
@@ -139,7 +161,17 @@ ROWS = 'video;prompt;reference\nvideos/one.mp4;"a café; at night";one.png;\n'
     (ROWS.replace(";\n", "\n").encode("utf-8-sig"), ""),
     (ROWS.replace(";\n", "\n").replace(";", "\t").encode(), ""),
     (ROWS.replace(";\n", "\n").encode("cp1252"), "is not UTF-8 text; save it as UTF-8"),
-    (ROWS.encode(), "line 2 has more columns than the first line; put text"),
+    (ROWS.replace("png;", "png;x").encode(),
+     "line 2 has more columns than the first line; put text"),
+    (ROWS.encode(), ""),
+    (ROWS.replace("\n", ";;\n").encode(), ""),
+    (b"sep=;\r\n" + ROWS.encode(), ""),
+    (b"sep=\n" + ROWS.encode(), "line 1 must name one separator"),
+    (b"sep=;\n" + ROWS.replace("one.png", "x.png").replace("videos/one.mp4", "").encode(),
+     "line 3: the field 'video'"),
+    (ROWS.encode("utf-32"), ""),
+    (ROWS.encode("utf-16-le"), "is not UTF-8 text; save it as UTF-8"),
+    (ROWS.replace("prompt", "video").encode(), "has two columns named 'video'"),
     (b"video,reference\n\n\nvideos/one.mp4,one.png\nvideos/one.mp4,x.png\n", "x.png is missing"),
     (b"video,reference\n\"videos/one.mp4\n\",one.png\n,one.png\n", "line 4"),
     (b"video,refrence\nvideos/one.mp4,one.png\n", "'refrence': did you mean 'reference'?"),
@@ -173,9 +205,10 @@ def test_json_lines_of_every_kind(
     assert words in done.stderr
 
 
-def test_spreadsheets_are_named(world: World) -> None:
-    (world.folder / "list.xlsx").write_bytes(b"PK")
-    done = world.run("score", "--manifest", "list.xlsx")
+@pytest.mark.parametrize("suffix", [".xlsx", ".xlsm"])
+def test_spreadsheets_are_named(world: World, suffix: str) -> None:
+    (world.folder / f"list{suffix}").write_bytes(b"PK")
+    done = world.run("score", "--manifest", f"list{suffix}")
     assert done.returncode == 2 and "is a spreadsheet; save it as CSV" in done.stderr
 
 

@@ -62,6 +62,16 @@ def test_splits_get_a_board_each_and_other_protocols_are_refused(
         leaderboard.build([submissions.entry(p) for p in (entries[0], loose)])
 
 
+def test_submissions_of_before_have_null_for_what_was_not_known(entries: list[Path]) -> None:
+    folder = entries[-1]
+    manifest, results = read_json(folder / "submission.json"), read_json(folder / "results.json")
+    results["scoring"]["metric_weights"] = None
+    write_json(folder / "results.json", results)
+    manifest["files"]["results.json"] = sha256_file(folder / "results.json")
+    write_json(folder / "submission.json", manifest)
+    assert submissions.entry(folder).measured.scoring.metric_weights == {}
+
+
 def test_changed_and_wrong_submissions_are_refused(entries: list[Path], tmp_path: Path) -> None:
     folder = entries[-1]
     manifest, results = read_json(folder / "submission.json"), read_json(folder / "results.json")
