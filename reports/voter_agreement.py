@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 import numpy as np
+from scipy.special import expit
 
 from idbench.statistics import LEVEL
 
-ITERATIONS = 2_000
+ITERATIONS = 200
 TOLERANCE = 1e-9
 
 
@@ -63,21 +64,24 @@ def bradley_terry(wins: np.ndarray) -> np.ndarray:
     """Log strengths (..., systems) of mean 0 from wins (..., systems, systems).
 
     `wins[..., i, j]` counts how often i was preferred to j; a tie is half a win of each. Maximum
-    likelihood by Hunter's MM steps (2004), with half a won and half a lost comparison of each
-    system with an average one added, so that every strength is finite."""
+    likelihood by Newton's method, with half a won and half a lost comparison of each system with
+    an average one added, so that every strength is finite."""
     wins = np.asarray(wins, np.float64)
     compared = wins + np.swapaxes(wins, -1, -2)
     won = wins.sum(-1) + 0.5
-    strength = np.ones(wins.shape[:-1])
+    logs = np.zeros(wins.shape[:-1])
     for _ in range(ITERATIONS):
-        total = compared / (strength[..., :, None] + strength[..., None, :])
-        # The average system stays at strength 1.
-        fresh = won / (total.sum(-1) + 1.0 / (strength + 1.0))
-        moved = np.abs(np.log(fresh / strength)).max() if strength.size else 0.0
-        strength = fresh
-        if moved < TOLERANCE:
+        # Probabilities that i wins against j, and against the average system, of log strength 0.
+        against, average = expit(logs[..., :, None] - logs[..., None, :]), expit(logs)
+        gradient = won - (compared * against).sum(-1) - average
+        weight = compared * against * (1 - against)
+        diagonal = weight.sum(-1) + average * (1 - average)
+        hessian = diagonal[..., None] * np.eye(logs.shape[-1]) - weight
+        step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
+        # Shorter far from the maximum, where the quadratic approximation does not hold.
+        logs = logs + np.clip(step, -1.0, 1.0)
+        if not step.size or np.abs(step).max() < TOLERANCE:
             break
-    logs = np.log(strength)
     return logs - logs.mean(-1, keepdims=True)
 
 
