@@ -292,7 +292,7 @@ class _Record:
 
 
 @pytest.mark.parametrize("each", [0, 100])
-def test_memory_is_bounded_by_the_window_and_by_bytes(tmp_path, monkeypatch, each):
+def test_memory_is_bounded_by_the_window_and_by_bytes(request, monkeypatch, each):
     """`each`: bytes of a video; a window holds 250 of them."""
     monkeypatch.setattr(video_scorer, "WINDOW", 4)
     monkeypatch.setattr(video_scorer, "WINDOW_BYTES", 250)
@@ -313,11 +313,13 @@ def test_memory_is_bounded_by_the_window_and_by_bytes(tmp_path, monkeypatch, eac
 
     seen = []
     records = [_Record(Path(str(i))) for i in range(60)]
+    gc.freeze()
+    request.addfinalizer(gc.unfreeze)
     for window in video_scorer._windows(SimpleNamespace(timings=Timings()), records, Fake()):
         seen += [record.video.name for record, _ in window]
         assert len(window) <= (3 if each else 4)
         del window
-        gc.collect()
+        gc.collect()  # quick, as it looks at nothing older than this test
     assert seen == [str(i) for i in range(60)]
     # A window, as many read ahead, and no more.
     assert 1 < most <= (6 if each else 8)
