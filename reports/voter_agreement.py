@@ -69,7 +69,7 @@ def bradley_terry(wins: np.ndarray) -> np.ndarray:
     wins = np.asarray(wins, np.float64)
     compared = wins + np.swapaxes(wins, -1, -2)
     won = wins.sum(-1) + 0.5
-    logs = np.zeros(wins.shape[:-1])
+    logs: np.ndarray = np.zeros(wins.shape[:-1])
     for _ in range(ITERATIONS):
         # Probabilities that i wins against j, and against the average system, of log strength 0.
         against, average = expit(logs[..., :, None] - logs[..., None, :]), expit(logs)

@@ -82,6 +82,14 @@ def test_strengths_are_recovered_with_intervals_that_cover_them() -> None:
     assert 0.88 <= hits / 180 <= 1
 
 
+def test_strengths_of_many_votes_have_converged() -> None:
+    """Their scale is held by the average system alone, so that steps which ignore it stop early."""
+    true = np.array([4.0, 1.0, -2.0, -3.0])
+    wins = 1e5 / (1 + np.exp(true[None, :] - true[:, None]))
+    np.fill_diagonal(wins, 0)
+    assert bradley_terry(wins) == pytest.approx(true - true.mean(), abs=1e-3)
+
+
 def test_who_never_lost_is_strongest_and_finite() -> None:
     wins = np.array([[0, 5, 5], [0, 0, 3], [0, 2, 0.0]])
     found = bradley_terry(wins)
