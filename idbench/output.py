@@ -85,16 +85,29 @@ def console(width: int = 200) -> Console:
     from rich.console import Console
 
     made = Console(highlight=False, markup=False)
-    if not made.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
+    if not made.is_terminal and not _columns():
         made.width = width
     return made
 
 
-def show_table(rows: Iterable[Sequence[str]], *columns: str) -> None:
-    """Print a table without lines; the first column never wraps, numbers are set to the right."""
+def _columns() -> bool:
+    """Whether $COLUMNS says how wide the output is."""
+    return os.environ.get("COLUMNS", "").isdigit()
+
+
+def show_table(
+    rows: Iterable[Sequence[str]], *columns: str, one_line: bool = False
+) -> None:
+    """Print a table without lines; the first column never wraps, numbers are set to the right.
+
+    `one_line`: where the width is known, the last column is cut instead of wrapped.
+    """
     from rich.table import Table
 
     texts = [[visible(cell) for cell in row] for row in rows]
+    shown = console()
+    if one_line and texts and (shown.is_terminal or _columns()):
+        texts = _one_line(texts, columns, shown.width)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
         cells = [row[number] for row in texts]
@@ -103,4 +116,19 @@ def show_table(rows: Iterable[Sequence[str]], *columns: str) -> None:
                          justify="right" if numbers else "left")
     for row in texts:
         table.add_row(*row)
-    console().print(table)
+    shown.print(table)
+
+
+def _one_line(texts: list[list[str]], columns: Sequence[str], width: int) -> list[list[str]]:
+    """The rows, with the last column cut to what the others leave of `width`."""
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    rows = [list(columns), *texts]
+    others = sum(max(cell_len(row[i]) for row in rows) + 2 for i in range(len(columns) - 1))
+    cut = []
+    for row in texts:
+        last = Text(" ".join(row[-1].split()))
+        last.truncate(max(width - others, cell_len(columns[-1]), 8), overflow="ellipsis")
+        cut.append([*row[:-1], last.plain])
+    return cut

@@ -12,8 +12,10 @@ the entry-point group `idbench.trainers`.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,17 @@ def load_recipe(name_or_path: str, children: tuple[str, ...] = ()) -> tuple[str,
             "`trainer: idbench.models.concat_id.vae:train`."
         )
     return path.stem, content
+
+
+def description(path: Path) -> str:
+    """The `description` of a recipe's file, or the first sentence of the comment that it begins
+    with; not that of a recipe it extends."""
+    named = str(_read(path).get("description", ""))
+    if not named:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        top = takewhile(lambda line: line.startswith("#"), lines)
+        named = re.split(r"(?<=\.)\s", " ".join(line.lstrip("# ") for line in top))[0]
+    return " ".join(named.split()).removesuffix(".")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.names import DEFAULT_PROTOCOL, unknown
 from idbench.output import console, echo, echo_json, note, show_table
-from idbench.recipes import load_recipe, recipe_files
+from idbench.recipes import description, load_recipe, recipe_files
 
 Rows = list[dict[str, Any]]
 
@@ -88,14 +88,11 @@ def _weights(**_: Any) -> Rows:
 
 
 def _recipes(**_: Any) -> Rows:
-    rows = []
-    for name in recipe_files():
-        content = load_recipe(name)[1]
-        rows.append({
-            "recipe": name, "trainer": content["trainer"],
-            "description": " ".join(str(content.get("description", "")).split()),
-        })
-    return rows
+    return [
+        {"recipe": name, "trainer": load_recipe(name)[1]["trainer"],
+         "description": description(path)}
+        for name, path in recipe_files().items()
+    ]
 
 
 def _schemas(**_: Any) -> Rows:
@@ -115,9 +112,9 @@ def _samples(suite: str, split: str | None, limit: int | None, seed: int) -> Row
         raise UserError("`idbench list samples` needs --split, such as --split single.")
     return [
         {
-            "id": s.id, "category": s.category, "prompt": s.prompt, "seed": s.seed,
+            "id": s.id, "category": s.category, "seed": s.seed,
             "references": [str(r.image) for r in s.references],
-            "kinds": [r.kind for r in s.references],
+            "kinds": [r.kind for r in s.references], "prompt": s.prompt,
         }
         for s in load_suite(suite).samples(split, limit, seed)
     ]
@@ -131,7 +128,8 @@ KINDS: dict[str, Callable[..., Rows]] = {
 
 
 IN_FULL = {
-    "models": ("package", "where"), "metrics": ("range", "formula", "source", "package"),
+    "models": ("licence", "package", "where"), "suites": ("licence", "description"),
+    "metrics": ("range", "formula", "source", "package"),
     "protocols": ("metrics", "source"), "weights": ("file", "sha256", "measured"),
     "samples": ("references",), "recipes": ("trainer",),
 }
@@ -182,7 +180,7 @@ def listing(
     ]
     cells = ([", ".join(row[name]) if isinstance(row[name], list) else str(row[name])
               for name in columns] for row in rows)
-    show_table(cells, *columns)
+    show_table(cells, *columns, one_line=True)
     if kind in IN_FULL:
         note(f"`idbench list {kind} NAME` shows one in full, --json all. {HINTS.get(kind, '')}")
 

@@ -55,7 +55,7 @@ def list_(as_json: bool) -> None:
     show_table(
         ([row["name"], "yes" if row["here"] else "", str(row["MB"] or ""), row["sha256"],
           row["about"]] for row in rows),
-        "name", "here", "MB", "sha256", "about")
+        "name", "here", "MB", "sha256", "about", one_line=True)
     for row in rows:
         if row["unconfirmed"]:
             note(f"Unconfirmed of {row['name']}: {row['unconfirmed']}.")

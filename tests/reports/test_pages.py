@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,35 +58,42 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str]]:
     return page.as_uri(), sorted(values, key=values.__getitem__)
 
 
+def processor_seconds(browser: Browser) -> float:
+    """What the page's tasks have taken so far."""
+    found = browser.devtools("Performance.getMetrics")["metrics"]
+    return next(one["value"] for one in found if one["name"] == "TaskDuration")
+
+
 def test_a_large_report_sorts_and_filters_without_lag(
     browser: Browser, large: tuple[str, list[str]]
 ) -> None:
-    """What costs time is cards in the document and cards moved: at most one page of each."""
+    """What costs time is cards in the document and cards moved: at most one page of each. Times
+    are of the page's thread on the processor, which a busy machine does not stretch."""
     page, worst_first = large
-    before = time.perf_counter()
+    browser.devtools("Performance.enable", timeDomain="threadTicks")
     browser.open(page)
-    assert time.perf_counter() - before < 10
+    assert 0 < processor_seconds(browser) < 10
     assert len(browser.js(CARDS)) == PAGE_SIZE
     assert browser.js(COUNT) == f"1,000 samples, 1 to {PAGE_SIZE} shown"
     for name, value, expected in (
         ("sort", "arcsim worst", worst_first), ("sort", "arcsim best", worst_first[::-1]),
         ("category", "garment", None), ("category", "", worst_first[::-1]), ("sort", "", None),
     ):
-        moved, took = browser.run(f"""
+        before = processor_seconds(browser)
+        moved = browser.run(f"""
             const form = document.querySelector('.tools'), moves = [];
             const seen = new MutationObserver((found) => moves.push(...found));
             seen.observe(document.querySelector('.cards'), {{ childList: true, subtree: true }});
-            const start = performance.now();
             form.elements[{json.dumps(name)}].value = {json.dumps(value)};
             form.dispatchEvent(new Event('input', {{ bubbles: true }}));
             document.body.offsetHeight;
-            const took = performance.now() - start;
             moves.push(...seen.takeRecords());
             const nodes = moves.flatMap((m) => [...m.addedNodes, ...m.removedNodes]);
-            return [nodes.length, took];
+            return nodes.length;
         """)
         assert moved <= 200 and len(browser.js(CARDS)) == PAGE_SIZE
-        assert took < 1000, f"{name} {value}: {took:.0f} ms"  # 70 ms on a busy core
+        took = processor_seconds(browser) - before
+        assert took < 1, f"{name} {value}: {took:.2f} s"
         if expected:
             assert browser.js(CARDS) == expected[:PAGE_SIZE]
     assert browser.console_errors() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -83,9 +84,6 @@ def test_lists_and_boards_fit(
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("IDBENCH_CACHE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    for kind in KINDS:
-        check(shown(capsys, "list", kind, "--split", "single", "--limit", "3"), width)
-    check(shown(capsys, "weights", "list"), width)
     folders = [run.folder for run in runs]
     check(shown(capsys, "table", *folders, "--format", "terminal"), width)
     for number in (1, 2, 3):
@@ -93,6 +91,36 @@ def test_lists_and_boards_fit(
     board = shown(capsys, "leaderboard", *folders[:4])
     check("\n".join(board.splitlines()[:-1]), width)
     assert "rank" in board and "95% interval" in board
+
+
+LISTS = [*(("list", kind, "--split", "single", "--limit", "3") for kind in KINDS),
+         ("weights", "list")]
+
+
+@pytest.mark.parametrize("arguments", LISTS, ids=lambda words: " ".join(words[:2]))
+def test_a_list_has_one_line_a_name(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("IDBENCH_CACHE", str(tmp_path))
+    rows = json.loads(shown(capsys, *arguments, "--json"))
+    names = [str(next(iter(row.values()))) for row in rows]
+    for width in WIDTHS:
+        monkeypatch.setenv("COLUMNS", str(width))
+        lines = [line.rstrip() for line in shown(capsys, *arguments).splitlines()]
+        assert [line.split(" ")[0] for line in lines[1:]] == names
+        assert all(cell_len(line) <= width for line in lines)
+        assert not any("…" in line[:-1] for line in lines), "only the last column is cut"
+    monkeypatch.delenv("COLUMNS")
+    assert "…" not in shown(capsys, *arguments), "a pipe gets everything"
+
+
+def test_every_recipe_is_described(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = json.loads(shown(capsys, "list", "recipes", "--json"))
+    assert all(row["description"] for row in rows)
+    said = {row["recipe"]: row["description"] for row in rows}
+    assert said["aligned_latents"] == "Encodes the scenes of `aligned_data`"
+    assert said["ingredients"].startswith("Ingredients' two routed faces"), "not of its parent"
 
 
 def test_doctor_does_not_list_every_name() -> None:
