@@ -24,10 +24,12 @@ from idbench.files import atomic_path
 from idbench.measurements import Measurement, of_records
 from idbench.metrics.embedding_cache import EmbeddingCache
 from idbench.metrics.protocols import get_protocol
+from idbench.metrics.scorer import Scorer
 from idbench.records import Identity, SampleFile, ScoringRecord
 from idbench.registry import METRICS
 from idbench.runs import Run
 from idbench.stored import Stored
+from idbench.video import Clip, UnreadableVideo, read_video
 
 CONTENT = "bundle.json"
 FIX = "make it again with `idbench check RUN --update FILE --embeddings`"
@@ -87,8 +89,6 @@ def read(path: Path) -> Measurement:
 
 def _with_shape(record: SampleFile) -> SampleFile:
     """With the shape of its video, and without the user's path; unreadable: it stays unscored."""
-    from idbench.video import UnreadableVideo, read_video
-
     shape = record.shape
     if record.video is not None and shape is None:
         try:
@@ -122,9 +122,6 @@ def _score(
     bundle: Bundle, folder: Path
 ) -> tuple[dict[str, dict[str, float | None]], dict[str, None]]:
     """Sample -> metric -> value of the whole video, and the files of `folder` that were read."""
-    from idbench.metrics.scorer import Scorer
-    from idbench.video import Clip
-
     for image in {i for sample in bundle.samples for r in sample.references for i in r.images}:
         if not (folder / image).is_file():
             raise UserError(f"The reference image {image} is missing; make the embeddings again.")

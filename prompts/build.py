@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from PIL import Image
 
+from idbench.prompts.avatars.render import render_background, render_garment, render_portrait
 from idbench.prompts.avatars.scene import EVALUATION_IDENTITIES, Garment
 from idbench.prompts.detection import detect_faces
 from idbench.prompts.language import MAXIMUM_TOKENS, tokens, vocabulary
@@ -129,10 +131,6 @@ def write_texts(source: Mapping[str, Any], folder: Path) -> None:
 def write_references(source: Mapping[str, Any], folder: Path) -> None:
     """Renders references/*.png and writes identities.json with the face MTCNN finds in each.
     Raises ValueError: MTCNN finds no face, or several, on a portrait."""
-    from PIL import Image
-
-    from idbench.prompts.avatars.render import render_background, render_garment, render_portrait
-
     target = folder / "references"
     target.mkdir(exist_ok=True)
     for old in target.glob("*.png"):

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
+from idbench.prompts.avatars.render import render_clip
 from idbench.prompts.avatars.scene import BACKGROUNDS, EXPRESSIONS, MOTIONS, Garment, Person, Scene
 from idbench.prompts.build import SUITE
 from idbench.prompts.truth import scene_of
@@ -27,8 +29,6 @@ INK, PAPER = (60, 58, 54), (255, 255, 255)
 def sheet(tiles: Sequence[np.ndarray], labels: Sequence[str], columns: int) -> np.ndarray:
     """Tiles of one size in a grid, each over its label (broken into up to three lines): uint8 RGB
     on white."""
-    from PIL import Image, ImageDraw, ImageFont
-
     height, width = tiles[0].shape[:2]
     font = ImageFont.load_default(FONT_SIZE)
     broken = [_broken(label, width, font.getlength) for label in labels]
@@ -47,8 +47,6 @@ def sheet(tiles: Sequence[np.ndarray], labels: Sequence[str], columns: int) -> n
 
 def identities() -> np.ndarray:
     """The reference portraits of the suite."""
-    from PIL import Image
-
     known = json.loads((SUITE / "identities.json").read_text(encoding="utf-8"))
     tiles = [np.asarray(Image.open(SUITE / "references" / f"{name}.png").resize((144, 144)))
              for name in known]
@@ -90,8 +88,6 @@ def backgrounds() -> np.ndarray:
 
 def references() -> np.ndarray:
     """Garment and background references."""
-    from PIL import Image
-
     files = [*sorted((SUITE / "references").glob("garment_*.png")),
              *sorted((SUITE / "references").glob("background_*.png"))]
     tiles = []
@@ -113,8 +109,6 @@ SHEETS: dict[str, Callable[[], np.ndarray]] = {
 
 def _frame(scene: Scene) -> np.ndarray:
     """The frame of a clip in which its motion shows."""
-    from idbench.prompts.avatars.render import render_clip
-
     clip = render_clip(scene, frames=9, height=HEIGHT, width=WIDTH)
     return clip.frames[int(np.argmax(np.abs(clip.yaw).max(axis=1)))]
 
@@ -135,8 +129,6 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    from PIL import Image
-
     parser = argparse.ArgumentParser(
         prog="idbench.prompts.contact_sheet", description="Pictures of the avatars and the suite.")
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"))

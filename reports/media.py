@@ -12,9 +12,11 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from PIL import Image
 
 from idbench.files import real
 from idbench.pages import data_uri
+from idbench.pictures import UnreadablePicture, open_rgb
 
 REFERENCE_SIZE = 144
 CROP_SIZE = 48
@@ -25,8 +27,6 @@ MISSING = (214, 211, 204)
 
 def picture_uri(pixels: np.ndarray, quality: int = 82) -> str:
     """An RGB image (H, W, 3) uint8 as a WebP data URI."""
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "WEBP", quality=quality, method=2)
     return data_uri("image/webp", buffer.getvalue())
@@ -35,10 +35,6 @@ def picture_uri(pixels: np.ndarray, quality: int = 82) -> str:
 @lru_cache(maxsize=4096)
 def reference_uri(path: Path) -> str | None:
     """A reference image, at most `REFERENCE_SIZE` high and wide; None when unreadable."""
-    from PIL import Image
-
-    from idbench.pictures import UnreadablePicture, open_rgb
-
     try:
         image = open_rgb(path)
     except UnreadablePicture:
@@ -61,8 +57,6 @@ def video_uri(path: Path, page: Path, embed: bool) -> str:
 
 def small(pixels: np.ndarray, width: int = 576) -> np.ndarray:
     """An image no wider than `width`."""
-    from PIL import Image
-
     if pixels.shape[1] <= width:
         return pixels
     height = max(1, round(pixels.shape[0] * width / pixels.shape[1]))
@@ -110,8 +104,6 @@ def shown(faces: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _crop(frame: np.ndarray, box: Sequence[float]) -> np.ndarray:
     """A square around a box x0, y0, x1, y1, with a margin, at `CROP_SIZE`."""
-    from PIL import Image
-
     x0, y0, x1, y1 = (float(v) for v in box)
     half = 0.62 * max(x1 - x0, y1 - y0, 2.0)
     height, width = frame.shape[:2]

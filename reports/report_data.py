@@ -27,6 +27,7 @@ from idbench.reports.views import (
 from idbench.runs import Run
 from idbench.scores import long_scores
 from idbench.statistics import Estimate, estimate, identity_clusters
+from idbench.video import UnreadableVideo, read_chosen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,8 +139,6 @@ def _take(
     run: Run, index: int, record: SampleFile, rows: Sequence[_Row], metrics: Sequence[str],
     page: Path, embed: bool,
 ) -> TakeView:
-    from idbench.video import UnreadableVideo
-
     sample, problem = record.sample, record.reason
     faces = _faces(run.path(sample.id, "faces.json"))
     uri = poster = file = None
@@ -165,8 +164,6 @@ def _take(
 
 def _look(path: Path, faces: Sequence[dict[str, Any]]) -> Seen:
     """The frames of a video that the page shows; others are not kept in memory."""
-    from idbench.video import read_chosen
-
     of_faces = {int(f["frame"]) for f in media.shown(faces)}
     clip = read_chosen(path, lambda count: {i for i in of_faces if 0 <= i < count} | {count // 2})
     return Seen(clip.count, clip.fps, dict(clip.frames))

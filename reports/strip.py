@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idbench.errors import UserError
+from idbench.pictures import UnreadablePicture, open_rgb
 from idbench.records import SampleFile
 from idbench.reports import figures
 from idbench.runs import Run
+from idbench.video import UnreadableVideo, read_spread
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,8 +138,6 @@ def _choose(blocks: list[_Block], count: int, only: Sequence[str]) -> list[_Bloc
 
 def _pictures(block: _Block, frames: int) -> list[np.ndarray | str]:
     """For each run its frames (frames, H, W, 3), or why there are none."""
-    from idbench.video import UnreadableVideo, read_spread
-
     rows: list[np.ndarray | str] = []
     for record in block.records:
         if record is None or record.video is None:
@@ -168,8 +168,6 @@ def _row(
 
 
 def _reference(axes: Axes, path: Path) -> None:
-    from idbench.pictures import UnreadablePicture, open_rgb
-
     try:
         axes.imshow(open_rgb(path), interpolation="bicubic")
         axes.set_anchor("NW")

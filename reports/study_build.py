@@ -8,12 +8,16 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from idbench.errors import UserError
 from idbench.files import atomic_folder, sha256_json, write_bytes
 from idbench.outputs import check_new_folder
+from idbench.pictures import UnreadablePicture, open_rgb
 from idbench.records import SampleFile
 from idbench.reports.study import QUESTIONS, Pair, Study, StudySample
 from idbench.runs import Run
+from idbench.video import read_video, write_video
 
 REFERENCE_SIZE = 512
 """Largest side, in pixels, at which references are shown."""
@@ -88,8 +92,6 @@ class _Media:
 
     def video(self, record: SampleFile) -> str:
         """The code of a video, encoded again: encoders leave their names in the file."""
-        from idbench.video import read_video, write_video
-
         assert record.video is not None
         code = self._code("video/mp4")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -98,10 +100,6 @@ class _Media:
 
     def picture(self, image: Path) -> str:
         """The code of a reference; equal images have one code, whatever their file names."""
-        from PIL import Image
-
-        from idbench.pictures import UnreadablePicture, open_rgb
-
         try:
             pixels = open_rgb(image)
         except UnreadablePicture as error:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from idbench.errors import UserError
+from idbench.reports import tables
 from idbench.runs import Run
 from idbench.scores import long_scores
 
@@ -39,8 +40,6 @@ def settings(run: Run) -> dict[str, Setting]:
 def scalars(run: Run) -> dict[str, float]:
     """The table's numbers of a run, as METRIC/mean, interval_low, interval_high and coverage;
     without a value only the coverage. Raises UserError: the run has no scores yet."""
-    from idbench.reports import tables
-
     found: dict[str, float] = {}
     for name, estimate in tables.measured([run]).rows[0].estimates.items():
         values = {

@@ -16,9 +16,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from idbench.exporting.side_by_side import strips
 from idbench.exporting.summary import library, reasons, scalars, settings
 from idbench.files import disk_errors
+from idbench.reports import series, table_output, tables
 from idbench.runs import Run
 from idbench.scores import wide_scores
 
@@ -57,10 +60,6 @@ def export(run: Run, folder: Path, step: int = 0, frames: int = 0) -> Path:
 
 def _along(writer: Any, run: Run) -> None:
     """Means over all people and videos at each place of the video, and the share scored there."""
-    import pandas as pd
-
-    from idbench.reports import series
-
     frame = pd.read_parquet(run.folder / "scores.parquet", columns=["metric", "frame"])
     for metric in frame[frame["frame"].notna()]["metric"].unique():
         places: dict[int, list[float | None]] = defaultdict(list)
@@ -81,8 +80,6 @@ def _histograms(writer: Any, run: Run, step: int) -> None:
 
 
 def _texts(writer: Any, run: Run, step: int) -> None:
-    from idbench.reports import table_output, tables
-
     rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in settings(run).items())
     writer.add_text("settings", f"| setting | value |\n|---|---|\n{rows}", step)
     writer.add_text("table", table_output.render(tables.measured([run]), "md"), step)
