@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import click
@@ -46,41 +45,12 @@ def validate_metrics(
     """
     if photographs:
         return _photographs(as_json)
-    from idbench import __version__, embedded
-    from idbench.metrics import arcsim
-    from idbench.metrics.networks.weight_sources import NETWORKS
-    from idbench.metrics.protocols import get_protocol
-    from idbench.metrics.validation import agreement, experiments, findings, validation_page
-    from idbench.metrics.validation.controls import read_controls
-    from idbench.metrics.validation.identity_claims import METRICS, with_identity
-    from idbench.metrics.validation.readers import readers
-    from idbench.progress import steps as progress
-    from idbench.runs import Run
+    from idbench.metrics.validation import validation_page
+    from idbench.metrics.validation.experiments import Sizes
+    from idbench.metrics.validation.validate import validate
 
-    validation_page.paths(output)  # refuse before the long part
-    defined = get_protocol(protocol)
-    if not defined.defines(arcsim.METRIC):
-        controls = 0
-    sizes = experiments.Sizes(people, steps, clips, height, seed)
-    opened = [Run.open(folder) for folder in runs]
-    with progress("videos", sum(len(run.sample_ids) for run in opened), as_json) as step:
-        seen = agreement.read_runs(opened, readers(), step) if opened else []
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        with progress("faces", people, as_json) as step:
-            readings = experiments.read_faces(sizes, folder, defined.name, step)
-        with progress("prompts", clips, as_json) as step:
-            preferences = experiments.read_prompts(sizes, folder / "cache", defined.name, step)
-    with progress("controls", controls, as_json) as step:
-        exchanged = read_controls(controls, seed, readers(), step) if controls else []
-    agreed = agreement.agreements(seen, METRICS) if opened else []
-    found = with_identity(findings.find(readings, preferences), exchanged, agreed)
-    about = {
-        "idbench": __version__, "protocol": defined.name,
-        "sizes": {**vars(sizes), "controls": controls}, "runs": [run.name for run in opened],
-        "weights": {n: embedded.entry(n)["sha256"] for n in NETWORKS},
-    }
-    html, data = validation_page.write(output, found, about)
+    sizes = Sizes(people, steps, clips, height, seed)
+    found, about, html, data = validate(output, sizes, protocol, controls, runs, as_json)
     if as_json:
         echo_json(validation_page.as_json(found, about))
         return
