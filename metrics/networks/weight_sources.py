@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from idbench import embedded
-from idbench.checkpoints import check_file, fit, read_state
+from idbench.checkpoints import check_file
 from idbench.embedded import WeightError
 from idbench.errors import UserError
 from idbench.files import sha256_once
+from idbench.metrics.networks.pack import pack_file, pack_hash
 from idbench.names import unknown
 from idbench.released_files import local
 
@@ -73,8 +74,6 @@ class Source:
         if self.embedded:
             return embedded.weight_path(self.name)
         if self.kind == "insightface" and self.path:
-            from idbench.metrics.networks.pack import pack_file
-
             return pack_file(self.path, self._task)
         path = self.path or (self.network.default and self.network.default())
         if path is None:
@@ -101,8 +100,6 @@ class Source:
 
     def _digest(self) -> str:
         if self.kind == "insightface" and self.path:
-            from idbench.metrics.networks.pack import pack_hash
-
             return pack_hash(self.path, self._task)
         return sha256_once(self.file())
 
@@ -189,71 +186,24 @@ def _parse_one(network: Network, spec: str) -> Source:
     return Source(network, kind, local(rest), model)
 
 
-# -- loading
+def _loaded_by(name: str) -> Callable[[Source, str], Any]:
+    """The function of that name in `source_networks`, which imports torch when it is called."""
+    def load(source: Source, device: str) -> Any:
+        from idbench.metrics.networks import source_networks
 
+        return getattr(source_networks, name)(source, device)
 
-def _arcface(source: Source, device: str) -> Any:
-    from idbench.metrics.networks.pack import PackRecogniser
-    from idbench.metrics.networks.recogniser import Recogniser
-
-    if source.path is None:
-        return Recogniser("arcface", device)
-    return PackRecogniser(source.path, device)
-
-
-def _curricularface(source: Source, device: str) -> Any:
-    from idbench.metrics.networks.ir import IR_101
-    from idbench.metrics.networks.recogniser import Recogniser, build_recogniser
-
-    if source.path is None:
-        return Recogniser("curricularface", device)
-    network = _fitted(lambda: build_recogniser(IR_101), source, "CurricularFace's IR-101")
-    return Recogniser("curricularface", device, network=network)
-
-
-def _viclip(source: Source, device: str) -> Any:
-    from idbench.metrics.networks.clip import ViclipEmbedder
-    from idbench.metrics.networks.viclip import VIT_L_14, ViCLIP
-
-    if source.path is None:
-        return ViclipEmbedder("viclip", device)
-    network = _fitted(lambda: ViCLIP.from_config(VIT_L_14), source, "ViCLIP's ViT-L/14")
-    return ViclipEmbedder("viclip", device, network=network, config=VIT_L_14)
-
-
-def _clip(source: Source, device: str) -> Any:
-    from idbench.metrics.networks.clip import ClipEmbedder, load_open_clip
-
-    if source.path is None:
-        return ClipEmbedder("clip", device)
-    network, config = load_open_clip(source.model, source.path)
-    return ClipEmbedder("clip", device, network=network, config=config)
-
-
-def _fitted(build: Any, source: Source, what: str) -> Any:
-    import torch
-
-    assert source.path is not None
-    with torch.device("meta"):  # the file's tensors become the network's: no second copy
-        network = build()
-    return fit(network, read_state(source.path), source.path, what)
-
-
-def _detector(source: Source, device: str) -> Any:
-    from idbench.metrics.faces.detect import make_detector
-    from idbench.metrics.protocols import Detection
-
-    return make_detector(Detection(detector="pack"), device, source.path)
+    return load
 
 
 NETWORKS = {
     network.name: network for network in (
-        Network("arcface", _arcface, "insightface:FOLDER"),
-        Network("curricularface", _curricularface, "curricularface:FILE"),
-        Network("clip", _clip, "open_clip:NAME:FILE"),
-        Network("viclip", _viclip, "viclip:FILE"),
+        Network("arcface", _loaded_by("arcface"), "insightface:FOLDER"),
+        Network("curricularface", _loaded_by("curricularface"), "curricularface:FILE"),
+        Network("clip", _loaded_by("clip"), "open_clip:NAME:FILE"),
+        Network("viclip", _loaded_by("viclip"), "viclip:FILE"),
     )
 }
 """The networks that come with idbench, by name."""
-DETECTOR = Network("detector", _detector, "insightface:FOLDER")
+DETECTOR = Network("detector", _loaded_by("detector"), "insightface:FOLDER")
 """SCRFD, of a pack that the user names."""
