@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,8 +14,10 @@ from idbench.metrics.networks.ir import IR_101
 from idbench.metrics.networks.pack import PackRecogniser
 from idbench.metrics.networks.recogniser import Recogniser, build_recogniser
 from idbench.metrics.networks.viclip import VIT_L_14, ViCLIP
-from idbench.metrics.networks.weight_sources import Source
 from idbench.metrics.protocols import Detection
+
+if TYPE_CHECKING:
+    from idbench.metrics.networks.weight_sources import Source
 
 
 def arcface(source: Source, device: str) -> Recogniser | PackRecogniser:
