@@ -123,6 +123,6 @@ def test_mtcnn_finds_the_faces():
 
 
 def test_dlib_tells_the_people_apart():
-    auc, faces = judge.measure_separation(list(range(16)), scenes=4)
-    assert faces >= 60
-    assert auc >= 0.92  # 16 identities: the bar of 0.95 is measured on 100, by the module
+    auc, faces = judge.measure_separation(list(range(12)), scenes=3)
+    assert faces >= 34
+    assert auc >= 0.92  # 12 identities: the bar of 0.95 is measured on 100, by the module

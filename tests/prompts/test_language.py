@@ -26,7 +26,7 @@ IDENTITY_WORDS = {
 
 @pytest.fixture(scope="module")
 def many() -> list[Description]:
-    return [said for _, said in _random(5000, seed=1)]
+    return [said for _, said in _random(2500, seed=1)]
 
 
 def _random(count: int, people: int | None = None, seed: int = 0):
