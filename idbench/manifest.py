@@ -240,7 +240,10 @@ def _photographs(text: str, home: Path) -> list[Path]:
     """The photographs of one person: a path, or several with `|` between them."""
     if (home / text).is_file():
         return [home / text]
-    return [home / part.strip() for part in text.split("|") if part.strip()]
+    parts = [part.strip() for part in text.split("|") if part.strip()]
+    if not parts:
+        raise UserError(f"The reference {text!r} names no image; give the path of one.")
+    return [home / part for part in parts]
 
 
 def _existing(photographs: Sequence[Path]) -> list[Path]:

@@ -30,7 +30,7 @@ def render(tables: Sequence[PaperTable], form: str) -> str:
     if form == "csv":
         import pandas as pd
 
-        return pd.DataFrame(_long(tables)).to_csv(index=False)
+        return pd.DataFrame(_long(tables)).map(table_output.no_formula).to_csv(index=False)
     return table_output.render_parts([p for table in tables for p in parts(table)], form)
 
 

@@ -32,7 +32,7 @@ def render(tables: t.Tables, form: str) -> str:
     if form == "csv":
         import pandas as pd
 
-        return pd.DataFrame(_long(tables)).map(_no_formula).to_csv(index=False)
+        return pd.DataFrame(_long(tables)).map(no_formula).to_csv(index=False)
     return render_parts(_parts(tables), form)
 
 
@@ -190,7 +190,7 @@ def _plain(text: str) -> str:
 # -- full numbers
 
 
-def _no_formula(value: Any) -> Any:
+def no_formula(value: Any) -> Any:
     """A name that a spreadsheet would run as a formula gets an apostrophe before it."""
     return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value
 

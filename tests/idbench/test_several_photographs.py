@@ -82,3 +82,9 @@ def test_the_run_keeps_every_photograph(world: World, folder: Path) -> None:
         (reference,) = record.sample.references
         assert len(reference.images) == 2 and all(path.is_file() for path in reference.images)
         assert all(path.parent.name == "references" for path in reference.images)
+
+
+def test_a_bar_alone_is_no_reference(world: World) -> None:
+    (world.folder / "list.csv").write_text("video,reference\na.mp4,|\n")
+    done = world.run("score", "--manifest", "list.csv", "--metric", "sampled")
+    assert done.returncode == 2 and "The reference '|' names no image" in done.stderr
