@@ -5,11 +5,16 @@
 
 The kinds take turns, and the median of the rounds' ratios counts. The rate is taken between the
 finished samples, without the start: from the first one of every worker to the last one.
+
+The share of that time in which no video is generated (it is encoded, written, and the next one
+handed out) is taken within one run, so other work on the machine changes it little: that of one
+worker less that of a local process is what the engine costs.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -33,6 +38,14 @@ def rate(files: list[Path], workers: int) -> float:
     return (len(times) - workers) / (times[-1] - times[workers - 1])
 
 
+def besides(folder: Path) -> float:
+    """The share of the time between finished samples, of one process, in which none is generated.
+    """
+    files = sorted(folder.glob("samples/*/sample.json"), key=lambda path: path.stat().st_mtime_ns)
+    generating = sum(json.loads(path.read_text())["seconds"] for path in files[1:])
+    return 1 - generating / (files[-1].stat().st_mtime - files[0].stat().st_mtime)
+
+
 def run(kind: str, folder: Path, address: str, asked: argparse.Namespace) -> dict[str, float]:
     """One run: videos and scores a second, and seconds until the first worker began."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -48,6 +61,8 @@ def run(kind: str, folder: Path, address: str, asked: argparse.Namespace) -> dic
     found = {"seconds": time.perf_counter() - start}
     workers = int(KINDS[kind][0]) if ray else 1
     found["videos"] = rate(list(folder.glob("samples/*/sample.json")), workers)
+    if workers == 1:
+        found["besides"] = besides(folder)
     if asked.score:
         found["scores"] = rate(list(folder.glob("samples/*/scores.json")), workers)
     return found
@@ -88,13 +103,16 @@ def main() -> None:
             rounds.append(
                 {kind: run(kind, Path(place) / "run", address, asked) for kind in KINDS})
             for kind, found in rounds[-1].items():
-                print(number, kind, {k: round(v, 2) for k, v in found.items()}, flush=True)
+                print(number, kind, {k: round(v, 3) for k, v in found.items()}, flush=True)
         cluster_process.communicate("\n")
     for what in ("videos", "scores")[: 1 + asked.score]:
         for first, second in (("local", "1 worker"), ("1 worker", "2 workers")):
             ratios = [of[second][what] / of[first][what] for of in rounds]
             print(f"{what}: {second} / {first}: median {statistics.median(ratios):.3f} of "
                   f"{', '.join(f'{r:.3f}' for r in ratios)}")
+    costs = [100 * (of["1 worker"]["besides"] - of["local"]["besides"]) for of in rounds]
+    print(f"the engine costs: median {statistics.median(costs):.1f}% of "
+          f"{', '.join(f'{c:.1f}' for c in costs)}")
     print("load:", os.getloadavg())
 
 

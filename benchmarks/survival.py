@@ -1,7 +1,7 @@
 """Kills commands at random moments and checks what is left: run, score, report, pairs build, train.
 
     python benchmarks/survival.py                 (100 kills)
-    python benchmarks/survival.py --kills 12 --seed 3
+    python benchmarks/survival.py --kills 12 --seed 3 --only run "pairs build"
 
 SIGKILL, SIGTERM or SIGINT goes to the command, SIGKILL also to workers of Ray. After each round the
 command is resumed; its result must equal, bit for bit, that of an undisturbed run, no finished
@@ -17,12 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/helpers"))
-from kills import CLUSTER, kill, scenarios  # noqa: E402
+import kills  # noqa: E402
 from toy import install_plugin  # noqa: E402
 
 
@@ -30,21 +30,24 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", help="name of one scenario")
+    parser.add_argument("--only", nargs="+", help="names of scenarios")
+    parser.add_argument("--hang", type=float, default=kills.HANGS_SECONDS, metavar="SECONDS",
+                        help="a command hangs if it takes longer; raise it on a busy machine")
     asked = parser.parse_args()
+    kills.HANGS_SECONDS = asked.hang
     rng = random.Random(asked.seed)
     with tempfile.TemporaryDirectory() as place, cluster(asked.only) as (address, pid):
         base = Path(place)
-        every = scenarios(base, install_plugin(base), address, pid)
-        chosen = [s for s in every if asked.only in (None, s.name)]
+        every = kills.scenarios(base, install_plugin(base), address, pid)
+        chosen = [s for s in every if not asked.only or s.name in asked.only]
         faults = run(chosen, base, asked.kills, rng)
     sys.exit(1 if faults else 0)
 
 
 @contextmanager
-def cluster(only: str | None) -> Iterator[tuple[str, int | None]]:
+def cluster(only: Sequence[str] | None) -> Iterator[tuple[str, int | None]]:
     """A Ray cluster's address and process, if a scenario needs one."""
-    if only not in (None, "run by Ray"):
+    if only and "run by Ray" not in only:
         yield "", None
         return
     with tempfile.TemporaryDirectory() as place:
@@ -52,7 +55,7 @@ def cluster(only: str | None) -> Iterator[tuple[str, int | None]]:
             **os.environ, "PYTHONPATH": str(install_plugin(Path(place))), "TOY_SECONDS": "0.1",
             "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
         with subprocess.Popen(
-            [sys.executable, "-c", CLUSTER], env=environment, text=True, start_new_session=True,
+            [sys.executable, "-c", kills.CLUSTER], env=environment, text=True, start_new_session=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         ) as process:
             assert process.stdout
@@ -62,14 +65,14 @@ def cluster(only: str | None) -> Iterator[tuple[str, int | None]]:
                 process.communicate("\n")
 
 
-def run(every: list, base: Path, kills: int, rng: random.Random) -> list[str]:
+def run(every: list, base: Path, count: int, rng: random.Random) -> list[str]:
     """Share the kills out over the scenarios and print a table; returns the faults."""
     print("| command | kills | of them | rounds | seconds | faults |\n|---|---|---|---|---|---|")
     faults: list[str] = []
     for k, scenario in enumerate(every):
-        share = kills // len(every) + (k < kills % len(every))
+        share = count // len(every) + (k < count % len(every))
         start = time.monotonic()
-        found = kill(scenario, base / scenario.name.replace(" ", "-"), share, rng)
+        found = kills.kill(scenario, base / scenario.name.replace(" ", "-"), share, rng)
         what = ", ".join(f"{n} {name}" for name, n in sorted(found.kills.items()))
         print(f"| {scenario.name} | {found.kills.total()} | {what} | {found.rounds} | "
               f"{time.monotonic() - start:.0f} | {len(found.faults)} |", flush=True)

@@ -16,7 +16,7 @@ from types import FrameType
 import click
 
 from idbench import __version__, output
-from idbench.errors import UserError
+from idbench.errors import UserError, is_out_of_memory
 from idbench.files import too_many_files
 from idbench.names import nearest
 
@@ -170,6 +170,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if isinstance(error, OSError):
             _say(f"Error: {_of_the_system(error)}")
+            sys.exit(2)
+        if is_out_of_memory(error):
+            _say("Error: The memory is full; close other programs or use a machine with more "
+                 "memory, and run the same command again.")
             sys.exit(2)
         if isinstance(error, UnicodeEncodeError) or "embedded null" in str(error):
             _say("Error: A name or path contains a character that is not text; correct it.")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+NO_MEMORY = ("out of memory", "can't allocate memory", "failed to allocate memory")
+"""What PyTorch and onnxruntime say where they raise no error of their own."""
+
 
 class UserError(Exception):
     """What is wrong and how to fix it, in one sentence. The command line exits with 2."""
@@ -21,3 +24,10 @@ def explained(what: str, fix: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{what} ({reason}); {fix}.") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a memory was full, of the GPU or of the processor."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return any(words in str(error).lower() for words in NO_MEMORY)

@@ -208,12 +208,12 @@ class RayEngine:
                         busy[slot.actor.begin.remote()] = slot
                     continue
                 slot.failed_starts, slot.restarting_since = 0, None
+                if queue:  # first, so that the worker does not wait for the caller
+                    slot.item = queue.popleft()
+                    busy[getattr(slot.actor, method).remote(items[slot.item])] = slot
                 if item is not None and done is not None:
                     self._take(done)
                     yield item, done, f"worker {slot.number}"
-                if queue:
-                    slot.item = queue.popleft()
-                    busy[getattr(slot.actor, method).remote(items[slot.item])] = slot
         finally:
             self._dismiss(slots)
 

@@ -7,10 +7,9 @@ from typing import TypeVar
 
 import numpy as np
 
-R = TypeVar("R")
+from idbench.errors import is_out_of_memory
 
-NO_MEMORY = ("out of memory", "can't allocate memory", "failed to allocate memory")
-"""What PyTorch and onnxruntime say where they raise no error of their own."""
+R = TypeVar("R")
 
 
 class Batches:
@@ -43,13 +42,6 @@ class Batches:
 def joined(parts: list[np.ndarray]) -> np.ndarray:
     """The parts as one array; of none, float32 (0, 0)."""
     return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a network failed because a memory was full, of the GPU or of the processor."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return any(words in str(error).lower() for words in NO_MEMORY)
 
 
 def _free() -> None:

@@ -31,7 +31,7 @@ from idbench.files import sha256_file, sha256_json
 
 HELPERS = Path(__file__).parent
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-HANGS_SECONDS = 240
+HANGS_SECONDS = 240.0
 CLUSTER = """
 import ray
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False,

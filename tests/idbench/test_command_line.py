@@ -69,6 +69,8 @@ def test_2_is_a_mistake_that_the_message_mends(
     (RuntimeError("a fault"), 70, "RuntimeError: a fault"),
     (OSError(28, "No space left on device"), 2, "disk is full"),
     (PermissionError(13, "Permission denied"), 2, "Permission denied"),
+    (MemoryError(), 2, "memory is full"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "memory is full"),
     (UserError("Mend it."), 2, "Error: Mend it."),
 ])
 def test_what_ends_a_command_has_its_code(

@@ -251,6 +251,18 @@ def test_a_worker_that_restarts_slowly_is_waited_for(
     assert pretended.hired == 1
 
 
+def test_a_worker_has_its_next_sample_before_the_caller_handles_the_last(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert world.run(*world.toy("--no-score", "--limit", "1")).returncode == 0
+    engine, pretended = RayEngine(workers=1), Restarting(0)
+    engine._ray, engine._started = pretended, True
+    engine._run = Run.open(world.folder / "out")
+    work = engine._work("generate", {"first": None, "second": None})
+    assert next(work)[0] == "first" and pretended.calls == 3, "begin, and both samples"
+    assert [item for item, *_ in work] == ["second"] and pretended.calls == 3
+
+
 def test_more_than_the_cluster_has_is_one_sentence(there: World, cluster: Cluster) -> None:
     done = there.apart(*ray(there, cluster, "--workers", "5"))
     assert done.returncode == 2 and "enough for 2 workers" in done.stderr, done.stderr
