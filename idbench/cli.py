@@ -168,12 +168,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception as error:
-        if isinstance(error, OSError):
-            _say(f"Error: {_of_the_system(error)}")
-            sys.exit(2)
         if is_out_of_memory(error):
             _say("Error: The memory is full; close other programs or use a machine with more "
                  "memory, and run the same command again.")
+            sys.exit(2)
+        if isinstance(error, OSError):
+            _say(f"Error: {_of_the_system(error)}")
             sys.exit(2)
         if isinstance(error, UnicodeEncodeError) or "embedded null" in str(error):
             _say("Error: A name or path contains a character that is not text; correct it.")
@@ -223,11 +223,13 @@ def _say(text: str) -> None:
 
 
 def _quiet_libraries() -> None:
-    """Keep libraries from downloading silently and from printing progress bars."""
+    """Keep libraries from downloading, printing progress bars and reserving memory."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    # Arrow's usual allocator reserves 1 GB: with a limit of 2 GB, OpenBLAS would then hang.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 
 if __name__ == "__main__":

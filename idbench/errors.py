@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-NO_MEMORY = ("out of memory", "can't allocate memory", "failed to allocate memory")
-"""What PyTorch and onnxruntime say where they raise no error of their own."""
+NO_MEMORY = (
+    "out of memory", "can't allocate memory", "failed to allocate memory",
+    "cannot allocate memory", "failed to map segment",
+)
+"""What PyTorch, onnxruntime and the system say where they raise no error of their own."""
 
 
 class UserError(Exception):

@@ -70,6 +70,7 @@ def test_2_is_a_mistake_that_the_message_mends(
     (OSError(28, "No space left on device"), 2, "disk is full"),
     (PermissionError(13, "Permission denied"), 2, "Permission denied"),
     (MemoryError(), 2, "memory is full"),
+    (ImportError("libx.so: failed to map segment from shared object"), 2, "memory is full"),
     (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "memory is full"),
     (UserError("Mend it."), 2, "Error: Mend it."),
 ])

@@ -142,11 +142,14 @@ def test_a_folder_that_is_taken_off_is_not_written_to_again(world: World) -> Non
     assert not hidden(out)
 
 
-def test_64_open_files_are_enough(world: World) -> None:
+@pytest.mark.parametrize(("limit", "value"), [
+    (resource.RLIMIT_NOFILE, 64), (resource.RLIMIT_AS, 2_000_000_000),
+], ids=["64 open files", "2 GB of memory"])
+def test_little_is_enough(world: World, limit: int, value: int) -> None:
     process = subprocess.run(
         [sys.executable, "-m", "idbench.cli", *world.toy("--batch", "1")], cwd=world.folder,
         env={**os.environ, **world.environment}, capture_output=True, text=True, timeout=120,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
+        preexec_fn=lambda: resource.setrlimit(limit, (value, value)),
     )
     assert process.returncode == 0, process.stderr
     assert len(pd.read_parquet(world.folder / "out/scores.parquet")) == 8
