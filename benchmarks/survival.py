@@ -55,8 +55,9 @@ def cluster(only: Sequence[str] | None) -> Iterator[tuple[str, int | None]]:
             **os.environ, "PYTHONPATH": str(install_plugin(Path(place))), "TOY_SECONDS": "0.1",
             "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
         with subprocess.Popen(
-            [sys.executable, "-c", kills.CLUSTER], env=environment, text=True, start_new_session=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            [sys.executable, "-c", kills.CLUSTER], env=environment, text=True,
+            start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         ) as process:
             assert process.stdout
             try:
