@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from markupsafe import Markup
@@ -17,14 +17,15 @@ from idbench.models.concat_id.pairs.partners import BIN
 from idbench.models.concat_id.pairs.people import People
 from idbench.models.concat_id.pairs.stages import Output
 from idbench.models.concat_id.pairs.store import Store
-from idbench.pages import data_uri, svg, template
+from idbench.pages import data_uri, template
 from idbench.pictures import UnreadablePicture, open_rgb
+from idbench.reports import figures
 
 SHOWN = 8
 """Pairs shown of each output."""
 RANGES = {
-    "cross": ("Stage II", "#2c5d8f"), "tradeoff": ("Stage III", "#b4532a"),
-    "multi": ("several people, subjects", "#3f7a4c"),
+    "cross": ("Stage II", figures.SERIES[0]), "tradeoff": ("Stage III", figures.SERIES[1]),
+    "multi": ("several people, subjects", figures.SERIES[2]),
 }
 """Ranges of cosines: name in the figure, and colour."""
 TEMPLATE = Path(__file__).parent / "templates" / "pairs.html"
@@ -66,14 +67,12 @@ def sample(output: Output, seed: int) -> Output:
 
 
 def histogram(similarity: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """Inline SVG: cosines of a sample of all pairs and of the pairs found, with the ranges."""
+    """Inline SVG in the page's colours: cosines of a sample of all pairs and of the pairs found, with the ranges."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-    style: Any = {"svg.hashsalt": "idbench", "svg.fonttype": "none", "font.size": 9.0,
-             "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False}
-    with rc_context(style):
+    with rc_context(cast(Any, figures.STYLE)):
         figure = Figure(figsize=(8.4, 3.0))
         panels = figure.subplots(1, 2)
         figure.subplots_adjust(left=0.08, right=0.97, bottom=0.26, top=0.9, wspace=0.16)
@@ -83,7 +82,7 @@ def histogram(similarity: Mapping[str, Any], settings: Mapping[str, Any]) -> str
         ):
             bars = similarity[name]
             axes.bar([float(b) + BIN / 2 for b in bars], list(bars.values()), width=BIN,
-                     color="#4b4943", zorder=2)
+                     color=figures.MUTED, zorder=2)
             axes.set_title(title, fontsize=9)
             axes.set_xlabel("ArcFace cosine")
             if bars:
@@ -100,7 +99,7 @@ def histogram(similarity: Mapping[str, Any], settings: Mapping[str, Any]) -> str
         panels[1].set_xlim(similarity["lowest_cosine_searched"], 1)
         figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, ncols=len(RANGES),
                       loc="lower center", bbox_to_anchor=(0.5, -0.02))
-        return svg(figure)
+    return figures.to_svg(figure, "How many pairs of people have which ArcFace cosine")
 
 
 def _shown(row: Mapping[str, Any], people: People, store: Store, out: Path) -> dict[str, Any]:

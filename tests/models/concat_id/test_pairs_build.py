@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 import tracemalloc
 from dataclasses import replace
@@ -340,6 +341,11 @@ def test_the_page_shows_what_there_is_and_names_what_there_is_not(world: PairWor
     summary = world.build(settings={"people": 3}).summary
     page = (world.folder / "out" / "pairs.html").read_text()
     assert "mathdefault" not in page  # ticks of a logarithm are numbers, not formulas
+    figure = page[page.index("<svg"):page.index("</svg>")]
+    assert 'role="img" aria-label="' in figure, "a figure has a text alternative"
+    assert {"var(--muted)", "var(--s0)", "var(--s1)", "var(--s2)"} <= set(
+        re.findall(r"var\(--\w+\)", figure)), "its colours follow the page, also in the dark"
+    assert "#ffffff" not in figure
     for output in summary["outputs"].values():
         assert f"<h2>{escape(output['title'].replace('<=', '≤'))}</h2>" in page
     assert "No video for" not in page
