@@ -18,7 +18,7 @@ import click
 import pytest
 import yaml
 from report_runs import make_run
-from shown_commands import PAGES, ROOT, Shown, commands, prepare
+from shown_commands import FENCE, PAGES, ROOT, SHELLS, Shown, commands, prepare
 
 from idbench.cli import COMMANDS, cli, main
 from idbench.registry import MODELS, split_variant
@@ -205,6 +205,16 @@ def test_other_programs_shown_are_there() -> None:
             assert (ROOT / "models/concat_id/launch").is_dir()
         else:
             assert shown.arguments, f"{shown.page}: what runs {shown.line!r}?"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_command_is_shown_where_it_is_not_tested(page: Path) -> None:
+    """Only blocks that say they are shell are read here."""
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"^([ \t]+```|~~~)", text, re.MULTILINE), "a block that is not read"
+    for language, block in FENCE.findall(text):
+        if language not in SHELLS:
+            assert not re.search(r"^\s*\$?\s*(idbench|pip|make|python) ", block, re.MULTILINE), block
 
 
 def test_no_reason_to_only_read_is_left_over() -> None:

@@ -15,6 +15,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+SHELLS = ("bash", "sh", "shell", "console")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def commands(page: Path) -> list[Shown]:
     """Every command that a page shows, in order."""
     found = []
     for language, text in FENCE.findall(page.read_text(encoding="utf-8")):
-        if language not in ("bash", "sh", "shell", "console"):
+        if language not in SHELLS:
             continue
         for line in text.replace("\\\n", " ").splitlines():
             words = shlex.split(line.removesuffix(" &"), comments=True)

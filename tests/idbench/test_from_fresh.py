@@ -145,13 +145,15 @@ SCORE = ("score", "--manifest", "videos.csv", "--name", "ours", "--protocol", "p
 
 
 def test_three_commands_give_the_paper_s_metrics(
-    machine: Path, capfd: pytest.CaptureFixture[str]
+    machine: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert call(*SCORE) == 2
     assert "run `idbench weights get published`" in capfd.readouterr().err
 
     assert call("weights", "get", "published", "--accept-licence") == 0, capfd.readouterr().err
     capfd.readouterr()
+    monkeypatch.setenv(downloads.MIRROR_VARIABLE, "http://127.0.0.1:9")  # no network from here on
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert call(*SCORE) == 0, capfd.readouterr().err
     said = capfd.readouterr()
     assert "protocol paper-v4;" in said.out and "without the published weights" not in said.out
