@@ -67,7 +67,7 @@ def sample(output: Output, seed: int) -> Output:
 
 
 def histogram(similarity: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """Inline SVG in the page's colours: cosines of a sample of all pairs and of the pairs found, with the ranges."""
+    """Inline SVG: cosines of a sample of all pairs and of the pairs found, with the ranges."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter, StrMethodFormatter
