@@ -47,6 +47,7 @@ class Defaults:
         alignment, parser: how face references are prepared, see `face_tools`; no alignment: that
             of the detector.
         negative: text that the unconditional branch reads; None: the base reads a zeroed embedding.
+        reference_guidance: of sampling, see `Family.sample`; 1: none, as released.
     """
 
     steps: int
@@ -58,6 +59,7 @@ class Defaults:
     alignment: str | None = None
     parser: str = "embedded"
     negative: str | None = None
+    reference_guidance: float = 1.0
 
 
 # Guidance by the validation identities: of 2, 3 and 4 it gave most frames with a face.

@@ -119,8 +119,10 @@ class Generator:
                 images = with_noise(images, sample.seed)
         pipeline = model.pipeline(variant)
         chosen: dict[str, Any] = {
-            "zeroed": model.zeroed, "one_branch": model.references == "one_branch",
-            "shared": model.references == "shared_index",
+            "zeroed": model.zeroed, "shared": model.references == "shared_index",
+            "reference_guidance": (
+                model.guidance if model.references == "one_branch" else model.reference_guidance
+            ),
         }
         if model.folder is None:
             chosen["bfloat16"] = model.bfloat16

@@ -50,6 +50,8 @@ class ConcatID:
         weights: a model folder in diffusers' layout (see `idbench convert`), for the networks
             of CogVideoX-5B's or Wan2.1's form in any size. None: the embedded weights.
         steps, guidance: of sampling.
+        reference_guidance: how far sampling moves away from the same network with zeroed
+            references; 1 leaves this third branch out, as released. See `Family.sample`.
         frames, height, width: of the video. Embedded: trained at 9 frames of 64x96. A folder's
             defaults are those of its base's release; its training's export has its own size and
             its own way of preparing faces.
@@ -84,6 +86,7 @@ class ConcatID:
         tiling: bool = False, negative: str | None = NEGATIVE, faces: str = "embedded",
         parser: str | None = None, alignment: str | None = None, references: str = "given",
         sampling: str = "default", preparation: str = "default",
+        reference_guidance: float | None = None,
     ) -> None:
         _check_names(variant, references, sampling)
         self.references, self.zeroed = references, references == "zeroed"
@@ -114,13 +117,18 @@ class ConcatID:
         self.variant = variant
         self.steps = whole("steps", given(steps, "steps"))
         self.guidance = number("guidance", given(guidance, "guidance"))
+        self.reference_guidance = number(
+            "reference_guidance", given(reference_guidance, "reference_guidance")
+        )
         self.frames = whole("frames", given(frames, "frames"))
         self.height = whole("height", given(height, "height"))
         self.width = whole("width", given(width, "width"))
         self.fps = usual.fps
         self.batch, self.bfloat16 = whole("batch", batch), switch("bfloat16", bfloat16)
-        if self.steps < 1 or self.batch < 1 or not math.isfinite(self.guidance):
-            raise UserError("steps and batch must be at least 1, and guidance finite.")
+        if self.steps < 1 or self.batch < 1:
+            raise UserError("steps and batch must be at least 1.")
+        if not math.isfinite(self.guidance) or not math.isfinite(self.reference_guidance):
+            raise UserError("guidance and reference_guidance must be finite.")
         self.device, self.offload = device, str(offload)
         self.tiling = switch("tiling", tiling)
         if usual.negative is None and negative == NEGATIVE:
@@ -146,6 +154,8 @@ class ConcatID:
             chosen.update(references=self.references)
         if self.sampling != "default":
             chosen.update(sampling=self.sampling)
+        if self.reference_guidance != 1:
+            chosen.update(reference_guidance=self.reference_guidance)
         return chosen
 
     def weight_hashes(self) -> Mapping[str, str]:

@@ -67,7 +67,7 @@ class VideoPipeline(DiffusionPipeline, ABC):
         self, prompts: Sequence[str], references: torch.Tensor | None, seeds: Sequence[int],
         steps: int, guidance: float, frames: int, height: int, width: int,
         negative: str | None = None, bfloat16: bool = False, zeroed: bool = False,
-        one_branch: bool = False, shared: bool = False,
+        shared: bool = False, reference_guidance: float = 1.0,
     ) -> torch.Tensor:
         """Generate one video a prompt; calling a pipeline does this with its family's defaults.
 
@@ -85,7 +85,8 @@ class VideoPipeline(DiffusionPipeline, ABC):
                 loaded in bfloat16 compute in it anyway.
             zeroed: replace the references' latents by zeros: the same network and sequence
                 without what they show, which dropout has taught it.
-            one_branch, shared: ablations, see `Family.sample` and `rotary_embedding`.
+            shared: an ablation, see `rotary_embedding`.
+            reference_guidance: see `Family.sample`.
 
         Returns:
             Videos in [-1, 1], (B, 3, frames, H, W).
@@ -105,7 +106,7 @@ class VideoPipeline(DiffusionPipeline, ABC):
         latent_frames = (frames - 1) // self.temporal_compression + 1
         latents = self.sample_latents(
             text, held, seeds, steps, guidance, latent_frames, height, width, bfloat16,
-            negative=other, one_branch=one_branch, shared=shared,
+            negative=other, shared=shared, reference_guidance=reference_guidance,
         )
         video = self.family.decode(self.vae, latents)
         self.maybe_free_model_hooks()
@@ -128,7 +129,7 @@ class VideoPipeline(DiffusionPipeline, ABC):
         self, text: torch.Tensor, references: torch.Tensor | None, seeds: Sequence[int], steps: int,
         guidance: float, latent_frames: int, height: int, width: int, bfloat16: bool = False,
         clip_frames: int | None = None, negative: torch.Tensor | None = None,
-        one_branch: bool = False, shared: bool = False,
+        shared: bool = False, reference_guidance: float = 1.0,
     ) -> torch.Tensor:
         """Sample with text embeddings and reference latents; (B, N, C, h, w)."""
         dtype = self.transformer.dtype
@@ -155,7 +156,7 @@ class VideoPipeline(DiffusionPipeline, ABC):
             network, seeds, shape, text.to(dtype),
             None if references is None else references.to(dtype), steps, guidance,
             None if negative is None else negative.to(dtype), self.progress_bar,
-            one_branch,
+            reference_guidance,
         )
 
     def enable_vae_tiling(self) -> None:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -158,44 +159,67 @@ class Family(ABC):
         self, network: Network, seeds: Sequence[int], shape: tuple[int, int, int, int],
         text: torch.Tensor, references: torch.Tensor | None, steps: int, guidance: float,
         negative: torch.Tensor | None = None,
-        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter, one_branch: bool = False,
+        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+        reference_guidance: float = 1.0,
     ) -> torch.Tensor:
         """The denoising loop: latents (B, N, C, h, w) for B seeds, each with its own generator, so
         that a sample does not depend on its batch.
+
+        Guidance may have two scales, of the text and of the references, each the factor of what
+        its condition adds: first the references to nothing, then the text to the references.
+        Source: InstructPix2Pix (arXiv 2211.09800, section 3.2.1).
 
         Args:
             network: predicts the velocity, see `predict`.
             shape: (N, C, h, w).
             text: embeddings (B, L, D).
-            references: latents (B, M, C, h, w), kept in both branches of the guidance, or None.
-            guidance: scale of classifier-free guidance; 1 leaves out the unconditional branch.
-            negative: text embeddings of the unconditional branch, (B, L, D); None: zeros.
+            references: latents (B, M, C, h, w), or None.
+            guidance: scale of the text's classifier-free guidance; 1: none.
+            negative: text embeddings of the branches without the text, (B, L, D); None: zeros.
             progress: wraps the times, for a progress bar.
-            one_branch: the unconditional branch sees zeroed references, as an ablation.
+            reference_guidance: scale of the references' guidance, against zeroed references. 1: as
+                Concat-ID samples, with references in both branches. Equal to `guidance`: the
+                unconditional branch sees neither text nor references.
         """
-        device, guided = text.device, guidance != 1.0
-        latents, generators = self.noise(seeds, shape, device)
+        latents, generators = self.noise(seeds, shape, text.device)
         scheduler = copy(self.scheduler)
-        self.start(scheduler, steps, device)
-        if guided:
-            text = torch.cat([torch.zeros_like(text) if negative is None else negative, text])
-            if references is not None:
-                other = torch.zeros_like(references) if one_branch else references
-                references = torch.cat([other, references])
+        self.start(scheduler, steps, text.device)
+        scales = (guidance, guidance if references is None else reference_guidance)
+        branches = _branches(*scales)
+        unconditional = torch.zeros_like(text) if negative is None else negative
+        text = torch.cat([text if with_text else unconditional for with_text, _ in branches])
+        if references is not None:
+            zeroed = torch.zeros_like(references)
+            references = torch.cat([references if seen else zeroed for _, seen in branches])
         before = None
         for number, time in enumerate(progress(scheduler.timesteps)):
-            both = torch.cat([latents, latents]) if guided else latents
-            velocity = network(both, references, text, time.expand(len(both))).float()
-            if guided:
-                velocity = guide(velocity, guidance)
+            repeated = torch.cat([latents] * len(branches))
+            output = network(repeated, references, text, time.expand(len(repeated))).float()
+            velocity = guide(output.chunk(len(branches)), *scales)
             latents, before = self.step(scheduler, velocity, number, latents, before, generators)
         return latents
 
 
-def guide(output: torch.Tensor, guidance: float) -> torch.Tensor:
-    """Classifier-free guidance on a batch of (unconditional, conditional) halves, (2B, ...)."""
-    without, with_text = output.chunk(2)
-    return without + guidance * (with_text - without)
+def _branches(guidance: float, reference_guidance: float) -> list[tuple[bool, bool]]:
+    """The predictions that the scales need, in the order of `guide`: whether each reads the text,
+    and whether it sees the references."""
+    chosen = [(True, True)]
+    if guidance != reference_guidance:
+        chosen.insert(0, (False, True))
+    if reference_guidance != 1.0:
+        chosen.insert(0, (False, False))
+    return chosen
+
+
+def guide(
+    outputs: Sequence[torch.Tensor], guidance: float, reference_guidance: float
+) -> torch.Tensor:
+    """The guided velocity, from the predictions of `_branches`. Two of them share one scale."""
+    scales = [reference_guidance, guidance][3 - len(outputs) :]
+    velocity = outputs[0]
+    for (before, after), scale in zip(pairwise(outputs), scales, strict=True):
+        velocity = velocity + scale * (after - before)
+    return velocity
 
 
 def check_size(unit: int, ratio: int, frames: int, height: int, width: int) -> None:

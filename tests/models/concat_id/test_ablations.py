@@ -47,22 +47,32 @@ def test_shared_references_have_the_position_of_the_first() -> None:
         assert not torch.equal(before[4 * tokens :], after[4 * tokens :])
 
 
-@pytest.mark.parametrize("one_branch", [False, True])
-def test_the_unconditional_branch_may_see_zeros(one_branch: bool) -> None:
-    seen = []
+@pytest.mark.parametrize("text_scale", [1.0, 3.0])
+@pytest.mark.parametrize("reference_scale", [1.0, 2.0, 3.0])
+def test_guidance_of_the_text_and_of_the_references(
+    text_scale: float, reference_scale: float
+) -> None:
+    """A network whose velocity is 1, plus 10 with references, plus 100 with the text."""
+    made = []
+    sizes = []
+
+    class Watched(CogVideoX):
+        def step(self, scheduler, velocity, *others):
+            made.append(float(velocity.mean()))
+            return super().step(scheduler, velocity, *others)
 
     def network(latents, references, text, times):
-        seen.append(references.clone())
-        return torch.zeros_like(latents)
+        sizes.append(len(latents))
+        added = 1 + 10 * references[:, :1, :1, :1, :1] + 100 * text[:, :1, :1, None, None]
+        return added.expand_as(latents)
 
-    references = torch.ones(1, 2, 4, 4, 6)
-    CogVideoX(networks.build_scheduler()).sample(
-        network, [0], (3, 4, 4, 6), torch.zeros(1, 5, 20), references, 2, 3.0,
-        one_branch=one_branch,
+    Watched(networks.build_scheduler()).sample(
+        network, [0], (3, 4, 4, 6), torch.ones(1, 5, 20), torch.ones(1, 2, 4, 4, 6), 2,
+        text_scale, reference_guidance=reference_scale,
     )
-    without, with_text = seen[0].chunk(2)
-    assert torch.equal(with_text, references)
-    assert torch.equal(without, torch.zeros_like(references) if one_branch else references)
+    assert made == [1 + 10 * reference_scale + 100 * text_scale] * 2
+    needed = {(1, 1): 1, (3, 1): 2, (3, 3): 2}.get((int(text_scale), int(reference_scale)), 3)
+    assert sizes == [needed] * 2
 
 
 def test_noise_is_that_of_training_and_follows_the_seed() -> None:

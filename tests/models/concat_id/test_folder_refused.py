@@ -109,7 +109,7 @@ def test_the_index_is_among_the_files_that_matter(folder):
 
 @pytest.mark.parametrize("guidance", [float("nan"), float("inf")])
 def test_guidance_that_would_give_black_videos_is_refused(folder, guidance):
-    with pytest.raises(UserError, match="guidance finite"):
+    with pytest.raises(UserError, match="guidance and reference_guidance must be finite"):
         ConcatID(weights=str(folder), **TINY, guidance=guidance)
 
 
