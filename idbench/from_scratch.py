@@ -15,12 +15,16 @@ from idbench.recipes import load_recipe, load_trainer, recipe_files
 
 ORDER = (
     "arcface", "curricularface", "clip", "viclip", "face_parser", "expression", "text_encoder",
-    "concat_id_data", "vae", "concat_id_latents", "base", "single", "stage2", "stage3", "multi",
-    "multi_scratch", "equal_concat_id", "equal_concat_id_two", "consisid", "id_animator",
+    "concat_id_data", "vae", "concat_id_latents", "base", "first_single", "aligned_data",
+    "aligned_latents", "single", "stages_data", "stages_latents", "continued", "stage2", "stage3",
+    "multi", "multi_scratch", "equal_concat_id", "equal_concat_id_two", "consisid", "id_animator",
     "ingredients",
 )
 """Recipes, each after those that it starts from; those that are not installed are left out."""
-RECORDED = {"concat_id_data": 9.0, "concat_id_latents": 11.0}
+RECORDED = {
+    "concat_id_data": 9.0, "concat_id_latents": 11.0, "aligned_data": 11.0, "aligned_latents": 14.0,
+    "stages_data": 6.0, "stages_latents": 8.0,
+}
 """Minutes on two cores of recipes that leave no weights. Source: docs/training.md."""
 LOOP = "idbench.models.concat_id.training.loop:train"
 PACE = "base"

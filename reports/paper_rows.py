@@ -113,6 +113,9 @@ SECTIONS = (
         tuple(
             Slot(label, (system,)) for label, system in zip(
                 STAGES, ("concat_id@single", "concat_id@stage2", "concat_id@stage3"), strict=True)
+        ) + (
+            # As many more steps of Stage I as the later stages have; not in the paper.
+            Slot("Concat-ID Stage I, continued (control)", ("concat_id@continued",)),
         ),
         (
             Claim("arcsim", (STAGES[0], STAGES[2], STAGES[1])),

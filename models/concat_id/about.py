@@ -20,12 +20,13 @@ ABILITIES = Abilities(
 )
 VARIANTS = {
     "base": "text-to-video, references ignored: the control",
-    "single": "one person, Stage I: pre-training with references from the same scene",
-    "aligned": "one person, Stage I: from `single`, on faces that references show at their size",
+    "single": "one person, Stage I: pre-training",
+    "continued": "one person, Stage I continued: the control of the later stages",
     "stage2": "one person, Stage II: from Stage I, with references from other scenes",
     "stage3": "one person, Stage III: from Stage II, with the most similar references from others",
     "multi": "two people, from `single`",
     "multi_scratch": "two people, from `base`: without pre-training on one person",
+    "multi3": "three people, from `single`",
     "tryon": "a person and a garment, from `single`",
     "background": "a person and a background, from `single`",
 }
