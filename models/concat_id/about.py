@@ -63,8 +63,8 @@ class Defaults:
     reference_guidance: float = 1.0
 
 
-# Guidance by the validation identities: of 2, 3 and 4 it gave most frames with a face.
-EMBEDDED = Defaults(10, 2.0, FRAMES, HEIGHT, WIDTH, FPS)
+# By validation people, see docs/training.md ("Guidance of the references").
+EMBEDDED = Defaults(10, 3.0, FRAMES, HEIGHT, WIDTH, FPS, reference_guidance=3.0)
 
 
 def alignment_of(faces: str, alignment: str | None) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from idbench.metrics.faces.detect import Faces
@@ -33,3 +36,27 @@ def test_people_are_told_apart_by_place(monkeypatch):
     assert rows == pytest.approx(np.array([[1.0, 0.0], [0.0, 1.0]]))
     nobody = outside.similarities(frames, [Faces.none()] * 3, 2, known)
     assert nobody.shape == (2, 2) and bool(np.isnan(nobody).all())
+
+
+def test_finished_runs_are_read(monkeypatch, capsys):
+    """Two videos of two people; dlib's embedding is the red of the picture."""
+    pictures = {"a.png": 10, "b.png": 90, "a.mp4": 20, "b.mp4": 80}
+    face = Faces(np.zeros((1, 4), np.float32), np.zeros((1, 5, 2), np.float32), np.ones(1))
+
+    def picture(path):
+        return np.full((4, 4, 3), pictures[path.name], np.uint8)
+
+    monkeypatch.setattr(outside, "dlib_embedding", lambda frame, box: frame[0, 0, :1] / 100.0)
+    monkeypatch.setattr(outside.FaceEmbedder, "find", lambda self, images: [face] * len(images))
+    monkeypatch.setattr(outside, "read_rgb", picture)
+    monkeypatch.setattr(
+        outside, "read_video", lambda path: SimpleNamespace(frames=np.stack([picture(path)] * 3)))
+    videos = pd.DataFrame({
+        "video": ["a.mp4", "b.mp4"], "identities": [("a",), ("b",)],
+        "references": [("a.png",), ("b.png",)],
+    })
+    monkeypatch.setattr(outside, "sample_table", lambda run: videos)
+    monkeypatch.setattr(outside.Run, "open", lambda folder: None)
+    outside.main(["runs/some"])
+    assert capsys.readouterr().out == (
+        "runs/some: right reference of 100.0% of people, AUC 1.000, margin 0.600 [0.600, 0.600]\n")

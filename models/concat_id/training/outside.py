@@ -1,12 +1,16 @@
 """What a recogniser trained on photographs (dlib's) sees in generated videos.
 
 Recognisers that were trained on avatars may see the right person in a face of the wrong shape, so
-`idbench train STAGE --evaluate` asks this one too, if it is installed.
+`idbench train STAGE --evaluate` asks this one too, if it is installed. It reads the videos of
+finished runs as well:
+
+    python -m idbench.models.concat_id.training.outside RUN...
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +19,11 @@ from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.face_embedder import FaceEmbedder
 from idbench.pictures import read_rgb
 from idbench.prompts.avatars.judge import dlib_embedding
-from idbench.statistics import area_under_curve
+from idbench.runs import Run
+from idbench.scores import sample_table
+from idbench.statistics import Estimate, area_under_curve, estimate, identity_clusters
 from idbench.types import Sample
+from idbench.video import read_video
 
 FRAME_STRIDE = 2
 """Neighbouring frames hardly differ."""
@@ -24,9 +31,13 @@ FRAME_STRIDE = 2
 
 def embed_references(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
     """dlib's embedding (128,) of the largest face of each person's reference, by name."""
-    images: dict[str, Path] = {
+    return embed_pictures({
         r.name: r.image for s in samples for r in s.references if r.kind == "face"
-    }
+    })
+
+
+def embed_pictures(images: Mapping[str, Path]) -> dict[str, np.ndarray]:
+    """dlib's embedding (128,) of the largest face of each picture in which one is found."""
     finder = FaceEmbedder()
     known = {}
     for name, path in images.items():
@@ -95,3 +106,39 @@ def summarise(
     if area is not None:
         values["auc"] = area
     return values, np.array(margins)
+
+
+def read_run(folder: Path) -> tuple[dict[str, float], Estimate]:
+    """`right` and `auc` of the videos of a run, as `summarise` gives them, and the mean of its
+    margins with a 95 % interval clustered by identity."""
+    table = sample_table(Run.open(folder))
+    table = table[table["video"].notna()]
+    images = {
+        name: Path(image) for names, references in zip(
+            table["identities"], table["references"], strict=True)
+        for name, image in zip(names, references, strict=False)  # several images: the first
+    }
+    known = embed_pictures(images)
+    finder, matrix, read = FaceEmbedder(), np.stack(list(known.values())), []
+    people = list(table["identities"])
+    for names, video in zip(people, table["video"], strict=True):
+        frames = read_video(Path(video)).frames
+        read.append(similarities(frames, finder.find(frames), len(names), matrix))
+    values, margins = summarise(read, people, list(known))
+    return values, estimate(margins.tolist(), identity_clusters(people))
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("runs", nargs="+", type=Path)
+    for folder in parser.parse_args(given).runs:
+        seen, margin = read_run(folder)
+        low, mean, high = (
+            np.nan if v is None else v for v in (margin.low, margin.mean, margin.high)
+        )
+        print(f"{folder}: right reference of {seen['right']:.1%} of people, AUC "
+              f"{seen.get('auc', np.nan):.3f}, margin {mean:.3f} [{low:.3f}, {high:.3f}]")
+
+
+if __name__ == "__main__":
+    main()
