@@ -76,6 +76,8 @@ class Section:
 
 WITHOUT, WITH = "Concat-ID without pre-training", "Concat-ID with pre-training"
 PEOPLE = ("identity 1", "identity 2")
+CONTROL = "Concat-ID Stage I, continued"
+"""As many more steps of Stage I as Stage II has: a row of ours, not of the paper."""
 STAGES = ("Concat-ID Stage I", "Concat-ID Stage II", "Concat-ID Stage III")
 
 SECTIONS = (
@@ -113,10 +115,7 @@ SECTIONS = (
         tuple(
             Slot(label, (system,)) for label, system in zip(
                 STAGES, ("concat_id@single", "concat_id@stage2", "concat_id@stage3"), strict=True)
-        ) + (
-            # As many more steps of Stage I as the later stages have; not in the paper.
-            Slot("Concat-ID Stage I, continued (control)", ("concat_id@continued",)),
-        ),
+        ) + (Slot(CONTROL, ("concat_id@continued",)),),
         (
             Claim("arcsim", (STAGES[0], STAGES[2], STAGES[1])),
             Claim("cursim", (STAGES[0], STAGES[2], STAGES[1])),
