@@ -44,7 +44,7 @@ def sample(family: CogVideoX, network, steps: int) -> torch.Tensor:
 def test_every_number_of_steps_ends_at_the_clean_latents(kind):
     clean = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(1))
     made = family(kind)
-    for steps in (*range(1, 61), *range(67, 201, 11)):
+    for steps in range(1, 201):
         error = float((sample(made, oracle(made, clean), steps) - clean).abs().max())
         assert error < 1e-4, f"{steps} steps are {error} off"
 
