@@ -14,13 +14,14 @@ from idbench.runs import Run
 
 USUAL = "given"
 ROWS = {
-    ("concat_id@single", "single"): ("zeroed", "one_branch", "noisy"),
-    ("concat_id@multi", "multi"): ("zeroed", "one_branch", "shared_index"),
+    ("concat_id@single", "single"): ("zeroed", "both_branches", "noisy"),
+    ("concat_id@multi", "multi"): ("zeroed", "both_branches", "shared_index"),
 }
 """System and split -> the values of `references` beside `given`; see `concat_id.model`."""
 WORDS = {
-    USUAL: "references in both branches, each at its own position (as the paper)",
-    "zeroed": "references zeroed (control)", "one_branch": "references in the conditional branch",
+    USUAL: "references guided as the text is, each at its own position",
+    "zeroed": "references zeroed (control)",
+    "both_branches": "references in both branches of guidance (as the paper)",
     "noisy": "references with the noise of training",
     "shared_index": "references at one shared position",
 }
@@ -61,6 +62,6 @@ def _table(runs: Sequence[Run], values: Sequence[str]) -> tables.Tables:
         made,
         rows=tuple(replace(row, system=named[row.system]) for row in made.rows),
         differences=tuple(
-            replace(d, first=named[d.first], second="as the paper") for d in made.differences),
+            replace(d, first=named[d.first], second="as by default") for d in made.differences),
         notes=(*made.notes, *TRAINING),
     )

@@ -120,8 +120,8 @@ class Generator:
         pipeline = model.pipeline(variant)
         chosen: dict[str, Any] = {
             "zeroed": model.zeroed, "shared": model.references == "shared_index",
-            "reference_guidance": (
-                model.guidance if model.references == "one_branch" else model.reference_guidance
+            "reference_guidance": {"one_branch": model.guidance, "both_branches": 1.0}.get(
+                model.references, model.reference_guidance
             ),
         }
         if model.folder is None:

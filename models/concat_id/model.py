@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from idbench.models.concat_id.pipeline import VideoPipeline
 
 REFERENCES = {
-    "given": "as the paper samples",
+    "given": "guided with the scale `reference_guidance`",
     "zeroed": "zeros replace their latents, as dropout does in training: the control",
+    "both_branches": "both branches of guidance see them, as the paper samples",
     "one_branch": "only the conditional branch of guidance sees them",
     "shared_index": "all have the temporal position of the first (CogVideoX's form)",
     "noisy": "with the pixel noise of training, standard deviation exp(N(-3, 0.5))",

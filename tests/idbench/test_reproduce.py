@@ -189,7 +189,7 @@ def test_beyond_the_paper_compares_each_setting_with_the_usual(
 
     def complete_run(model, split, out, limit, seeds, *, settings, progress, command):
         asked.append((out.name, settings))
-        level = {"given": 0.5, "zeroed": 0.1, "one_branch": 0.4}.get(
+        level = {"given": 0.5, "zeroed": 0.1, "both_branches": 0.4}.get(
             settings.get("references", "given"), 0.45)
         made_run(out, model, {"arcsim": [level + 0.01 * i for i in range(8)]},
                  PEOPLE if split == "single" else PAIRS, split=split)
@@ -199,7 +199,7 @@ def test_beyond_the_paper_compares_each_setting_with_the_usual(
     monkeypatch.chdir(tmp_path)
     assert command("--beyond", "--limit", "3", "--out", "here") == 0
     said = capsys.readouterr().out
-    assert "references zeroed (control) - as the paper" in said and "-0.400" in said
+    assert "references zeroed (control) - as by default" in said and "-0.400" in said
     assert "references at one shared position" in said and "needs a training" in said
     assert asked[0] == ("concat_id@single-single", {})  # as `reproduce` calls it
     assert ("concat_id@multi-multi-shared_index", {"references": "shared_index"}) in asked

@@ -93,7 +93,7 @@ def test_each_changes_the_video(tmp_path: Path) -> None:
     picture.save(tmp_path / "a.png")
     reference = Reference("garment", "a", tmp_path / "a.png")
     sample = Sample("s", "multi", "p", "A person smiles.", "c", (reference, reference), 7)
-    model = ConcatID("multi", steps=1, frames=1, height=32, width=48)
+    model = ConcatID("multi", steps=1, frames=1, height=32, width=48, reference_guidance=2.0)
     frames = {}
     for model.references in REFERENCES:
         model.zeroed = model.references == "zeroed"
