@@ -73,8 +73,8 @@ def save_with_easydict(content: dict, path: Path, name: str = "EasyDict") -> Non
 def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """ENTRY/FILE -> bytes of the four entries of `published`."""
     torch.manual_seed(0)
-    monkeypatch.setattr("idbench.metrics.networks.ir.IR_101", IR)
-    monkeypatch.setattr("idbench.metrics.networks.viclip.VIT_L_14", VICLIP)
+    monkeypatch.setattr("idbench.metrics.networks.source_networks.IR_101", IR)
+    monkeypatch.setattr("idbench.metrics.networks.source_networks.VIT_L_14", VICLIP)
     configs = tmp_path / "configs"
     configs.mkdir()
     (configs / "fresh-tiny-quickgelu.json").write_text(json.dumps(CLIP))

@@ -118,10 +118,10 @@ def test_defaults_are_those_of_the_release(made):
     assert (model.steps, model.guidance, model.frames, model.height, model.width) == (
         (50, 6.0, 49, 480, 720) if kind == "cogvideox" else (50, 5.0, 81, 480, 832)
     )
-    embedded = ConcatID()
-    assert embedded.settings() == {
-        "variant": None, "steps": 10, "guidance": 2.0, "frames": 9, "height": 64, "width": 96,
-        "bfloat16": True,
+    assert model.reference_guidance == 1 and "reference_guidance" not in model.settings()
+    assert ConcatID().settings() == {
+        "variant": None, "steps": 10, "guidance": 3.0, "frames": 9, "height": 64, "width": 96,
+        "bfloat16": True, "reference_guidance": 3.0,
     }
 
 
