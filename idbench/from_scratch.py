@@ -21,11 +21,12 @@ ORDER = (
     "ingredients",
 )
 """Recipes, each after those that it starts from; those that are not installed are left out."""
-RECORDED = {
-    "concat_id_data": 9.0, "concat_id_latents": 11.0, "aligned_data": 11.0, "aligned_latents": 14.0,
-    "stages_data": 6.0, "stages_latents": 8.0,
+RECORDED: dict[str, float | None] = {
+    "concat_id_data": 9.0, "concat_id_latents": 11.0, "aligned_data": None, "aligned_latents": None,
+    "stages_data": 12.0, "stages_latents": 22.0,
 }
-"""Minutes on two cores of recipes that leave no weights. Source: docs/training.md."""
+"""Minutes of recipes that leave no weights, as measured (those of `stages` with one worker), or
+None. Source: docs/training.md."""
 LOOP = "idbench.models.concat_id.training.loop:train"
 PACE = "base"
 """The recipe whose pace stands for other transformers without a recorded time."""

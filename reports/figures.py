@@ -40,7 +40,7 @@ Points = Sequence[tuple[float, float | None]]
 _VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)"} | {
     colour: f"var(--s{index})" for index, colour in enumerate(SERIES)
 }
-STYLE = {
+_STYLE = {
     "font.family": "sans-serif", "font.size": 9.0, "svg.fonttype": "none", "pdf.fonttype": 42,
     "svg.hashsalt": "idbench", "text.color": INK, "axes.edgecolor": RULE,
     "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED,
@@ -50,7 +50,6 @@ STYLE = {
     # Names come from users: a dollar sign in one does not start a formula.
     "text.parse_math": False, "axes.unicode_minus": True,
 }
-"""Matplotlib's settings for every figure, of pages and for papers."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,7 @@ def style():  # type: ignore[no-untyped-def]
     """A context in which matplotlib draws in this module's look."""
     import matplotlib
 
-    return matplotlib.rc_context(STYLE)
+    return matplotlib.rc_context(_STYLE)
 
 
 def blank(size: tuple[float, float], layout: str | None = None) -> Figure:

@@ -51,8 +51,8 @@ class ConcatID:
         weights: a model folder in diffusers' layout (see `idbench convert`), for the networks
             of CogVideoX-5B's or Wan2.1's form in any size. None: the embedded weights.
         steps, guidance: of sampling.
-        reference_guidance: how far sampling moves away from the same network with zeroed
-            references; 1 leaves this third branch out, as released. See `Family.sample`.
+        reference_guidance: scale of the references' guidance, against zeroed references; 1: none,
+            as released. See `Family.sample`.
         frames, height, width: of the video. Embedded: trained at 9 frames of 64x96. A folder's
             defaults are those of its base's release; its training's export has its own size and
             its own way of preparing faces.

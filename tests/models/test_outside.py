@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from idbench.metrics.faces.detect import Faces
 from idbench.models.concat_id.training import outside
+from idbench.types import Reference
 
 
 def test_right_auc_and_margin_of_single_videos():
@@ -51,12 +52,14 @@ def test_finished_runs_are_read(monkeypatch, capsys):
     monkeypatch.setattr(outside, "read_rgb", picture)
     monkeypatch.setattr(
         outside, "read_video", lambda path: SimpleNamespace(frames=np.stack([picture(path)] * 3)))
-    videos = pd.DataFrame({
-        "video": ["a.mp4", "b.mp4"], "identities": [("a",), ("b",)],
-        "references": [("a.png",), ("b.png",)],
-    })
-    monkeypatch.setattr(outside, "sample_table", lambda run: videos)
-    monkeypatch.setattr(outside.Run, "open", lambda folder: None)
+    records = [
+        SimpleNamespace(
+            video=Path(f"{name}.mp4"), identities=(name,), sample=SimpleNamespace(
+                references=[Reference("face", name, Path(f"{name}.png"))]))
+        for name in "ab"
+    ]
+    run = SimpleNamespace(records=lambda: records)
+    monkeypatch.setattr(outside.Run, "open", lambda folder: run)
     outside.main(["runs/some"])
     assert capsys.readouterr().out == (
         "runs/some: right reference of 100.0% of people, AUC 1.000, margin 0.600 [0.600, 0.600]\n")

@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -68,11 +68,10 @@ def sample(output: Output, seed: int) -> Output:
 
 def histogram(similarity: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """Inline SVG: cosines of a sample of all pairs and of the pairs found, with the ranges."""
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-    with rc_context(cast(Any, figures.STYLE)):
+    with figures.style():
         figure = Figure(figsize=(8.4, 3.0))
         panels = figure.subplots(1, 2)
         figure.subplots_adjust(left=0.08, right=0.97, bottom=0.26, top=0.9, wspace=0.16)

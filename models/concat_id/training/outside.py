@@ -10,7 +10,7 @@ finished runs as well:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,6 @@ from idbench.metrics.faces.face_embedder import FaceEmbedder
 from idbench.pictures import read_rgb
 from idbench.prompts.avatars.judge import dlib_embedding
 from idbench.runs import Run
-from idbench.scores import sample_table
 from idbench.statistics import Estimate, area_under_curve, estimate, identity_clusters
 from idbench.types import Sample
 from idbench.video import read_video
@@ -31,13 +30,9 @@ FRAME_STRIDE = 2
 
 def embed_references(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
     """dlib's embedding (128,) of the largest face of each person's reference, by name."""
-    return embed_pictures({
+    images: dict[str, Path] = {
         r.name: r.image for s in samples for r in s.references if r.kind == "face"
-    })
-
-
-def embed_pictures(images: Mapping[str, Path]) -> dict[str, np.ndarray]:
-    """dlib's embedding (128,) of the largest face of each picture in which one is found."""
+    }
     finder = FaceEmbedder()
     known = {}
     for name, path in images.items():
@@ -111,18 +106,13 @@ def summarise(
 def read_run(folder: Path) -> tuple[dict[str, float], Estimate]:
     """`right` and `auc` of the videos of a run, as `summarise` gives them, and the mean of its
     margins with a 95 % interval clustered by identity."""
-    table = sample_table(Run.open(folder))
-    table = table[table["video"].notna()]
-    images = {
-        name: Path(image) for names, references in zip(
-            table["identities"], table["references"], strict=True)
-        for name, image in zip(names, references, strict=False)  # several images: the first
-    }
-    known = embed_pictures(images)
+    records = Run.open(folder).records()
+    shown = [(r.identities, r.video) for r in records if r.video is not None]
+    people = [names for names, _ in shown]
+    known = embed_references([record.sample for record in records])
     finder, matrix, read = FaceEmbedder(), np.stack(list(known.values())), []
-    people = list(table["identities"])
-    for names, video in zip(people, table["video"], strict=True):
-        frames = read_video(Path(video)).frames
+    for names, video in shown:
+        frames = read_video(video).frames
         read.append(similarities(frames, finder.find(frames), len(names), matrix))
     values, margins = summarise(read, people, list(known))
     return values, estimate(margins.tolist(), identity_clusters(people))
