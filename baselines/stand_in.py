@@ -72,7 +72,7 @@ class StandIn(OnBase):
         from idbench.baselines.stand_in_network import StandInTransformer3DModel
         from idbench.baselines.wan_parts import check_video
         from idbench.checkpoints import read_checkpoint
-        from idbench.models.concat_id.families.wan import build_flow_scheduler
+        from idbench.models.concat_id.families.wan21 import build_flow_scheduler
         from idbench.models.concat_id.model_folder import on_device
 
         place = usable_place(self.device, self.offload)

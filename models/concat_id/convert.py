@@ -25,7 +25,7 @@ from idbench.models.concat_id.checkpoint_layouts import (
     read_released,
 )
 from idbench.models.concat_id.families import CogVideoX, Wan
-from idbench.models.concat_id.families.wan import build_flow_scheduler
+from idbench.models.concat_id.families.wan21 import build_flow_scheduler
 from idbench.models.concat_id.training import adapters
 from idbench.outputs import check_new_folder
 

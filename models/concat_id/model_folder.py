@@ -22,7 +22,7 @@ from idbench.errors import UserError, explained
 from idbench.files import read_json
 from idbench.models.concat_id.base_parts import is_part, lacking, tensor_names
 from idbench.models.concat_id.families import CogVideoX, Defaults, family_of
-from idbench.models.concat_id.families.wan import build_flow_scheduler
+from idbench.models.concat_id.families.wan21 import build_flow_scheduler
 from idbench.models.concat_id.pipeline import ConcatIDPipeline, ConcatIDWanPipeline, VideoPipeline
 from idbench.models.concat_id.training import adapters
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel

@@ -19,7 +19,7 @@ from idbench.models.concat_id.families.family import (
     check_steps,
     guide,
 )
-from idbench.models.concat_id.families.wan import Wan
+from idbench.models.concat_id.families.wan21 import Wan
 
 FAMILIES: dict[str, type[CogVideoX] | type[Wan]] = {"cogvideox": CogVideoX, "wan": Wan}
 

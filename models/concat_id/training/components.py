@@ -23,7 +23,7 @@ from idbench.models.concat_id.families import (
     family_named,
     family_of,
 )
-from idbench.models.concat_id.families.wan import build_flow_scheduler
+from idbench.models.concat_id.families.wan21 import build_flow_scheduler
 
 TextEncoder = Callable[[Sequence[str]], torch.Tensor]
 """From prompts to embeddings (n, L, D), float32 on the CPU."""

@@ -10,14 +10,14 @@ import torch
 from tiny_base import cogvideox_base, wan_base
 
 from idbench.models.concat_id import networks
-from idbench.models.concat_id.families import CogVideoX, Wan, wan
+from idbench.models.concat_id.families import CogVideoX, Wan, wan21
 from idbench.models.concat_id.model_folder import open_folder
 from idbench.models.concat_id.training import components, validation
 from idbench.models.concat_id.training.network import Denoiser
 from idbench.models.concat_id.training.objective import Batch, loss
 
 FAMILIES = {
-    "cogvideox": CogVideoX(networks.build_scheduler()), "wan": Wan(wan.build_flow_scheduler()),
+    "cogvideox": CogVideoX(networks.build_scheduler()), "wan": Wan(wan21.build_flow_scheduler()),
 }
 BASES = {"cogvideox": cogvideox_base, "wan": wan_base}
 
@@ -41,7 +41,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def test_wans_noise_levels_are_shifted_by_5():
     """Noise levels s -> 5 s / (1 + 4 s) of 1, 3/4, 2/4, 1/4, then 0."""
-    scheduler = wan.build_flow_scheduler()
+    scheduler = wan21.build_flow_scheduler()
     FAMILIES["wan"].start(scheduler, 4, torch.device("cpu"))
     even = np.array([1, 0.75, 0.5, 0.25])
     expected = [*(5 * even / (1 + 4 * even)), 0]
