@@ -10,7 +10,7 @@ from idbench import embedded
 from idbench.errors import UserError
 from idbench.metrics import expression
 from idbench.metrics.networks.expression_reader import crops_to_grey
-from idbench.metrics.training.expression import measure, rendered
+from idbench.metrics.training.expression_recognition import measure, rendered
 from idbench.prompts.avatars.scene import EXPRESSIONS
 from idbench.recipes import load_recipe, load_trainer
 

@@ -20,7 +20,7 @@ from idbench.metrics.training.attribute_classes import (
     truth,
     weights,
 )
-from idbench.metrics.training.clip import Helpers, MotionHelpers, preferred, training_pictures
+from idbench.metrics.training.contrastive import Helpers, MotionHelpers, preferred, training_pictures
 from idbench.metrics.training.rendered_data import Settings, batches, plan
 from idbench.prompts.avatars.render import render_clip
 from idbench.prompts.avatars.scene import EXPRESSIONS, MOTIONS, Person, Scene

@@ -15,7 +15,7 @@ from idbench.metrics.training.augment import (
     training_crop,
 )
 from idbench.metrics.training.bones import SEEN, ShapeHead, shape_truth
-from idbench.metrics.training.clip import contrastive_loss, recall_at_1
+from idbench.metrics.training.contrastive import contrastive_loss, recall_at_1
 from idbench.metrics.training.looks import looks_of, random_look
 from idbench.metrics.training.rendered_data import (
     Settings,
