@@ -19,7 +19,7 @@ from idbench.checkpoints import fit, read_state
 from idbench.metrics.networks.batches import Batches, joined
 from idbench.metrics.networks.stem import convolutional_stem
 from idbench.metrics.networks.tokens import FullTokenizer, ReducedTokenizer
-from idbench.metrics.networks.viclip import ViCLIP
+from idbench.metrics.networks.video_text import ViCLIP
 from idbench.metrics.protocols import Picture
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from idbench.metrics.networks.clip import ClipEmbedder, ViclipEmbedder, load_ope
 from idbench.metrics.networks.ir import IR_101
 from idbench.metrics.networks.pack import PackRecogniser
 from idbench.metrics.networks.recogniser import Recogniser, build_recogniser
-from idbench.metrics.networks.viclip import VIT_L_14, ViCLIP
+from idbench.metrics.networks.video_text import VIT_L_14, ViCLIP
 from idbench.metrics.protocols import Detection
 
 if TYPE_CHECKING:

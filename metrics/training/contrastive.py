@@ -22,7 +22,7 @@ from idbench.metrics.networks.clip import (
     prepare_pictures,
 )
 from idbench.metrics.networks.tokens import ReducedTokenizer, clip_vocabulary
-from idbench.metrics.networks.viclip import ViCLIP, from_clip
+from idbench.metrics.networks.video_text import ViCLIP, from_clip
 from idbench.metrics.protocols import STRICT, Picture, sample_video_frames
 from idbench.metrics.training.attribute_classes import (
     PLACES,

@@ -27,7 +27,7 @@ from idbench.checkpoints import read_checkpoint
 from idbench.cli import main
 from idbench.embedded import WeightError
 from idbench.metrics.networks.recogniser import build_recogniser
-from idbench.metrics.networks.viclip import ViCLIP
+from idbench.metrics.networks.video_text import ViCLIP
 from idbench.types import Video
 from idbench.video import write_video
 

@@ -13,7 +13,7 @@ from idbench import embedded
 from idbench.metrics.networks.clip import build_clip
 from idbench.metrics.networks.recogniser import build_recogniser
 from idbench.metrics.networks.tokens import ReducedTokenizer, clip_vocabulary
-from idbench.metrics.networks.viclip import ViCLIP
+from idbench.metrics.networks.video_text import ViCLIP
 from idbench.types import Reference, Sample
 
 VOCABULARY = clip_vocabulary(["A woman smiles in the park.", "a man"])

@@ -17,7 +17,7 @@ from idbench.metrics.networks.margin import ArcFaceHead, CurricularFaceHead
 from idbench.metrics.networks.parser import CLASSES, FaceParser, build_parser, face_foreground
 from idbench.metrics.networks.recogniser import Recogniser, build_recogniser, crops_to_input
 from idbench.metrics.networks.tokens import OTHER, ReducedTokenizer, clip_vocabulary
-from idbench.metrics.networks.viclip import ViCLIP, from_clip
+from idbench.metrics.networks.video_text import ViCLIP, from_clip
 from idbench.metrics.protocols import Picture
 
 from .conftest import ARCFACE, CLIP, CURRICULARFACE, VOCABULARY

@@ -10,7 +10,7 @@ import torch
 
 from idbench.metrics.networks.clip import build_clip
 from idbench.metrics.networks.stem import strides
-from idbench.metrics.networks.viclip import ViCLIP, from_clip
+from idbench.metrics.networks.video_text import ViCLIP, from_clip
 from idbench.metrics.training.attribute_classes import (
     IGNORE,
     AttributeHead,
@@ -20,7 +20,12 @@ from idbench.metrics.training.attribute_classes import (
     truth,
     weights,
 )
-from idbench.metrics.training.contrastive import Helpers, MotionHelpers, preferred, training_pictures
+from idbench.metrics.training.contrastive import (
+    Helpers,
+    MotionHelpers,
+    preferred,
+    training_pictures,
+)
 from idbench.metrics.training.rendered_data import Settings, batches, plan
 from idbench.prompts.avatars.render import render_clip
 from idbench.prompts.avatars.scene import EXPRESSIONS, MOTIONS, Person, Scene

@@ -35,7 +35,7 @@ from idbench.metrics.networks.clip import (
 )
 from idbench.metrics.networks.ir import IR, IR_101
 from idbench.metrics.networks.tokens import FullTokenizer
-from idbench.metrics.networks.viclip import VIT_L_14, ViCLIP
+from idbench.metrics.networks.video_text import VIT_L_14, ViCLIP
 from idbench.metrics.protocols import PROTOCOLS
 
 TOLERANCE = 2e-5
