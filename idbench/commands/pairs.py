@@ -67,8 +67,8 @@ def build(
         opt.parse_settings(settings),
     )
     # Report wrong thresholds before loading torch.
-    from idbench.models.concat_id.pairs.build import BuildRequest
-    from idbench.models.concat_id.pairs.build import build as build_pairs
+    from idbench.models.concat_id.pairs.curation import BuildRequest
+    from idbench.models.concat_id.pairs.curation import build as build_pairs
     from idbench.models.concat_id.pairs.reader import ReaderSettings
 
     file = Path(aesthetic) if aesthetic and ":" not in aesthetic else None

@@ -16,7 +16,7 @@ from typing import Any
 
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload([
-    "idbench.models.concat_id.training.loop", "idbench.models.concat_id.pairs.build",
+    "idbench.models.concat_id.training.loop", "idbench.models.concat_id.pairs.curation",
     "idbench.evaluate", "idbench.metrics.scorer", "idbench.reports.html",
     "torch.distributed.fsdp",
 ])

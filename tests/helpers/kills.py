@@ -44,7 +44,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import pair_world
-from idbench.models.concat_id.pairs.build import BuildRequest, build
+from idbench.models.concat_id.pairs.curation import BuildRequest, build
 from idbench.models.concat_id.pairs.reader import ReaderSettings
 from idbench.models.concat_id.pairs.settings import make_settings
 class Slow(pair_world.ToyReader):

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from idbench.models.concat_id.pairs.build import BuildRequest, Built, build
+from idbench.models.concat_id.pairs.curation import BuildRequest, Built, build
 from idbench.models.concat_id.pairs.reader import ReaderSettings
 from idbench.models.concat_id.pairs.settings import make_settings
 from idbench.models.concat_id.pairs.tracking import Face, PersonFaces, VideoRecord

@@ -13,8 +13,8 @@ import numpy as np
 
 from idbench.errors import UserError
 from idbench.models.concat_id.pairs import copies
-from idbench.models.concat_id.pairs.build import choose_outputs
 from idbench.models.concat_id.pairs.calibration import Identities, calibrate
+from idbench.models.concat_id.pairs.curation import choose_outputs
 from idbench.models.concat_id.pairs.people import People, person_key
 from idbench.models.concat_id.pairs.settings import PairSettings
 from idbench.models.concat_id.pairs.stages import OWN

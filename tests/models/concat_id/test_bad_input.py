@@ -25,7 +25,7 @@ from idbench import files
 from idbench.cli import main
 from idbench.errors import UserError
 from idbench.models.concat_id.model import ConcatID
-from idbench.models.concat_id.pairs import build as building
+from idbench.models.concat_id.pairs import curation
 from idbench.suite import load_suite
 from idbench.types import Reference, Sample
 
@@ -208,7 +208,7 @@ def test_pairs_on_a_full_disk_keep_what_was_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(files.os, "replace", half)
     with pytest.raises(UserError, match="is full; free some space and run the same command again"):
-        building.build(world.request(), ToyReader)
+        curation.build(world.request(), ToyReader)
     out = tmp_path / "out"
     assert not (out / "cross.parquet").exists() and not list(out.glob(".*part*"))
     monkeypatch.undo()

@@ -14,7 +14,7 @@ from pair_world import PairWorld, ToyReader, ten_people
 
 from idbench import files
 from idbench.errors import UserError
-from idbench.models.concat_id.pairs import build as building
+from idbench.models.concat_id.pairs import curation
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_no_file_of_an_earlier_build_stays(world: PairWorld) -> None:
     request = world.request(settings={"people": 2})
     request = replace(request, reader=replace(request.reader, subjects="none"))
     pd.DataFrame([{"mine": 1}]).to_parquet(request.out / "mine.parquet")
-    summary = building.build(request, ToyReader).summary
+    summary = curation.build(request, ToyReader).summary
     assert set(summary["outputs"]) == {
         "pretraining", "cross", "tradeoff", "multi2_pretraining", "multi2_cross"
     }

@@ -15,7 +15,7 @@ from tiny_pack import make_pack
 
 from idbench.errors import UserError
 from idbench.models.concat_id.pairs import frames, reader, subjects
-from idbench.models.concat_id.pairs.build import BuildRequest, Built, build
+from idbench.models.concat_id.pairs.curation import BuildRequest, Built, build
 from idbench.models.concat_id.pairs.settings import PairSettings
 from idbench.prompts.avatars.render import Clip, render_clip
 from idbench.prompts.avatars.scene import TRAINING_IDENTITIES, Garment, Person, Scene

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from pair_world import PairWorld, ToyReader, ten_people
 
 from idbench.errors import UserError
-from idbench.models.concat_id.pairs import build as building
+from idbench.models.concat_id.pairs import curation
 from idbench.models.concat_id.pairs.reader import FaceReader, ReaderSettings
 from idbench.models.concat_id.pairs.settings import PairSettings
 
@@ -58,7 +58,7 @@ def test_wrong_inputs_are_one_sentence(world: PairWorld, change, words: str) -> 
 
     world.file, world.link = file, link  # type: ignore[attr-defined]
     with pytest.raises(UserError, match=words):
-        building.build(change(world, world.request()), ToyReader)
+        curation.build(change(world, world.request()), ToyReader)
 
 
 def test_an_empty_folder_is_refused_and_nothing_made(tmp_path: Path) -> None:

@@ -20,8 +20,7 @@ from kills import leftovers
 from pair_world import PairWorld, ToyReader, build_slowly, ten_people
 
 from idbench.errors import UserError
-from idbench.models.concat_id.pairs import build as building
-from idbench.models.concat_id.pairs import calibration, copies, people, settings, store
+from idbench.models.concat_id.pairs import calibration, copies, curation, people, settings, store
 from idbench.models.concat_id.training.pair_file import alignment_of
 
 
@@ -142,7 +141,7 @@ def test_another_alignment_is_read_anew_and_said(world: PairWorld) -> None:
     request = world.request()
     for asked, read in (("upright", 54), ("arcface", 54), ("arcface", 0)):
         with_it = replace(request.reader, alignment=asked)
-        made = building.build(replace(request, reader=with_it), ToyReader)
+        made = curation.build(replace(request, reader=with_it), ToyReader)
         assert made.read == read and made.summary["reader"]["alignment"] == asked
         assert alignment_of(str(request.out / "cross.parquet")) == asked
     pd.DataFrame([{"video": "a"}]).to_parquet(world.folder / "theirs.parquet")
@@ -360,6 +359,6 @@ def test_the_page_shows_what_there_is_and_names_what_there_is_not(world: PairWor
 
 def test_results_inside_the_folder_of_videos_are_no_videos(world: PairWorld) -> None:
     request = replace(world.request(), out=world.videos / "out")
-    building.build(request, ToyReader)
+    curation.build(request, ToyReader)
     (world.videos / "out" / "stray.mp4").write_text("{}")
-    assert building.build(request, ToyReader).summary["videos"]["found"] == 56
+    assert curation.build(request, ToyReader).summary["videos"]["found"] == 56
