@@ -15,7 +15,7 @@ from idbench.output import note
 from idbench.training import save
 from idbench.training.average import Average
 from idbench.training.log import Log
-from idbench.training.loop import Pace, Progress, Values, run
+from idbench.training.resumable_loop import Pace, Progress, Values, run
 from idbench.training.stop import Interrupted
 
 CHECKPOINT = "checkpoint.pt"

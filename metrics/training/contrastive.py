@@ -37,7 +37,7 @@ from idbench.metrics.validation.experiments import edited
 from idbench.prompts.avatars.scene import Scene
 from idbench.prompts.language import Description, describe, description
 from idbench.prompts.language import vocabulary as words_of_prompts
-from idbench.training.loop import Values
+from idbench.training.resumable_loop import Values
 
 EVERYTHING = ("background", "expression", "motion", "garment")
 SHIFT = 3

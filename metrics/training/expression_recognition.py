@@ -23,7 +23,7 @@ from idbench.metrics.training.rendered_data import Frames, Settings, batches, da
 from idbench.prompts.avatars.render import render_clip
 from idbench.prompts.avatars.scene import EXPRESSIONS, VALIDATION_IDENTITIES
 from idbench.prompts.sampling import random_scene
-from idbench.training.loop import Values
+from idbench.training.resumable_loop import Values
 
 
 def train(

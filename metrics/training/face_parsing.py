@@ -28,7 +28,7 @@ from idbench.metrics.training.rendered_data import (
     portraits,
     training_faces,
 )
-from idbench.training.loop import Values
+from idbench.training.resumable_loop import Values
 
 
 def train(

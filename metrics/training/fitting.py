@@ -12,7 +12,7 @@ from torch import nn
 from idbench import embedded
 from idbench.metrics.training.rendered_data import DATA_VERSION
 from idbench.training.fit import fit, pace_of
-from idbench.training.loop import Values
+from idbench.training.resumable_loop import Values
 from idbench.training.schedule import cosine, warmup
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

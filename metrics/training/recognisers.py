@@ -30,7 +30,7 @@ from idbench.metrics.training.rendered_data import (
     training_faces,
 )
 from idbench.statistics import area_under_curve, true_accept_rate
-from idbench.training.loop import Values
+from idbench.training.resumable_loop import Values
 
 
 def train(

@@ -22,7 +22,7 @@ from idbench.prompts.language import description, vocabulary
 from idbench.prompts.sampling import random_scene
 from idbench.training import save
 from idbench.training.fit import CHECKPOINT, fit, load_modules
-from idbench.training.loop import Values
+from idbench.training.resumable_loop import Values
 from idbench.training.schedule import linear, warmup
 
 MAXIMUM_PEOPLE = 3

@@ -32,7 +32,7 @@ from idbench.output import note
 from idbench.training import save
 from idbench.training.average import Average
 from idbench.training.fit import CHECKPOINT, fit, pace_of
-from idbench.training.loop import Values
+from idbench.training.resumable_loop import Values
 from idbench.training.schedule import cosine, warmup
 
 

@@ -25,7 +25,7 @@ from idbench.errors import UserError
 from idbench.files import disk_errors, read_json, write_json
 from idbench.models.concat_id.training.recipe import StageRecipe, differences
 from idbench.training.average import Average
-from idbench.training.loop import Progress
+from idbench.training.resumable_loop import Progress
 from idbench.training.save import saying_full, sync
 
 FILE = "checkpoint.json"

@@ -1,8 +1,8 @@
 """Training of every transformer, at both scales: from tiny networks on a laptop to ZeRO-2 and FSDP.
 
 A recipe (`recipe.StageRecipe`, or `SceneRecipe` for rendered scenes) says what is trained on what.
-`idbench.training.loop.run`, which trains the other networks as well, decides when to log, write a
-checkpoint and stop. Here is what a step of a transformer does:
+`idbench.training.resumable_loop.run`, which trains the other networks as well, decides when to
+log, write a checkpoint and stop. Here is what a step of a transformer does:
 
 1. settings of the step: a recipe may have phases, and a phase may restart the optimiser;
 2. a batch, from a cache on disk (`samples`) or from rendered scenes in memory (`scene_samples`);
@@ -55,7 +55,7 @@ from idbench.models.concat_id.training.source import Samples
 from idbench.models.concat_id.training.trackers import Trackers
 from idbench.models.concat_id.training.validation import validate
 from idbench.training.average import Average
-from idbench.training.loop import Pace, Progress, run
+from idbench.training.resumable_loop import Pace, Progress, run
 from idbench.training.stop import Interrupted
 
 
