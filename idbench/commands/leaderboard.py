@@ -13,8 +13,7 @@ from idbench.errors import UserError
 from idbench.files import write_json, write_text
 from idbench.output import echo, echo_json, show_table
 from idbench.outputs import check_output
-from idbench.reports import columns
-from idbench.reports import leaderboard as boards
+from idbench.reports import columns, ranking
 
 
 @click.command()
@@ -61,8 +60,8 @@ def leaderboard(
     if data == target:
         raise UserError(f"{target} is the page; its data goes to .json, so end it in .html.")
     check_output(data, "leaderboard's data")
-    board = boards.build([submissions.entry(path) for path in entries], metric)
-    write_text(target, boards.page(board, title))
+    board = ranking.build([submissions.entry(path) for path in entries], metric)
+    write_text(target, ranking.page(board, title))
     write_json(data, board)
     if as_json:
         echo_json(board)

@@ -14,7 +14,7 @@ from toy import World
 from idbench import submissions
 from idbench.errors import UserError
 from idbench.files import read_json, sha256_file, write_json
-from idbench.reports import leaderboard
+from idbench.reports import ranking
 
 from .browser import Browser, why_not
 
@@ -39,27 +39,27 @@ def entries(tmp_path: Path) -> list[Path]:
 
 
 def test_ranks_by_the_mean_and_the_unscored_have_none(entries: list[Path]) -> None:
-    found = leaderboard.build([submissions.entry(path) for path in entries])
+    found = ranking.build([submissions.entry(path) for path in entries])
     (board,) = found["boards"]
     assert [(r["name"], r["rank"]) for r in board["rows"]] == [
         ("high", 1), (HOSTILE, 2), ("low", 3), ("none", None)]
     assert board["rows"][1]["metrics"]["arcsim"]["mean"] == pytest.approx(0.40875)
     assert board["rows"][1]["submitted"] and board["rows"][1]["licence"] == "CC0-1.0"
-    other = leaderboard.build([submissions.entry(path) for path in entries], "clipdist")
+    other = ranking.build([submissions.entry(path) for path in entries], "clipdist")
     assert [r["name"] for r in other["boards"][0]["rows"]][-1] == "high"
     with pytest.raises(UserError, match="did you mean 'arcsim'"):
-        leaderboard.build([submissions.entry(entries[0])], "arcsin")
+        ranking.build([submissions.entry(entries[0])], "arcsin")
 
 
 def test_splits_get_a_board_each_and_other_protocols_are_refused(
     entries: list[Path], tmp_path: Path
 ) -> None:
     multi = run(tmp_path, "multi", 0.1, split="multi")
-    boards = leaderboard.build([submissions.entry(p) for p in (entries[0], multi)])["boards"]
+    boards = ranking.build([submissions.entry(p) for p in (entries[0], multi)])["boards"]
     assert [(b["split"], len(b["rows"])) for b in boards] == [("single", 1), ("multi", 1)]
     loose = run(tmp_path, "loose", 0.1, protocol="loose-v1")
     with pytest.raises(UserError, match="protocol name: strict-v3 / loose-v1"):
-        leaderboard.build([submissions.entry(p) for p in (entries[0], loose)])
+        ranking.build([submissions.entry(p) for p in (entries[0], loose)])
 
 
 def test_submissions_of_before_have_null_for_what_was_not_known(entries: list[Path]) -> None:
@@ -122,15 +122,15 @@ def test_a_part_of_a_split_is_not_ranked_beside_the_whole(tmp_path: Path) -> Non
     made_run(tmp_path / "best", "best", {"arcsim": best}, PEOPLE)  # 6 failed
     made_run(tmp_path / "limit", "limit", {"arcsim": [0.9] * 3}, PEOPLE[:3])
     entries = [submissions.entry(tmp_path / name) for name in ("best", "limit", "all")]
-    (board,) = leaderboard.build(entries)["boards"]
+    (board,) = ranking.build(entries)["boards"]
     assert [(r["name"], r["rank"], r["share"]) for r in board["rows"]] == [
         ("all", 1, {"measured": 8, "of": 8}), ("best", None, {"measured": 2, "of": 8}),
         ("limit", None, {"measured": 3, "of": 8})]
-    assert "2 of 8 of the split, not ranked" in leaderboard.page(
-        leaderboard.build(entries))
+    assert "2 of 8 of the split, not ranked" in ranking.page(
+        ranking.build(entries))
     # Alike parts share every sample, so they are ranked.
     made_run(tmp_path / "other", "other", {"arcsim": [0.8] * 3}, PEOPLE[:3])
-    (board,) = leaderboard.build(
+    (board,) = ranking.build(
         [submissions.entry(tmp_path / name) for name in ("other", "limit")])["boards"]
     assert [(r["name"], r["rank"]) for r in board["rows"]] == [("limit", 1), ("other", 2)]
     world = World(tmp_path, tmp_path)
@@ -145,7 +145,7 @@ def test_other_seeds_of_a_sample_are_no_part(tmp_path: Path) -> None:
     made_run(tmp_path / "a", "a", {"arcsim": [0.5] * 4}, PEOPLE[:4])
     made_run(tmp_path / "b", "b", {"arcsim": [0.6] * 4}, PEOPLE[:4],
              suite_ids=[f"seed1-{i}" for i in range(4)])
-    (board,) = leaderboard.build(
+    (board,) = ranking.build(
         [submissions.entry(tmp_path / name) for name in "ab"])["boards"]
     assert [r["rank"] for r in board["rows"]] == [1, 2]
 
@@ -172,10 +172,10 @@ def test_a_failed_pack_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_the_page_shows_the_trade_off(entries: list[Path], tmp_path: Path) -> None:
     made_run(tmp_path / "part", "part", {"arcsim": [0.9] * 3, "clipdist": [0.5] * 3}, PEOPLE[:3])
     paths = [*entries[:2], tmp_path / "part"]
-    page = leaderboard.page(leaderboard.build([submissions.entry(path) for path in paths]))
+    page = ranking.page(ranking.build([submissions.entry(path) for path in paths]))
     assert page.count("<svg") == 1 and 'aria-label="CLIPDist' in page and "var(--s1)" in page
     assert "part (3 of 8)" in page
-    alone = leaderboard.page(leaderboard.build([submissions.entry(entries[0])]))
+    alone = ranking.page(ranking.build([submissions.entry(entries[0])]))
     assert "<svg" not in alone
 
 
@@ -196,7 +196,7 @@ def test_the_command_packs_validates_and_builds(entries: list[Path], tmp_path: P
 
 
 def test_the_page_escapes_what_submitters_say(entries: list[Path]) -> None:
-    page = leaderboard.page(leaderboard.build([submissions.entry(path) for path in entries]))
+    page = ranking.page(ranking.build([submissions.entry(path) for path in entries]))
     assert "<img" not in page and "&lt;img src=x" in page and "a &amp; b" in page
     visible = page[: page.index("<figure")] + page[page.index("</figure") :]
     assert visible.count("http") == visible.count("https://example.org/x") == 1
@@ -208,8 +208,8 @@ def test_the_page_sorts_in_a_browser(
     entries: list[Path], tmp_path: Path, browser: Browser
 ) -> None:
     target = tmp_path / "board.html"
-    target.write_text(leaderboard.page(
-        leaderboard.build([submissions.entry(path) for path in entries])), encoding="utf-8")
+    target.write_text(ranking.page(
+        ranking.build([submissions.entry(path) for path in entries])), encoding="utf-8")
     names = "[...document.querySelectorAll('tbody tr')].map(r => r.cells[1].dataset.value)"
     browser.open(target.as_uri())
     assert browser.js(names) == ["high", HOSTILE, "low", "none"]
