@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from idbench.files import write_json
 from idbench.gate_reference import ReferenceFile
 from idbench.records import FacesFile, RunFile, SampleFile, ScoreRow, ScoresFile
-from idbench.reports.study import Study
+from idbench.reports.study_record import Study
 from idbench.reports.votes import Votes
 from idbench.stored import Part
 from idbench.submissions import Submission

@@ -15,7 +15,7 @@ from idbench.files import atomic_folder, sha256_json, write_bytes
 from idbench.outputs import check_new_folder
 from idbench.pictures import UnreadablePicture, open_rgb
 from idbench.records import SampleFile
-from idbench.reports.study import QUESTIONS, Pair, Study, StudySample
+from idbench.reports.study_record import QUESTIONS, Pair, Study, StudySample
 from idbench.runs import Run
 from idbench.video import read_video, write_video
 

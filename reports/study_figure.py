@@ -6,7 +6,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 from idbench.reports import figures
-from idbench.reports.study import TITLES
+from idbench.reports.study_record import TITLES
 from idbench.reports.study_score import Result
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 from idbench import pages
 from idbench.files import write_text
 from idbench.outputs import check_output
-from idbench.reports.study import Study
+from idbench.reports.study_record import Study
 from idbench.reports.votes import check_name
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -13,7 +13,7 @@ import numpy as np
 from idbench import statistics
 from idbench.errors import UserError
 from idbench.markdown import escape
-from idbench.reports.study import TITLES, Study
+from idbench.reports.study_record import TITLES, Study
 from idbench.reports.voter_agreement import (
     bradley_terry_interval,
     counts,

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from idbench.errors import UserError
 from idbench.reports import study_page
-from idbench.reports.study import Study
+from idbench.reports.study_record import Study
 from idbench.reports.votes import BadName, Refused, Votes
 
 HOST = "127.0.0.1"

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, PrivateAttr, ValidationError
 
 from idbench.errors import UserError
-from idbench.reports.study import Study
+from idbench.reports.study_record import Study
 from idbench.runs import now
 from idbench.stored import Part, Stored
 

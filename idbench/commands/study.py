@@ -13,8 +13,8 @@ from idbench.files import disk_errors, real
 from idbench.lock import exclusive
 from idbench.output import echo
 from idbench.reports import figures, study_figure, study_page, study_score, tables
-from idbench.reports.study import Study
 from idbench.reports.study_build import build as build_study
+from idbench.reports.study_record import Study
 from idbench.reports.study_server import StudyServer
 from idbench.reports.votes import check_name
 from idbench.runs import Run

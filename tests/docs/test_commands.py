@@ -127,7 +127,7 @@ def test_commands_of_a_page_work_in_their_order(
 
 def vote(study: Path) -> None:
     """A voter who always prefers the left video."""
-    from idbench.reports.study import Study
+    from idbench.reports.study_record import Study
     from idbench.reports.votes import Votes
 
     opened = Study.open(study)

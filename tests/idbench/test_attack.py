@@ -29,7 +29,7 @@ from idbench.errors import UserError
 from idbench.gate_cached import CONTENT, Bundle
 from idbench.gate_reference import ReferenceFile
 from idbench.records import FacesFile, RunFile, SampleFile, ScoresFile
-from idbench.reports.study import Study
+from idbench.reports.study_record import Study
 from idbench.reports.votes import Votes
 from idbench.schemas import MODELS
 from idbench.scores import COLUMNS

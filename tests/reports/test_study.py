@@ -16,9 +16,9 @@ import pytest
 from report_runs import make_run
 
 from idbench.errors import UserError
-from idbench.reports.study import QUESTIONS, Study
 from idbench.reports.study_build import build
 from idbench.reports.study_page import render, write
+from idbench.reports.study_record import QUESTIONS, Study
 from idbench.reports.study_server import HOST, StudyServer
 from idbench.reports.votes import Votes, check_name
 from idbench.runs import Run

@@ -10,9 +10,9 @@ import pytest
 from report_runs import make_run
 
 from idbench.reports import study_score
-from idbench.reports.study import Study
 from idbench.reports.study_build import build
 from idbench.reports.study_page import write
+from idbench.reports.study_record import Study
 from idbench.reports.votes import Votes
 from idbench.runs import Run
 
