@@ -12,7 +12,7 @@ from idbench.output import echo, echo_json
 from idbench.released_files import local
 
 if TYPE_CHECKING:
-    from idbench.models.concat_id.convert import Report
+    from idbench.models.concat_id.released_checkpoints import Report
 
 SHOWN = 20
 
@@ -37,7 +37,7 @@ def convert(source: Path, target: Path, to: str | None, base: Path | None, as_js
     TARGET is written completely or not at all. SOURCE and --base may be names of `idbench weights
     list`: `idbench convert concat-id/single-identity ours --base cogvideox-5b`.
     """
-    from idbench.models.concat_id.convert import convert as run
+    from idbench.models.concat_id.released_checkpoints import convert as run
 
     report = run(local(source), target, to, None if base is None else local(base))
     if as_json:

@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 
 from idbench.commands.convert import convert as command
 from idbench.errors import UserError
-from idbench.models.concat_id import convert as module
 from idbench.models.concat_id import convert_sat, convert_wan
+from idbench.models.concat_id import released_checkpoints as module
 from idbench.models.concat_id.checkpoint_layouts import check_weights, read_released
 from idbench.models.concat_id.conditioning import denoise
-from idbench.models.concat_id.convert import convert
+from idbench.models.concat_id.released_checkpoints import convert
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 
 

@@ -12,10 +12,10 @@ from tiny_base import cogvideox_base, wan_base
 
 from idbench.errors import UserError
 from idbench.models.concat_id import convert_sat
-from idbench.models.concat_id.convert import convert
 from idbench.models.concat_id.model import ConcatID
 from idbench.models.concat_id.model_folder import open_folder
 from idbench.models.concat_id.pipeline import ConcatIDPipeline, ConcatIDWanPipeline
+from idbench.models.concat_id.released_checkpoints import convert
 from idbench.types import Reference, Sample
 
 TINY = {"steps": 2, "frames": 5, "height": 32, "width": 48, "device": "cpu"}

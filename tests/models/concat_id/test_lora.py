@@ -121,7 +121,7 @@ def test_a_next_stage_starts_from_network_and_adapters_together(trained, base, c
 
 def test_a_released_file_holds_network_and_adapters_together(trained, tmp_path):
     from idbench.models.concat_id import convert_sat
-    from idbench.models.concat_id.convert import convert
+    from idbench.models.concat_id.released_checkpoints import convert
 
     session, _, _ = trained
     export = session.state_dir / "export"

@@ -12,10 +12,10 @@ from tiny_base import cogvideox_base, wan_base
 
 from idbench.errors import UserError
 from idbench.models.concat_id import convert_sat, networks
-from idbench.models.concat_id.convert import convert
 from idbench.models.concat_id.families import CogVideoX, ReleasedCogVideoX
 from idbench.models.concat_id.model import ConcatID
 from idbench.models.concat_id.pipeline import ConcatIDPipeline
+from idbench.models.concat_id.released_checkpoints import convert
 
 SHAPE = (3, 4, 8, 12)
 
