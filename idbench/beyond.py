@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from idbench.paper_runs import complete_run
 from idbench.progress import Progress
 from idbench.reports import tables
 from idbench.reports.paper_rows import shipped
-from idbench.reproduce import complete_run
 from idbench.runs import Run
 
 USUAL = "given"

@@ -36,7 +36,7 @@ def reproduce(
     Run the same command again to resume; a finished one only prints.
     """
     from idbench import from_scratch as scratch
-    from idbench import reproduce as whole
+    from idbench import paper_runs
     from idbench.reports import paper_output
 
     progress = Progress(as_json)
@@ -55,14 +55,14 @@ def reproduce(
                 scratch.train(out, progress.say)
             weights = scratch.weights_in(out / "weights")  # type: ignore[assignment]
     with weights:
-        videos, minutes = whole.count(limit, seeds), whole.minutes(limit, seeds)
+        videos, minutes = paper_runs.count(limit, seeds), paper_runs.minutes(limit, seeds)
         progress.say(
-            f"{videos} videos of {len(whole.jobs())} systems and splits; about {minutes:.0f} "
+            f"{videos} videos of {len(paper_runs.jobs())} systems and splits; about {minutes:.0f} "
             "minutes on two idle cores if none is there yet"
         )
         if plan:
             return
-        found = whole.reproduce(
+        found = paper_runs.reproduce(
             out, limit, seeds, progress=progress, command=["idbench", *sys.argv[1:]])
     if as_json:
         echo(paper_output.render(found.tables, "json"))

@@ -12,8 +12,7 @@ import pytest
 from made_runs import made_run
 from toy import World
 
-from idbench import embedded, from_scratch
-from idbench import reproduce as whole
+from idbench import embedded, from_scratch, paper_runs
 from idbench.cli import main
 from idbench.errors import UserError
 from idbench.evaluate import evaluate, score
@@ -41,27 +40,27 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         made_run(out, model, values, PEOPLE if split == "single" else PAIRS, split=split)
         return SimpleNamespace(folders=[out])
 
-    monkeypatch.setattr(whole, "complete_run", complete_run)
+    monkeypatch.setattr(paper_runs, "complete_run", complete_run)
     return asked
 
 
 def test_the_jobs_are_the_shipped_rows_each_once() -> None:
-    jobs = whole.jobs()
+    jobs = paper_runs.jobs()
     assert len(set(jobs)) == len(jobs)
     for name, split in (("concat_id@single", "single"), ("concat_id@stage2", "single"),
                         ("concat_id@multi", "multi"), ("concat_id@multi_scratch", "multi")):
-        assert whole.Job(name, split) in jobs
+        assert paper_runs.Job(name, split) in jobs
     assert all(shipped(job.system) for job in jobs)
     systems = {slot.system for section in SECTIONS for slot in section.slots}
     assert {job.system for job in jobs} == {s for s in systems if shipped(s)}
     single = sum(job.split == "single" for job in jobs)
-    assert whole.count(50, [0]) == 50 * single + 48 * (len(jobs) - single)
-    assert whole.count(1, [0, 1]) == 2 * len(jobs)
+    assert paper_runs.count(50, [0]) == 50 * single + 48 * (len(jobs) - single)
+    assert paper_runs.count(1, [0, 1]) == 2 * len(jobs)
 
 
 def test_one_that_fails_is_told_and_the_others_are_shown(made: list[str], tmp_path: Path) -> None:
-    found = whole.reproduce(tmp_path, limit=5, command=["idbench", "reproduce"])
-    assert len(made) == len(whole.jobs()) and all(" 5 0" in text for text in made)
+    found = paper_runs.reproduce(tmp_path, limit=5, command=["idbench", "reproduce"])
+    assert len(made) == len(paper_runs.jobs()) and all(" 5 0" in text for text in made)
     assert found.problems == ("concat_id@stage2, single: stage2 is broken; mend it.",)
     page = found.page.read_text()
     assert page.count("<h2>") == 4 and "stage2 is broken" in page
@@ -73,20 +72,20 @@ def test_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def evaluate(*_, **__):
         raise UserError("the disk is gone; find it.")
 
-    monkeypatch.setattr(whole, "evaluate", evaluate)
+    monkeypatch.setattr(paper_runs, "evaluate", evaluate)
     with pytest.raises(UserError, match="the disk is gone"):
-        whole.reproduce(tmp_path)
+        paper_runs.reproduce(tmp_path)
 
 
 def test_a_run_that_is_scored_otherwise_is_scored_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after an update of the networks that score; nothing is generated again."""
-    monkeypatch.setattr(whole, "SUITE", world.suite)
-    monkeypatch.setattr(whole, "score", partial(score, metrics=["sampled"]))
+    monkeypatch.setattr(paper_runs, "SUITE", world.suite)
+    monkeypatch.setattr(paper_runs, "score", partial(score, metrics=["sampled"]))
 
     def completed() -> Results:
-        return whole.complete_run(
+        return paper_runs.complete_run(
             "toy", "single", world.folder / "out", 2, [0], progress=Progress(), command=[])
 
     first = completed().scores
@@ -147,7 +146,7 @@ def test_every_recipe_comes_after_those_it_starts_from(tmp_path: Path) -> None:
         if start.startswith("embedded:"):
             assert place[start.removeprefix("embedded:")] < place[one.entry], one.recipe
     trained = {one.entry for one in planned}
-    for job in whole.jobs():
+    for job in paper_runs.jobs():
         name, _, variant = job.system.partition("@")
         assert (f"transformer_{variant}" if variant else name) in trained
 

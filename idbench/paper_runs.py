@@ -100,6 +100,6 @@ def reproduce(
         raise UserError(problems[0] if problems else "There are no embedded weights to run.")
     runs = [Run.open(folder) for folder in folders]
     tables = tuple(table for number in (1, 2, 3) for table in paper.build(number, [runs]))
-    about = [f"Made by: {' '.join(command) or 'idbench.reproduce'}", *problems]
+    about = [f"Made by: {' '.join(command) or 'idbench.paper_runs'}", *problems]
     write_text(out / PAGE, paper_output.page(tables, about))
     return Reproduced(tables, out / PAGE, tuple(problems))
