@@ -1,4 +1,4 @@
-"""The layout that newcomers rely on: no circles of imports, no names that stand in three places."""
+"""The layout that newcomers rely on: no circles of imports, no file name that stands in two places."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def test_no_circle_of_imports() -> None:
         raise AssertionError(" -> ".join(error.args[1])) from None
 
 
-def test_no_file_name_stands_in_three_folders() -> None:
-    """A command may be called as what it calls; apart from that a name says where it is."""
+def test_no_file_name_stands_in_two_folders() -> None:
+    """But for `export`: the command, and what a training does at its end."""
     places: dict[str, list[str]] = defaultdict(list)
     for name, path in modules().items():
-        if path.name != "__init__.py" and not name.startswith("idbench.commands."):
+        if path.name not in ("__init__.py", "export.py"):
             places[path.name].append(name)
-    assert {k: v for k, v in places.items() if len(v) > 2} == {}
+    assert {k: v for k, v in places.items() if len(v) > 1} == {}
 
 
 def test_every_package_is_installed() -> None:
