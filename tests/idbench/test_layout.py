@@ -1,4 +1,4 @@
-"""The layout that newcomers rely on: no circles of imports, no file name that stands in two places."""
+"""The layout that newcomers rely on: no circles of imports, no file name in two folders."""
 
 from __future__ import annotations
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+import forked
 import pytest
 import torch
 from tiny_stage import TRANSFORMER, WAN, make_cache, recipe
@@ -84,7 +82,7 @@ from idbench.models.concat_id.training import loop, samples
 from idbench.models.concat_id.training.recipe import StageRecipe, read, read_stage
 torch.set_num_threads(1)
 def peak():
-    # ru_maxrss would begin with the peak of the process that started this one.
+    # ru_maxrss would begin with the peak of the process that forked this one.
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
 opened = samples.Cache.open(Path({cache!r}))
 loop.Session(read(StageRecipe, recipe(Path({small!r}))), samples.Cache.open(Path({small!r})),
@@ -113,11 +111,11 @@ def test_memory_is_that_of_a_real_training_within_a_factor_of_one_and_a_half(tmp
         helpers=str(HELPERS), content=content, cache=str(tmp_path / "cache"),
         small=str(make_cache(tmp_path / "small")), state=str(tmp_path / "state"),
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    measured = float(done.stdout.rpartition("PEAK")[2]) / GIB
+    said = tmp_path / "said"
+    process = forked.start(forked.python, ["-c", script], {"OMP_NUM_THREADS": "1"}, said)
+    process.join()
+    assert process.exitcode == 0, said.read_text()
+    measured = float(said.read_text().rpartition("PEAK")[2]) / GIB
     twice = read(StageRecipe, {**content, "height": 128, "width": 192})  # as 8x8 pixels a latent
     planned = plan(twice, Assumptions(gpus=1, overhead=0.0)).memory_per_gpu
     assert measured > 0.2  # large enough that what the allocator rounds up does not count
