@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from idbench.names import unknown
+
 if TYPE_CHECKING:
     from idbench.gate import Verdict
     from idbench.measurements import Measurement
@@ -33,7 +35,6 @@ class CheckedRun:
     def estimate(self, metric: str) -> Estimate:
         """Mean, 95% interval and coverage of a metric over all samples. Raises UserError: the run
         has no such metric."""
-        from idbench.names import unknown
         from idbench.statistics import estimate, identity_clusters
 
         if metric not in self.measured.metrics:

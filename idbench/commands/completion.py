@@ -12,6 +12,8 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
+import idbench.prompts
+from idbench.cli import cli
 from idbench.errors import UserError
 from idbench.output import echo
 
@@ -64,8 +66,6 @@ def suites(_: click.Context) -> list[str]:
 
 
 def _suites_folder() -> Path:
-    import idbench.prompts
-
     return Path(str(idbench.prompts.__file__)).parent / "suites"
 
 
@@ -99,8 +99,6 @@ def completion(shell: str) -> None:
            echo ". ~/.idbench-complete.zsh" >> ~/.zshrc
     fish   idbench completion fish > ~/.config/fish/completions/idbench.fish
     """
-    from idbench.cli import cli
-
     made = get_completion_class(shell)
     if made is None:
         raise UserError(f"This version of click has no completion for {shell}; update click.")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from safetensors.numpy import load_file
 
 from idbench.errors import UserError
 from idbench.files import atomic_path
@@ -82,8 +83,6 @@ def read_embeddings(path: Path, reader: FaceReader, width: int | None = None) ->
     written_by = ""
     try:
         if path.suffix == ".safetensors":
-            from safetensors.numpy import load_file
-
             found = load_file(path)["embeddings"]
         elif path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as stored:

@@ -25,6 +25,7 @@ from idbench.errors import UserError
 from idbench.files import sha256_once
 from idbench.metrics.networks.pack import pack_file, pack_hash
 from idbench.names import unknown
+from idbench.registry import METRICS
 from idbench.released_files import local
 
 
@@ -158,8 +159,6 @@ def _named(name: str) -> Network:
     """The network of that name, built in or of a metric."""
     known = {**NETWORKS, DETECTOR.name: DETECTOR}
     if name not in known:
-        from idbench.registry import METRICS
-
         for _, metric in METRICS.usable():
             known |= {one.name: one for one in metric.runs if isinstance(one, Network)}
     if name not in known:

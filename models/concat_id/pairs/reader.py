@@ -41,7 +41,8 @@ class ReaderSettings:
     Attributes:
         weights: as of `--weights`, such as `arcface=insightface:FOLDER`, whose detector is then
             used as well; empty: the embedded MTCNN and ArcFace.
-        subjects: see `subjects.MODES`.
+        subjects: where garments and backgrounds come from, `files`, `parser` or `none`; see
+            `subjects.prepare`.
         aesthetic: `module:function`, see `quality.load_scorer`; None: no scorer.
         alignment: of the face crops, `upright` or `arcface` (see `face_tools`); None: what
             Concat-ID's references get with these networks.

@@ -24,7 +24,6 @@ from idbench.errors import UserError
 from idbench.files import atomic_path
 from idbench.pictures import UnreadablePicture, open_rgb
 
-MODES = ("files", "parser", "none")
 BESIDE = {"garment": "garment-mask", "background": "person-mask"}
 """Of the images next to a video: what is used as it is, and what it is made with otherwise."""
 MINIMUM_SHARE = 0.01
