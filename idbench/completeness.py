@@ -66,10 +66,12 @@ def shares_of(group: Sequence[Measurement]) -> list[Share]:
 
 
 def share_of_suite(measured: Measurement) -> Share:
-    """The share of the suite's split where that suite is installed, else of what was asked for."""
+    """The share of the suite's split: as installed, else by the size kept with the values; where
+    neither is known, of what was asked for."""
     known = _split_keys(measured)
     if known is None:
-        return shares_of([measured])[0]
+        share = shares_of([measured])[0]
+        return Share(share.measured, max(share.of, measured.split_size or 0))
     values = measured.values[present(measured.values, measured.metrics)]
     has = {known.get(str(i), key) for i, key in zip(values.index, keys(values), strict=True)}
     whole = set(known.values())

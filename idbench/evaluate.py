@@ -77,7 +77,8 @@ def evaluate(
     given = Path(out) if out else Path("runs") / folder_name(identity.folder_name)
 
     with (absolute(start, given) as folder,
-          holding.begin(folder, identity, samples, command, timings, force, part) as run,
+          holding.begin(folder, identity, samples, command, timings, force, part,
+                        loaded.size(split)) as run,
           worker.open(run)):
         if scoring and not rescore:
             scoring.check(run)

@@ -18,6 +18,7 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from idbench.errors import UserError
 from idbench.files import atomic_path
@@ -43,6 +44,7 @@ class Bundle(Stored):
     identity: Identity
     scoring: ScoringRecord
     samples: list[SampleFile]
+    split_size: int | None = Field(None, description="see RunFile")
 
 
 def write(path: Path, run: Run) -> None:
@@ -51,6 +53,7 @@ def write(path: Path, run: Run) -> None:
     bundle = Bundle(
         identity=run.file.identity, scoring=run.file.scoring,
         samples=[_with_shape(record) for record in run.records()],
+        split_size=run.file.split_size,
     )
     _, used = _score(bundle, run.folder)
     images = {i for sample in bundle.samples for r in sample.references for i in r.images}
@@ -84,6 +87,7 @@ def read(path: Path) -> Measurement:
     return of_records(
         bundle.samples, wide, bundle.identity, key, source=str(path),
         planned=tuple(sample.suite_id for sample in bundle.samples),
+        split_size=bundle.split_size,
     )
 
 

@@ -38,6 +38,9 @@ class ReferenceFile(Stored):
     suite: SuiteName
     split: str
     seed: int
+    split_size: int | None = Field(
+        None, description="samples of the suite's whole split; null: not known"
+    )
     scoring: ScoringKey
     better: dict[str, bool | None] = Field(description="metric -> whether higher is better")
     columns: list[str] = Field(description="suite_id, identities, category, prompt_id, status, "
@@ -77,7 +80,7 @@ class ReferenceFile(Stored):
             idbench=measured.idbench or __version__, made=now(), system=measured.system,
             model=measured.model, suite=measured.suite, split=measured.split, seed=measured.seed,
             scoring=measured.scoring, better={name: measured.better.get(name) for name in names},
-            columns=[*LEADING, *names], samples=rows,
+            split_size=measured.split_size, columns=[*LEADING, *names], samples=rows,
         )
 
     def measurement(self, source: str) -> Measurement:
@@ -91,7 +94,7 @@ class ReferenceFile(Stored):
         return Measurement(
             system=self.system, source=source, model=self.model, suite=self.suite,
             split=self.split, seed=self.seed, scoring=self.scoring, better=self.better,
-            planned=tuple(frame.index), idbench=self.idbench,
+            planned=tuple(frame.index), idbench=self.idbench, split_size=self.split_size,
             values=frame.astype({name: "float64" for name in metrics}),
         )
 

@@ -28,6 +28,7 @@ _OTHER_VIDEOS = "of other videos, references or prompts"
 def begin(
     folder: Path, identity: Identity, samples: Sequence[Sample], command: Sequence[str] = (),
     timings: Timings | None = None, force: bool = False, shard: Shard | None = None,
+    split_size: int | None = None,
 ) -> Iterator[Run]:
     """Hold `folder` and begin or resume its run; on an error its state is kept.
 
@@ -36,6 +37,7 @@ def begin(
         timings: seconds spent before the folder was opened.
         force: remove what the folder holds of an earlier run.
         shard: hold only this part; other processes may hold others.
+        split_size: see `RunFile`.
 
     Raises UserError: the folder holds another run (says how it differs) or other files, or another
     process uses it.
@@ -62,7 +64,8 @@ def begin(
                     hardware=provenance.hardware(),
                 ))
             run.timings.include(timings.as_dict() if timings else {})
-            run.save(samples=planned, status="running", command=["idbench", *command])
+            run.save(samples=planned, status="running", command=["idbench", *command],
+                     split_size=split_size)
         run.shard = shard
         with _kept(run):
             yield run
@@ -154,6 +157,9 @@ def check_identity(run: Run, identity: Identity, other: str = "") -> None:
     found = differences(before.model_dump(), identity.model_dump())
     if found:
         where, old, new = found[0]
+        if before.seeds != identity.seeds and where in ("seed", "seeds"):
+            old, new = (",".join(map(str, i.seeds or [i.seed])) for i in (before, identity))
+            where = "--seeds"
         if other:
             raise UserError(
                 f"{other} run than {run.folder} (its {where} is {short(new)}, not {short(old)}); "

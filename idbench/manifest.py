@@ -59,13 +59,18 @@ class ManifestRow(BaseModel):
 @dataclass(frozen=True)
 class Listed:
     """Finished videos as samples. `videos`: suite id -> file (None: a suite's sample without one);
-    `title`: the suite or manifest that lists them."""
+    `title`: the suite or manifest that lists them; `of`: that suite."""
 
     listed: list[Sample]
     videos: dict[str, Path | None]
     title: SuiteName
     split: str = "finished"
     seed: int = 0
+    of: Suite | None = None
+
+    def size(self, split: str) -> int | None:
+        """How many samples the suite's split has; None: they are of no suite."""
+        return None if self.of is None else self.of.size(split)
 
     def samples(self, split: str, limit: int | None = None, seed: int = 0) -> list[Sample]:
         """The samples, as of a suite with one split."""
@@ -122,7 +127,7 @@ def listed(
     pairs = from_suite(loaded, split, videos[0], limit, seed)
     taken = {video for _, video in pairs}
     say_skipped([p.name for p in visible_files(videos[0]) if p not in taken], say)
-    return _listed(pairs, loaded.title, split=split, seed=seed)
+    return _listed(pairs, loaded.title, split=split, seed=seed, of=loaded)
 
 
 def paths_of(given: Paths) -> list[Path]:

@@ -33,6 +33,7 @@ class Measurement:
         source: where it was read from.
         better: metric -> whether higher is better (None: not known).
         planned: suite ids of all samples asked for, in the suite's order.
+        split_size: how many the whole split has, see `RunFile`.
         values: DataFrame indexed by suite id, one row a measured sample: the columns `ABOUT`
             (identities: tuple of names), then one float64 column a metric, NaN: unscored.
     """
@@ -48,6 +49,7 @@ class Measurement:
     planned: tuple[str, ...]
     values: pd.DataFrame
     idbench: str | None = None
+    split_size: int | None = None
 
     @property
     def metrics(self) -> list[str]:
@@ -67,13 +69,14 @@ def of_run(run: Run) -> Measurement:
     return of_records(
         [record for record in run.records() if record.id in wide.index], wide, file.identity,
         file.scoring.key, source=str(run.folder), planned=tuple(file.samples),
-        idbench=file.packages.get("idbench"),
+        idbench=file.packages.get("idbench"), split_size=file.split_size,
     )
 
 
 def of_records(
     records: Sequence[SampleFile], wide: pd.DataFrame, identity: Identity, scoring: ScoringKey,
     *, source: str, planned: tuple[str, ...], idbench: str | None = None,
+    split_size: int | None = None,
 ) -> Measurement:
     """What was measured of finished samples; `wide` has a row per sample id and a float64 column
     per metric."""
@@ -88,6 +91,7 @@ def of_records(
         split=identity.split, seed=identity.seed, scoring=scoring,
         better={str(name): higher_is_better(str(name)) for name in wide.columns},
         planned=planned, values=about.join(wide, on="sample"), idbench=idbench,
+        split_size=split_size,
     )
 
 

@@ -42,6 +42,7 @@ def merge(folders: Sequence[Path], out: Path) -> Run:
         run.save(
             samples=planned, status="running", scoring=scoring, git=first.git,
             packages=first.packages, hardware=first.hardware, command=first.command,
+            split_size=max((part.file.split_size or 0 for part in parts), default=0) or None,
         )
         for part in parts:
             _copy(part, run)

@@ -160,6 +160,10 @@ class RunFile(Stored):
     samples: dict[str, PlainName] = Field(
         description="id in the suite -> id in the run, of every sample"
     )
+    split_size: int | None = Field(
+        None, description="samples of the whole split, of one seed, told apart by identities and "
+                          "prompt; null: not known, or videos of no suite"
+    )
     scoring: ScoringRecord = ScoringRecord()
     git: Git = Git()
     packages: dict[str, str] = {}

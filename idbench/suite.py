@@ -106,6 +106,10 @@ class Suite:
         rows = _round_robin(_rows(path, _SplitRow))
         return [self._sample(split, row, seed, path) for row in rows[:limit]]
 
+    def size(self, split: str) -> int:
+        """How many samples of one seed `split` has, told apart by identities and prompt."""
+        return len({(sample.identities, sample.prompt_id) for sample in self.samples(split)})
+
     @property
     def title(self) -> SuiteName:
         """Name, version and hash, as a run keeps them."""

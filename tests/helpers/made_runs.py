@@ -19,7 +19,7 @@ def made_run(
     people: Sequence[Sequence[str]], *, protocol: str = "strict-v3", split: str = "single",
     weights: Mapping[str, str] | None = None, suite: Mapping[str, str] | None = None,
     settings: Mapping[str, Any] | None = None, version: str = "idbench 0.1.0",
-    suite_ids: Sequence[str] = (), planned: Sequence[str] = (),
+    suite_ids: Sequence[str] = (), planned: Sequence[str] = (), split_size: int | None = None,
 ) -> Run:
     """A finished, scored run: sample i shows `people[i]` and has `values[metric][i]`."""
     suite_ids = list(suite_ids) or [f"s{i}" for i in range(len(people))]
@@ -29,6 +29,7 @@ def made_run(
     write_json(folder / "run.json", {
         "schema": 1, "status": "finished", "samples": samples, "packages": {"idbench": "0.1.0"},
         "command": ["idbench", "run"], "created": "2026-01-01T00:00:00+00:00",
+        "split_size": split_size,
         "identity": {
             "kind": "generate", "split": split, "seed": 0,
             "suite": dict(suite or {"name": "tiny", "version": "1", "sha256": "x"}),

@@ -94,6 +94,7 @@ def test_larger_limit_extends_the_run(world: World) -> None:
     assert world.run(*world.toy("--limit", "5"), TOY_LOG=log).returncode == 0
     assert len(Path(log).read_text().split()) == 5
     assert len(pd.read_parquet(world.folder / "out/scores.parquet")) == 5
+    assert json.loads((world.folder / "out/run.json").read_text())["split_size"] == 8
 
 
 def test_ctrl_c_leaves_a_folder_that_resumes(world: World) -> None:
@@ -328,7 +329,10 @@ def test_several_seeds_are_pooled_with_one_cluster_an_identity(world: World) -> 
     table = json.loads(world.run("table", "out", "--format", "json").stdout)
     estimate = table["measured"][0]["metrics"]["sampled"]
     assert estimate["n"] == 6 and estimate["clusters"] == 2
-    assert world.run(*world.toy("--seeds", "0,1", "--limit", "2")).returncode == 2
+    for seeds in ("0,1", "3,1", "0"):
+        other = world.run(*world.toy("--seeds", seeds, "--limit", "2"))
+        assert other.returncode == 2
+        assert f"another run (its --seeds is 0,1,2, not {seeds})" in other.stderr
     for text in ("0,0", "-1", "a", "1" * 300, ""):
         refused = world.run(*world.toy("--seeds", text))
         assert refused.returncode == 2 and "Traceback" not in refused.stderr

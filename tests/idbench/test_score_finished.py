@@ -254,6 +254,13 @@ def test_videos_of_a_suite_by_sample_id(world: World, clips: list[Path]) -> None
                      "--metric", "sampled")
     assert done.returncode == 0, done.stderr
     assert "5 of 8 samples failed" in done.stdout
+    some = world.run("score", "theirs", "--suite", str(world.suite), "--split", "single",
+                     "--metric", "sampled", "--limit", "4", "--out", "some")
+    assert some.returncode == 0, some.stderr
+    for command in (["--validate"], ["--pack", "packed"]):
+        refused = world.run("leaderboard", "some", *command)
+        assert refused.returncode in (1, 2)
+        assert "some has 3 of the 8 samples of single" in refused.stdout + refused.stderr
     found = scores(world.folder / "runs/score-theirs")
     assert found["status"].value_counts().to_dict() == {"unscored": 5, "scored": 3}
     # A later delivery of the rest is taken up, and what is scored is kept.

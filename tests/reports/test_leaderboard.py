@@ -11,7 +11,7 @@ import pytest
 from made_runs import made_run
 from toy import World
 
-from idbench import submissions
+from idbench import gate_reference, submissions
 from idbench.errors import UserError
 from idbench.files import read_json, sha256_file, write_json
 from idbench.reports import ranking
@@ -112,6 +112,22 @@ def test_a_part_of_an_installed_suite_is_no_submission(tmp_path: Path) -> None:
              suite_ids=ids)
     whole = submissions.pack(tmp_path / "all", tmp_path / "whole", {"name": "Whole"})
     assert submissions.entry(whole).name == "Whole"
+
+
+def test_a_part_of_a_suite_that_is_not_installed_is_no_submission(tmp_path: Path) -> None:
+    """The run keeps the size of its split, and so does what is made of it."""
+    part = run(tmp_path, "part", 0.3, split_size=9)
+    packed = submissions.pack(run(tmp_path, "whole", 0.3, split_size=8), tmp_path / "packed", {})
+    for path, valid in ((part, False), (packed, True)):
+        measured = submissions.entry(path).measured
+        if valid:
+            submissions.check_whole(measured)
+        else:
+            with pytest.raises(UserError, match="has 8 of the 9 samples of single"):
+                submissions.check_whole(measured)
+            gate_reference.write(tmp_path / "reference.json", measured)
+    with pytest.raises(UserError, match="has 8 of the 9 samples of single"):
+        submissions.pack(tmp_path / "reference.json", tmp_path / "new", {})
 
 
 def test_a_part_of_a_split_is_not_ranked_beside_the_whole(tmp_path: Path) -> None:
