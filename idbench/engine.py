@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -136,7 +137,7 @@ def attempt(model: Model, batch: Sequence[Sample]) -> Iterator[Outcome]:
     done = 0
     surplus: Video | Path | None = None
     try:
-        videos = iter(model.generate(batch))
+        videos = iter(model.generate(deepcopy(list(batch))))  # it must not change what is asked
         for sample in batch:
             video = next(videos, None)
             if video is None:

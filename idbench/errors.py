@@ -25,12 +25,21 @@ def explained(what: str, fix: str) -> Iterator[None]:
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = message(error)[:200] or type(error).__name__
         raise UserError(f"{what} ({reason}); {fix}.") from error
+
+
+def message(error: BaseException) -> str:
+    """What an exception says, on one line that UTF-8 can encode; empty if it says nothing."""
+    try:
+        text = str(error)
+    except Exception:  # an exception of another package, itself broken
+        return ""
+    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a memory was full, of the GPU or of the processor."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return any(words in str(error).lower() for words in NO_MEMORY)
+    return any(words in message(error).lower() for words in NO_MEMORY)

@@ -16,7 +16,7 @@ from idbench.engines import Engine, make_engine
 from idbench.files import real
 from idbench.manifest import Listed, Paths, listed, paths_of
 from idbench.names import DEFAULT_PROTOCOL, folder_name
-from idbench.planning import absolute, plan
+from idbench.planning import absolute, kind_of, plan
 from idbench.progress import Progress
 from idbench.records import Identity, ModelName
 from idbench.registry import make_model
@@ -71,7 +71,7 @@ def evaluate(
     with timings.phase("load"):
         made = make_model(model, settings) if isinstance(model, str) else model
     identity = Identity(
-        kind=getattr(made, "kind", "generate"), suite=loaded.title, split=split, seed=seeds[0],
+        kind=kind_of(made), suite=loaded.title, split=split, seed=seeds[0],
         seeds=seeds if len(seeds) > 1 else [], model=ModelName.of(made))
     samples, mine = plan(of_seeds, made, identity.model, start, part)
     given = Path(out) if out else Path("runs") / folder_name(identity.folder_name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from idbench.embedded import WeightError
-from idbench.errors import UserError
+from idbench.errors import UserError, message
 from idbench.files import DiskError
 
 FATAL = (DiskError, WeightError)
@@ -12,7 +12,7 @@ FATAL = (DiskError, WeightError)
 
 def describe(error: BaseException) -> str:
     """An exception in one line."""
+    text = message(error)
     if isinstance(error, UserError):
-        return " ".join(str(error).split())
-    text = " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+        return text
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

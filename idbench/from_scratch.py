@@ -91,7 +91,10 @@ def lines(trainings: list[Training]) -> list[str]:
 def train(folder: Path, say: Callable[[str], None]) -> None:
     """Train what is missing in `folder`: weights in `weights`, states in `training`.
     Raises UserError: a recipe that cannot be trained here."""
-    for one in plan(folder / "weights"):
+    todo = plan(folder / "weights")
+    with disk_errors(folder / "weights"):
+        (folder / "weights").mkdir(parents=True, exist_ok=True)
+    for one in todo:
         if one.done:
             continue
         name, content = load_recipe(one.recipe)
@@ -108,7 +111,6 @@ def train(folder: Path, say: Callable[[str], None]) -> None:
 def weights_in(folder: Path) -> Iterator[None]:
     """The embedded weights are those in `folder`."""
     before = os.environ.get("IDBENCH_WEIGHTS")
-    folder.mkdir(parents=True, exist_ok=True)
     os.environ["IDBENCH_WEIGHTS"] = str(folder.resolve())
     try:
         yield

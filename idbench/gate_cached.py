@@ -14,13 +14,13 @@ import tempfile
 import zipfile
 import zlib
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from idbench.errors import UserError
+from idbench.errors import UserError, explained
 from idbench.files import atomic_path
 from idbench.measurements import Measurement, of_records
 from idbench.metrics.embedding_cache import EmbeddingCache
@@ -34,6 +34,12 @@ from idbench.video import Clip, UnreadableVideo, read_video
 
 CONTENT = "bundle.json"
 FIX = "make it again with `idbench check RUN --update FILE --embeddings`"
+LARGEST = 100_000_000
+MOST_PACKED = 20
+"""A bundle may unpack to `LARGEST` bytes, or to this many times its own size: embeddings hardly
+shrink, so more is no bundle."""
+MOST_FRAMES = 10_000_000
+"""Of a video: a larger number was not counted in one."""
 
 
 class Bundle(Stored):
@@ -45,6 +51,12 @@ class Bundle(Stored):
     scoring: ScoringRecord
     samples: list[SampleFile]
     split_size: int | None = Field(None, description="see RunFile")
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        if len({sample.suite_id for sample in self.samples}) < len(self.samples):
+            raise ValueError("a sample is there twice")
+        return self
 
 
 def write(path: Path, run: Run) -> None:
@@ -71,15 +83,17 @@ def read(path: Path) -> Measurement:
         folder = Path(place)
         try:
             with zipfile.ZipFile(path) as archive:
+                _check_size(path, archive)
                 archive.extractall(folder)  # zipfile keeps names inside the folder
             data = (folder / CONTENT).read_bytes()
         except (OSError, ValueError, RuntimeError, EOFError, zlib.error,
-                zipfile.BadZipFile) as error:
+                zipfile.BadZipFile) as error:  # RuntimeError: encrypted, an unknown compression
             raise UserError(
                 f"{path} contains no embeddings ({type(error).__name__}); {FIX}."
             ) from error
         bundle = Bundle.parse(data, f"{path}: {CONTENT}")
-        values, _ = _score(bundle, folder)
+        with explained(f"{path} contains embeddings that cannot be scored", FIX):
+            values, _ = _score(bundle, folder)
     wide = pd.DataFrame.from_dict(values, orient="index", dtype="float64")
     key = bundle.scoring.key
     protocol = get_protocol(key.protocol_name or "")
@@ -89,6 +103,13 @@ def read(path: Path) -> Measurement:
         planned=tuple(sample.suite_id for sample in bundle.samples),
         split_size=bundle.split_size,
     )
+
+
+def _check_size(path: Path, archive: zipfile.ZipFile) -> None:
+    """Raise UserError for an archive that would fill the disk."""
+    size = sum(member.file_size for member in archive.infolist())
+    if size > max(LARGEST, MOST_PACKED * path.stat().st_size):
+        raise UserError(f"{path} would unpack to {size / 1e9:.1f} GB and is no bundle; {FIX}.")
 
 
 def _with_shape(record: SampleFile) -> SampleFile:
@@ -142,6 +163,8 @@ def _score(
     for record in bundle.samples:
         record._run = folder
         of_sample: dict[str, float | None] = dict.fromkeys(names)
+        if record.shape and record.shape[0] > MOST_FRAMES:
+            raise ValueError(f"a video has {record.shape[0]} frames")
         if record.shape and record.video_sha256:
             # Without frames: what they showed is in the embeddings.
             clip = Clip(record.shape[0], 1.0, {}, record.video_sha256)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +29,8 @@ KINDS = {
     "page of pairs": rb"<title>idbench: training pairs</title>",
     "store of videos": rb"fingerprint TEXT, problem TEXT",
     "pairs": rb"references[\s\S]*candidates|other_count_share",
+    "page of tables": rb"content=\"idbench paper\"|<title>The paper's tables on avatars</title>",
+    "measurement of levels": rb'"people": \d+,\s+"weights": |idbench levels',
     "validation": rb'content="idbench validation"|"prefers_true_prompt": ',
     "embedded pictures": rb"^PK\x03\x04[\s\S]{26}embeddings\.npy",
 }
@@ -56,11 +58,14 @@ def check_output(path: Path, kind: str) -> None:
         )
 
 
-def check_new_folder(path: Path) -> None:
-    """Raise UserError unless `path` is missing or an empty folder."""
+def check_new_folder(path: Path, known_by: Sequence[str] = ()) -> None:
+    """Raise UserError unless `path` is missing, an empty folder, or one that the same command wrote
+    before, which has a file that matches one of the patterns `known_by`."""
     with _usable(path):
         try:
             filled = not stat.S_ISDIR(path.stat().st_mode) or any(path.iterdir())
+            if filled and any(any(path.glob(pattern)) for pattern in known_by):
+                return
         except FileNotFoundError:
             return
     if filled:

@@ -10,6 +10,7 @@ from typing import Any
 from idbench.errors import UserError
 from idbench.evaluate import evaluate, score
 from idbench.files import write_text
+from idbench.outputs import check_new_folder, check_output
 from idbench.progress import Progress
 from idbench.reports import paper, paper_output
 from idbench.reports.paper_rows import SECTIONS, shipped
@@ -25,6 +26,8 @@ SECONDS_A_VIDEO = 2.6
 SECONDS_A_RUN = 15
 """To load the networks that generate and score."""
 PAGE = "paper.html"
+KNOWN_BY = (PAGE, "*/run.json", "weights/manifest.json", "training/*")
+"""Files by which the folder of an earlier `reproduce` is known."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,12 @@ def complete_run(
     return score(made.folders, progress=progress)
 
 
+def check_folder(out: Path) -> None:
+    """Raise UserError if `out` holds files of others, or a page of others in the page's place."""
+    check_new_folder(out, KNOWN_BY)
+    check_output(out / PAGE, "page of tables")
+
+
 def reproduce(
     out: Path, limit: int = LIMIT, seeds: Sequence[int] = (0,), *,
     progress: Progress | None = None, command: Sequence[str] = (),
@@ -82,7 +91,8 @@ def reproduce(
     """Generate and score what is missing in `out`, and write its page; a finished one only reads.
 
     `limit` is the most samples of each split; `command` is kept in the runs and printed on the
-    page. Raises UserError: nothing could be run."""
+    page. Raises UserError: nothing could be run, or `out` holds other files."""
+    check_folder(out)
     progress = progress or Progress()
     folders, problems = [], []
     todo = jobs()

@@ -8,12 +8,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any, Literal, cast
 
-from idbench.errors import UserError
+from pydantic import ConfigDict, TypeAdapter
+
+from idbench.errors import UserError, explained
 from idbench.records import ModelName
 from idbench.runs import sample_id
 from idbench.shards import Shard
+from idbench.stored import PlainName
 from idbench.types import Abilities, Model, Sample
+
+_REPORT = "report this to its authors"
+_NAMES = TypeAdapter(list[PlainName], config=ConfigDict(strict=True))
 
 
 @contextmanager
@@ -41,6 +48,11 @@ def plan(
     """
     samples = [sample for of_seed in of_seeds for sample in of_seed]
     abilities: Abilities | None = getattr(model, "abilities", None)
+    if abilities is not None and not isinstance(abilities, Abilities):
+        raise UserError(
+            f"The model {name.title} has a {type(abilities).__name__} as `abilities`, not an "
+            "idbench.types.Abilities; report this to its authors."
+        )
     for sample in samples:
         if abilities and (reason := abilities.refusal(sample)):
             raise UserError(
@@ -56,7 +68,8 @@ def plan(
         )
     check = getattr(model, "check", None)
     if callable(check):
-        check(samples)
+        with explained(f"The model {name.title} cannot check its samples", _REPORT):
+            check(samples)
     identify = getattr(model, "sample_id", lambda s: sample_id(s.suite_id, name))
 
     def named(sample: Sample) -> Sample:
@@ -66,6 +79,27 @@ def plan(
         )
         return replace(sample, id=identify(sample), references=references)
 
-    planned = [[named(sample) for sample in of_seed] for of_seed in of_seeds]
+    with explained(f"The model {name.title} cannot name its samples", _REPORT):
+        planned = [[named(sample) for sample in of_seed] for of_seed in of_seeds]
+        _distinct_names([sample.id for sample in chain(*planned)])
     mine = planned if shard is None else [shard.of(of_seed) for of_seed in planned]
     return list(chain(*planned)), list(chain(*mine))
+
+
+def kind_of(model: Model) -> Literal["generate", "videos"]:
+    """Whether a model generates its videos, or has finished ones. Raises UserError: it says
+    something else."""
+    kind = getattr(model, "kind", "generate")
+    if kind not in ("generate", "videos"):
+        raise UserError(
+            f"The model {model.name} has the kind {str(kind)[:40]!r}, which is neither 'generate' "
+            f"nor 'videos'; {_REPORT}."
+        )
+    return cast(Literal["generate", "videos"], kind)
+
+
+def _distinct_names(ids: Sequence[Any]) -> None:
+    """Raise ValueError unless sample ids are names of folders and differ."""
+    _NAMES.validate_python(list(ids))
+    if len(set(ids)) < len(ids):
+        raise ValueError("two samples have the same id")

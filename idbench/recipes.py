@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from itertools import takewhile
 from pathlib import Path
@@ -73,22 +73,40 @@ def load_recipe(name_or_path: str, children: tuple[str, ...] = ()) -> tuple[str,
     return path.stem, content
 
 
-def description(path: Path) -> str:
-    """The `description` of a recipe's file, or the first sentence of the comment that it begins
-    with; not that of a recipe it extends."""
-    named = str(_read(path).get("description", ""))
-    if not named:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        top = takewhile(lambda line: line.startswith("#"), lines)
-        named = re.split(r"(?<=\.)\s", " ".join(line.lstrip("# ") for line in top))[0]
-    return " ".join(named.split()).removesuffix(".")
+def described_recipes() -> Iterator[tuple[str, str, str]]:
+    """Name, trainer and description of each installed recipe. The description is the file's
+    `description`, or the first sentence of the comment that it begins with; not that of a recipe
+    it extends."""
+    texts = {name: _text(path) for name, path in recipe_files().items()}
+    read = {name: _parse(text, Path(name)) for name, text in texts.items()}
+    for name, text in texts.items():
+        content = read[name]
+        named = str(content.get("description", "")) or _first_sentence(text)
+        while "trainer" not in content:
+            content = read[content["extends"]]
+        yield name, content["trainer"], " ".join(named.split()).removesuffix(".")
+
+
+def _first_sentence(text: str) -> str:
+    """Of the comment that a file begins with."""
+    top = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return re.split(r"(?<=\.)\s", " ".join(line.lstrip("# ") for line in top))[0]
 
 
 def _read(path: Path) -> dict[str, Any]:
+    return _parse(_text(path), path)
+
+
+def _text(path: Path) -> str:
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"The recipe {path} is not UTF-8 text; save it as UTF-8.") from error
+
+
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    try:
+        recipe = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         where = " ".join(str(error).split())
         raise UserError(f"The recipe {path} is not valid YAML ({where}); correct it.") from error

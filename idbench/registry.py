@@ -50,14 +50,14 @@ class Registry:
         kind: the word for an entry in messages, such as "model".
         group: the entry-point group that other packages use.
         builtin: name -> "module:attribute" of idbench's own; the attribute has the names, in order.
-        accepts: whether a loaded object is of this kind.
+        problem: what keeps a loaded object from being the entry of that name (None: nothing).
     """
 
     def __init__(
         self, kind: str, group: str, builtin: Mapping[str, str],
-        accepts: Callable[[Any], bool] = bool,
+        problem: Callable[[str, Any], str | None] = lambda name, found: None,
     ) -> None:
-        self._accepts = accepts
+        self._problem = problem
         self._told: set[str] = set()
         self.kind = kind
         self.group = group
@@ -102,10 +102,11 @@ class Registry:
         what = f"The {self.kind} {name!r} ({target.address} of {target})"
         with explained(f"{what} cannot be loaded", f"reinstall {target.distribution}"):
             found = target.load()
-        if not self._accepts(found):
+            problem = self._problem(name, found)
+        if problem:
             raise UserError(
-                f"{what} is a {type(found).__name__} and no {self.kind}; correct the entry point "
-                f"of {target.distribution}, or uninstall it."
+                f"{what} {problem}; correct the entry point of {target.distribution}, or uninstall "
+                "it."
             )
         return found
 
@@ -123,9 +124,16 @@ class Registry:
                 self._told.add(str(error))
 
 
-def _is_metric(found: Any) -> bool:
-    # `metrics.base.Metric`, which cannot be imported here: it reads the registry.
-    return callable(getattr(found, "scores", None)) and hasattr(found, "networks")
+def _no_model(name: str, found: Any) -> str | None:
+    return None if callable(found) else f"is a {type(found).__name__} and no model"
+
+
+def _no_metric(name: str, found: Any) -> str | None:
+    from idbench.metrics.base import Metric  # which reads the registry
+
+    if not isinstance(found, Metric):
+        return f"is a {type(found).__name__} and no metric"
+    return None if found.name == name else f"calls itself {found.name!r}"
 
 
 MODELS = Registry(
@@ -142,7 +150,7 @@ MODELS = Registry(
         "avatars_truth": "idbench.baselines.avatars_truth:AvatarsTruth",
         "folder": "idbench.baselines.folder:Folder",
     },
-    accepts=callable,
+    problem=_no_model,
 )
 METRICS = Registry(
     "metric",
@@ -186,7 +194,7 @@ METRICS = Registry(
         "temporal_consistency": "idbench.metrics.temporal:CONSISTENCY",
         "viclip_sentences": "idbench.metrics.viclip_sentences:METRIC",
     },
-    accepts=_is_metric,
+    problem=_no_metric,
 )
 """Columns of tables stand in this order; metrics of other packages follow."""
 

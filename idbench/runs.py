@@ -223,7 +223,8 @@ class Run:
             self.logged.append(text)
             return
         path = self.folder / "errors.log"
-        with disk_errors(path), open(path, "a", encoding="utf-8") as stream:
+        with disk_errors(path), open(
+                path, "a", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(text)
 
     def _copy(self, reference: Reference) -> Reference:

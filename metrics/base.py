@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from idbench.metrics.metric_checks import check_metric, checked_weights
 from idbench.types import Sample, Score, Video
 
 if TYPE_CHECKING:
@@ -129,6 +130,8 @@ class Metric:
         runs: networks that it runs itself, through `Embeddings.network`: one of those named above,
             or a `Network` of its own. `--weights` replaces the weights of both.
         needs_pixels, needs_frames: whether it reads `Embeddings.video`, or only `sampled_frames`.
+        matches_itself: whether it finds out itself which face is whose, so that no embedding of
+            `networks` enters its values; the report still draws who ArcFace says it is.
         revision: change it when the metric's values change: older scores are computed again.
         computed: `always`; `named`: only when named by `--metric`; or `listed`: only under
             protocols that list it.
@@ -153,12 +156,16 @@ class Metric:
     runs: tuple[str | Network, ...] = ()
     needs_pixels: bool = False
     needs_frames: bool = False
+    matches_itself: bool = False
     revision: str = "1"
     computed: Literal["always", "named", "listed"] = "always"
     applies_to: Callable[[Sample], bool] = every_sample
     shown: Literal["headline", "table", "long"] = "table"
     about: Literal["identity", "person", "video"] = "video"
     note: str = ""
+
+    def __post_init__(self) -> None:
+        check_metric(self)
 
     def rows(self, embeddings: Embeddings) -> list[Score]:
         """The scores of one video; none where the metric does not apply to its sample."""
@@ -174,7 +181,7 @@ class Metric:
         """sha256 of the weights that it reads besides the embeddings, by file or network name."""
         from idbench.metrics.networks.weight_sources import find
 
-        found = dict(self.weights())
+        found = checked_weights(self.weights())
         for network in self.runs:
             source = find(sources, network)
             found |= source.hashes() if source.embedded else {source.name: source.identity()}
@@ -286,21 +293,3 @@ def described_faces(embeddings: Embeddings) -> list[dict[str, Any]]:
             }
         )
     return described
-
-
-def checked(name: str, rows: object) -> list[Score]:
-    """`rows` of the metric `name`, which another package may have made. Raises TypeError,
-    ValueError or OverflowError unless they are scores of that metric with finite numbers."""
-    if not isinstance(rows, list) or not all(isinstance(row, Score) for row in rows):
-        raise TypeError(f"the metric {name} returned something else than a list of scores")
-    for row in rows:
-        value = row.value
-        if row.metric != name:
-            raise ValueError(f"the metric {name} returned a score of {str(row.metric)[:40]!r}")
-        if value is None:
-            continue
-        if not isinstance(value, int | float | np.number):
-            raise TypeError(f"the metric {name} returned a {type(value).__name__} as a value")
-        if not isfinite(value):
-            raise ValueError(f"the metric {name} returned a value that is not finite")
-    return rows

@@ -123,7 +123,7 @@ METRIC = Metric(
     scores=scores,
     weights=_landmarks,
     runs=(Network("dlib", _load, default=dlib_resnet.recogniser_file),),
-    needs_frames=True,
+    needs_frames=True, matches_itself=True,
     computed="named",
     about="identity",
     note=(

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from idbench.failures import FATAL, describe
-from idbench.metrics.base import WHOLE, Embeddings, Metric, checked, described_faces
+from idbench.metrics.base import WHOLE, Embeddings, Metric, described_faces
 from idbench.metrics.embedder import Embedder, Pictures, ReferenceVectors
 from idbench.metrics.embedding_cache import COUNT, EmbeddingCache
 from idbench.metrics.faces.match import match_frames
+from idbench.metrics.metric_checks import checked
 from idbench.metrics.networks.weight_sources import Source, find, pack_folder, parse
 from idbench.metrics.protocol_types import Protocol
 from idbench.metrics.protocols import (
@@ -94,7 +95,10 @@ class Scorer:
         ours = {n for n in self.embedder.reads if sources[n].embedded}
         if self.embedder.reads_faces and reads is not self.protocol:
             ours.add("detector")
-        trained_on_avatars = EMBEDDED_NOTE if ours & {"arcface", "curricularface"} else None
+        judges = {n for m in self.metrics if not m.matches_itself for n in m.networks}
+        trained_on_avatars = (
+            EMBEDDED_NOTE if ours & judges & {"arcface", "curricularface"} else None
+        )
         notes = (*self.protocol.notes, embedded_note(self.protocol, ours), trained_on_avatars,
                  *self._other_files(), *(metric.note for metric in self.metrics))
         self._notes = tuple(note for note in notes if note)
@@ -252,7 +256,7 @@ class Scorer:
         """The rows of one metric; if it fails, it alone is unscored."""
         sample = embeddings.sample
         try:
-            return checked(metric.name, metric.rows(embeddings))
+            return checked(metric.name, sample.id, metric.rows(embeddings))
         except FATAL:
             raise
         except (Exception, SystemExit) as error:

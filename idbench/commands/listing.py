@@ -11,8 +11,8 @@ from idbench.commands import completion
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.names import DEFAULT_PROTOCOL, unknown
-from idbench.output import console, echo, echo_json, note, show_table
-from idbench.recipes import description, load_recipe, recipe_files
+from idbench.output import console, echo, echo_json, note, show_table, visible
+from idbench.recipes import described_recipes
 
 Rows = list[dict[str, Any]]
 
@@ -89,9 +89,8 @@ def _weights(**_: Any) -> Rows:
 
 def _recipes(**_: Any) -> Rows:
     return [
-        {"recipe": name, "trainer": load_recipe(name)[1]["trainer"],
-         "description": description(path)}
-        for name, path in recipe_files().items()
+        {"recipe": name, "trainer": trainer, "description": description}
+        for name, trainer, description in described_recipes()
     ]
 
 
@@ -203,5 +202,6 @@ def _show_one(kind: str, name: str, rows: Rows, as_json: bool) -> None:
         if isinstance(value, dict):
             value = "\n".join(f"{key}={'' if v is None else v}" for key, v in value.items())
         if value not in ("", None, []):
-            table.add_row(column, ", ".join(value) if isinstance(value, list) else str(value))
+            text = ", ".join(value) if isinstance(value, list) else str(value)
+            table.add_row(column, visible(text))
     console(120).print(table)

@@ -40,6 +40,8 @@ def reproduce(
     from idbench.reports import paper_output
 
     progress = Progress(as_json)
+    if not plan:
+        whole.check_folder(out)
     if beyond:
         if plan or from_scratch:
             raise UserError("--beyond takes neither --plan nor --from-scratch; leave them out.")

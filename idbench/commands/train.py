@@ -18,7 +18,8 @@ from idbench.outputs import check_new_folder
 from idbench.recipes import load_recipe, load_trainer
 
 STATE = (
-    "log.jsonl", "checkpoint.pt", "checkpoints", "samples/??/*.safetensors", "*/[0-9][0-9][0-9]*/*",
+    "log.jsonl", "cache.json", "checkpoint.pt", "checkpoints", "samples/??/*.safetensors",
+    "*/[0-9][0-9][0-9]*/*",
 )
 """By these the folder of a training, a cache or a data set is known, also an unfinished one."""
 
@@ -75,8 +76,10 @@ def train(
     if resume and not evaluate and not folder.is_dir() and not content.get("phases"):
         raise UserError(f"There is no state in {folder} to resume; leave out --resume.")
     if not evaluate:
-        if not resume and not any(any(folder.glob(part)) for part in STATE):
-            check_new_folder(folder)
+        if not resume:
+            check_new_folder(folder, STATE)
+        if isinstance(out := content.get("out"), str) and out:  # of a cache that is put elsewhere
+            check_new_folder(Path(out), STATE)
         with disk_errors(folder / "log.jsonl"):
             folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -92,6 +92,11 @@ def test_a_long_file_is_known_by_its_end(tmp_path: Path) -> None:
     "export RUN --to datasets --out taken",
     "study build RUN RUN -o taken",
     "train text_encoder --state taken",
+    "train pairs_cache --set out=taken",
+    "reproduce --limit 1 --out taken",
+    "reproduce --limit 1 --out page",
+    "reproduce --limit 1 --out page --beyond",
+    "reproduce --limit 1 --out taken --from-scratch",
     "suites import suite --out taken",
     "convert RUN taken",
     "convert RUN user.txt",
@@ -104,7 +109,7 @@ def test_a_foreign_folder_is_kept(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("user.txt", "taken/notes.txt", "pictures/samples/a.png", "foreign/run.json",
-                 "suite/anna/1.png", "suite/prompts.txt"):
+                 "suite/anna/1.png", "suite/prompts.txt", "page/paper.html"):
         Path(name).parent.mkdir(exist_ok=True, parents=True)
         Path(name).write_text("mine")
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}

@@ -85,6 +85,18 @@ def test_lists_can_be_read_by_machines_and_people(world: World, kind: str) -> No
         assert str(next(iter(row.values()))) in text
 
 
+def test_list_recipes_reads_each_file_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from idbench import recipes
+
+    read, text = [], recipes._text
+    monkeypatch.setattr(recipes, "_text", lambda path: (read.append(path), text(path))[1])
+    described = list(recipes.described_recipes())
+    assert sorted(read) == sorted(recipes.recipe_files().values())
+    trainers = {name: trainer for name, trainer, _ in described}
+    for name in ("arcface", "stage3"):  # with a trainer of its own, and with that of a base
+        assert trainers[name] == recipes.load_recipe(name)[1]["trainer"]
+
+
 def test_a_recipe_can_extend_another(tmp_path: Path) -> None:
     from idbench.errors import UserError
     from idbench.recipes import load_recipe

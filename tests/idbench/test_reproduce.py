@@ -133,6 +133,7 @@ def test_the_plan_trains_nothing_and_says_what_it_does_not_know(
     assert command("--from-scratch", "--plan") == 0
     said = capsys.readouterr().err
     assert "hours on two cores are left, not counting" in said and not made
+    assert list(tmp_path.iterdir()) == []
     assert "minutes on two idle cores" in said
 
 

@@ -15,6 +15,7 @@ from idbench.metrics import dlibsim
 from idbench.metrics.networks import dlib_resnet
 from idbench.metrics.scorer import Scorer
 from idbench.metrics.validation import photographs
+from idbench.registry import METRICS
 from idbench.suite import load_suite
 from idbench.types import Reference, Video
 
@@ -47,6 +48,12 @@ def test_two_people_are_matched_by_this_metric_itself(
     both = replace(sample, references=tuple(references))
     values = whole(scorer.score(both, Video(group_photo[None], 8.0), "b" * 64))
     assert min(values["person0"].value, values["person1"].value) > 0.7
+
+
+def test_alone_it_says_nothing_about_recognisers_that_it_does_not_use(tiny_weights):
+    assert not any("embedded recognisers" in note for note in Scorer(metrics=ONLY).notes)
+    both = Scorer(metrics=[*ONLY, METRICS.load("arcsim")])
+    assert any("embedded recognisers" in note for note in both.notes)
 
 
 def test_a_reference_without_a_face_is_unscored_with_the_reason(

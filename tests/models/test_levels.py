@@ -79,3 +79,25 @@ def test_the_command_writes_table_and_plot(monkeypatch, tmp_path, capsys):
     stored = json.loads((tmp_path / "levels.json").read_text())
     assert stored["people"] == 2 and stored["weights"]["transformer_single"][0]["psnr"] == 20.0
     assert (tmp_path / "levels.png").is_file() and "dlib 1/2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["levels.json", "levels.png"])
+def test_foreign_files_are_kept(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(levels, "readers", lambda: pytest.fail("measured before it was checked"))
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match="is not a measurement of levels of idbench"):
+        levels.main(["transformer_single", "--out", str(tmp_path)])
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_own_files_are_replaced(tmp_path, monkeypatch):
+    read = levels.Read(1, 1.0, 0.5)
+    rows = [levels.Level(0.0, c, 0.1, 20.0, {"dlib": read}) for c in levels.CONDITIONS]
+    monkeypatch.setattr(levels, "readers", dict)
+    monkeypatch.setattr(levels, "validation_faces", lambda people, fill: None)
+    monkeypatch.setattr(levels, "load_weights", lambda name: None)
+    monkeypatch.setattr(levels, "measure", lambda *_: [
+        *rows, levels.Level(None, "autoencoder", None, 30.0, {"dlib": read})])
+    for _ in range(2):
+        levels.main(["transformer_single", "--out", str(tmp_path)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["levels.json", "levels.png"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,15 @@ def test_every_form_keeps_published_rows_apart(stages: list[Run], form: str) -> 
     if form == "csv":
         rows = list(csv.DictReader(io.StringIO(text)))
         assert {"measured", "paired difference"} < {row["data"] for row in rows}
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+x", "-x", "@x", "\tx"])
+def test_a_spreadsheet_runs_no_name_as_a_formula(stages: list[Run], name: str) -> None:
+    (table,) = paper.build(3, [stages])
+    row = replace(table.rows[0], system=name)
+    text = paper_output.render([replace(table, rows=(row,))], "csv")
+    systems = {row["system"] for row in csv.DictReader(io.StringIO(text)) if row["system"]}
+    assert systems == {f"'{name}"}
 
 
 @pytest.mark.parametrize("width", [80, 120])

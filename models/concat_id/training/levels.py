@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from idbench import embedded
 from idbench.errors import UserError
-from idbench.files import write_json
+from idbench.files import atomic_path, write_json
 from idbench.metrics.validation.readers import Embed, readers
 from idbench.models.concat_id import about, networks, references
 from idbench.models.concat_id.attention import use_matrix_attention
@@ -29,6 +29,7 @@ from idbench.models.concat_id.autoencoder import decode, encode, to_frames, to_t
 from idbench.models.concat_id.families import CogVideoX
 from idbench.models.concat_id.training.checkpoint import latest
 from idbench.models.concat_id.training.rendering import head_mask
+from idbench.outputs import check_output
 from idbench.prompts.avatars.render import render_clip, render_portrait
 from idbench.prompts.avatars.scene import VALIDATION_IDENTITIES
 from idbench.prompts.language import describe
@@ -257,7 +258,8 @@ def plot(measured: Mapping[str, Sequence[Level]], path: Path) -> None:
         axis.set_title(name)
         axis.set_xlabel("noisy latents (dB)")
     axes[0].legend(fontsize=6)
-    figure.savefig(path, dpi=150)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": "idbench levels"})
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -268,6 +270,8 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--fill", type=float, help="of the references, for folders of trainings "
                         "on data with `fill`; embedded weights say it themselves")
     arguments = parser.parse_args(given)
+    for name in ("levels.json", "levels.png"):
+        check_output(arguments.out / name, "measurement of levels")
     embed, measured = readers(), {}
     for name in arguments.weights:
         fill = arguments.fill or networks.reference_fill(name)
