@@ -41,7 +41,7 @@ def reproduce(
 
     progress = Progress(as_json)
     if not plan:
-        whole.check_folder(out)
+        paper_runs.check_folder(out)
     if beyond:
         if plan or from_scratch:
             raise UserError("--beyond takes neither --plan nor --from-scratch; leave them out.")
