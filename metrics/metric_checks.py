@@ -96,7 +96,7 @@ def _identity(name: str, identity: Any) -> str | None:
 def _frame(name: str, frame: Any) -> int | None:
     if frame is None:
         return None
-    if not isinstance(frame, Integral) or not 0 <= frame < _LARGEST_FRAME:
+    if not isinstance(frame, Integral) or not 0 <= int(frame) < _LARGEST_FRAME:
         raise ValueError(f"the metric {name} returned {str(frame)[:40]!r} as the index of a frame")
     return int(frame)
 
