@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,26 +24,18 @@ from idbench.metrics.networks.clip import (
 from idbench.metrics.networks.tokens import ReducedTokenizer, clip_vocabulary
 from idbench.metrics.networks.video_text import ViCLIP, from_clip
 from idbench.metrics.protocols import STRICT, Picture, sample_video_frames
-from idbench.metrics.training.attribute_classes import (
-    PLACES,
-    AttributeHead,
-    mentioned,
-    poses,
-    truth,
-)
+from idbench.metrics.training.attribute_classes import mentioned, poses, truth
 from idbench.metrics.training.fitting import DEVICE, train_network, write_entry
+from idbench.metrics.training.helper_heads import Helpers, MotionHelpers
 from idbench.metrics.training.rendered_data import Frames, Settings, batches, dataset, portraits
-from idbench.metrics.validation.experiments import edited
+from idbench.metrics.training.retrieval import EVERYTHING, measure
 from idbench.prompts.avatars.scene import Scene
-from idbench.prompts.language import Description, describe, description
+from idbench.prompts.language import Description, description
 from idbench.prompts.language import vocabulary as words_of_prompts
 from idbench.training.resumable_loop import Values
 
-EVERYTHING = ("background", "expression", "motion", "garment")
 SHIFT = 3
 """Pixels by which training pictures are shifted at most; what leaves one side enters the other."""
-GROUP = 32
-"""Prompts that each video is compared with."""
 
 
 @cache
@@ -156,57 +148,6 @@ def _fit_clip(
     return network.float().cpu().eval(), steps
 
 
-class Helpers(nn.Module):
-    """Two attribute heads, dropped after training: of the embedding, and of the stem's map.
-
-    The second one teaches the convolutions to see an expression before the transformer knows
-    where to look; from the embedding alone, a tower stays at chance for a thousand steps.
-
-    Args:
-        tower: CLIP's or ViCLIP's image tower; the last map of its `conv1` is kept.
-        output: numbers of an embedding.
-    """
-
-    def __init__(self, tower: Any, output: int) -> None:
-        super().__init__()
-        self.embedding = AttributeHead(output)
-        self.stem = AttributeHead(tower.positional_embedding[1:].numel(), 0.3)
-        tower.conv1.register_forward_hook(self._keep)
-
-    def _keep(self, conv1: nn.Module, given: Any, output: torch.Tensor) -> None:
-        maps = output if output.ndim == 4 else output.transpose(1, 2).flatten(0, 1)
-        self.map = maps.flatten(1).float()
-
-    def forward(self, vectors: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-        """Loss of embeddings (n, output) and of the last map; a clip's frames share answers."""
-        each = answers.repeat_interleave(len(self.map) // len(vectors), 0)
-        return self.embedding(vectors, answers) + self.stem(self.map, each)
-
-
-class MotionHelpers(Helpers):
-    """`Helpers` of clips: a third head reads the poses of the heads from the stem's map. A motion
-    is no property of a frame, a pose is."""
-
-    def __init__(self, tower: Any, output: int) -> None:
-        super().__init__(tower, output)
-        self.pose = nn.Linear(self.stem.linear.in_features, 3 * PLACES)
-
-    def motion(
-        self, words: torch.Tensor, said: torch.Tensor, shown: torch.Tensor
-    ) -> torch.Tensor:
-        """Loss of what moves: attributes of the prompts' embeddings, and the frames' poses.
-
-        Args:
-            words: embeddings of n prompts, read by the head that reads those of videos, so that
-                both towers say the same thing in the same way.
-            said: answers that the prompts give, see `attribute_classes.mentioned`.
-            shown: `attribute_classes.poses` of every frame, (n, T, places, 3).
-        """
-        known = shown.isfinite().flatten(2).flatten(0, 1)
-        wrong = self.pose(self.map) - shown.nan_to_num().flatten(2).flatten(0, 1)
-        return self.embedding(words, said) + wrong.square()[known].mean()
-
-
 def _joint_loss(
     recipe: Mapping[str, Any], step: int, images: torch.Tensor, words: torch.Tensor,
     scale: torch.Tensor, helpers: Helpers, answers: torch.Tensor,
@@ -317,70 +258,6 @@ def _fit_viclip(
     modules = {"network": network, "helpers": helpers}
     steps = train_network(recipe, state_dir, resume, modules, loss_of)
     return network.float().cpu().eval(), steps
-
-
-# -- measuring
-
-
-def recall_at_1(videos: np.ndarray, texts: np.ndarray, group: int = GROUP) -> tuple[float, float]:
-    """Share of videos whose own prompt is the nearest of `group`, and of prompts likewise;
-    embeddings (n, d) in pairs, n cut to a multiple of `group`."""
-    count = len(videos) // group * group
-    similarity = np.einsum(
-        "gnd,gmd->gnm",
-        videos[:count].reshape(-1, group, videos.shape[1]),
-        texts[:count].reshape(-1, group, texts.shape[1]),
-    )
-    own = np.arange(group)
-    return (
-        float((similarity.argmax(2) == own).mean()),
-        float((similarity.argmax(1) == own).mean()),
-    )
-
-
-def measure(
-    data: Frames, of_clip: Callable[[np.ndarray], np.ndarray],
-    of_texts: Callable[[Sequence[str]], np.ndarray], seed: int = 0,
-) -> dict[str, Any]:
-    """Retrieval among 32 prompts on true clips of validation people.
-
-    `expression_preferred`, `motion_preferred`: see `preferred`.
-
-    `r1_full`: prompts that name all that fits in 30 words (background, garments, expressions,
-    motions); `r1_partial`: prompts that name a random part, of which several may be true of one
-    video, so that 1 is out of reach.
-    """
-    videos = np.stack([of_clip(frames) for frames in data.frames])
-    videos /= np.linalg.norm(videos, axis=1, keepdims=True)
-    measured: dict[str, Any] = {}
-    for attribute in ("expression", "motion"):
-        measured[f"{attribute}_preferred"] = preferred(
-            data.scenes, videos, of_texts, attribute, seed
-        )
-    for name, mention in (("full", EVERYTHING), ("partial", None)):
-        rngs = [np.random.default_rng([seed, 17, i]) for i in range(len(data.scenes))]
-        texts = [describe(s, r, mention) for s, r in zip(data.scenes, rngs, strict=True)]
-        to_text, to_video = recall_at_1(videos, of_texts(texts))
-        measured[f"r1_{name}"] = round(to_text, 4)
-        measured[f"r1_{name}_text_to_video"] = round(to_video, 4)
-    return {**measured, "videos": len(videos) // GROUP * GROUP, "prompts": GROUP}
-
-
-def preferred(
-    scenes: Sequence[Scene], videos: np.ndarray, of_texts: Callable[[Sequence[str]], np.ndarray],
-    attribute: str, seed: int,
-) -> float:
-    """How often a video of one person is nearer to its own prompt than to one in which `attribute`
-    was changed, worded the same. Chance is 0.5."""
-    rng = np.random.default_rng([seed, 23])
-    alone = [i for i, scene in enumerate(scenes) if len(scene.people) == 1]
-    texts = [
-        describe(scene, np.random.default_rng([seed, 29, i]), (attribute, "background"))
-        for i in alone for scene in (scenes[i], edited(scenes[i], attribute, rng))
-    ]
-    own, wrong = of_texts(texts).reshape(len(alone), 2, -1).transpose(1, 0, 2)
-    shown = videos[alone]
-    return round(float(((shown * own).sum(1) > (shown * wrong).sum(1)).mean()), 4)
 
 
 def _validation(recipe: Mapping[str, Any], cache_dir: Path) -> Frames:

@@ -20,13 +20,10 @@ from idbench.metrics.training.attribute_classes import (
     truth,
     weights,
 )
-from idbench.metrics.training.contrastive import (
-    Helpers,
-    MotionHelpers,
-    preferred,
-    training_pictures,
-)
+from idbench.metrics.training.contrastive import training_pictures
+from idbench.metrics.training.helper_heads import Helpers, MotionHelpers
 from idbench.metrics.training.rendered_data import Settings, batches, plan
+from idbench.metrics.training.retrieval import preferred
 from idbench.prompts.avatars.render import render_clip
 from idbench.prompts.avatars.scene import EXPRESSIONS, MOTIONS, Person, Scene
 from idbench.prompts.language import description

@@ -15,7 +15,7 @@ from idbench.metrics.training.augment import (
     training_crop,
 )
 from idbench.metrics.training.bones import SEEN, ShapeHead, shape_truth
-from idbench.metrics.training.contrastive import contrastive_loss, recall_at_1
+from idbench.metrics.training.contrastive import contrastive_loss
 from idbench.metrics.training.looks import looks_of, random_look
 from idbench.metrics.training.rendered_data import (
     Settings,
@@ -24,6 +24,7 @@ from idbench.metrics.training.rendered_data import (
     faces_of,
     plan,
 )
+from idbench.metrics.training.retrieval import recall_at_1
 from idbench.prompts.avatars.identity import SHAPE_RANGES, sample_identity
 from idbench.prompts.avatars.march import PARTS
 from idbench.prompts.avatars.scene import EVALUATION_IDENTITIES, Scene
