@@ -7,7 +7,6 @@ folder in ADDRESS/ENTRY/SHA256SUMS, as `sha256sum` prints them.
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import zipfile
@@ -21,18 +20,10 @@ from idbench.errors import UserError
 from idbench.files import atomic_path
 from idbench.licences import accepted_names, agree
 from idbench.output import note
-from idbench.progress import transfer
 from idbench.published_weights import CatalogueFile, Entry
+from idbench.resumed_download import AGAIN, CHUNK, retrieve
 
 MIRROR_VARIABLE = "IDBENCH_MIRROR"
-CONNECT_SECONDS, STALL_SECONDS = 10.0, 30.0
-"""Without an answer, or without a byte, for so long, a download is tried again."""
-TRIES = 5
-"""Tries in a row that bring nothing, before a download is given up."""
-CHUNK = 1 << 16
-AGAIN = "check the network and run the same command again: it continues where it stopped"
-UNREACHABLE = "cannot be reached"
-
 SUMS = "SHA256SUMS"
 
 Say = Callable[[str], None]
@@ -89,13 +80,13 @@ def _get_file(name: str, entry: Entry, file: CatalogueFile, folder: Path | None)
         _copy(_given(folder, name, file.name), target)
     elif mirror:
         _check_online(name)
-        _retrieve(f"{mirror.rstrip('/')}/{name}/{file.name}", file.sha256, target)
+        retrieve(f"{mirror.rstrip('/')}/{name}/{file.name}", file.sha256, target)
     elif entry.archive:
         _check_online(name)
         _unpack(name, entry)
     elif file.url:
         _check_online(name)
-        _retrieve(file.url, file.sha256, target)
+        retrieve(file.url, file.sha256, target)
     else:
         from_hub(name, lambda hub, offline: hub.hf_hub_download(
             str(entry.hub), file.path or file.name, revision=entry.revision,
@@ -137,7 +128,7 @@ def _get_listed(name: str, address: str, own: Path) -> None:
     with unfinished(own) as part:
         listing = part / SUMS
         listing.unlink(missing_ok=True)  # the mirror may have been filled since
-        _retrieve(f"{address}/{SUMS}", None, listing)
+        retrieve(f"{address}/{SUMS}", None, listing)
         for line in listing.read_text(encoding="utf-8").splitlines():
             sha256, _, file = line.partition(" ")
             inside = PurePosixPath(file.lstrip(" *"))
@@ -147,7 +138,7 @@ def _get_listed(name: str, address: str, own: Path) -> None:
                     f"`cd {name} && find . -type f ! -name {SUMS} -exec sha256sum {{}} + "
                     f"> {SUMS}`."
                 )
-            _retrieve(f"{address}/{inside}", sha256, part / inside)
+            retrieve(f"{address}/{inside}", sha256, part / inside)
         listing.unlink()
 
 
@@ -170,7 +161,7 @@ def _unpack(name: str, entry: Entry) -> None:
     assert entry.archive is not None
     folder = published.store() / name
     archive = folder / PurePosixPath(entry.archive.url).name
-    _retrieve(entry.archive.url, entry.archive.sha256, archive)
+    retrieve(entry.archive.url, entry.archive.sha256, archive)
     with zipfile.ZipFile(archive) as packed:
         members = {PurePosixPath(info.filename).name: info for info in packed.infolist()}
         for file in entry.files:
@@ -182,7 +173,7 @@ def _unpack(name: str, entry: Entry) -> None:
     archive.unlink()
 
 
-# -- the two libraries
+# -- the hub
 
 
 def _check_online(name: str) -> None:
@@ -219,98 +210,3 @@ def from_hub(name: str, download: Callable[[Any, bool], str]) -> str:
             raise
         raise UserError(
             f"{name} could not be downloaded ({type(error).__name__}); {AGAIN}.") from error
-
-
-def _retrieve(url: str, sha256: str | None, target: Path) -> None:
-    """A file at a plain address, resumed and checked. Raises UserError: it cannot be downloaded, or
-    has another sha256."""
-    import pooch
-
-    pooch.get_logger().setLevel(logging.WARNING)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    try:
-        pooch.retrieve(
-            url, f"sha256:{sha256}" if sha256 else None, target.name, target.parent,
-            downloader=lambda url, output, _: _resume(url, part, Path(output)),
-        )
-    except ValueError as error:
-        if "hash" not in str(error):
-            raise
-        raise UserError(
-            f"{url} does not have the published sha256: it is damaged or another file; get it "
-            "from another source."
-        ) from error
-
-
-def _resume(url: str, part: Path, output: Path) -> None:
-    """Download to `part`, continued where an earlier try stopped, then move it to `output`."""
-    import requests
-
-    trouble, failures = "", 0
-    while failures < TRIES:
-        before = _size(part)
-        try:
-            _continue(url, part)
-            os.replace(part, output)
-            return
-        except requests.HTTPError as error:
-            status = error.response.status_code if error.response is not None else 0
-            if status < 500:
-                raise UserError(f"{url} answers {status}; check the address.") from error
-            trouble = f"the server answers {status}"
-        except (requests.ConnectionError, requests.Timeout) as error:
-            trouble = _trouble(error)
-        except requests.RequestException as error:
-            trouble = type(error).__name__
-        failures = 0 if _size(part) > before else failures + 1
-    done = _size(part)
-    if trouble == UNREACHABLE and not done:
-        raise UserError(
-            f"{url} {trouble}; check the network, or bring the files from another machine "
-            "(--from FOLDER)."
-        )
-    raise UserError(
-        f"The download of {url} stopped after {done / 1e6:.1f} MB ({trouble}); {AGAIN}.")
-
-
-def _trouble(error: Exception) -> str:
-    """What stopped a download, in words."""
-    import requests
-
-    text = str(error)
-    never = ("Failed to resolve", "Failed to establish", "NewConnectionError", "Name or service")
-    if isinstance(error, requests.ConnectTimeout) or any(word in text for word in never):
-        return UNREACHABLE
-    return f"no byte for {STALL_SECONDS:.0f} s" if "timed out" in text else "cut"
-
-
-def _size(part: Path) -> int:
-    return part.stat().st_size if part.is_file() else 0
-
-
-def _continue(url: str, part: Path) -> None:
-    import requests
-
-    done = _size(part)
-    asked = {"Range": f"bytes={done}-"} if done else {}
-    with requests.get(
-        url, stream=True, headers={"Accept-Encoding": "identity", **asked},
-        timeout=(CONNECT_SECONDS, STALL_SECONDS),
-    ) as answer:
-        if answer.status_code == 416:  # nothing is left, or the file is another one now
-            complete = answer.headers.get("Content-Range") == f"bytes */{done}"
-            if complete:
-                return
-            part.unlink()
-            raise requests.ConnectionError("the file has changed")
-        answer.raise_for_status()
-        resumed = answer.status_code == 206
-        left = int(answer.headers.get("Content-Length") or 0)
-        total = left + done if resumed else left
-        name = part.name.removesuffix(".part")
-        with open(part, "ab" if resumed else "wb") as stream, transfer(name, total) as advance:
-            advance(done if resumed else 0)
-            for chunk in answer.iter_content(CHUNK):
-                stream.write(chunk)
-                advance(len(chunk))

@@ -15,7 +15,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import pydantic
 import yaml
@@ -25,57 +25,11 @@ from idbench.errors import UserError
 from idbench.files import sha256_file, sha256_json, write_text
 from idbench.names import unknown
 from idbench.records import SuiteName
-from idbench.stored import InsidePath, PlainName, validate, validate_json
+from idbench.stored import validate, validate_json
+from idbench.suite_files import Identities, PromptRow, SplitRow, SuiteFile
 from idbench.types import Reference, Sample
 
 Row = TypeVar("Row", bound=pydantic.BaseModel)
-
-
-class _Strict(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class _Change(_Strict):
-    version: str
-    changes: str
-
-
-class _SuiteFile(_Strict):
-    name: PlainName
-    version: str
-    description: str
-    licence: str
-    changelog: list[_Change]
-    splits: dict[PlainName, int]
-
-    @pydantic.field_validator("version", mode="before")
-    @classmethod
-    def _text(cls, value: Any) -> Any:
-        # YAML reads an unquoted 1.0 as a number.
-        return str(value) if isinstance(value, int | float) else value
-
-
-class _PromptRow(_Strict):
-    prompt_id: str
-    category: str
-    prompt: str
-    truth: dict[str, Any] = {}
-
-
-class _ReferenceRow(_Strict):
-    kind: Literal["face", "garment", "background"]
-    name: str
-    file: InsidePath
-
-
-class _Identities(pydantic.RootModel[dict[str, dict[str, Any]]]):
-    """identities.json: by name, whatever the suite's makers say of each."""
-
-
-class _SplitRow(_Strict):
-    prompt_id: str
-    references: list[_ReferenceRow] = pydantic.Field(min_length=1)
-    truth: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -91,7 +45,7 @@ class Suite:
     description: str = ""
     licence: str = ""
     checksums: Mapping[str, str] = field(default_factory=dict, repr=False)
-    _prompts: Mapping[str, _PromptRow] = field(default_factory=dict, repr=False)
+    _prompts: Mapping[str, PromptRow] = field(default_factory=dict, repr=False)
 
     def samples(self, split: str, limit: int | None = None, seed: int = 0) -> list[Sample]:
         """The samples of `split`; with `limit`, the first `limit` of them.
@@ -103,7 +57,7 @@ class Suite:
         if split not in self.splits:
             raise unknown(f"split of suite {self.name}", split, self.splits)
         path = self.folder / "splits" / f"{split}.jsonl"
-        rows = _round_robin(_rows(path, _SplitRow))
+        rows = _round_robin(_rows(path, SplitRow))
         return [self._sample(split, row, seed, path) for row in rows[:limit]]
 
     def size(self, split: str) -> int:
@@ -119,9 +73,9 @@ class Suite:
     def identities(self) -> dict[str, dict[str, Any]]:
         """What identities.json says of each identity, by name."""
         path = self.folder / "identities.json"
-        return validate_json(_Identities, path.read_bytes(), path).root if path.exists() else {}
+        return validate_json(Identities, path.read_bytes(), path).root if path.exists() else {}
 
-    def _sample(self, split: str, row: _SplitRow, seed: int, path: Path) -> Sample:
+    def _sample(self, split: str, row: SplitRow, seed: int, path: Path) -> Sample:
         prompt = self._prompts.get(row.prompt_id)
         if prompt is None:
             raise UserError(
@@ -186,14 +140,14 @@ def load_suite(name_or_path: str | Path) -> Suite:
             "make suites.")
     else:
         raise unknown("suite", text, installed)
-    head = validate(_SuiteFile, _yaml(folder / "suite.yaml"), folder / "suite.yaml")
+    head = validate(SuiteFile, _yaml(folder / "suite.yaml"), folder / "suite.yaml")
     checksums = _verify(folder)
-    listed = _rows(folder / "prompts.jsonl", _PromptRow)
+    listed = _rows(folder / "prompts.jsonl", PromptRow)
     _check_different(folder / "prompts.jsonl", [row.prompt_id for row in listed])
     prompts = {row.prompt_id: row for row in listed}
     for split, count in head.splits.items():
         path = folder / "splits" / f"{split}.jsonl"
-        rows = _rows(path, _SplitRow)
+        rows = _rows(path, SplitRow)
         _check_different(path, [_request(row, prompts) for row in rows])
         found = len(rows)
         if found != count:
@@ -255,9 +209,9 @@ def _files(folder: Path) -> set[str]:
     }
 
 
-def _round_robin(rows: list[_SplitRow]) -> list[_SplitRow]:
+def _round_robin(rows: list[SplitRow]) -> list[SplitRow]:
     """One row of each set of references in turn, each set starting one prompt further on."""
-    groups: dict[tuple[str, ...], list[_SplitRow]] = {}
+    groups: dict[tuple[str, ...], list[SplitRow]] = {}
     for row in rows:
         groups.setdefault(tuple(r.name for r in row.references), []).append(row)
     turned = [
@@ -268,7 +222,7 @@ def _round_robin(rows: list[_SplitRow]) -> list[_SplitRow]:
     return [group[i] for i in range(longest) for group in turned if i < len(group)]
 
 
-def _request(row: _SplitRow, prompts: Mapping[str, _PromptRow]) -> Hashable:
+def _request(row: SplitRow, prompts: Mapping[str, PromptRow]) -> Hashable:
     """What makes a row another sample than the other rows of its split."""
     prompt = prompts.get(row.prompt_id)
     text = row.prompt_id if prompt is None else prompt.prompt

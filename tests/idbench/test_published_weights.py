@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from file_server import Server, serving
 
-from idbench import downloads, licences
+from idbench import downloads, licences, resumed_download
 from idbench import published_weights as published
 from idbench.cli import main
 from idbench.errors import UserError
@@ -30,7 +30,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv(downloads.MIRROR_VARIABLE, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(downloads, "STALL_SECONDS", 0.4)
+    monkeypatch.setattr(resumed_download, "STALL_SECONDS", 0.4)
     with serving({"one/net.bin": DATA, "owner/repo/net.bin": DATA}) as running:
         monkeypatch.setattr(constants, "ENDPOINT", running.address)
         monkeypatch.setattr(
@@ -107,7 +107,7 @@ def test_a_server_that_always_stops_leaves_what_came_for_the_next_call(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry(server, monkeypatch)
-    monkeypatch.setattr(downloads, "TRIES", 1)
+    monkeypatch.setattr(resumed_download, "TRIES", 1)
     server.faults.cut, server.faults.error = 1, 9
     with pytest.raises(UserError, match=r"stopped after 0\.\d MB .*run the same command again"):
         downloads.get("one")
@@ -195,7 +195,7 @@ def test_without_a_network_the_message_says_so(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry(server, monkeypatch, file={"url": "http://127.0.0.1:9/net.bin"})  # nobody listens
-    monkeypatch.setattr(downloads, "TRIES", 1)
+    monkeypatch.setattr(resumed_download, "TRIES", 1)
     with pytest.raises(UserError, match=r"net\.bin cannot be reached; check the network, or bring"):
         downloads.get("one")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
