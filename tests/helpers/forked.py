@@ -14,8 +14,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload([
+_CONTEXT = get_context("forkserver")
+_CONTEXT.set_forkserver_preload([
     "idbench.models.concat_id.training.loop", "idbench.models.concat_id.pairs.curation",
     "idbench.evaluate", "idbench.metrics.scorer", "idbench.reports.html",
     "torch.distributed.fsdp",
@@ -26,7 +26,7 @@ def start(function: Callable[..., None], *arguments: Any, daemon: bool = True) -
     """Call a function of a module that an import finds, in a process of its own.
 
     A `daemon` ends with this process, and can start no processes itself."""
-    process = CONTEXT.Process(target=function, args=arguments, daemon=daemon)
+    process = _CONTEXT.Process(target=function, args=arguments, daemon=daemon)
     process.start()
     return process
 

@@ -20,15 +20,7 @@ from kills import leftovers
 from pair_world import PairWorld, ToyReader, build_slowly, ten_people
 
 from idbench.errors import UserError
-from idbench.models.concat_id.pairs import (
-    calibration,
-    copies,
-    curation,
-    people,
-    settings,
-    store,
-    workers,
-)
+from idbench.models.concat_id.pairs import calibration, copies, curation, people, settings, store
 from idbench.models.concat_id.training.pair_file import alignment_of
 
 
@@ -185,11 +177,7 @@ def test_other_reading_settings_read_again(world: PairWorld) -> None:
     assert world.build(settings={"frames_per_second": 1.0}).read == 54
 
 
-def test_the_worker_count_changes_nothing(
-    world: PairWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A spawned worker would import torch first; what it is sent is the same.
-    monkeypatch.setattr(workers, "get_context", lambda method: forked.CONTEXT)
+def test_the_worker_count_changes_nothing(world: PairWorld) -> None:
     one = world.build("one").summary
     assert world.build("two", workers=2).summary == one
     assert tables(world.folder / "one") == tables(world.folder / "two")
