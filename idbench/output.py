@@ -21,6 +21,7 @@ QUIET, USUAL, VERBOSE = -1, 0, 1
 _level = USUAL
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """All control characters but tab and line feed."""
+_CLAUSE_END = re.compile(r"[.,;:](?= )| (?=\()")
 
 PLAIN = {"↑": "^", "↓": "v", "–": "-", "—": "-", "…": "...", "×": "x", "≥": ">=", "≤": "<="}
 """What stands for characters that a console cannot show."""
@@ -100,7 +101,7 @@ def show_table(
 ) -> None:
     """Print a table without lines; the first column never wraps, numbers are set to the right.
 
-    `one_line`: where the width is known, the last column is cut instead of wrapped.
+    `one_line`: where the width is known, the last column is shortened instead of wrapped.
     """
     from rich.table import Table
 
@@ -120,15 +121,24 @@ def show_table(
 
 
 def _one_line(texts: list[list[str]], columns: Sequence[str], width: int) -> list[list[str]]:
-    """The rows, with the last column cut to what the others leave of `width`."""
+    """The rows, with the last column shortened to what the others leave of `width`."""
     from rich.cells import cell_len
-    from rich.text import Text
 
     rows = [list(columns), *texts]
     others = sum(max(cell_len(row[i]) for row in rows) + 2 for i in range(len(columns) - 1))
-    cut = []
-    for row in texts:
-        last = Text(" ".join(row[-1].split()))
-        last.truncate(max(width - others, cell_len(columns[-1]), 8), overflow="ellipsis")
-        cut.append([*row[:-1], last.plain])
-    return cut
+    left = max(width - others, cell_len(columns[-1]), 8)
+    return [[*row[:-1], shortened(" ".join(row[-1].split()), left)] for row in texts]
+
+
+def shortened(text: str, width: int) -> str:
+    """`text`, or its beginning in `width` columns: up to the end of a clause if that fills at
+    least half of them, otherwise up to a word, with an ellipsis."""
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(text) <= width:
+        return text
+    begun = text[:len(set_cell_size(text, width).rstrip())]
+    clauses = [m.start() for m in _CLAUSE_END.finditer(text, 0, len(begun) + 2)]
+    if clauses and 2 * cell_len(text[:clauses[-1]]) >= width:
+        return text[:clauses[-1]]
+    return set_cell_size(begun, width - 1).rsplit(maxsplit=1)[0].rstrip(".,;:(") + "…"

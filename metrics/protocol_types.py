@@ -118,8 +118,8 @@ class Protocol:
             white, high byte of 16 bits) or `converted` (Pillow's `convert("RGB")`, as scripts do).
         largest_faces: how many of a frame's largest faces are embedded and matched (0: all).
         networks: (role, checkpoint) that its published values were measured with.
-        summary: shown instead of `description`, which later versions may make out of date but
-            which may not change: scored runs store it and are compared by it.
+        summary: one short line for lists. Unlike `description`, which scored runs store and are
+            compared by, it may change.
         source: where the protocol comes from.
         notes: what a reader of its values has to know; printed under every table.
     """

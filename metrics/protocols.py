@@ -18,13 +18,10 @@ from idbench.values import choose
 STRICT = Protocol(
     name="strict-v1",
     version=1,
+    summary="The first default: faces at borders are not read again",
     description=(
         "The default: up to 16 different frames, no clamp, frames without the person's face "
         "stay as unscored rows, one-to-one matching, whole frames never cut."
-    ),
-    summary=(
-        "Up to 16 different frames, no clamp, frames without the person's face stay as unscored "
-        "rows, one-to-one matching, CLIPDist of whole frames; the first default."
     ),
 )
 
@@ -32,11 +29,11 @@ STRICT_2 = replace(
     STRICT,
     name="strict-v2",
     version=2,
+    summary="As strict-v3, but with CLIPDist of whole frames",
     description=(
         "As strict-v1, but a face at the border of the picture is measured again with grey around "
         "it, and its crop is grey beyond the picture."
     ),
-    summary="",
     detection=Detection(border=0.1, crop_beyond=128),
 )
 
@@ -44,6 +41,7 @@ STRICT_3 = replace(
     STRICT_2,
     name="strict-v3",
     version=3,
+    summary="The default: idbench's own rules, CLIPDist of faces",
     description=(
         "Up to 16 different frames, no clamp, frames without the person's face stay as unscored "
         "rows, one-to-one matching, faces at the border measured again with grey around them; "
@@ -71,6 +69,7 @@ _VBENCH = Picture(resize="crop", interpolation="bicubic-torchvision")
 CONSISID = Protocol(
     name="consisid-v1",
     version=1,
+    summary="An earlier version of consisid-v2",
     description=(
         "ConsisID's script: 16 frames, repeated in short videos, largest face, negatives 0, "
         "frames without a face skipped, 0.0 where there is none at all."
@@ -85,6 +84,7 @@ CONSISID = Protocol(
 OPENS2V = replace(
     CONSISID,
     name="opens2v-v1",
+    summary="An earlier version of opens2v-v2",
     description=(
         "OpenS2V's script: as consisid-v1 with 32 frames; CurSim's frames of 0 are dropped, "
         "ArcSim's kept; samples of several people are left out as ambiguous."
@@ -97,6 +97,7 @@ OPENS2V = replace(
 INGREDIENTS = Protocol(
     name="ingredients-v1",
     version=1,
+    summary="An earlier version of ingredients-v2",
     description=(
         "The maximum rule of Ingredients' script: 24 frames, and of each the best cosine of any "
         "reference with either of the two largest faces; ArcSim alone."
@@ -114,6 +115,7 @@ INGREDIENTS = Protocol(
 VICLIP_VBENCH = Protocol(
     name="viclip-vbench",
     version=1,
+    summary="ViCLIP as VBench computes it",
     description="ViCLIP as VBench reads it: middles of 8 intervals, centre crop, CLIP statistics.",
     video_picture=_VBENCH, metrics=("viclip",), networks=(_VICLIP,),
     source="Vchitect/VBench, overall_consistency; arXiv 2311.17982",
@@ -122,6 +124,7 @@ VICLIP_VBENCH = Protocol(
 VICLIP_INTERNVIDEO = Protocol(
     name="viclip-internvideo",
     version=1,
+    summary="ViCLIP as InternVideo's demo computes it",
     description=(
         "ViCLIP as InternVideo's demo reads it: frames[::n // 8][:8], squashed to a square, "
         "ImageNet statistics."
@@ -136,6 +139,7 @@ VICLIP_INTERNVIDEO = Protocol(
 CLIPDIST_FRAME = Protocol(
     name="clipdist-frame",
     version=1,
+    summary="An earlier version of clipdist-frame-v2",
     description="CLIPDist of whole frames and the whole reference, CLIP's own centre crop.",
     clip_picture=_CROP, metrics=("clipdist",), networks=(_CLIP,),
     source="Concat-ID, arXiv 2503.14151, section 4; one of the two readings",
@@ -144,6 +148,7 @@ CLIPDIST_FRAME = Protocol(
 CLIPDIST_FACE = Protocol(
     name="clipdist-face",
     version=1,
+    summary="An earlier version of clipdist-face-v2",
     description=(
         "CLIPDist of the face crops of frame and reference; several people by their places, "
         "left to right, so that no recogniser is needed."
@@ -156,6 +161,7 @@ CLIPDIST_FACE = Protocol(
 PAPER = Protocol(
     name="paper-v3",
     version=1,
+    summary="An earlier version of paper-v4",
     description=(
         "Closest to the Concat-ID paper, version 3: faces as ConsisID's script, ViCLIP as VBench, "
         "CLIPDist of whole frames; several people one to one."
@@ -182,29 +188,35 @@ _READ_AS_SCRIPTS = (
 )
 CONSISID_2 = replace(
     CONSISID, name="consisid-v2", version=2,
+    summary="ConsisID's evaluation script",
     description=f"ConsisID's script, as consisid-v1; {_READ_AS_SCRIPTS}",
     detection=_AS_SCRIPTS, reference_picture="converted", largest_faces=1,
 )
 OPENS2V_2 = replace(
     OPENS2V, name="opens2v-v2", version=2,
+    summary="OpenS2V's evaluation script",
     description=f"OpenS2V's script, as opens2v-v1; {_READ_AS_SCRIPTS}",
     detection=_AS_SCRIPTS, reference_picture="converted", largest_faces=1,
 )
 INGREDIENTS_2 = replace(
     INGREDIENTS, name="ingredients-v2", version=2,
+    summary="Ingredients' evaluation script: the maximum rule",
     description="Ingredients' script, as ingredients-v1; references are read as it reads them.",
     reference_picture="converted",
 )
 CLIPDIST_FRAME_2 = replace(
     CLIPDIST_FRAME, name="clipdist-frame-v2", version=2, clip_picture=_OPEN_CLIP,
+    summary="CLIPDist of whole frames, prepared as open_clip does",
     description="As clipdist-frame; pictures are prepared by open_clip's own transform.",
 )
 CLIPDIST_FACE_2 = replace(
     CLIPDIST_FACE, name="clipdist-face-v2", version=2, clip_picture=_OPEN_CLIP,
+    summary="CLIPDist of faces, prepared as open_clip does",
     description="As clipdist-face; pictures are prepared by open_clip's own transform.",
 )
 PAPER_4 = replace(
     PAPER, name="paper-v4", version=4,
+    summary="The Concat-ID paper, as closely as it can be",
     description=(
         "Closest to the Concat-ID paper (its version 3): faces as consisid-v2, ViCLIP as VBench, "
         "CLIPDist as clipdist-frame-v2; several people one to one."
@@ -215,6 +227,7 @@ PAPER_4 = replace(
 VBENCH2_IDENTITY = Protocol(
     name="vbench2-identity-v1",
     version=1,
+    summary="VBench-2.0's Human Identity; needs no reference",
     description=(
         "VBench-2.0's Human Identity: every frame with one face against the first frame's, the "
         "share with a cosine of 0.4 or more; needs no reference."

@@ -117,7 +117,7 @@ def by_category(
                     found = estimates.get(metric)
                     if found is None or found.mean is None:
                         continue
-                    shift = (index - (len(of_runs) - 1) / 2) * 0.26
+                    shift = (index - (len(of_runs) - 1) / 2) / (len(of_runs) + 2)
                     axes.errorbar([found.mean], [row + shift], xerr=_bar(found), ms=5,
                                   fmt=MARKERS[index % len(MARKERS)], color=colour(index),
                                   elinewidth=1.5, capsize=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from os.path import commonprefix
@@ -149,13 +150,26 @@ def _long(tables: Sequence[PaperTable]) -> list[dict[str, Any]]:
 
 def page(tables: Sequence[PaperTable], about: Sequence[str] = ()) -> str:
     """One HTML page that needs no network; `about`: sentences on how it was made."""
-    return template(Path(__file__).parent / "templates" / "paper.html").render(
+    path = Path(__file__).parent / "templates" / "paper.html"
+    return template(path, unbroken=_unbroken).render(
         tables=[
             {"table": table, "measured": measured_rows(table), "orders": order_rows(table),
+             "caption": _below(table.section.title, table.caption),
              "published": [(t, table_output.published_rows(t)) for t in table.section.published],
              "verdicts": (verdicts := [s.verdict for s in table.steps]),
              "missing": verdicts.count(NOT_MEASURED)}
             for table in tables
         ],
-        about=about, orders_caption=ORDERS,
+        about=about, orders_caption=_below("Published orders", ORDERS),
     )
+
+
+def _below(heading: str, caption: str) -> str:
+    """A caption under a heading that says how it begins: `Table 1, measured: suite avatars`."""
+    said, _, rest = caption.partition(": ")
+    return rest[0].upper() + rest[1:] if rest and said.startswith(heading) else caption
+
+
+def _unbroken(cell: str) -> str:
+    """A cell in which no line breaks within an interval or a p-value."""
+    return re.sub(r"\[[^]]*\]|\(p [^)]*\)", lambda found: found[0].replace(" ", "\u00a0"), cell)

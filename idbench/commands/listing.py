@@ -10,7 +10,7 @@ import click
 from idbench.commands import completion
 from idbench.commands import options as opt
 from idbench.errors import UserError
-from idbench.names import DEFAULT_PROTOCOL, unknown
+from idbench.names import unknown
 from idbench.output import console, echo, echo_json, note, show_table, visible
 from idbench.recipes import described_recipes
 
@@ -58,11 +58,9 @@ def _protocols(**_: Any) -> Rows:
 
     return [
         {
-            "protocol": p.name, "metrics": ", ".join(p.metrics) or "all",
-            "description": (
-                "The default. " * (p.name == DEFAULT_PROTOCOL) + (p.summary or p.description)
-            ),
-            "source": p.source,
+            "protocol": p.name, "summary": p.summary, "metrics": ", ".join(p.metrics) or "all",
+            # Scored runs store descriptions, so a former default cannot change what it says.
+            "description": p.description.removeprefix("The default: "), "source": p.source,
         }
         for p in PROTOCOLS.values()
     ]
@@ -129,7 +127,7 @@ KINDS: dict[str, Callable[..., Rows]] = {
 IN_FULL = {
     "models": ("licence", "package", "where"), "suites": ("licence", "description"),
     "metrics": ("range", "formula", "source", "package"),
-    "protocols": ("metrics", "source"), "weights": ("file", "sha256", "measured"),
+    "protocols": ("metrics", "description", "source"), "weights": ("file", "sha256", "measured"),
     "samples": ("references",), "recipes": ("trainer",),
 }
 """Columns that are only shown with NAME or --json."""

@@ -268,7 +268,7 @@ def test_the_list_names_the_default():
     from idbench.scoring import Scoring
 
     rows = json.loads(CliRunner().invoke(listing, ["protocols", "--json"]).output)
-    default = [r["protocol"] for r in rows if r["description"].startswith("The default")]
+    default = [r["protocol"] for r in rows if r["summary"].startswith("The default")]
     assert default == ["strict-v3"] == [Scoring.of().protocol.name] == [Scorer().protocol.name]
 
 

@@ -14,6 +14,7 @@ from idbench.commands.figure import figure
 from idbench.errors import UserError
 from idbench.reports import figures, series, tables
 from idbench.runs import Run
+from idbench.statistics import Estimate
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +115,12 @@ def test_runs_of_two_protocols_share_no_figure(tmp_path: Path) -> None:
     for kind in ("tradeoff", "curves"):
         with pytest.raises(UserError, match="cannot share a table"):
             _call(kind, tmp_path / "a", tmp_path / "b", "-o", tmp_path / "f.png")
+
+
+@pytest.mark.parametrize("systems", [1, 2, 6])
+def test_the_marks_of_a_category_stay_beside_its_name(systems: int) -> None:
+    one = Estimate(0.5, 0.4, 0.6, 8, 8, 8)
+    categories = {name: [{"arcsim": one}] * systems for name in ("expression", "scene", "light")}
+    drawn = figures.by_category(categories, ["arcsim"], {"arcsim": "ArcSim"})
+    places = sorted(float(line.get_ydata()[0]) for line in drawn.axes[0].lines)
+    assert [round(place) for place in places] == [0] * systems + [1] * systems + [2] * systems

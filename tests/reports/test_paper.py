@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -181,6 +182,8 @@ def test_the_page_holds_all_and_escapes(stages: list[Run]) -> None:
     page = paper_output.page(tables, ["made by <b>me</b>"])
     assert "tested here: not measured" in page and "of 6 hold" in page
     assert page.count("<h2>") == 4 and "&lt;b&gt;" in page and "src=" not in page
+    assert re.search(r"\[\S+,\u00a0\S+\]", page), "no interval is broken"
+    assert page.count("Published orders, tested here") == 4, "not again below the heading"
 
 
 def test_how_to_run_a_row_is_what_works_here(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from idbench.cli import main
 from idbench.commands import doctor
 from idbench.commands.listing import KINDS
+from idbench.output import shortened
 from idbench.reports import table_output, tables, terminal
 from idbench.runs import Run
 
@@ -113,6 +114,15 @@ def test_a_list_has_one_line_a_name(
         assert not any("…" in line[:-1] for line in lines), "only the last column is cut"
     monkeypatch.delenv("COLUMNS")
     assert "…" not in shown(capsys, *arguments), "a pipe gets everything"
+
+
+def test_a_text_is_cut_where_a_clause_or_a_word_ends() -> None:
+    text = "insightface pack buffalo_l (SCRFD-10G detector, ArcFace w600k_r50)"
+    assert shortened(text, 80) == text
+    assert shortened(text, 37) == "insightface pack buffalo_l"
+    assert shortened(text, 49) == "insightface pack buffalo_l (SCRFD-10G detector"
+    assert shortened("Encodes the scenes of aligned data", 20) == "Encodes the scenes…"
+    assert cell_len(shortened("人" * 40, 21)) <= 21
 
 
 def test_every_recipe_is_described(capsys: pytest.CaptureFixture[str]) -> None:
