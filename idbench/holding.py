@@ -67,7 +67,7 @@ def begin(
             run.save(samples=planned, status="running", command=["idbench", *command],
                      split_size=split_size)
         run.shard = shard
-        with _kept(run):
+        with kept(run):
             yield run
 
 
@@ -78,12 +78,13 @@ def reopen(folder: Path, shard: Shard | None = None) -> Iterator[Run]:
     with locked(folder, shard):
         run = Run.open(folder)
         run.shard = shard
-        with _kept(run):
+        with kept(run):
             yield run
 
 
 @contextmanager
-def _kept(run: Run) -> Iterator[None]:
+def kept(run: Run) -> Iterator[None]:
+    """On an error, the run is marked as interrupted."""
     try:
         run.check_there()
         yield

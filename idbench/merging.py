@@ -44,14 +44,15 @@ def merge(folders: Sequence[Path], out: Path) -> Run:
             packages=first.packages, hardware=first.hardware, command=first.command,
             split_size=max((part.file.split_size or 0 for part in parts), default=0) or None,
         )
-        for part in parts:
-            _copy(part, run)
-        if scoring.sha256:
-            collect(run)
-        run.close({
-            "name": "merge", "runs": [part.folder.name for part in parts],
-            "engines": [part.file.engine for part in parts],
-        })
+        with holding.kept(run):
+            for part in parts:
+                _copy(part, run)
+            if scoring.sha256:
+                collect(run)
+            run.close({
+                "name": "merge", "runs": [part.folder.name for part in parts],
+                "engines": [part.file.engine for part in parts],
+            })
     return run
 
 

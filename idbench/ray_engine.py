@@ -39,6 +39,8 @@ STARTS = 5
 """A worker that does not start this often in a row ends the run."""
 RESTART_SECONDS = 60
 """Ray restarts a dead worker on its own; on a busy machine that takes a while."""
+LAST_SECONDS = 20
+"""When all is done, a worker that still starts is waited for this long: its machine may be gone."""
 
 
 @dataclass
@@ -123,14 +125,15 @@ class RayEngine:
             yield from LocalEngine().generate(model, samples)
             return
         by_id = {sample.id: sample for sample in samples}
-        started = time.perf_counter()
+        clock = time.perf_counter()
         for sample, done, who in self._work("generate", by_id, model=model):
             if isinstance(done, str):
-                seconds = time.perf_counter() - started
+                seconds = time.perf_counter() - clock
                 yield Outcome(by_id[sample], None, done, seconds, done, note=who)
             elif done.outcome is not None:
                 note = f"{done.outcome.sample.prompt_id} ({who})"
                 yield replace(done.outcome, note=note)
+            clock = time.perf_counter()
 
     def score(
         self, run: Run, records: Sequence[SampleFile], scoring: Scoring, describe: Describe,
@@ -184,7 +187,12 @@ class RayEngine:
         queue, deaths = deque(items), Counter[str]()
         try:
             while busy:
-                (reference, *_), _ = ray.wait(list(busy), num_returns=1)
+                left = queue or any(slot.item is not None for slot in busy.values())
+                ready, _ = ray.wait(
+                    list(busy), num_returns=1, timeout=None if left else LAST_SECONDS)
+                if not ready:
+                    break
+                reference = ready[0]
                 slot = busy.pop(reference)
                 item, slot.item = slot.item, None
                 try:

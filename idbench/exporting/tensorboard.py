@@ -20,7 +20,7 @@ import pandas as pd
 
 from idbench.exporting.side_by_side import strips
 from idbench.exporting.summary import library, reasons, scalars, settings
-from idbench.files import disk_errors
+from idbench.files import atomic_path, disk_errors
 from idbench.reports import series, table_output, tables
 from idbench.runs import Run
 from idbench.scores import wide_scores
@@ -51,11 +51,13 @@ def export(run: Run, folder: Path, step: int = 0, frames: int = 0) -> Path:
                     writer.add_image(tag, picture, step, dataformats="HWC")
                     writer.add_text(tag, record.sample.prompt, step)
         written = next(Path(place).iterdir())
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob(f"events.*{suffix}"):
-            old.unlink()
-        shutil.copyfile(written, folder / f".{written.name}")
-        return (folder / f".{written.name}").rename(folder / written.name)
+        target = folder / written.name
+        earlier = set(folder.glob(f"events.*{suffix}")) - {target}
+        with atomic_path(target) as temporary:
+            shutil.copyfile(written, temporary)
+        for path in earlier:
+            path.unlink()
+        return target
 
 
 def _along(writer: Any, run: Run) -> None:

@@ -189,10 +189,13 @@ def test_a_driver_that_is_stopped_resumes(there: World, cluster: Cluster) -> Non
 
 
 class Restarting:
-    """As much of Ray as the engine's loop calls: a worker that is `unavailable` so many times."""
+    """As much of Ray as the engine's loop calls: a worker that is `unavailable` so many times;
+    the calls `never` do not return."""
 
-    def __init__(self, unavailable: int) -> None:
+    def __init__(self, unavailable: int, *never: str) -> None:
         import ray
+
+        self.never = never
 
         self.exceptions, self.cloudpickle = ray.exceptions, ray.cloudpickle
         self.unavailable, self.hired, self.calls = unavailable, 0, 0
@@ -211,8 +214,12 @@ class Restarting:
 
         return SimpleNamespace(remote=call)
 
-    def wait(self, references: list[str], num_returns: int) -> tuple[list[str], list[str]]:
-        return references[:num_returns], references[num_returns:]
+    def wait(
+        self, references: list[str], num_returns: int, timeout: float | None
+    ) -> tuple[list[str], list[str]]:
+        there = [one for one in references if one not in self.never]
+        assert there or timeout, "it would wait for ever"
+        return there[:num_returns], references[num_returns:]
 
     def get(self, reference: str) -> Any:
         if self.calls <= self.unavailable:
@@ -261,6 +268,33 @@ def test_a_worker_has_its_next_sample_before_the_caller_handles_the_last(
     work = engine._work("generate", {"first": None, "second": None})
     assert next(work)[0] == "first" and pretended.calls == 3, "begin, and both samples"
     assert [item for item, *_ in work] == ["second"] and pretended.calls == 3
+
+
+def test_a_worker_that_never_starts_does_not_keep_the_others_work_from_ending(
+    world: World,
+) -> None:
+    """As on a machine of a cluster that is gone."""
+    assert world.run(*world.toy("--no-score", "--limit", "1")).returncode == 0
+    engine, pretended = RayEngine(workers=2), Restarting(0, "begin 2")
+    engine._ray, engine._started = pretended, True
+    engine._run = Run.open(world.folder / "out")
+    work = engine._work("generate", {"first": None, "second": None, "third": None})
+    assert [item for item, *_ in work] == ["first", "second", "third"]
+
+
+def test_a_failed_sample_took_the_time_since_the_one_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert world.run(*world.toy("--no-score", "--limit", "2")).returncode == 0
+    engine = RayEngine(workers=1)
+    engine._run = Run.open(world.folder / "out")
+    samples = [record.sample for record in engine._run.records()]
+    clock = iter([0.0, 5.0, 5.0, 7.0, 7.0])
+    monkeypatch.setattr(ray_engine, "time", SimpleNamespace(perf_counter=clock.__next__))
+    monkeypatch.setattr(engine, "_work", lambda *_, **__: [
+        (sample.id, "its worker died", "worker 0") for sample in samples])
+    model: Any = None
+    assert [outcome.seconds for outcome in engine.generate(model, samples)] == [5.0, 2.0]
 
 
 def test_more_than_the_cluster_has_is_one_sentence(there: World, cluster: Cluster) -> None:

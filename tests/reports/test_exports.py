@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -15,7 +16,8 @@ from PIL import Image
 
 from idbench.commands.export import export
 from idbench.errors import UserError
-from idbench.exporting import hugging_face
+from idbench.exporting import hugging_face, tensorboard
+from idbench.files import DiskFull
 from idbench.reports import tables
 from idbench.runs import Run
 from idbench.scores import wide_scores
@@ -131,6 +133,23 @@ def test_tensorboard_reads_what_was_exported(run_folder: Path, tmp_path: Path) -
     assert "| model.settings.steps | 8 |" in text["settings/text_summary"]
     assert "out of memory" in text["unscored/text_summary"]
     assert "ArcSim" in text["table/text_summary"]
+
+
+def test_a_full_disk_leaves_the_earlier_event_file_and_no_half_one(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    ran(run_folder, "--to", "tensorboard", "--out", tmp_path / "b")
+    before = list((tmp_path / "b").iterdir())
+
+    def full(source: Path, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tensorboard.shutil, "copyfile", full)
+    with pytest.raises(DiskFull):
+        ran(run_folder, "--to", "tensorboard", "--out", tmp_path / "b")
+    assert list((tmp_path / "b").iterdir()) == before
 
 
 def test_a_metric_scored_nowhere_has_coverage_and_no_mean(
