@@ -1,59 +1,31 @@
-"""The engine `ray`: workers on the GPUs of one machine or of a cluster, as Ray Core actors.
+"""The engine `ray`: workers on the GPUs of one machine or of a cluster.
 
-An actor has one task in flight and Ray retries none: an item whose worker dies is done again by our
-own count, so that one that kills every worker costs itself alone. Actors that die are restarted by
-Ray, or made anew where Ray has given up. What they make are files in the run folder, which all
-machines share; a task that is done twice writes the same file twice.
+What workers make are files in the run folder, which all machines share.
 """
 
 from __future__ import annotations
 
-import os
-import socket
 import time
-from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from idbench import holding, lock, output, ray_cluster
+from idbench import output, ray_cluster
 from idbench.devices import AUTO, check_name
 from idbench.engine import LocalEngine, Outcome
 from idbench.errors import UserError
 from idbench.failures import describe
 from idbench.files import write_derived
 from idbench.progress import Step
-from idbench.ray_cluster import last_line
+from idbench.ray_pool import Pool
 from idbench.records import SampleFile, ScoresFile
 from idbench.runs import Run
 from idbench.scoring import Scoring
 from idbench.types import Model, Sample
 from idbench.video_scorer import Describe, Measured, VideoScorer, combined, missing
-from idbench.worker import Done, Job, Worker, log_path
-
-DEATHS = 2
-"""An item that kills its worker this often has failed."""
-STARTS = 5
-"""A worker that does not start this often in a row ends the run."""
-RESTART_SECONDS = 60
-"""Ray restarts a dead worker on its own; on a busy machine that takes a while."""
-LAST_SECONDS = 20
-"""When all is done, a worker that still starts is waited for this long: its machine may be gone."""
-
-
-@dataclass
-class _Slot:
-    """A worker's place: the actor in it, and the item that it works on (None: it begins)."""
-
-    name: str
-    number: int
-    actor: Any
-    item: str | None = None
-    failed_starts: int = 0
-    restarting_since: float | None = None
-    read: int = 0
+from idbench.worker import Done, Job
 
 
 class RayEngine:
@@ -95,18 +67,16 @@ class RayEngine:
         self.workers, self.gpus, self.cpus = workers, gpus_per_worker, cpus_per_worker
         self.address, self.asked = address, device
         self._run: Run | None = None
+        self._ends = ExitStack()
         self._started = False
 
     @contextmanager
     def open(self, run: Run) -> Iterator[None]:
-        """The cluster is started, or joined, at the first work, and left at the end."""
+        """The cluster is started, or joined, at the first work. At the end the workers are
+        dismissed and the cluster is left."""
         self._run = run
-        try:
+        with self._ends:
             yield
-        finally:
-            if self._started:
-                self._started = False
-                self._ray.shutdown()
 
     def prepare(self, model: Model) -> None:
         """The workers load it."""
@@ -159,122 +129,31 @@ class RayEngine:
                 describe(measured)
             advance(f"{record.prompt_id} ({who})")
 
-    # -- the loop
-
     def _work(
         self, method: str, items: Mapping[str, Any], model: Model | None = None,
         scoring: Scoring | None = None,
     ) -> Iterator[tuple[str, Done | str, str]]:
-        """Every item with what a worker did, or why it failed, and which worker."""
+        """As `Pool.work`; what workers measured and logged is kept."""
         if not items:
             return
-        run, ray = self._open_run(), self._ray
+        run = self._open_run()
         self._start()
         job = Job(Path.cwd(), run.folder, self.device, self.cpus, model, scoring)
         try:
-            ray.cloudpickle.dumps(job)
+            self._ray.cloudpickle.dumps(job)
         except Exception as error:  # whatever the parts of a model raise
             raise UserError(
                 f"The model cannot be sent to workers ({describe(error)}); make it without open "
                 "files and locks, or use --engine local."
             ) from error
-        prefix = f"worker-{socket.gethostname()}-{os.getpid()}"
-        slots = [
-            _Slot(f"{prefix}-{k}", k, self._hire(job, f"{prefix}-{k}"))
-            for k in range(min(self.workers or 1, len(items)))
-        ]
-        busy = {slot.actor.begin.remote(): slot for slot in slots}
-        queue, deaths = deque(items), Counter[str]()
-        try:
-            while busy:
-                left = queue or any(slot.item is not None for slot in busy.values())
-                ready, _ = ray.wait(
-                    list(busy), num_returns=1, timeout=None if left else LAST_SECONDS)
-                if not ready:
-                    break
-                reference = ready[0]
-                slot = busy.pop(reference)
-                item, slot.item = slot.item, None
-                try:
-                    done: Done | None = ray.get(reference)
-                except ray.exceptions.RayTaskError as error:
-                    raise error.cause from None
-                except ray.exceptions.RayActorError as error:
-                    said = self._read_log(slot)
-                    if item is None:
-                        self._count_failed_start(slot, error, said)
-                    else:
-                        deaths[item] += 1
-                        run.log_error(item, f"its worker {slot.number} died: {error}\n{said}")
-                        if deaths[item] < DEATHS:
-                            queue.append(item)
-                        else:
-                            yield item, _died(said), f"worker {slot.number}"
-                    if not isinstance(error, ray.exceptions.ActorUnavailableError):
-                        slot.actor = self._hire(job, slot.name)
-                    if queue:
-                        busy[slot.actor.begin.remote()] = slot
-                    continue
-                slot.failed_starts, slot.restarting_since = 0, None
-                if queue:  # first, so that the worker does not wait for the caller
-                    slot.item = queue.popleft()
-                    busy[getattr(slot.actor, method).remote(items[slot.item])] = slot
-                if item is not None and done is not None:
-                    self._take(done)
-                    yield item, done, f"worker {slot.number}"
-        finally:
-            self._dismiss(slots)
-
-    def _hire(self, job: Job, name: str) -> Any:
-        actor = self._ray.remote(
-            num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=-1, max_task_retries=0)(Worker)
-        return actor.remote(job, name)
-
-    def _take(self, done: Done) -> None:
-        """Keep a worker's times and log."""
-        run = self._open_run()
-        run.timings.include(done.timings)
-        if done.log:
-            run.log_text(done.log)
-
-    def _count_failed_start(self, slot: _Slot, error: Exception, said: str) -> None:
-        if isinstance(error, self._ray.exceptions.ActorUnavailableError):
-            slot.restarting_since = slot.restarting_since or time.monotonic()
-            if time.monotonic() < slot.restarting_since + RESTART_SECONDS:
-                time.sleep(0.2)
-                return
-        slot.failed_starts += 1
-        if slot.failed_starts >= STARTS:
-            reason = last_line(said) or last_line(str(error))
-            raise UserError(
-                f"The workers cannot start ({reason}); check that every machine has idbench "
-                "and the run folder, or use --engine local."
-            ) from error
-        time.sleep(0.2 * slot.failed_starts)
-
-    def _dismiss(self, slots: Sequence[_Slot]) -> None:
-        """End the workers, which frees their GPUs, and clear what they leave."""
-        run = self._open_run()
-        for slot in slots:
-            with suppress(Exception):
-                self._ray.kill(slot.actor)
-        lock.wait_for_parts(run.folder, [slot.name for slot in slots])
-        for slot in slots:
-            if text := self._read_log(slot):
-                run.log_text(f"output of worker {slot.number}\n{text}\n")
-            log_path(run.folder, slot.name).unlink(missing_ok=True)
-        holding.clear_leftovers(run.folder)
-
-    def _read_log(self, slot: _Slot) -> str:
-        """What the worker's process printed since it was read last."""
-        try:
-            with open(log_path(self._open_run().folder, slot.name), "rb") as stream:
-                stream.seek(slot.read)
-                data = stream.read()
-        except OSError:
-            return ""
-        slot.read += len(data)
-        return data.decode("utf-8", "replace").strip()
+        count = min(self.workers or 1, len(items))
+        pool = Pool(self._ray, run, job, count, self.cpus, self.gpus or 0)
+        for item, done, who in self._ends.enter_context(closing(pool.work(method, items))):
+            if isinstance(done, Done):
+                run.timings.include(done.timings)
+                if done.log:
+                    run.log_text(done.log)
+            yield item, done, who
 
     @property
     def device(self) -> str:
@@ -288,15 +167,16 @@ class RayEngine:
             return
         ray_cluster.start(self.address)
         self._started = True
+        self._ends.callback(self._leave)
         self.workers, self.gpus = ray_cluster.share(
             self._ray.cluster_resources(), self.workers, self.cpus, self.gpus, self.asked != "cpu")
         output.note(f"{self.workers} Ray worker(s) with {self.cpus} CPU and {self.gpus:g} GPU each")
+
+    def _leave(self) -> None:
+        self._started = False
+        self._ray.shutdown()
 
     def _open_run(self) -> Run:
         assert self._run is not None, "the engine is not open"
         return self._run
 
-
-def _died(said: str) -> str:
-    last = last_line(said)
-    return f"its worker died {DEATHS} times{f' ({last})' if last else ''}"

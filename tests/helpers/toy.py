@@ -116,7 +116,7 @@ class World:
     def apart(self, *arguments: str, **environment: str) -> Done:
         """`idbench ARGUMENTS` in a process of its own, waited for."""
         process = self.start(*arguments, **environment)
-        out, error = process.communicate(timeout=120)
+        out, error = process.communicate(timeout=600)
         return Done(process.returncode, out, error)
 
     def run(self, *arguments: str, **environment: str) -> Done:

@@ -18,12 +18,14 @@ import pandas as pd
 import pytest
 from toy import Done, World
 
-from idbench import ray_engine
+from idbench import ray_cluster, ray_engine, ray_pool
 from idbench.engines import make_engine
 from idbench.errors import UserError
-from idbench.ray_engine import RESTART_SECONDS, STARTS, RayEngine
+from idbench.ray_engine import RayEngine
+from idbench.ray_pool import RESTART_SECONDS, STARTS, Pool
 from idbench.runs import Run
 from idbench.scoring import Scoring
+from idbench.worker import Done as WorkDone
 from idbench.worker import Job, Worker
 
 CLUSTER = """
@@ -196,6 +198,7 @@ class Restarting:
         import ray
 
         self.never = never
+        self.ends: list[str] = []
 
         self.exceptions, self.cloudpickle = ray.exceptions, ray.cloudpickle
         self.unavailable, self.hired, self.calls = unavailable, 0, 0
@@ -224,10 +227,19 @@ class Restarting:
     def get(self, reference: str) -> Any:
         if self.calls <= self.unavailable:
             raise self.exceptions.ActorUnavailableError("it is restarting", None)
-        return ray_engine.Done() if reference.startswith("generate") else None
+        return WorkDone() if reference.startswith("generate") else None
 
     def kill(self, actor: object) -> None:
-        pass
+        self.ends.append("kill")
+
+    def shutdown(self) -> None:
+        self.ends.append("shutdown")
+
+    def pool(self, world: World, count: int = 1) -> Pool:
+        """Workers on a new run of one sample."""
+        assert world.run(*world.toy("--no-score", "--limit", "1")).returncode == 0
+        job: Any = None
+        return Pool(self, Run.open(world.folder / "out"), job, count, 1, 0)
 
 
 @pytest.mark.parametrize(("unavailable", "waited"), [(2 * STARTS, True), (400, False)])
@@ -235,7 +247,6 @@ def test_a_worker_that_restarts_slowly_is_waited_for(
     world: World, monkeypatch: pytest.MonkeyPatch, unavailable: int, waited: bool
 ) -> None:
     """For up to a minute, in which it is not replaced and no start counts as failed."""
-    assert world.run(*world.toy("--no-score", "--limit", "1")).returncode == 0
     seconds = 0.0
 
     def sleep(more: float) -> None:
@@ -243,11 +254,9 @@ def test_a_worker_that_restarts_slowly_is_waited_for(
         seconds += more
 
     clock = SimpleNamespace(sleep=sleep, monotonic=lambda: 1 + seconds)
-    monkeypatch.setattr(ray_engine, "time", clock)
-    engine, pretended = RayEngine(workers=1), Restarting(unavailable)
-    engine._ray, engine._started = pretended, True
-    engine._run = Run.open(world.folder / "out")
-    work = engine._work("generate", {"item": None})
+    monkeypatch.setattr(ray_pool, "time", clock)
+    pretended = Restarting(unavailable)
+    work = pretended.pool(world).work("generate", {"item": None})
     if waited:
         assert [item for item, *_ in work] == ["item"]
         assert seconds == pytest.approx(0.2 * unavailable)
@@ -259,13 +268,10 @@ def test_a_worker_that_restarts_slowly_is_waited_for(
 
 
 def test_a_worker_has_its_next_sample_before_the_caller_handles_the_last(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
-    assert world.run(*world.toy("--no-score", "--limit", "1")).returncode == 0
-    engine, pretended = RayEngine(workers=1), Restarting(0)
-    engine._ray, engine._started = pretended, True
-    engine._run = Run.open(world.folder / "out")
-    work = engine._work("generate", {"first": None, "second": None})
+    pretended = Restarting(0)
+    work = pretended.pool(world).work("generate", {"first": None, "second": None})
     assert next(work)[0] == "first" and pretended.calls == 3, "begin, and both samples"
     assert [item for item, *_ in work] == ["second"] and pretended.calls == 3
 
@@ -274,12 +280,25 @@ def test_a_worker_that_never_starts_does_not_keep_the_others_work_from_ending(
     world: World,
 ) -> None:
     """As on a machine of a cluster that is gone."""
-    assert world.run(*world.toy("--no-score", "--limit", "1")).returncode == 0
-    engine, pretended = RayEngine(workers=2), Restarting(0, "begin 2")
-    engine._ray, engine._started = pretended, True
-    engine._run = Run.open(world.folder / "out")
-    work = engine._work("generate", {"first": None, "second": None, "third": None})
+    pool = Restarting(0, "begin 2").pool(world, count=2)
+    work = pool.work("generate", {"first": None, "second": None, "third": None})
     assert [item for item, *_ in work] == ["first", "second", "third"]
+
+
+def test_an_interrupt_between_two_samples_dismisses_the_workers_first(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, pretended = RayEngine(workers=1, gpus_per_worker=0), Restarting(0)
+    run = pretended.pool(world)._run
+    engine._ray = pretended
+    monkeypatch.setattr(ray_cluster, "start", lambda address: None)
+    monkeypatch.setattr(ray_cluster, "share", lambda *_: (1, 0.0))
+    pretended.cluster_resources = dict  # type: ignore[attr-defined]
+    samples = {"first": None, "second": None}
+    with pytest.raises(KeyboardInterrupt), engine.open(run):
+        for _ in engine._work("generate", samples):
+            raise KeyboardInterrupt
+    assert pretended.ends == ["kill", "shutdown"]
 
 
 def test_a_failed_sample_took_the_time_since_the_one_before(
