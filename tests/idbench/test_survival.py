@@ -224,6 +224,22 @@ def in_another_process(place: Path, holding: str, whole: bool = False) -> str:
     return named[0] if named and not whole else found
 
 
+@pytest.mark.parametrize("more", [(), ("--shard", "0/2")], ids=["whole", "shard"])
+def test_locks_of_dead_processes_of_another_machine_hold_nothing(
+    world: World, more: tuple[str, ...]
+) -> None:
+    assert world.run(*world.toy("--limit", "1")).returncode == 0
+    out = world.folder / "out"
+    parts = ["", "-shard-1-of-3", "-worker-elsewhere-77-0"]
+    for part in parts:
+        (out / f".lock{part}").touch()
+        (out / f".holder{part}").write_text("process 77 on elsewhere")
+    done = world.run(*world.toy(*more))
+    assert done.returncode == 0, done.stderr
+    if not more:
+        assert not hidden(out) and not list(out.glob(".holder*"))
+
+
 def table(folder: Path) -> pd.DataFrame:
     return pd.read_parquet(folder / "scores.parquet")
 
