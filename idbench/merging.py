@@ -77,12 +77,12 @@ def _copy(part: Run, run: Run) -> None:
         _copy_file(path, run.folder / path.relative_to(part.folder))
     for record in part.records():
         before = run.record(record.id)
-        if before is not None and (before.status == "generated" or record.status == "failed"):
-            continue
-        source, target = part.path(record.id), run.path(record.id)
-        for name in (record.video_name, "faces.json", "scores.json", "sample.json"):
-            if name and (source / name).is_file():
-                _copy_file(source / name, target / name, replace=True)
+        better = before is None or (before.status == "failed" and record.status == "generated")
+        if better or (before and before.video_sha256 == record.video_sha256):
+            for name in (record.video_name, "faces.json", "scores.json", "sample.json"):
+                source = part.path(record.id, name or "")
+                if source.is_file():
+                    _copy_file(source, run.path(record.id, source.name), replace=better)
     if (part.folder / "errors.log").is_file():
         run.log_text((part.folder / "errors.log").read_text(encoding="utf-8"))
 

@@ -313,6 +313,18 @@ def test_a_merged_sample_that_failed_is_taken_from_where_it_did_not(world: World
     assert "toy cannot paint this" in (joined.folder / "errors.log").read_text()
 
 
+def test_parts_that_are_scored_after_merging_are_merged_again(world: World) -> None:
+    part = ["part" if a == "out" else a for a in world.toy("--limit", "2")]
+    assert world.run(*part, "--no-score").returncode == 0
+    merge = ("merge", "part", "-o", "joined")
+    assert world.run(*merge).returncode == 0
+    videos = {p: p.stat().st_mtime_ns for p in (world.folder / "joined").glob("samples/*/*.mp4")}
+    assert world.run(*part).returncode == 0
+    assert world.run(*merge).returncode == 0
+    assert len(table(world.folder / "joined")) == len(videos) == 2
+    assert all(path.stat().st_mtime_ns == before for path, before in videos.items())
+
+
 def test_disk_errors_of_every_kind_are_fatal() -> None:
     from idbench.failures import FATAL
 
