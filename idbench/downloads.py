@@ -17,7 +17,7 @@ from typing import Any
 
 from idbench import published_weights as published
 from idbench.errors import UserError
-from idbench.files import atomic_path
+from idbench.files import atomic_path, disk_errors
 from idbench.licences import accepted_names, agree
 from idbench.output import note
 from idbench.published_weights import CatalogueFile, Entry
@@ -115,11 +115,12 @@ def _get_folder(name: str, entry: Entry, folder: Path | None) -> None:
 def unfinished(folder: Path) -> Iterator[Path]:
     """A folder to fill, which then takes the place of `folder`; one that stays is continued."""
     part = folder.with_name(folder.name + ".part")
-    part.mkdir(parents=True, exist_ok=True)
-    yield part
-    if folder.is_dir():
-        shutil.rmtree(folder)
-    os.replace(part, folder)
+    with disk_errors(part):
+        part.mkdir(parents=True, exist_ok=True)
+        yield part
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        os.replace(part, folder)
 
 
 def _get_listed(name: str, address: str, own: Path) -> None:

@@ -45,7 +45,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         if error.errno in _NO_SPACE or "No space left" in str(error):
             raise DiskFull(
                 f"The disk with {path.parent} is full; free some space and run the same command "
-                "again: finished videos are kept."
+                "again: finished work is kept."
             ) from error
         if error.errno in _NO_PERMISSION:
             raise UserError(
@@ -56,7 +56,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         if error.errno in _DISK or "Input/output error" in str(error):
             raise DiskError(
                 f"{path} cannot be written ({error.strerror or error}); check the disk or the "
-                "network folder and run the same command again: finished videos are kept."
+                "network folder and run the same command again: finished work is kept."
             ) from error
         raise
 

@@ -14,7 +14,7 @@ CONNECT_SECONDS, STALL_SECONDS = 10.0, 30.0
 TRIES = 5
 """Tries in a row that bring nothing, before a download is given up."""
 CHUNK = 1 << 16
-AGAIN = "check the network and run the same command again: it continues where it stopped"
+AGAIN = "check the network and the disk, and run the same command again: it continues"
 UNREACHABLE = "cannot be reached"
 
 

@@ -129,7 +129,7 @@ class Run:
         if not there or place != self._place:
             raise DiskError(
                 f"The run folder {self.folder} is not there any more; check its disk or network "
-                "folder and run the same command again: finished videos are kept."
+                "folder and run the same command again: finished work is kept."
             )
 
     def path(self, sample: str, name: str = "") -> Path:

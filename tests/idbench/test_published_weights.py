@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from idbench import downloads, licences, resumed_download
 from idbench import published_weights as published
 from idbench.cli import main
 from idbench.errors import UserError
+from idbench.files import DiskFull
 from idbench.published_weights import CatalogueFile, Entry
 
 DATA = bytes(range(256)) * 2000
@@ -202,8 +204,23 @@ def test_without_a_network_the_message_says_so(
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
                         "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}")
     entry(server, monkeypatch, hub="owner/repo", file={"url": None})
-    with pytest.raises(UserError, match="one could not be downloaded .*; check the network and"):
+    said = "one could not be downloaded .*; check the network and the disk"
+    with pytest.raises(UserError, match=said):
         downloads.get("one")
+
+
+def test_a_disk_that_is_full_while_a_folder_is_copied_is_one_sentence(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    entry(server, monkeypatch, hub="owner/other", folder=True, files=())
+    (tmp_path / "one").mkdir()
+
+    def full(source: Path, target: Path, **_: object) -> None:
+        raise shutil.Error([(source, target, "[Errno 28] No space left on device")])
+
+    monkeypatch.setattr(downloads.shutil, "copytree", full)
+    with pytest.raises(DiskFull, match="is full; free some space"):
+        downloads.get("one", tmp_path)
 
 
 def test_a_mirror_serves_everything(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
