@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from idbench.errors import UserError
-from idbench.leftovers import clear_once, temporary_name
+from idbench.leftovers import clear_once, is_temporary, temporary_name
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -44,7 +44,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         # Some libraries give the words and no number.
         if error.errno in _NO_SPACE or "No space left" in str(error):
             raise DiskFull(
-                f"The disk with {path.parent} is full; free some space and run the same command "
+                f"The disk with {_lasting(path.parent)} is full; free some space and run the same command "
                 "again: finished work is kept."
             ) from error
         if error.errno in _NO_PERMISSION:
@@ -59,6 +59,14 @@ def disk_errors(path: Path) -> Iterator[None]:
                 "network folder and run the same command again: finished work is kept."
             ) from error
         raise
+
+
+def _lasting(folder: Path) -> Path:
+    """`folder`, or the one that holds the temporary folder it is in."""
+    for outer in (folder, *folder.parents):
+        if is_temporary(outer.name):
+            return outer.parent
+    return folder
 
 
 def too_many_files() -> str:

@@ -32,6 +32,11 @@ def temporary_name(name: str) -> str:
     return f".{stem[:40]}.{owner}.part{suffix}"
 
 
+def is_temporary(name: str) -> bool:
+    """Whether `temporary_name` made it."""
+    return _NAME.fullmatch(name) is not None
+
+
 def clear_once(folder: str) -> None:
     """As `clear`, at the first call for a folder: before the first file is written into it."""
     if folder not in _CLEARED:

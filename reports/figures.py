@@ -7,6 +7,7 @@ text and whose colours are CSS variables of the report; `save` writes it for a p
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ import numpy as np
 
 from idbench import pages
 from idbench.errors import UserError
-from idbench.files import atomic_path
+from idbench.files import write_bytes
 from idbench.outputs import check_output
 from idbench.statistics import Estimate
 
@@ -235,9 +236,11 @@ def save(figure: Figure, path: Path, dpi: int = 300) -> None:
     }.get(kind)
     # matplotlib takes no metadata for WebP; Pillow does.
     extra: dict[str, Any] = {"pil_kwargs": {"xmp": maker.encode()}} if kind == "webp" else {}
-    with _saving(), atomic_path(path) as temporary:
-        figure.savefig(temporary, format=kind, dpi=dpi, facecolor="white", metadata=metadata,
+    made = io.BytesIO()  # on a full disk, matplotlib raises errors of its own
+    with _saving():
+        figure.savefig(made, format=kind, dpi=dpi, facecolor="white", metadata=metadata,
                        bbox_inches="tight", pad_inches=0.03, **extra)
+    write_bytes(path, made.getvalue())
 
 
 def save_as(figure: Figure, output: Path, dpi: int = 300) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from idbench.recipes import load_recipe, load_trainer
 
 STATE = (
     "log.jsonl", "cache.json", "checkpoint.pt", "checkpoints", "samples/??/*.safetensors",
-    "*/[0-9][0-9][0-9]*/*",
+    "*/[0-9][0-9][0-9]*/*", "*/events.out.tfevents.*",
 )
 """By these the folder of a training, a cache or a data set is known, also an unfinished one."""
 
@@ -75,6 +76,7 @@ def train(
     # With phases, the embedded weights may serve instead of a state: the trainer checks that.
     if resume and not evaluate and not folder.is_dir() and not content.get("phases"):
         raise UserError(f"There is no state in {folder} to resume; leave out --resume.")
+    new = not evaluate and not resume and not _has_state(folder)
     if not evaluate:
         if not resume:
             check_new_folder(folder, STATE)
@@ -91,8 +93,8 @@ def train(
         echo(text, err=True)
         raise SystemExit(130) from None
     except UserError:
-        with contextlib.suppress(OSError):  # only of what was refused before it held something
-            folder.rmdir()
+        if new and not _has_state(folder):  # refused before it held something
+            shutil.rmtree(folder, ignore_errors=True)
         raise
     if not measured:  # a further process of several
         return
@@ -102,3 +104,7 @@ def train(
     echo(f"{name}:")
     for key, value in measured.items():
         echo(f"  {key}: {value:.4g}" if isinstance(value, float) else f"  {key}: {value}")
+
+
+def _has_state(folder: Path) -> bool:
+    return any(any(folder.glob(part)) for part in STATE)

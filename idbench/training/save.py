@@ -53,18 +53,17 @@ def sync(path: Path) -> None:
 def saying_full(path: Path) -> Iterator[None]:
     """`disk_errors` for libraries that hide the system's error number. Raises DiskFull: the disk of
     `path` is full."""
-    with disk_errors(path):
-        try:
+    try:
+        with disk_errors(path):
             yield
-        except (RuntimeError, SafetensorError) as error:
-            words = str(error)
-            full = shutil.disk_usage(path.parent).free < 2**20
-            if full or "No space left" in words or "os error 28" in words:
-                raise DiskFull(
-                    f"The disk with {path.parent} is full; free some space and continue with "
-                    "--resume: older checkpoints are kept."
-                ) from error
-            raise
+    except (DiskFull, RuntimeError, SafetensorError) as error:
+        full = isinstance(error, DiskFull) or shutil.disk_usage(path.parent).free < 2**20
+        if full or any(words in str(error) for words in ("No space left", "os error 28")):
+            raise DiskFull(
+                f"The disk with {path.parent} is full; free some space and continue with "
+                "--resume: older checkpoints are kept."
+            ) from error
+        raise
 
 
 def random_state() -> dict[str, Any]:

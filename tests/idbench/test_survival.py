@@ -112,6 +112,12 @@ def test_a_disk_that_fails_is_one_sentence_and_ends_the_run(
     assert world.run(*world.toy()).returncode == 0
 
 
+def test_a_full_disk_is_named_by_a_folder_that_lasts(tmp_path: Path) -> None:
+    with (pytest.raises(files.DiskFull, match=f"The disk with {tmp_path} is full"),
+          atomic_folder(tmp_path / "study") as folder, atomic_path(folder / "media/x")):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def test_errors_of_other_kinds_stay_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), disk_errors(tmp_path / "x"):
         raise FileNotFoundError(errno.ENOENT, "gone")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 from PIL import Image
 from report_runs import FRAMES, make_run
 
 from idbench.commands.figure import figure
 from idbench.errors import UserError
+from idbench.files import DiskError
 from idbench.reports import figures, series, tables
 from idbench.runs import Run
 from idbench.statistics import Estimate
@@ -49,6 +52,18 @@ def test_other_endings(ending: str, folders: list[Path], tmp_path: Path) -> None
     _call("strip", folders[0], "-o", tmp_path / f"one.{ending}", "--dpi", 60)
     data = (tmp_path / f"one.{ending}").read_bytes()
     assert b"<svg" in data if ending == "svg" else data[8:12] == b"WEBP"
+
+
+def test_a_disk_that_takes_no_byte_is_one_sentence(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    drawn = Figure()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(DiskError, match="cannot be written"):
+            figures.save(drawn, tmp_path / "x.pdf")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
 
 
 def test_equal_runs_give_equal_files(folders: list[Path], tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from idbench.errors import UserError
-from idbench.files import disk_errors, read_json, write_json
+from idbench.files import read_json, write_json
 from idbench.models.concat_id.training.recipe import StageRecipe, differences
 from idbench.training.average import Average
 from idbench.training.resumable_loop import Progress
@@ -72,7 +72,7 @@ def save(
     main = accelerator.is_main_process
     if main:
         shutil.rmtree(temporary, ignore_errors=True)
-        with disk_errors(temporary):
+        with saying_full(temporary):
             temporary.mkdir(parents=True)
     accelerator.wait_for_everyone()
     try:

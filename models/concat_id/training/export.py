@@ -58,10 +58,17 @@ def export(session: Session, measured: Mapping[str, Any]) -> None:
             reference_fill=session.samples.settings.get("fill", 1.0),
         )
     elif accelerator.is_main_process:
-        target = session.state_dir / "export"
-        transformer: Any = accelerator.unwrap_model(session.network).transformer
-        temporary = session.state_dir / ".export.part"
-        shutil.rmtree(temporary, ignore_errors=True)
+        _write(session, state)
+    accelerator.wait_for_everyone()
+
+
+def _write(session: Session, state: Mapping[str, Any]) -> None:
+    """Write the weights into `export` of the state's folder, in place of earlier ones."""
+    recipe, folder = session.recipe, session.state_dir
+    target, temporary, old = folder / "export", folder / ".export.part", folder / ".export.old"
+    transformer: Any = session.accelerator.unwrap_model(session.network).transformer
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
         with saying_full(temporary):
             temporary.mkdir(parents=True)
             if recipe.lora_rank:
@@ -77,13 +84,13 @@ def export(session: Session, measured: Mapping[str, Any]) -> None:
                 "cache": dict(session.samples.settings),
                 "lacks": complete(temporary, recipe, transformer.config),
             })
-            old = session.state_dir / ".export.old"
             shutil.rmtree(old, ignore_errors=True)
             if target.exists():
                 os.replace(target, old)
             os.replace(temporary, target)
-            shutil.rmtree(old, ignore_errors=True)
-    accelerator.wait_for_everyone()
+    finally:
+        for rest in (temporary, old):
+            shutil.rmtree(rest, ignore_errors=True)
 
 
 def complete(folder: Path, recipe: StageRecipe, config: Mapping[str, Any]) -> str | None:

@@ -216,6 +216,23 @@ def test_pairs_on_a_full_disk_keep_what_was_read(tmp_path, monkeypatch):
     assert again.read == 0 and again.summary["videos"]["kept_by_people"]["1"] == 4
 
 
+def test_a_training_that_finds_the_disk_full_can_be_started_again(
+    tmp_path, told, monkeypatch, capsys
+):
+    writer = pytest.importorskip("tensorboard.summary.writer.event_file_writer")
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(recipe(make_cache(tmp_path / "cache"), steps=2)))
+    monkeypatch.setattr(writer.EventFileWriter, "flush", full)
+    monkeypatch.setattr(writer._AsyncWriterThread, "_run", full)
+    said = told("train", path, "--state", tmp_path / "state")
+    assert "is full; free some space" in said and "Traceback" not in said + capsys.readouterr().err
+    monkeypatch.undo()
+    AcceleratorState._reset_state(True)
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", str(path), "--state", str(tmp_path / "state")])
+    assert stopped.value.code == 0
+
+
 def test_an_export_on_a_full_disk_leaves_no_half(tmp_path, told, monkeypatch):
     from idbench.models.concat_id.training import export
 
@@ -223,7 +240,8 @@ def test_an_export_on_a_full_disk_leaves_no_half(tmp_path, told, monkeypatch):
     path.write_text(yaml.safe_dump(recipe(make_cache(tmp_path / "cache"), steps=2)))
     monkeypatch.setattr(export, "save_torch_state_dict", full)
     assert "is full; free some space" in told("train", path, "--state", tmp_path / "state")
-    assert not (tmp_path / "state" / "export").exists()
+    assert not list((tmp_path / "state").glob("*export*"))
+    assert not list((tmp_path / "state").glob(".export*"))
     monkeypatch.undo()
     AcceleratorState._reset_state(True)
     with pytest.raises(SystemExit) as stopped:
