@@ -33,7 +33,7 @@ def start(address: str | None) -> None:
         if address:
             _check_reachable(address)
         ray.init(address=address or "local", **about)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises a bare one if it does not start in time
         where = f"at {address}" if address else "on this machine"
         raise UserError(
             f"Ray cannot be used {where} ({last_line(str(error))}); start it with "

@@ -326,6 +326,17 @@ def test_more_than_the_cluster_has_is_one_sentence(there: World, cluster: Cluste
     assert "Traceback" not in done.stderr
 
 
+def test_a_cluster_that_does_not_start_in_time_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", slow)
+    with pytest.raises(UserError, match="cannot be used on this machine .*timed out"):
+        ray_cluster.start(None)
+
+
 def test_without_ray_the_engine_is_one_sentence_and_local_works(world: World) -> None:
     (world.folder / "block").mkdir()
     (world.folder / "block/ray.py").write_text("raise ImportError('no ray here')")
