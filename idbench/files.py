@@ -44,8 +44,8 @@ def disk_errors(path: Path) -> Iterator[None]:
         # Some libraries give the words and no number.
         if error.errno in _NO_SPACE or "No space left" in str(error):
             raise DiskFull(
-                f"The disk with {_lasting(path.parent)} is full; free some space and run the same command "
-                "again: finished work is kept."
+                f"The disk with {_lasting(path.parent)} is full; free some space and run the same "
+                "command again: finished work is kept."
             ) from error
         if error.errno in _NO_PERMISSION:
             raise UserError(
