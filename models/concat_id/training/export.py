@@ -62,7 +62,7 @@ def export(session: Session, measured: Mapping[str, Any]) -> None:
     accelerator.wait_for_everyone()
 
 
-def _write(session: Session, state: Mapping[str, Any]) -> None:
+def _write(session: Session, state: dict[str, Any]) -> None:
     """Write the weights into `export` of the state's folder, in place of earlier ones."""
     recipe, folder = session.recipe, session.state_dir
     target, temporary, old = folder / "export", folder / ".export.part", folder / ".export.old"
