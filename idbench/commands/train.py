@@ -76,7 +76,6 @@ def train(
     # With phases, the embedded weights may serve instead of a state: the trainer checks that.
     if resume and not evaluate and not folder.is_dir() and not content.get("phases"):
         raise UserError(f"There is no state in {folder} to resume; leave out --resume.")
-    new = not evaluate and not resume and not _has_state(folder)
     if not evaluate:
         if not resume:
             check_new_folder(folder, STATE)
@@ -93,8 +92,8 @@ def train(
         echo(text, err=True)
         raise SystemExit(130) from None
     except UserError:
-        if new and not _has_state(folder):  # refused before it held something
-            shutil.rmtree(folder, ignore_errors=True)
+        if not any(path.is_file() and path.stat().st_size for path in folder.rglob("*")):
+            shutil.rmtree(folder, ignore_errors=True)  # refused before it held something
         raise
     if not measured:  # a further process of several
         return
@@ -104,7 +103,3 @@ def train(
     echo(f"{name}:")
     for key, value in measured.items():
         echo(f"  {key}: {value:.4g}" if isinstance(value, float) else f"  {key}: {value}")
-
-
-def _has_state(folder: Path) -> bool:
-    return any(any(folder.glob(part)) for part in STATE)
