@@ -1,14 +1,17 @@
 """The embedded weights: found by name, checked by sha256, written with their origin.
 
 `weights/manifest.json` names them. An entry with a `parent` is stored as the difference to that
-entry's weights, see `deltas`.
+entry's weights, see `deltas`. Files of tensors are compressed without loss, see `weight_files`;
+uncompressed ones are read as well.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +20,9 @@ from filelock import FileLock
 from pydantic import Field
 
 import idbench.weights
+from idbench import weight_files
 from idbench.errors import UserError
-from idbench.files import atomic_path, read_json, sha256_file, sha256_once, write_json
+from idbench.files import read_json, write_bytes, write_json
 from idbench.names import nearest
 from idbench.stored import Part, validate
 
@@ -42,6 +46,7 @@ class Entry(Part):
 
     file: str = Field(pattern=PLAIN)
     sha256: str
+    """Of the uncompressed file, so that it stays the same however the file is stored."""
     recipe: str
     seed: int
     steps: int
@@ -115,32 +120,68 @@ def hashes(*names: str) -> dict[str, str]:
     return {entry(name)["file"]: entry(name)["sha256"] for name in names}
 
 
+def stored_path(name: str) -> Path:
+    """The file of the embedded weights `name`, which may be missing: FILE.z, or an uncompressed
+    FILE if there is one. Raises WeightError: no such entry."""
+    plain = weights_folder() / entry(name)["file"]
+    compressed = _compressed(plain)
+    return compressed if compressed.is_file() and not plain.is_file() else plain
+
+
+def _compressed(plain: Path) -> Path:
+    return plain.with_name(plain.name + weight_files.SUFFIX)
+
+
 def weight_path(name: str) -> Path:
-    """The file of the embedded weights `name`, its sha256 checked once a process.
+    """`stored_path`, with the sha256 of its content checked once a process.
     Raises WeightError: no such entry, the file is missing, or its sha256 is not the manifest's."""
-    found = entry(name)
-    path = weights_folder() / found["file"]
-    if not path.is_file():
+    path = stored_path(name)
+    with _explained(name, path):
+        _check(name, path, weight_files.sha256_once(path))
+    return path
+
+
+def _content(name: str) -> bytes:
+    """The uncompressed file of the weights `name`. Raises WeightError: as `weight_path`."""
+    path = stored_path(name)
+    with _explained(name, path):
+        data = weight_files.read(path)
+    _check(name, path, hashlib.sha256(data).hexdigest())
+    return data
+
+
+@contextmanager
+def _explained(name: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
         raise WeightError(
             f"The weight file {path} is missing; reinstall idbench or run `idbench train "
-            f"{found['recipe']}`."
-        )
-    actual = sha256_once(path)
-    if actual != found["sha256"]:
-        raise WeightError(
-            f"The weight file {path} is damaged or swapped: its sha256 is {actual}, the manifest "
-            f"says {found['sha256']}; reinstall idbench or restore the file."
-        )
-    return path
+            f"{entry(name)['recipe']}`."
+        ) from error
+    except weight_files.DamagedFile as error:
+        raise _damaged(name, path, str(error)) from error
+
+
+def _check(name: str, path: Path, actual: str) -> None:
+    if actual != entry(name)["sha256"]:
+        raise _damaged(name, path, f"the sha256 of its content is {actual}")
+
+
+def _damaged(name: str, path: Path, told: str) -> WeightError:
+    return WeightError(
+        f"The weight file {path} is damaged or swapped: {told}, the manifest's sha256 is "
+        f"{entry(name)['sha256']}; reinstall idbench or restore the file."
+    )
 
 
 def load_state(name: str) -> dict[str, torch.Tensor]:
     """The tensors of the embedded weights `name` on the CPU, floating ones as float32.
     Raises WeightError: as `weight_path`, or they belong to a parent of other weights."""
     import torch
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
-    state = load_file(weight_path(name))
+    state = load(_content(name))
     parent = entry(name).get("parent")
     if parent is None:
         return {k: v.to(torch.float32) if v.is_floating_point() else v for k, v in state.items()}
@@ -164,7 +205,7 @@ def save_entry(
 
     Args:
         name: letters, digits, and `_`, `-` or `.` within.
-        weights: a state dict (written as NAME.safetensors) or the bytes of a file.
+        weights: a state dict (NAME.safetensors, written compressed) or the bytes of a file.
         half: store floating tensors as float16.
         data_version: of the training data; default: that of the current avatars.
         file: the file's name; default: NAME.safetensors, or NAME for bytes.
@@ -188,18 +229,19 @@ def save_entry(
         from idbench.prompts.avatars.march import DATA_VERSION
 
         data_version = f"avatars-{DATA_VERSION}"
-    folder = weights_folder()
     raw = isinstance(weights, bytes)
-    path = folder / (file or (name if raw else f"{name}.safetensors"))
+    path = weights_folder() / (file or (name if raw else f"{name}.safetensors"))
     parameters = 0
-    with atomic_path(path) as temporary:
-        if isinstance(weights, bytes):
-            temporary.write_bytes(weights)
-        else:
-            parameters = _write_state(temporary, weights, half)
+    if isinstance(weights, bytes):
+        data = weights
+        write_bytes(path, data)
+    else:
+        data, parameters = _serialized(weights, half)
+        write_bytes(_compressed(path), weight_files.compress(data))
+        path.unlink(missing_ok=True)
     new: dict[str, Any] = {
-        "file": path.name, "sha256": sha256_file(path), "recipe": recipe, "seed": seed,
-        "steps": steps, "data_version": data_version, "licence": "Apache-2.0",
+        "file": path.name, "sha256": hashlib.sha256(data).hexdigest(), "recipe": recipe,
+        "seed": seed, "steps": steps, "data_version": data_version, "licence": "Apache-2.0",
         "parameters": parameters, "config": dict(config), "measured": dict(measured),
     }
     if origin is not None:
@@ -223,9 +265,10 @@ def _write_entry(name: str, new: Mapping[str, Any]) -> None:
         write_json(folder / "manifest.json", manifest)
 
 
-def _write_state(path: Path, state: Mapping[str, torch.Tensor], half: bool) -> int:
+def _serialized(state: Mapping[str, torch.Tensor], half: bool) -> tuple[bytes, int]:
+    """The safetensors file of a state dict, and how many numbers it holds."""
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     def prepared(tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.detach().cpu()
@@ -234,5 +277,4 @@ def _write_state(path: Path, state: Mapping[str, torch.Tensor], half: bool) -> i
         return tensor.contiguous().clone()
 
     ready = {key: prepared(value) for key, value in state.items()}
-    save_file(ready, path)
-    return sum(value.numel() for value in ready.values())
+    return save(ready), sum(value.numel() for value in ready.values())

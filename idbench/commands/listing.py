@@ -67,11 +67,11 @@ def _protocols(**_: Any) -> Rows:
 
 
 def _weights(**_: Any) -> Rows:
-    from idbench.embedded import entries, weights_folder
+    from idbench.embedded import entries, stored_path
 
     rows = []
     for name, entry in entries().items():
-        path = weights_folder() / entry["file"]
+        path = stored_path(name)
         size = f"{path.stat().st_size / 1e6:.1f}" if path.is_file() else "missing"
         measured = ", ".join(
             f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}"

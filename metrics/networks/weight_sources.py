@@ -88,7 +88,8 @@ class Source:
     def hashes(self) -> dict[str, str]:
         """sha256 of the weight file, by name: `NAME`, or `NETWORK/NAME` if not embedded."""
         if self.embedded:
-            return {self.file().name: embedded.entry(self.name)["sha256"]}
+            self.file()  # checks it
+            return embedded.hashes(self.name)
         return {f"{self.name}/{self.file().name}": self._digest()}
 
     def identity(self) -> str:

@@ -24,10 +24,9 @@ from idbench.suite import load_suite
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
     """The embedded weights, with an untrained network of each baseline among them."""
-    folder = embedded.weights_folder()
-    for entry in embedded.entries().values():
-        (tmp_path / entry["file"]).symlink_to(folder / entry["file"])
-    shutil.copyfile(folder / "manifest.json", tmp_path / "manifest.json")
+    for path in map(embedded.stored_path, embedded.entries()):
+        (tmp_path / path.name).symlink_to(path)
+    shutil.copyfile(embedded.weights_folder() / "manifest.json", tmp_path / "manifest.json")
     monkeypatch.setenv("IDBENCH_WEIGHTS", str(tmp_path))
     return tmp_path
 
@@ -57,7 +56,7 @@ def write(name):
     ("consisid", "single"), ("id_animator", "single"), ("ingredients", "multi"),
 ])
 def test_a_baseline_generates_from_its_entry(weights, name, split):
-    (weights / f"{name}.safetensors").unlink(missing_ok=True)
+    embedded.stored_path(name).unlink(missing_ok=True)
     state = write(name)
     assert embedded.weight_path(name).stat().st_size <= 8_000_000
     model = make_model(name, {"steps": 1, "frames": 2})

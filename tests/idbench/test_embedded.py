@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from idbench import embedded
+from idbench import embedded, weight_files
 from idbench.embedded import WeightError, entries, load_state, save_entry, weight_path
 from idbench.errors import UserError
+from idbench.files import sha256_file
 
 
 @pytest.fixture
@@ -32,7 +34,8 @@ def test_state_comes_back_in_float32_and_entry_says_its_origin(folder: Path) -> 
     assert torch.allclose(back["b"], state["b"], atol=1e-3)
     found = embedded.entry("net")
     assert (found["parameters"], found["steps"], found["licence"]) == (13, 2, "Apache-2.0")
-    assert (folder / "net.safetensors").stat().st_size < 300
+    assert [path.name for path in folder.glob("net*")] == ["net.safetensors.z"]
+    assert weight_path("net").stat().st_size < 300
 
 
 def test_bytes_and_states_stand_side_by_side(folder: Path) -> None:
@@ -86,14 +89,35 @@ def test_damaged_swapped_or_missing_files_are_named(folder: Path, damage: str) -
         data[-1] ^= 1
         path.write_bytes(data)
     elif damage == "swap":
-        path.write_bytes((folder / "two.safetensors").read_bytes())
+        path.write_bytes(weight_path("two").read_bytes())
     else:
         path.unlink()
     with pytest.raises(WeightError, match="one.safetensors") as error:
         load_state("one")
+    with pytest.raises(WeightError, match="one.safetensors"):
+        weight_path("one")
     if damage != "remove":
         assert "sha256" in str(error.value) and entries()["one"]["sha256"] in str(error.value)
     load_state("two")
+
+
+def test_uncompressed_weights_are_read_and_replaced_by_the_next(folder: Path) -> None:
+    save("net", {"a": torch.ones(9)})
+    compressed, plain = weight_path("net"), folder / "net.safetensors"
+    plain.write_bytes(weight_files.read(compressed))
+    compressed.unlink()
+    assert weight_path("net") == plain
+    assert torch.equal(load_state("net")["a"], torch.ones(9))
+    save("net", {"a": torch.zeros(9)})
+    assert weight_path("net") == compressed and not plain.exists()
+    assert torch.equal(load_state("net")["a"], torch.zeros(9))
+
+
+def test_the_sha256_is_that_of_the_uncompressed_file(folder: Path, tmp_path: Path) -> None:
+    state = {"b": torch.randn(3, 4), "a": torch.randn(5)}
+    save("net", state, half=False)
+    save_file(state, tmp_path / "same.safetensors")
+    assert embedded.hashes("net") == {"net.safetensors": sha256_file(tmp_path / "same.safetensors")}
 
 
 def test_unknown_weights_say_the_nearest(folder: Path) -> None:
@@ -121,7 +145,8 @@ def test_differences_to_a_parent_come_back_nearly_and_small(folder: Path) -> Non
     # 15 steps over the range of 64 numbers of deviation 0.1: about a tenth of the deviation.
     error = (back["w"] - child["w"]).square().mean().sqrt()
     assert 0.002 < error < 0.015
-    assert (folder / "child.safetensors").stat().st_size < 0.35 * 2 * child["w"].numel() + 1000
+    # 4 bits are a quarter of 16; compressed, a little less.
+    assert weight_path("child").stat().st_size < 0.25 * 2 * child["w"].numel() + 1000
     assert embedded.entry("child")["parameters"] == embedded.entry("parent")["parameters"]
 
 

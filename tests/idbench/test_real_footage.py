@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from toy import World
 
-from idbench.embedded import weights_folder
+from idbench.embedded import stored_path, weights_folder
 from idbench.video import read_video
 
 
@@ -62,7 +62,7 @@ def test_reference_without_a_face_is_unscored_with_that_reason(
 def test_swapped_weights_are_named_and_nothing_finished_is_lost(world: World) -> None:
     weights = world.folder / "weights"
     shutil.copytree(weights_folder(), weights)
-    file = weights / json.loads((weights / "manifest.json").read_text())["files"]["arcface"]["file"]
+    file = weights / stored_path("arcface").name
     good = file.read_bytes()
     file.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     arguments = ["run", "--model", "toy", "--split", "single", "--suite", str(world.suite),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from idbench import embedded
 from idbench.errors import UserError
 from idbench.metrics.embedding_cache import EmbeddingCache, cache_key
 from idbench.metrics.networks.recogniser import Recogniser
@@ -74,8 +75,6 @@ def test_scoring_again_runs_no_network_and_gives_the_same(
 
 
 def test_other_weights_are_not_read_from_the_cache(tiny_weights, sample, video, tmp_path):
-    from idbench import embedded
-
     first = Scorer("strict-v3", tmp_path / "cache").score(sample, video, "0" * 64)
     state = {k: v * 1.5 + 0.1 if v.is_floating_point() else v
              for k, v in embedded.load_state("clip").items()}
@@ -129,7 +128,7 @@ def test_a_video_without_frames_is_unscored(tiny_weights, sample):
 
 
 def test_swapped_weights_are_one_sentence(tiny_weights, sample, video):
-    path = tiny_weights / "clip.safetensors"
+    path = embedded.weight_path("clip")
     path.write_bytes(path.read_bytes()[:-4] + b"evil")
     with pytest.raises(UserError, match="clip.safetensors is damaged or swapped"):
         Scorer().score(sample, video, "0" * 64)

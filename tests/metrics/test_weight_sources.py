@@ -165,7 +165,7 @@ def test_the_key_is_of_what_the_file_holds_not_where_it_lies(tiny_weights, tmp_p
 
     embedded_key = key()
     assert embedded_key == scoring_key(protocol, ["arcsim"])
-    assert embedded_key["weights"]["arcface"] == sha256_file(tiny_weights / "arcface.safetensors")
+    assert embedded_key["weights"]["arcface"] == embedded.entry("arcface")["sha256"]
     one = key(f"arcface=insightface:{first}")
     assert one == key(f"arcface=insightface:{same}")
     assert one["weights"]["arcface"] == f"insightface:{sha256_file(first / 'w600k_r50.onnx')}"
@@ -196,9 +196,9 @@ def test_weights_that_a_metric_reads_besides_the_networks_are_recorded(tiny_weig
             "expression", {"weight": torch.full((2, 2), value)}, recipe="test", seed=0, steps=0,
             config={}, measured={},
         )
-        return sha256_file(tiny_weights / "expression.safetensors")
+        return embedded.entry("expression")["sha256"]
 
-    digest, of_clip = save_expression(1.0), sha256_file(tiny_weights / "clip.safetensors")
+    digest, of_clip = save_expression(1.0), embedded.entry("clip")["sha256"]
     key, besides, files = hashes()
     assert besides == {"clip.safetensors": of_clip, "expression.safetensors": digest}
     assert besides.items() <= files.items() and key["clip"] == of_clip
