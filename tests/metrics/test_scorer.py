@@ -130,7 +130,7 @@ def test_a_video_without_frames_is_unscored(tiny_weights, sample):
 def test_swapped_weights_are_one_sentence(tiny_weights, sample, video):
     path = embedded.weight_path("clip")
     path.write_bytes(path.read_bytes()[:-4] + b"evil")
-    with pytest.raises(UserError, match="clip.safetensors is damaged or swapped"):
+    with pytest.raises(UserError, match="clip.safetensors.z is damaged or swapped"):
         Scorer().score(sample, video, "0" * 64)
 
 
