@@ -130,7 +130,7 @@ def test_installed_weights_are_as_the_manifest_says() -> None:
     total = 0
     for name in entries():
         total += weight_path(name).stat().st_size
-    assert total <= 82_000_000  # three baselines of at most 8 MB each among them
+    assert total <= 72_000_000
 
 
 def test_differences_to_a_parent_come_back_nearly_and_small(folder: Path) -> None:
