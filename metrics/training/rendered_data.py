@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import numpy as np
 from idbench.files import atomic_path, sha256_json
 from idbench.metrics.training.looks import looks_of
 from idbench.output import note
+from idbench.pools import pool
 from idbench.prompts.avatars.march import DATA_VERSION as LOOK
 from idbench.prompts.avatars.render import render_clip, render_portrait
 from idbench.prompts.avatars.scene import (
@@ -158,8 +157,8 @@ def dataset(settings: Settings, folder: Path) -> Frames:
     if jobs:
         note(f"rendering {len(jobs) * SHARD} scenes of {settings.frames} frames")
         if workers > 1:
-            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-                list(pool.map(_render_shard, *zip(*jobs, strict=True)))
+            with pool(workers) as processes:
+                list(processes.map(_render_shard, *zip(*jobs, strict=True)))
         else:
             for job in jobs:
                 _render_shard(*job)

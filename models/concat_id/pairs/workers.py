@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 
 import cv2
@@ -20,6 +17,7 @@ from idbench.models.concat_id.pairs import filter as rules
 from idbench.models.concat_id.pairs.reader import Reader, ReaderSettings
 from idbench.models.concat_id.pairs.store import Row, Store
 from idbench.models.concat_id.pairs.tracking import VideoRecord
+from idbench.pools import pool
 from idbench.video import UnreadableVideo
 
 Make = Callable[[ReaderSettings], Reader]
@@ -85,34 +83,24 @@ def _in_processes(
 ) -> Iterator[tuple[Row, Result]]:
     """Results as they come, with at most four videos a worker in flight."""
     running: dict[Future[Result], Row] = {}
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start, initargs=(make, settings)
-    ) as pool:
+    with pool(workers, _start, make, settings) as processes:
         try:
             while True:
                 for row in islice(rows, 4 * workers - len(running)):
-                    running[pool.submit(_work, folder, row.name, out)] = row
+                    running[processes.submit(_work, folder, row.name, out)] = row
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     yield running.pop(future), future.result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            processes.shutdown(wait=False, cancel_futures=True)
 
 
 def _start(make: Make, settings: ReaderSettings) -> None:
-    """Start a worker. It ends when its parent is gone, even by kill -9."""
+    """Start a worker."""
     global _reader
-    parent = parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     one_thread()
     _reader = make(settings)
-
-
-def _end_with(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os._exit(1)
 
 
 def _work(folder: Path, name: str, out: Path) -> Result:
