@@ -175,7 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(error, OSError):
             _say(f"Error: {_of_the_system(error)}")
             sys.exit(2)
-        if isinstance(error, UnicodeEncodeError) or "embedded null" in str(error):
+        if isinstance(error, UnicodeEncodeError) or any(
+                words in str(error) for words in ("embedded null", "surrogates not allowed")):
             _say("Error: A name or path contains a character that is not text; correct it.")
             sys.exit(2)
         if isinstance(error, ImportError) and not str(error.name).startswith("idbench"):

@@ -19,6 +19,8 @@ from idbench.errors import UserError
 MAXIMUM_PIXELS = 8192 * 4320
 """Pixels of a frame at most (8K): scoring a larger one fills the memory of most machines."""
 
+_LIMIT = f"{MAXIMUM_PIXELS / 1e6:.0f} million (8K)"
+
 SIZE_KEY = "idbench size "
 """Prefix of the mp4 comment that holds the true size of a video with an odd side."""
 
@@ -107,19 +109,22 @@ def _from_pictures(
 
 
 def _from_container(path: Path) -> Generator[tuple[av.VideoFrame, About], None, None]:
-    count = 0
+    count, stated_size = 0, None
     try:
         with _open(path) as container:
             stream = _shown(path, container)
             stated = _stated_seconds(container, stream)
             about = _about(container, stream, stated)
             check_size(path, about)
+            stated_size = about.width * about.height
             if _lacks_time_scale(stream):
                 raise UnreadableVideo(
                     f"The video {path} has no valid time scale, so most of its frames would be "
                     "left out; encode it again."
                 )
             end = 0.0
+            # The limit of the container ends with probing; a stream may hide its size till then.
+            stream.codec_context.options = {"max_pixels": str(MAXIMUM_PIXELS)}
             for frame in container.decode(stream):
                 yield frame, about
                 count += 1
@@ -127,6 +132,8 @@ def _from_container(path: Path) -> Generator[tuple[av.VideoFrame, About], None, 
                 end = max(end, start + float((frame.duration or 0) * (frame.time_base or 0)))
     except (av.error.FFmpegError, ValueError, EOFError) as error:
         where = f"after frame {count - 1}" if count else "at its start"
+        if not count and stated_size == 0:
+            where += f": its frames are damaged, or of more than {_LIMIT} pixels"
         raise UnreadableVideo(
             f"The video {path} cannot be read {where} ({_short(error)}); create or copy it again."
         ) from error
@@ -177,7 +184,7 @@ def check_size(path: Path, about: About) -> None:
     if about.width * about.height > MAXIMUM_PIXELS:
         raise UnreadableVideo(
             f"The video {path} has frames of {about.width} x {about.height} pixels, more than the "
-            f"limit of {MAXIMUM_PIXELS / 1e6:.0f} million (8K); make it smaller."
+            f"limit of {_LIMIT}; make it smaller."
         )
 
 

@@ -35,7 +35,12 @@ def message(error: BaseException) -> str:
         text = str(error)
     except Exception:  # an exception of another package, itself broken
         return ""
-    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
+    return encodable(" ".join(text.split()))
+
+
+def encodable(text: str) -> str:
+    """`text` with what UTF-8 does not have written as \\udc80 and so on."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

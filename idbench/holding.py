@@ -10,7 +10,7 @@ from pathlib import Path
 
 from idbench import leftovers, lock, provenance
 from idbench.differences import differences, short
-from idbench.errors import UserError
+from idbench.errors import UserError, encodable
 from idbench.outputs import check_output
 from idbench.records import Git, Identity, RunFile
 from idbench.runs import Run, now
@@ -64,7 +64,7 @@ def begin(
                     hardware=provenance.hardware(),
                 ))
             run.timings.include(timings.as_dict() if timings else {})
-            run.save(samples=planned, status="running", command=["idbench", *command],
+            run.save(samples=planned, status="running", command=["idbench", *map(encodable, command)],
                      split_size=split_size)
         run.shard = shard
         with kept(run):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import json
 import logging
 import os
@@ -66,7 +67,13 @@ def visible(text: str) -> str:
 
 def echo(text: object = "", err: bool = False) -> None:
     """Print a line of text, with control characters made visible."""
-    click.echo(visible(str(text)), err=err)
+    try:
+        click.echo(visible(str(text)), err=err)
+    except OSError as error:
+        if not err or error.errno == errno.EPIPE:
+            raise
+        # Standard error is on a full disk: what is said there must not end the work.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def note(text: str) -> None:

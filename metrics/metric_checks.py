@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from idbench.errors import encodable
 from idbench.types import Score
 
 NETWORKS = ("arcface", "curricularface", "clip", "viclip")
@@ -80,11 +81,6 @@ def checked(name: str, sample: str, rows: object) -> list[Score]:
     if len(places) < len(made):
         raise ValueError(f"the metric {name} returned two scores of one frame or identity")
     return made
-
-
-def encodable(text: str) -> str:
-    """`text` with what UTF-8 does not have written as \\udc80 and so on."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _identity(name: str, identity: Any) -> str | None:

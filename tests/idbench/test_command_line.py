@@ -308,7 +308,7 @@ def test_a_console_that_lacks_a_character_shows_another(tmp_path: Path, encoding
     assert b"ArcSim ^" in done.stdout
 
 
-@pytest.mark.parametrize("closed", ["2>&-", ">&-", "2>&- >&-"])
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "2>&- >&-", "2>/dev/full"])
 def test_closed_streams_change_no_exit_code(tmp_path: Path, closed: str) -> None:
     for arguments, code in (("table nothing", 2), ("list models", 0)):
         done = subprocess.run(

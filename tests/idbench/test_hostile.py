@@ -47,6 +47,7 @@ READERS = [
 OUTPUTS = [
     "", ".", "..", "user.txt", "user.txt/below", LONG, "x/" * 2100, "loop", "loop/x", "full",
     "nul\0", "/dev/null", "fifo", "/proc/nowhere/x", "one", "one/run.json", "one/samples",
+    "new-\udcff",
 ]
 WRITERS = [
     "report one -o P", "leaderboard one -o P", "leaderboard one --pack P", "check one --update P",

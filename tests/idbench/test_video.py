@@ -188,6 +188,24 @@ def test_too_large_videos_are_refused_before_they_are_decoded(
         read_video(path, [0])
 
 
+def test_too_large_frames_that_a_header_hides_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Motion JPEG names its size in every frame, and FFmpeg's limit ends with probing."""
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p"
+        for array in moving(3, 64, 96):
+            frame = av.VideoFrame.from_ndarray(array, format="rgb24")
+            container.mux(stream.encode(frame.reformat(format="yuvj420p")))
+        container.mux(stream.encode())
+    assert read_video(path).frames.shape == (3, 64, 96, 3)
+    monkeypatch.setattr("idbench.decoding.MAXIMUM_PIXELS", 64 * 96 - 1)
+    with pytest.raises(UnreadableVideo, match="or of more than 35 million .8K. pixels"):
+        read_video(path)
+
+
 def test_a_missing_time_scale_is_refused(tmp_path: Path) -> None:
     """FFmpeg then takes one second, and the edit list leaves 1 of 9 frames."""
     path = tmp_path / "a.mp4"
