@@ -229,6 +229,7 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's own backend may be missing here
     # Arrow's usual allocator reserves 1 GB: with a limit of 2 GB, OpenBLAS would then hang.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 

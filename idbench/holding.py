@@ -64,8 +64,8 @@ def begin(
                     hardware=provenance.hardware(),
                 ))
             run.timings.include(timings.as_dict() if timings else {})
-            run.save(samples=planned, status="running", command=["idbench", *map(encodable, command)],
-                     split_size=split_size)
+            line = ["idbench", *map(encodable, command)]
+            run.save(samples=planned, status="running", command=line, split_size=split_size)
         run.shard = shard
         with kept(run):
             yield run

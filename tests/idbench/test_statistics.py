@@ -57,6 +57,17 @@ def test_the_interval_is_that_of_scipy() -> None:
     assert found.high == pytest.approx(expected.high, abs=0.02 * size)
 
 
+@pytest.mark.parametrize("people", [5, 9])
+def test_few_people_widen_the_interval_as_student_does(people: int) -> None:
+    """Symmetric values have no bias and no acceleration: what is left is the widening."""
+    values = np.linspace(-1.0, 1.0, people).tolist()
+    found = estimate(values, range(people), resamples=100_000)
+    means = resampled_means(values, range(people), resamples=100_000, seed=1)
+    tail = stats.norm.cdf(-np.sqrt(people / (people - 1)) * stats.t.ppf(0.975, people - 1))
+    low, high = np.quantile(means, [tail, 1 - tail])
+    assert found.low == pytest.approx(low, abs=0.04) and found.high == pytest.approx(high, abs=0.04)
+
+
 def test_sign_flips_are_those_of_scipy() -> None:
     rng = np.random.default_rng(6)
     for people in (7, 30):
