@@ -24,6 +24,8 @@ def start(address: str | None) -> None:
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray's 15 lets every other process of the machine go first.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     handler = signal.getsignal(signal.SIGTERM)
     about: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address:

@@ -337,6 +337,16 @@ def test_a_cluster_that_does_not_start_in_time_is_one_sentence(
         ray_cluster.start(None)
 
 
+def test_workers_of_an_own_cluster_are_as_important_as_a_local_process(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_worker_niceness", raising=False)
+    seen = []
+    monkeypatch.setattr("ray.init", lambda **_: seen.append(os.environ["RAY_worker_niceness"]))
+    ray_cluster.start(None)
+    assert seen == ["0"]
+
+
 def test_without_ray_the_engine_is_one_sentence_and_local_works(world: World) -> None:
     (world.folder / "block").mkdir()
     (world.folder / "block/ray.py").write_text("raise ImportError('no ray here')")
