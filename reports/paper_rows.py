@@ -85,7 +85,7 @@ SECTIONS = (
         1, "single", "Table 1, one person",
         (
             Slot("ID-Animator", ("id_animator",)), Slot("ConsisID", ("consisid",)),
-            # `equal`: trained with the baselines' data and steps.
+            # `equal` and `multi_scratch`: trained with the baselines' data and steps.
             Slot("Concat-ID", ("concat_id@equal", "concat_id@stage3")),
         ),
         tuple(Claim(m, ("Concat-ID", "ConsisID", "ID-Animator")) for m in ("arcsim", "cursim")),
@@ -94,7 +94,7 @@ SECTIONS = (
         1, "multi", "Table 1, two people",
         (
             Slot("Ingredients", ("ingredients",)),
-            Slot("Concat-ID", ("concat_id@equal_two", "concat_id@multi")),
+            Slot("Concat-ID", ("concat_id@multi_scratch", "concat_id@multi")),
         ),
         tuple(Claim(m, ("Concat-ID", "Ingredients")) for m in ("arcsim", "cursim")),
     ),

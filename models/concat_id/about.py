@@ -26,6 +26,7 @@ VARIANTS = {
     "stage3": "one person, Stage III: from Stage II, with the most similar references from others",
     "multi": "two people, from `single`",
     "multi_scratch": "two people, from `base`: without pre-training on one person",
+    "equal": "one person, from `base`, with the steps and data of the embedded baselines",
     "multi3": "three people, from `single`",
     "tryon": "a person and a garment, from `single`",
     "background": "a person and a background, from `single`",

@@ -115,9 +115,9 @@ def test_every_system_for_one_person_sees_the_same_batches():
     assert contents["consisid"] == contents["equal_concat_id"] == contents["id_animator"]
     two = {
         name: {k: v for k, v in load_recipe(name)[1].items() if k not in own}
-        for name in ("equal_concat_id_two", "ingredients")
+        for name in ("multi_scratch", "ingredients")
     }
-    assert two["ingredients"] == two["equal_concat_id_two"]
+    assert two["ingredients"] == two["multi_scratch"]
 
 
 def test_a_difference_may_have_new_tensors():
