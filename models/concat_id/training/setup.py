@@ -12,7 +12,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 
 from idbench import embedded
 from idbench.errors import UserError
-from idbench.models.concat_id.families import Family
+from idbench.models.concat_id.families import CogVideoX, Family
 from idbench.models.concat_id.training import components, network
 from idbench.models.concat_id.training.recipe import SceneRecipe, StageRecipe
 from idbench.models.concat_id.training.samples import Cache
@@ -54,12 +54,13 @@ def make_family(recipe: StageRecipe) -> Family:
     source = recipe.components or recipe.init
     plain = None if source is None or source.startswith("embedded") else source
     name = network.configuration(recipe)[0]
-    if recipe.levels is not None and name != "cogvideox":
+    family = components.load_family(name, plain, recipe.time_shift)
+    if recipe.levels is not None and not isinstance(family, CogVideoX):
         raise UserError(
             f"The recipe {recipe.name!r} has `levels`, which only CogVideoX's schedule has; use "
             "time_shift for Wan."
         )
-    return components.load_family(name, plain, recipe.time_shift)
+    return family
 
 
 def make_accelerator(recipe: StageRecipe, state_dir: Path) -> Accelerator:
