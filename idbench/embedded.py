@@ -198,8 +198,8 @@ def load_state(name: str) -> dict[str, torch.Tensor]:
 def save_entry(
     name: str, weights: Mapping[str, torch.Tensor] | bytes, *, recipe: str, seed: int, steps: int,
     config: Mapping[str, Any], measured: Mapping[str, Any], half: bool = True,
-    data_version: str | None = None, file: str | None = None, parent: str | None = None,
-    reference_fill: float = 1.0,
+    bits: int = 16, data_version: str | None = None, file: str | None = None,
+    parent: str | None = None, reference_fill: float = 1.0,
 ) -> None:
     """Write embedded weights and their entry in the manifest, each atomically.
 
@@ -207,6 +207,7 @@ def save_entry(
         name: letters, digits, and `_`, `-` or `.` within.
         weights: a state dict (NAME.safetensors, written compressed) or the bytes of a file.
         half: store floating tensors as float16.
+        bits: of these, how many are kept, see `deltas.rounded`; differences have their own form.
         data_version: of the training data; default: that of the current avatars.
         file: the file's name; default: NAME.safetensors, or NAME for bytes.
         parent: store a state dict as the difference to this entry's, see `deltas`.
@@ -223,7 +224,7 @@ def save_entry(
 
         assert not isinstance(weights, bytes)
         numbers = sum(value.numel() for value in weights.values())
-        weights = deltas.pack(weights, load_state(parent))
+        weights, bits = deltas.pack(weights, load_state(parent)), 16
         origin = {"name": parent, "sha256": entry(parent)["sha256"]}
     if data_version is None:
         from idbench.prompts.avatars.march import DATA_VERSION
@@ -236,7 +237,7 @@ def save_entry(
         data = weights
         write_bytes(path, data)
     else:
-        data, parameters = _serialized(weights, half)
+        data, parameters = _serialized(weights, half, bits)
         write_bytes(_compressed(path), weight_files.compress(data))
         path.unlink(missing_ok=True)
     new: dict[str, Any] = {
@@ -265,15 +266,19 @@ def _write_entry(name: str, new: Mapping[str, Any]) -> None:
         write_json(folder / "manifest.json", manifest)
 
 
-def _serialized(state: Mapping[str, torch.Tensor], half: bool) -> tuple[bytes, int]:
+def _serialized(
+    state: Mapping[str, torch.Tensor], half: bool, bits: int
+) -> tuple[bytes, int]:
     """The safetensors file of a state dict, and how many numbers it holds."""
     import torch
     from safetensors.torch import save
 
+    from idbench import deltas
+
     def prepared(tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.detach().cpu()
         if tensor.is_floating_point():
-            tensor = tensor.to(torch.float16 if half else torch.float32)
+            tensor = deltas.rounded(tensor, bits) if half else tensor.to(torch.float32)
         return tensor.contiguous().clone()
 
     ready = {key: prepared(value) for key, value in state.items()}

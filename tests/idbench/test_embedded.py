@@ -130,7 +130,19 @@ def test_installed_weights_are_as_the_manifest_says() -> None:
     total = 0
     for name in entries():
         total += weight_path(name).stat().st_size
-    assert total <= 72_000_000
+    assert total <= 64_000_000
+
+
+def test_numbers_of_fewer_bits_are_near_and_smaller(folder: Path) -> None:
+    value = torch.randn(64, 512, generator=torch.Generator().manual_seed(0))
+    save("whole", {"w": value})
+    save("short", {"w": value}, bits=11)
+    back = load_state("short")["w"]
+    # 5 bits of the mantissa: at most 2 ** -6 of each number.
+    assert ((back - value).abs() <= value.abs() * 1.05 * 2**-6 + 2e-6).all()
+    assert 0.004 < (back - value).norm() / value.norm() < 0.009
+    assert (back.half().view(torch.int16) & 31 == 0).all()
+    assert weight_path("short").stat().st_size < 0.7 * weight_path("whole").stat().st_size
 
 
 def test_differences_to_a_parent_come_back_nearly_and_small(folder: Path) -> None:

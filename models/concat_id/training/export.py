@@ -53,7 +53,7 @@ def export(session: Session, measured: Mapping[str, Any]) -> None:
     if recipe.entry and accelerator.is_main_process:
         embedded.save_entry(
             recipe.entry, state, recipe=recipe.name, seed=recipe.seed, steps=session.step,
-            config=network.configuration(recipe)[1], measured=measured,
+            config=network.configuration(recipe)[1], measured=measured, bits=recipe.entry_bits,
             parent=str(recipe.init).removeprefix("embedded:") if recipe.delta else None,
             reference_fill=session.samples.settings.get("fill", 1.0),
         )

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from idbench import deltas
 from idbench.errors import UserError
 from idbench.models.concat_id.attention import use_matrix_attention
 from idbench.models.concat_id.families import CogVideoX
@@ -233,7 +234,7 @@ class Session:
         """
         if self.average is not None:
             for value in self.average.values:
-                value.copy_(value.half())
+                value.copy_(deltas.rounded(value, self.recipe.entry_bits))
             self.average.restart()
         for optimiser in self.optimisers:
             optimiser.optimizer.state.clear()

@@ -54,6 +54,7 @@ class StageRecipe:
             of an earlier stage), `embedded:NAME`, or None for random weights.
         entry: name of the embedded weights to write at the end; None writes the folder `export`.
         delta: write `entry` as the difference to the embedded weights of `init`.
+        entry_bits: bits of each number that `entry` keeps without `delta`, see `deltas.rounded`.
         components: a diffusers folder with `vae` and `scheduler`, `embedded`, or None for those
             of `init`. The autoencoder encodes references and shows validation samples.
         cache: folder written by `idbench train pairs_cache`.
@@ -115,6 +116,7 @@ class StageRecipe:
     init: str | None = None
     entry: str | None = None
     delta: bool = False
+    entry_bits: int = pydantic.Field(default=16, ge=7, le=16)
     components: str | None = None
     cache: str = ""
     frames: pydantic.PositiveInt = 49
