@@ -136,6 +136,13 @@ def cli() -> None:
     """
 
 
+def _where_to_look(error: click.ClickException) -> str:
+    """Where a missing option or argument is described; nothing for other mistakes."""
+    if isinstance(error, click.MissingParameter) and error.ctx is not None:
+        return f" See `{error.ctx.command_path} --help`."
+    return ""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script; docs/command-line.md lists its exit codes."""
     _quiet_libraries()
@@ -151,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         output.echo(error.format_message(), err=True)
         sys.exit(2)
     except click.ClickException as error:
-        _say(f"Error: {error.format_message()}")
+        _say(f"Error: {error.format_message()}{_where_to_look(error)}")
         sys.exit(2)
     except UserError as error:
         if output.level() == output.VERBOSE:

@@ -329,3 +329,13 @@ def test_one_bad_run_does_not_stop_the_table_of_the_others(
     assert "| good " in shown.out and "| torn" not in shown.out
     assert shown.err.count("Left out: runs/") == 2 and "scores.parquet is damaged" in shown.err
     assert exit_code("table", "runs/cut") == 2, "named, it is an error"
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["run"], "Missing option '--model'. See `idbench run --help`."),
+    (["study", "build"], "See `idbench study build --help`."),
+])
+def test_what_is_missing_is_described_in_the_help(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(*words) == 2 and said in capsys.readouterr().err
