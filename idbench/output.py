@@ -148,4 +148,5 @@ def shortened(text: str, width: int) -> str:
     clauses = [m.start() for m in _CLAUSE_END.finditer(text, 0, len(begun) + 2)]
     if clauses and 2 * cell_len(text[:clauses[-1]]) >= width:
         return text[:clauses[-1]]
-    return set_cell_size(begun, width - 1).rsplit(maxsplit=1)[0].rstrip(".,;:(") + "…"
+    cut = set_cell_size(begun, width - 1)
+    return (cut.rpartition(" ")[0] or cut).rstrip(" .,;:(") + "…"
