@@ -76,6 +76,7 @@ def train(
     # With phases, the embedded weights may serve instead of a state: the trainer checks that.
     if resume and not evaluate and not folder.is_dir() and not content.get("phases"):
         raise UserError(f"There is no state in {folder} to resume; leave out --resume.")
+    made = not folder.exists()
     if not evaluate:
         if not resume:
             check_new_folder(folder, STATE)
@@ -92,8 +93,9 @@ def train(
         echo(text, err=True)
         raise SystemExit(130) from None
     except UserError:
-        if not any(path.is_file() and path.stat().st_size for path in folder.rglob("*")):
-            shutil.rmtree(folder, ignore_errors=True)  # refused before it held something
+        held = any(path.is_file() and path.stat().st_size for path in folder.rglob("*"))
+        if made and not held:  # refused before it held something
+            shutil.rmtree(folder, ignore_errors=True)
         raise
     if not measured:  # a further process of several
         return

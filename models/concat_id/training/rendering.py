@@ -16,6 +16,7 @@ import numpy as np
 
 from idbench.models.concat_id import references
 from idbench.models.concat_id.scenes import PEOPLE, PORTRAIT_SIZE, RenderSet, sets_of
+from idbench.pools import pool
 from idbench.prompts.avatars.march import PARTS
 from idbench.prompts.avatars.render import render_clip, render_portrait
 from idbench.prompts.avatars.scene import Scene
@@ -154,13 +155,9 @@ def in_processes(
     function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], workers: int, what: str
 ) -> None:
     """Call `function` with the arguments of each job, in `workers` processes, with a bar."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
     from tqdm import tqdm
 
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        futures = [pool.submit(function, *job) for job in jobs]
+    with pool(workers) as processes:
+        futures = [processes.submit(function, *job) for job in jobs]
         for future in tqdm(futures, desc=what):
             future.result()
