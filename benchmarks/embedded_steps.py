@@ -1,9 +1,10 @@
 """Steps per second of the embedded stages: images of `base` and `single`, and clips.
 
-    idbench train concat_id_data && idbench train concat_id_latents
+    idbench train aligned_data && idbench train aligned_latents
     python benchmarks/embedded_steps.py .training --steps 40
 
-A few rendered and encoded shards are enough. No weights are written.
+A few rendered and encoded shards are enough. The stages continue from their own embedded
+weights, and none are written.
 """
 
 from __future__ import annotations
@@ -36,13 +37,14 @@ class Measured(loop.Session):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("home", type=Path, help="folder with concat_id_data and concat_id_latents")
+    parser.add_argument("home", type=Path, help="folder with aligned_data and aligned_latents")
     parser.add_argument("--steps", type=int, default=40)
     options = parser.parse_args()
     for name, (stage, groups) in STAGES.items():
+        content = load_recipe(stage)[1]
         recipe = read_stage({
-            **load_recipe(stage)[1], "groups": groups, "phases": [], "steps": options.steps,
-            "log_every": 1, "validate_every": 0,
+            **content, "init": f"embedded:{content['entry']}", "groups": groups, "phases": [],
+            "steps": options.steps, "log_every": 1, "validate_every": 0,
         })
         samples = loop.open_samples(recipe, options.home / "benchmark")
         with tempfile.TemporaryDirectory() as folder:

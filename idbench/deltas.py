@@ -6,6 +6,8 @@ so coarse steps are enough: groups of 64 numbers share a float16 scale, and each
 15 steps. Vectors (biases, norms) are stored as float16 differences. All published measurements
 use the weights as stored. What the parent does not have, in this shape, is stored whole as float16;
 what did not change is not stored.
+
+Weights without a parent are stored whole, in float16 or in fewer bits, see `rounded`.
 """
 
 from __future__ import annotations
