@@ -61,7 +61,19 @@ def of_folder(folder: Path) -> Sequence:
         )
     with open_picture(files[0]) as first:
         size = first.size
-    return Sequence(len(files), FPS, size, lambda: map(read_rgb, files))
+    return Sequence(len(files), FPS, size, lambda: _of_one_size(files, size))
+
+
+def _of_one_size(files: list[Path], size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """The pictures; one with another number of pixels (cameras may turn them) is not decoded."""
+    for file in files:
+        with open_picture(file) as opened:
+            if opened.width * opened.height != size[0] * size[1]:
+                raise UserError(
+                    f"The video {file.parent} changes its picture size at {file.name}; convert it "
+                    "to one size."
+                )
+        yield read_rgb(file)
 
 
 def is_animation(path: Path) -> bool:

@@ -6,6 +6,7 @@ Source: Concat-ID, arXiv 2503.14151, Figure 2 (the numbers are in `PairSettings`
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -45,16 +46,31 @@ REASONS = (NO_FACE, TOO_MANY, COUNT, IDENTITY, ORDER)
 
 def has_human_term(caption: str, terms: str = "") -> bool:
     """Whether the caption has one of the terms as a whole word, in any case; terms are separated by
-    commas, empty: `HUMAN_TERMS`; `none`: every caption passes."""
-    if terms == NO_TERMS:
+    commas, empty: `HUMAN_TERMS`; `none`: every caption passes. In scripts without capitals, such as
+    Chinese or Arabic, which join words, a term may be a part of a word."""
+    if terms.strip().lower() == NO_TERMS:
         return True
-    pattern = _pattern(tuple(t.strip() for t in terms.split(",") if t.strip()) or HUMAN_TERMS)
-    return pattern.search(caption) is not None
+    chosen = tuple(t.strip() for t in _composed(terms).split(",") if t.strip())
+    return _pattern(chosen or HUMAN_TERMS).search(_composed(caption)) is not None
 
 
 @cache
 def _pattern(terms: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w)({'|'.join(map(re.escape, terms))})(?!\w)", re.IGNORECASE)
+    found = (
+        (r"(?<!\w)" if _has_case(term[0]) else "") + re.escape(term)
+        + (r"(?!\w)" if _has_case(term[-1]) else "")
+        for term in terms
+    )
+    return re.compile("|".join(found), re.IGNORECASE)
+
+
+def _has_case(letter: str) -> bool:
+    return letter.lower() != letter.upper()
+
+
+def _composed(text: str) -> str:
+    """`text` with each accented letter as one character, however it was typed."""
+    return unicodedata.normalize("NFC", text)
 
 
 def usual_count(counts: Sequence[int]) -> int:

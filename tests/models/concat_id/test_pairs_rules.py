@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import numpy as np
 import pytest
 
@@ -31,11 +33,20 @@ def test_the_human_terms_are_a_setting() -> None:
     for caption, kept in captions.items():
         assert rules.has_human_term(caption, asked) is kept, caption
     assert make_settings({"human_terms": "player, groom"}).human_terms == "player, groom"
-    for none in ("none", None):
+    for none in ("none", "None", None):
         terms = make_settings({"human_terms": none}).human_terms
         assert rules.has_human_term("the waves roll", terms)
     with pytest.raises(UserError, match="human_terms must be words separated by commas"):
         make_settings({"human_terms": 3})
+
+
+@pytest.mark.parametrize("caption, term, human", [
+    ("一个男人在走路", "男人", True), ("الرجل يمشي", "رجل", True), ("남자가 걷는다", "남자", True),
+    ("ผู้ชายเดิน", "ผู้ชาย", True), ("Мужчина идёт", "мужчина", True), ("мужчины", "мужчина", False),
+    (unicodedata.normalize("NFD", "un garçon rit"), "garçon", True), ("une fille", "garçon", False),
+])
+def test_human_terms_of_other_languages(caption: str, term: str, human: bool) -> None:
+    assert rules.has_human_term(caption, f"{term},xyz") is human
 
 
 @pytest.mark.parametrize("counts, reason", [
