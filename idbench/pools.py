@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import connection, get_context, parent_process
 from typing import Any
 
+from idbench.errors import UserError
 
+
+@contextmanager
 def pool(
     workers: int, initializer: Callable[..., object] | None = None, *arguments: Any
-) -> ProcessPoolExecutor:
+) -> Iterator[ProcessPoolExecutor]:
     """`workers` new interpreters; each calls `initializer(*arguments)` first, and ends when its
-    parent is gone, even by kill -9: a worker of concurrent.futures alone would wait forever."""
-    return ProcessPoolExecutor(
+    parent is gone, even by kill -9: a worker of concurrent.futures alone would wait forever. On
+    an error, what has not begun is dropped. Raises UserError: a worker died."""
+    with ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=_start,
         initargs=(initializer, arguments),
-    )
+    ) as processes:
+        try:
+            yield processes
+        except BrokenProcessPool as error:
+            raise UserError(
+                "A worker process died, often because of low memory; run the same command again "
+                "with fewer workers: finished work is kept."
+            ) from error
+        except BaseException:
+            processes.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _start(initializer: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:

@@ -62,7 +62,8 @@ def fit(
     clip = float(recipe.get("clip", 1.0))
     for module in modules.values():
         module.train()
-    if resume and path.is_file():
+    resumed = resume and path.is_file()
+    if resumed:
         stored = save.load(path)
         if stored.get("identity") != identity:
             raise UserError(
@@ -100,7 +101,9 @@ def fit(
             "average": None if average is None else average.values,
         })
 
-    run(progress, pace, log, advance=advance, checkpoint=checkpoint, after=after)
+    run(
+        progress, pace, log, advance=advance, checkpoint=checkpoint, after=after, resumed=resumed
+    )
     if progress.step < pace.steps:
         raise Interrupted(
             f"Stopped at step {progress.step} of {pace.steps} by the time limit of "

@@ -61,6 +61,7 @@ def run(
     checkpoint: Callable[[Progress], None], after: Callable[[int], object] = lambda step: None,
     agree: Callable[[bool], bool] = lambda stop: stop,
     reduce: Callable[[dict[str, float]], dict[str, float]] = lambda means: means,
+    resumed: bool = False,
 ) -> dict[str, Any]:
     """Train from `progress`, which is kept up to date, to `pace.steps` or the time limit; writes a
     checkpoint at the end, however it ends, and returns the last row of the log.
@@ -70,6 +71,7 @@ def run(
         after: called with the number of finished steps after each, before a checkpoint.
         agree: whether any process wants to stop; asked after every step.
         reduce: the mean over processes of the values to log.
+        resumed: whether `progress` is that of a checkpoint, which need not be written again.
 
     Raises Interrupted: SIGINT or SIGTERM came; the step was finished. UserError: the loss is not
     finite; the checkpoint before is kept.
@@ -77,7 +79,7 @@ def run(
     before, started = progress.seconds, time.monotonic()
     logged = saved = started
     row: dict[str, Any] = {}
-    on_disk = -1
+    on_disk = progress.step if resumed else -1
 
     def write_checkpoint() -> None:
         nonlocal on_disk

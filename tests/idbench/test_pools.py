@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import psutil
+import pytest
+
+from idbench.errors import UserError
+from idbench.pools import pool
 
 PROGRAM = """
 import os
@@ -41,3 +46,20 @@ def test_workers_of_a_killed_process_end(tmp_path: Path) -> None:
     while not ended(worker):
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_a_worker_that_dies_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="A worker process died, .* fewer workers"):
+        with pool(1) as workers:
+            workers.submit(os._exit, 9).result()
+
+
+def test_after_an_error_no_further_job_begins(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        with pool(1) as workers:
+            first = workers.submit(divmod, 1, 0)
+            for k in range(20):
+                workers.submit(os.mkdir, tmp_path / str(k))
+                workers.submit(time.sleep, 0.2)
+            first.result()
+    assert len(list(tmp_path.iterdir())) <= 3

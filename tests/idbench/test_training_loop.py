@@ -81,6 +81,14 @@ def test_a_signal_ends_a_training_after_the_step_with_a_checkpoint(tmp_path, num
     assert torch.equal(toy(tmp_path / "cut", resume=True), expected)
 
 
+def test_a_checkpoint_is_not_written_again_without_a_further_step(tmp_path):
+    """Where a checkpoint is a folder, the old one is removed before the new one has its name."""
+    toy(tmp_path)
+    before = (tmp_path / "checkpoint.pt").stat().st_mtime_ns
+    toy(tmp_path, resume=True)
+    assert (tmp_path / "checkpoint.pt").stat().st_mtime_ns == before
+
+
 def test_a_second_signal_interrupts_at_once():
     with pytest.raises(KeyboardInterrupt), StopSignal() as stop:
         os.kill(os.getpid(), signal.SIGINT)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import cv2
 import numpy as np
 
 from idbench import progress
-from idbench.errors import UserError
 from idbench.models.concat_id.pairs import filter as rules
 from idbench.models.concat_id.pairs.reader import Reader, ReaderSettings
 from idbench.models.concat_id.pairs.store import Row, Store
@@ -44,15 +42,9 @@ def read_videos(
     else:
         results = _in_processes(_unread(store, terms), folder, out, make, settings, workers)
     with progress.steps("read videos", total, quiet) as step:
-        try:
-            for row, result in results:
-                store.put(row, *result)
-                step(row.name)
-        except BrokenProcessPool as error:
-            raise UserError(
-                "A worker process died, often because of low memory; run the same command again "
-                "with fewer --workers: finished videos are kept."
-            ) from error
+        for row, result in results:
+            store.put(row, *result)
+            step(row.name)
     return total
 
 
@@ -84,16 +76,13 @@ def _in_processes(
     """Results as they come, with at most four videos a worker in flight."""
     running: dict[Future[Result], Row] = {}
     with pool(workers, _start, make, settings) as processes:
-        try:
-            while True:
-                for row in islice(rows, 4 * workers - len(running)):
-                    running[processes.submit(_work, folder, row.name, out)] = row
-                if not running:
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield running.pop(future), future.result()
-        finally:
-            processes.shutdown(wait=False, cancel_futures=True)
+        while True:
+            for row in islice(rows, 4 * workers - len(running)):
+                running[processes.submit(_work, folder, row.name, out)] = row
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
 
 
 def _start(make: Make, settings: ReaderSettings) -> None:

@@ -14,7 +14,6 @@ each has one fixed draw. Encoding anew at every step would cost more than the st
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 
 from idbench.errors import UserError
+from idbench.files import atomic_path
 from idbench.metrics.faces.face_embedder import FaceEmbedder
 from idbench.models.concat_id import networks, scenes
 from idbench.models.concat_id.about import NOISE_MEAN, NOISE_SCALE
@@ -85,8 +85,9 @@ def encode_shard(
         save_array(target / "text.npy", text(list(shard.captions)))
     if (target / "references.npy").exists():
         return
-    if shard.frames.shape[2:4] == shard.references.shape[-3:-1]:
-        # Portraits are not of the video's size: they are references only.
+    latents = target / "latents.npy"
+    # Portraits are not of the video's size: they are references only.
+    if shard.frames.shape[2:4] == shard.references.shape[-3:-1] and not latents.exists():
         rows = []
         step = 2 if clips else 16
         for start in range(0, len(shard.frames), step):
@@ -94,7 +95,7 @@ def encode_shard(
             images = to_tensor(frames if clips else frames.reshape(-1, 1, *frames.shape[2:]))
             z = encode(vae, images)
             rows.append(z if clips else z.view(len(frames), frames.shape[1], *z.shape[2:]))
-        save_array(target / "latents.npy", torch.cat(rows).half().numpy())
+        save_array(latents, torch.cat(rows).half().numpy())
     places = _places(shard)
     if not places:
         raise UserError(f"{source} contains no references; remove it and render it again.")
@@ -168,8 +169,6 @@ def _key(source: Path, *parts: str) -> int:
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
-    """`numpy.save` to a temporary file, then a rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.npy")
-    np.save(temporary, array)
-    os.replace(temporary, path)
+    """Write `array` atomically. Raises DiskFull: the disk is full."""
+    with atomic_path(path) as temporary:
+        np.save(temporary, array)

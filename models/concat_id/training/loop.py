@@ -111,6 +111,7 @@ class Session:
         self.recipe, self.samples, self.state_dir = recipe, samples, state_dir
         self.accelerator = make_accelerator(recipe, state_dir)
         self.fixed = checkpoint.described(recipe, self.accelerator.num_processes)
+        self.resumed = found is not None
         self.progress = checkpoint.check(found, self.fixed) if found else Progress(step)
         device = self.accelerator.device
         start = replace(recipe, init=f"embedded:{recipe.entry}", delta=False) if step else recipe
@@ -171,6 +172,7 @@ class Session:
         last = run(
             self.progress, pace, trackers, advance=lambda step: self.advance(batches),
             checkpoint=self.checkpoint, after=after, agree=self._agree, reduce=self._mean,
+            resumed=self.resumed,
         )
         if self.step < recipe.steps and recipe.minutes is None:  # a signal to another process
             raise Interrupted(f"Stopped at step {self.step} of {recipe.steps}.")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from idbench.files import atomic_folder, write_text
 from idbench.models.concat_id import references
 from idbench.models.concat_id.scenes import PEOPLE, PORTRAIT_SIZE, RenderSet, sets_of
 from idbench.pools import pool
@@ -92,15 +91,14 @@ def render_shard(described: RenderSet, number: int, seed: int, folder: Path) -> 
         rows["references"].append(_references(clip, described, rng))
         caption = describe(scene, rng, chances=described.mentions)
         truth.append({"caption": caption, "scene": asdict(scene)})
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.mkdir(parents=True, exist_ok=True)
-    for name, values in rows.items():
-        np.save(temporary / f"{name}.npy", np.stack(values))
-    (temporary / "truth.json").write_text(json.dumps(truth))
     try:
-        os.rename(temporary, target)
-    except OSError:  # another worker was first
-        shutil.rmtree(temporary)
+        with atomic_folder(target) as temporary:
+            for name, values in rows.items():
+                np.save(temporary / f"{name}.npy", np.stack(values))
+            write_text(temporary / "truth.json", json.dumps(truth))
+    except OSError:
+        if not target.exists():  # else another worker was first
+            raise
     return target
 
 
