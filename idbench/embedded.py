@@ -145,9 +145,9 @@ def _content(name: str) -> bytes:
     """The uncompressed file of the weights `name`. Raises WeightError: as `weight_path`."""
     path = stored_path(name)
     with _explained(name, path):
-        data = weight_files.read(path)
-    _check(name, path, hashlib.sha256(data).hexdigest())
-    return data
+        content, sha256 = weight_files.read_checked(path)
+    _check(name, path, sha256)
+    return content
 
 
 @contextmanager

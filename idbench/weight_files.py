@@ -14,7 +14,6 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator
-from functools import cache
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -23,8 +22,16 @@ from typing import Any
 from idbench.files import real
 
 SUFFIX = ".z"
+KEPT = 8
+"""Files whose content is kept from `sha256_once` until it is loaded."""
 _HEADER = struct.Struct("<Q")
 """A safetensors file: the header's size, the header (JSON), the numbers of all tensors."""
+
+
+_State = tuple[Path, int, int, int]
+"""A file, its time and size in this state, and its number on the disk."""
+_sha256: dict[_State, str] = {}
+_unloaded: dict[_State, bytes] = {}
 
 
 class DamagedFile(ValueError):
@@ -38,15 +45,35 @@ def read(path: Path) -> bytes:
 
 
 def sha256_once(path: Path) -> str:
-    """sha256 of what `read` returns, computed once a process for each state of the file (time and
-    size). Raises DamagedFile."""
-    state = path.stat()
-    return _sha256(real(path), state.st_mtime_ns, state.st_size)
+    """sha256 of what `read` returns, computed once a process for each state of the file.
+    Raises DamagedFile."""
+    state = _state(path)
+    if state not in _sha256:
+        content, _sha256[state] = _read_and_hash(path)
+        while len(_unloaded) >= KEPT:
+            _unloaded.pop(next(iter(_unloaded)))
+        _unloaded[state] = content
+    return _sha256[state]
 
 
-@cache
-def _sha256(path: Path, changed_ns: int, size: int) -> str:
-    return hashlib.sha256(read(path)).hexdigest()
+def read_checked(path: Path) -> tuple[bytes, str]:
+    """What `read` returns, and its sha256. The first call after `sha256_once` reads nothing again.
+    Raises DamagedFile."""
+    state = _state(path)
+    content = _unloaded.pop(state, None)
+    if content is None:
+        content, _sha256[state] = _read_and_hash(path)
+    return content, _sha256[state]
+
+
+def _read_and_hash(path: Path) -> tuple[bytes, str]:
+    content = read(path)
+    return content, hashlib.sha256(content).hexdigest()
+
+
+def _state(path: Path) -> _State:
+    found = path.stat()
+    return real(path), found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def compress(data: bytes) -> bytes:

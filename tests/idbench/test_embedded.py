@@ -101,6 +101,20 @@ def test_damaged_swapped_or_missing_files_are_named(folder: Path, damage: str) -
     load_state("two")
 
 
+def test_a_file_that_was_checked_is_not_uncompressed_again_to_be_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save("net", {"a": torch.ones(9)})
+    read, seen = weight_files.read, []
+    monkeypatch.setattr(weight_files, "read", lambda path: (seen.append(path), read(path))[1])
+    for _ in range(2):
+        weight_path("net")
+    assert torch.equal(load_state("net")["a"], torch.ones(9)) and len(seen) == 1
+    assert torch.equal(load_state("net")["a"], torch.ones(9)) and len(seen) == 2
+    weight_path("net")
+    assert len(seen) == 2
+
+
 def test_uncompressed_weights_are_read_and_replaced_by_the_next(folder: Path) -> None:
     save("net", {"a": torch.ones(9)})
     compressed, plain = weight_path("net"), folder / "net.safetensors"
