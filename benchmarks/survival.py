@@ -1,11 +1,12 @@
-"""Kills commands at random moments and checks what is left: run, score, report, pairs build, train.
+"""Kills commands at random moments and checks what is left.
 
     python benchmarks/survival.py                 (100 kills)
     python benchmarks/survival.py --kills 12 --seed 3 --only run "pairs build"
 
-SIGKILL, SIGTERM or SIGINT goes to the command, SIGKILL also to workers of Ray. After each round the
-command is resumed; its result must equal, bit for bit, that of an undisturbed run, no finished
-video, score or record may be written again, and nothing temporary may be left.
+SIGKILL, SIGTERM or SIGINT goes to the command or to one of two shards, SIGKILL also to workers of
+Ray. After each round the command is resumed; its result must equal, bit for bit, that of an
+undisturbed run, no finished video, score, embedding, record or latent may be written again, no
+video read or step computed again that was stored, and nothing temporary may be left.
 """
 
 from __future__ import annotations

@@ -2,19 +2,21 @@
 
 A scenario is a command that writes into a folder. It is killed, driver or worker, a few times, then
 resumed until it ends; the result must be that of an undisturbed run, nothing that was finished may
-have changed, and nothing temporary may be left.
+have changed or been computed again, and nothing temporary may be left.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
+import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -62,7 +64,36 @@ sys.path.insert(0, sys.argv[1])
 from tiny_stage import recipe
 from idbench.models.concat_id.training import loop
 state = Path(sys.argv[3])
+advance, checkpoint = loop.Session.advance, loop.Session.checkpoint
+def note(what):
+    with open(f"{state}.made", "a") as stream:
+        stream.write(f"{what}\\n")
+def advance_noted(self, batches):
+    note(f"step {self.step}")
+    return advance(self, batches)
+def checkpoint_noted(self, progress):
+    note(f"checkpoint {self.step}")
+    checkpoint(self, progress)
+loop.Session.advance, loop.Session.checkpoint = advance_noted, checkpoint_noted
 loop.train(recipe(Path(sys.argv[2]), steps=24), state, resume=any(state.glob("checkpoints/0*")))
+"""
+LATENTS = """
+import sys
+from pathlib import Path
+from idbench.models.concat_id import scenes
+from idbench.models.concat_id.training import latents, rendering
+folder = Path(sys.argv[3])
+sets = {"one": {"scenes": 6, "people": 1, "frames": 2, "identities": 2, "shard": 2}}
+scenes.load_recipe = lambda name: {"sets": sets}
+rendering.in_processes = lambda function, jobs, *_: [function(*job) for job in jobs]
+rendering.render({"sets": sets, "seed": 3}, folder / "data")
+latents.prepare({"data": "data", "seed": 5}, folder / "latents")
+"""
+SHARDS = """
+import subprocess, sys
+running = [subprocess.Popen([sys.executable, *sys.argv[1:], "--shard", f"{k}/2"]) for k in (0, 1)]
+codes = [process.wait() for process in running]
+sys.exit(any(code not in (0, -9, -15, -2, 130, 143) for code in codes))
 """
 
 
@@ -75,7 +106,11 @@ class Scenario:
         result: that folder -> what has to be equal.
         finished: that folder -> files that no resumed run may write again.
         begun: that folder -> whether work has begun; a moment is drawn from there on.
-        cluster: process of a Ray cluster, whose workers are killed as often as the driver.
+        made: that folder -> what was computed, one name a time, in order.
+        durable: that folder -> names of what need not be computed again.
+        workers: the command's process id -> those of workers that may be killed in its place.
+        share: of the kills that hit a worker, if there is one.
+        signals: for workers.
     """
 
     name: str
@@ -83,7 +118,11 @@ class Scenario:
     result: Callable[[Path], object]
     finished: Callable[[Path], Sequence[Path]] = lambda folder: ()
     begun: Callable[[Path], bool] = lambda folder: folder.exists()
-    cluster: int | None = None
+    made: Callable[[Path], Sequence[str]] = lambda folder: ()
+    durable: Callable[[Path], Collection[str]] = lambda folder: ()
+    workers: Callable[[int], list[int]] = lambda pid: []
+    share: float = 0.5
+    signals: Sequence[signal.Signals] = (signal.SIGKILL,)
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -109,7 +148,7 @@ def kill(scenario: Scenario, base: Path, kills: int, rng: random.Random) -> Kill
     while found.kills.total() < kills:
         folder = base / f"round{found.rounds}"
         found.rounds += 1
-        kept: dict[Path, tuple[int, str]] = {}
+        lasting = _Lasting(scenario, folder)
         for attempt in range(rng.randint(1, min(3, kills - found.kills.total()))):
             process = _run(scenario, folder)
             if attempt:
@@ -127,25 +166,46 @@ def kill(scenario: Scenario, base: Path, kills: int, rng: random.Random) -> Kill
             if process.exitcode is None:
                 found.faults.append(f"{scenario.name}: hangs after {what}")
                 process.kill()
-            kept |= {p: _state(p) for p in scenario.finished(folder) if p not in kept}
+            lasting.note()
         if process.exitcode is None:  # it lost a worker
             process.join(HANGS_SECONDS)
             if process.exitcode != 0:
                 found.faults.append(f"{scenario.name}: ends with {process.exitcode}")
+            lasting.note()
         process = _run(scenario, folder)
         process.join(HANGS_SECONDS)
         if process.exitcode != 0:
             found.faults.append(f"{scenario.name}: resuming ends with {process.exitcode}")
         elif scenario.result(folder) != expected:
             found.faults.append(f"{scenario.name}: another result after {what}")
-        again = [str(p) for p, state in kept.items() if not p.exists() or _state(p) != state]
-        if again:
+        if again := lasting.again():
             found.faults.append(f"{scenario.name}: made twice: {again[:3]}")
         if left := leftovers(folder):
             found.faults.append(f"{scenario.name}: left behind: {left[:3]}")
         if not found.faults:
             shutil.rmtree(folder)
     return found
+
+
+class _Lasting:
+    """What was finished whenever a command of a round had ended."""
+
+    def __init__(self, scenario: Scenario, folder: Path) -> None:
+        self.scenario, self.folder = scenario, folder
+        self.files: dict[Path, tuple[int, str]] = {}
+        self.names: list[tuple[int, set[str]]] = []
+
+    def note(self) -> None:
+        """Note what is finished now."""
+        of, folder = self.scenario, self.folder
+        self.files |= {p: _state(p) for p in of.finished(folder) if p not in self.files}
+        self.names.append((len(of.made(folder)), set(of.durable(folder))))
+
+    def again(self) -> list[str]:
+        """What was finished, and written or computed again since."""
+        made = self.scenario.made(self.folder)
+        files = [str(p) for p, state in self.files.items() if not p.exists() or _state(p) != state]
+        return files + sorted({n for count, names in self.names for n in names & set(made[count:])})
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -170,20 +230,28 @@ def _begun(scenario: Scenario, process: BaseProcess, folder: Path) -> float:
 
 
 def _kill_one(scenario: Scenario, process: BaseProcess, rng: random.Random) -> str:
-    """Kill the process or, of a scenario with workers, as often one of them; says which."""
-    workers = []
-    if scenario.cluster:
-        for child in psutil.Process(scenario.cluster).children(recursive=True):
-            with suppress(psutil.Error):
-                workers += [child.pid] * ("ray::Worker" in " ".join(child.cmdline()))
-    if workers and rng.random() < 0.5:
-        os.kill(rng.choice(workers), signal.SIGKILL)
-        return "worker SIGKILL"
-    number = rng.choice(SIGNALS)
+    """Kill the process or, of a scenario with workers, one of them; says which."""
     assert process.pid
+    workers = scenario.workers(process.pid)
+    if workers and rng.random() < scenario.share:
+        number = rng.choice(scenario.signals)
+        with suppress(ProcessLookupError):
+            os.kill(rng.choice(workers), number)
+        return f"worker {number.name}"
+    number = rng.choice(SIGNALS)
     with suppress(ProcessLookupError):  # it has just ended
         os.kill(process.pid, number)
     return f"driver {number.name}"
+
+
+def _children(pid: int, word: str) -> list[int]:
+    """Process ids below a process whose command line has a word in it."""
+    found = []
+    with suppress(psutil.Error):
+        for child in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.Error):
+                found += [child.pid] * (word in " ".join(child.cmdline()))
+    return found
 
 
 def _state(path: Path) -> tuple[int, str]:
@@ -235,16 +303,25 @@ def scenarios(
         Scenario("score", score, _table, _scored, environment=environment),
         Scenario(
             "report", lambda folder: [*command, "report", str(made), "-o", str(folder / "r.html")],
-            lambda folder: (folder / "r.html").stat().st_size > 10_000,
+            lambda folder: re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "", (
+                folder / "r.html").read_text()),
             begun=lambda folder: not folder.mkdir(exist_ok=True), environment=environment),
-        Scenario("pairs build", python(PAIRS, world), _pairs),
-        Scenario("train", python(TRAIN, cache), _weights),
+        Scenario("pairs build", python(PAIRS, world), _pairs, made=_reads, durable=_read_videos),
+        Scenario("train", python(TRAIN, cache), _weights, made=_steps, durable=_lasting_steps),
+        Scenario("latents", python(LATENTS, cache), _arrays,
+                 lambda folder: [folder / name for name in _arrays(folder)]),
+        Scenario(
+            "shards", lambda folder: ["-c", SHARDS, *toy, *metrics, "--out", str(folder)],
+            _table, _videos, workers=lambda pid: _children(pid, "--shard"), share=1.0,
+            signals=SIGNALS, environment=environment),
     ]
     if address:
         ray = ["--engine", "ray", "--address", address, "--workers", "2"]
+        assert cluster
         found.append(Scenario(
             "run by Ray", lambda folder: [*toy, *metrics, *ray, "--out", str(folder)],
-            _table, _videos, cluster=cluster, environment=environment))
+            _table, _videos, workers=lambda pid: _children(cluster, "ray::Worker"),
+            environment=environment))
     return found
 
 
@@ -255,7 +332,8 @@ def _videos(folder: Path) -> list[Path]:
 
 
 def _scored(folder: Path) -> list[Path]:
-    return [*_videos(folder), *folder.glob("samples/*/scores.json")]
+    return [*_videos(folder), *folder.glob("samples/*/scores.json"),
+            *folder.glob("embeddings/*/[!.]*.safetensors")]
 
 
 def _table(folder: Path) -> object:
@@ -272,3 +350,41 @@ def _pairs(folder: Path) -> object:
 def _weights(folder: Path) -> object:
     (file,) = (folder / "export").rglob("diffusion_pytorch_model.safetensors")
     return {name: value.numpy().tobytes() for name, value in load_file(file).items()}
+
+
+def _reads(folder: Path) -> list[str]:
+    """Videos in the order in which they were read."""
+    path = folder / "reads.txt"
+    return path.read_text().split() if path.exists() else []
+
+
+def _read_videos(folder: Path) -> list[str]:
+    """Videos whose faces are stored."""
+    if not (folder / "videos.sqlite").exists():
+        return []
+    with closing(sqlite3.connect(
+            f"file:{folder / 'videos.sqlite'}?mode=ro", uri=True)) as base, suppress(
+            sqlite3.OperationalError):  # it was killed before there was a table
+        return [name for (name,) in base.execute("SELECT name FROM records")]
+    return []
+
+
+def _steps(folder: Path) -> list[str]:
+    """Steps and checkpoints in the order in which they were made."""
+    path = folder.with_name(f"{folder.name}.made")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _lasting_steps(folder: Path) -> list[str]:
+    """What the newest complete checkpoint holds."""
+    whole = sorted(int(p.parent.name) for p in folder.glob("checkpoints/*/checkpoint.json")
+                   if p.parent.name.isdigit())
+    if not whole:
+        return []
+    return [f"checkpoint {whole[-1]}", *(f"step {k}" for k in range(whole[-1]))]
+
+
+def _arrays(folder: Path) -> dict[str, str]:
+    """Rendered and encoded arrays: path -> sha256."""
+    return {str(p.relative_to(folder)): sha256_file(p) for p in sorted(folder.rglob("[!.]*.npy"))
+            if not any(part.startswith(".") for part in p.relative_to(folder).parts)}
