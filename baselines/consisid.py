@@ -120,15 +120,19 @@ class ConsisID(ReleasedModel):
     def _load_pipeline(self, place: str) -> Any:
         from diffusers import ConsisIDPipeline
 
+        from idbench.baselines.any_steps import AnyStepsScheduler
+
         # A training writes the averaged one, which the authors' script prefers too.
         averaged = self.folder / "transformer_ema"
         part = averaged if averaged.is_dir() else self.folder / "transformer"
         with explained(f"{part} cannot be loaded", f"run `idbench weights verify {self.entry}`"):
             transformer = self._load_transformer(part)
-        return load_pipeline(
+        pipeline = load_pipeline(
             ConsisIDPipeline, self.folder, place, bfloat16=self.bfloat16, offload=self.offload,
             tiling=self.tiling, transformer=transformer,
         )
+        pipeline.scheduler = AnyStepsScheduler.from_config(pipeline.scheduler.config)
+        return pipeline
 
     def _load_transformer(self, folder: Path) -> Any:
         from diffusers import ConsisIDTransformer3DModel

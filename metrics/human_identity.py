@@ -4,6 +4,10 @@ Rule: of all frames with exactly one face, after a first frame with exactly one 
 whose face has a cosine of at least 0.4 to the first frame's. A video with fewer than 20 such frames
 is left out. Faces are plain boxes, grey, 128 x 128, each with its mirror image.
 
+With `human_identity="script"`, a protocol asks for two things more that the script does: it draws
+the face's box into the frame, two pixels wide, before it cuts the face out; and a later frame
+without any face counts as alike (its detector returns one empty box).
+
 The network is read from a file: `--weights human_identity=resnet_face18:FILE`. Faces are found by
 the detector of the protocol, where VBench-2.0 uses RetinaFace.
 
@@ -14,6 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from idbench.checkpoints import fit, read_state
@@ -29,32 +34,41 @@ THRESHOLD = 0.4
 FEWEST = 20
 
 
-def share_consistent(vectors: np.ndarray) -> float | None:
-    """The share of later vectors (n, d) alike to the first; None where there are too few."""
-    if len(vectors) - 1 < FEWEST:
+def share_consistent(vectors: np.ndarray, more: int = 0) -> float | None:
+    """The share of later vectors (n, d) alike to the first; None where there are too few. `more`:
+    later frames that count as alike without a vector."""
+    later = len(vectors) - 1 + more
+    if later < FEWEST:
         return None
-    return float((cosine(vectors[1:], vectors[0]) >= THRESHOLD).mean())
+    alike = int((cosine(vectors[1:], vectors[0]) >= THRESHOLD).sum())
+    return (alike + more) / later
 
 
-def face_boxes(boxes: np.ndarray, frame: np.ndarray) -> np.ndarray:
-    """The pixels of one face box (4,) of a frame (h, w, 3), cut to the frame."""
-    x0, y0 = (max(0, int(value)) for value in boxes[:2])
-    x1, y1 = min(frame.shape[1], int(boxes[2])), min(frame.shape[0], int(boxes[3]))
+def face_box(box: np.ndarray, frame: np.ndarray, drawn: bool = False) -> np.ndarray:
+    """The pixels of a face box (4,) of a uint8 RGB frame (h, w, 3), cut to the frame. `drawn`: with
+    the box drawn in green, two pixels wide."""
+    x0, y0 = (max(0, int(value)) for value in box[:2])
+    x1, y1 = min(frame.shape[1], int(box[2])), min(frame.shape[0], int(box[3]))
+    if drawn:
+        frame = cv2.rectangle(frame.copy(), (x0, y0), (x1, y1), (0, 255, 0), 2)
     return frame[y0:y1, x0:x1]
 
 
 def scores(embeddings: Embeddings) -> list[Score]:
     """One row, of the video."""
-    sample = embeddings.sample
-    crops = []
+    sample, script = embeddings.sample, embeddings.protocol.human_identity == "script"
+    crops, empty = [], 0
     for number, (frame, faces) in enumerate(zip(embeddings.frames, embeddings.faces, strict=True)):
-        crop = face_boxes(faces.boxes[0], embeddings.pixels[frame]) if len(faces) == 1 else None
+        one = len(faces) == 1
+        crop = face_box(faces.boxes[0], embeddings.pixels[frame], script) if one else None
         if crop is not None and crop.size:
             crops.append(crop)
         elif number == 0:
             return METRIC.unscored(sample, "the first frame does not show exactly one face")
-    value = share_consistent(embeddings.network(NAME)(crops))
-    few = f"fewer than {FEWEST} later frames show exactly one face"
+        elif script and not len(faces):
+            empty += 1
+    value = share_consistent(embeddings.network(NAME)(crops), empty)
+    few = f"fewer than {FEWEST} later frames show exactly one face" + " or none" * script
     return [make_score(sample, NAME, None, None, value, few if value is None else None)]
 
 

@@ -117,6 +117,8 @@ class Protocol:
         reference_picture: how a reference file is read: `upright` (turned by its EXIF, laid over
             white, high byte of 16 bits) or `converted` (Pillow's `convert("RGB")`, as scripts do).
         largest_faces: how many of a frame's largest faces are embedded and matched (0: all).
+        human_identity: how VBench-2.0's rule reads frames: `plain`, or `script`, with what its
+            script does besides; see `human_identity`.
         networks: (role, checkpoint) that its published values were measured with.
         summary: one short line for lists. Unlike `description`, which scored runs store and are
             compared by, it may change.
@@ -149,6 +151,7 @@ class Protocol:
     clip_crop: int = _later(224)
     reference_picture: str = _later("upright")
     largest_faces: int = _later(0)
+    human_identity: str = _later("plain")
     networks: tuple[tuple[str, str], ...] = _later(())
     summary: str = _words("")
     source: str = _words("idbench")

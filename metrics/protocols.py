@@ -227,7 +227,7 @@ PAPER_4 = replace(
 VBENCH2_IDENTITY = Protocol(
     name="vbench2-identity-v1",
     version=1,
-    summary="VBench-2.0's Human Identity; needs no reference",
+    summary="An earlier version of vbench2-identity-v2",
     description=(
         "VBench-2.0's Human Identity: every frame with one face against the first frame's, the "
         "share with a cosine of 0.4 or more; needs no reference."
@@ -240,13 +240,27 @@ VBENCH2_IDENTITY = Protocol(
         "Human Identity: faces are found by this run's detector, where VBench-2.0 uses RetinaFace.",
     ),
 )
+VBENCH2_IDENTITY_2 = replace(
+    VBENCH2_IDENTITY, name="vbench2-identity-v2", version=2,
+    summary="VBench-2.0's Human Identity; needs no reference",
+    description=(
+        "VBench-2.0's Human Identity, as vbench2-identity-v1; faces are cut out with their box "
+        "drawn, and later frames without a face count as alike, as in the script."
+    ),
+    human_identity="script",
+    notes=(
+        *VBENCH2_IDENTITY.notes,
+        "Human Identity: a later frame without a face counts as the same person.",
+    ),
+)
 
 PROTOCOLS: dict[str, Protocol] = {
     p.name: p
     for p in (
         STRICT_3, STRICT_2, STRICT, PAPER_4, PAPER, CONSISID_2, CONSISID, OPENS2V_2, OPENS2V,
         INGREDIENTS_2, INGREDIENTS, VICLIP_VBENCH, VICLIP_INTERNVIDEO,
-        CLIPDIST_FRAME_2, CLIPDIST_FRAME, CLIPDIST_FACE_2, CLIPDIST_FACE, VBENCH2_IDENTITY,
+        CLIPDIST_FRAME_2, CLIPDIST_FRAME, CLIPDIST_FACE_2, CLIPDIST_FACE,
+        VBENCH2_IDENTITY_2, VBENCH2_IDENTITY,
     )
 }
 EMBEDDED_NOTE = (

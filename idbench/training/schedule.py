@@ -12,9 +12,9 @@ from typing import Any
 from idbench.errors import UserError
 
 
-def warmup(step: int, steps: int) -> float:
-    """Linear rise to 1 over `steps` steps."""
-    return min(1.0, (step + 1) / max(1, steps))
+def warmup(step: int, steps: int, first: float = 0.0) -> float:
+    """Linear rise from `first` to 1 over `steps` steps."""
+    return min(1.0, first + (1 - first) * (step + 1) / max(1, steps))
 
 
 def linear(step: int, steps: int, last: float = 1.0, floor: float = 0.0) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import ConsisIDTransformer3DModel
+from diffusers import CogVideoXDPMScheduler, ConsisIDTransformer3DModel
 from tiny_consisid import (
     PACK,
     RELEASED,
@@ -65,6 +65,43 @@ def test_a_run_from_the_released_layout(folder, world):
     model = (run.get("identity") or run)["model"]
     assert "face_encoder/EVA02_CLIP_L_336_psz14_s6B.pt" in model["weights"]
     assert model["settings"]["crop_of"] == "centre"
+
+
+def test_every_number_of_steps_ends_at_the_clean_latents(folder):
+    """diffusers' own steps end clean only where they divide 1000."""
+    model = ConsisID(weights=str(folder), face_crop="pack", bfloat16=False, device="cpu")
+    scheduler = model._load_pipeline("cpu").scheduler
+    clean = torch.randn(1, 2, 2, generator=torch.Generator().manual_seed(1))
+    worst = {}
+    for steps in (1, 2, 6, 7, 15, 50, 60, 61, 103, 121, 200):
+        scheduler.set_timesteps(steps)
+        assert len(set(scheduler.timesteps.tolist())) == len(scheduler.timesteps) == steps
+        x, before = torch.ones(1, 2, 2), None
+        for number, time in enumerate(scheduler.timesteps):
+            alpha = scheduler.alphas_cumprod[time]
+            velocity = (alpha.sqrt() * x - clean) / (1 - alpha).sqrt()
+            last = scheduler.timesteps[number - 1] if number else None
+            x, before = scheduler.step(velocity, before, time, last, x, return_dict=False)
+        worst[steps] = float((x - clean).abs().max())
+    assert max(worst.values()) < 1e-4, worst
+
+
+@pytest.mark.parametrize("steps", [2, 10, 50])
+def test_numbers_of_steps_that_divide_1000_are_as_diffusers_computes_them(folder, steps):
+    model = ConsisID(weights=str(folder), face_crop="pack", bfloat16=False, device="cpu")
+    ends = []
+    ours = model._load_pipeline("cpu").scheduler
+    for scheduler in (ours, CogVideoXDPMScheduler.from_config(ours.config)):
+        scheduler.set_timesteps(steps)
+        x, before, generator = torch.ones(1, 2, 2), None, torch.Generator().manual_seed(2)
+        for number, time in enumerate(scheduler.timesteps):
+            last = scheduler.timesteps[number - 1] if number else None
+            x, before = scheduler.step(
+                torch.sin(3 * x + time / 100), before, time, last, x, generator=generator,
+                return_dict=False,
+            )
+        ends.append(x)
+    assert torch.equal(*ends)
 
 
 def test_the_defaults_are_the_authors():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -113,6 +114,31 @@ def test_human_identity_reads_frames_with_one_face_alone():
     later = embeddings(sample(), vectors, faces=[two, *[one] * 24], video=Video(frames, 8.0),
                        network=network)
     assert "first frame" in human_identity.scores(later)[0].reason
+
+
+def test_human_identity_of_the_script_draws_the_box_and_passes_empty_frames():
+    """VBench-2.0's script crops from the frame it has drawn on, and its detector's empty box counts
+    as a face that is alike."""
+    seen = []
+
+    def network(name):
+        return lambda crops: seen.extend(crops) or np.stack([A] * 12 + [B] * (len(crops) - 12))
+
+    frames = np.full((25, 20, 30, 3), 50, np.uint8)
+    one, two = faces((-3, 2, 10.9, 15)), faces((0, 0, 9, 9), (10, 0, 19, 9))
+    vectors = [np.stack([A])] * 16 + [np.zeros((0, 3))] * 8 + [np.stack([A, B])]
+    of = replace(embeddings(sample(), vectors, faces=[one] * 16 + [faces()] * 8 + [two],
+                            video=Video(frames, 8.0), network=network),
+                 protocol=get_protocol("vbench2-identity-v2"))
+    (row,) = human_identity.scores(of)
+    assert row.value == (11 + 8) / (15 + 8)
+    drawn = cv2.rectangle(frames[0].copy(), (0, 2), (10, 15), (0, 255, 0), 2)
+    assert all(np.array_equal(crop, drawn[2:15, :10]) for crop in seen) and len(seen) == 16
+    assert (frames == 50).all()
+    plain = replace(of, protocol=get_protocol("vbench2-identity-v1"))
+    assert human_identity.scores(plain)[0].value is None
+    empty = replace(of, faces=(faces(), *of.faces[1:]))
+    assert "first frame" in human_identity.scores(empty)[0].reason
 
 
 def test_copy_paste_is_the_reference_minus_another_picture(monkeypatch):

@@ -35,17 +35,18 @@ class ReleasedCogVideoX(CogVideoX):
         plain = plain / (shift + (1 - shift) * plain)
         chosen = times_of(steps, config.num_train_timesteps)[::-1].copy()
         scheduler.trained = rescale(plain.float())
-        scheduler.alphas_cumprod = rescale(plain[chosen].float()) ** 2
+        scheduler.levels = rescale(plain[chosen].float())
+        scheduler.alphas_cumprod = scheduler.levels**2
 
     def step(
         self, scheduler: Any, velocity: torch.Tensor, number: int, latents: torch.Tensor,
         before: Any, generators: list[torch.Generator],
     ) -> tuple[torch.Tensor, Any]:
-        alpha = scheduler.alphas_cumprod[len(scheduler.timesteps) - 1 - number]
-        nearest = scheduler.trained[(scheduler.trained - alpha.sqrt()).abs().argmin()]
+        level = scheduler.levels[len(scheduler.timesteps) - 1 - number]
+        nearest = scheduler.trained[(scheduler.trained - level).abs().argmin()]
         clean = nearest * latents - (1 - nearest**2).sqrt() * velocity
         # The velocity that gives these clean latents at the sampler's own level.
-        velocity = (alpha.sqrt() * latents - clean) / (1 - alpha).sqrt()
+        velocity = (level * latents - clean) / (1 - level**2).sqrt()
         return super().step(scheduler, velocity, number, latents, before, generators)
 
 
@@ -55,7 +56,8 @@ def rescale(alphas: torch.Tensor) -> torch.Tensor:
     roots = alphas.sqrt()
     if len(roots) == 1:  # the released code divides by zero
         return torch.zeros_like(roots)
-    return (roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])
+    # In the release's order: some levels lie halfway between two of training, up to rounding.
+    return (roots - roots[-1]) * (roots[0] / (roots[0] - roots[-1]))
 
 
 def use_released_epsilon(transformer: Any) -> None:

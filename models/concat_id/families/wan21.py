@@ -51,8 +51,11 @@ class Wan(Family):
     }
 
     def clean(self, prompt: str) -> str:
-        """HTML escapes resolved and white space collapsed, as Wan's own code does it."""
-        return " ".join(html.unescape(html.unescape(prompt)).split())
+        """Broken characters mended and typographic quotes made plain by ftfy, HTML escapes resolved
+        and white space collapsed, as Wan's own code does it."""
+        import ftfy  # only prompts of Wan need it
+
+        return " ".join(html.unescape(html.unescape(ftfy.fix_text(prompt))).split())
 
     @staticmethod
     @torch.no_grad()

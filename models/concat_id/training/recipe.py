@@ -70,6 +70,7 @@ class StageRecipe:
         learning_rate, warmup, decay, lowest_rate: the peak rate; it rises over `warmup` steps and
             falls linearly over the last `decay` share of the steps, to 0 at `steps` or to
             `lowest_rate`, a share of the peak rate.
+        first_rate: share of the peak rate from which the warm-up rises.
         slow_start: the first updates, whose rate is `SLOW_SHARE` of the peak rate.
         sat_decay: the rate falls as in SAT instead: see `schedule.sat_linear`.
         norm_rate: factor of the rate for the norms of queries and keys, whose scales decide how
@@ -130,6 +131,7 @@ class StageRecipe:
     optimiser: Literal["adamw", "muon"] = "adamw"
     learning_rate: pydantic.PositiveFloat = 1e-5
     warmup: pydantic.NonNegativeInt = 0
+    first_rate: Share = 0.0
     slow_start: pydantic.NonNegativeInt = 0
     sat_decay: bool = False
     decay: float = pydantic.Field(default=1.0, gt=0, le=1)
@@ -199,7 +201,8 @@ class StageRecipe:
             fall = schedule.sat_linear(since, now["steps"], now["warmup"])
         else:
             fall = schedule.linear(since, now["steps"], now["decay"], now["lowest_rate"])
-        return now["learning_rate"] * min(schedule.warmup(since, now["warmup"]), fall)
+        rise = schedule.warmup(since, now["warmup"], self.first_rate)
+        return now["learning_rate"] * min(rise, fall)
 
     def restarts_at(self, step: int) -> bool:
         """Whether a phase with `restart: true` begins at `step`."""

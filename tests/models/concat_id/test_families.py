@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from tiny_base import cogvideox_base, wan_base
 
 from idbench.models.concat_id import networks
@@ -96,6 +97,11 @@ def test_training_and_pipeline_read_a_prompt_alike(base):
 
 def test_wans_prompts_are_cleaned():
     assert FAMILIES["wan"].clean(" a  person &amp;amp;\ta cat\n") == "a person & a cat"
+    assert FAMILIES["wan"].clean("the girl\u2019s \u201chat\u201d, caf\u00c3\u00a9") == (
+        "the girl's \"hat\", caf\u00e9"
+    )
+    for prompt in ("\ufb01re &lt;b&gt;", "\uff21\uff22\u3000c", "\x1b[1mx\u200b y\x85z"):
+        assert FAMILIES["wan"].clean(prompt) == prompt_clean(prompt)
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])

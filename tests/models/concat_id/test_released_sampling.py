@@ -112,6 +112,20 @@ def test_the_whole_sampler_equals_the_released_one(network, vae, text, steps):
     assert (default - theirs).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("steps", [3, 24, 60, 109, 110, 111])
+def test_other_numbers_of_steps_equal_the_release_too(steps):
+    """At 109 to 111 steps a level lies halfway between two of training, up to rounding."""
+
+    def velocity(x, time):
+        return 0.6 * torch.sin(2 * x + time / 300) + 0.1 * x
+
+    ours = ReleasedCogVideoX(networks.build_scheduler()).sample(
+        lambda x, references, text, times: velocity(x, int(times[0])), [5], SHAPE,
+        torch.zeros(1, 1, 1), None, steps, 1.0,
+    )
+    torch.testing.assert_close(ours, released(velocity, 5, steps), rtol=0, atol=2e-5)
+
+
 def test_the_levels_of_all_times_are_those_of_training():
     """With every time chosen there is nothing else to rescale over."""
     scheduler = networks.build_scheduler()

@@ -204,6 +204,12 @@ def test_released_recipes_have_the_released_values():
         assert wan.text_dropout == 0 and wan.reference_dropout == 0.1 and wan.lora_feed_forward
         assert wan.warmup == min(1000, wan.steps // 20)
         assert wan.rate(wan.warmup - 1) == wan.rate(wan.warmup) == wan.learning_rate
+        # min((step + 1) (1 - 1e-7 / lr) / warm-up + 1e-7 / lr, 1) of the peak, lr = 1e-5
+        assert wan.rate(0) == pytest.approx(1e-7 + 9.9e-9)
+        assert wan.rate(499) == pytest.approx(1e-5 * (0.5 * 0.99 + 0.01))
+        half = (wan.steps + wan.warmup) // 2
+        assert wan.rate(half) == pytest.approx(0.5e-5, rel=1e-3)
+        assert wan.rate(wan.steps - 1) < 1e-5 / (wan.steps - wan.warmup) * 1.001
         assert wan.reference_adaln == wan.reference_ffn_quirk == (name == "wan_stage2")
     assert load_recipe("wan_pairs_cache")[1]["fps"] == 16
 
