@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from idbench.metrics.base import WHOLE, Embeddings, Metric, cosine, each_frame
+from idbench.metrics.identity_similarity import NEVER_FOUND
 from idbench.types import Score
 
 NETWORK = "clip"
@@ -50,7 +51,8 @@ def _scores(embeddings: Embeddings, metric: str, faces: bool, key: str) -> list[
             return embeddings.matches[k].reasons[r]
         return float(clipdist(embeddings.face_vectors[NETWORK][k][face][None], reference)[0])
 
-    return each_frame(embeddings, metric, of_frame, "no frame could be read")
+    # Frames differ in their reasons only where a face is looked for: hidden here, not assigned there.
+    return each_frame(embeddings, metric, of_frame, NEVER_FOUND)
 
 
 METRIC = Metric(

@@ -32,7 +32,8 @@ GAP, LINE, LABEL, BETWEEN = 0.04, 0.145, 0.2, 0.16
 """Inches: between pictures, a line of a prompt, the column of names, between samples."""
 LARGEST_REFERENCE = 0.95
 CHARACTERS = 16
-"""Characters of a prompt in an inch."""
+"""Characters of a prompt in an inch; a Chinese or Japanese one takes the room of two."""
+_FILLER = "\ue000"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def strip(
         stacked = max(-(-len(b.asked.sample.references) // columns) for b in blocks)
         tall = (len(runs) * (height + GAP) - stacked * GAP) / stacked
         reference = min(LARGEST_REFERENCE, tall)
-    said = [wrap(b.asked.sample.prompt, int(WIDTH * CHARACTERS)) if prompts else [] for b in blocks]
+    said = [_lines(b.asked.sample.prompt) if prompts else [] for b in blocks]
     block_height = len(runs) * (height + GAP) - GAP
     size = min(8.0, 105 * height / max(len(name) for name in labels))  # long names are smaller
     total = sum(block_height + LINE * len(lines) for lines in said) + BETWEEN * (len(blocks) - 1)
@@ -99,6 +100,14 @@ def strip(
                 _row(figure, x + label, y, cell, height, row, frames, total)
             top -= block_height + BETWEEN
         return figure
+
+
+def _lines(prompt: str) -> list[str]:
+    """The prompt in lines of the figure's width."""
+    from rich.cells import cell_len
+
+    wide = "".join(c + _FILLER * (cell_len(c) - 1) for c in prompt)
+    return [line.replace(_FILLER, "") for line in wrap(wide, int(WIDTH * CHARACTERS))]
 
 
 def _shared(runs: Sequence[Run]) -> list[_Block]:

@@ -106,6 +106,7 @@
   }
   function turn(asked) {
     show(asked);
+    remember("");
     const first = list.firstElementChild;
     first.focus({ preventScroll: true });
     first.scrollIntoView({ block: "start", behavior: "instant" });
@@ -124,35 +125,47 @@
   }
   grid.addEventListener("click", () => { setGrid(grid.getAttribute("aria-pressed") !== "true"); remember(""); });
 
-  // The address: #s-SAMPLE&sort=...&category=...; what is not set is left out.
+  // The address: #s-SAMPLE&sort=...&category=...; what is not set is left out. The browser keeps the
+  // view with each entry of its history too, so that going back brings back the view of that entry.
   const fields = ["sort", ...filters];
-  function remember(sample) {
+  function view() {
     const state = new URLSearchParams(fields.filter(chosen).map((name) => [name, chosen(name)]));
     const shown = runs();
     if (shown && shown.size < all("input[name=run]", form).length) state.set("systems", [...shown].join(" "));
     if (grid.getAttribute("aria-pressed") === "true") state.set("grid", "1");
-    history.replaceState(null, "", `#${[sample && encodeURIComponent(sample), state.toString()].filter(Boolean).join("&")}`);
+    if (page) state.set("page", page + 1);
+    return state.toString();
   }
-  // Sets what the address names; the name of a sample in it is returned.
+  function remember(sample) {
+    history.replaceState({ view: view() }, "", `#${[sample && encodeURIComponent(sample), view()].filter(Boolean).join("&")}`);
+  }
+  // Sets what the address names; the name of a sample in it is returned. `whole`: the address is all
+  // there is to the view; otherwise it is a link, which changes only what it names.
   function recall(whole) {
     const parts = location.hash.slice(1).split("&");
     let sample = "";
     if (parts[0].startsWith("s-")) try { sample = decodeURIComponent(parts.shift()); } catch { return ""; }
-    const state = new URLSearchParams(parts.join("&"));
-    const named = [...fields, "systems", "grid"].some((name) => state.has(name));
-    if (!named) return sample;
+    const kept = history.state && history.state.view;
+    if (typeof kept === "string") whole = true;
+    const state = new URLSearchParams(typeof kept === "string" ? kept : parts.join("&"));
+    const named = [...fields, "systems", "grid", "page"].some((name) => state.has(name));
+    if (!named && typeof kept !== "string") {
+      if (!sample) history.replaceState({ view: view() }, "");  // a link to a section
+      return sample;
+    }
     for (const name of fields) {
       const field = form.elements[name];
       if (!field || !(whole || state.has(name))) continue;
       field.value = state.get(name) || "";
       if (field.selectedIndex === -1) field.value = "";  // of another report
     }
-    if (state.has("systems")) {
-      const shown = state.get("systems").split(" ");
-      for (const box of all("input[name=run]", form)) box.checked = shown.includes(box.value);
+    if (state.has("systems") || whole) {
+      const shown = state.has("systems") ? state.get("systems").split(" ") : null;
+      for (const box of all("input[name=run]", form)) box.checked = !shown || shown.includes(box.value);
     }
     if (whole) setGrid(state.has("grid"));
     update();
+    if (whole && state.has("page")) show(+state.get("page") - 1);
     if (!sample && !whole) { remember(""); document.querySelector("#samples").scrollIntoView(); }
     return sample;
   }
@@ -265,6 +278,13 @@
     watcher.observe(video);
     video.addEventListener("click", () => toggle(video));
     video.addEventListener("seeked", () => mark(video));
+    video.addEventListener("error", () => {
+      const note = document.createElement("p");
+      note.className = "why";
+      note.textContent = video.src.startsWith("data:") ? "This browser cannot play this video."
+        : "The video was not found or cannot be played. This page links to its videos: they have to stay in place beside it.";
+      video.closest(".shown").after(note);
+    }, { once: true });
     video.addEventListener("keydown", (event) => {
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (event.key === " " || event.key === "Enter") toggle(video);

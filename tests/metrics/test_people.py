@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from idbench.metrics import drift, several_people
+from idbench.metrics import clipdist, drift, several_people
 from idbench.metrics.base import Embeddings
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.match import match_faces
@@ -38,6 +39,17 @@ def _embeddings(frames, references, at=None):
 def _value(rows, identity=None, frame=None):
     (found,) = [r for r in rows if r.identity == identity and r.frame == frame]
     return found
+
+
+def test_clipdist_of_a_person_who_was_never_found_says_so():
+    """No face in one frame, another's in the other: two reasons, one sentence."""
+    ann, bob = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    e = replace(_embeddings([[], [(1, bob)]], [ann, bob]), image_reasons=(None, None),
+                image_vectors={"clip": [ann, bob]}, frame_vectors={"clip": np.ones((2, 2))})
+    e.face_vectors["clip"] = e.face_vectors["arcface"]
+    rows = clipdist.scores(e)
+    assert _value(rows, "p0", 0).reason != _value(rows, "p0", 1).reason
+    assert _value(rows, "p0").reason == "the person was found in no frame"
 
 
 @pytest.mark.parametrize("count", [2, 3])

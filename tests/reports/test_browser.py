@@ -195,6 +195,9 @@ def test_text_has_contrast_in_both_schemes(browser: Browser, page: str, scheme: 
       return found;"""
     ratios = browser.run(script)
     assert min(ratios.values()) >= 4.5, ratios
+    edges = browser.run(script.replace("['ink', 'muted', 'accent', 'warn']",
+                                       "['edge', 's0', 's1', 's2', 's3', 's4', 's5']"))
+    assert min(edges.values()) >= 3, edges  # borders of controls, and marks of figures
     dark = browser.js("getComputedStyle(document.body).backgroundColor")
     assert (int(dark[4:].split(",")[0]) < 60) == (scheme == "dark")
 
@@ -249,6 +252,56 @@ def test_the_address_keeps_the_view(browser: Browser, page: str) -> None:
     browser.run(f"document.querySelector('#{sample} .link').click()")
     browser.wait("location.hash.includes('category=garment')")
     assert browser.js("location.hash").startswith(f"#{sample}&")
+
+
+def test_going_back_brings_back_the_view(browser: Browser, page: str) -> None:
+    browser.open(page)
+    browser.run("document.querySelector('a.filter').click()")
+    browser.wait("document.querySelector('select[name=identity]').value")
+    few, who = browser.js(ORDER), browser.js("location.hash")
+    browser.run("document.querySelector('nav a').click()")
+    browser.wait("location.hash === '#results'")
+    assert browser.js(ORDER) == few, "a link to a section filters nothing"
+    browser.run("location.reload()")
+    browser.wait("document.documentElement.dataset.ready === '1'")
+    assert browser.js(ORDER) == few
+    browser.run("history.back()")
+    browser.wait(f"location.hash === {who!r}")
+    assert browser.js(ORDER) == few
+    browser.run("history.back()")
+    browser.wait(f"{ORDER}.length === 8")
+    assert browser.js("document.querySelector('select[name=identity]').value") == ""
+    browser.run("history.forward()")
+    browser.wait(f"{ORDER}.length === {len(few)}")
+
+
+def test_a_video_that_is_not_there_says_so(browser: Browser, page: str) -> None:
+    browser.open(page)
+    browser.run("const v = document.querySelector('video'); v.src = 'moved.mp4'; v.load();")
+    browser.wait("document.querySelector('.shown + .why')")
+    browser.console_errors()
+
+
+def test_long_names_push_nothing_out_of_sight_and_a_phone_has_a_compact_grid(
+    browser: Browser, page: str
+) -> None:
+    browser.open(page)
+    browser.run("for (const th of document.querySelectorAll('tbody th[scope=row]'))"
+                "th.append('_and_a_name_without_end'.repeat(4));")
+    cut = ("[...document.querySelectorAll('#results .scroll, #breakdown .scroll')]"
+           ".filter(s => s.scrollWidth > s.clientWidth).length")
+    assert browser.js(cut) == 0
+    try:
+        browser.devtools("Emulation.setDeviceMetricsOverride", width=390, height=800,
+                         deviceScaleFactor=1, mobile=False)
+        browser.run("document.querySelector('button[name=grid]').click();"
+                    "document.querySelector('.card').scrollIntoView();")
+        browser.wait("document.querySelector('.shown').offsetHeight > 100")  # laid out
+        assert browser.js("document.querySelector('.card').offsetHeight") < 400, "two on a screen"
+        assert browser.js("document.querySelector('.references img').getBoundingClientRect().right"
+                          " <= document.querySelector('.take').getBoundingClientRect().left")
+    finally:
+        browser.devtools("Emulation.clearDeviceMetricsOverride")
 
 
 def test_a_click_on_a_point_a_category_or_a_person_filters(browser: Browser, page: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from report_runs import FRAMES, make_run
 
 from idbench.errors import UserError
-from idbench.reports.strip import strip
+from idbench.reports.strip import CHARACTERS, WIDTH, strip
 from idbench.runs import Run
 from idbench.video import read_video
 
@@ -42,6 +42,14 @@ def test_names_of_systems_and_prompts_are_said_as_plain_text(tmp_path: Path) -> 
     assert " ".join(t for t in texts if t not in ("toy_$^", "other")) == prompt.strip()
     quiet = strip(runs, ["a", "b"], samples=1, prompts=False)
     assert [t.get_text() for t in quiet.texts] == ["a", "b"]
+
+
+def test_wide_letters_take_the_room_of_two(tmp_path: Path) -> None:
+    prompt = "雪の中で人が話す。" * 20
+    run = Run.open(make_run(tmp_path / "runs" / "a", count=1, prompts=[prompt]))
+    lines = [t.get_text() for t in strip([run], ["a"]).texts]
+    assert "".join(lines) == prompt
+    assert max(map(len, lines)) <= -(-int(WIDTH * CHARACTERS) // 2)
 
 
 def test_a_missing_video_of_one_run_leaves_its_place_with_the_reason(tmp_path: Path) -> None:

@@ -175,5 +175,9 @@ def test_a_pair_its_question_and_its_buttons_fit_in_one_view(
             assert browser.js("document.documentElement.scrollWidth") <= width
             bottom = "document.querySelector('.choices').getBoundingClientRect().bottom"
             assert browser.js(bottom) <= height
+            assert browser.js("[...document.querySelectorAll('.choices button')]"
+                              ".every(b => b.scrollWidth <= b.clientWidth)")
+            assert browser.js("document.querySelector('.small').offsetWidth") == browser.js(
+                "document.querySelector('.choices').offsetWidth")
     finally:
         browser.devtools("Emulation.clearDeviceMetricsOverride")
