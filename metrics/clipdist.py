@@ -51,7 +51,7 @@ def _scores(embeddings: Embeddings, metric: str, faces: bool, key: str) -> list[
             return embeddings.matches[k].reasons[r]
         return float(clipdist(embeddings.face_vectors[NETWORK][k][face][None], reference)[0])
 
-    # Frames differ in their reasons only where a face is looked for: hidden here, not assigned there.
+    # Frames differ in their reasons only where a face is looked for.
     return each_frame(embeddings, metric, of_frame, NEVER_FOUND)
 
 

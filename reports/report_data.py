@@ -12,7 +12,7 @@ import numpy as np
 from idbench.errors import UserError
 from idbench.records import FacesFile, SampleFile
 from idbench.reports import columns, media, tables
-from idbench.reports.video_values import metric_names, video_values
+from idbench.reports.video_values import estimates, metric_names, video_values
 from idbench.reports.views import (
     CardView,
     Curve,
@@ -26,7 +26,7 @@ from idbench.reports.views import (
 )
 from idbench.runs import Run
 from idbench.scores import long_scores
-from idbench.statistics import Estimate, estimate, identity_clusters
+from idbench.statistics import Estimate, identity_clusters
 from idbench.video import UnreadableVideo, read_chosen
 
 if TYPE_CHECKING:
@@ -228,8 +228,7 @@ def _categories(
             chosen = [r for r in of_run if r.sample.category == name]
             rows = table.loc[[r.sample.id for r in chosen]]
             clusters = identity_clusters([r.sample.identities for r in chosen])
-            of_runs.append({
-                m: estimate(rows[m], clusters) for m in metrics if m in rows and chosen
-            })
+            known = estimates(rows, clusters)
+            of_runs.append({m: known[m] for m in metrics if m in known})
         found[name] = tuple(of_runs)
     return found

@@ -190,7 +190,8 @@ def to_markdown(result: Result) -> str:
     people = ", ".join(f"{name} {count}" for name, count in result.voters.items())
     parts = [
         f"{total} votes of {len(result.voters)} voter{'' if len(result.voters) == 1 else 's'} "
-        f"({people}; {result.expected} asked of each). The left video was preferred in {_percent(result.left)} of the votes.",
+        f"({people}; {result.expected} asked of each). "
+        f"The left video was preferred in {_percent(result.left)} of the votes.",
         _rows([{
             "question": TITLES.get(p.question, p.question), "preferred": p.first,
             "to": p.second, "rate [95% interval]": _estimate(p.rate),

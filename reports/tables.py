@@ -14,7 +14,7 @@ from idbench.reports import table_output
 from idbench.reports.columns import shown
 from idbench.reports.marks import mark, part_notes, shares_of_runs
 from idbench.reports.published import PublishedTable
-from idbench.reports.video_values import metric_names, pair, video_values
+from idbench.reports.video_values import estimates, metric_names, pair, video_values
 from idbench.runs import Run
 from idbench.statistics import Estimate, estimate, holm, sign_flip
 
@@ -89,7 +89,7 @@ def measured(
     found = shares_of_runs(runs, values)
     marks = mark(values, splits, [share.whole for share in found])
     rows = tuple(
-        MeasuredRow(name, str(run.folder), split, _estimates(of_run), run.file.status, best)
+        MeasuredRow(name, str(run.folder), split, estimates(of_run), run.file.status, best)
         for run, name, split, of_run, best in zip(runs, names, splits, values, marks, strict=True)
     )
     chosen = None if compare is None else matching(runs, compare)
@@ -203,11 +203,6 @@ def _reference_notes(run: Run) -> list[str]:
         listed = ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
         found.append(f"Reference {listed}: {note}.")
     return found
-
-
-def _estimates(values: pd.DataFrame) -> dict[str, Estimate]:
-    clusters = values["cluster"].tolist()
-    return {name: estimate(values[name], clusters) for name in metric_names(values)}
 
 
 def _differences(

@@ -12,7 +12,7 @@ from idbench.metrics import clipdist, drift, several_people
 from idbench.metrics.base import Embeddings
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.match import match_faces
-from idbench.metrics.protocols import STRICT
+from idbench.metrics.protocols import STRICT, get_protocol
 from idbench.types import Reference, Sample
 
 
@@ -44,8 +44,9 @@ def _value(rows, identity=None, frame=None):
 def test_clipdist_of_a_person_who_was_never_found_says_so():
     """No face in one frame, another's in the other: two reasons, one sentence."""
     ann, bob = np.array([1.0, 0.0]), np.array([0.0, 1.0])
-    e = replace(_embeddings([[], [(1, bob)]], [ann, bob]), image_reasons=(None, None),
-                image_vectors={"clip": [ann, bob]}, frame_vectors={"clip": np.ones((2, 2))})
+    e = replace(_embeddings([[], [(1, bob)]], [ann, bob]), protocol=get_protocol("strict-v3"),
+                image_reasons=(None, None), image_vectors={"clip": [ann, bob]},
+                frame_vectors={"clip": np.ones((2, 2))})
     e.face_vectors["clip"] = e.face_vectors["arcface"]
     rows = clipdist.scores(e)
     assert _value(rows, "p0", 0).reason != _value(rows, "p0", 1).reason

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -309,3 +310,19 @@ def test_a_part_of_a_split_is_never_bold(tmp_path: Path) -> None:
     assert any("best has 3 of 8 samples of single" in note for note in found.notes)
     alone = tables.measured([runs[0], runs[2]])
     assert [dict(row.marks) for row in alone.rows] == [{}, {}]
+
+
+def test_the_share_scored_is_of_the_samples_that_a_metric_applies_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "one", "one", [0.5, 0.6, 0.4, None, 0.7, None])
+    before = tables.measured([run]).rows[0].estimates["arcsim"]
+    assert (before.n, before.scored) == (6, 4)
+    last = run.records()[-1].id
+    rules = [lambda sample: sample.id != last, lambda sample: False]
+    for rule, asked in zip(rules, (5, 4), strict=True):
+        monkeypatch.setattr("idbench.reports.video_values.metric_of",
+                            lambda name, rule=rule: SimpleNamespace(applies_to=rule))
+        after = tables.measured([run]).rows[0].estimates["arcsim"]
+        assert (after.n, after.scored) == (asked, 4), "what has a value counts, whatever the rule"
+        assert after.mean == before.mean
