@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,7 +176,7 @@ def _about(container: Any, stream: Any, stated: float | None) -> About:
     return About(
         fps, stream.frames or round((stated or 0.0) * fps),
         max(1, round(stream.width * ratio)) if stretched else stream.width, stream.height,
-        _true_size(container.metadata.get("comment", "")), stretched,
+        _true_size(container.metadata.get("comment", ""), stream), stretched,
     )
 
 
@@ -211,11 +212,15 @@ def _cut_gif(path: Path) -> bool:
         return not stream.read().rstrip(b"\0").endswith(b"\x3b")
 
 
-def _true_size(comment: str) -> tuple[int, int] | None:
-    if not comment.startswith(SIZE_KEY):
+def _true_size(comment: str, stream: Any) -> tuple[int, int] | None:
+    """Height and width in a comment that `write_video` leaves, at most a pixel below the stored
+    ones; any other comment is somebody else's."""
+    found = re.fullmatch(rf"{SIZE_KEY}([0-9]{{1,5}})x([0-9]{{1,5}})", comment)
+    if not found:
         return None
-    height, _, width = comment[len(SIZE_KEY):].partition("x")
-    return int(height), int(width)
+    height, width = int(found[1]), int(found[2])
+    fits = stream.height - height in (0, 1) and stream.width - width in (0, 1)
+    return (height, width) if fits else None
 
 
 def _short(error: Exception) -> str:

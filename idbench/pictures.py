@@ -147,7 +147,8 @@ def read_reference(image: Path, read: Callable[[Path], np.ndarray] = read_rgb) -
 
 
 def _unreadable(source: Path | IO[bytes], error: Exception) -> UnreadablePicture:
-    kind = type(error).__name__
+    too_large = isinstance(error, Image.DecompressionBombError)
+    kind = "too many pixels" if too_large else type(error).__name__
     name = source if isinstance(source, str | Path) else "in memory"
     return UnreadablePicture(
         f"The image {name} cannot be read ({kind}); replace or remove it.", kind

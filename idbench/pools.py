@@ -20,7 +20,8 @@ def pool(
 ) -> Iterator[ProcessPoolExecutor]:
     """`workers` new interpreters; each calls `initializer(*arguments)` first, and ends when its
     parent is gone, even by kill -9: a worker of concurrent.futures alone would wait forever. On
-    an error, what has not begun is dropped. Raises UserError: a worker died."""
+    an error, what has not begun is dropped, and on Ctrl-C what runs too. Raises UserError: a worker
+    died."""
     with ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=_start,
         initargs=(initializer, arguments),
@@ -32,8 +33,12 @@ def pool(
                 "A worker process died, often because of low memory; run the same command again "
                 "with fewer workers: finished work is kept."
             ) from error
-        except BaseException:
+        except BaseException as error:
+            running = list((processes._processes or {}).values())
             processes.shutdown(wait=False, cancel_futures=True)
+            if isinstance(error, KeyboardInterrupt):
+                for process in running:
+                    process.terminate()  # a job may take minutes
             raise
 
 

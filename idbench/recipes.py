@@ -23,6 +23,7 @@ import yaml
 
 from idbench.errors import UserError, explained
 from idbench.names import unknown
+from idbench.recipe_values import check_values
 
 PACKAGES = ("idbench.models.concat_id", "idbench.baselines", "idbench.metrics", "idbench.prompts")
 """Packages with a folder `recipes`."""
@@ -115,10 +116,10 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
     return recipe
 
 
-def check_recipe(name: str, recipe: Mapping[str, Any]) -> None:
-    """Check what decides which code runs and which file is written. Raises UserError: the trainer
-    is not registered, `entry` names no embedded weights, or `steps` is not a positive whole
-    number."""
+def check_recipe(name: str, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Check what decides which code runs and which file is written; returns the installed recipes
+    of its trainer. Raises UserError: the trainer is not registered, `entry` names no embedded
+    weights, or `steps` is not a positive whole number."""
     installed = [load_recipe(known)[1] for known in recipe_files()]
     others = entry_points(group="idbench.trainers")
     trainers = {*(r["trainer"] for r in installed), *(point.value for point in others)}
@@ -130,15 +131,19 @@ def check_recipe(name: str, recipe: Mapping[str, Any]) -> None:
     steps = recipe.get("steps", 1)
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         raise UserError(f"The recipe {name!r} has steps {steps!r}; use a whole number from 1.")
+    return [known for known in installed if known["trainer"] == recipe["trainer"]]
 
 
 def load_trainer(name: str, recipe: Mapping[str, Any]) -> Trainer:
-    """The function that a recipe names. Raises UserError: see `check_recipe`; or it cannot be
-    imported."""
-    check_recipe(name, recipe)
+    """The function that a recipe names. Raises UserError: see `check_recipe` and `check_values`; or
+    it cannot be imported."""
+    examples = check_recipe(name, recipe)
     module, _, attribute = str(recipe["trainer"]).partition(":")
     trainer = recipe["trainer"]
     with explained(
         f"The trainer {trainer} of the recipe {name!r} cannot be loaded", "reinstall its package"
     ):
-        return getattr(importlib.import_module(module), attribute)
+        found: Trainer = getattr(importlib.import_module(module), attribute)
+    if not hasattr(found, "settings"):  # else it checks them itself
+        check_values(f"the recipe {name!r}", recipe, examples)
+    return found

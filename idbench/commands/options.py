@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,7 +137,9 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
         if key in parsed:
             raise UserError(f"--set {key} is given twice; leave one out.")
         try:
-            parsed[key] = yaml.safe_load(value)
+            # YAML takes 1e-3, without a point, as text.
+            exponent = re.fullmatch(r"\s*[-+]?[0-9]+[eE][-+]?[0-9]{1,3}\s*", value)
+            parsed[key] = float(value) if exponent else yaml.safe_load(value)
             json.dumps(parsed[key], default=str, allow_nan=False)
         except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
             raise UserError(

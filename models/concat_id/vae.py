@@ -107,7 +107,9 @@ def train(
     training = [s for s in sets if s.split == "training"]
     pool = FramePool(folder, training, recipe["reference_share"])
     if not pool.frames:
-        raise UserError(f"No rendered data in {folder}; run `idbench train concat_id_data` first.")
+        raise UserError(
+            f"No rendered data in {folder}; run `idbench train {recipe['data']}` first."
+        )
     torch.manual_seed(recipe["seed"])
     vae = build_vae(recipe["network"])
     parameters = list(vae.parameters())

@@ -108,6 +108,9 @@ def test_what_is_no_picture_says_so_in_one_sentence(tmp_path, picture):
         with pytest.raises(UnreadablePicture, match=rf"{name} cannot be read \(\w+\)") as caught:
             read_rgb(tmp_path / name)
         assert caught.value.kind and "\n" not in str(caught.value)
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "huge.png")
+    with pytest.raises(UnreadablePicture, match=r"huge.png cannot be read \(too many pixels\)"):
+        read_rgb(tmp_path / "huge.png")
     for name in ("text.png", "gone.png"):
         with pytest.raises(UnreadablePicture):
             is_plain(tmp_path / name)

@@ -25,6 +25,27 @@ if __name__ == "__main__":
 """
 
 
+INTERRUPTED = """
+import signal
+import time
+from idbench.pools import pool
+if __name__ == "__main__":
+    with pool(1) as workers:
+        jobs = [workers.submit(time.sleep, seconds) for seconds in (0, 600, 600)]
+        jobs[0].result()
+        time.sleep(0.2)  # the second begins
+        signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_an_interrupt_does_not_wait_for_the_jobs_that_are_left(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(INTERRUPTED)
+    done = subprocess.run(
+        [sys.executable, str(program)], capture_output=True, text=True, timeout=60)
+    assert "KeyboardInterrupt" in done.stderr and done.returncode
+
+
 def ended(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE

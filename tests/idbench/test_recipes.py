@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from toy import World
 
+from idbench.commands.options import parse_settings
+from idbench.recipes import load_recipe, load_trainer
+
 TRAINER = '''
 import json
 def train(recipe, state_dir, resume, evaluate):
@@ -75,6 +78,39 @@ def test_mistakes_are_one_sentence(world: World, recipe: Path) -> None:
         done = world.run(*arguments)
         assert done.returncode == 2 and words in done.stderr, (arguments, done.stderr)
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("setting, words", [
+    ("batch=-1", "batch of the recipe 'arcface' must be a whole number from 1, not '-1'"),
+    ("batch=1.5", "a whole number from 1"), ("batch=x", "a whole number from 1"),
+    ("seed=x", "a whole number from 0"), ("seed=-1", "a whole number from 0"),
+    ("learning_rate=true", "a number from 0"), ("precision=null", "a text"),
+    ("data=x", "a mapping"), ("data={split: training}", "lacks frames, identities"),
+    ("data={}", "non-empty"),
+    ("validation={split: validation, seed: x, identities: 1, scenes: 1, frames: 1, pairs: 1}",
+     "seed of validation of the recipe 'arcface' must be a whole number"),
+])
+def test_settings_of_another_kind_are_refused(world: World, setting: str, words: str) -> None:
+    done = world.run("train", "arcface", "--set", setting)
+    assert done.returncode == 2 and words in done.stderr, done.stderr
+
+
+def test_installed_recipes_have_values_of_the_right_kinds() -> None:
+    for name in ("aligned_data", "aligned_latents", "arcface", "text_encoder", "vae", "viclip"):
+        recipe = load_recipe(name)[1]
+        if "start" in recipe:
+            recipe["start"] = None  # trains anew
+        load_trainer(name, recipe)
+
+
+def test_an_exponent_without_a_point_is_a_number() -> None:
+    assert parse_settings(("a=1e-3", "b=2E5", "c=1e", "d=[1.0]")) == {
+        "a": 0.001, "b": 2e5, "c": "1e", "d": [1.0]}
+
+
+def test_latents_of_data_that_were_not_rendered(world: World) -> None:
+    done = world.run("train", "concat_id_latents")
+    assert done.returncode == 2 and "run `idbench train concat_id_data` first" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["models", "metrics", "suites", "protocols", "recipes", "weights"])

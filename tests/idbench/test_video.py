@@ -57,6 +57,55 @@ def test_equal_frames_give_equal_bytes(tmp_path: Path) -> None:
         assert len(written) == 1
 
 
+def two_parts(folder: Path, second: np.ndarray) -> Path:
+    """12 frames of 64 x 96 and then `second`, in a stream that states the length of one part."""
+    for name, frames in (("first", moving(12, 64, 96)), ("second", second)):
+        with av.open(str(folder / f"{name}.ts"), "w") as container:
+            stream = container.add_stream("mpeg2video", rate=25)
+            stream.height, stream.width = frames.shape[1:3]
+            stream.pix_fmt = "yuv420p"
+            for array in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+            container.mux(stream.encode())
+    path = folder / "both.ts"
+    path.write_bytes((folder / "first.ts").read_bytes() + (folder / "second.ts").read_bytes())
+    return path
+
+
+@pytest.mark.parametrize("share", [0, 0.25])  # the second is decoded a second time
+def test_another_size_is_refused_even_where_no_frame_of_it_is_chosen(
+    tmp_path: Path, share: float
+) -> None:
+    path = two_parts(tmp_path, moving(12, 32, 48))
+    with pytest.raises(UnreadableVideo, match="changes its picture size"):
+        read_chosen(path, lambda count: [int(count * share)])
+
+
+def test_memory_is_limited_to_the_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = moving(12, 64, 96)
+    write_video(tmp_path / "a.mp4", Video(frames, 8.0))
+    path = two_parts(tmp_path, frames)  # states a part of its frames
+    monkeypatch.setattr("idbench.video.MAXIMUM_BYTES", frames.nbytes)
+    assert read_video(tmp_path / "a.mp4").frames.shape == frames.shape
+    with pytest.raises(UnreadableVideo, match="too long to hold in memory"):
+        read_video(path)
+    monkeypatch.setattr("idbench.video.MAXIMUM_BYTES", frames.nbytes - 1)
+    with pytest.raises(UnreadableVideo, match="too long to hold in memory"):
+        read_video(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize("comment", ["0x0", "-5x-5", "10x10", "x", "99999x9", "1e9x3", "64x98"])
+def test_a_comment_that_is_not_ours_crops_nothing(tmp_path: Path, comment: str) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        container.metadata["comment"] = f"idbench size {comment}"
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for array in moving(2, 64, 96):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        container.mux(stream.encode())
+    assert read_video(tmp_path / "a.mp4").frames.shape == (2, 64, 96, 3)
+
+
 def test_given_frames_only(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     write_video(path, Video(moving(9, 64, 96), 8.0))

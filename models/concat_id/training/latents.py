@@ -49,6 +49,10 @@ def prepare(
         for described, number in rendering.jobs_of(sets)
         if (path := rendered / described.name / f"{number:05d}").exists()
     ]
+    if not jobs:
+        raise UserError(
+            f"No rendered data in {rendered}; run `idbench train {recipe['data']}` first."
+        )
     rendering.in_processes(_encode_all, jobs, recipe.get("workers", 2), "encode shards")
     return {"shards": len(jobs)}
 
