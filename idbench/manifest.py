@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -178,7 +179,7 @@ def from_manifest(manifest: Path, base: Path | None) -> list[Pair]:
     folder = base or manifest.parent
     made = _one_name_a_person([_row(row, where, manifest.parent, folder) for where, row in rows])
     _distinct([sample.id for sample, _ in made], manifest)
-    return made
+    return _one_prompt_id_each(made)
 
 
 def from_files(
@@ -192,6 +193,9 @@ def from_files(
             f"There are {len(texts)} prompts for {len(videos)} videos; give one for all, or one "
             "for each."
         )
+    for video, count in Counter(map(real, videos)).items():
+        if count > 1:
+            raise UserError(f"The video {video} is given {count} times; give it once.")
     names = distinct_names(videos)
     people = [_photographs(str(reference), Path()) for reference in references]
     for photographs in people:
@@ -201,8 +205,7 @@ def from_files(
         _pair(video, people, prompt, "finished", None, names[video])
         for video, prompt in zip(videos, texts, strict=True)
     ]
-    _distinct([sample.id for sample, _ in made], videos[0].parent)
-    return made
+    return _one_prompt_id_each(made)
 
 
 def _row(row: Mapping[str, Any], where: str, home: Path, folder: Path) -> Pair:
@@ -292,6 +295,22 @@ def _one_name_a_person(pairs: Sequence[Pair]) -> list[Pair]:
                 f"Two references of {video} share photographs in another row, so they are one "
                 "person; keep one of them."
             )
+    return made
+
+
+def _one_prompt_id_each(pairs: Sequence[Pair]) -> list[Pair]:
+    """Videos of the same people whose files have one stem are named by their path in addition, and
+    one file under several prompts by those: else they would count as one sample."""
+    made = list(pairs)
+    names = distinct_names(list({video for _, video in pairs if video is not None}))
+    for more in ("{name}", "{name}: {prompt}"):
+        count = Counter((s.identities, s.prompt_id) for s, _ in made)
+        made = [
+            (sample, video) if video is None or count[sample.identities, sample.prompt_id] == 1
+            else (replace(sample, prompt_id=more.format(name=names[video], prompt=sample.prompt)),
+                  video)
+            for sample, video in made
+        ]
     return made
 
 

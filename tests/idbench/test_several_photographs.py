@@ -88,3 +88,37 @@ def test_a_bar_alone_is_no_reference(world: World) -> None:
     (world.folder / "list.csv").write_text("video,reference\na.mp4,|\n")
     done = world.run("score", "--manifest", "list.csv", "--metric", "sampled")
     assert done.returncode == 2 and "The reference '|' names no image" in done.stderr
+
+
+def test_the_same_rows_are_the_same_samples_in_every_version(folder: Path) -> None:
+    """Ids name folders of runs; they hold the content of the pictures, so those are fixed here."""
+    for name in ("one", "two"):
+        (folder / f"{name}.bmp").write_bytes(name.encode())
+    (folder / "v.csv").write_text(
+        "video,reference,prompt,id\none.mp4,one.bmp,A man.,\none.mp4,one.bmp|two.bmp,A man.,x\n")
+    (first, _), (second, _) = from_manifest(folder / "v.csv", None)
+    assert (first.id, second.id) == ("ecaccd92c3f9a660", "dfb526f9fb7f3050")
+    assert first.seed == second.seed == 0
+    assert first.prompt_id == "one" and second.prompt_id == "x"
+
+
+def test_files_of_one_stem_are_samples_of_their_own(folder: Path) -> None:
+    (folder / "more").mkdir()
+    for name in ("one.mkv", "more/one.mp4"):
+        (folder / name).write_bytes((folder / "one.mp4").read_bytes())
+    videos = [folder / name for name in ("one.mp4", "one.mkv", "more/one.mp4", "two.mp4")]
+    made = from_files(videos, [folder / "photos/a.png"], "")
+    assert [s.prompt_id for s, _ in made] == ["one.mp4", "one.mkv", "more/one.mp4", "two"]
+    (folder / "v.csv").write_text(
+        "video,reference,prompt\none.mp4,photos/a.png,Red.\none.mp4,photos/a.png,Blue.\n"
+        "one.mkv,photos/b.png,Red.\n")
+    made = from_manifest(folder / "v.csv", None)
+    assert [s.prompt_id for s, _ in made] == ["one.mp4: Red.", "one.mp4: Blue.", "one"]
+
+
+def test_videos_and_prompts_that_do_not_fit_are_refused(folder: Path) -> None:
+    photo, video = [folder / "photos/a.png"], folder / "one.mp4"
+    with pytest.raises(UserError, match="one.mp4 is given 2 times"):
+        from_files([video, folder / "photos/../one.mp4"], photo, "")
+    with pytest.raises(UserError, match="There are 2 prompts for 1 videos"):
+        from_files([video], photo, ["a", "b"])
