@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -72,6 +72,7 @@ def read(runs: Sequence[Run], page: Path, embed: bool | None = None) -> ReportDa
                 if reference.kind == "face":
                     pictures[reference.name] = reference.uri
             _reasons(card.key, index, take, reasons)
+    _number_repeats(cards.values())
     identities = tuple(
         IdentityView(name, pictures.get(name),
                      tuple({m: tuple(v) for m, v in of_run.items()} for of_run in of_runs))
@@ -133,6 +134,16 @@ def _card(record: SampleFile) -> CardView:
         ReferenceView(r.kind, r.name, media.reference_uri(r.image)) for r in sample.references
     )
     return CardView(record.suite_id, sample.split, sample.category, sample.prompt, references)
+
+
+def _number_repeats(cards: Iterable[CardView]) -> None:
+    alike: dict[Any, list[CardView]] = collections.defaultdict(list)
+    for card in cards:
+        named = tuple((r.kind, r.name) for r in card.references)
+        alike[card.split, card.category, card.prompt, named].append(card)
+    for group in alike.values():
+        for number, card in enumerate(group, 1):
+            card.repeat = f"{number} of {len(group)}" if len(group) > 1 else ""
 
 
 def _take(

@@ -74,7 +74,10 @@ class ReferenceView:
 
 @dataclass
 class CardView:
-    """One sample as asked, with the video of each run."""
+    """One sample as asked, with the video of each run.
+
+    `repeat`: such as `2 of 3`, where others have the same references and prompt, as with seeds.
+    """
 
     key: str
     split: str
@@ -82,6 +85,7 @@ class CardView:
     prompt: str
     references: tuple[ReferenceView, ...]
     takes: list[TakeView] = field(default_factory=list)
+    repeat: str = ""
 
     @property
     def identities(self) -> tuple[str, ...]:

@@ -193,6 +193,13 @@ def test_other_numbers_of_people(people: int, tmp_path: Path) -> None:
     assert len(tracks) == 3 * people
 
 
+def test_seeds_of_one_sample_are_told_apart(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "runs" / "toy", count=3, people=1, prompts=["A park."],
+                      identity_names=["ann", "ann", "bo"], categories=["scene"])
+    cards = report_data.read([Run.open(folder)], tmp_path / "report.html").cards
+    assert [card.repeat for card in cards] == ["1 of 2", "2 of 2", ""]
+
+
 def test_a_damaged_video_or_reference_does_not_stop_the_report(
     run_folder: Path, tmp_path: Path
 ) -> None:
