@@ -95,9 +95,13 @@ def tradeoff(series: Sequence[Series], x: str, y: str, titles: Mapping[str, str]
 
 def _legend(axes: Axes) -> None:
     """The names of the runs above the axes, where they hide no mark."""
-    longest = max(map(len, axes.get_legend_handles_labels()[1]))
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=max(1, min(4, 70 // (longest + 6))),
-                fontsize=8.5, borderaxespad=0)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8.5, borderaxespad=0,
+                ncols=legend_columns(axes.get_legend_handles_labels()[1]))
+
+
+def legend_columns(names: Sequence[str]) -> int:
+    """How many names of runs stand side by side: four, or fewer where they are long."""
+    return max(1, min(4, len(names), 70 // (max(map(len, names)) + 6)))
 
 
 def by_category(

@@ -45,6 +45,6 @@ def bars(result: Result) -> Figure:
         axes.set_ylim(0, 112)
         axes.set_yticks([0, 25, 50, 75, 100])
         axes.set_ylabel("preferred, % of votes")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(number, 4),
-                    fontsize=8.5)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8.5,
+                    ncols=figures.legend_columns(result.systems))
         return figure

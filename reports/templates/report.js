@@ -113,7 +113,7 @@
   }
   for (const pager of pagers) {
     for (const button of all("button", pager)) button.addEventListener("click", () => turn(page + +button.dataset.step));
-    pager.querySelector("input").addEventListener("change", (event) => turn((+event.target.value || 1) - 1));
+    pager.querySelector("input").addEventListener("change", (event) => turn((Math.floor(+event.target.value) || 1) - 1));
   }
   form.addEventListener("input", () => { update(); remember(""); });
   form.addEventListener("submit", (event) => event.preventDefault());
@@ -165,7 +165,7 @@
     }
     if (whole) setGrid(state.has("grid"));
     update();
-    if (whole && state.has("page")) show(+state.get("page") - 1);
+    if (whole && state.has("page")) show((Math.floor(+state.get("page")) || 1) - 1);
     if (!sample && !whole) { remember(""); document.querySelector("#samples").scrollIntoView(); }
     return sample;
   }

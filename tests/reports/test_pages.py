@@ -132,6 +132,9 @@ def test_pages_turn_by_keyboard_and_their_videos_play(browser: Browser, paged: s
                 "i.dispatchEvent(new Event('change'))")
     assert browser.js(COUNT) == "8 samples, 7 to 8 shown"
     assert browser.js(f"{NEXT}.disabled && document.querySelector('.pages input').value") == "3"
+    browser.run("location.reload()")
+    browser.wait("document.documentElement.dataset.ready === '1'")
+    assert browser.js(COUNT) == "8 samples, 7 to 8 shown"
     browser.choose("find", "city")
     assert browser.js(COUNT) == "1 sample" and browser.js("document.querySelector('.pages').hidden")
     assert browser.console_errors() == []
