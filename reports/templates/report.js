@@ -14,11 +14,11 @@
     const node = holder.matches(".card") ? holder : null;
     const id = node ? node.id : holder.dataset.key;
     const prompt = node ? node.querySelector(".prompt").textContent : holder.dataset.prompt;
-    const { split, category, status, identities, values } = holder.dataset;
+    const { split, category, status, identities, values, runs } = holder.dataset;
     return {
       id, place, node, split, category, status, about: holder.dataset,
       html: node ? "" : holder.textContent,
-      identities: JSON.parse(identities), values: JSON.parse(values),
+      identities: JSON.parse(identities), values: JSON.parse(values), runs: runs.split(" ").map(Number),
       text: `${prompt} ${id}`.toLowerCase(),
     };
   });
@@ -182,8 +182,7 @@
     const rows = [["sample", "split", "category", "identities", "system", ...names]];
     const shown = runs();
     for (const card of order) {
-      const here = new Set(Object.values(card.values).flat().map((pair) => pair[0]));
-      for (const run of [...here].sort((a, b) => a - b)) {
+      for (const run of card.runs) {
         if (shown && !shown.has(run)) continue;
         const value = (metric) => ((card.values[metric] || []).find((p) => p[0] === run) || [])[1];
         rows.push([card.id.slice(2), card.split, card.category, card.identities.join(" "), labels[run] || document.querySelector("h1").textContent, ...names.map(value)]);
