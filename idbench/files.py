@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,8 @@ from idbench.errors import UserError
 from idbench.leftovers import clear_once, is_temporary, temporary_name
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_SAYS_FULL = re.compile(r"No space left|\d+ requested and \d+ written")
+"""Of libraries that give words and no number; the second is NumPy's."""
 _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_FILES = {errno.EMFILE, errno.ENFILE}
 _DISK = {getattr(errno, name) for name in (
@@ -41,8 +44,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # Some libraries give the words and no number.
-        if error.errno in _NO_SPACE or "No space left" in str(error):
+        if error.errno in _NO_SPACE or _SAYS_FULL.search(str(error)):
             raise DiskFull(
                 f"The disk with {_lasting(path.parent)} is full; free some space and run the same "
                 "command again: finished work is kept."

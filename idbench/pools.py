@@ -35,8 +35,9 @@ def pool(
             ) from error
         except BaseException as error:
             running = list((processes._processes or {}).values())
-            processes.shutdown(wait=False, cancel_futures=True)
-            if isinstance(error, KeyboardInterrupt):
+            interrupted = isinstance(error, KeyboardInterrupt)
+            processes.shutdown(wait=not interrupted, cancel_futures=True)
+            if interrupted:
                 for process in running:
                     process.terminate()  # a job may take minutes
             raise

@@ -12,8 +12,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from idbench.errors import UserError
-from idbench.files import DiskFull, atomic_path, disk_errors
+from idbench.errors import UserError, message
+from idbench.files import DiskError, DiskFull, atomic_path, disk_errors
+
+FAILED = ("Input/output error", "PytorchStreamWriter failed", "iostream error")
+"""What safetensors and PyTorch say of a disk that fails."""
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
@@ -52,7 +55,7 @@ def sync(path: Path) -> None:
 @contextmanager
 def saying_full(path: Path) -> Iterator[None]:
     """`disk_errors` for libraries that hide the system's error number. Raises DiskFull: the disk of
-    `path` is full."""
+    `path` is full; DiskError: it fails."""
     try:
         with disk_errors(path):
             yield
@@ -62,6 +65,11 @@ def saying_full(path: Path) -> Iterator[None]:
             raise DiskFull(
                 f"The disk with {path.parent} is full; free some space and continue with "
                 "--resume: older checkpoints are kept."
+            ) from error
+        if any(words in str(error) for words in FAILED):
+            raise DiskError(
+                f"{path} cannot be written ({message(error)[:100]}); check the disk or the network "
+                "folder and continue with --resume: older checkpoints are kept."
             ) from error
         raise
 

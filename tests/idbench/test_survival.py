@@ -118,6 +118,14 @@ def test_a_full_disk_is_named_by_a_folder_that_lasts(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
+@pytest.mark.parametrize("words", ["No space left on device", "221184 requested and 57216 written"])
+def test_a_library_that_gives_only_words_says_that_the_disk_is_full(
+    tmp_path: Path, words: str
+) -> None:
+    with pytest.raises(files.DiskFull, match="is full"), disk_errors(tmp_path / "x.npy"):
+        raise OSError(words)
+
+
 def test_errors_of_other_kinds_stay_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), disk_errors(tmp_path / "x"):
         raise FileNotFoundError(errno.ENOENT, "gone")

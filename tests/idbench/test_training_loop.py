@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from idbench.errors import UserError
+from idbench.files import DiskError
 from idbench.training import save, schedule
 from idbench.training.average import Average, averaging_weight
 from idbench.training.fit import fit, pace_of
@@ -144,6 +146,16 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="is full; free some space"):
         save.save(path, {"step": 4})
     assert save.load(path) == {"step": 3} and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("error", [
+    RuntimeError("basic_ios::clear: iostream error"),
+    SafetensorError("Error while serializing: I/O error: Input/output error (os error 5)"),
+])
+def test_a_disk_that_fails_is_one_sentence(tmp_path, error):
+    with pytest.raises(DiskError, match="cannot be written .*error.* --resume"):
+        with save.saying_full(tmp_path / "checkpoint.pt"):
+            raise error
 
 
 def test_a_loss_that_is_not_finite_is_never_stored(tmp_path):
