@@ -29,13 +29,14 @@ class Batches:
             end = min(start + self.size, count)
             try:
                 results.append(part(start, end))
+                start = end
+                continue
             except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is the former
                 if end - start == 1 or not is_out_of_memory(error):
                     raise
-                self.size, self.halved = (end - start + 1) // 2, True
-                _free()
-                continue
-            start = end
+            # Not in the block above: the error holds all that the network had computed.
+            self.size, self.halved = (end - start + 1) // 2, True
+            _free()
         return results
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -114,6 +116,23 @@ def test_a_full_memory_halves_the_batch(error: BaseException) -> None:
     batches.run(part, 4)
     assert sizes == [2, 2], "it stays small"
     assert is_out_of_memory(error)
+
+
+def test_what_a_network_had_computed_is_gone_before_memory_is_freed(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed, freed = [], []
+
+    def part(start: int, end: int) -> None:
+        tensor = torch.zeros(3)
+        computed.append(weakref.ref(tensor))
+        if end - start > 1:
+            raise MemoryError
+
+    monkeypatch.setattr(
+        "idbench.metrics.networks.batches._free", lambda: freed.append(computed[-1]() is None))
+    Batches(4).run(part, 4)
+    assert freed == [True, True]
 
 
 def test_what_does_not_fit_alone_and_other_errors_are_raised() -> None:
