@@ -13,8 +13,9 @@ from typing import Any
 from idbench import holding, runs, steps
 from idbench.baselines.finished_videos import FinishedVideos
 from idbench.engines import Engine, make_engine
+from idbench.errors import UserError
 from idbench.files import real
-from idbench.manifest import Listed, Paths, listed, paths_of
+from idbench.manifest import PROMPTS, Listed, Paths, listed, paths_of
 from idbench.names import DEFAULT_PROTOCOL, folder_name
 from idbench.planning import absolute, kind_of, plan
 from idbench.progress import Progress
@@ -126,6 +127,8 @@ def score(
     paths, people, progress = paths_of(videos), paths_of(references), progress or Progress()
     table = Path(manifest) if manifest else None
     if len(paths) == 1 and (paths[0] / "run.json").is_file() and not (people or table or suite):
+        if prompts:
+            raise UserError(PROMPTS)
         before = runs.Run.open(paths[0])
         if not before.generates:
             samples = [record.sample for record in before.records()]

@@ -18,11 +18,11 @@ def summary(verdict: Verdict) -> str:
     lines = [f"{verdict.word.upper()}: {verdict.run} against {verdict.reference}"]
     rows = [_row(check) for check in _metrics(verdict)]
     if rows:
-        head = ("metric", "reference", "run", "change [95%]", "tolerance", "samples", "outcome")
+        head = ("metric", "reference", "run", "change [95%]", "tolerance", "n", "outcome")
         widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
         for row in (head, *rows):
             cells = (cell.ljust(w) for cell, w in zip(row, widths, strict=True))
-            lines.append("  " + "  ".join(cells).rstrip())
+            lines.append("  ".join(cells).rstrip())
     lines += [f"{_label(check)}: {check.message}." for check in _told(verdict)]
     lines += [f"Note: {note}." for note in verdict.notes]
     return "\n".join(lines)

@@ -29,6 +29,7 @@ from idbench.video_files import (
 
 Paths = str | Path | Sequence[str | Path]
 """One path, or several."""
+PROMPTS = "--prompt goes with --reference; a manifest, suite or run has prompts of its own."
 Pair = tuple[Sample, Path | None]
 """A sample and its video; None where a suite's sample has no video."""
 
@@ -100,11 +101,19 @@ def listed(
     ways = [bool(manifest), bool(references), bool(suite or split)]
     if sum(ways) > 1:
         raise UserError("Pass only one of --manifest, --reference and --suite.")
+    for path in videos:
+        if any(ways) and not manifest and (path / "run.json").is_file():
+            raise UserError(
+                f"{path} is a run folder; score it without --reference and --suite.")
+        if not any(ways) and (runs := sorted(path.glob("*/run.json"))):
+            raise UserError(f"{path} contains runs; pass one of them, such as {runs[0].parent}.")
     if not any(ways):
         raise UserError(
             "Pass what the videos should show: --reference IMAGE, --manifest FILE, or --suite NAME "
             "--split NAME; or pass a run folder."
         )
+    if prompts and not references:
+        raise UserError(PROMPTS)
     if manifest:
         if videos and not videos[0].is_dir():
             raise UserError(
@@ -173,7 +182,7 @@ def from_manifest(manifest: Path, base: Path | None) -> list[Pair]:
     """The rows of a CSV or JSON-lines file, each a `ManifestRow`. Relative paths of videos are
     relative to `base`, all others to the manifest's folder. Raises UserError: no such file, an
     unknown field, a missing value, or a missing image."""
-    rows = list(read_rows(manifest, "manifest", ManifestRow.model_fields))
+    rows = list(read_rows(manifest, "manifest", ManifestRow.model_fields, others=False))
     if not rows:
         raise UserError(f"The manifest {manifest} has no rows; add one for each video.")
     folder = base or manifest.parent

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ QUIET, USUAL, VERBOSE = -1, 0, 1
 _level = USUAL
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """All control characters but tab and line feed."""
+_WORD = re.compile(r"\S*`[^`]*`\S*|\S+")
 _CLAUSE_END = re.compile(r"[.,;:](?= )| (?=\()")
 
 PLAIN = {"↑": "^", "↓": "v", "–": "-", "—": "-", "…": "...", "×": "x", "≥": ">=", "≤": "<="}
@@ -65,10 +67,34 @@ def visible(text: str) -> str:
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def wrapped(text: str, width: int) -> str:
+    """`text` in lines of at most `width` columns, broken between words. What stands in backquotes
+    is kept together: it is a command to copy."""
+    from rich.cells import cell_len
+
+    lines = []
+    for line in text.split("\n"):
+        if cell_len(line) <= width:
+            lines.append(line)
+            continue
+        begun = ""
+        for word in _WORD.findall(line):
+            if begun and cell_len(begun) + 1 + cell_len(word) > width:
+                lines.append(begun)
+                begun = word
+            else:
+                begun = f"{begun} {word}" if begun else word
+        lines.append(begun)
+    return "\n".join(lines)
+
+
 def echo(text: object = "", err: bool = False) -> None:
     """Print a line of text, with control characters made visible."""
+    shown = visible(str(text))
+    if err and sys.stderr.isatty():
+        shown = wrapped(shown, shutil.get_terminal_size().columns)
     try:
-        click.echo(visible(str(text)), err=err)
+        click.echo(shown, err=err)
     except OSError as error:
         if not err or error.errno == errno.EPIPE:
             raise

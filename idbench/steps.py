@@ -40,7 +40,8 @@ def generate(
     """Generate the videos of `samples` and write each at once. A sample that fails is finished as
     failed, its traceback goes to errors.log. Raises DiskError, WeightError."""
     if samples:
-        progress.say("loading the model")
+        if run.generates:
+            progress.say("loading the model")
         with run.timings.phase("load"), explained(
                 f"The model {run.name} cannot be loaded", "check its weights and settings"):
             engine.prepare(model)

@@ -52,7 +52,7 @@ def read_rows(
     try:
         with open(path, encoding=_encoding(path), newline="") as stream:
             if suffix in (".csv", ".tsv"):
-                rows = _csv(stream, path, [*columns, *required])
+                rows = _csv(stream, path, [*columns, *required], others)
             elif suffix == ".json":
                 rows = _json(stream, path, json_columns)
             else:
@@ -82,7 +82,9 @@ def _encoding(path: Path) -> str:
     return "utf-16" if utf16 else "utf-8-sig"
 
 
-def _csv(stream: IO[str], path: Path, columns: Collection[str]) -> Iterator[Row]:
+def _csv(
+    stream: IO[str], path: Path, columns: Collection[str], others: bool
+) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_FIELD)
     head = stream.readline()
     if "\0" in head:  # UTF-16 without a byte order mark
@@ -96,7 +98,15 @@ def _csv(stream: IO[str], path: Path, columns: Collection[str]) -> Iterator[Row]
     if len(delimiter) != 1:
         raise UserError(f"{path} line 1 must name one separator, such as sep=; ; correct it.")
     reader = csv.DictReader(stream, delimiter=delimiter, restkey=_MORE)
-    _distinct_columns([name for name in reader.fieldnames or () if name], path)
+    names = [name for name in reader.fieldnames or () if name]
+    _distinct_columns(names, path)
+    if names and not others:
+        if not set(names) & set(columns):
+            raise UserError(
+                f"{path} line {before + 1} names no column; begin the file with a line such as "
+                f"{delimiter.join(list(columns)[:3])}."
+            )
+        _check_known(f"{path} line {before + 1}", dict.fromkeys(names), columns)
     for row in reader:
         if not row.get(""):
             row.pop("", None)

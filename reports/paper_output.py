@@ -36,8 +36,11 @@ def render(tables: Sequence[PaperTable], form: str) -> str:
 
 
 def show(tables: Sequence[PaperTable], console: Console) -> None:
-    """Print them on a terminal."""
-    terminal.show_parts([p for table in tables for p in parts(table)], console)
+    """Print them on a terminal; how to run what is missing stands below a table, not in it."""
+    for table in tables:
+        caption, _, *rest = parts(table)
+        terminal.show_parts([caption, measured_rows(table, how=False), *_to_run(table), *rest],
+                            console)
 
 
 def parts(table: PaperTable) -> list[str | Rows]:
@@ -49,13 +52,22 @@ def parts(table: PaperTable) -> list[str | Rows]:
     return [*found, *(f"Note: {note}" for note in table.notes)]
 
 
-def measured_rows(table: PaperTable) -> Rows:
-    """One row a system; those that were not run say how to run them."""
+def _to_run(table: PaperTable) -> list[str]:
+    """What was not run, with its command; rows of one command together."""
+    labels: dict[str, list[str]] = {}
+    for row in table.rows:
+        if not row.system:
+            labels.setdefault(row.how, []).append(row.label)
+    return [f"Not run: {'; '.join(names)}. {how}" for how, names in labels.items()]
+
+
+def measured_rows(table: PaperTable, how: bool = True) -> Rows:
+    """One row a system; those that were not run say so, and with `how` by what they are run."""
     names = columns.columns(name for row in table.rows for name in row.estimates)
     return [
         {
             "measured on avatars": (row.label, ""),
-            "system": (row.system or f"not run; {row.how}", ""),
+            "system": (row.system or ("not run" + f"; {row.how}" * how), ""),
             **{columns.title(n): (_cell(row, n), "") for n in names},
             **({"n": (_count(row), "")} if names else {}),
         }

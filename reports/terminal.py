@@ -33,8 +33,11 @@ def show_parts(parts: Sequence[str | Rows], console: Console) -> None:
     """Print captions and tables."""
     from rich.text import Text
 
+    before: str | Rows = []
     for item in parts:
         if isinstance(item, str):
+            if isinstance(before, str) and not item.startswith("Note: "):
+                console.print()
             console.print(Text(visible(" ".join(item.split()))), style="dim")
         elif item:
             said, rows = _without_constants(item)
@@ -43,6 +46,7 @@ def show_parts(parts: Sequence[str | Rows], console: Console) -> None:
             for block in fitted(rows, console.width):
                 console.print(_table(block))
                 console.print()
+        before = item
 
 
 def fitted(rows: Rows, width: int) -> list[Rows]:
@@ -120,8 +124,9 @@ def _table(rows: Rows) -> Table:
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
     for number, (column, width) in enumerate(zip(rows[0], _widths(rows), strict=True)):
+        # A fixed width keeps rich from narrowing a column of values to spare a long first heading.
         table.add_column(Text(visible(column)), overflow="fold",
-                         max_width=None if number == 0 else width, vertical="top")
+                         width=None if number == 0 else width, vertical="top")
     for row in rows:
         table.add_row(*(Text(visible(text), style=STYLES[mark]) for text, mark in row.values()))
     return table

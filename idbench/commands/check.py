@@ -35,7 +35,7 @@ if TYPE_CHECKING:
               help="Largest drop of a mean that always passes (default: 0.01). Repeatable.")
 @click.option("--coverage-tolerance", type=click.FloatRange(0, 1), default=0.0, show_default=True,
               help="Share of samples that may become unscored.")
-@opt.metric_option
+@opt.compared_option
 @click.option(
     "--allow", multiple=True, metavar="NAME",
     help="Allow a difference in suite, split, protocol, weights, detector, missing or coverage. "

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("first", type=opt.PATH)
 @click.argument("second", type=opt.PATH)
-@opt.metric_option
+@opt.compared_option
 @click.option("--top", type=opt.COUNT, default=5, show_default=True,
               help="Samples to show per metric.")
 @opt.json_option

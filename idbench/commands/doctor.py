@@ -119,7 +119,8 @@ def _accelerator() -> str:
     import torch
 
     name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none (CPU is enough)"
-    return f"{name}; {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{name}; {threads} thread{'' if threads == 1 else 's'}"
 
 
 CHECKS: dict[str, Callable[[], str]] = {

@@ -25,7 +25,10 @@ from idbench.reports import columns, ranking
 @click.option("--pack", metavar="FOLDER", type=opt.FOLDER,
               help="Make a submission from one run; --set name=..., description, link and licence.")
 @click.option("--validate", is_flag=True, help="Only check whether each entry is valid.")
-@opt.sharing(opt.set_option, opt.json_option)
+@opt.sharing(
+    opt.settings_option("For --pack: what describes the system, such as \"name=My model\"."),
+    opt.json_option,
+)
 def leaderboard(
     entries: tuple[Path, ...], output: Path | None, metric: str, title: str, pack: Path | None,
     validate: bool, settings: tuple[str, ...], as_json: bool,

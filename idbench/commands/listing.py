@@ -132,8 +132,7 @@ IN_FULL = {
 }
 """Columns that are only shown with NAME or --json."""
 HINTS = {
-    "metrics": "`--metric +NAME` adds one that is computed when named, `--metric NAME` computes it "
-               "alone.",
+    "metrics": "`--metric +NAME` adds one to those that are always computed.",
     "weights": "The published ones are in `idbench weights list`.",
 }
 
@@ -179,7 +178,9 @@ def listing(
               for name in columns] for row in rows)
     show_table(cells, *columns, one_line=True)
     if kind in IN_FULL:
-        note(f"`idbench list {kind} NAME` shows one in full, --json all. {HINTS.get(kind, '')}")
+        note(f"`idbench list {kind} NAME` shows one in full, --json all.")
+    if kind in HINTS:
+        note(HINTS[kind])
 
 
 def _show_one(kind: str, name: str, rows: Rows, as_json: bool) -> None:

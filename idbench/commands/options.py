@@ -50,6 +50,11 @@ metric_option = click.option(
     help="Compute only this metric; +NAME adds it to the defaults. Repeatable. See `idbench list "
          "metrics`; metrics beyond the paper are computed only on request.",
 )
+compared_option = click.option(
+    "--metric", "metrics", multiple=True, metavar="NAME", shell_complete=completion.metrics,
+    help="Compare only this metric; +NAME adds it to the defaults, which are those of tables. "
+         "Repeatable.",
+)
 weights_option = click.option(
     "--weights", "weights", multiple=True, metavar="NETWORK=SOURCE",
     help="Weights of a metric's network, such as arcface=insightface:FOLDER, or `published`: those "
@@ -57,10 +62,15 @@ weights_option = click.option(
          "docs/networks.md.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-set_option = click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE",
-    help="A setting, such as steps=20. Repeatable.",
-)
+
+
+def settings_option(what: str) -> Callable[..., Any]:
+    """`--set KEY=VALUE`, described as `what`."""
+    return click.option(
+        "--set", "settings", multiple=True, metavar="KEY=VALUE", help=f"{what} Repeatable.")
+
+
+set_option = settings_option("A setting, such as steps=20.")
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]|mps",
     help="Where networks run; auto is a CUDA GPU if there is one, else the CPU.",

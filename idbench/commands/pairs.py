@@ -49,7 +49,10 @@ _FILE = opt.PATH
     help="Face crops: a window around the head, or ArcFace's template as in Concat-ID's release. "
     "Default: arcface with an insightface pack, else upright.",
 )
-@opt.sharing(opt.weights_option, opt.set_option, opt.json_option)
+@opt.sharing(
+    opt.weights_option, opt.settings_option("A threshold, such as count_share=0.2."),
+    opt.json_option,
+)
 def build(
     videos: Path, captions: Path, out: Path | None, recipe: Path | None, seed: int | None,
     workers: int | None, device: str, subjects: str, aesthetic: str | None,

@@ -177,7 +177,10 @@ def _parse_one(network: Network, spec: str) -> Source:
         model, _, rest = rest.partition(":")
     if kind != wanted or not rest or (arguments.startswith("NAME:") and not model):
         also = " or embedded" if network.name in NETWORKS else ""
-        raise UserError(f"--weights {network.name}={spec} is not {network.form}{also}.")
+        # A path alone is the usual mistake.
+        meant = f"{network.name}={wanted}:{spec}"
+        hint = f" Did you mean {meant}?" if not model and Path(spec).exists() else ""
+        raise UserError(f"--weights {network.name}={spec} is not {network.form}{also}.{hint}")
     if kind == "open_clip":
         import open_clip
 

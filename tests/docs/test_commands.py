@@ -27,7 +27,7 @@ from idbench.suite import load_suite
 ONLY_READ = {
     r"reproduce(?!.*--plan)": "generates for half an hour; tests/idbench/test_reproduce.py runs it",
     r"run --model": "generates for minutes; below, the first one is run with one sample",
-    r"(table|report) runs/paper": "needs the run of ConsisID-Bench, which needs a network",
+    r"(table|report) runs/consisid-bench": "needs the run of ConsisID-Bench, which needs a network",
     r"score (clip|--manifest|their_videos|runs/)": "loads every network; below, two are run",
     r"merge": "needs the runs of shards; tests/idbench/test_survival.py joins some",
     r"train (?!.*--plan)": "trains for hours, or on a GPU",
@@ -193,6 +193,8 @@ def test_other_programs_shown_are_there() -> None:
             assert importlib.util.find_spec("accelerate") and shown.arguments[0] == "train"
         elif shown.words[0] == "export" or "$(" in shown.line:
             assert re.match(r"(export )?\w+=", shown.line), shown.line  # a variable of the shell
+        elif shown.words[0] == "source":
+            assert shown.line == "source .venv/bin/activate"  # what `make setup` makes
         elif shown.words[0] == "ray":
             assert shown.words[1] in ("start", "stop", "status", "symmetric-run"), shown.line
         elif shown.words[:2] == ("pip", "install"):

@@ -7,7 +7,7 @@ import json
 import pytest
 from toy import World
 
-from idbench.output import echo, visible
+from idbench.output import echo, visible, wrapped
 
 
 def test_control_characters_are_visible(capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,3 +24,12 @@ def test_control_characters_are_visible(capsys: pytest.CaptureFixture[str]) -> N
 def test_errors_name_what_was_typed(world: World, arguments: tuple[str, ...]) -> None:
     done = world.run(*arguments)
     assert done.returncode == 2 and "\x1b" not in done.stderr
+
+
+def test_long_lines_break_between_words_and_never_in_a_command() -> None:
+    text = "The weights are missing; run `idbench weights get published` and try again.\n  short"
+    lines = wrapped(text, 34).split("\n")
+    assert all(len(line) <= 34 for line in lines) and lines[-1] == "  short"
+    assert any("`idbench weights get published`" in line for line in lines)
+    assert " ".join(lines[:-1]) == text.partition("\n")[0]
+    assert wrapped(text, 200) == text

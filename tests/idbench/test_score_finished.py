@@ -238,7 +238,28 @@ def test_manifest_with_an_unknown_field_says_the_nearest(world: World) -> None:
     (world.folder / "list.csv").write_text("video,promt,reference\na.mp4,x,b.png\n")
     done = world.run("score", "--manifest", "list.csv")
     assert done.returncode == 2
-    assert "list.csv line 2 has an unknown field 'promt': did you mean 'prompt'?" in done.stderr
+    assert "list.csv line 1 has an unknown column 'promt': did you mean 'prompt'?" in done.stderr
+
+
+def test_manifest_without_a_heading_says_so(world: World) -> None:
+    (world.folder / "list.csv").write_text("a.mp4,a person,b.png\n")
+    done = world.run("score", "--manifest", "list.csv")
+    assert done.returncode == 2 and "line 1 names no column" in done.stderr
+    assert "such as video,prompt,reference." in done.stderr
+
+
+def test_what_does_not_belong_together_is_named(world: World) -> None:
+    (world.folder / "runs/old").mkdir(parents=True)
+    (world.folder / "runs/old/run.json").write_text("{}")
+    (world.folder / "a.png").write_bytes(b"")
+    for arguments, told in (
+        (("runs",), f"runs contains runs; pass one of them, such as {Path('runs/old')}"),
+        (("runs/old", "--reference", "a.png"), "runs/old is a run folder; score it without"),
+        (("runs/old", "--prompt", "x"), "--prompt goes with --reference"),
+        (("--manifest", "list.csv", "--prompt", "x"), "--prompt goes with --reference"),
+    ):
+        done = world.run("score", *arguments)
+        assert done.returncode == 2 and told in done.stderr, (arguments, done.stderr)
 
 
 def test_videos_of_a_suite_by_sample_id(world: World, clips: list[Path]) -> None:

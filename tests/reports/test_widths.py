@@ -135,3 +135,13 @@ def test_every_recipe_is_described(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_doctor_does_not_list_every_name() -> None:
     assert len(f"ok    registry: {doctor._registry()}") <= 80
+
+
+def test_a_long_first_heading_breaks_no_value() -> None:
+    value = ("0.189 [0.179, 0.198]", "")
+    rows = [{"measured on avatars": (name, ""), "system": ("concat_id@multi", ""),
+             **{f"m{i} ↑": value for i in range(4)}} for name in ("Ingredients", "Concat-ID")]
+    for width in (116, 118, 120):
+        console = Console(width=width, file=io.StringIO(), highlight=False)
+        terminal.show_parts([rows], console)
+        assert console.file.getvalue().count(value[0]) == 8, width  # type: ignore[attr-defined]
