@@ -191,9 +191,10 @@ def from_hub(name: str, download: Callable[[Any, bool], str]) -> str:
     """Call `download(huggingface_hub, offline)`, which gives a path. Raises UserError: offline and
     not in its cache, gated, or interrupted."""
     import huggingface_hub
+    from huggingface_hub import constants  # an attribute only once it is imported
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
-    offline = bool(huggingface_hub.constants.HF_HUB_OFFLINE)
+    offline = bool(constants.HF_HUB_OFFLINE)
     try:
         return download(huggingface_hub, offline)
     except GatedRepoError as error:

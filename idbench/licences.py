@@ -14,13 +14,15 @@ FILE = "accepted.json"
 
 
 def agree(
-    name: str, accepted: bool = False, ask: Callable[[str], bool] | None = None
+    name: str, accepted: bool = False, ask: Callable[[str], bool] | None = None,
+    asked_for: str = "",
 ) -> None:
     """Show the licence of an entry; one that excludes commercial use has to be accepted once.
 
     Args:
         accepted: the user has accepted it already.
         ask: puts a question to the user; None: nobody can be asked.
+        asked_for: the names after `idbench weights get`, if they are not `name` alone.
 
     Raises:
         UserError: it was not accepted.
@@ -33,7 +35,7 @@ def agree(
         if ask is None:
             raise UserError(
                 f"{name} is not for commercial use ({entry.licence}); read {entry.terms} and run "
-                f"`idbench weights get {name} --accept-licence`."
+                f"`idbench weights get {asked_for or name} --accept-licence`."
             )
         if not ask("Do you accept this licence?"):
             raise UserError(f"The licence of {name} was not accepted; nothing was downloaded.")

@@ -58,6 +58,10 @@ def _resume(url: str, part: Path, output: Path) -> None:
             trouble = f"the server answers {status}"
         except (requests.ConnectionError, requests.Timeout) as error:
             trouble = _trouble(error)
+        except (requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema,
+                requests.exceptions.InvalidURL) as error:
+            raise UserError(
+                f"{url} is not an address, which begins with https://; correct it.") from error
         except requests.RequestException as error:
             trouble = type(error).__name__
         failures = 0 if _size(part) > before else failures + 1

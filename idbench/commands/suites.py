@@ -20,7 +20,7 @@ from idbench.importing.layouts import read_source
 from idbench.importing.sources import PICTURES, safe_name
 from idbench.importing.suite_check import check_suite
 from idbench.output import echo, echo_json, note
-from idbench.outputs import check_output
+from idbench.outputs import check_new_folder, check_output
 from idbench.progress import steps
 
 _pack = click.option(
@@ -110,6 +110,7 @@ def get(
     opens2v-eval: its own pairs of pictures and prompts.
     """
     chosen = benchmarks.benchmark(name)
+    check_new_folder(out or _default_folder(name, seed))  # before the download
     note(f"{name} ({chosen.repository}): licence {chosen.licence}. {benchmarks.REAL_PEOPLE}")
     source = read_source(benchmarks.download(name), chosen.layout)
     options = Options(
@@ -119,12 +120,15 @@ def get(
     _import(source, options, out, pack, as_json)
 
 
+def _default_folder(name: str, seed: int) -> Path:
+    return Path("suites") / f"{name}-seed{seed}"
+
+
 def _import(
     source: Source, options: Options, out: Path | None, pack: Path | None, as_json: bool
 ) -> None:
     """Make the suite and say what became of it."""
-    seed = options.seed
-    target = out or Path("suites") / f"{options.name}-seed{seed}"
+    target = out or _default_folder(options.name, options.seed)
     with steps("faces", len(source.people), as_json) as step:
         made = import_suite(source, target, options, FaceReader(pack), step)
     if as_json:

@@ -77,7 +77,7 @@ def get(names: tuple[str, ...], folder: Path | None, accept_licence: bool) -> No
     wanted = _chosen(names)
     ask = partial(click.confirm, err=True) if sys.stdin.isatty() else None
     for name in wanted:
-        agree(name, accept_licence, ask)
+        agree(name, accept_licence, ask, " ".join(names))
     for name in wanted:
         echo(f"{name}: {downloads.get(name, folder, note)}")
 

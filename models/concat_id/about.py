@@ -64,7 +64,7 @@ class Defaults:
     reference_guidance: float = 1.0
 
 
-# By validation people, see docs/training.md ("Guidance of the references").
+# By validation people, see docs/training-measured.md ("Guidance of the references").
 EMBEDDED = Defaults(10, 3.0, FRAMES, HEIGHT, WIDTH, FPS, reference_guidance=3.0)
 
 

@@ -277,3 +277,8 @@ def test_names_and_places_that_are_not_there(
     assert cli("weights", "list", "--json") == 0
     (row,) = json.loads(capsys.readouterr().out.partition("missing    one/net.bin\n")[2])
     assert row["name"] == "one" and row["here"] is False
+
+
+def test_a_mirror_that_is_no_address_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="mirror.example/a is not an address"):
+        resumed_download.retrieve("mirror.example/a", None, tmp_path / "a")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,3 +97,14 @@ def test_an_unknown_benchmark_and_a_machine_without_a_network(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert cli("suites", "get", "opens2v-eval") == 2
     assert "HF_HUB_OFFLINE is set" in capsys.readouterr().err
+
+
+def test_offline_in_a_new_process_is_one_sentence(tmp_path: Path) -> None:
+    """In this process, other tests have imported all of huggingface_hub."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
+    for out, told in (("new", "HF_HUB_OFFLINE is set"), (".", "already exists")):
+        done = subprocess.run(
+            [sys.executable, "-m", "idbench.cli", "suites", "get", "opens2v-eval", "--out", out],
+            cwd=Path(__file__).parent, env=environment, capture_output=True, text=True)
+        assert done.returncode == 2, done.stderr
+        assert told in done.stderr and "Traceback" not in done.stderr, done.stderr

@@ -126,7 +126,7 @@ class DetailCogVideoX(CogVideoX):
     """CogVideoX with sampling times that are spread evenly in dB (`sampling: detail`).
 
     Evenly spread times end early for small latents: the last of ten goes from 9 dB to clean in one
-    step, and the detail of faces is decided above that. See `docs/training.md`.
+    step, and the detail of faces is decided above that. See `docs/training-measured.md`.
     """
 
     def sampling_times(self, steps: int) -> np.ndarray:
