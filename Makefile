@@ -14,7 +14,7 @@ setup: $(STAMP)
 # A copy of this stamp's inputs decides: a second call installs nothing.
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { \
-	  echo "$(PYTHON) was not found: install Python 3.11, or name one: make PYTHON=/path/to/python"; exit 2; }
+	  echo "$(PYTHON) was not found: install Python 3.11, or name one: make PYTHON=python3.12"; exit 2; }
 	@echo "Installing idbench and its packages into $(VENV): about 7 GB and several minutes, once."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'

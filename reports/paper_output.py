@@ -58,7 +58,10 @@ def _to_run(table: PaperTable) -> list[str]:
     for row in table.rows:
         if not row.system:
             labels.setdefault(row.how, []).append(row.label)
-    return [f"Not run: {'; '.join(names)}. {how}" for how, names in labels.items()]
+    return [
+        f"Not run: {'; '.join(names)}. " + (f"`{how}`" if how.startswith("idbench ") else how)
+        for how, names in labels.items()
+    ]
 
 
 def measured_rows(table: PaperTable, how: bool = True) -> Rows:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from idbench.output import visible
+from idbench.output import visible, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,9 +36,10 @@ def show_parts(parts: Sequence[str | Rows], console: Console) -> None:
     before: str | Rows = []
     for item in parts:
         if isinstance(item, str):
-            if isinstance(before, str) and not item.startswith("Note: "):
+            if isinstance(before, str) and before[:4] != item[:4]:  # notes stand together
                 console.print()
-            console.print(Text(visible(" ".join(item.split()))), style="dim")
+            said = wrapped(visible(" ".join(item.split())), console.width)
+            console.print(Text(said), style="dim")
         elif item:
             said, rows = _without_constants(item)
             if said:

@@ -110,3 +110,26 @@ def test_counts_of_the_suites_page_are_the_suites() -> None:
     for split, count in load_suite("avatars").splits.items():
         row = next(line for line in text.splitlines() if line.startswith(f"| `{split}`"))
         assert row.split("|")[3].strip() == str(count)
+
+
+def test_the_commands_without_json_are_those_that_the_page_names() -> None:
+    import click
+
+    from idbench.cli import COMMANDS, cli
+
+    def below(name: str, command: click.Command | None) -> dict[str, click.Command]:
+        if isinstance(command, click.Group):
+            return {key: one for word, child in command.commands.items()
+                    for key, one in below(f"{name} {word}", child).items()}
+        return {name: command} if command else {}
+
+    text = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    said = set(re.findall(r"`([a-z][^`]*)`", text.split("- `--json` works")[1].split("\n- ")[0]))
+    context = click.Context(cli)
+    without = {
+        name for word in COMMANDS for name, command in below(
+            word, cli.get_command(context, word)).items()
+        if not any("--json" in option.opts for option in command.params)
+    }
+    assert {name.replace("figure tradeoff", "figure") for name in without
+            if name not in ("figure strip", "figure curves")} == said

@@ -163,7 +163,7 @@ def test_a_terminal_cuts_no_cell(stages: list[Run], width: int) -> None:
     assert all(len(line.rstrip()) <= width for line in shown.splitlines())
     flat = "".join(shown.split())
     assert "ArcSim:I>III" in flat or width == 80
-    assert re.search(r"Notrun:[^.]+\.idbenchrun--model", flat)
+    assert re.search(r"Notrun:[^.]+\.`idbenchrun--model", flat)
     assert not re.search(r"\[[^\]\s]+,\s*$", shown, re.MULTILINE), "no interval is broken"
 
 
