@@ -206,10 +206,11 @@ def test_no_caption_is_cut_on_a_phone_and_nothing_in_print(browser: Browser, pag
     """A caption is as wide as the view, not as the table that scrolls under it."""
     browser.open(page)
     try:
-        browser.devtools("Emulation.setDeviceMetricsOverride", width=390, height=800,
-                         deviceScaleFactor=1, mobile=False)
-        assert browser.js("[...document.querySelectorAll('caption')].every(c => "
-                          "c.offsetWidth <= c.closest('.scroll').clientWidth)")
+        for width in (390, 768):
+            browser.devtools("Emulation.setDeviceMetricsOverride", width=width, height=800,
+                             deviceScaleFactor=1, mobile=False)
+            assert browser.js("[...document.querySelectorAll('caption')].every(c => "
+                              "c.offsetWidth <= c.closest('.scroll').clientWidth)")
         # A4 within usual margins.
         browser.devtools("Emulation.setDeviceMetricsOverride", width=718, height=1000,
                          deviceScaleFactor=1, mobile=False)
