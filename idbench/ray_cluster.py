@@ -31,15 +31,18 @@ def start(address: str | None) -> None:
     if not address:
         about |= {"num_cpus": cores(), "include_dashboard": False,
                   "object_store_memory": OBJECT_STORE}
+    answers = False
     try:
         if address:
-            _check_reachable(address)
+            answers = _check_reachable(address)
         ray.init(address=address or "local", **about)
     except Exception as error:  # Ray raises a bare one if it does not start in time
         where = f"at {address}" if address else "on this machine"
+        fix = "start it with `ray start --head`, or leave --address out"
+        if answers:
+            fix = "check that Ray runs there, and set RAY_AUTH_MODE=token if it asks for a token"
         raise UserError(
-            f"Ray cannot be used {where} ({last_line(str(error))}); start it with "
-            "`ray start --head`, or leave --address out."
+            f"Ray cannot be used {where} ({last_line(str(error))}); {fix}."
         ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
@@ -72,8 +75,11 @@ def last_line(text: str) -> str:
     return lines[-1][:200].rstrip(".") if lines else ""
 
 
-def _check_reachable(address: str) -> None:
-    """Raise OSError unless somebody listens there: Ray itself would end this process."""
+def _check_reachable(address: str) -> bool:
+    """Whether somebody listens at HOST:PORT; False of `auto`. Raises OSError: nobody does. Ray
+    itself would end this process."""
     host, colon, port = address.rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host.rpartition("/")[2], int(port)), timeout=10).close()
+    if not colon or not port.isdigit():
+        return False
+    socket.create_connection((host.rpartition("/")[2], int(port)), timeout=10).close()
+    return True

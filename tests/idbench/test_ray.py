@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -335,6 +336,21 @@ def test_a_cluster_that_does_not_start_in_time_is_one_sentence(
     monkeypatch.setattr("ray.init", slow)
     with pytest.raises(UserError, match="cannot be used on this machine .*timed out"):
         ray_cluster.start(None)
+
+
+def test_a_cluster_that_answers_and_refuses_may_want_a_token(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray sends its token to a named address only if it is told to."""
+    def refused(**_: object) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster")
+
+    monkeypatch.setattr("ray.init", refused)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with pytest.raises(UserError, match="set RAY_AUTH_MODE=token"):
+            ray_cluster.start(f"127.0.0.1:{server.getsockname()[1]}")
+    with pytest.raises(UserError, match="start it with `ray start --head`"):
+        ray_cluster.start("auto")
 
 
 def test_workers_of_an_own_cluster_are_as_important_as_a_local_process(
