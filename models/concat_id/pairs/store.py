@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ class Store:
         with self._errors():
             wanted = ("video", field)
             for where, row in read_rows(path, what, wanted, wanted, json_columns=wanted):
-                name = str(row["video"])
+                name = self._known(str(row["video"]))
                 done = self._base.execute(
                     f"UPDATE videos SET {column} = ? WHERE name = ? AND {column} IS NULL",
                     (convert(row[field], where), name),
@@ -175,12 +176,23 @@ class Store:
         return self._row(found)
 
     def number_of(self, name: str) -> int | None:
-        """The number of the video of that name, or None."""
+        """The number of the video of that name, in either Unicode form, or None."""
         with self._errors():
             found = self._base.execute(
-                "SELECT rowid FROM videos WHERE name = ?", (name,)
+                "SELECT rowid FROM videos WHERE name = ?", (self._known(name),)
             ).fetchone()
         return None if found is None else int(found[0])
+
+    def _known(self, name: str) -> str:
+        """The name as the folder has it: macOS decomposes letters, tables rarely do."""
+        if name.isascii():
+            return name
+        forms = dict.fromkeys([name, *(unicodedata.normalize(f, name) for f in ("NFC", "NFD"))])
+        found = self._base.execute(
+            f"SELECT name FROM videos WHERE name IN ({', '.join('?' * len(forms))})", tuple(forms)
+        ).fetchall()
+        stored = {row[0] for row in found}
+        return next((form for form in forms if form in stored), name)
 
     def _row(self, found: tuple) -> Row:
         number, name, caption, size, changed, aesthetic, stored, problem, record, blob = found

@@ -7,6 +7,7 @@ import random
 import re
 import time
 import tracemalloc
+import unicodedata
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -73,6 +74,20 @@ def test_captions_without_a_term_are_named_and_can_be_kept(world: PairWorld) -> 
     assert again.summary["captions_without_a_term"] == []
     assert again.summary["videos"]["dropped"]["no human term in the caption"] == 0
     assert "player.mp4" in world.reads()
+
+
+@pytest.mark.parametrize("file, row", [("NFD", "NFC"), ("NFC", "NFD"), ("NFC", "NFC")])
+def test_names_in_either_unicode_form_are_one_name(tmp_path: Path, file: str, row: str) -> None:
+    world = PairWorld(tmp_path)
+    world.add(unicodedata.normalize(file, "Zoë.mp4"), 0)
+    world.captions = {unicodedata.normalize(row, "Zoë.mp4"): "A person smiles."}
+    truth = tmp_path / "truth.csv"
+    truth.write_text(unicodedata.normalize(row, "video,identity\nZoë.mp4,a\n"), encoding="utf-8")
+    summary = world.build(truth=truth).summary
+    assert summary["videos"]["kept_by_people"]["1"] == 1
+    world.captions.update({unicodedata.normalize(f, "Zoë.mp4"): "x" for f in ("NFC", "NFD")})
+    with pytest.raises(UserError, match="a second time"):
+        world.build()
 
 
 def test_near_copies_are_no_partners_and_are_named(tmp_path: Path) -> None:
