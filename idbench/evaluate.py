@@ -75,6 +75,7 @@ def evaluate(
         kind=kind_of(made), suite=loaded.title, split=split, seed=seeds[0],
         seeds=seeds if len(seeds) > 1 else [], model=ModelName.of(made))
     samples, mine = plan(of_seeds, made, identity.model, start, part)
+    os.chdir(start)  # where the suite's path begins; a model may have changed it
     given = Path(out) if out else Path("runs") / folder_name(identity.folder_name)
 
     with (absolute(start, given) as folder,

@@ -11,6 +11,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -37,10 +38,23 @@ class Target:
 
     def load(self) -> Any:
         module, _, attribute = self.address.partition(":")
-        found: Any = importlib.import_module(module)
+        with _directory_kept():
+            found: Any = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
         return found
+
+
+@contextmanager
+def _directory_kept() -> Iterator[None]:
+    """The working directory is the same afterwards, which an imported package may change."""
+    try:
+        start = os.getcwd()
+    except FileNotFoundError:  # it was removed
+        start = ""
+    yield
+    if start:
+        os.chdir(start)
 
 
 class Registry:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -263,6 +264,7 @@ def test_a_model_that_changes_directory_moves_nothing(
 
     monkeypatch.setattr(
         toy_plugin.Toy, "load", lambda self: os.chdir("elsewhere"), raising=False)
+    monkeypatch.setattr(toy_plugin.Toy, "settings", lambda self: os.chdir("/") or {})
     monkeypatch.setattr(toy_plugin.Toy, "generate", generate)
     toy = [a if a != str(world.suite) else "tiny" for a in world.toy("--limit", "2")]
     toy[toy.index("tiny")] = "./tiny"
@@ -273,6 +275,18 @@ def test_a_model_that_changes_directory_moves_nothing(
     assert not any((world.folder / "elsewhere").iterdir())
     other = world.run(*[a if a != "single" else "multi" for a in toy])
     assert other.returncode == 2 and other.stderr.startswith("Error: out contains another run")
+
+
+def test_a_package_that_changes_directory_when_imported_moves_nothing(
+    world: World, plugin: Path
+) -> None:
+    moved = world.folder / "site"
+    shutil.copytree(plugin, moved)
+    with open(moved / "toy_plugin.py", "a") as stream:
+        stream.write('\nos.chdir("/")\n')
+    toy = [a if a != str(world.suite) else "./tiny" for a in world.toy("--limit", "1")]
+    done = world.apart(*toy, PYTHONPATH=str(moved))
+    assert done.returncode == 0 and (world.folder / "out/scores.parquet").exists(), done.stderr
 
 
 @pytest.mark.parametrize("attributes, words", [
