@@ -120,7 +120,8 @@ def explain(error: ValidationError, where: object, model: type[BaseModel], fix: 
     """The first fault of a validation as one sentence."""
     # A misspelt field is both unknown and missing: the first says more.
     fault = min(error.errors(), key=lambda f: f["type"] != "extra_forbidden")
-    name = ".".join(str(part) for part in fault["loc"])
+    # Without the kinds of a union, such as `list[str]`, which pydantic adds.
+    name = ".".join(str(part) for part in fault["loc"] if "[" not in str(part))
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "json_invalid":
         return f"{where} is not valid JSON ({message.removeprefix('Invalid JSON: ')}); {fix}."

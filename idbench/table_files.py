@@ -98,6 +98,7 @@ def _csv(
     if len(delimiter) != 1:
         raise UserError(f"{path} line 1 must name one separator, such as sep=; ; correct it.")
     reader = csv.DictReader(stream, delimiter=delimiter, restkey=_MORE)
+    reader.fieldnames = [_column(name, columns) for name in reader.fieldnames or ()]
     names = [name for name in reader.fieldnames or () if name]
     _distinct_columns(names, path)
     if names and not others:
@@ -124,9 +125,16 @@ def _distinct_columns(names: list[str], path: Path) -> None:
 def _delimiter(head: str, columns: Collection[str]) -> str:
     """The delimiter under which the first line has most of the columns; else the comma."""
     def found(mark: str) -> int:
-        return len({cell.strip().strip('"') for cell in head.split(mark)} & set(columns))
+        cells = (cell.strip().strip('"') for cell in head.split(mark))
+        return len({_column(cell, columns) for cell in cells} & set(columns))
 
     return max(DELIMITERS, key=found)
+
+
+def _column(name: str, columns: Collection[str]) -> str:
+    """The column that a heading means, whatever its case and the spaces around it."""
+    plain = name.strip().lower()
+    return plain if plain in columns and name not in columns else name
 
 
 def _json_lines(stream: IO[str], path: Path) -> Iterator[Row]:

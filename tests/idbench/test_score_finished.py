@@ -166,6 +166,7 @@ ROWS = 'video;prompt;reference\nvideos/one.mp4;"a café; at night";one.png;\n'
     (ROWS.encode(), ""),
     (ROWS.replace("\n", ";;\n").encode(), ""),
     (b"sep=;\r\n" + ROWS.encode(), ""),
+    (ROWS.replace("video;prompt;reference", " Video ;PROMPT; reference").encode(), ""),
     (b"sep=\n" + ROWS.encode(), "line 1 must name one separator"),
     (b"sep=;\n" + ROWS.replace("one.png", "x.png").replace("videos/one.mp4", "").encode(),
      "line 3: the field 'video'"),
