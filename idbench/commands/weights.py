@@ -86,7 +86,7 @@ def get(names: tuple[str, ...], folder: Path | None, accept_licence: bool) -> No
 @_names
 @opt.json_option
 def verify(names: tuple[str, ...], as_json: bool) -> int:
-    """Say of each file whether it is published, recorded, unknown, damaged or missing.
+    """Print for each file whether it is published, recorded, unknown, damaged or missing.
 
     Without NAME, all weights that are on this machine are checked. `recorded`: no sha256 is
     published, and the file is as first downloaded.

@@ -39,3 +39,6 @@ def test_the_example_package_installs_and_runs(
     assert again.returncode == 0, again.stderr
     assert {p.name for p in (world.folder / "out/samples").iterdir()}.isdisjoint(
         p.name for p in (world.folder / "other/samples").iterdir()), "settings are part of the id"
+    for model, setting in (("my_model@x", "frames=8"), ("my_model", "frames=0")):
+        wrong = world.run("run", "--model", model, "--split", "single", "--set", setting)
+        assert wrong.returncode == 2 and wrong.stderr.startswith("Error: "), wrong.stderr

@@ -9,15 +9,22 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from idbench.errors import UserError
+from idbench.names import check_variant
 from idbench.types import Abilities, Sample, Video
 
 
 class MyModel:
-    """Registered as `my_model` in pyproject.toml.
+    """Zooms slowly into the first reference picture.
+
+    Registered as `my_model` in pyproject.toml.
 
     Args:
         variant: what stands after `@` in `--model my_model@variant`.
         frames, height: settings, as in `--set frames=8`.
+
+    Raises:
+        UserError: what the user can fix; its sentence is shown instead of a traceback.
     """
 
     name = "my_model"
@@ -26,6 +33,9 @@ class MyModel:
     abilities = Abilities(people=(1, 3))
 
     def __init__(self, variant: str | None = None, frames: int = 16, height: int = 64) -> None:
+        check_variant(self.name, variant, ())
+        if frames < 1 or height < 1:
+            raise UserError("frames and height must be at least 1.")
         self.variant = variant
         self.frames, self.height = frames, height
 
