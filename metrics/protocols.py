@@ -194,9 +194,24 @@ CONSISID_2 = replace(
 )
 OPENS2V_2 = replace(
     OPENS2V, name="opens2v-v2", version=2,
-    summary="OpenS2V's evaluation script",
+    summary="An earlier version of opens2v-v3",
     description=f"OpenS2V's script, as opens2v-v1; {_READ_AS_SCRIPTS}",
     detection=_AS_SCRIPTS, reference_picture="converted", largest_faces=1,
+)
+OPENS2V_3 = replace(
+    OPENS2V_2, name="opens2v-v3", version=3,
+    summary="OpenS2V's evaluation scripts",
+    description=(
+        "OpenS2V's face script, as opens2v-v2; on request its MotionAmplitude and Aesthetics, the "
+        "latter on CLIP's own centre crop of the same 32 frames."
+    ),
+    metrics=(
+        *OPENS2V_2.metrics, "motion_amplitude", "aesthetic", "motion_smoothness", "opens2v_total",
+    ),
+    clip_picture=_OPEN_CLIP,
+    networks=(*_FACE_NETWORKS, ("clip", "OpenAI CLIP ViT-L/14"),
+              ("aesthetic", "LAION's aesthetic-model.pth")),
+    source="PKU-YuanGroup/OpenS2V-Nexus, eval/ of version 1.1; arXiv 2505.20292",
 )
 INGREDIENTS_2 = replace(
     INGREDIENTS, name="ingredients-v2", version=2,
@@ -257,7 +272,8 @@ VBENCH2_IDENTITY_2 = replace(
 PROTOCOLS: dict[str, Protocol] = {
     p.name: p
     for p in (
-        STRICT_3, STRICT_2, STRICT, PAPER_4, PAPER, CONSISID_2, CONSISID, OPENS2V_2, OPENS2V,
+        STRICT_3, STRICT_2, STRICT, PAPER_4, PAPER, CONSISID_2, CONSISID,
+        OPENS2V_3, OPENS2V_2, OPENS2V,
         INGREDIENTS_2, INGREDIENTS, VICLIP_VBENCH, VICLIP_INTERNVIDEO,
         CLIPDIST_FRAME_2, CLIPDIST_FRAME, CLIPDIST_FACE_2, CLIPDIST_FACE,
         VBENCH2_IDENTITY_2, VBENCH2_IDENTITY,

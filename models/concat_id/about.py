@@ -36,7 +36,7 @@ FRAMES, HEIGHT, WIDTH, FPS = 9, 64, 96, 8.0
 NEGATIVE = "..."
 """Text of the unconditional branch in Wan's release."""
 ALIGNMENTS = ("upright", "arcface")
-PREPARATIONS = ("default", "released")
+PREPARATIONS = ("default", "released", "released_wan")
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,14 @@ def alignment_of(faces: str, alignment: str | None) -> str:
 
 
 def check_preparation(preparation: str, faces: str, parser: str, alignment: str | None) -> None:
-    """Raise UserError for an unknown preparation, or `released` with other tools than its own."""
+    """Raise UserError for an unknown preparation, or a released one with other tools than its own.
+    """
     if preparation not in PREPARATIONS:
         raise unknown("preparation", preparation, PREPARATIONS)
     if preparation == "default":
         return
     if faces == "embedded" or parser in ("embedded", "none") or alignment == "upright":
         raise UserError(
-            "preparation=released needs faces=insightface:FOLDER, parser=FOLDER of a SegFormer "
-            "face parser, and alignment=arcface."
+            f"preparation={preparation} needs faces=insightface:FOLDER, parser=FOLDER of a "
+            "SegFormer face parser, and alignment=arcface."
         )

@@ -8,7 +8,8 @@
     parser     embedded (made for avatars), none, or a SegFormer face parser of 19 classes by
                folder or hub id, such as jonathandinu/face-parsing, which the release uses
 
-`released` computes the released pixels with such a pack and parser; see `released_preparation`.
+`released` and `released_wan` compute the released pixels with such a pack and parser; see
+`released_preparation`.
 """
 
 from __future__ import annotations
@@ -55,14 +56,14 @@ class FaceTools:
         foreground: finds the head in a crop; None leaves the background.
         alignment: `upright` or `arcface`.
         hashes: sha256 of the user's own weight files by name; empty for the embedded ones.
-        released: prepare exactly as the release does.
+        preparation: see `load_tools`.
     """
 
     locate_all: Locate
     foreground: Foreground | None
     alignment: str
     hashes: Mapping[str, str]
-    released: bool = False
+    preparation: str = "default"
 
     def prepare(
         self, image: np.ndarray, height: int, width: int, fill: float = 1.0
@@ -72,10 +73,13 @@ class FaceTools:
         `references.prepare`; the released preparation fills the whole canvas."""
         found = self.locate_all(image)
         largest = found[0] if len(found) else None
-        if self.released and self.foreground is not None:
+        if self.preparation != "default" and self.foreground is not None:
             from idbench.models.concat_id import released_preparation  # imports torch
 
-            made = released_preparation.prepare(image, largest, self.foreground, height, width)
+            made = released_preparation.prepare(
+                image, largest, self.foreground, height, width,
+                wrapped=self.preparation == "released_wan",
+            )
         else:
             made = prepare(
                 image, largest, self.foreground, height, width, self.alignment, fill
@@ -96,16 +100,17 @@ def load_tools(
     device: str = "cpu", preparation: str = "default",
 ) -> FaceTools:
     """The tools of these names; by default, an insightface pack aligns as the release does.
-    `preparation` is `default`, or `released`: the released pixels, from a pack and a SegFormer.
+    `preparation` is `default`, or `released` or `released_wan`: the released pixels of the
+    CogVideoX and of the Wan form, from a pack and a SegFormer.
     Raises UserError: unknown names, missing or damaged weights, those of another network, or an
     unusable device."""
     check_device(device)
     check_preparation(preparation, faces, parser, alignment)
-    released = preparation == "released"
+    released = preparation != "default"
     locate, hashes = _load_locator(faces, device, released)
     foreground, more = load_foreground(parser, device, released)
     return FaceTools(
-        locate, foreground, alignment_of(faces, alignment), {**hashes, **more}, released
+        locate, foreground, alignment_of(faces, alignment), {**hashes, **more}, preparation
     )
 
 

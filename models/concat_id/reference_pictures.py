@@ -61,7 +61,7 @@ class ReferencePictures:
 
         key = (reference.kind, reference.image, fill)
         if key not in self._prepared:
-            read = read_converted if self.preparation == "released" else read_rgb
+            read = read_rgb if self.preparation == "default" else read_converted
             image = read_reference(reference.image, read)
             if reference.kind != "face":
                 result = references.plain(image, self.height, self.width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 
 import cv2
@@ -15,7 +16,7 @@ from idbench.metrics import opens2v, viclip_sentences
 from idbench.metrics.base import Embeddings
 from idbench.metrics.networks.tokens import FullTokenizer
 from idbench.metrics.networks.weight_sources import parse
-from idbench.metrics.protocols import STRICT
+from idbench.metrics.protocols import STRICT, choose_metrics, get_protocol, sample_frames
 from idbench.metrics.scorer import Scorer
 from idbench.types import Sample, Video
 
@@ -98,6 +99,19 @@ def test_aesthetics_are_read_by_the_file_that_is_given(tmp_path):
     assert "clip=open_clip:ViT-L-14:FILE" in opens2v.aesthetic_scores(small)[0].reason
 
 
+def test_under_opens2vs_protocol_aesthetics_are_of_its_frames(tiny_weights):
+    protocol = get_protocol("opens2v-v3")
+    assert "aesthetic" not in choose_metrics(protocol)
+    assert {"aesthetic", "motion_amplitude"} <= set(
+        choose_metrics(protocol, ["+aesthetic", "+motion_amplitude"]))
+    taken = Counter(sample_frames(protocol, 3))
+    of = Embeddings(sample(), protocol, (0, 1, 2), repeats=tuple(taken.values()),
+                    frame_vectors={"clip": np.repeat([[0.0], [1.0], [5.0]], 768, 1)},
+                    network=lambda name: lambda vectors: vectors[:, 0])
+    # 32 of linspace(0, 2, 32), cut: 16 times frame 0, 15 times frame 1, once frame 2
+    assert opens2v.aesthetic_scores(of)[-1].value == pytest.approx((15 * 1 + 5) / 32)
+
+
 def test_the_total_needs_every_part():
     parts = {"aesthetic": 5.5, "motion_smoothness": 0.9, "motion_amplitude": 0.2,
              "facesim": 0.5, "gmescore": 0.7, "naturalscore": 3.0}
@@ -105,6 +119,9 @@ def test_the_total_needs_every_part():
     assert opens2v.total_score(parts, "human") == pytest.approx(expected)
     with pytest.raises(UserError, match="lacks nexusscore; give every part"):
         opens2v.total_score(parts, "open")
+    expected = 0.16 * 0.5 + 0.06 * 0.9 + 0.02 * 0.2 + 0.20 * 0.5 + 0.12 * 0.7 + 0.24 * 0.5
+    total = opens2v.total_score({**parts, "nexusscore": 0.01}, "open")
+    assert total == pytest.approx(expected + 0.20 * 0.01 / 0.05)
     for weights in opens2v.WEIGHTS.values():
         assert sum(weights.values()) == pytest.approx(1.0)
     of = Embeddings(sample(), STRICT, (0,))

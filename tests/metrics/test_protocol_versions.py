@@ -23,7 +23,9 @@ SCRIPTS = ("consisid", "opens2v", "ingredients")
 
 
 @pytest.mark.parametrize("size", [(480, 848), (151, 270), (333, 224), (112, 112), (225, 301)])
-@pytest.mark.parametrize("name", ["paper-v4", "clipdist-frame-v2", "clipdist-face-v2"])
+@pytest.mark.parametrize("name", [
+    "paper-v4", "clipdist-frame-v2", "clipdist-face-v2", "opens2v-v3",
+])
 def test_clips_pictures_are_those_of_the_librarys_own_transform(name, size):
     frames = np.random.default_rng(5).integers(0, 256, (2, *size, 3), dtype=np.uint8)
     library = transforms.Compose([
@@ -113,7 +115,7 @@ class _Keeps:
         return np.eye(4, dtype=np.float32)[np.zeros(len(crops), int)]
 
 
-@pytest.mark.parametrize("name", ["consisid-v2", "opens2v-v2", "paper-v4"])
+@pytest.mark.parametrize("name", ["consisid-v2", "opens2v-v2", "opens2v-v3", "paper-v4"])
 def test_only_arcface_sees_the_padding(tiny_weights, tmp_path, name):
     embedder = _embedder(name, tmp_path, ("arcface", "curricularface"))
     arcface, curricular = _Keeps(), _Keeps()

@@ -37,7 +37,7 @@ from idbench.types import Video
 ROOT = Path(__file__).parents[2]
 NAMES = [
     "strict-v3", "strict-v2", "strict-v1", "paper-v4", "paper-v3", "consisid-v2", "consisid-v1",
-    "opens2v-v2", "opens2v-v1", "ingredients-v2", "ingredients-v1", "viclip-vbench",
+    "opens2v-v3", "opens2v-v2", "opens2v-v1", "ingredients-v2", "ingredients-v1", "viclip-vbench",
     "viclip-internvideo",
     "clipdist-frame-v2", "clipdist-frame", "clipdist-face-v2", "clipdist-face",
     "vbench2-identity-v2", "vbench2-identity-v1",
@@ -57,6 +57,7 @@ FROZEN = {  # sha256 of what moves a number
     "paper-v4": "74405e3e02a258de",
     "consisid-v2": "3f325fa5d7542204",
     "opens2v-v2": "48a68f2b0842b242",
+    "opens2v-v3": "77d692f454cefcae",
     "ingredients-v2": "b16785ad34823373",
     "clipdist-frame-v2": "b5172e6d63555915",
     "clipdist-face-v2": "865a0a72d6e7313c",

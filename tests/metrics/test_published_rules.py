@@ -162,7 +162,7 @@ CASES = [
 @pytest.mark.parametrize(
     ("protocol", "plain"),
     [("consisid-v1", plain_consisid), ("opens2v-v1", plain_opens2v),
-     ("consisid-v2", plain_consisid), ("opens2v-v2", plain_opens2v)],
+     ("consisid-v2", plain_consisid), ("opens2v-v2", plain_opens2v), ("opens2v-v3", plain_opens2v)],
 )
 def test_one_person_as_the_published_script(monkeypatch, protocol, plain, case):
     frames, most, empty, lean = case

@@ -19,6 +19,7 @@ from tiny_parser import make_parser
 from transformers import SegformerForSemanticSegmentation
 
 from idbench.errors import UserError
+from idbench.metrics.faces.detect import Faces
 from idbench.models.concat_id import face_tools
 from idbench.models.concat_id.model import ConcatID
 from idbench.types import Reference
@@ -124,6 +125,70 @@ def test_one_search_alone_and_the_parser_on_the_whole_picture(pack, parser):
         tools, foreground=foreground, locate_all=lambda image: calls.append(1) or locate(image)[:0]
     ).prepare(picture, 64, 96)
     assert seen == [(640, 640, 3)] and made.problem == "no face found: whole image used"
+
+
+def test_wans_script_lets_overshoot_wrap_around(pack, parser, tmp_path):
+    """`ToPILImage` of inference_wan.py multiplies floats by 255 and takes them as bytes."""
+    picture = np.where(np.indices((60, 60)).sum(0)[..., None] // 9 % 2, 255, 0).astype(np.uint8)
+    picture = picture.repeat(3, 2)
+    Image.fromarray(picture).save(tmp_path / "face.png")
+    tools = {"faces": f"insightface:{pack}", "parser": str(parser), "height": 64, "width": 96}
+    made = {}
+    for preparation in ("released", "released_wan"):
+        model = ConcatID(preparation=preparation, **tools)
+        assert model.settings()["preparation"] == preparation
+        made[preparation] = model.pictures.prepare(
+            Reference("face", "someone", tmp_path / "face.png"))
+    pixels = torch.from_numpy(picture.transpose(2, 0, 1).copy()).float() / 255
+    x = tv.resize(pixels, [64, 64], tv.InterpolationMode.BICUBIC)
+    x = torch.nn.functional.pad(x, (16, 16, 0, 0))
+    expected = np.asarray(tv.to_pil_image(x))
+    foreground = face_tools.load_foreground(str(parser), released=True)[0]
+    if foreground(picture).mean() < 0.4:  # else the parser has blackened a part of both
+        np.testing.assert_array_equal(made["released_wan"], expected)
+    apart = np.abs(made["released"].astype(int) - made["released_wan"])
+    assert 200 < apart.max() and 0.001 < (apart > 200).mean() < 0.5
+
+
+@pytest.mark.parametrize("preparation", ["default", "released", "released_wan"])
+def test_the_release_does_not_turn_pictures(pack, parser, tmp_path, preparation):
+    picture = photographs()["flat"]
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(picture).save(tmp_path / "plain.png")
+    Image.fromarray(picture).save(tmp_path / "turned.png", exif=exif)
+    tools = {"faces": f"insightface:{pack}", "parser": str(parser), "height": 64, "width": 96}
+    pictures = ConcatID(preparation=preparation, **tools).pictures
+    plain, turned = (
+        pictures.prepare(Reference("face", name, tmp_path / f"{name}.png"))
+        for name in ("plain", "turned")
+    )
+    assert np.array_equal(plain, turned) == (preparation != "default")
+
+
+@pytest.mark.parametrize(("preparation", "searches"), [("released", 1), ("default", 2)])
+def test_only_our_preparation_searches_again_with_grey(pack, monkeypatch, preparation, searches):
+    seen = []
+
+    class Blind:
+        def detect(self, frames):
+            seen.append(frames.shape[1:3])
+            return [Faces.none() for _ in frames]
+
+        def weight_hashes(self):
+            return {}
+
+    monkeypatch.setattr(face_tools, "make_detector", lambda *_: Blind())
+    find, _ = face_tools.load_finder(
+        f"insightface:{pack}", released=preparation == "released"
+    )
+    find(np.zeros((40, 60, 3), np.uint8))
+    assert seen == [(40, 60), (60, 90)][:searches]
+
+
+def test_the_background_is_the_released_classes():
+    """bg_label of sample_video.py and inference_wan.py; 17, hair, stays."""
+    assert face_tools.BACKGROUND == BACKGROUND
 
 
 @pytest.mark.parametrize("change", [

@@ -214,6 +214,26 @@ def test_released_recipes_have_the_released_values():
     assert load_recipe("wan_pairs_cache")[1]["fps"] == 16
 
 
+def test_every_recipe_of_the_released_cogvideox_form_has_its_values():
+    """configs/training/*.yaml, SAT's defaults and data_video.py of the release."""
+    rates = {name: 5e-6 for name in ("stage2", "stage3", "tryon", "background")} | {
+        name: 1e-5 for name in ("stage1", "multi_stage1", "multi_stage1_scratch", "multi_stage2")
+    }
+    ours = {"cogvideox_stage1_short_average"}
+    assert {n for n in recipe_files() if n.startswith("cogvideox")} == ours | {
+        f"cogvideox_{name}" for name in rates
+    }
+    for name, rate in rates.items():
+        made = read_stage({"name": name, **load_recipe(f"cogvideox_{name}")[1]})
+        assert (made.learning_rate, made.ema, made.slow_start) == (rate, 0.9999, 100), name
+        assert made.warmup == made.steps // 100 and made.sat_decay and not made.decay_all, name
+        assert (made.betas, made.weight_decay, made.clip) == ((0.9, 0.95), 1e-4, 0.1), name
+        assert (made.text_dropout, made.reference_dropout) == (0.1, 0.1), name
+        one = name in ("stage1", "stage2", "stage3")
+        assert made.background_removed == (0.9 if one else 1.0), name
+        assert (made.frames, made.height, made.width, made.precision) == (49, 480, 720, "bf16")
+
+
 def test_without_decay_all_biases_and_norms_do_not_decay():
     """As SwissArmyTransformer groups the parameters of the released CogVideoX form."""
     network = build_transformer({

@@ -21,7 +21,10 @@ SCHEDULERS = {
 
 def family(kind: str = "embedded") -> CogVideoX:
     config = dict(networks.build_scheduler().config)
-    return CogVideoX(CogVideoXDPMScheduler.from_config({**config, **SCHEDULERS[kind]}))
+    config.pop("_use_default_values", None)  # else diffusers ignores changes of these
+    made = CogVideoXDPMScheduler.from_config({**config, **SCHEDULERS[kind]})
+    assert SCHEDULERS[kind].items() <= made.config.items()
+    return CogVideoX(made)
 
 
 def oracle(family: CogVideoX, clean: torch.Tensor, seen: list[int] | None = None):
