@@ -178,6 +178,7 @@ def test_hostile_names_stay_text_in_every_format(tmp_path: Path) -> None:
     page = table_output.render(made, "md")
     assert "<script>" not in page and "a\\|b " in page
     assert markdown.escape("p < 0.001, I > III, R&D, 'a'") == "p < 0.001, I > III, R&D, 'a'"
+    assert markdown.escape("\x1b[31mred") == r"\\u001b[31mred"
     assert markdown.escape("<b>&lt; **x**</b>\n|") == r"&lt;b>&amp;lt; \*\*x\*\*&lt;/b> \|"
     source = table_output.render(made, "latex")
     assert r"a\textbar{}b \textbackslash{}input\{x\}\&\%\$\#\_" in source
