@@ -145,7 +145,7 @@ def show_table(
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
         cells = [row[number] for row in texts]
-        numbers = all(cell.replace(".", "").isdigit() for cell in cells if cell)
+        numbers = all(cell.removeprefix("-").replace(".", "").isdigit() for cell in cells if cell)
         table.add_column(column, overflow="fold", no_wrap=number == 0,
                          justify="right" if numbers else "left")
     for row in texts:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from idbench.commands import options as opt
-from idbench.output import echo, echo_json
+from idbench.output import echo, echo_json, show_table
 
 
 @click.command("validate-metrics")
@@ -54,11 +54,11 @@ def validate_metrics(
     if as_json:
         echo_json(validation_page.as_json(found, about))
         return
-    for claim in found.claims:
-        sign = ">=" if claim.at_least else "<="
-        state = "held" if claim.held else "NOT HELD"
-        value = validation_page.number(claim.value)
-        echo(f"{state:9}{value:>7} {sign} {claim.bar}: {claim.text}")
+    show_table(
+        (("held" if claim.held else "NOT HELD", f"{validation_page.number(claim.value):>7}",
+          f"{'>=' if claim.at_least else '<='} {claim.bar}", claim.text)
+         for claim in found.claims),
+        "outcome", "measured", "bar", "claim")
     echo(f"Page: {html}; data: {data}")
 
 
@@ -73,10 +73,9 @@ def _photographs(as_json: bool) -> None:
         echo_json([vars(one) for one in found])
         return
     for title in dict.fromkeys(one.photographs for one in found):
-        echo(title)
-        for one in found:
-            if one.photographs == title:
-                auc = "-" if one.auc is None else f"{one.auc:.4f}"
-                echo(
-                    f"  {one.recogniser:18} AUC {auc}; mean similarity: same person "
-                    f"{one.same:.3f}, different {one.different:.3f} ({one.faces} faces)")
+        echo(f"{title}; AUC, mean similarity of pairs")
+        show_table(
+            ((one.recogniser, "" if one.auc is None else f"{one.auc:.4f}", f"{one.same:.3f}",
+              f"{one.different:.3f}", str(one.faces))
+             for one in found if one.photographs == title),
+            "recogniser", "AUC", "same person", "different people", "faces")

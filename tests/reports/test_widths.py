@@ -145,3 +145,18 @@ def test_a_long_first_heading_breaks_no_value() -> None:
         console = Console(width=width, file=io.StringIO(), highlight=False)
         terminal.show_parts([rows], console)
         assert console.file.getvalue().count(value[0]) == 8, width  # type: ignore[attr-defined]
+
+
+def test_separations_of_photographs_fit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from idbench.metrics.validation import photographs
+
+    found = [photographs.Separation("ORL: 40 people", name, 400, auc, 0.5, -0.25)
+             for name, auc in (("embedded ArcSim", 0.87), ("DlibSim", None))]
+    monkeypatch.setattr(photographs, "measure", lambda advance: found)
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["validate-metrics", "--photographs"])
+    said = capsys.readouterr().out
+    assert said.count("-0.250") == 2 and all(len(line) <= 80 for line in said.splitlines())
