@@ -13,6 +13,7 @@ import numpy as np
 from idbench import statistics
 from idbench.errors import UserError
 from idbench.markdown import escape
+from idbench.reports import terminal
 from idbench.reports.study_record import TITLES, Study
 from idbench.reports.voter_agreement import (
     bradley_terry_interval,
@@ -26,6 +27,10 @@ from idbench.statistics import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console
+
+Table = list[dict[str, object]]
+"""Rows of text and numbers by column."""
 
 
 @dataclass(frozen=True)
@@ -186,41 +191,55 @@ def to_json(result: Result) -> str:
 
 def to_markdown(result: Result) -> str:
     """Tables for reading."""
+    return "\n\n".join(p if isinstance(p, str) else _rows(p) for p in _parts(result))
+
+
+def show(result: Result, console: Console) -> None:
+    """The same on a terminal of any width."""
+    terminal.show_parts(
+        [part if isinstance(part, str) else
+         [{column: (str(value), "") for column, value in row.items()} for row in part]
+         for part in _parts(result)],
+        console)
+
+
+def _parts(result: Result) -> list[str | Table]:
+    """Sentences and tables in the order of reading."""
     total = sum(result.voters.values())
     people = ", ".join(f"{name} {count}" for name, count in result.voters.items())
-    parts = [
+    parts: list[str | Table] = [
         f"{total} votes of {len(result.voters)} voter{'' if len(result.voters) == 1 else 's'} "
         f"({people}; {result.expected} asked of each). "
         f"The left video was preferred in {_percent(result.left)} of the votes.",
-        _rows([{
+        [{
             "question": TITLES.get(p.question, p.question), "preferred": p.first,
             "to": p.second, "rate [95% interval]": _estimate(p.rate),
             "won / tie / lost": f"{p.wins} / {p.ties} / {p.losses}",
             "p (Holm)": "–" if p.p_value is None else f"{p.p_value:.3f}",
             "by voter": ", ".join(_percent(v) for v in p.by_voter.values()),
-        } for p in result.preferences]),
+        } for p in result.preferences],
         "Rate: share of votes, a tie counting half; interval and p-value over identities, for "
         "these voters.",
-        _rows([{
+        [{
             "question": TITLES.get(a.question, a.question),
             "votes that agree": _percent(a.raw), "Fleiss' kappa": _plain(a.fleiss_kappa),
             "Krippendorff's alpha": _plain(a.krippendorff_alpha),
             "pairs with two votes or more": a.pairs,
-        } for a in result.agreements]),
+        } for a in result.agreements],
     ]
     if len(result.systems) > 2:
         questions = [a.question for a in result.agreements]
         ranked = sorted(result.strengths, key=lambda s: (questions.index(s.question), s.rank))
-        parts.append(_rows([{
+        parts.append([{
             "question": TITLES.get(s.question, s.question), "rank": s.rank,
             "system": s.system, "won of all [95% interval]": _estimate(s.share),
             "Bradley-Terry log strength [95% interval]": f"{s.strength:.2f}" + (
                 "" if s.low is None else f" [{s.low:.2f}, {s.high:.2f}]"),
-        } for s in ranked]))
-    return "\n\n".join(parts)
+        } for s in ranked])
+    return parts
 
 
-def _rows(rows: list[dict[str, object]]) -> str:
+def _rows(rows: Table) -> str:
     import pandas as pd
 
     shown = pd.DataFrame(rows).map(lambda v: escape(v) if isinstance(v, str) else v)

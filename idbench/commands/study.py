@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.files import disk_errors, real
 from idbench.lock import exclusive
-from idbench.output import echo
+from idbench.output import console, echo
 from idbench.reports import figures, study_figure, study_page, study_score, tables
 from idbench.reports.study_build import build as build_study
 from idbench.reports.study_record import Study
@@ -98,7 +99,12 @@ def score(votes: tuple[Path, ...], folder: Path | None, output: Path | None, as_
     """Score VOTES: a study folder (all of its votes), or single files."""
     place, files = _files(votes, folder)
     result = study_score.score(Study.open(place), files)
-    echo(study_score.to_json(result) if as_json else study_score.to_markdown(result))
+    if as_json:
+        echo(study_score.to_json(result))
+    elif sys.stdout.isatty():
+        study_score.show(result, console())
+    else:
+        echo(study_score.to_markdown(result))
     if output:
         for path in figures.save_as(study_figure.bars(result), output):
             echo(f"Figure: {path}", err=as_json)

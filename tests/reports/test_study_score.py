@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from report_runs import make_run
+from rich.console import Console
 
 from idbench.commands.study import study as command
 from idbench.errors import UserError
@@ -75,6 +77,10 @@ def test_three_systems_are_ranked(runs: list[Run], tmp_path: Path) -> None:
     assert ranks == {SYSTEMS[2]: 1, SYSTEMS[1]: 2, SYSTEMS[0]: 3}
     text = study_score.to_markdown(result)
     assert "Bradley-Terry" in text and "Fleiss' kappa" in text
+    console = Console(width=80, file=io.StringIO(), highlight=False)
+    study_score.show(result, console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Bradley-Terry" in shown and all(len(line) <= 80 for line in shown.splitlines())
     figure = bars(result)
     heights = [p.get_height() for p in figure.axes[0].patches]
     assert len(heights) == 9
