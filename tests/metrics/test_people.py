@@ -11,7 +11,7 @@ import pytest
 from idbench.metrics import clipdist, drift, several_people
 from idbench.metrics.base import Embeddings
 from idbench.metrics.faces.detect import Faces
-from idbench.metrics.faces.match import match_faces
+from idbench.metrics.faces.match import match_faces, match_frames, places
 from idbench.metrics.protocols import STRICT, get_protocol
 from idbench.types import Reference, Sample
 
@@ -157,3 +157,32 @@ def test_frames_without_the_person_leave_slope_and_worst_and_too_few_have_no_slo
     assert _value(drift.worst(one)).value == 1.0 and _value(drift.slopes(one)).value is None
     without = _embeddings([[(1, ann)]] * 4, [None])
     assert "reference" in _value(drift.slopes(without)).reason
+
+
+def test_places_are_those_of_the_largest_faces_from_left_to_right():
+    boxes = np.array([[50, 0, 90, 9], [0, 0, 30, 9], [100, 0, 110, 9]], float)  # largest first
+    assert places(boxes, 3) == (1, 0, 2) and places(boxes, 2) == (1, 0) and places(boxes, 1) == (0,)
+    assert places(boxes[:1], 2) == () and places(boxes[:0], 1) == ()
+
+
+def test_each_rule_matches_frames_by_its_own_order():
+    """The larger face is at the right and is nearer to the second reference."""
+    boxes = np.array([[50, 0, 90, 9], [0, 0, 30, 9]], float)
+    pair = Faces(boxes, np.zeros((2, 5, 2)), np.ones(2))
+    none = Faces(boxes[:0], np.zeros((0, 5, 2)), np.ones(0))
+    one = Faces(boxes[:1], np.zeros((1, 5, 2)), np.ones(1))
+    ann, bob = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    frames, vectors = (none, pair, one), (np.zeros((0, 2)), np.array([bob, ann]), bob[None])
+
+    def matched(rule, references, vectors=vectors):
+        return [m.face_of_reference for m in match_frames(rule, frames, vectors, references)]
+
+    assert matched("one-to-one", [ann, bob]) == [(None, None), (1, 0), (None, 0)]
+    assert matched("left-to-right", [bob, ann]) == [(None, None), (1, 0), (None, None)]
+    assert matched("largest", [ann]) == [(None,), (0,), (0,)]
+    assert matched("largest-else-one-to-one", [ann]) == matched("largest", [ann])
+    assert matched("largest-else-one-to-one", [ann, bob]) == matched("one-to-one", [ann, bob])
+    by_place = match_frames("left-to-right", frames, None, [ann, bob])
+    assert [m.reasons[0] for m in by_place] == [
+        "no face in the frame", None, "fewer faces than references"]
+    assert np.isnan(by_place[1].similarity).all() and by_place[1].similarity.shape == (2, 2)
