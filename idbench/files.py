@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from idbench.errors import UserError
+from idbench.errors import UserError, message
 from idbench.leftovers import clear_once, is_temporary, temporary_name
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
@@ -43,32 +43,37 @@ def disk_errors(path: Path) -> Iterator[None]:
     the disk fails, or too many files are open; UserError: the folder may not be written."""
     try:
         yield
-    except OSError as error:
-        if error.errno in _NO_SPACE or _SAYS_FULL.search(str(error)):
+    except UserError:
+        raise
+    except Exception as error:  # safetensors and PyTorch raise no OSError
+        number = error.errno if isinstance(error, OSError) else None
+        if number in _NO_SPACE or _SAYS_FULL.search(str(error)):
             raise DiskFull(
                 f"The disk with {_lasting(path.parent)} is full; free some space and run the same "
                 "command again: finished work is kept."
             ) from error
-        if error.errno in _NO_PERMISSION:
+        if number in _NO_PERMISSION:
             raise UserError(
-                f"{path} may not be written; choose another place or change its permissions."
+                f"{_lasting(path)} may not be written; choose another place or change its "
+                "permissions."
             ) from error
-        if error.errno in _NO_FILES:
+        if number in _NO_FILES:
             raise DiskError(too_many_files()) from error
-        if error.errno in _DISK or "Input/output error" in str(error):
+        if number in _DISK or "Input/output error" in str(error):
+            told = (isinstance(error, OSError) and error.strerror) or message(error)[:100]
             raise DiskError(
-                f"{path} cannot be written ({error.strerror or error}); check the disk or the "
+                f"{_lasting(path)} cannot be written ({told}); check the disk or the "
                 "network folder and run the same command again: finished work is kept."
             ) from error
         raise
 
 
-def _lasting(folder: Path) -> Path:
-    """`folder`, or the one that holds the temporary folder it is in."""
-    for outer in (folder, *folder.parents):
+def _lasting(path: Path) -> Path:
+    """`path`, or the folder that holds the temporary folder it is in."""
+    for outer in (path, *path.parents):
         if is_temporary(outer.name):
             return outer.parent
-    return folder
+    return path
 
 
 def too_many_files() -> str:

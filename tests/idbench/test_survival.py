@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from safetensors import SafetensorError
 from toy import World
 
 from idbench import files, holding, leftovers, lock
@@ -118,12 +119,23 @@ def test_a_full_disk_is_named_by_a_folder_that_lasts(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("words", ["No space left on device", "221184 requested and 57216 written"])
-def test_a_library_that_gives_only_words_says_that_the_disk_is_full(
-    tmp_path: Path, words: str
+@pytest.mark.parametrize("error, words", [
+    (OSError("No space left on device"), "The disk with .* is full"),
+    (OSError("221184 requested and 57216 written"), "The disk with .* is full"),
+    (SafetensorError("I/O error: No space left on device (os error 28)"), "is full"),
+    (SafetensorError("I/O error: Input/output error (os error 5)"), r"x\.npy cannot be written"),
+])
+def test_a_library_that_gives_only_words_is_understood(
+    tmp_path: Path, error: Exception, words: str
 ) -> None:
-    with pytest.raises(files.DiskFull, match="is full"), disk_errors(tmp_path / "x.npy"):
-        raise OSError(words)
+    with pytest.raises(DiskError, match=words), disk_errors(tmp_path / "x.npy"):
+        raise error
+
+
+def test_a_disk_that_fails_is_named_by_a_path_that_lasts(tmp_path: Path) -> None:
+    with (pytest.raises(DiskError, match=f"{tmp_path} cannot be written"),
+          atomic_folder(tmp_path / "study") as folder, atomic_path(folder / "media/x")):
+        raise OSError(errno.EIO, "Input/output error")
 
 
 def test_errors_of_other_kinds_stay_what_they_are(tmp_path: Path) -> None:
