@@ -14,6 +14,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload([
     "idbench.models.concat_id.training.loop", "idbench.models.concat_id.pairs.curation",
@@ -29,6 +31,12 @@ def start(function: Callable[..., None], *arguments: Any, daemon: bool = True) -
     process = _CONTEXT.Process(target=function, args=arguments, daemon=daemon)
     process.start()
     return process
+
+
+def fork_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the workers of `idbench.pools` begin at once too; tests/idbench/test_pools.py starts new
+    interpreters."""
+    monkeypatch.setattr("idbench.pools.get_context", lambda _: _CONTEXT)
 
 
 def python(arguments: Sequence[str], environment: Mapping[str, str], output: str | Path) -> None:

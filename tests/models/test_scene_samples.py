@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -124,6 +125,7 @@ def test_square_portraits_become_references_and_no_samples(tmp_path):
 def test_shards_are_encoded_by_processes_and_only_where_something_is_missing(tmp_path, monkeypatch):
     sets = {"image_one": {"scenes": 4, "people": 1, "frames": 2, "identities": 2, "shard": 2}}
     monkeypatch.setattr(scenes, "load_recipe", lambda name: {"sets": sets})
+    forked.fork_pools(monkeypatch)
     rendering.render({"sets": sets, "seed": 3, "workers": 1}, tmp_path / "data")
     content = {"data": "data", "seed": 5, "workers": 2, "threads": 1}
     assert latents.prepare(content, tmp_path / "latents") == {"shards": 2}
