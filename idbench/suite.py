@@ -46,6 +46,7 @@ class Suite:
     licence: str = ""
     checksums: Mapping[str, str] = field(default_factory=dict, repr=False)
     _prompts: Mapping[str, PromptRow] = field(default_factory=dict, repr=False)
+    _split_rows: Mapping[str, Sequence[SplitRow]] = field(default_factory=dict, repr=False)
 
     def samples(self, split: str, limit: int | None = None, seed: int = 0) -> list[Sample]:
         """The samples of `split`; with `limit`, the first `limit` of them.
@@ -56,13 +57,15 @@ class Suite:
         (`runs.sample_id`). Raises UserError: unknown split, or a wrong row."""
         if split not in self.splits:
             raise unknown(f"split of suite {self.name}", split, self.splits)
-        path = self.folder / "splits" / f"{split}.jsonl"
-        rows = _round_robin(_rows(path, SplitRow))
-        return [self._sample(split, row, seed, path) for row in rows[:limit]]
+        rows = _round_robin(self._split_rows[split])
+        return [self._sample(split, row, seed) for row in rows[:limit]]
 
     def size(self, split: str) -> int:
         """How many samples of one seed `split` has, told apart by identities and prompt."""
-        return len({(sample.identities, sample.prompt_id) for sample in self.samples(split)})
+        return len({
+            (row.prompt_id, *(r.name for r in row.references if r.kind == "face"))
+            for row in self._split_rows[split]
+        })
 
     @property
     def title(self) -> SuiteName:
@@ -75,7 +78,8 @@ class Suite:
         path = self.folder / "identities.json"
         return validate_json(Identities, path.read_bytes(), path).root if path.exists() else {}
 
-    def _sample(self, split: str, row: SplitRow, seed: int, path: Path) -> Sample:
+    def _sample(self, split: str, row: SplitRow, seed: int) -> Sample:
+        path = _split_file(self.folder, split)
         prompt = self._prompts.get(row.prompt_id)
         if prompt is None:
             raise UserError(
@@ -145,9 +149,9 @@ def load_suite(name_or_path: str | Path) -> Suite:
     listed = _rows(folder / "prompts.jsonl", PromptRow)
     _check_different(folder / "prompts.jsonl", [row.prompt_id for row in listed])
     prompts = {row.prompt_id: row for row in listed}
-    for split, count in head.splits.items():
-        path = folder / "splits" / f"{split}.jsonl"
-        rows = _rows(path, SplitRow)
+    splits = {split: _rows(_split_file(folder, split), SplitRow) for split in head.splits}
+    for split, rows in splits.items():
+        path, count = _split_file(folder, split), head.splits[split]
         _check_different(path, [_request(row, prompts) for row in rows])
         found = len(rows)
         if found != count:
@@ -159,6 +163,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
         name=head.name, version=head.version, sha256=sha256_json(sorted(checksums.items())),
         splits=dict(head.splits), folder=folder,
         description=head.description, licence=head.licence, checksums=checksums, _prompts=prompts,
+        _split_rows=splits,
     )
 
 
@@ -209,7 +214,11 @@ def _files(folder: Path) -> set[str]:
     }
 
 
-def _round_robin(rows: list[SplitRow]) -> list[SplitRow]:
+def _split_file(folder: Path, split: str) -> Path:
+    return folder / "splits" / f"{split}.jsonl"
+
+
+def _round_robin(rows: Sequence[SplitRow]) -> list[SplitRow]:
     """One row of each set of references in turn, each set starting one prompt further on."""
     groups: dict[tuple[str, ...], list[SplitRow]] = {}
     for row in rows:
