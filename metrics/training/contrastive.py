@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from idbench.metrics.protocols import STRICT, Picture, sample_video_frames
 from idbench.metrics.training.attribute_classes import mentioned, poses, truth
 from idbench.metrics.training.fitting import DEVICE, train_network, write_entry
 from idbench.metrics.training.helper_heads import Helpers, MotionHelpers
-from idbench.metrics.training.rendered_data import Frames, Settings, batches, dataset, portraits
+from idbench.metrics.training.rendered_data import Settings, batches, dataset, portraits
 from idbench.metrics.training.retrieval import EVERYTHING, measure
 from idbench.prompts.avatars.scene import Scene
 from idbench.prompts.language import Description, description
@@ -107,18 +107,11 @@ def train_clip(
     recipe: Mapping[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
 ) -> dict[str, Any]:
     """Train CLIP by a recipe and write the embedded weights; with `evaluate`, only measure them."""
-    cache_dir, config = state_dir.parent / "metrics-data", with_vocabulary(recipe, "clip")
-    network, steps = None, 0
-    if not evaluate:
-        network, steps = _fit_clip(recipe, state_dir, cache_dir, resume, config)
-    embedder = ClipEmbedder(recipe["entry"], network=network, config=config)
-
-    def of_clip(frames: np.ndarray) -> np.ndarray:
+    def of_clip(embedder: ClipEmbedder, frames: np.ndarray) -> np.ndarray:
         return embedder.pictures(frames, STRICT.clip_picture).mean(0)
 
-    measured = measure(_validation(recipe, cache_dir), of_clip, embedder.texts)
-    write_entry(recipe, network and network.state_dict(), steps, config, measured)
-    return measured
+    config = with_vocabulary(recipe, "clip")
+    return _train(recipe, state_dir, resume, evaluate, config, _fit_clip, ClipEmbedder, of_clip)
 
 
 def _fit_clip(
@@ -191,19 +184,12 @@ def train_viclip(
     recipe: Mapping[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
 ) -> dict[str, Any]:
     """As `train_clip`, for ViCLIP, which starts from the embedded CLIP."""
-    cache_dir, config = state_dir.parent / "metrics-data", with_vocabulary(recipe, "viclip")
-    network, steps = None, 0
-    if not evaluate:
-        network, steps = _fit_viclip(recipe, state_dir, cache_dir, resume, config)
-    embedder = ViclipEmbedder(recipe["entry"], network=network, config=config)
-
-    def of_clip(frames: np.ndarray) -> np.ndarray:
+    def of_clip(embedder: ViclipEmbedder, frames: np.ndarray) -> np.ndarray:
         chosen = list(sample_video_frames(STRICT, len(frames)))
         return embedder.video(frames[chosen], STRICT.video_picture)
 
-    measured = measure(_validation(recipe, cache_dir), of_clip, embedder.texts)
-    write_entry(recipe, network and network.state_dict(), steps, config, measured)
-    return measured
+    config = with_vocabulary(recipe, "viclip")
+    return _train(recipe, state_dir, resume, evaluate, config, _fit_viclip, ViclipEmbedder, of_clip)
 
 
 def _fit_viclip(
@@ -260,5 +246,21 @@ def _fit_viclip(
     return network.float().cpu().eval(), steps
 
 
-def _validation(recipe: Mapping[str, Any], cache_dir: Path) -> Frames:
-    return dataset(Settings(**recipe["validation"]), cache_dir)
+def _train(
+    recipe: Mapping[str, Any], state_dir: Path, resume: bool, evaluate: bool,
+    config: Mapping[str, Any], fit: Callable[..., tuple[nn.Module, int]],
+    make_embedder: Callable[..., Any], of_clip: Callable[[Any, np.ndarray], np.ndarray],
+) -> dict[str, Any]:
+    """Fit a network, unless only the embedded one is measured; measure it, and write its entry.
+
+    Args:
+        of_clip: embedder and frames (n, h, w, 3) of a clip -> its embedding (d,).
+    """
+    cache_dir, network, steps = state_dir.parent / "metrics-data", None, 0
+    if not evaluate:
+        network, steps = fit(recipe, state_dir, cache_dir, resume, config)
+    embedder = make_embedder(recipe["entry"], network=network, config=config)
+    clips = dataset(Settings(**recipe["validation"]), cache_dir)
+    measured = measure(clips, lambda frames: of_clip(embedder, frames), embedder.texts)
+    write_entry(recipe, network and network.state_dict(), steps, config, measured)
+    return measured
