@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import click
+import numpy as np
 
 from idbench.commands import options as opt
 from idbench.embedded import entries, weight_path
@@ -21,6 +22,9 @@ from idbench.failures import describe
 from idbench.metrics.networks import weight_sources
 from idbench.output import echo, echo_json
 from idbench.published_weights import describe_file, published_weights
+from idbench.registry import METRICS, MODELS
+from idbench.suite import load_suite, suite_names
+from idbench.types import Video
 
 NETWORKS = ("arcface", "curricularface", "viclip", "clip")
 
@@ -74,8 +78,6 @@ def _weights() -> str:
 
 
 def _suites() -> str:
-    from idbench.suite import load_suite, suite_names
-
     names = suite_names()
     if not names:
         raise UserError("There is no suite; reinstall idbench.")
@@ -83,8 +85,6 @@ def _suites() -> str:
 
 
 def _registry() -> str:
-    from idbench.registry import METRICS, MODELS
-
     for registry in (METRICS, MODELS):
         for name in registry.targets():
             registry.load(name)
@@ -92,10 +92,7 @@ def _registry() -> str:
 
 
 def _video() -> str:
-    import numpy as np
-
-    from idbench.types import Video
-    from idbench.video import read_video, write_video
+    from idbench.video import read_video, write_video  # PyAV may be what is broken
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "test.mp4"
@@ -116,7 +113,7 @@ def _disk() -> str:
 def _accelerator() -> str:
     if find_spec("torch") is None:
         raise UserError("torch is missing; install with `pip install idbench`.")
-    import torch
+    import torch  # only now: what is missing or broken has been said
 
     name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none (CPU is enough)"
     threads = torch.get_num_threads()
