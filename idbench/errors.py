@@ -26,6 +26,8 @@ def explained(what: str, fix: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         reason = message(error)[:200] or type(error).__name__
+        if is_out_of_memory(error) and "memory" not in fix:
+            fix = "the memory is full: close other programs, or use a machine with more memory"
         raise UserError(f"{what} ({reason}); {fix}.") from error
 
 

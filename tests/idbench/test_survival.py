@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from toy import World
 
 from idbench import files, holding, leftovers, lock
-from idbench.errors import UserError
+from idbench.errors import UserError, explained
 from idbench.files import DiskError, atomic_folder, atomic_path, disk_errors
 from idbench.runs import Run
 from idbench.shards import Shard
@@ -130,6 +130,15 @@ def test_a_library_that_gives_only_words_is_understood(
 ) -> None:
     with pytest.raises(DiskError, match=words), disk_errors(tmp_path / "x.npy"):
         raise error
+
+
+def test_a_library_that_does_not_fit_into_memory_is_not_to_be_reinstalled() -> None:
+    with pytest.raises(UserError, match="failed to map segment.*; the memory is full"):
+        with explained("The trainer cannot be loaded", "reinstall its package"):
+            raise ImportError("libtorch_cpu.so: failed to map segment from shared object")
+    with pytest.raises(UserError, match="; try device=cpu if memory is short"):
+        with explained("It cannot be loaded", "try device=cpu if memory is short"):
+            raise RuntimeError("CUDA out of memory")
 
 
 def test_a_disk_that_fails_is_named_by_a_path_that_lasts(tmp_path: Path) -> None:
