@@ -19,7 +19,7 @@ from idbench import published_weights as published
 from idbench.errors import UserError
 from idbench.files import atomic_path, disk_errors
 from idbench.licences import accepted_names, agree
-from idbench.output import note
+from idbench.output import note, shortened
 from idbench.published_weights import CatalogueFile, Entry
 from idbench.resumed_download import AGAIN, CHUNK, retrieve
 
@@ -205,8 +205,10 @@ def from_hub(name: str, download: Callable[[Any, bool], str]) -> str:
         if offline:
             _check_online(name)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        reason = reason.removeprefix("Got: ")
-        raise UserError(f"{name} could not be downloaded ({reason[:160]}); {AGAIN}.") from error
+        reason = shortened(reason.removeprefix("Got: "), 160)
+        if reason.startswith("An error happened while trying to locate the file on the Hub"):
+            reason = "the hub does not answer"
+        raise UserError(f"{name} could not be downloaded ({reason}); {AGAIN}.") from error
     except Exception as error:  # the network errors of huggingface_hub's HTTP library
         if "http" not in type(error).__module__:
             raise

@@ -39,7 +39,7 @@ BENCHMARKS = {
         "consisid", "Apache-2.0 as labelled by its page", 97,
     ),
     "opens2v-eval": Benchmark(
-        "BestWishYsh/OpenS2V-Eval", ("*_Eval.json", "Images/*"), "opens2v", "see its page",
+        "BestWishYsh/OpenS2V-Eval", ("*_Eval.json", "Images/*"), "opens2v", "as stated on its page",
     ),
 }
 """By the name of `idbench suites get`. 97 people: the number of references in the paper."""

@@ -108,3 +108,19 @@ def test_offline_in_a_new_process_is_one_sentence(tmp_path: Path) -> None:
             cwd=Path(__file__).parent, env=environment, capture_output=True, text=True)
         assert done.returncode == 2, done.stderr
         assert told in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_hub_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    from idbench.downloads import from_hub
+    from idbench.errors import UserError
+
+    def gone(hub: object, offline: bool) -> str:
+        raise LocalEntryNotFoundError(
+            "An error happened while trying to locate the file on the Hub and we cannot find "
+            "the requested files in the local cache. Please check your connection and try again.")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(UserError, match=r"\(the hub does not answer\); check the network"):
+        from_hub("one", gone)
