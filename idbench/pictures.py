@@ -70,7 +70,7 @@ def open_picture(source: Path | IO[bytes]) -> Image.Image:
 
 def over_white(picture: Image.Image) -> Image.Image:
     """`picture` with its transparent parts laid over white."""
-    if not _transparent(picture):
+    if not is_transparent(picture):
         return picture
     picture = picture.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", picture.size, BACKDROP), picture)
@@ -104,14 +104,15 @@ def is_plain(path: Path) -> bool:
             turned = "exif" in opened.info or "xmp" in opened.info or opened.format == "TIFF"
             if turned and opened.getexif().get(ExifTags.Base.Orientation, 1) != 1:
                 return False
-            return opened.mode in _PLAIN_MODES and not _transparent(opened)
+            return opened.mode in _PLAIN_MODES and not is_transparent(opened)
     except UnreadablePicture:
         raise
     except Exception as error:
         raise _unreadable(path, error) from error
 
 
-def _transparent(picture: Image.Image) -> bool:
+def is_transparent(picture: Image.Image) -> bool:
+    """Whether a picture has transparent parts, or may have."""
     return picture.mode in _ALPHA_MODES or "transparency" in picture.info
 
 

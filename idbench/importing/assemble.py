@@ -14,7 +14,14 @@ from idbench.errors import UserError
 from idbench.files import atomic_folder
 from idbench.importing.contents import Person, Source
 from idbench.importing.draw import Kept, Options, Row, draw_people, face_row, make_splits
-from idbench.importing.faces import Face, FaceReader, nearest_cosine, open_picture, read_embeddings
+from idbench.importing.faces import (
+    Face,
+    FaceReader,
+    nearest_cosine,
+    open_picture,
+    read_embeddings,
+    store_picture,
+)
 from idbench.importing.lookalikes import Alike, find_alike
 from idbench.metrics.faces.face_embedder import EMBEDDED
 from idbench.outputs import check_new_folder
@@ -162,11 +169,12 @@ def _write(
     (folder / "references").mkdir()
     (folder / "splits").mkdir()
     identities: Row = {}
+    published = source.layout in ("consisid", "opens2v")
     used = {r["name"] for rows in splits.values() for row in rows for r in row["references"]}
     for one in kept.values():
         if one.person.name not in used:
             continue
-        open_picture(one.picture).save(folder / face_row(one.person.name)["file"], optimize=True)
+        store_picture(one.picture, folder / face_row(one.person.name)["file"], published)
         identities[one.person.name] = {
             "faces": one.face.count, "probability": one.face.probability, "box": one.face.box,
             "detected_by": reader.detector, "nearest_training_cosine": one.nearest,
@@ -175,7 +183,7 @@ def _write(
     for item in source.items:
         if item.name in used:
             path = folder / "references" / f"{item.kind}_{item.name}.png"
-            open_picture(item.picture).save(path, optimize=True)
+            store_picture(item.picture, path, published)
     how = f"drawn by seed {options.seed}" if not source.rows else "as the layout pairs them"
     head = {
         "name": name, "version": options.version,

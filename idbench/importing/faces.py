@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 from safetensors.numpy import load_file
 
 from idbench.errors import UserError
@@ -16,7 +17,7 @@ from idbench.metrics.base import cosine
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.face_embedder import FaceEmbedder
 from idbench.picture_hash import difference_hash
-from idbench.pictures import open_rgb
+from idbench.pictures import is_transparent, open_rgb
 
 LARGEST_SIDE = 1280
 """Longest side of stored references, in pixels: the scorer sees what was checked."""
@@ -33,6 +34,28 @@ def open_picture(path: Path) -> Image.Image:
     clean = Image.new("RGB", upright.size)
     clean.paste(upright)
     return clean
+
+
+def store_picture(source: Path, target: Path, as_published: bool) -> None:
+    """Write a picture as PNG, with no metadata but its orientation.
+
+    `as_published`: with its own size, transparency, bits and orientation, so that protocols that
+    read it as a script does get the same pixels; otherwise as `open_picture`."""
+    if not as_published:
+        open_picture(source).save(target, optimize=True)
+        return
+    with Image.open(source) as opened:
+        turned = opened.getexif().get(ExifTags.Base.Orientation, 1)
+        deep = opened.mode.startswith("I")  # 16 bits of grey
+        mode = "RGBA" if is_transparent(opened) else "RGB"
+        pixels = np.asarray(opened if deep else opened.convert(mode))
+    if deep:
+        pixels = np.clip(pixels, 0, 2**16 - 1).astype(np.uint16)
+    more: dict[str, Any] = {}
+    if turned != 1:
+        more["exif"] = Image.Exif()
+        more["exif"][ExifTags.Base.Orientation] = turned
+    Image.fromarray(pixels).save(target, optimize=True, **more)
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,13 @@ from idbench.files import sha256_file
 from idbench.importing import faces
 from idbench.importing.contents import Prompt
 from idbench.importing.draw import draw_groups, draw_prompts
+from idbench.importing.faces import store_picture
 from idbench.importing.layouts import read_source
 from idbench.importing.lookalikes import find_alike
 from idbench.metrics.faces.align import align_crops
 from idbench.metrics.networks.pack import PackRecogniser
 from idbench.picture_hash import difference_hash
+from idbench.pictures import read_converted, read_rgb
 from idbench.suite import load_suite, write_checksums
 
 
@@ -240,6 +242,30 @@ def test_layout_of_opens2v(world: World) -> None:
         "singleface-1": "man-1", "faceobj-1": "man-1", "humanobj-1": "humanobj-human-man-4",
         "singlehuman-1": "singlehuman-crop-woman-3",
     }
+
+
+@pytest.mark.parametrize("kind", ["plain", "large", "turned", "transparent", "palette", "16 bits"])
+def test_pictures_of_a_benchmark_keep_their_pixels(tmp_path: Path, kind: str) -> None:
+    """Both as a script reads them and as idbench does."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (30, 1300 if kind == "large" else 40, 3), dtype=np.uint8)
+    picture, options = Image.fromarray(pixels), {}
+    if kind == "turned":
+        options["exif"] = Image.Exif()
+        options["exif"][274] = 6
+    elif kind == "transparent":
+        picture.putalpha(Image.fromarray(pixels[..., 0]))
+    elif kind == "palette":
+        picture, options = picture.quantize(8), {"transparency": 2}
+    elif kind == "16 bits":
+        picture = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
+    picture.save(tmp_path / "a.png", **options)
+    store_picture(tmp_path / "a.png", tmp_path / "kept.png", as_published=True)
+    store_picture(tmp_path / "a.png", tmp_path / "ours.png", as_published=False)
+    for read in (read_converted, read_rgb):
+        np.testing.assert_array_equal(read(tmp_path / "kept.png"), read(tmp_path / "a.png"))
+    same = np.array_equal(read_converted(tmp_path / "ours.png"), read_converted(tmp_path / "a.png"))
+    assert same == (kind == "plain")
 
 
 def loose(folder: Path) -> None:
