@@ -102,7 +102,7 @@ def _csv(
     names = [name for name in reader.fieldnames or () if name]
     _distinct_columns(names, path)
     if names and not others:
-        if not set(names) & set(columns):
+        if not set(names) & set(columns) and not any(nearest(n, columns) for n in names):
             raise UserError(
                 f"{path} line {before + 1} names no column; begin the file with a line such as "
                 f"{delimiter.join(list(columns)[:3])}."
