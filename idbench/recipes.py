@@ -94,6 +94,13 @@ def _first_sentence(text: str) -> str:
     return re.split(r"(?<=\.)\s", " ".join(line.lstrip("# ") for line in top))[0]
 
 
+def _whole(name: str, read: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """An installed recipe with what it extends, of the files that were read."""
+    content = dict(read[name])
+    base = content.pop("extends", None)
+    return content if base is None else {**_whole(base, read), **content}
+
+
 def _read(path: Path) -> dict[str, Any]:
     return _parse(_text(path), path)
 
@@ -120,7 +127,8 @@ def check_recipe(name: str, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Check what decides which code runs and which file is written; returns the installed recipes
     of its trainer. Raises UserError: the trainer is not registered, `entry` names no embedded
     weights, or `steps` is not a positive whole number."""
-    installed = [load_recipe(known)[1] for known in recipe_files()]
+    read = {known: _read(path) for known, path in recipe_files().items()}
+    installed = [_whole(known, read) for known in read]
     others = entry_points(group="idbench.trainers")
     trainers = {*(r["trainer"] for r in installed), *(point.value for point in others)}
     if str(recipe.get("trainer")) not in trainers:

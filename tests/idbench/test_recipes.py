@@ -133,6 +133,20 @@ def test_list_recipes_reads_each_file_once(monkeypatch: pytest.MonkeyPatch) -> N
         assert trainers[name] == recipes.load_recipe(name)[1]["trainer"]
 
 
+def test_a_recipe_is_checked_against_all_by_reading_each_file_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from idbench import recipes
+
+    name, content = load_recipe("stage3")
+    alike = [known for _, known in map(load_recipe, recipes.recipe_files())
+             if known["trainer"] == content["trainer"]]
+    read, text = [], recipes._text
+    monkeypatch.setattr(recipes, "_text", lambda path: (read.append(path), text(path))[1])
+    assert recipes.check_recipe(name, content) == alike
+    assert sorted(read) == sorted(recipes.recipe_files().values())
+
+
 def test_a_recipe_can_extend_another(tmp_path: Path) -> None:
     from idbench.errors import UserError
     from idbench.recipes import load_recipe
