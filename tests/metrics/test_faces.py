@@ -182,6 +182,7 @@ def test_missing_references_and_broken_embeddings_are_reasons_not_zeros():
     match = match_faces(good[None], [None, good])
     assert match.face_of_reference == (None, 0)
     assert match_faces(np.zeros((0, 2)), [good]).reasons == ("no face in the frame",)
+    assert match_faces(np.ones((1, 2)), [None]).reasons == ("the reference has no face embedding",)
     broken = match_faces(np.array([[np.nan, 0.0]]), [good])
     assert broken.reasons == ("the embedding is not finite",)
 

@@ -13,7 +13,15 @@ import pytest
 from pair_world import PairWorld
 
 from idbench.errors import UserError
-from idbench.models.concat_id.pairs import multi, neighbours, partners, people, quality, stages
+from idbench.models.concat_id.pairs import (
+    copies,
+    multi,
+    neighbours,
+    partners,
+    people,
+    quality,
+    stages,
+)
 from idbench.models.concat_id.pairs.settings import PairSettings
 
 
@@ -259,3 +267,36 @@ def test_try_on_needs_the_garment() -> None:
     assert len(output.targets) > 3 and made.garment[output.targets].all()
     assert output.subjects == ("garment",)
     assert output.candidates == len(output.targets) + sum(output.dropped.values())
+
+
+def test_the_ends_of_every_range() -> None:
+    best = neighbours.Best(3, (0.7, 0.9), smallest=False)
+    found = neighbours.Similar(np.arange(3), np.array([1, 2, 0]), np.array([0.7, 0.9, 0.8]))
+    best.add(found, np.ones(3, np.uint64))
+    assert best.partner.tolist() == [1, -1, 0], "the lower end is included, the upper is not"
+    everyone = people._empty(4, 2)
+    everyone.group[:], everyone.video[:] = 1, range(4)
+    everyone.share[:] = [0.04, 0.9, 0.0399, 0.901]
+    assert partners.requests(everyone, PairSettings())["tradeoff"].rows.tolist() == [
+        True, True, False, False]
+    best = neighbours.Best(4, (0.9, 0.99), smallest=True)
+    best.partner[:], best.cosine[:] = [1, 0, 3, 2], 0.95
+    assert stages.tradeoff(everyone, best, PairSettings()).targets.tolist() == [[0], [1]]
+
+
+def test_pairs_at_the_limit_are_found_and_counted_once() -> None:
+    everyone = people._empty(3, 2)
+    everyone.vectors[:] = [[1, 0], [0.8, 0.6], [0.6, 0.8]]  # cosines 0.8, 0.6 and 0.96
+    everyone.group[:], everyone.video[:] = 1, range(3)
+    (found,) = neighbours.similar_people(everyone.vectors, everyone.video, 0.8, 10)
+    assert sorted(found.cosines.tolist()) == [0.8, 0.8, 0.96, 0.96]
+    wanted = partners.requests(everyone, PairSettings())
+    _, seen = partners.find_partners(everyone, wanted, PairSettings())
+    assert int(seen.above.sum()) == 2 and seen.pairs == 3
+
+
+def test_most_frames_make_a_copy() -> None:
+    first, second = np.random.default_rng(0).integers(0, 256, (2, 1, 5, 32)).astype(np.uint8)
+    for shared in range(6):
+        second[0, :shared] = first[0, :shared]
+        assert copies.are_copies(first, second).tolist() == [shared >= 3]
