@@ -192,7 +192,10 @@ def test_other_reading_settings_read_again(world: PairWorld) -> None:
     assert world.build(settings={"frames_per_second": 1.0}).read == 54
 
 
-def test_the_worker_count_changes_nothing(world: PairWorld) -> None:
+def test_the_worker_count_changes_nothing(
+    world: PairWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forked.fork_pools(monkeypatch)
     one = world.build("one").summary
     assert world.build("two", workers=2).summary == one
     assert tables(world.folder / "one") == tables(world.folder / "two")
