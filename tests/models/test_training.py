@@ -206,6 +206,8 @@ def test_a_difference_is_stored_to_the_weights_it_started_from(home):
     ({"phases": [{"until": 5, "cross": 5}]}, "cross"),
     ({"delta": True}, "needs `entry` and embedded weights"),
     ({"groups": {"image_four": 1.0}}, "group 'image_four'"),
+    ({"groups": {}}, "unusable value for groups"),
+    ({"phases": [{"until": 5, "groups": {}}]}, "groups"),
 ])
 def test_a_recipe_with_faults_is_one_sentence(home, change, said):
     with pytest.raises(UserError, match=said):

@@ -103,10 +103,8 @@ class Store:
 
     def note_captions(self, path: Path) -> int:
         """Store a file's captions; returns how many. Raises UserError: see `read_rows`; a caption
-        for an unknown video, or two for one."""
-        return self._note(
-            path, "captions file", "caption", "caption", lambda value, where: str(value)
-        )
+        for an unknown video, two for one, or one that is no text."""
+        return self._note(path, "captions file", "caption", "caption", _text)
 
     def note_aesthetic(self, path: Path) -> int:
         """Store a file's aesthetic scores (columns video and score); returns how many.
@@ -250,6 +248,12 @@ def _decode(record: str | None, blob: bytes | None) -> tuple[VideoRecord | None,
         return found, None
     people = len(found.people)
     return found, np.frombuffer(blob, np.float32).reshape(people, -1 if people else 0)
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):  # JSON has more than text
+        raise UserError(f"{where}: the caption must be text, not {value!r}.")
+    return value
 
 
 def _state(path: Path, beside: Sequence[Path]) -> tuple[int, int]:

@@ -249,7 +249,7 @@ class SceneRecipe(StageRecipe):
 
     data: str = "concat_id_data"
     latents: str = "concat_id_latents"
-    groups: dict[str, pydantic.PositiveFloat] = pydantic.Field(default_factory=dict)
+    groups: dict[str, pydantic.PositiveFloat] = pydantic.Field(default_factory=dict, min_length=1)
     batch: dict[Literal["image", "clip"], pydantic.PositiveInt] = pydantic.Field(  # type: ignore[assignment]
         default_factory=dict
     )

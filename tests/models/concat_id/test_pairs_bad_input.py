@@ -34,6 +34,8 @@ def world(tmp_path: Path) -> PairWorld:
         "c.csv", "video,caption\n0/take0.mp4,a man\n0/take0.mp4,a man\n")), "a second time"),
     (lambda w, r: replace(r, captions=w.file("c.jsonl", "{no json")), "is not valid JSON"),
     (lambda w, r: replace(r, captions=w.file("c.json", "3")), "must be a list of objects"),
+    (lambda w, r: replace(r, captions=w.file("c.json", '{"0/take0.mp4": {"caption": "a man"}}')),
+     "the caption must be text, not {'caption'"),
     (lambda w, r: replace(r, captions=w.file("c.xls", "x")), "spreadsheet; save it as CSV"),
     (lambda w, r: replace(r, truth=w.file("t.csv", "video,identity\nnone.mp4,1\n")),
      "unknown video"),
