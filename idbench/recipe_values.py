@@ -17,7 +17,9 @@ FROM_ZERO = ("seed", "warmup", "decoder_steps", "attributes_alone", "first")
 OPTIONAL = ("start",)
 """Texts that may be null."""
 WHOLE = ("network", "data", "validation", "clips")
-"""Mappings that need every field of the examples."""
+"""Mappings that need every field of the examples but `DEFAULTED`."""
+DEFAULTED = ("first", "frames", "pairs", "height", "width", "looks", "group", "version")
+"""Fields with a default: see `Settings` of `metrics.training.rendered_data`."""
 
 
 def check_values(
@@ -25,7 +27,7 @@ def check_values(
 ) -> None:
     """Check each value of the recipe `name` against those that `examples` have for it. Raises
     UserError: another kind of value, a number that is negative or not finite, or a mapping without
-    a field that all examples have."""
+    a field that it needs."""
     for key, value in recipe.items():
         known = [example[key] for example in examples if key in example]
         if not known or (value is None and key in OPTIONAL):
@@ -34,7 +36,7 @@ def check_values(
         if wanted:
             raise UserError(f"{key} of {name} must be {wanted}, not {str(value)[:80]!r}.")
         if isinstance(value, Mapping) and key in WHOLE:
-            missing = set.intersection(*map(set, known)) - set(value)
+            missing = set.intersection(*map(set, known)) - {*value, *DEFAULTED}
             if missing:
                 raise UserError(f"{key} of {name} lacks {', '.join(sorted(missing))}; add it.")
             check_values(f"{key} of {name}", value, known)

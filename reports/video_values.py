@@ -31,13 +31,16 @@ def video_values(run: Run) -> pd.DataFrame:
     base = sample_table(run)[["sample", *ABOUT[:-2]]]
     base["cluster"] = identity_clusters(base["identities"].tolist())
     values = base.set_index("sample").join(wide, how="left")
-    records = {record.id: record for record in run.records()}
     not_asked: dict[str, set[str]] = {}
-    for name in wide.columns:
-        applies_to = getattr(metric_of(name), "applies_to", lambda sample: True)
-        for sample in values.index[values[name].isna()]:
-            if not applies_to(records[sample].sample):
-                not_asked.setdefault(sample, set()).add(name)
+    asking = {
+        name: (applies_to, set(values.index[missing])) for name in wide.columns
+        if (applies_to := getattr(metric_of(name), "applies_to", None)) is not None
+        and (missing := values[name].isna()).any()
+    }
+    for record in run.records() if asking else ():  # reading them again takes a while
+        for name, (applies_to, unscored) in asking.items():
+            if record.id in unscored and not applies_to(record.sample):
+                not_asked.setdefault(record.id, set()).add(name)
     values["not_asked"] = [frozenset(not_asked.get(sample, ())) for sample in values.index]
     return values
 

@@ -85,7 +85,7 @@ def test_mistakes_are_one_sentence(world: World, recipe: Path) -> None:
     ("batch=1.5", "a whole number from 1"), ("batch=x", "a whole number from 1"),
     ("seed=x", "a whole number from 0"), ("seed=-1", "a whole number from 0"),
     ("learning_rate=true", "a number from 0"), ("precision=null", "a text"),
-    ("data=x", "a mapping"), ("data={split: training}", "lacks frames, identities"),
+    ("data=x", "a mapping"), ("data={split: training}", "lacks identities"),
     ("data={}", "non-empty"),
     ("validation={split: validation, seed: x, identities: 1, scenes: 1, frames: 1, pairs: 1}",
      "seed of validation of the recipe 'arcface' must be a whole number"),
