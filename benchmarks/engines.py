@@ -64,7 +64,7 @@ def run(kind: str, folder: Path, address: str, asked: argparse.Namespace) -> dic
     found["videos"] = rate(list(folder.glob("samples/*/sample.json")), workers)
     if workers == 1:
         found["besides"] = besides(folder)
-    if asked.score:
+    if asked.score and ray:  # a local process writes its scores in windows, not one by one
         found["scores"] = rate(list(folder.glob("samples/*/scores.json")), workers)
     return found
 
@@ -108,6 +108,8 @@ def main() -> None:
         cluster_process.communicate("\n")
     for what in ("videos", "scores")[: 1 + asked.score]:
         for first, second in (("local", "1 worker"), ("1 worker", "2 workers")):
+            if what not in rounds[0][first]:
+                continue
             ratios = [of[second][what] / of[first][what] for of in rounds]
             print(f"{what}: {second} / {first}: median {statistics.median(ratios):.3f} of "
                   f"{', '.join(f'{r:.3f}' for r in ratios)}")
