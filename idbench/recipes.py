@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from importlib.metadata import entry_points
 from itertools import takewhile
 from pathlib import Path
@@ -46,10 +47,13 @@ def recipe_files() -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def load_recipe(name_or_path: str, children: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]]:
+def load_recipe(
+    name_or_path: str, children: tuple[str, ...] = (),
+    read: Callable[[Path], dict[str, Any]] | None = None,
+) -> tuple[str, dict[str, Any]]:
     """Name and content of an installed recipe, or of a YAML file of your own. `children`: recipes
-    that extend it. Raises UserError: unknown, not YAML, no `trainer`, or recipes that extend each
-    other."""
+    that extend it; `read`: gives the content of a file. Raises UserError: unknown, not YAML, no
+    `trainer`, or recipes that extend each other."""
     installed = recipe_files()
     if name_or_path in children:
         raise UserError(f"The recipe {name_or_path!r} extends itself; remove one line `extends`.")
@@ -61,9 +65,9 @@ def load_recipe(name_or_path: str, children: tuple[str, ...] = ()) -> tuple[str,
             raise UserError(f"The recipe {path} is missing; check the path.")
     else:
         raise unknown("recipe", name_or_path, installed)
-    content = _read(path)
+    content = dict((read or _read)(path))
     if "extends" in content:
-        _, base = load_recipe(str(content.pop("extends")), (*children, name_or_path))
+        _, base = load_recipe(str(content.pop("extends")), (*children, name_or_path), read)
         base.pop("name", None)
         content = {**base, **content}
     if ":" not in str(content.get("trainer", "")):
@@ -94,13 +98,6 @@ def _first_sentence(text: str) -> str:
     return re.split(r"(?<=\.)\s", " ".join(line.lstrip("# ") for line in top))[0]
 
 
-def _whole(name: str, read: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """An installed recipe with what it extends, of the files that were read."""
-    content = dict(read[name])
-    base = content.pop("extends", None)
-    return content if base is None else {**_whole(base, read), **content}
-
-
 def _read(path: Path) -> dict[str, Any]:
     return _parse(_text(path), path)
 
@@ -127,8 +124,8 @@ def check_recipe(name: str, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Check what decides which code runs and which file is written; returns the installed recipes
     of its trainer. Raises UserError: the trainer is not registered, `entry` names no embedded
     weights, or `steps` is not a positive whole number."""
-    read = {known: _read(path) for known, path in recipe_files().items()}
-    installed = [_whole(known, read) for known in read]
+    once = cache(_read)  # many recipes extend the same one
+    installed = [load_recipe(known, read=once)[1] for known in recipe_files()]
     others = entry_points(group="idbench.trainers")
     trainers = {*(r["trainer"] for r in installed), *(point.value for point in others)}
     if str(recipe.get("trainer")) not in trainers:
