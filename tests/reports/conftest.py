@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,16 @@ from report_runs import make_run
 from .browser import Browser, browse
 
 
+@pytest.fixture(scope="session")
+def usual_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder that all tests of a process share, and leave as it is."""
+    return make_run(tmp_path_factory.mktemp("usual") / "runs" / "toy", fail=[2], missing=[3])
+
+
 @pytest.fixture
-def run_folder(tmp_path: Path) -> Path:
-    return make_run(tmp_path / "runs" / "toy", count=6, fail=[2], missing=[3])
+def run_folder(usual_run: Path, tmp_path: Path) -> Path:
+    """A copy of `usual_run` that a test may change."""
+    return Path(shutil.copytree(usual_run, tmp_path / "runs" / "toy"))
 
 
 @pytest.fixture(scope="session")

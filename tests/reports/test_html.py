@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +55,24 @@ def _page(folders: list[Path], output: Path, **options: object) -> _Page:
     return _Page(build_report(folders, output, **options).read_text(encoding="utf-8"))  # type: ignore
 
 
-def test_every_sample_is_there_with_its_references_video_and_prompt(
-    run_folder: Path, tmp_path: Path
-) -> None:
-    page = _page([run_folder], tmp_path / "report.html")
+@dataclass(frozen=True)
+class Usual:
+    """The run of `run_folder`, which these tests do not change, and its report."""
+
+    folder: Path
+    text: str
+    page: _Page
+
+
+@pytest.fixture(scope="module")
+def usual(usual_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Usual:
+    output = tmp_path_factory.mktemp("report") / "report.html"
+    text = build_report([usual_run], output).read_text(encoding="utf-8")
+    return Usual(usual_run, text, _Page(text))
+
+
+def test_every_sample_is_there_with_its_references_video_and_prompt(usual: Usual) -> None:
+    page = usual.page
     assert len(page.all("article", class_="card")) == 6
     videos = page.all("video")
     assert len(videos) == 5  # one was not generated
@@ -68,8 +83,8 @@ def test_every_sample_is_there_with_its_references_video_and_prompt(
     assert "No video: out of memory" in page.text
 
 
-def test_nothing_is_fetched_from_anywhere(run_folder: Path, tmp_path: Path) -> None:
-    page = _page([run_folder], tmp_path / "report.html")
+def test_nothing_is_fetched_from_anywhere(usual: Usual) -> None:
+    page = usual.page
     for tag, attributes in page.tags:
         for name in ("src", "href", "poster", "xlink:href", "action"):
             value = attributes.get(name) or ""
@@ -78,11 +93,9 @@ def test_nothing_is_fetched_from_anywhere(run_folder: Path, tmp_path: Path) -> N
     assert not page.all("link") and len(page.all("script")) == 1
 
 
-def test_means_and_coverage_are_those_of_the_table(run_folder: Path, tmp_path: Path) -> None:
-    from idbench.reports import tables
-
-    page = _page([run_folder], tmp_path / "report.html")
-    row = tables.measured([Run.open(run_folder)]).rows[0]
+def test_means_and_coverage_are_those_of_the_table(usual: Usual) -> None:
+    page = usual.page
+    row = tables.measured([Run.open(usual.folder)]).rows[0]
     for name in ("arcsim", "cursim", "viclip", "clipdist"):
         found = row.estimates[name]
         assert number(found.mean) in page.text and interval(found) in page.text
@@ -90,8 +103,8 @@ def test_means_and_coverage_are_those_of_the_table(run_folder: Path, tmp_path: P
     assert "4 of 6 scored" in page.text and "5 of 6 scored" in page.text
 
 
-def test_what_is_unscored_is_listed_once_with_its_reason(run_folder: Path, tmp_path: Path) -> None:
-    report = report_data.read([Run.open(run_folder)], tmp_path / "report.html")
+def test_what_is_unscored_is_listed_once_with_its_reason(usual: Usual, tmp_path: Path) -> None:
+    report = report_data.read([Run.open(usual.folder)], tmp_path / "report.html")
     reasons = {item.reason: item.rows for item in report.unscored}
     assert set(reasons) == {"out of memory", "the person was found in no frame"}
     assert {(metric, who) for _, _, metric, who in reasons["out of memory"]} == {
@@ -99,13 +112,13 @@ def test_what_is_unscored_is_listed_once_with_its_reason(run_folder: Path, tmp_p
     lost = reasons["the person was found in no frame"]
     assert [metric for _, _, metric, _ in lost] == ["arcsim", "cursim"]
     assert len({who for *_, who in lost}) == 1
-    page = _page([run_folder], tmp_path / "report.html")
+    page = usual.page
     links = {a["href"] for a in page.all("a") if (a["href"] or "").startswith("#s-")}
     assert links == {f"#{a['id']}" for a in page.all("article", class_="card")}
 
 
-def test_protocol_hashes_command_and_environment_are_told(run_folder: Path, tmp_path: Path) -> None:
-    text = _page([run_folder], tmp_path / "report.html").text
+def test_protocol_hashes_command_and_environment_are_told(usual: Usual) -> None:
+    text = usual.page.text
     assert text.count(WEIGHT) == 2  # of the model and of the metrics
     assert "idbench run --model toy" in text
     for words in ("strict-v3", "detection, detector", "mtcnn", "numpy",
@@ -114,9 +127,8 @@ def test_protocol_hashes_command_and_environment_are_told(run_folder: Path, tmp_
         assert words in text, words
 
 
-def test_published_rows_stand_apart_as_another_data_set(run_folder: Path, tmp_path: Path) -> None:
-    text = build_report([run_folder], tmp_path / "report.html").read_text(encoding="utf-8")
-    before, apart = text.split('<section id="published"')
+def test_published_rows_stand_apart_as_another_data_set(usual: Usual) -> None:
+    before, apart = usual.text.split('<section id="published"')
     assert "Another data set." in apart and "ID-Animator" in apart and "0.289" in apart
     assert "ID-Animator" not in before
 
@@ -131,15 +143,15 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert "49" not in re.findall(r"\$x_\{\$ (\S+)", page.text)
 
 
-def test_only_the_own_script_may_run(run_folder: Path, tmp_path: Path) -> None:
+def test_only_the_own_script_may_run(usual: Usual) -> None:
     import base64
     import hashlib
 
-    text = build_report([run_folder], tmp_path / "report.html").read_text(encoding="utf-8")
+    text = usual.text
     script = re.search(r"<script>(.*?)</script>", text, re.DOTALL)
     assert script is not None
     digest = base64.b64encode(hashlib.sha256(script.group(1).encode()).digest()).decode()
-    policy = _Page(text).all("meta", **{"http-equiv": "Content-Security-Policy"})[0]["content"]
+    policy = usual.page.all("meta", **{"http-equiv": "Content-Security-Policy"})[0]["content"]
     assert policy is not None and f"script-src 'sha256-{digest}'" in policy
     assert "default-src 'none'" in policy
     assert "innerHTML" not in script.group(1) and "eval" not in script.group(1)
@@ -288,8 +300,6 @@ def test_numbers_are_set_as_in_print(value: float | None, text: str) -> None:
 
 
 def test_the_best_is_bold_and_p_values_stand_under_differences(tmp_path: Path) -> None:
-    from idbench.reports import tables
-
     folders = [make_run(tmp_path / n, variant=n, count=12, level=level, seed=i)
                for i, (n, level) in enumerate((("good", 0.8), ("poor", 0.1)))]
     text = build_report(folders, tmp_path / "report.html").read_text(encoding="utf-8")
@@ -300,8 +310,10 @@ def test_the_best_is_bold_and_p_values_stand_under_differences(tmp_path: Path) -
     assert f"<small>p {number(measured.differences[0].p_values['arcsim'])}</small>" in text
 
 
-def test_faces_matched_to_nobody_are_shown(run_folder: Path, tmp_path: Path) -> None:
-    before = _page([run_folder], tmp_path / "report.html")
+def test_faces_matched_to_nobody_are_shown(
+    usual: Usual, run_folder: Path, tmp_path: Path
+) -> None:
+    before = usual.page
     assert "Other faces" not in before.text
     run = Run.open(run_folder)
     path = run.path(run.records()[0].sample.id, "faces.json")
