@@ -54,6 +54,8 @@ def cluster(plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     environment = {
         **os.environ, "PYTHONPATH": str(plugin), "TOY_LOG": str(log), "TOY_SECONDS": "0.2",
         "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "HOME": str(folder),
+        # Else it starts two workers for every driver, beside those that the driver asks for.
+        "RAY_prestart_worker_first_driver": "0", "RAY_enable_worker_prestart": "0",
     }
     process = subprocess.Popen(
         [sys.executable, "-c", CLUSTER], env=environment, text=True, start_new_session=True,
