@@ -283,7 +283,7 @@ def surface(p, x, y):
     return z
 
 
-@njit(fastmath=True, error_model="numpy")
+@njit(fastmath=True, error_model="numpy", cache=True)  # Python calls it: else compiled every time
 def settle(p):
     """Put eyes, nose, mouth and glasses on the bone. Call once after filling the record."""
     p.eye_z = surface(p, p.eye_x, p.eye_y) + 0.045
