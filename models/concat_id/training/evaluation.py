@@ -86,21 +86,23 @@ def evaluate_recipe(recipe: SceneRecipe, state_dir: Path) -> dict[str, Any]:
 
     Returns, and writes to the manifest: ArcSim and CurSim with references and without (the same
     network with zeroed references), their difference with a 95 % interval clustered by identity,
-    how often the right reference is the nearest of all, and the share of frames with a face; what
-    dlib sees, if it is installed (`outside`); for two people also own-minus-other (faces told
-    apart by place, which has no bias) and the share of videos in the order of the references.
+    ViCLIP and CLIPDist, how often the right reference is the nearest of all, and the share of
+    frames with a face; what dlib sees, if it is installed (`outside`); for two people also
+    own-minus-other (faces told apart by place, which has no bias) and the share of videos in the
+    order of the references.
 
     Raises:
         UserError: weights are missing, or those of a baseline have another name than its own.
     """
     entry = recipe.entry or ""
-    needed = {"arcface", "curricularface", entry} - set(embedded.entries())
+    needed = {"arcface", "curricularface", "clip", "viclip", entry} - set(embedded.entries())
     if needed:
         raise UserError(f"Not trained yet: {', '.join(sorted(needed))}; run `idbench train` first.")
     people = min(GROUPS[group] for group in recipe.groups)
     settings = recipe.evaluation
     identities, each = settings.get("identities", 24), settings.get("each", 2)
     chosen = {"steps": settings.get("steps", 20), "guidance": settings.get("guidance"),
+              "reference_guidance": settings.get("reference_guidance"),
               "sampling": settings.get("sampling", "default"), "batch": 8}
     system = system_of(recipe)
     model: Any = make_model(system, chosen)
@@ -136,7 +138,8 @@ def _score(
     samples: Sequence[Sample], videos: Mapping[str, Sequence[Video]], folder: Path
 ) -> dict[str, float]:
     """Numbers of `evaluate_recipe` from the videos of each condition."""
-    names = ("arcsim", "cursim", "face_coverage", "own_minus_other_by_order", "order")
+    names = ("arcsim", "cursim", "viclip", "clipdist", "face_coverage", "own_minus_other_by_order",
+             "order")
     scorer = Scorer(DEFAULT_PROTOCOL, folder / "cache", [METRICS.load(n) for n in names])
     people = {r.name: r for s in samples for r in s.references if r.kind == "face"}
     vectors = {n: scorer.embedder.reference(r.image).faces["arcface"] for n, r in people.items()}

@@ -244,7 +244,7 @@ class SceneRecipe(StageRecipe):
         subject: `garment` or `background`: one more reference, after the faces.
         copy_heads: start with some heads that copy, see `copy_heads`; for data with `aligned`.
         evaluation: of `--evaluate`: `identities`, prompts for `each`, `steps`, `guidance`,
-            `sampling`.
+            `reference_guidance`, `sampling`.
     """
 
     data: str = "concat_id_data"

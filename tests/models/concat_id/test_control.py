@@ -127,7 +127,7 @@ def test_the_base_has_no_references_to_zero():
 def test_the_evaluation_of_a_recipe_has_the_same_control(make, sample, monkeypatch, tmp_path):
     """`idbench train single --evaluate` and `idbench run --set references=zeroed` agree."""
     videos, entry = {}, {"file": "f", "sha256": "0", "steps": 1}
-    names = ("arcface", "curricularface", "transformer_single", "face_parser")
+    names = ("arcface", "curricularface", "clip", "viclip", "transformer_single", "face_parser")
     monkeypatch.setattr(embedded, "entries", lambda: {name: entry for name in names})
     monkeypatch.setattr(embedded, "entry", lambda name: entry)
     monkeypatch.setattr(embedded, "save_measured", lambda *_: None)
