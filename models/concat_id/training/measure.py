@@ -1,10 +1,14 @@
-"""Counts the FLOPs and stored activations of a training step on the meta device."""
+"""Counts the FLOPs and stored activations of a training step on the meta device.
+
+Blocks of a transformer are alike, so a step is run with three of them and with two. What one of
+them adds, every further one adds: a network of forty blocks is not run whole.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
@@ -14,6 +18,9 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from idbench.models.concat_id.training.network import Denoiser
+
+COUNTED_BLOCKS = 3
+"""The first and the last block may keep more than those between them."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,12 @@ class Measured:
         """
         return self.outside + (self.inputs + self.largest if checkpointing else self.inside)
 
+    def with_more(self, blocks: int, fewer: Measured) -> Measured:
+        """Of a network with so many more blocks; `fewer` was measured with one block less."""
+        added = {name: value + blocks * (value - getattr(fewer, name))
+                 for name, value in vars(self).items() if name != "largest"}
+        return replace(self, **added)
+
 
 def measure(
     transformer: Any, batch: int, frames: int, references: int, height: int, width: int,
@@ -56,6 +69,28 @@ def measure(
         dtype: of the computation.
     """
     nn.Module.to(transformer, dtype)  # diffusers' own `to` warns of what is kept in float32
+    name = "transformer_blocks" if hasattr(transformer, "transformer_blocks") else "blocks"
+    every = getattr(transformer, name)
+
+    def with_blocks(count: int) -> Measured:
+        setattr(transformer, name, every[:count])
+        return _measure(transformer, every[:count], batch, frames, references, height, width, text,
+                        dtype)
+
+    try:
+        further = len(every) - COUNTED_BLOCKS
+        if further <= 0:
+            return with_blocks(len(every))
+        return with_blocks(COUNTED_BLOCKS).with_more(further, with_blocks(COUNTED_BLOCKS - 1))
+    finally:
+        setattr(transformer, name, every)
+
+
+def _measure(
+    transformer: Any, blocks: nn.ModuleList, batch: int, frames: int, references: int, height: int,
+    width: int, text: tuple[int, int], dtype: torch.dtype,
+) -> Measured:
+    """`measure`, of all `blocks` that the transformer has now."""
     network = Denoiser(transformer)
     channels = transformer.config.in_channels
 
@@ -66,8 +101,7 @@ def measure(
         empty(frames, channels, height, width), empty(references, channels, height, width),
         empty(*text), torch.zeros(batch, device="meta"),
     )
-    blocks = list(getattr(transformer, "transformer_blocks", None) or transformer.blocks)
-    kept = _Kept(transformer, blocks)
+    kept = _Kept(transformer, list(blocks))
     attention = mock.patch.object(F, "scaled_dot_product_attention", _attention)
     with attention, FlopCounterMode(display=False) as counter, kept.watching(counter):
         output = network(*inputs)

@@ -46,12 +46,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = []
     shown = [(i,) for i in range(IDENTITIES) for _ in range(TAKES)] + [(0, 1), (3, 2), (4, 5)]
     for number, people in enumerate(shown):
-        clip = clip_of(*people, key=number)
+        clip = clip_of(*people, key=number, count=5)
         # A scene names its people from left to right.
         order = [p.identity - TRAINING_IDENTITIES[0] for p in clip.scene.people]
         names.append(f"{number:03d}.mp4")
-        # Two of four frames a second are read: nothing is rendered that is not looked at.
-        write_video(made / "videos" / names[-1], Video(clip.frames, 4.0))
+        # Two frames a second are read: nothing is rendered that is not looked at.
+        write_video(made / "videos" / names[-1], Video(clip.frames, 2.0))
         known += [(names[-1], identity, place) for place, identity in enumerate(order)]
     whole = (made / "videos" / names[0]).read_bytes()
     (made / "videos" / "truncated.mp4").write_bytes(whole[: len(whole) // 2])

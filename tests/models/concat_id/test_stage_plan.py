@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from idbench.cli import main
 from idbench.models.concat_id.networks import build_transformer
-from idbench.models.concat_id.training import loop, network
+from idbench.models.concat_id.training import loop, measure, network
 from idbench.models.concat_id.training.plan import GIB, Assumptions, plan
 from idbench.models.concat_id.training.recipe import StageRecipe, read, read_stage
 from idbench.models.concat_id.training.setup import make_optimisers
@@ -63,6 +63,14 @@ def test_counts_are_those_of_a_real_step(config, references):
     assert lengths == [planned.tokens]
     assert planned.tokens == (0 if wan else 20) + 18 + 6 * references
     assert planned.flops_per_sample * 2 == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+@pytest.mark.parametrize("config", [SMALL, SMALL_WAN], ids=["cogvideox", "wan"])
+def test_counting_few_blocks_gives_what_counting_all_gives(config, monkeypatch):
+    made = stage(network={**config, "num_layers": 6})
+    few = plan(made, Assumptions(gpus=1))
+    monkeypatch.setattr(measure, "COUNTED_BLOCKS", 6)
+    assert plan(made, Assumptions(gpus=1)) == few
 
 
 def test_checkpointing_costs_a_forward_pass_of_the_blocks():
