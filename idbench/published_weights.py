@@ -13,9 +13,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 
+from idbench import yaml_text
 from idbench.errors import UserError
 from idbench.files import read_json, sha256_once, write_json
 from idbench.names import unknown
@@ -120,7 +120,7 @@ class Found:
 def catalogue() -> dict[str, Entry]:
     """The entries by name."""
     text = files("idbench.weights").joinpath("catalogue.yaml").read_text(encoding="utf-8")
-    return _Catalogue.model_validate(yaml.safe_load(text)).root
+    return _Catalogue.model_validate(yaml_text.parse(text)).root
 
 
 def store() -> Path:

@@ -20,8 +20,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from idbench import yaml_text
 from idbench.errors import UserError, explained
 from idbench.names import unknown
 from idbench.recipe_values import check_values
@@ -111,8 +110,8 @@ def _text(path: Path) -> str:
 
 def _parse(text: str, path: Path) -> dict[str, Any]:
     try:
-        recipe = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        recipe = yaml_text.parse(text)
+    except (yaml_text.YAMLError, ValueError, RecursionError) as error:
         where = " ".join(str(error).split())
         raise UserError(f"The recipe {path} is not valid YAML ({where}); correct it.") from error
     if not isinstance(recipe, dict):

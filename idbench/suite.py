@@ -18,9 +18,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import pydantic
-import yaml
 
 import idbench.prompts
+from idbench import yaml_text
 from idbench.errors import UserError
 from idbench.files import sha256_file, sha256_json, write_text
 from idbench.names import unknown
@@ -262,7 +262,7 @@ def _rows(path: Path, kind: type[Row]) -> list[Row]:
 
 def _yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        return yaml_text.parse(path.read_bytes())
+    except (yaml_text.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         where = str(error).replace("\n", " ")
         raise UserError(f"{path} is not valid YAML ({where}); correct it.") from error

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from PIL import Image
 
+from idbench import yaml_text
 from idbench.prompts.avatars.render import render_background, render_garment, render_portrait
 from idbench.prompts.avatars.scene import EVALUATION_IDENTITIES, Garment
 from idbench.prompts.detection import detect_faces
@@ -117,7 +117,7 @@ def _row(prompt: Row, group: Sequence[int], kind: str, name: str, shown: Any) ->
 def write_texts(source: Mapping[str, Any], folder: Path) -> None:
     """Writes prompts.jsonl and splits/*.jsonl. Raises ValueError: a split has another number of
     samples than suite.yaml says."""
-    expected = yaml.safe_load((folder / "suite.yaml").read_text(encoding="utf-8"))["splits"]
+    expected = yaml_text.parse((folder / "suite.yaml").read_text(encoding="utf-8"))["splits"]
     splits = split_rows(source)
     found = {split: len(rows) for split, rows in splits.items()}
     if found != expected:
@@ -156,7 +156,7 @@ def write_references(source: Mapping[str, Any], folder: Path) -> None:
 
 def build(folder: Path = SUITE, texts_only: bool = False) -> None:
     """Rebuilds the suite in `folder` from its source.yaml and suite.yaml."""
-    source = yaml.safe_load((folder / "source.yaml").read_text(encoding="utf-8"))
+    source = yaml_text.parse((folder / "source.yaml").read_text(encoding="utf-8"))
     write_texts(source, folder)
     if not texts_only:
         write_references(source, folder)

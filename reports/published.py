@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel
 
+from idbench import yaml_text
 from idbench.errors import UserError
 from idbench.names import unknown
 
@@ -61,7 +61,7 @@ class PublishedTable(BaseModel, frozen=True):
 @cache
 def published_tables() -> tuple[PublishedTable, ...]:
     """All published tables."""
-    data = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))
+    data = yaml_text.parse(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))
     return tuple(
         PublishedTable.model_validate({**table, "source": data["sources"][table["source"]]})
         for table in data["tables"]

@@ -72,11 +72,11 @@ def _suites_folder() -> Path:
 @completing
 def splits(context: click.Context) -> list[str]:
     """Splits of the suite that the line names, or of the default one."""
-    import yaml
+    from idbench import yaml_text
 
     suite = context.params.get("suite") or "avatars"
     folder = Path(suite) if Path(suite).is_dir() else _suites_folder() / suite
-    content = yaml.safe_load((folder / "suite.yaml").read_text(encoding="utf-8"))
+    content = yaml_text.parse((folder / "suite.yaml").read_text(encoding="utf-8"))
     return [str(name) for name in content["splits"]]
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
 
+from idbench import yaml_text
 from idbench.commands import completion
 from idbench.errors import UserError
 from idbench.names import DEFAULT_PROTOCOL
@@ -149,9 +149,9 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
         try:
             # YAML takes 1e-3, without a point, as text.
             exponent = re.fullmatch(r"\s*[-+]?[0-9]+[eE][-+]?[0-9]{1,3}\s*", value)
-            parsed[key] = float(value) if exponent else yaml.safe_load(value)
+            parsed[key] = float(value) if exponent else yaml_text.parse(value)
             json.dumps(parsed[key], default=str, allow_nan=False)
-        except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        except (yaml_text.YAMLError, ValueError, TypeError, RecursionError) as error:
             raise UserError(
                 f"The value of --set {key} is not plain YAML ({value[:60]}); quote it."
             ) from error

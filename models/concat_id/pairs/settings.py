@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from idbench import yaml_text
 from idbench.errors import UserError
 from idbench.names import unknown
 from idbench.values import number, whole
@@ -115,10 +114,10 @@ def make_settings(*parts: Mapping[str, Any]) -> PairSettings:
 def read_settings(path: Path) -> dict[str, Any]:
     """The settings of a YAML file. Raises UserError: missing, no YAML, or no mapping."""
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = yaml_text.parse(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError) as error:
         raise UserError(f"The recipe {path} is missing; check the path.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml_text.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"The recipe {path} is not valid YAML; correct it.") from error
     if found is None:
         return {}
