@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT ?= runs/demo
 LIMIT ?=
-export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+export OMP_NUM_THREADS ?= $(CORES)
 
-.PHONY: setup demo gate gate-update long-training test lint clean
+.PHONY: setup demo gate gate-update long-training test pytest lint clean
 
 setup: $(STAMP)
 
@@ -43,10 +44,16 @@ long-training: setup
 	  $(BIN)/idbench train $$recipe $$resume && touch $$state/finished || exit; \
 	done
 
-# A process a core, each with one thread: quicker than one process with all threads. Python keeps
-# what it compiled, or every worker and every command that a test starts compiles it again.
-test: setup lint
-	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal
+# The checks of the code run beside the tests: they take one core for half a minute.
+test: setup
+	@$(MAKE) --no-print-directory -j 2 lint pytest
+
+# Processes of one thread each: quicker than one process with all threads; one more than there are
+# cores, as many tests wait for the commands that they start. Python keeps what it compiled, or
+# every worker and every command that a test starts compiles it again.
+pytest: setup
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest \
+	  -n $$(($(CORES) + 1)) --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .
