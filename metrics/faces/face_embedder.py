@@ -12,7 +12,6 @@ from idbench.metrics.faces.align import align_crops
 from idbench.metrics.faces.detect import Faces, make_detector
 from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks.pack import PackRecogniser, pack_hash
-from idbench.metrics.networks.recogniser import Recogniser
 from idbench.metrics.protocols import Detection
 
 EMBEDDED = "embedded arcface"
@@ -26,6 +25,8 @@ class FaceEmbedder:
     of other weights cannot be compared. Raises UserError: weights are missing or damaged."""
 
     def __init__(self, pack: Path | None = None) -> None:
+        from idbench.metrics.networks.recogniser import Recogniser  # torch, which takes seconds
+
         self.detection = Detection(detector=f"scrfd:{pack}") if pack else Detection()
         self._detector = make_detector(self.detection)
         self.detector = self._detector.name.partition(":")[0]

@@ -62,7 +62,8 @@ def test_constraints_pin_every_dependency() -> None:
 HEAVY = ("torch", "diffusers", "transformers", "pandas", "scipy", "matplotlib", "av", "numba")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["list", "models"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["suites", "--help"], ["list", "models"]])
 def test_light_commands_import_no_heavy_library(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom idbench.cli import main\n"

@@ -48,9 +48,9 @@ two people talk,t1,interaction,2
 
 def portrait(person: int, number: int = 1) -> Image.Image:
     """An ORL photograph with room around it, as a portrait has."""
-    face = Image.open(ORL / f"s{person}" / f"{number}.pgm").convert("RGB").resize((276, 336))
-    room = Image.new("RGB", (396, 456), (60, 60, 60))
-    room.paste(face, (60, 60))
+    face = Image.open(ORL / f"s{person}" / f"{number}.pgm").convert("RGB").resize((184, 224))
+    room = Image.new("RGB", (264, 304), (60, 60, 60))
+    room.paste(face, (40, 40))
     return room
 
 
@@ -62,7 +62,7 @@ def folder(tmp_path: Path) -> Path:
         (base / f"person {person}").mkdir(parents=True)
         portrait(person).save(base / f"person {person}" / "1.png")
     (base / "group").mkdir()
-    (base / "group" / "t1.jpg").write_bytes(GROUP.read_bytes())
+    Image.open(GROUP).reduce(2).save(base / "group" / "t1.jpg", quality=95)
     (base / "wall").mkdir()
     Image.new("RGB", (200, 200), (120, 120, 120)).save(base / "wall" / "w.png")
     (base / "prompts.csv").write_text(PROMPTS)
@@ -317,7 +317,7 @@ def test_a_folder_that_is_no_suite_yet_is_told_how_to_become_one(
 def test_check_finds_a_face_too_many_and_a_broken_picture(world: World, folder: Path) -> None:
     assert world.run("suites", "import", str(folder), "--out", "s").returncode == 0
     references = world.folder / "s" / "references"
-    Image.open(GROUP).save(references / "person-1.png")
+    Image.open(GROUP).reduce(2).save(references / "person-1.png")
     (references / "person-3.png").write_bytes(b"no picture")
     done = world.run("suites", "check", "s")
     assert done.returncode == 2 and "sha256" in done.stderr

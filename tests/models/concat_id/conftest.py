@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -9,6 +13,7 @@ from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTran
 from transformers import UMT5Config, UMT5EncoderModel
 
 from idbench.models.concat_id import networks
+from idbench.models.concat_id.pairs import overview
 from idbench.models.concat_id.pipeline import ConcatIDWanPipeline
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 
@@ -88,3 +93,21 @@ def wan_pipeline():
     )
     made.set_progress_bar_config(disable=True)
     return made
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_drawing() -> Iterator[None]:
+    """The figure of the pairs page is drawn once for each content: it takes longer than all else
+    that `pairs build` does here, and most tests have the same people."""
+    drawn: dict[str, str] = {}
+    draw = overview.histogram
+
+    def once(similarity: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+        content = json.dumps([similarity, settings])
+        if content not in drawn:
+            drawn[content] = draw(similarity, settings)
+        return drawn[content]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overview, "histogram", once)
+        yield
