@@ -1,5 +1,5 @@
-"""The order of the tests, a disk that no test waits for, and imports that are not searched for
-garbage."""
+"""The order of the tests, a disk that no test waits for, threads that sleep while they wait, and
+imports that are not searched for garbage."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ import pytest
 # What is tested are processes that end, not power that fails: the kernel keeps what was written.
 # That a file is synced before it has its name, tests/idbench/test_training_loop.py sees by calls.
 os.fsync = lambda handle: None
+
+# Threads of one process that wait for one another sleep: else they take the core on which another
+# process has a test. Read when torch is loaded, later than this.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # The modules that the tests import stay until the end: to look through them for garbage, again and
 # again while they are imported and at every later collection, takes seconds a process.
