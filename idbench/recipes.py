@@ -46,14 +46,17 @@ def recipe_files() -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def load_recipe(
-    name_or_path: str, children: tuple[str, ...] = (),
-    read: Callable[[Path], dict[str, Any]] | None = None,
+def load_recipe(name_or_path: str) -> tuple[str, dict[str, Any]]:
+    """Name and content of an installed recipe, or of a YAML file of your own. Raises UserError:
+    unknown, not YAML, no `trainer`, or recipes that extend each other."""
+    return _load(name_or_path, recipe_files(), _read)
+
+
+def _load(
+    name_or_path: str, installed: Mapping[str, Path], read: Callable[[Path], dict[str, Any]],
+    children: tuple[str, ...] = (),
 ) -> tuple[str, dict[str, Any]]:
-    """Name and content of an installed recipe, or of a YAML file of your own. `children`: recipes
-    that extend it; `read`: gives the content of a file. Raises UserError: unknown, not YAML, no
-    `trainer`, or recipes that extend each other."""
-    installed = recipe_files()
+    """`load_recipe`. `children`: recipes that extend it; `read`: gives the content of a file."""
     if name_or_path in children:
         raise UserError(f"The recipe {name_or_path!r} extends itself; remove one line `extends`.")
     if name_or_path in installed:
@@ -64,9 +67,10 @@ def load_recipe(
             raise UserError(f"The recipe {path} is missing; check the path.")
     else:
         raise unknown("recipe", name_or_path, installed)
-    content = dict((read or _read)(path))
+    content = dict(read(path))
     if "extends" in content:
-        _, base = load_recipe(str(content.pop("extends")), (*children, name_or_path), read)
+        parent = str(content.pop("extends"))
+        _, base = _load(parent, installed, read, (*children, name_or_path))
         base.pop("name", None)
         content = {**base, **content}
     if ":" not in str(content.get("trainer", "")):
@@ -123,8 +127,8 @@ def check_recipe(name: str, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Check what decides which code runs and which file is written; returns the installed recipes
     of its trainer. Raises UserError: the trainer is not registered, `entry` names no embedded
     weights, or `steps` is not a positive whole number."""
-    once = cache(_read)  # many recipes extend the same one
-    installed = [load_recipe(known, read=once)[1] for known in recipe_files()]
+    files, once = recipe_files(), cache(_read)  # many recipes extend the same one
+    installed = [_load(known, files, once)[1] for known in files]
     others = entry_points(group="idbench.trainers")
     trainers = {*(r["trainer"] for r in installed), *(point.value for point in others)}
     if str(recipe.get("trainer")) not in trainers:

@@ -143,8 +143,10 @@ def test_a_recipe_is_checked_against_all_by_reading_each_file_once(
              if known["trainer"] == content["trainer"]]
     read, text = [], recipes._text
     monkeypatch.setattr(recipes, "_text", lambda path: (read.append(path), text(path))[1])
+    listed, files = [], recipes.recipe_files
+    monkeypatch.setattr(recipes, "recipe_files", lambda: (listed.append(1), files())[1])
     assert recipes.check_recipe(name, content) == alike
-    assert sorted(read) == sorted(recipes.recipe_files().values())
+    assert sorted(read) == sorted(files().values()) and len(listed) == 1
 
 
 def test_a_recipe_can_extend_another(tmp_path: Path) -> None:
