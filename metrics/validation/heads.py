@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from idbench.prompts.avatars.backgrounds import background_image
+from idbench.prompts.avatars.compiled import render_frame
 from idbench.prompts.avatars.identity import Identity
-from idbench.prompts.avatars.march import render_frame
 from idbench.prompts.avatars.movement import expression_values, face_record
 from idbench.prompts.avatars.render import CAMERA_DISTANCE, PIVOT, rotation
 from idbench.prompts.avatars.scene import Garment, Person

@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from .backgrounds import background_image
+from .compiled import render_frame
 from .identity import Identity, sample_identity
-from .march import PARTS, render_frame
+from .march import PARTS
 from .movement import expression_values, face_record, head_pose
 from .scene import Garment, Person, Scene
 
