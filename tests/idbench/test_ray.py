@@ -6,29 +6,18 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pandas as pd
 import pytest
 from toy import Done, World
 
-from idbench import ray_cluster, ray_engine, ray_pool
-from idbench.engines import make_engine
-from idbench.errors import UserError
-from idbench.ray_engine import RayEngine
-from idbench.ray_pool import RESTART_SECONDS, STARTS, Pool
 from idbench.runs import Run
-from idbench.scoring import Scoring
-from idbench.worker import Done as WorkDone
-from idbench.worker import Job, Worker
 
 CLUSTER = """
 import ray
@@ -117,7 +106,7 @@ def test_two_workers_make_what_one_process_makes(there: World, cluster: Cluster)
     assert (out / "errors.log").read_text().count("toy cannot paint this") >= 8
     assert clean(out)
     cluster.log.write_text("")
-    again = there.apart(*ray(there, cluster, *measured))
+    again = there.run(*ray(there, cluster, *measured))
     assert again.returncode == 0 and "Ray worker" not in again.stderr, "no cluster is needed"
     assert not generated(cluster)
 
@@ -162,7 +151,7 @@ def test_scoring_that_kills_its_worker_is_unscored_and_tried_again(
     assert found["value"].notna().sum() == 2
     assert set(found["reason"].dropna()) == {"scoring failed: its worker died 2 times"}
     (there.folder / "deadly").unlink()
-    assert there.apart(*score).returncode == 0
+    assert there.run("score", "out", "--metric", "sampled").returncode == 0
     assert scores(there.folder / "out")["value"].notna().all()
 
 
@@ -194,132 +183,6 @@ def test_a_driver_that_is_stopped_resumes(there: World, cluster: Cluster) -> Non
     assert len(generated(cluster)) <= 24 + 3 * 2 and len(set(generated(cluster))) == 24
 
 
-class Restarting:
-    """As much of Ray as the engine's loop calls: a worker that is `unavailable` so many times;
-    the calls `never` do not return."""
-
-    def __init__(self, unavailable: int, *never: str) -> None:
-        import ray
-
-        self.never = never
-        self.ends: list[str] = []
-
-        self.exceptions, self.cloudpickle = ray.exceptions, ray.cloudpickle
-        self.unavailable, self.hired, self.calls = unavailable, 0, 0
-
-    def remote(self, **_: object) -> Callable[..., Any]:
-        return lambda _: SimpleNamespace(remote=self.hire)
-
-    def hire(self, *_: object) -> Any:
-        self.hired += 1
-        return SimpleNamespace(begin=self.method("begin"), generate=self.method("generate"))
-
-    def method(self, name: str) -> Any:
-        def call(*_: object) -> str:
-            self.calls += 1
-            return f"{name} {self.calls}"
-
-        return SimpleNamespace(remote=call)
-
-    def wait(
-        self, references: list[str], num_returns: int, timeout: float | None
-    ) -> tuple[list[str], list[str]]:
-        there = [one for one in references if one not in self.never]
-        assert there or timeout, "it would wait for ever"
-        return there[:num_returns], references[num_returns:]
-
-    def get(self, reference: str) -> Any:
-        if self.calls <= self.unavailable:
-            raise self.exceptions.ActorUnavailableError("it is restarting", None)
-        return WorkDone() if reference.startswith("generate") else None
-
-    def kill(self, actor: object) -> None:
-        self.ends.append("kill")
-
-    def shutdown(self) -> None:
-        self.ends.append("shutdown")
-
-    def pool(self, world: World, count: int = 1) -> Pool:
-        """Workers on a new run of one sample."""
-        assert world.run(*world.toy("--no-score", "--limit", "1")).returncode == 0
-        job: Any = None
-        return Pool(self, Run.open(world.folder / "out"), job, count, 1, 0)
-
-
-@pytest.mark.parametrize(("unavailable", "waited"), [(2 * STARTS, True), (400, False)])
-def test_a_worker_that_restarts_slowly_is_waited_for(
-    world: World, monkeypatch: pytest.MonkeyPatch, unavailable: int, waited: bool
-) -> None:
-    """For up to a minute, in which it is not replaced and no start counts as failed."""
-    seconds = 0.0
-
-    def sleep(more: float) -> None:
-        nonlocal seconds
-        seconds += more
-
-    clock = SimpleNamespace(sleep=sleep, monotonic=lambda: 1 + seconds)
-    monkeypatch.setattr(ray_pool, "time", clock)
-    pretended = Restarting(unavailable)
-    work = pretended.pool(world).work("generate", {"item": None})
-    if waited:
-        assert [item for item, *_ in work] == ["item"]
-        assert seconds == pytest.approx(0.2 * unavailable)
-    else:
-        with pytest.raises(UserError, match=r"workers cannot start \(.*it is restarting"):
-            list(work)
-        assert RESTART_SECONDS <= seconds < RESTART_SECONDS + 5
-    assert pretended.hired == 1
-
-
-def test_a_worker_has_its_next_sample_before_the_caller_handles_the_last(
-    world: World,
-) -> None:
-    pretended = Restarting(0)
-    work = pretended.pool(world).work("generate", {"first": None, "second": None})
-    assert next(work)[0] == "first" and pretended.calls == 3, "begin, and both samples"
-    assert [item for item, *_ in work] == ["second"] and pretended.calls == 3
-
-
-def test_a_worker_that_never_starts_does_not_keep_the_others_work_from_ending(
-    world: World,
-) -> None:
-    """As on a machine of a cluster that is gone."""
-    pool = Restarting(0, "begin 2").pool(world, count=2)
-    work = pool.work("generate", {"first": None, "second": None, "third": None})
-    assert [item for item, *_ in work] == ["first", "second", "third"]
-
-
-def test_an_interrupt_between_two_samples_dismisses_the_workers_first(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine, pretended = RayEngine(workers=1, gpus_per_worker=0), Restarting(0)
-    run = pretended.pool(world)._run
-    engine._ray = pretended
-    monkeypatch.setattr(ray_cluster, "start", lambda address: None)
-    monkeypatch.setattr(ray_cluster, "share", lambda *_: (1, 0.0))
-    pretended.cluster_resources = dict  # type: ignore[attr-defined]
-    samples = {"first": None, "second": None}
-    with pytest.raises(KeyboardInterrupt), engine.open(run):
-        for _ in engine._work("generate", samples):
-            raise KeyboardInterrupt
-    assert pretended.ends == ["kill", "shutdown"]
-
-
-def test_a_failed_sample_took_the_time_since_the_one_before(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert world.run(*world.toy("--no-score", "--limit", "2")).returncode == 0
-    engine = RayEngine(workers=1)
-    engine._run = Run.open(world.folder / "out")
-    samples = [record.sample for record in engine._run.records()]
-    clock = iter([0.0, 5.0, 5.0, 7.0, 7.0])
-    monkeypatch.setattr(ray_engine, "time", SimpleNamespace(perf_counter=clock.__next__))
-    monkeypatch.setattr(engine, "_work", lambda *_, **__: [
-        (sample.id, "its worker died", "worker 0") for sample in samples])
-    model: Any = None
-    assert [outcome.seconds for outcome in engine.generate(model, samples)] == [5.0, 2.0]
-
-
 def test_more_than_the_cluster_has_is_one_sentence(there: World, cluster: Cluster) -> None:
     done = there.apart(*ray(there, cluster, "--workers", "5"))
     assert done.returncode == 2 and "enough for 2 workers" in done.stderr, done.stderr
@@ -327,91 +190,3 @@ def test_more_than_the_cluster_has_is_one_sentence(there: World, cluster: Cluste
     done = there.apart(*nobody)
     assert done.returncode == 2 and "Ray cannot be used at 127.0.0.1:1" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_a_cluster_that_does_not_start_in_time_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def slow(**_: object) -> None:
-        raise Exception("The current node timed out during startup.")
-
-    monkeypatch.setattr("ray.init", slow)
-    with pytest.raises(UserError, match="cannot be used on this machine .*timed out"):
-        ray_cluster.start(None)
-
-
-def test_a_cluster_that_answers_and_refuses_may_want_a_token(
-    monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ray sends its token to a named address only if it is told to."""
-    def refused(**_: object) -> None:
-        raise ConnectionError("Failed to connect to Ray cluster")
-
-    monkeypatch.setattr("ray.init", refused)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with pytest.raises(UserError, match="set RAY_AUTH_MODE=token"):
-            ray_cluster.start(f"127.0.0.1:{server.getsockname()[1]}")
-    with pytest.raises(UserError, match="start it with `ray start --head`"):
-        ray_cluster.start("auto")
-
-
-def test_workers_of_an_own_cluster_are_as_important_as_a_local_process(
-    monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("RAY_worker_niceness", raising=False)
-    seen = []
-    monkeypatch.setattr("ray.init", lambda **_: seen.append(os.environ["RAY_worker_niceness"]))
-    ray_cluster.start(None)
-    assert seen == ["0"]
-
-
-def test_without_ray_the_engine_is_one_sentence_and_local_works(world: World) -> None:
-    (world.folder / "block").mkdir()
-    (world.folder / "block/ray.py").write_text("raise ImportError('no ray here')")
-    path = f"{world.folder / 'block'}{os.pathsep}{world.environment['PYTHONPATH']}"
-    done = world.apart(*world.toy("--engine", "ray"), PYTHONPATH=path)
-    assert done.returncode == 2 and "pip install 'idbench[ray]'" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert world.apart(*world.toy(), PYTHONPATH=path).returncode == 0
-
-
-def test_options_of_workers_belong_to_ray(world: World) -> None:
-    done = world.run(*world.toy("--workers", "2"))
-    assert done.returncode == 2 and "--workers belongs to --engine ray" in done.stderr
-    for wrong in ({"workers": 0}, {"cpus_per_worker": 0}, {"gpus_per_worker": -1.0},
-                  {"device": "cuda:1"}):
-        with pytest.raises(UserError):
-            make_engine("ray", **wrong)
-
-
-def test_a_worker_without_ray(world: World) -> None:
-    """The class that Ray runs is a plain one; a finished sample is not generated again."""
-    import toy_plugin
-
-    code = (
-        "import os, sys; from pathlib import Path\nfrom idbench.runs import Run\n"
-        "from idbench.scoring import Scoring\nfrom idbench.worker import Job, Worker\n"
-        "import toy_plugin\nfolder = Path('out')\nrun = Run.open(folder)\n"
-        "job = Job(Path.cwd(), folder, 'cpu', 1, toy_plugin.Toy(), None)\n"
-        "worker = Worker(job, 'worker-x'); worker.begin()\n"
-        "sample = run.records()[0].sample\ndone = worker.generate(sample)\n"
-        "assert done.outcome.kept and done.outcome.seconds == 0\n"
-        "(folder / 'samples' / sample.id / 'sample.json').unlink()\n"
-        "done = worker.generate(sample)\nassert done.outcome.seconds > 0, done\n"
-        "assert done.outcome.video is None and done.timings['encode'] > 0\n"
-        "assert run.record(sample.id).status == 'generated'\n"
-        "scoring = Scoring.of('strict-v3', ['sampled'])\n"
-        "worker = Worker(Job(Path.cwd(), folder, 'cpu', 1, None, scoring), 'worker-y')\n"
-        "worker.begin(); done = worker.score(sample.id)\n"
-        "assert done.measured.devices == [] and 'score' in done.timings\n"
-    )
-    assert Job and Worker and Scoring and toy_plugin
-    assert world.run(*world.toy("--no-score")).returncode == 0
-    before = sorted(p.name for p in (world.folder / "out").iterdir())
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=world.folder, env={**os.environ, **world.environment},
-        capture_output=True, text=True, timeout=120)
-    log = world.folder / "out/.worker-x.log"
-    assert done.returncode == 0, done.stderr + log.read_text()
-    assert set(before) < {p.name for p in (world.folder / "out").iterdir()}
-    assert (world.folder / "out/samples").is_dir()
