@@ -29,7 +29,7 @@ from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 
 PARTS = ("tokenizer", "text_encoder", "vae", "transformer", "scheduler")
 TRAINING = "training.json"
-"""What a training wrote into its export; see `training.export`."""
+"""What a training wrote into its export; see `training.trained_weights`."""
 OFFLOADS = ("none", "model")
 PIPELINES = ("ConcatIDPipeline", "CogVideoXPipeline", "ConcatIDWanPipeline", "WanPipeline")
 """Concat-ID's pipelines and their bases', by `_class_name` in model_index.json."""

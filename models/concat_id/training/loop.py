@@ -32,7 +32,6 @@ from idbench.models.concat_id.networks import CLIP_LATENT_FRAMES
 from idbench.models.concat_id.training import adapters, checkpoint, network
 from idbench.models.concat_id.training.copy_heads import start_copying
 from idbench.models.concat_id.training.evaluation import evaluate_recipe
-from idbench.models.concat_id.training.export import export
 from idbench.models.concat_id.training.gradients import Threads
 from idbench.models.concat_id.training.noise_levels import LevelSampler
 from idbench.models.concat_id.training.objective import Batch, loss
@@ -54,6 +53,7 @@ from idbench.models.concat_id.training.setup import (
 )
 from idbench.models.concat_id.training.source import Samples
 from idbench.models.concat_id.training.trackers import Trackers
+from idbench.models.concat_id.training.trained_weights import write_weights
 from idbench.models.concat_id.training.validation import validate
 from idbench.training.average import Average
 from idbench.training.resumable_loop import Pace, Progress, run
@@ -279,7 +279,7 @@ class Session:
             measured: the last row of the log, noted with embedded weights.
         """
         with self.averaged():
-            export(self, measured)
+            write_weights(self, measured)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -234,11 +234,11 @@ def test_a_training_that_finds_the_disk_full_can_be_started_again(
 
 
 def test_an_export_on_a_full_disk_leaves_no_half(tmp_path, told, monkeypatch):
-    from idbench.models.concat_id.training import export
+    from idbench.models.concat_id.training import trained_weights
 
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(recipe(make_cache(tmp_path / "cache"), steps=2)))
-    monkeypatch.setattr(export, "save_torch_state_dict", full)
+    monkeypatch.setattr(trained_weights, "save_torch_state_dict", full)
     assert "is full; free some space" in told("train", path, "--state", tmp_path / "state")
     assert not list((tmp_path / "state").glob("*export*"))
     assert not list((tmp_path / "state").glob(".export*"))

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from idbench.models.concat_id.training.loop import Session
 
 
-def export(session: Session, measured: Mapping[str, Any]) -> None:
+def write_weights(session: Session, measured: Mapping[str, Any]) -> None:
     """Write STATE/export, or the embedded weights `entry` of the recipe.
 
     Every process calls this: sharded weights are gathered.
