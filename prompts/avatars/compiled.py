@@ -21,7 +21,7 @@ _here: set[str] = set()
 def render_frame(*arguments: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """As `march.render_frame`."""
     folder = march.render_frame.stats.cache_path
-    if folder in _here:
+    if folder is None or folder in _here:
         return march.render_frame(*arguments)
     with FileLock(Path(folder) / "render_frame.lock"):
         made = march.render_frame(*arguments)
