@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from once import once
 from toy import World, install_plugin, make_suite
+
+from idbench.reports import html
 
 # Tests started in the background of a shell (`make test &`) inherit an ignored SIGINT,
 # and so would the commands that they interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_drawing() -> Iterator[None]:
+    """The figures of reports are drawn once for each content: here many reports are of one run.
+    tests/reports draws every figure."""
+    with pytest.MonkeyPatch.context() as patch:
+        once(patch, html, "_figures")
+        yield
 
 
 @pytest.fixture(scope="session")

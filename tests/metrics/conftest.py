@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +34,10 @@ VICLIP = {
 }
 
 
-@pytest.fixture
-def tiny_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A weights folder with tiny random networks; the same on every call."""
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    monkeypatch.setenv("IDBENCH_WEIGHTS", str(folder))
+@pytest.fixture(scope="session")
+def written_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights folder with tiny random networks, which tests copy."""
+    folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     networks = {
         "arcface": (build_recogniser(ARCFACE), ARCFACE),
@@ -46,11 +45,22 @@ def tiny_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "clip": (build_clip(CLIP), CLIP),
         "viclip": (ViCLIP.from_config(VICLIP), VICLIP),
     }
-    for name, (network, config) in networks.items():
-        embedded.save_entry(
-            name, network.state_dict(), recipe="test", seed=0, steps=0, config=config,
-            measured={}, half=False,
-        )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IDBENCH_WEIGHTS", str(folder))
+        for name, (network, config) in networks.items():
+            embedded.save_entry(
+                name, network.state_dict(), recipe="test", seed=0, steps=0, config=config,
+                measured={}, half=False,
+            )
+    return folder
+
+
+@pytest.fixture
+def tiny_weights(written_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A weights folder with tiny random networks; the same on every call."""
+    folder = Path(shutil.copytree(written_weights, tmp_path / "weights"))
+    monkeypatch.setenv("IDBENCH_WEIGHTS", str(folder))
+    torch.manual_seed(0)
     return folder
 
 

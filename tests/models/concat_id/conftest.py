@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
+from once import once
 from transformers import UMT5Config, UMT5EncoderModel
 
 from idbench.models.concat_id import networks
@@ -99,15 +98,6 @@ def wan_pipeline():
 def one_drawing() -> Iterator[None]:
     """The figure of the pairs page is drawn once for each content: it takes longer than all else
     that `pairs build` does here, and most tests have the same people."""
-    drawn: dict[str, str] = {}
-    draw = overview.histogram
-
-    def once(similarity: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-        content = json.dumps([similarity, settings])
-        if content not in drawn:
-            drawn[content] = draw(similarity, settings)
-        return drawn[content]
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(overview, "histogram", once)
+        once(patch, overview, "histogram")
         yield
