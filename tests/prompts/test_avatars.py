@@ -116,13 +116,13 @@ def test_wrong_words_are_refused_with_the_known_ones():
 
 
 def test_mtcnn_finds_the_faces():
-    single = judge.measure_detection(1, scenes=14)
-    assert single.found >= 0.95  # 42 faces: the bar of 0.98 is measured on more, by the module
+    single = judge.measure_detection(1, scenes=10)
+    assert single.found >= 0.95  # 30 faces: the bar of 0.98 is measured on more, by the module
     assert single.landmark_error < 0.10
-    assert judge.measure_detection(2, scenes=7).found >= 0.93
+    assert judge.measure_detection(2, scenes=5).found >= 0.93
 
 
 def test_dlib_tells_the_people_apart():
-    auc, faces = judge.measure_separation(list(range(12)), scenes=3)
-    assert faces >= 34
-    assert auc >= 0.92  # 12 identities: the bar of 0.95 is measured on 100, by the module
+    auc, faces = judge.measure_separation(list(range(8)), scenes=3)
+    assert faces >= 23
+    assert auc >= 0.92  # 8 identities: the bar of 0.95 is measured on 100, by the module
