@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from idbench import holding, runs, steps
+from idbench import holding, steps
 from idbench.baselines.finished_videos import FinishedVideos
 from idbench.engines import Engine, make_engine
 from idbench.errors import UserError
@@ -21,6 +21,7 @@ from idbench.planning import absolute, kind_of, plan
 from idbench.progress import Progress
 from idbench.records import Identity, ModelName
 from idbench.registry import make_model
+from idbench.rescoring import score_run
 from idbench.results import Results
 from idbench.scoring import Scoring
 from idbench.second_opinion import with_second_opinion
@@ -130,19 +131,9 @@ def score(
     if len(paths) == 1 and (paths[0] / "run.json").is_file() and not (people or table or suite):
         if prompts:
             raise UserError(PROMPTS)
-        before = runs.Run.open(paths[0])
-        if not before.generates:
-            samples = [record.sample for record in before.records()]
-            metrics = with_second_opinion(metrics, samples, protocol, weights, progress.say)
-        scoring = Scoring.of(protocol, metrics, weights)
-        worker, part = make_engine(engine, None, device), Shard.parse(shard)
-        with (absolute(Path.cwd(), paths[0]) as folder, holding.reopen(folder, part) as run,
-              worker.open(run)):
-            mine = part.of(run.sample_ids) if part else run.sample_ids
-            steps.score(run, mine, scoring, worker, progress, force)
-            run.close(worker.about())
-        run.folder = paths[0]
-        return Results([run])
+        return score_run(
+            paths[0], metrics, protocol, weights, make_engine(engine, None, device),
+            Shard.parse(shard), progress, force)
     found = listed(paths, references=people, prompts=prompts, manifest=table, suite=suite,
                    split=split, limit=limit, seed=seed, say=progress.say)
     say_rate(found.videos.values(), fps, progress.say)

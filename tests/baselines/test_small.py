@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
 from idbench import deltas, embedded
 from idbench.baselines import face_tower
 from idbench.baselines.small import side_by_side
+from idbench.errors import UserError
 from idbench.models.concat_id import networks
 from idbench.models.concat_id.conditioning import denoise
 from idbench.models.concat_id.families import BASELINES, family_named
 from idbench.models.concat_id.training.network import configuration
 from idbench.models.concat_id.training.objective import Batch
 from idbench.models.concat_id.training.recipe import read_stage
+from idbench.models.concat_id.training.setup import make_optimisers
 from idbench.recipes import load_recipe
 
 
@@ -48,6 +53,25 @@ def test_a_new_network_computes_what_its_base_does(made):
             network.eval(), latents, references(2 if name == "ingredients" else 1), text, times
         )
         assert torch.allclose(found, denoise(base, latents, None, text, times), atol=1e-5)
+
+
+@pytest.mark.parametrize("also", [(), ("local_facial_extractor", "perceiver_cross_attention")])
+def test_muon_updates_the_matrices_of_the_modules_that_are_named(also):
+    recipe = replace(recipe_of("consisid"), optimiser="muon", muon_also=also)
+    network = family_named("consisid").build(configuration(recipe)[1])
+    _, muon = make_optimisers(network, recipe, Accelerator(cpu=True))
+    updated = {id(p) for group in muon.param_groups for p in group["params"]}
+    for name, parameter in network.named_parameters():
+        of_block = name.startswith("transformer_blocks.")
+        expected = parameter.ndim == 2 and (of_block or name.split(".")[0] in also)
+        assert (id(parameter) in updated) == expected, name
+
+
+def test_a_module_that_muon_does_not_find_is_refused():
+    recipe = replace(recipe_of("id_animator"), optimiser="muon", muon_also=("resampeler",))
+    network = family_named("id_animator").build(configuration(recipe)[1])
+    with pytest.raises(UserError, match="did you mean 'resampler'"):
+        make_optimisers(network, recipe, Accelerator(cpu=True))
 
 
 def test_new_weights_get_gradients(made):

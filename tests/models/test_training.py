@@ -207,6 +207,8 @@ def test_a_difference_is_stored_to_the_weights_it_started_from(home):
     ({"delta": True}, "needs `entry` and embedded weights"),
     ({"groups": {"image_four": 1.0}}, "group 'image_four'"),
     ({"groups": {}}, "unusable value for groups"),
+    ({"evaluation": {"identites": 4}}, "unusable value for evaluation.identites"),
+    ({"evaluation": {"each": 0}}, "unusable value for evaluation.each"),
     ({"phases": [{"until": 5, "groups": {}}]}, "groups"),
 ])
 def test_a_recipe_with_faults_is_one_sentence(home, change, said):

@@ -100,16 +100,15 @@ def evaluate_recipe(recipe: SceneRecipe, state_dir: Path) -> dict[str, Any]:
         raise UserError(f"Not trained yet: {', '.join(sorted(needed))}; run `idbench train` first.")
     people = min(GROUPS[group] for group in recipe.groups)
     settings = recipe.evaluation
-    identities, each = settings.get("identities", 24), settings.get("each", 2)
-    chosen = {"steps": settings.get("steps", 20), "guidance": settings.get("guidance"),
-              "reference_guidance": settings.get("reference_guidance"),
-              "sampling": settings.get("sampling", "default"), "batch": 8}
+    chosen = {"steps": settings.steps, "guidance": settings.guidance,
+              "reference_guidance": settings.reference_guidance,
+              "sampling": settings.sampling, "batch": 8}
     system = system_of(recipe)
     model: Any = make_model(system, chosen)
     torch.set_num_threads(max(1, recipe.threads))
     with tempfile.TemporaryDirectory() as folder:
         samples = validation_samples(
-            people, identities, each, Path(folder), subject=recipe.subject
+            people, settings.identities, settings.each, Path(folder), subject=recipe.subject
         )
         videos = {"with": list(model.generate(samples))}
         if recipe.references:
@@ -117,7 +116,10 @@ def evaluate_recipe(recipe: SceneRecipe, state_dir: Path) -> dict[str, Any]:
             videos["without"] = list(control.generate(samples))
         values = _score(samples, videos, Path(folder))
         _picture(samples, model, videos, Path(state_dir) / "evaluation.png")
-    measured = {"videos": len(samples), "sampling_steps": model.steps, **values}
+    measured = {
+        "videos": len(samples), "sampling_steps": model.steps, "guidance": model.guidance,
+        "reference_guidance": model.reference_guidance, **values,
+    }
     embedded.save_measured(entry, measured)
     return measured
 

@@ -38,6 +38,25 @@ class Levels:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Evaluation:
+    """What `idbench train RECIPE --evaluate` samples.
+
+    Attributes:
+        identities: number of people held out from training, or of groups of people.
+        each: prompts for each of them.
+        steps, sampling: of sampling.
+        guidance, reference_guidance: scales; None: the model's defaults.
+    """
+
+    identities: pydantic.PositiveInt = 24
+    each: pydantic.PositiveInt = 2
+    steps: pydantic.PositiveInt = 20
+    guidance: float | None = None
+    reference_guidance: float | None = None
+    sampling: Literal["default", "released", "detail"] = "default"
+
+
+@dataclass(frozen=True, config=STRICT)
 class StageRecipe:
     """One stage of training. Defaults are the released fine-tuning settings of Concat-ID.
 
@@ -67,6 +86,7 @@ class StageRecipe:
         batch: samples that a process computes at once; gradients are accumulated to
             `global_batch`.
         optimiser: `adamw`, or `muon`: Muon for the matrices of the blocks, AdamW for the rest.
+        muon_also: modules outside of the blocks whose matrices Muon updates too.
         learning_rate, warmup, decay, lowest_rate: the peak rate; it rises over `warmup` steps and
             falls linearly over the last `decay` share of the steps, to 0 at `steps` or to
             `lowest_rate`, a share of the peak rate.
@@ -129,6 +149,7 @@ class StageRecipe:
     global_batch: pydantic.PositiveInt = 8
     batch: pydantic.PositiveInt = 1
     optimiser: Literal["adamw", "muon"] = "adamw"
+    muon_also: tuple[str, ...] = ()
     learning_rate: pydantic.PositiveFloat = 1e-5
     warmup: pydantic.NonNegativeInt = 0
     first_rate: Share = 0.0
@@ -243,8 +264,7 @@ class SceneRecipe(StageRecipe):
             without the margins of face references; 1 computes all. See `subset`.
         subject: `garment` or `background`: one more reference, after the faces.
         copy_heads: start with some heads that copy, see `copy_heads`; for data with `aligned`.
-        evaluation: of `--evaluate`: `identities`, prompts for `each`, `steps`, `guidance`,
-            `reference_guidance`, `sampling`.
+        evaluation: of `--evaluate`.
     """
 
     data: str = "concat_id_data"
@@ -261,7 +281,7 @@ class SceneRecipe(StageRecipe):
     background_tokens: Share = 1.0
     subject: Literal["garment", "background"] | None = None
     copy_heads: bool = False
-    evaluation: dict[str, Any] = pydantic.Field(default_factory=dict)
+    evaluation: Evaluation = Evaluation()
 
     def accumulation(self, processes: int) -> int:
         return 1

@@ -19,6 +19,7 @@ from idbench.models.concat_id.training.samples import Cache
 from idbench.models.concat_id.training.scene_samples import SceneSamples
 from idbench.models.concat_id.training.source import Samples
 from idbench.models.concat_id.training.trackers import tracker_arguments
+from idbench.names import unknown
 from idbench.training.save import saying_full
 
 
@@ -102,14 +103,24 @@ def reshard(network: torch.nn.Module) -> None:
 def make_optimisers(
     transformer: torch.nn.Module, recipe: StageRecipe, accelerator: Accelerator
 ) -> list[torch.optim.Optimizer]:
-    """AdamW; with `muon`, for all but the matrices of the blocks, which Muon updates.
+    """AdamW; with `muon`, for all but the matrices of the blocks and of the modules `muon_also`,
+    which Muon updates.
 
     Muon orthogonalises the momentum (Jordan et al., 2024). Its updates are scaled to the size of
     AdamW's, so that one learning rate serves both.
+
+    Raises:
+        UserError: `muon_also` names a module that the network does not have.
     """
     live = [(n, p) for n, p in transformer.named_parameters() if p.requires_grad]
-    muon = recipe.optimiser == "muon"
-    matrices = [p for n, p in live if muon and p.ndim == 2 and "blocks." in n]
+    matrices = []
+    if recipe.optimiser == "muon":
+        children = [name for name, _ in transformer.named_children()]
+        for name in recipe.muon_also:
+            if name not in children:
+                raise unknown(f"module in muon_also of recipe {recipe.name}", name, children)
+        heads = tuple(f"{name}." for name in recipe.muon_also)
+        matrices = [p for n, p in live if p.ndim == 2 and ("blocks." in n or n.startswith(heads))]
     chosen = set(map(id, matrices))
     kept = set() if recipe.decay_all else _undecayed(transformer)
     norms = [p for n, p in live if recipe.norm_rate != 1 and (".norm_q." in n or ".norm_k." in n)]
