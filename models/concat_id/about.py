@@ -65,7 +65,7 @@ class Defaults:
 
 
 # By validation people, see docs/training-measured.md ("Guidance of the references").
-EMBEDDED = Defaults(10, 3.0, FRAMES, HEIGHT, WIDTH, FPS, reference_guidance=3.0)
+EMBEDDED = Defaults(10, 5.0, FRAMES, HEIGHT, WIDTH, FPS, reference_guidance=5.0)
 
 
 def alignment_of(faces: str, alignment: str | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from idbench import embedded
 from idbench.errors import UserError
@@ -16,6 +16,7 @@ from idbench.models.concat_id.about import (
     MAXIMUM_REFERENCES,
     NEGATIVE,
     VARIANTS,
+    Defaults,
 )
 from idbench.models.concat_id.reference_pictures import ReferencePictures
 from idbench.released_files import local
@@ -78,6 +79,7 @@ class ConcatID:
     maximum_references = MAXIMUM_REFERENCES
     abilities = ABILITIES
     VARIANTS = VARIANTS
+    embedded_defaults: ClassVar[Defaults] = EMBEDDED
 
     def __init__(
         self, variant: str | None = None, *, weights: str | None = None,
@@ -92,7 +94,7 @@ class ConcatID:
         _check_names(variant, references, sampling)
         self.references, self.zeroed = references, references == "zeroed"
         self.folder = None if weights is None else local(str(weights))
-        usual = EMBEDDED
+        usual = self.embedded_defaults
         if self.folder is not None:
             from idbench.models.concat_id.model_folder import defaults_of
 

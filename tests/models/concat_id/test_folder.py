@@ -120,8 +120,8 @@ def test_defaults_are_those_of_the_release(made):
     )
     assert model.reference_guidance == 1 and "reference_guidance" not in model.settings()
     assert ConcatID().settings() == {
-        "variant": None, "steps": 10, "guidance": 3.0, "frames": 9, "height": 64, "width": 96,
-        "bfloat16": True, "reference_guidance": 3.0,
+        "variant": None, "steps": 10, "guidance": 5.0, "frames": 9, "height": 64, "width": 96,
+        "bfloat16": True, "reference_guidance": 5.0,
     }
 
 
