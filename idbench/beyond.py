@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from idbench.paper_runs import complete_run
+from idbench.paper_runs import Job, complete_run
 from idbench.progress import Progress
 from idbench.reports import tables
 from idbench.reports.paper_rows import shipped
@@ -30,6 +30,12 @@ TRAINING = (
     "does to a network trained with it needs a training, and so does channel concatenation instead "
     "of sequence concatenation, which is another network (ConsisID's low-frequency path is one).",
 )
+
+
+def jobs() -> list[Job]:
+    """The runs of all tables."""
+    return [Job(system, split) for (system, split), values in ROWS.items()
+            if shipped(system) for _ in (USUAL, *values)]
 
 
 def run(

@@ -53,15 +53,13 @@ def jobs() -> list[Job]:
     return [job for job in dict.fromkeys(found) if shipped(job.system)]
 
 
-def count(limit: int, seeds: Sequence[int]) -> int:
-    """Videos of all jobs."""
+def plan(todo: Sequence[Job], limit: int, seeds: Sequence[int]) -> str:
+    """What `todo` makes, and an estimate of the time, in one line."""
     splits = load_suite(SUITE).splits
-    return sum(min(limit, splits[job.split]) for job in jobs()) * len(seeds)
-
-
-def minutes(limit: int, seeds: Sequence[int]) -> float:
-    """An estimate for all jobs, on two idle cores."""
-    return (count(limit, seeds) * SECONDS_A_VIDEO + len(jobs()) * SECONDS_A_RUN) / 60
+    videos = sum(min(limit, splits[job.split]) for job in todo) * len(seeds)
+    minutes = (videos * SECONDS_A_VIDEO + len(todo) * SECONDS_A_RUN) / 60
+    return (f"{videos} videos in {len(todo)} runs; about {minutes:.0f} minutes on two idle cores "
+            "if none is there yet")
 
 
 def complete_run(

@@ -43,9 +43,9 @@ def reproduce(
     if not plan:
         paper_runs.check_folder(out)
     if beyond:
-        if plan or from_scratch:
-            raise UserError("--beyond takes neither --plan nor --from-scratch; leave them out.")
-        _beyond(out, limit, seeds, progress, as_json)
+        if from_scratch:
+            raise UserError("--beyond does not take --from-scratch; leave one of them out.")
+        _beyond(out, limit, seeds, plan, progress, as_json)
         return
     weights = contextlib.nullcontext()
     if from_scratch:
@@ -57,11 +57,7 @@ def reproduce(
                 scratch.train(out, progress.say)
             weights = scratch.weights_in(out / "weights")  # type: ignore[assignment]
     with weights:
-        videos, minutes = paper_runs.count(limit, seeds), paper_runs.minutes(limit, seeds)
-        progress.say(
-            f"{videos} videos of {len(paper_runs.jobs())} systems and splits; about {minutes:.0f} "
-            "minutes on two idle cores if none is there yet"
-        )
+        progress.say(paper_runs.plan(paper_runs.jobs(), limit, seeds))
         if plan:
             return
         found = paper_runs.reproduce(
@@ -77,11 +73,16 @@ def reproduce(
     progress.say(f"Page: {found.page}")
 
 
-def _beyond(out: Path, limit: int, seeds: list[int], progress: Progress, as_json: bool) -> None:
+def _beyond(
+    out: Path, limit: int, seeds: list[int], plan: bool, progress: Progress, as_json: bool
+) -> None:
     """Run and print the ablations."""
-    from idbench import beyond
+    from idbench import beyond, paper_runs
     from idbench.reports import table_output
 
+    progress.say(paper_runs.plan(beyond.jobs(), limit, seeds))
+    if plan:
+        return
     made = beyond.run(out, limit, seeds, progress=progress, command=["idbench", *sys.argv[1:]])
     if as_json:
         echo(f"[{', '.join(table_output.render(one, 'json') for one in made)}]")

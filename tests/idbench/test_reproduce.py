@@ -54,8 +54,9 @@ def test_the_jobs_are_the_shipped_rows_each_once() -> None:
     systems = {slot.system for section in SECTIONS for slot in section.slots}
     assert {job.system for job in jobs} == {s for s in systems if shipped(s)}
     single = sum(job.split == "single" for job in jobs)
-    assert paper_runs.count(50, [0]) == 50 * single + 48 * (len(jobs) - single)
-    assert paper_runs.count(1, [0, 1]) == 2 * len(jobs)
+    videos = 50 * single + 48 * (len(jobs) - single)
+    assert paper_runs.plan(jobs, 50, [0]).startswith(f"{videos} videos in {len(jobs)} runs; about ")
+    assert paper_runs.plan(jobs, 1, [0, 1]).startswith(f"{2 * len(jobs)} videos in ")
 
 
 def test_one_that_fails_is_told_and_the_others_are_shown(made: list[str], tmp_path: Path) -> None:
@@ -203,4 +204,8 @@ def test_beyond_the_paper_compares_each_setting_with_the_usual(
     assert "references at one shared position" in said and "needs a training" in said
     assert asked[0] == ("concat_id@single-single", {})  # as `reproduce` calls it
     assert ("concat_id@multi-multi-shared_index", {"references": "shared_index"}) in asked
-    assert command("--beyond", "--plan") == 2
+    asked.clear()
+    assert command("--beyond", "--plan", "--limit", "3", "--out", "there") == 0
+    assert "24 videos in 8 runs" in capsys.readouterr().err
+    assert not asked and not Path("there").exists()
+    assert command("--beyond", "--from-scratch") == 2
