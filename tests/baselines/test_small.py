@@ -59,7 +59,8 @@ def test_a_new_network_computes_what_its_base_does(made):
 def test_muon_updates_the_matrices_of_the_modules_that_are_named(also):
     recipe = replace(recipe_of("consisid"), optimiser="muon", muon_also=also)
     network = family_named("consisid").build(configuration(recipe)[1])
-    _, muon = make_optimisers(network, recipe, Accelerator(cpu=True))
+    trained = torch.nn.ModuleDict({"transformer": network})  # as the loop wraps it
+    _, muon = make_optimisers(trained, recipe, Accelerator(cpu=True))
     updated = {id(p) for group in muon.param_groups for p in group["params"]}
     for name, parameter in network.named_parameters():
         of_block = name.startswith("transformer_blocks.")

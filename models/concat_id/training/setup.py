@@ -115,12 +115,12 @@ def make_optimisers(
     live = [(n, p) for n, p in transformer.named_parameters() if p.requires_grad]
     matrices = []
     if recipe.optimiser == "muon":
-        children = [name for name, _ in transformer.named_children()]
+        known = {part for name, _ in live for part in name.split(".")[:-1]}
         for name in recipe.muon_also:
-            if name not in children:
-                raise unknown(f"module in muon_also of recipe {recipe.name}", name, children)
-        heads = tuple(f"{name}." for name in recipe.muon_also)
-        matrices = [p for n, p in live if p.ndim == 2 and ("blocks." in n or n.startswith(heads))]
+            if name not in known:
+                raise unknown(f"module in muon_also of recipe {recipe.name}", name, sorted(known))
+        also = {"transformer_blocks", "blocks", *recipe.muon_also}
+        matrices = [p for n, p in live if p.ndim == 2 and also & set(n.split("."))]
     chosen = set(map(id, matrices))
     kept = set() if recipe.decay_all else _undecayed(transformer)
     norms = [p for n, p in live if recipe.norm_rate != 1 and (".norm_q." in n or ".norm_k." in n)]
