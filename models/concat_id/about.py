@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from idbench.errors import UserError
 from idbench.names import unknown
@@ -66,6 +66,7 @@ class Defaults:
 
 # By validation people, see docs/training-measured.md ("Guidance of the references").
 EMBEDDED = Defaults(10, 5.0, FRAMES, HEIGHT, WIDTH, FPS, reference_guidance=5.0)
+EMBEDDED_BASE = replace(EMBEDDED, guidance=2.0, reference_guidance=2.0)
 
 
 def alignment_of(faces: str, alignment: str | None) -> str:

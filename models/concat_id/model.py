@@ -13,6 +13,7 @@ from idbench.files import sha256_file
 from idbench.models.concat_id.about import (
     ABILITIES,
     EMBEDDED,
+    EMBEDDED_BASE,
     MAXIMUM_REFERENCES,
     NEGATIVE,
     VARIANTS,
@@ -94,7 +95,7 @@ class ConcatID:
         _check_names(variant, references, sampling)
         self.references, self.zeroed = references, references == "zeroed"
         self.folder = None if weights is None else local(str(weights))
-        usual = self.embedded_defaults
+        usual = EMBEDDED_BASE if variant == "base" else self.embedded_defaults
         if self.folder is not None:
             from idbench.models.concat_id.model_folder import defaults_of
 

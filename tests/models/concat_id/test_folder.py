@@ -123,6 +123,7 @@ def test_defaults_are_those_of_the_release(made):
         "variant": None, "steps": 10, "guidance": 5.0, "frames": 9, "height": 64, "width": 96,
         "bfloat16": True, "reference_guidance": 5.0,
     }
+    assert ConcatID("base").guidance == 2
 
 
 def test_hashes_name_every_file_that_matters(made):
