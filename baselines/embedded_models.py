@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any, ClassVar
 
@@ -12,7 +11,7 @@ import torch
 from idbench import embedded
 from idbench.baselines.face_tower import ENTRY, FaceTower, pack
 from idbench.errors import UserError
-from idbench.models.concat_id.about import EMBEDDED
+from idbench.models.concat_id.about import EMBEDDED_BASE
 from idbench.models.concat_id.autoencoder import to_frames
 from idbench.models.concat_id.families import family_named, family_of
 from idbench.models.concat_id.model import ConcatID
@@ -20,9 +19,6 @@ from idbench.models.concat_id.pipeline import ConcatIDPipeline, VideoPipeline
 from idbench.types import Abilities, Sample
 
 BASE = "transformer_base"
-# At Concat-ID's scales of 5 they lose faces and gain no similarity, see
-# docs/training-measured.md ("Guidance of the references").
-DEFAULTS = replace(EMBEDDED, guidance=3.0, reference_guidance=3.0)
 
 
 class FacePipeline(ConcatIDPipeline):
@@ -49,7 +45,7 @@ class EmbeddedBaseline(ConcatID):
     """
 
     ABILITIES: ClassVar[Abilities]
-    embedded_defaults = DEFAULTS
+    embedded_defaults = EMBEDDED_BASE
 
     def __init__(self, variant: str | None = None, **settings: Any) -> None:
         if variant is not None:

@@ -67,6 +67,7 @@ class Defaults:
 # By validation people, see docs/training-measured.md ("Guidance of the references").
 EMBEDDED = Defaults(10, 5.0, FRAMES, HEIGHT, WIDTH, FPS, reference_guidance=5.0)
 EMBEDDED_BASE = replace(EMBEDDED, guidance=2.0, reference_guidance=2.0)
+"""Of the base without references and of the baselines, which lose faces at Concat-ID's scales."""
 
 
 def alignment_of(faces: str, alignment: str | None) -> str:

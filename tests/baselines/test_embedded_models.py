@@ -82,7 +82,7 @@ def test_the_weights_of_a_baseline_are_evaluated(weights, name, tmp_path, monkey
         "identities": 2, "each": 1, "steps": 1}}
     measured = loop.train(content, tmp_path / "state", evaluate=True)
     assert measured["videos"] == 2 and measured["sampling_steps"] == 1
-    assert measured["guidance"] == measured["reference_guidance"] == 3  # Concat-ID's are 5
+    assert measured["guidance"] == measured["reference_guidance"] == 2  # Concat-ID's are 5
     assert {"nearest_with", "nearest_without", "frames_with_face_with"} <= measured.keys()
     people = 2 if name == "ingredients" else 1
     pictures = Image.open(tmp_path / "state/evaluation.png")
