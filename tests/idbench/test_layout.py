@@ -26,10 +26,12 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imported(nodes: list[ast.stmt]) -> Iterator[str]:
-    """What is imported at run time, inside functions too."""
+def imported(nodes: list[ast.stmt], functions: bool = True) -> Iterator[str]:
+    """What is imported at run time, inside functions too unless told otherwise."""
     for node in nodes:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.FunctionDef) and not functions:
             continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -38,7 +40,7 @@ def imported(nodes: list[ast.stmt]) -> Iterator[str]:
                 yield f"{node.module}.{alias.name}"
                 yield node.module
         for block in ("body", "orelse", "finalbody", "handlers"):
-            yield from imported(getattr(node, block, []))
+            yield from imported(getattr(node, block, []), functions)
 
 
 def test_no_circle_of_imports() -> None:
@@ -54,6 +56,33 @@ def test_no_circle_of_imports() -> None:
         TopologicalSorter(needs).prepare()
     except CycleError as error:
         raise AssertionError(" -> ".join(error.args[1])) from None
+
+
+def test_an_import_inside_a_function_defers_something() -> None:
+    """What the module's other imports load anyway is imported at its top."""
+    trees = {name: ast.parse(path.read_text()) for name, path in modules().items()}
+    needs = {name: set(imported(tree.body, functions=False)) for name, tree in trees.items()}
+
+    def loaded(name: str) -> set[str]:
+        seen: set[str] = set()
+        todo = [name]
+        while todo:
+            parts = todo.pop().split(".")
+            for one in {".".join(parts[:i]) for i in range(1, len(parts) + 1)} - seen:
+                seen.add(one)
+                todo += needs.get(one, ())
+        return seen
+
+    found = []
+    for name, tree in trees.items():
+        before = loaded(name)
+        for function in (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)):
+            for node in (n for n in ast.walk(function) if isinstance(n, ast.ImportFrom)):
+                for alias in node.names:
+                    inner = f"{node.module}.{alias.name}"
+                    if (inner if inner in trees else node.module) in before - {name}:
+                        found.append(f"{name}:{node.lineno} {inner}")
+    assert found == []
 
 
 def test_no_file_name_stands_in_two_folders() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import CogVideoXDPMScheduler
+from transformers import AutoTokenizer
 
 from idbench.errors import UserError, explained
 from idbench.models.concat_id import networks
@@ -95,8 +96,6 @@ def load_text_encoder(source: str, device: torch.device) -> TextEncoder:
     """
     if source == "embedded":
         return networks.load_text_encoder()
-    from transformers import AutoTokenizer
-
     folder = _part(source, "text_encoder")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     with explained(f"{folder} cannot be read", "copy it again"):
