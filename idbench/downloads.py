@@ -1,4 +1,5 @@
-"""Downloads of published weights: resumed after a cut, checked by sha256, from a mirror if asked.
+"""Downloads of published weights: resumed after a cut, checked by sha256, from a mirror if asked;
+licences are shown before, and accepted once where they have to be.
 
 Files of the Hugging Face hub come through huggingface_hub and lie in its cache; files at plain
 addresses come through pooch. A mirror has a file as ADDRESS/ENTRY/FILE, and lists the files of a
@@ -17,27 +18,24 @@ from typing import Any
 
 from idbench import published_weights as published
 from idbench.errors import UserError
-from idbench.files import atomic_path, disk_errors
-from idbench.licences import accepted_names, agree
+from idbench.files import atomic_path, disk_errors, read_json, write_json
 from idbench.output import note, shortened
-from idbench.published_weights import CatalogueFile, Entry
+from idbench.published_weights import Archive, CatalogueFile, Entry
 from idbench.resumed_download import AGAIN, CHUNK, retrieve
 
 MIRROR_VARIABLE = "IDBENCH_MIRROR"
 SUMS = "SHA256SUMS"
+ACCEPTED = "accepted.json"
 
-Say = Callable[[str], None]
 
-
-def get(name: str, folder: Path | None = None, say: Say = note) -> Path:
+def get(name: str, folder: Path | None = None) -> Path:
     """Bring the files of an entry to this machine, unless they are here, and check them.
 
     Args:
         folder: copy from here (FOLDER/ENTRY/FILE or FOLDER/FILE) instead of downloading.
-        say: told what has no published sha256.
 
     Returns the entry's file, or its folder. Raises UserError: its licence has to be accepted first
-    (see `licences.agree`), offline, no such file, an interrupted download, or a wrong sha256.
+    (see `agree`), offline, no such file, an interrupted download, or a wrong sha256.
     """
     entry = published.catalogue()[name]
     if entry.non_commercial and name not in accepted_names():
@@ -49,70 +47,109 @@ def get(name: str, folder: Path | None = None, say: Say = note) -> Path:
             if published.find_file(name, file) is None:
                 _get_file(name, entry, file, folder)
     for found in published.states(name):
-        _check(found, say)
+        _check(found)
     return published.place(name) or published.store() / name
 
 
-def _check(found: published.Found, say: Say) -> None:
+def _check(found: published.Found) -> None:
     if found.state == "damaged" and found.path is not None:
         found.path.resolve().unlink(missing_ok=True)  # the hub's cache has links to its blobs
         found.path.unlink(missing_ok=True)
+        expected = "recorded" if found.name in published.recorded() else "published"
         raise UserError(
-            f"{found.name} does not have the {_expected(found.name)} sha256 and was removed; get "
-            "it again, or from another source."
+            f"{found.name} does not have the {expected} sha256 and was removed; get it again, or "
+            "from another source."
         )
     if found.state == "unknown" and found.sha256:
         published.record(found.name, found.sha256)
-        say(f"No sha256 is published for {found.name}; recorded {found.sha256}.")
+        note(f"No sha256 is published for {found.name}; recorded {found.sha256}.")
 
 
-def _expected(name: str) -> str:
-    return "recorded" if name in published.recorded() else "published"
+# -- licences
+
+
+def agree(
+    name: str, accepted: bool = False, ask: Callable[[str], bool] | None = None,
+    asked_for: str = "",
+) -> None:
+    """Show the licence of an entry; one that excludes commercial use has to be accepted once.
+
+    Args:
+        accepted: the user has accepted it already.
+        ask: puts a question to the user; None: nobody can be asked.
+        asked_for: the names after `idbench weights get`, if they are not `name` alone.
+
+    Raises:
+        UserError: it was not accepted.
+    """
+    entry = published.catalogue()[name]
+    note(f"{name}: licence {entry.licence}; {entry.terms}")
+    if not entry.non_commercial or name in accepted_names():
+        return
+    if not accepted:
+        if ask is None:
+            raise UserError(
+                f"{name} is not for commercial use ({entry.licence}); read {entry.terms} and run "
+                f"`idbench weights get {asked_for or name} --accept-licence`."
+            )
+        if not ask("Do you accept this licence?"):
+            raise UserError(f"The licence of {name} was not accepted; nothing was downloaded.")
+    write_json(published.store() / ACCEPTED, sorted({*accepted_names(), name}))
+
+
+def accepted_names() -> list[str]:
+    """The entries whose licence the user has accepted."""
+    path = published.store() / ACCEPTED
+    return list(read_json(path)) if path.is_file() else []
 
 
 # -- one file
 
 
 def _get_file(name: str, entry: Entry, file: CatalogueFile, folder: Path | None) -> None:
-    target = published.store() / name / file.name
-    mirror = os.environ.get(MIRROR_VARIABLE)
+    target, mirror = published.store() / name / file.name, _mirror(name)
     if folder is not None:
-        _copy(_given(folder, name, file.name), target)
-    elif mirror:
-        _check_online(name)
-        retrieve(f"{mirror.rstrip('/')}/{name}/{file.name}", file.sha256, target)
-    elif entry.archive:
-        _check_online(name)
-        _unpack(name, entry)
-    elif file.url:
-        _check_online(name)
-        retrieve(file.url, file.sha256, target)
-    else:
+        source = _given(folder, name, file.name)
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
+    elif not mirror and entry.hub:
         from_hub(name, lambda hub, offline: hub.hf_hub_download(
-            str(entry.hub), file.path or file.name, revision=entry.revision,
-            repo_type=entry.kind, local_files_only=offline))
+            entry.hub, file.path or file.name, revision=entry.revision, repo_type=entry.kind,
+            local_files_only=offline))
+    else:
+        _check_online(name)
+        if entry.archive and not mirror:
+            _unpack(name, entry, entry.archive)
+        else:
+            retrieve(f"{mirror}/{file.name}" if mirror else str(file.url), file.sha256, target)
 
 
 def _get_folder(name: str, entry: Entry, folder: Path | None) -> None:
-    own, mirror = published.store() / name, os.environ.get(MIRROR_VARIABLE)
+    own, mirror = published.store() / name, _mirror(name)
     if folder is not None:
         source = folder / name
         if not source.is_dir():
             raise UserError(f"There is no folder {source}; put the files of {name} there.")
-        with unfinished(own) as part:
+        with _unfinished(own) as part:
             shutil.copytree(source, part, dirs_exist_ok=True)
     elif own.is_dir():
         return
     elif mirror:
-        _get_listed(name, f"{mirror.rstrip('/')}/{name}", own)
+        _get_listed(name, mirror, own)
     else:
         from_hub(name, lambda hub, offline: hub.snapshot_download(
-            str(entry.hub), revision=entry.revision, repo_type=entry.kind,
+            entry.hub, revision=entry.revision, repo_type=entry.kind,
             allow_patterns=list(entry.only) or None, local_files_only=offline))
 
 
+def _mirror(name: str) -> str | None:
+    """Where the mirror has the files of an entry."""
+    address = os.environ.get(MIRROR_VARIABLE)
+    return f"{address.rstrip('/')}/{name}" if address else None
+
+
 @contextmanager
-def unfinished(folder: Path) -> Iterator[Path]:
+def _unfinished(folder: Path) -> Iterator[Path]:
     """A folder to fill, which then takes the place of `folder`; one that stays is continued."""
     part = folder.with_name(folder.name + ".part")
     with disk_errors(part):
@@ -126,7 +163,7 @@ def unfinished(folder: Path) -> Iterator[Path]:
 def _get_listed(name: str, address: str, own: Path) -> None:
     """The files of a mirror's folder, by its list."""
     _check_online(name)
-    with unfinished(own) as part:
+    with _unfinished(own) as part:
         listing = part / SUMS
         listing.unlink(missing_ok=True)  # the mirror may have been filled since
         retrieve(f"{address}/{SUMS}", None, listing)
@@ -151,18 +188,11 @@ def _given(folder: Path, name: str, file: str) -> Path:
     raise UserError(f"There is no {file} of {name} in {folder}; expected {places[0]}.")
 
 
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(target) as temporary:
-        shutil.copyfile(source, temporary)
-
-
-def _unpack(name: str, entry: Entry) -> None:
+def _unpack(name: str, entry: Entry, source: Archive) -> None:
     """The entry's files out of its archive, whatever folder they are in there."""
-    assert entry.archive is not None
     folder = published.store() / name
-    archive = folder / PurePosixPath(entry.archive.url).name
-    retrieve(entry.archive.url, entry.archive.sha256, archive)
+    archive = folder / PurePosixPath(source.url).name
+    retrieve(source.url, source.sha256, archive)
     with zipfile.ZipFile(archive) as packed:
         members = {PurePosixPath(info.filename).name: info for info in packed.infolist()}
         for file in entry.files:

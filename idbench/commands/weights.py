@@ -13,7 +13,6 @@ from idbench import downloads
 from idbench import published_weights as published
 from idbench.commands import options as opt
 from idbench.errors import UserError
-from idbench.licences import agree
 from idbench.output import echo, echo_json, note, show_table
 from idbench.released_files import from_catalogue
 
@@ -77,9 +76,9 @@ def get(names: tuple[str, ...], folder: Path | None, accept_licence: bool) -> No
     wanted = _chosen(names)
     ask = partial(click.confirm, err=True) if sys.stdin.isatty() else None
     for name in wanted:
-        agree(name, accept_licence, ask, " ".join(names))
+        downloads.agree(name, accept_licence, ask, " ".join(names))
     for name in wanted:
-        echo(f"{name}: {downloads.get(name, folder, note)}")
+        echo(f"{name}: {downloads.get(name, folder)}")
 
 
 @weights.command(short_help="Check the files on this machine.")

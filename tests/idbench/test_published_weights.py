@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from file_server import Server, serving
 
-from idbench import downloads, licences, resumed_download
+from idbench import downloads, resumed_download
 from idbench import published_weights as published
 from idbench.cli import main
 from idbench.errors import UserError
@@ -258,11 +258,11 @@ def test_a_cut_list_of_accepted_licences_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(published.CACHE_VARIABLE, str(tmp_path))
-    licences.agree("buffalo_l", accepted=True)
+    downloads.agree("buffalo_l", accepted=True)
     path = published.store() / "accepted.json"
     path.write_text(path.read_text()[:-3])
     with pytest.raises(UserError, match="accepted.json is not valid JSON"):
-        licences.accepted_names()
+        downloads.accepted_names()
 
 
 def test_names_and_places_that_are_not_there(

@@ -23,7 +23,6 @@ from idbench.baselines.loading import ByWeights
 from idbench.baselines.phantom import Phantom
 from idbench.baselines.stand_in import StandIn
 from idbench.errors import UserError
-from idbench.licences import agree
 from idbench.models.concat_id import face_tools
 from idbench.registry import make_model
 from idbench.released_files import local, released_folder
@@ -122,7 +121,7 @@ def test_a_named_hub_id_is_fetched_after_its_licence_was_accepted(
         done = run(world, "consisid", f"weights={hub}", *SIZE, "face_crop=pack")
         assert done.returncode == 2 and not server.asked
         assert "run `idbench weights get consisid --accept-licence`" in done.stderr
-        agree("consisid", accepted=True)
+        downloads.agree("consisid", accepted=True)
         done = run(world, "consisid", f"weights={hub}", *SIZE, "face_crop=pack")
         assert done.returncode == 0, done.stderr
 
@@ -130,7 +129,7 @@ def test_a_named_hub_id_is_fetched_after_its_licence_was_accepted(
 def test_a_folder_that_came_in_part_is_not_there_and_is_continued(
     world: World, consisid: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agree("consisid", accepted=True)
+    downloads.agree("consisid", accepted=True)
     files = on_mirror("consisid", consisid)
     last = list(files)[-1]
     part = {name: data for name, data in files.items() if name != last}
