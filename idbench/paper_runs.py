@@ -1,18 +1,22 @@
-"""`reproduce`: the paper's tables on avatars, from the embedded weights to one page."""
+"""`reproduce`: the paper's tables on avatars, from the embedded weights to one page.
+
+Beyond the paper: ablations that need no training, of how references enter at sampling.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 from idbench.errors import UserError
 from idbench.evaluate import evaluate, score
 from idbench.files import write_text
 from idbench.outputs import check_new_folder, check_output
 from idbench.progress import Progress
-from idbench.reports import paper, paper_output
+from idbench.reports import paper, paper_output, tables
 from idbench.reports.paper_rows import SECTIONS, shipped
 from idbench.results import Results
 from idbench.runs import Run
@@ -28,14 +32,38 @@ SECONDS_A_RUN = 15
 PAGE = "paper.html"
 KNOWN_BY = (PAGE, "*/run.json", "weights/manifest.json", "training/*")
 """Files by which the folder of an earlier `reproduce` is known."""
+GIVEN = "given"
+ABLATIONS = {
+    ("concat_id@single", "single"): ("zeroed", "both_branches", "noisy"),
+    ("concat_id@multi", "multi"): ("zeroed", "both_branches", "shared_index"),
+}
+"""System and split -> the values of `references` beside `given`; see `concat_id.model`."""
+WORDS = {
+    GIVEN: "references guided as the text is, each at its own position",
+    "zeroed": "references zeroed (control)",
+    "both_branches": "references in both branches of guidance (as the paper)",
+    "noisy": "references with the noise of training",
+    "shared_index": "references at one shared position",
+}
+TRAINING = (
+    "These rows change sampling alone, of networks trained as the paper does. What the same choice "
+    "does to a network trained with it needs a training, and so does channel concatenation instead "
+    "of sequence concatenation, which is another network (ConsisID's low-frequency path is one)."
+)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A system and the split that it makes."""
+    """A system, the split that it makes, and how its references enter, one of `WORDS`."""
 
     system: str
     split: str
+    references: str = GIVEN
+
+    @property
+    def folder(self) -> str:
+        """Name of the run's folder."""
+        return f"{self.system}-{self.split}" + f"-{self.references}" * (self.references != GIVEN)
 
 
 @dataclass(frozen=True)
@@ -53,6 +81,12 @@ def jobs() -> list[Job]:
     return [job for job in dict.fromkeys(found) if shipped(job.system)]
 
 
+def ablations() -> list[Job]:
+    """The runs of all tables beyond the paper; the plain ones are among `jobs`."""
+    return [Job(system, split, value) for (system, split), values in ABLATIONS.items()
+            if shipped(system) for value in (GIVEN, *values)]
+
+
 def plan(todo: Sequence[Job], limit: int, seeds: Sequence[int]) -> str:
     """What `todo` makes, and an estimate of the time, in one line."""
     splits = load_suite(SUITE).splits
@@ -63,13 +97,15 @@ def plan(todo: Sequence[Job], limit: int, seeds: Sequence[int]) -> str:
 
 
 def complete_run(
-    system: str, split: str, folder: Path, limit: int, seeds: Sequence[int], *,
-    settings: Mapping[str, Any] | None = None, progress: Progress, command: Sequence[str],
+    job: Job, out: Path, limit: int, seeds: Sequence[int], *, progress: Progress,
+    command: Sequence[str],
 ) -> Results:
-    """A run in `folder`: what is missing is generated, and what has no scores is scored, or has
-    those of other networks, such as an earlier release's. Raises UserError: as `evaluate`."""
+    """A run in its folder of `out`: what is missing is generated, and what has no scores is scored,
+    or has those of other networks, such as an earlier release's. Raises UserError: as `evaluate`.
+    """
     made = evaluate(
-        SUITE, system, out=folder, split=split, limit=limit, settings=settings,
+        SUITE, job.system, out=out / job.folder, split=job.split, limit=limit,
+        settings={} if job.references == GIVEN else {"references": job.references},
         seed=seeds[0] if len(seeds) == 1 else list(seeds), scored=False, progress=progress,
         command=command,
     )
@@ -98,16 +134,46 @@ def reproduce(
         progress.say(f"{number} of {len(todo)}: {job.system}, {job.split}")
         try:
             folders += complete_run(
-                job.system, job.split, out / f"{job.system}-{job.split}", limit, seeds,
-                progress=progress, command=command,
-            ).folders
+                job, out, limit, seeds, progress=progress, command=command).folders
         except UserError as error:
             problems.append(f"{job.system}, {job.split}: {error}")
             progress.say(problems[-1])
     if not folders:
         raise UserError(problems[0] if problems else "There are no embedded weights to run.")
     runs = [Run.open(folder) for folder in folders]
-    tables = tuple(table for number in (1, 2, 3) for table in paper.build(number, [runs]))
+    made = tuple(table for number in (1, 2, 3) for table in paper.build(number, [runs]))
     about = [f"Made by: {' '.join(command) or 'idbench.paper_runs'}", *problems]
-    write_text(out / PAGE, paper_output.page(tables, about))
-    return Reproduced(tables, out / PAGE, tuple(problems))
+    write_text(out / PAGE, paper_output.page(made, about))
+    return Reproduced(made, out / PAGE, tuple(problems))
+
+
+def beyond(
+    out: Path, limit: int, seeds: Sequence[int] = (0,), *, progress: Progress | None = None,
+    command: Sequence[str] = (),
+) -> list[tables.Tables]:
+    """Generate and score what is missing of `ablations` in `out`; one table per split, with paired
+    differences."""
+    progress, found = progress or Progress(), []
+    for _, group in groupby(ablations(), attrgetter("split")):
+        folders: list[Path] = []
+        todo = list(group)
+        for job in todo:
+            progress.say(f"{job.system}, {job.split}: {WORDS[job.references]}")
+            folders += complete_run(
+                job, out, limit, seeds, progress=progress, command=command).folders
+        found.append(_table([Run.open(folder) for folder in folders], todo))
+    return found
+
+
+def _table(runs: Sequence[Run], made: Sequence[Job]) -> tables.Tables:
+    """The table of the runs, named after what they change."""
+    table = tables.measured(runs, compare=str(runs[0].folder))
+    named = {label: WORDS[job.references]
+             for label, job in zip(tables.labels(runs), made, strict=True)}
+    return replace(
+        table,
+        rows=tuple(replace(row, system=named[row.system]) for row in table.rows),
+        differences=tuple(
+            replace(d, first=named[d.first], second="as by default") for d in table.differences),
+        notes=(*table.notes, TRAINING),
+    )

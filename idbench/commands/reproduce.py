@@ -77,13 +77,14 @@ def _beyond(
     out: Path, limit: int, seeds: list[int], plan: bool, progress: Progress, as_json: bool
 ) -> None:
     """Run and print the ablations."""
-    from idbench import beyond, paper_runs
+    from idbench import paper_runs
     from idbench.reports import table_output
 
-    progress.say(paper_runs.plan(beyond.jobs(), limit, seeds))
+    progress.say(paper_runs.plan(paper_runs.ablations(), limit, seeds))
     if plan:
         return
-    made = beyond.run(out, limit, seeds, progress=progress, command=["idbench", *sys.argv[1:]])
+    made = paper_runs.beyond(
+        out, limit, seeds, progress=progress, command=["idbench", *sys.argv[1:]])
     if as_json:
         echo(f"[{', '.join(table_output.render(one, 'json') for one in made)}]")
     elif sys.stdout.isatty():

@@ -30,7 +30,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """`complete_run` writes made runs; returns what it was asked for."""
     asked: list[str] = []
 
-    def complete_run(model, split, out, limit, seeds, *, progress, command):
+    def complete_run(job, out, limit, seeds, *, progress, command):
+        model, split, out = job.system, job.split, out / job.folder
         asked.append(f"{model} {split} {limit} {seeds[0]}")
         if model == "concat_id@stage2":
             raise UserError("stage2 is broken; mend it.")
@@ -87,10 +88,11 @@ def test_a_run_that_is_scored_otherwise_is_scored_again(
 
     def completed() -> Results:
         return paper_runs.complete_run(
-            "toy", "single", world.folder / "out", 2, [0], progress=Progress(), command=[])
+            job, world.folder, 2, [0], progress=Progress(), command=[])
 
+    job = paper_runs.Job("toy", "single")
     first = completed().scores
-    run = Run.open(world.folder / "out")
+    run = Run.open(world.folder / "toy-single")
     key = run.file.scoring.sha256
     run.save(scoring=run.file.scoring.model_copy(update={"detector": "0" * 64, "sha256": "0" * 64}))
     for path in run.folder.glob("samples/*/scores.json"):
@@ -188,7 +190,7 @@ def test_beyond_the_paper_compares_each_setting_with_the_usual(
 ) -> None:
     asked: list[tuple[str, dict[str, str]]] = []
 
-    def complete_run(model, split, out, limit, seeds, *, settings, progress, command):
+    def evaluate(suite, model, *, out, split, settings, **_):
         asked.append((out.name, settings))
         level = {"given": 0.5, "zeroed": 0.1, "both_branches": 0.4}.get(
             settings.get("references", "given"), 0.45)
@@ -196,7 +198,9 @@ def test_beyond_the_paper_compares_each_setting_with_the_usual(
                  PEOPLE if split == "single" else PAIRS, split=split)
         return SimpleNamespace(folders=[out])
 
-    monkeypatch.setattr("idbench.beyond.complete_run", complete_run)
+    monkeypatch.setattr(paper_runs, "evaluate", evaluate)
+    monkeypatch.setattr(
+        paper_runs, "score", lambda folders, progress: SimpleNamespace(folders=folders))
     monkeypatch.chdir(tmp_path)
     assert command("--beyond", "--limit", "3", "--out", "here") == 0
     said = capsys.readouterr().out
