@@ -21,7 +21,7 @@ from pydantic import Field
 
 import idbench.weights
 from idbench import weight_files
-from idbench.errors import UserError
+from idbench.errors import FatalError, UserError
 from idbench.files import read_json, write_bytes, write_json
 from idbench.names import nearest
 from idbench.stored import Part, validate
@@ -67,7 +67,7 @@ class Manifest(Part):
     files: dict[str, Entry]
 
 
-class WeightError(UserError):
+class WeightError(FatalError):
     """Weights that are missing, damaged or swapped."""
 
 

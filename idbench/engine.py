@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from idbench.devices import AUTO, check_name, resolve
-from idbench.errors import UserError
-from idbench.failures import FATAL, describe
+from idbench.errors import FatalError, UserError, describe
 from idbench.progress import Step
 from idbench.records import SampleFile
 from idbench.runs import Run
@@ -147,7 +146,7 @@ def attempt(model: Model, batch: Sequence[Sample]) -> Iterator[Outcome]:
             clock = time.perf_counter()
             done += 1
         surplus = next(videos, None) if done == len(batch) else None
-    except FATAL:
+    except FatalError:
         raise
     except (Exception, SystemExit) as error:
         if done == len(batch):  # All videos are there: what its clean-up says costs nothing.

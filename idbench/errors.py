@@ -16,6 +16,10 @@ class UserError(Exception):
     """What is wrong and how to fix it, in one sentence. The command line exits with 2."""
 
 
+class FatalError(UserError):
+    """What every further sample would meet too, so that it ends the run."""
+
+
 @contextmanager
 def explained(what: str, fix: str) -> Iterator[None]:
     """Turn whatever a library raises into the UserError "WHAT (its message); FIX.". `sys.exit` too:
@@ -38,6 +42,14 @@ def message(error: BaseException) -> str:
     except Exception:  # an exception of another package, itself broken
         return ""
     return encodable(" ".join(text.split()))
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line, with its type unless it is a UserError."""
+    text = message(error)
+    if isinstance(error, UserError):
+        return text
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 
 def encodable(text: str) -> str:

@@ -23,8 +23,7 @@ from idbench.records import Identity, ModelName
 from idbench.registry import make_model
 from idbench.rescoring import score_run
 from idbench.results import Results
-from idbench.scoring import Scoring
-from idbench.second_opinion import with_second_opinion
+from idbench.scoring import Scoring, with_second_opinion
 from idbench.shards import Shard
 from idbench.suite import Suite, load_suite
 from idbench.timings import Timings

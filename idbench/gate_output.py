@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from idbench.files import write_bytes
 from idbench.gate import Check, Verdict, title
-from idbench.markdown import escape
+from idbench.output import escape_markdown
 
 _COVERAGE = " coverage"
 
@@ -42,10 +42,11 @@ def markdown(verdict: Verdict) -> str:
         ]
         for row in rows:
             outcome = f"**{row[-1]}**" if row[-1] in ("regressed", "incomparable") else row[-1]
-            lines.append("| " + " | ".join((*map(escape, row[:-1]), outcome)) + " |")
+            lines.append("| " + " | ".join((*map(escape_markdown, row[:-1]), outcome)) + " |")
         lines.append("")
-    lines += [f"- {escape(_label(check))}: {escape(check.message)}" for check in _told(verdict)]
-    lines += [f"- Note: {escape(note)}" for note in verdict.notes]
+    told = [f"{_label(check)}: {check.message}" for check in _told(verdict)]
+    told += [f"Note: {note}" for note in verdict.notes]
+    lines += [f"- {escape_markdown(text)}" for text in told]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from idbench import leftovers, lock, provenance
 from idbench.differences import differences, short
 from idbench.errors import UserError, encodable
-from idbench.outputs import check_output
+from idbench.files import check_output
 from idbench.records import Git, Identity, RunFile
 from idbench.runs import Run, now
 from idbench.shards import Shard

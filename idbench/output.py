@@ -1,9 +1,10 @@
-"""How much the command line prints besides its results: --quiet, --verbose, or as usual."""
+"""What the command line prints as text, and how much: --quiet, --verbose, or as usual."""
 
 from __future__ import annotations
 
 import codecs
 import errno
+import html
 import json
 import logging
 import os
@@ -23,6 +24,9 @@ QUIET, USUAL, VERBOSE = -1, 0, 1
 _level = USUAL
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """All control characters but tab and line feed."""
+_MARKDOWN_HTML = re.compile(r"<(?=[A-Za-z/!?])|&(?=#?\w+;)")
+"""The start of a tag, and of a character's name."""
+_MARKDOWN_MARKS = re.compile(r"[\\|*]")
 _WORD = re.compile(r"\S*`[^`]*`\S*|\S+")
 _CLAUSE_END = re.compile(r"[.,;:](?= )| (?=\()")
 
@@ -65,6 +69,17 @@ def visible(text: str) -> str:
     """`text` with control characters written as \\u001b and so on: names come from other people's
     files, and a terminal must not obey them."""
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def escape_markdown(text: str) -> str:
+    """`text` on one line, with what Markdown would read as HTML, as a column or as bold escaped,
+    and with control characters made visible.
+
+    All else stays as it is, for those who read the file itself: `p < 0.001`, `I > III`, `R&D`.
+    """
+    one_line = visible(" ".join(text.split()))
+    no_html = _MARKDOWN_HTML.sub(lambda found: html.escape(found[0]), one_line)
+    return _MARKDOWN_MARKS.sub(r"\\\g<0>", no_html)
 
 
 def wrapped(text: str, width: int) -> str:

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from idbench.errors import UserError
 from idbench.evaluate import evaluate, score
-from idbench.files import write_text
-from idbench.outputs import check_new_folder, check_output
+from idbench.files import check_new_folder, check_output, write_text
 from idbench.progress import Progress
 from idbench.reports import paper, paper_output, tables
 from idbench.reports.paper_rows import SECTIONS, shipped

@@ -15,8 +15,7 @@ from typing import Any
 from idbench import output, ray_cluster
 from idbench.devices import AUTO, check_name
 from idbench.engine import LocalEngine, Outcome
-from idbench.errors import UserError
-from idbench.failures import describe
+from idbench.errors import UserError, describe
 from idbench.files import write_derived
 from idbench.progress import Step
 from idbench.ray_pool import Pool

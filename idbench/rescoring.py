@@ -10,8 +10,7 @@ from idbench.engines import Engine
 from idbench.planning import absolute
 from idbench.progress import Progress
 from idbench.results import Results
-from idbench.scoring import Scoring
-from idbench.second_opinion import with_second_opinion
+from idbench.scoring import Scoring, with_second_opinion
 from idbench.shards import Shard
 
 

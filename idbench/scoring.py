@@ -1,31 +1,39 @@
-"""How videos are scored: the protocol, the metrics and the networks, and the key of all that."""
+"""How videos are scored: the protocol, the metrics and the networks, and the key of all that.
+
+DlibSim is a second opinion, added where embedded recognisers alone would judge photographs.
+"""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from idbench import embedded
 from idbench.differences import metric_weight_differences
 from idbench.errors import UserError, explained
-from idbench.files import sha256_json
-from idbench.metrics.networks import weight_sources
+from idbench.files import sha256_json, sha256_once
+from idbench.metrics.networks import dlib_resnet, weight_sources
 from idbench.metrics.networks.weight_sources import parse
 from idbench.metrics.protocols import choose_metrics, get_protocol
 from idbench.names import DEFAULT_PROTOCOL
-from idbench.provenance import opencv_version
+from idbench.provenance import opencv_version, package_versions
 from idbench.published_weights import published_weights
 from idbench.registry import METRICS, metric_version
 from idbench.runs import Run
+from idbench.suite import load_suite
+from idbench.types import Sample
 
 if TYPE_CHECKING:
     from idbench.metrics.networks.weight_sources import Source
     from idbench.metrics.protocol_types import Protocol
+
+SECOND_OPINION = "dlibsim"
+_RECOGNISERS = ("arcface", "curricularface")
+_WHY = "The embedded recognisers are trained on avatars, and the references are not avatars"
 
 
 @dataclass(frozen=True)
@@ -130,14 +138,37 @@ def scoring_key(
 
 def _detector(protocol: Mapping[str, Any], sources: Mapping[str, Source]) -> str:
     """The detector that will find the faces: its weights, and the package that runs them."""
-    asked = protocol.get("detection", {}).get("detector")
-    if asked == "pack" and "detector" in sources:
-        return f"{sources['detector'].identity()} {_version('insightface')}"
-    return _version("facenet-pytorch")
+    pack = protocol.get("detection", {}).get("detector") == "pack" and "detector" in sources
+    version = package_versions().get("insightface" if pack else "facenet-pytorch", "missing")
+    return f"{sources['detector'].identity()} {version}" if pack else version
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "missing"
+def with_second_opinion(
+    metrics: Sequence[str], samples: Iterable[Sample], protocol: str, weights: Sequence[str],
+    say: Callable[[str], None],
+) -> Sequence[str]:
+    """`metrics`, with DlibSim if it is installed and the references are photographs.
+
+    Unchanged if the caller chose metrics or named other recognisers, under a protocol that does not
+    define DlibSim, and for pictures of the suite avatars. `say` is told what was done, or how to
+    install it."""
+    named = {text.partition("=")[0] for text in weights}
+    chosen = any(not name.startswith("+") for name in metrics) or f"+{SECOND_OPINION}" in metrics
+    if chosen or named.intersection(_RECOGNISERS):
+        return metrics
+    defined = get_protocol(protocol).defines(METRICS.load(SECOND_OPINION))
+    if not defined or not _photographs(samples):
+        return metrics
+    if not dlib_resnet.installed():
+        say(f"{_WHY}: install DlibSim for a second opinion (`{dlib_resnet.INSTALL}`).")
+        return metrics
+    say(f"{_WHY}: DlibSim, a recogniser trained on photographs, is scored too.")
+    return [*metrics, f"+{SECOND_OPINION}"]
+
+
+def _photographs(samples: Iterable[Sample]) -> bool:
+    """Whether the samples have face references, and none is a picture of the suite avatars."""
+    pictures = {r.image for s in samples for r in s.references if r.kind == "face"}
+    known = set(load_suite("avatars").checksums.values())
+    readable = [path for path in pictures if path.is_file()]
+    return bool(readable) and not any(sha256_once(path) in known for path in readable)

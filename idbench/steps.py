@@ -11,8 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from idbench.engine import Engine, Outcome
-from idbench.errors import UserError, explained
-from idbench.failures import describe
+from idbench.errors import UserError, describe, explained
 from idbench.files import DiskError, atomic_path
 from idbench.progress import Progress
 from idbench.records import FacesFile, SampleFile, ScoresFile, ScoringRecord

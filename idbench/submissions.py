@@ -14,11 +14,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from idbench import gate_reference
-from idbench.completeness import share_of_suite
 from idbench.errors import UserError
 from idbench.files import atomic_folder, sha256_file
 from idbench.measured_files import read
-from idbench.measurements import Measurement, metric_of
+from idbench.measurements import Measurement, metric_of, share_of_suite
 from idbench.names import unknown
 from idbench.stored import Stored, validate
 

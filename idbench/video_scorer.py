@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from idbench.ahead import Ahead
-from idbench.failures import FATAL, describe
+from idbench.errors import FatalError, describe
 from idbench.files import sha256_file, write_derived
 from idbench.progress import Step
 from idbench.records import FacesFile, SampleFile, ScoresFile, ScoringRecord
@@ -119,7 +119,7 @@ class VideoScorer:
         for record, opened in window:
             result = next(scored) if isinstance(opened, Clip) else opened
             failed = False
-            if isinstance(result, FATAL):
+            if isinstance(result, FatalError):
                 raise result
             if isinstance(result, UnreadableVideo):
                 result = describe(result).replace(f"{run.folder}/", "")

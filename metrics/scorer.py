@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from idbench.failures import FATAL, describe
+from idbench.errors import FatalError, describe
 from idbench.metrics.base import WHOLE, Embeddings, Metric, described_faces
 from idbench.metrics.embedder import Embedder, Pictures, ReferenceVectors
 from idbench.metrics.embedding_cache import COUNT, EmbeddingCache
@@ -194,7 +194,7 @@ class Scorer:
         video what it raised. Raises DiskError, WeightError."""
         try:
             self._read_requests([sample for sample, clip in items if clip.count])
-        except FATAL:
+        except FatalError:
             raise
         except Exception:
             pass  # raised again by the samples that need what cannot be read
@@ -209,7 +209,7 @@ class Scorer:
             return self._empty(sample)
         try:
             return self._measure(sample, clip, self._embed(sample, clip))
-        except FATAL:
+        except FatalError:
             raise
         except Exception as error:
             return error
@@ -257,7 +257,7 @@ class Scorer:
         sample = embeddings.sample
         try:
             return checked(metric.name, sample.id, metric.rows(embeddings))
-        except FATAL:
+        except FatalError:
             raise
         except (Exception, SystemExit) as error:
             self.failures.setdefault(sample.id, []).append(traceback.format_exc())

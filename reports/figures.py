@@ -21,8 +21,7 @@ import numpy as np
 
 from idbench import pages
 from idbench.errors import UserError
-from idbench.files import write_bytes
-from idbench.outputs import check_output
+from idbench.files import check_output, write_bytes
 from idbench.statistics import Estimate
 
 if TYPE_CHECKING:

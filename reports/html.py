@@ -18,9 +18,8 @@ from typing import Any
 from markupsafe import Markup
 
 from idbench import __version__, pages
-from idbench.files import write_text
+from idbench.files import check_output, write_text
 from idbench.measurements import metric_of
-from idbench.outputs import check_output
 from idbench.reports import columns, figures, published, report_data, series, tables
 from idbench.reports.columns import number
 from idbench.runs import Run

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from idbench.completeness import Share, keys, present, shares
-from idbench.measurements import metric_of
+from idbench.measurements import Share, keys, metric_of, present, shares
 from idbench.reports.columns import shown
 from idbench.reports.video_values import metric_names, pair
 from idbench.runs import Run

@@ -8,10 +8,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from idbench.completeness import Share, shares_of
 from idbench.differences import differences, in_words, scoring_differences
 from idbench.errors import UserError
-from idbench.measurements import higher_is_better
+from idbench.measurements import Share, higher_is_better, shares_of
 from idbench.names import unknown
 from idbench.pages import template
 from idbench.reports import columns, figures

@@ -11,8 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from idbench.errors import UserError
-from idbench.files import atomic_folder, sha256_json, write_bytes
-from idbench.outputs import check_new_folder
+from idbench.files import atomic_folder, check_new_folder, sha256_json, write_bytes
 from idbench.pictures import UnreadablePicture, open_rgb
 from idbench.records import SampleFile
 from idbench.reports.study_record import QUESTIONS, Pair, Study, StudySample

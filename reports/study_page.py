@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from idbench import pages
-from idbench.files import write_text
-from idbench.outputs import check_output
+from idbench.files import check_output, write_text
 from idbench.reports.study_record import Study
 from idbench.reports.votes import check_name
 

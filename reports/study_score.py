@@ -12,7 +12,7 @@ import numpy as np
 
 from idbench import statistics
 from idbench.errors import UserError
-from idbench.markdown import escape
+from idbench.output import escape_markdown
 from idbench.reports import terminal
 from idbench.reports.study_record import TITLES, Study
 from idbench.reports.voter_agreement import (
@@ -242,7 +242,7 @@ def _parts(result: Result) -> list[str | Table]:
 def _rows(rows: Table) -> str:
     import pandas as pd
 
-    shown = pd.DataFrame(rows).map(lambda v: escape(v) if isinstance(v, str) else v)
+    shown = pd.DataFrame(rows).map(lambda v: escape_markdown(v) if isinstance(v, str) else v)
     return shown.to_markdown(index=False)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from idbench import markdown
+from idbench.output import escape_markdown
 from idbench.reports import columns, terminal
 from idbench.reports.published import PublishedTable
 from idbench.reports.terminal import Rows
@@ -39,7 +39,7 @@ def render(tables: t.Tables, form: str) -> str:
 def render_parts(parts: Sequence[str | Rows], form: str) -> str:
     """Captions and tables as `md`, `latex` or `html`."""
     write, caption = {
-        "md": (_markdown, markdown.escape), "latex": (_latex_table, _latex_comment),
+        "md": (_markdown, escape_markdown), "latex": (_latex_table, _latex_comment),
         "html": (_html_table, lambda text: f"<p>{html.escape(text)}</p>"),
     }[form]
     texts = ["% needs \\usepackage{booktabs}"] if form == "latex" else []
@@ -151,7 +151,7 @@ def _frame(rows: Rows, marks: Mapping[str, str], escape: Callable[[str], str]) -
 
 
 def _markdown(rows: Rows) -> str:
-    frame = _frame(rows, {"best": "**{}**", "second": "<u>{}</u>"}, markdown.escape)
+    frame = _frame(rows, {"best": "**{}**", "second": "<u>{}</u>"}, escape_markdown)
     return str(frame.to_markdown(index=False, disable_numparse=True))
 
 

@@ -10,9 +10,8 @@ import click
 from idbench import gate, gate_cached, gate_output, gate_reference, measured_files
 from idbench.commands import options as opt
 from idbench.errors import UserError
-from idbench.files import write_text
+from idbench.files import check_output, write_text
 from idbench.output import echo, echo_json
-from idbench.outputs import check_output
 from idbench.runs import Run
 from idbench.values import choose
 

@@ -17,8 +17,7 @@ import numpy as np
 
 from idbench.commands import options as opt
 from idbench.embedded import entries, weight_path
-from idbench.errors import UserError
-from idbench.failures import describe
+from idbench.errors import UserError, describe
 from idbench.metrics.networks import weight_sources
 from idbench.output import echo, echo_json
 from idbench.published_weights import describe_file, published_weights

@@ -10,9 +10,8 @@ import click
 from idbench import submissions
 from idbench.commands import options as opt
 from idbench.errors import UserError
-from idbench.files import write_json, write_text
+from idbench.files import check_output, write_json, write_text
 from idbench.output import echo, echo_json, show_table
-from idbench.outputs import check_output
 from idbench.reports import columns, ranking
 
 

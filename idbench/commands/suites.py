@@ -10,7 +10,7 @@ import numpy as np
 from idbench.commands import completion
 from idbench.commands import options as opt
 from idbench.errors import UserError
-from idbench.files import real
+from idbench.files import check_new_folder, check_output, real
 from idbench.importing import benchmarks
 from idbench.importing.assemble import import_suite
 from idbench.importing.contents import Source
@@ -20,7 +20,6 @@ from idbench.importing.layouts import read_source
 from idbench.importing.sources import PICTURES, safe_name
 from idbench.importing.suite_check import check_suite
 from idbench.output import echo, echo_json, note
-from idbench.outputs import check_new_folder, check_output
 from idbench.progress import steps
 
 _pack = click.option(

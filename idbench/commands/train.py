@@ -12,10 +12,9 @@ import click
 from idbench.commands import completion
 from idbench.commands import options as opt
 from idbench.errors import UserError
-from idbench.files import disk_errors
+from idbench.files import check_new_folder, disk_errors
 from idbench.names import unknown
 from idbench.output import echo, echo_json
-from idbench.outputs import check_new_folder
 from idbench.recipes import load_recipe, load_trainer
 
 STATE = (

@@ -25,9 +25,8 @@ import yaml
 
 from idbench.errors import UserError
 from idbench.exporting.summary import library
-from idbench.files import atomic_folder
-from idbench.markdown import escape
-from idbench.outputs import check_new_folder
+from idbench.files import atomic_folder, check_new_folder
+from idbench.output import escape_markdown
 from idbench.records import SampleFile
 from idbench.reports import table_output, tables
 from idbench.runs import Run
@@ -152,8 +151,8 @@ def _card(run: Run) -> str:
     }
     return CARD.format(
         head=yaml.safe_dump(head, sort_keys=False, allow_unicode=True),
-        system=escape(run.name), suite=escape(f"{suite.name} {suite.version}"),
-        split=escape(run.split), part=part,
-        protocol=escape(run.file.scoring.protocol_name or "none"),
+        system=escape_markdown(run.name), suite=escape_markdown(f"{suite.name} {suite.version}"),
+        split=escape_markdown(run.split), part=part,
+        protocol=escape_markdown(run.file.scoring.protocol_name or "none"),
         table=table_output.render(tables.measured([run]), "md"),
     )

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from idbench.errors import UserError
-from idbench.files import atomic_folder
+from idbench.files import atomic_folder, check_new_folder
 from idbench.importing.contents import Person, Source
 from idbench.importing.draw import Kept, Options, Row, draw_people, face_row, make_splits
 from idbench.importing.faces import (
@@ -24,7 +24,6 @@ from idbench.importing.faces import (
 )
 from idbench.importing.lookalikes import Alike, find_alike
 from idbench.metrics.faces.face_embedder import EMBEDDED
-from idbench.outputs import check_new_folder
 from idbench.suite import write_checksums
 
 NAMED = 5

@@ -6,11 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from idbench.files import write_json, write_text
+from idbench.files import check_output, write_json, write_text
 from idbench.metrics.validation.controls import Control
 from idbench.metrics.validation.experiments import AXES, EDITED, FACE_METRICS
 from idbench.metrics.validation.findings import TITLES, Curve, Findings
-from idbench.outputs import check_output
 from idbench.pages import svg, template
 from idbench.statistics import Estimate
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from idbench.checkpoints import Checkpoint, check_names, listed, read_checkpoint, read_settings
 from idbench.errors import UserError, explained
-from idbench.files import atomic_folder, atomic_path, sha256_file, write_json
+from idbench.files import atomic_folder, atomic_path, check_new_folder, sha256_file, write_json
 from idbench.models.concat_id import convert_sat, convert_wan, networks
 from idbench.models.concat_id.base_parts import add_base, index_of, read_folder, transformer_folder
 from idbench.models.concat_id.checkpoint_layouts import (
@@ -27,7 +27,6 @@ from idbench.models.concat_id.checkpoint_layouts import (
 from idbench.models.concat_id.families import CogVideoX, Wan
 from idbench.models.concat_id.families.wan21 import build_flow_scheduler
 from idbench.models.concat_id.training import adapters
-from idbench.outputs import check_new_folder
 
 ASIDE = "unused.safetensors"
 Kind = type[CogVideoX] | type[Wan]

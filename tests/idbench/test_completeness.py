@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from idbench.completeness import Share, keys, present, shares
+from idbench.measurements import Share, keys, present, shares
 
 ANN, BOB, PAIR = (("ann",), "p1"), (("bob",), "p1"), (("ann", "bob"), "p2")
 

@@ -11,7 +11,7 @@ from report_runs import make_run
 
 from idbench.cli import cli
 from idbench.errors import UserError
-from idbench.outputs import check_output
+from idbench.files import check_output
 from idbench.reports import html
 
 

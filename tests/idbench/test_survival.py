@@ -361,6 +361,6 @@ def test_parts_that_are_scored_after_merging_are_merged_again(world: World) -> N
 
 
 def test_disk_errors_of_every_kind_are_fatal() -> None:
-    from idbench.failures import FATAL
+    from idbench.errors import FatalError
 
-    assert issubclass(files.DiskFull, DiskError) and DiskError in FATAL
+    assert issubclass(files.DiskFull, DiskError) and DiskError in FatalError

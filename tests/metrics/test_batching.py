@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from toy import World
 
-from idbench import second_opinion, video_scorer
+from idbench import scoring, video_scorer
 from idbench.embedded import WeightError
 from idbench.files import write_json
 from idbench.metrics.embedder import Embedder
@@ -57,7 +57,7 @@ def world(tiny_weights, tmp_path, monkeypatch) -> World:
     video; `videos.jsonl` names them all."""
     monkeypatch.setattr("idbench.metrics.embedder.find_faces", find_faces)
     # dlib's network takes longer than all others together; one test below has it.
-    monkeypatch.setattr(second_opinion, "_photographs", lambda samples: False)
+    monkeypatch.setattr(scoring, "_photographs", lambda samples: False)
     rng = np.random.default_rng(0)
     rows = []
     for i, (height, width) in enumerate(SIZES):
@@ -86,7 +86,7 @@ def score(world: World, out: str, *more: str) -> pd.DataFrame:
 
 def test_values_and_order_do_not_depend_on_what_is_scored_with_them(world, monkeypatch):
     """Bit for bit: neither on the window, nor on the number of threads."""
-    monkeypatch.setattr(second_opinion, "_photographs", lambda samples: True)
+    monkeypatch.setattr(scoring, "_photographs", lambda samples: True)
     monkeypatch.setattr(video_scorer, "WINDOW", 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     alone = score(world, "alone")

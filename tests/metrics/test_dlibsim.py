@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from idbench import second_opinion
+from idbench import scoring
 from idbench.errors import UserError
 from idbench.metrics import dlibsim
 from idbench.metrics.networks import dlib_resnet
@@ -91,7 +91,7 @@ def test_photographs_get_the_second_opinion_and_avatars_do_not(sample):
     said: list[str] = []
 
     def chosen(samples, metrics=(), protocol="strict-v3", weights=()):
-        return list(second_opinion.with_second_opinion(
+        return list(scoring.with_second_opinion(
             metrics, samples, protocol, weights, said.append))
 
     assert chosen([sample]) == ["+dlibsim"] and "DlibSim" in said.pop()
@@ -107,7 +107,7 @@ def test_photographs_get_the_second_opinion_and_avatars_do_not(sample):
 def test_without_the_packages_it_says_how_to_install_them(sample, monkeypatch):
     monkeypatch.setattr(dlib_resnet, "find_spec", lambda name: None)
     said: list[str] = []
-    found = second_opinion.with_second_opinion((), [sample], "strict-v3", (), said.append)
+    found = scoring.with_second_opinion((), [sample], "strict-v3", (), said.append)
     assert list(found) == []
     assert "pip install dlib-bin" in said[0]
     with pytest.raises(UserError, match="pip install dlib-bin"):

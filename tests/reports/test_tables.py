@@ -17,8 +17,8 @@ from made_runs import made_run
 from rich.console import Console
 from toy import World
 
-from idbench import markdown
 from idbench.errors import UserError
+from idbench.output import escape_markdown
 from idbench.reports import columns, table_output, tables
 from idbench.reports.published import comparison, published_tables
 from idbench.reports.video_values import video_values
@@ -177,9 +177,9 @@ def test_hostile_names_stay_text_in_every_format(tmp_path: Path) -> None:
     assert "<script>" not in table_output.render(made, "html")
     page = table_output.render(made, "md")
     assert "<script>" not in page and "a\\|b " in page
-    assert markdown.escape("p < 0.001, I > III, R&D, 'a'") == "p < 0.001, I > III, R&D, 'a'"
-    assert markdown.escape("\x1b[31mred") == r"\\u001b[31mred"
-    assert markdown.escape("<b>&lt; **x**</b>\n|") == r"&lt;b>&amp;lt; \*\*x\*\*&lt;/b> \|"
+    assert escape_markdown("p < 0.001, I > III, R&D, 'a'") == "p < 0.001, I > III, R&D, 'a'"
+    assert escape_markdown("\x1b[31mred") == r"\\u001b[31mred"
+    assert escape_markdown("<b>&lt; **x**</b>\n|") == r"&lt;b>&amp;lt; \*\*x\*\*&lt;/b> \|"
     source = table_output.render(made, "latex")
     assert r"a\textbar{}b \textbackslash{}input\{x\}\&\%\$\#\_" in source
     low.file.identity.model.name = "=cmd|' /C calc'!A0"

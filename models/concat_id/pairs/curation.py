@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from idbench.errors import UserError
-from idbench.files import sha256_json, write_json
+from idbench.files import check_output, sha256_json, write_json
 from idbench.lock import exclusive
 from idbench.models.concat_id.pairs import (
     calibration,
@@ -25,11 +25,12 @@ from idbench.models.concat_id.pairs import (
     store,
     workers,
 )
-from idbench.models.concat_id.pairs import filter as rules
+from idbench.models.concat_id.pairs import (
+    filter as rules,
+)
 from idbench.models.concat_id.pairs.neighbours import check_size
 from idbench.models.concat_id.pairs.reader import FaceReader, ReaderSettings
 from idbench.models.concat_id.pairs.settings import PairSettings
-from idbench.outputs import check_output
 from idbench.video_files import VIDEO_SUFFIXES
 
 NO_SCORER = (

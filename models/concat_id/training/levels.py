@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from idbench import embedded
 from idbench.errors import UserError
-from idbench.files import atomic_path, write_json
+from idbench.files import atomic_path, check_output, write_json
 from idbench.metrics.validation.readers import Embed, readers
 from idbench.models.concat_id import about, networks, references
 from idbench.models.concat_id.attention import use_matrix_attention
@@ -29,7 +29,6 @@ from idbench.models.concat_id.autoencoder import decode, encode, to_frames, to_t
 from idbench.models.concat_id.families import CogVideoX
 from idbench.models.concat_id.training.checkpoint import latest
 from idbench.models.concat_id.training.rendering import head_mask
-from idbench.outputs import check_output
 from idbench.prompts.avatars.render import render_clip, render_portrait
 from idbench.prompts.avatars.scene import VALIDATION_IDENTITIES
 from idbench.prompts.language import describe
