@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests/helpers"))
 from kills import CLUSTER  # noqa: E402
 
 os.environ["RAY_AUTH_MODE"] = "disabled"  # of the cluster and of those who join it
-os.environ["RAY_worker_niceness"] = "0"  # as `ray_cluster.start` has it
+os.environ["RAY_worker_niceness"] = "0"  # as `ray_pool.start_cluster` has it
 KINDS = {"local": (), "1 worker": ("1",), "2 workers": ("2",)}
 
 

@@ -21,10 +21,9 @@ from idbench.planning import absolute, kind_of, plan
 from idbench.progress import Progress
 from idbench.records import Identity, ModelName
 from idbench.registry import make_model
-from idbench.rescoring import score_run
 from idbench.results import Results
+from idbench.runs import Shard
 from idbench.scoring import Scoring, with_second_opinion
-from idbench.shards import Shard
 from idbench.suite import Suite, load_suite
 from idbench.timings import Timings
 from idbench.types import Model
@@ -130,7 +129,7 @@ def score(
     if len(paths) == 1 and (paths[0] / "run.json").is_file() and not (people or table or suite):
         if prompts:
             raise UserError(PROMPTS)
-        return score_run(
+        return steps.score_run(
             paths[0], metrics, protocol, weights, make_engine(engine, None, device),
             Shard.parse(shard), progress, force)
     found = listed(paths, references=people, prompts=prompts, manifest=table, suite=suite,

@@ -13,8 +13,7 @@ from idbench.differences import differences, short
 from idbench.errors import UserError, encodable
 from idbench.files import check_output
 from idbench.records import Git, Identity, RunFile
-from idbench.runs import Run, now
-from idbench.shards import Shard
+from idbench.runs import Run, Shard, now
 from idbench.timings import Timings
 from idbench.types import Sample
 

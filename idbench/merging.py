@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from idbench import holding
 from idbench.errors import UserError
@@ -13,7 +14,6 @@ from idbench.records import RunFile, ScoringRecord
 from idbench.runs import Run, now
 from idbench.scores import collect
 from idbench.timings import Timings
-from idbench.video_scorer import combined
 
 
 def merge(folders: Sequence[Path], out: Path) -> Run:
@@ -54,6 +54,17 @@ def merge(folders: Sequence[Path], out: Path) -> Run:
                 "engines": [part.file.engine for part in parts],
             })
     return run
+
+
+def combined(parts: Sequence[ScoringRecord]) -> dict[str, Any]:
+    """Of what parts of one scoring were measured with, the fields that may differ."""
+    return {
+        "notes": list(dict.fromkeys(note for part in parts for note in part.notes)),
+        "providers": {k: v for part in parts for k, v in part.providers.items()},
+        "reference_notes": {k: v for part in parts for k, v in part.reference_notes.items()},
+        "prompts_cut": {k: v for part in parts for k, v in part.prompts_cut.items()},
+        "devices": sorted({device for part in parts for device in part.devices}),
+    }
 
 
 def _scoring(runs: Sequence[Run]) -> ScoringRecord:

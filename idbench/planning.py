@@ -14,8 +14,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from idbench.errors import UserError, explained
 from idbench.records import ModelName
-from idbench.runs import sample_id
-from idbench.shards import Shard
+from idbench.runs import Shard, sample_id
 from idbench.stored import PlainName
 from idbench.types import Abilities, Model, Sample
 

@@ -12,18 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from idbench import output, ray_cluster
+from idbench import output, ray_pool
 from idbench.devices import AUTO, check_name
-from idbench.engine import LocalEngine, Outcome
 from idbench.errors import UserError, describe
 from idbench.files import write_derived
+from idbench.generating import Outcome, outcomes
+from idbench.merging import combined
 from idbench.progress import Step
 from idbench.ray_pool import Pool
 from idbench.records import SampleFile, ScoresFile
 from idbench.runs import Run
 from idbench.scoring import Scoring
 from idbench.types import Model, Sample
-from idbench.video_scorer import Describe, Measured, VideoScorer, combined, missing
+from idbench.video_scorer import Describe, VideoScorer, missing
 from idbench.worker import Done, Job
 
 
@@ -42,6 +43,7 @@ class RayEngine:
     """
 
     name = "ray"
+    _run: Run
 
     def __init__(
         self, workers: int | None = None, gpus_per_worker: float | None = None,
@@ -65,7 +67,6 @@ class RayEngine:
         self._ray: Any = ray
         self.workers, self.gpus, self.cpus = workers, gpus_per_worker, cpus_per_worker
         self.address, self.asked = address, device
-        self._run: Run | None = None
         self._ends = ExitStack()
         self._started = False
 
@@ -77,7 +78,7 @@ class RayEngine:
         with self._ends:
             yield
 
-    def prepare(self, model: Model) -> None:
+    def prepare(self, run: Run, model: Model) -> None:
         """The workers load it."""
 
     def about(self) -> dict[str, Any]:
@@ -89,9 +90,8 @@ class RayEngine:
 
     def generate(self, model: Model, samples: Sequence[Sample]) -> Iterator[Outcome]:
         """One outcome per sample, in the order in which workers finish."""
-        run = self._open_run()
-        if not run.generates:  # finished videos are copied by this process
-            yield from LocalEngine().generate(model, samples)
+        if not self._run.generates:  # finished videos are copied by this process
+            yield from outcomes(model, samples)
             return
         by_id = {sample.id: sample for sample in samples}
         clock = time.perf_counter()
@@ -121,10 +121,10 @@ class RayEngine:
                     rows, key=scoring.sha256, video_sha256=record.video_sha256, failed=True)
                 write_derived(run.path(record.id, "scores.json"), scores.json_text())
             elif done.measured is not None and done.measured != measured:
-                measured = Measured(
-                    {**measured.hashes, **done.measured.hashes},
-                    **combined([measured, done.measured]),
-                )
+                parts = [measured, done.measured]
+                files = {k: v for part in parts for k, v in part.weight_files.items()}
+                measured = measured.model_copy(
+                    update={"weight_files": files, **combined(parts)})
                 describe(measured)
             advance(f"{record.prompt_id} ({who})")
 
@@ -135,7 +135,7 @@ class RayEngine:
         """As `Pool.work`; what workers measured and logged is kept."""
         if not items:
             return
-        run = self._open_run()
+        run = self._run
         self._start()
         job = Job(Path.cwd(), run.folder, self.device, self.cpus, model, scoring)
         try:
@@ -164,18 +164,14 @@ class RayEngine:
         cluster at the address, or it has too little."""
         if self._started:
             return
-        ray_cluster.start(self.address)
+        ray_pool.start_cluster(self.address)
         self._started = True
         self._ends.callback(self._leave)
-        self.workers, self.gpus = ray_cluster.share(
+        self.workers, self.gpus = ray_pool.share_cluster(
             self._ray.cluster_resources(), self.workers, self.cpus, self.gpus, self.asked != "cpu")
         output.note(f"{self.workers} Ray worker(s) with {self.cpus} CPU and {self.gpus:g} GPU each")
 
     def _leave(self) -> None:
         self._started = False
         self._ray.shutdown()
-
-    def _open_run(self) -> Run:
-        assert self._run is not None, "the engine is not open"
-        return self._run
 

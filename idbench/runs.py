@@ -16,20 +16,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from idbench import lock, provenance
 from idbench.errors import UserError
 from idbench.files import DiskError, atomic_path, disk_errors, sha256_file, sha256_json
 from idbench.records import Counts, ModelName, RunFile, SampleFile
-from idbench.shards import Shard
 from idbench.timings import Timings
 from idbench.types import Reference, Sample, Video
+
+T = TypeVar("T")
 
 
 def sample_id(suite_id: str, model: ModelName) -> str:
@@ -41,6 +42,39 @@ def sample_id(suite_id: str, model: ModelName) -> str:
 def now() -> str:
     """The time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of a run for one of several processes, `--shard I/N`: items `index`, `index + count`,
+    `index + 2 count`, ... of a list."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str | None) -> Shard | None:
+        """The shard of "I/N", I from 0 to N - 1; None of None. Raises UserError: anything else."""
+        if text is None:
+            return None
+        index, _, count = text.partition("/")
+        if all(part.isascii() and part.isdigit() and len(part) < 7 for part in (index, count)):
+            shard = cls(int(index), int(count))
+            if shard.index < shard.count:
+                return shard
+        raise UserError(
+            f"--shard {text[:40]} must be I/N with I from 0 to N - 1, such as 0/4 for the first "
+            "of four."
+        )
+
+    @property
+    def name(self) -> str:
+        """As in the names of its locks."""
+        return f"shard-{self.index}-of-{self.count}"
+
+    def of(self, items: Sequence[T]) -> list[T]:
+        """The shard's items."""
+        return list(items[self.index :: self.count])
 
 
 class Run:

@@ -1,4 +1,5 @@
-"""The two steps that fill a run folder: `generate` makes the videos, `score` measures them.
+"""The two steps that fill a run folder: `generate` makes the videos, `score` measures them;
+`score_run` does the second alone.
 
 Each works sample by sample, writes what it made at once, and skips what is there already.
 """
@@ -10,17 +11,18 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from idbench.engine import Engine, Outcome
-from idbench.errors import UserError, describe, explained
-from idbench.files import DiskError, atomic_path
+from idbench import holding
+from idbench.engines import Engine
+from idbench.errors import UserError
+from idbench.generating import keep
+from idbench.planning import absolute
 from idbench.progress import Progress
 from idbench.records import FacesFile, SampleFile, ScoresFile, ScoringRecord
-from idbench.runs import Run
+from idbench.results import Results
+from idbench.runs import Run, Shard
 from idbench.scores import collect
-from idbench.scoring import Scoring
+from idbench.scoring import Scoring, with_second_opinion
 from idbench.types import Model, Sample
-from idbench.video import write_video
-from idbench.video_scorer import Measured
 
 
 def unfinished(run: Run, samples: Sequence[Sample], retry_failed: bool = False) -> list[Sample]:
@@ -41,9 +43,7 @@ def generate(
     if samples:
         if run.generates:
             progress.say("loading the model")
-        with run.timings.phase("load"), explained(
-                f"The model {run.name} cannot be loaded", "check its weights and settings"):
-            engine.prepare(model)
+        engine.prepare(run, model)
     adopted = [run.adopt(sample) for sample in samples]
     with progress.bar("generate" if run.generates else "copy", len(adopted)) as advance:
         for outcome in engine.generate(model, adopted):
@@ -53,34 +53,6 @@ def generate(
                 with run.timings.phase("encode"):
                     keep(run, outcome)
             advance(outcome.note or outcome.sample.prompt_id)
-
-
-def keep(run: Run, outcome: Outcome) -> None:
-    """Write what the model made of one sample."""
-    run.check_there()
-    sample, reason, seconds = outcome.sample, outcome.reason, outcome.seconds
-    if isinstance(outcome.video, Path):
-        target = run.path(sample.id, f"video{outcome.video.suffix.lower()}")
-        with atomic_path(target) as temporary:
-            shutil.copyfile(outcome.video, temporary)
-        run.finish(sample, video=target, source=str(outcome.video))
-        return
-    if outcome.video is not None:
-        try:
-            # Finished frames keep every pixel.
-            target = run.path(sample.id, "video.mp4" if run.generates else "video.webm")
-            write_video(target, outcome.video)
-            run.finish(sample, video=target, content=outcome.video, seconds=seconds)
-            return
-        except DiskError:
-            raise
-        except Exception as error:
-            reason = f"the video cannot be encoded ({describe(error)})"
-    if run.generates:
-        if outcome.trace:
-            run.log_error(sample.id, outcome.trace)
-        reason = f"generation failed: {reason}"
-    run.finish(sample, video=None, reason=reason, seconds=seconds if run.generates else 0.0)
 
 
 def score(
@@ -105,15 +77,11 @@ def score(
     if records:
         progress.say("loading the networks that score")
         with progress.bar("score", len(records)) as advance:
-            engine.score(run, records, scoring, partial(_describe_scoring, run, scoring), advance)
-    if run.shard is None or _all_scored(run):
+            engine.score(run, records, scoring, partial(_describe_scoring, run), advance)
+    if run.shard is None or all(run.path(s, "scores.json").is_file() for s in run.sample_ids):
         collect(run)
     else:
         progress.say("other shards are not finished; the last one writes scores.parquet")
-
-
-def _all_scored(run: Run) -> bool:
-    return all(run.path(sample, "scores.json").is_file() for sample in run.sample_ids)
 
 
 def _drop_other_opencv(run: Run, scoring: Scoring) -> None:
@@ -148,28 +116,50 @@ def _has_scores(run: Run, record: SampleFile, key: str) -> bool:
     return (not stored.failed and stored.key == key and stored.video_sha256 == record.video_sha256)
 
 
-def _describe_scoring(run: Run, scoring: Scoring, measured: Measured) -> None:
+def _describe_scoring(run: Run, measured: ScoringRecord) -> None:
     """Keep in run.json what the scores were measured with."""
     with run.changing():
         before = run.reread().scoring
-        # Cached embeddings and earlier samples need no network now: keep what was known of them.
-        same_files = before.weight_files == measured.hashes
-        same = before.sha256 == scoring.sha256
-        key = dict(scoring.key)
+        same = before.sha256 == measured.sha256
+        described = measured.model_copy()
         if before.sha256 and before.opencv is None:
-            key["opencv"] = None  # Values and embeddings of an unknown version may still be there.
-        earlier = before if same else ScoringRecord()
-        described = ScoringRecord(
-            sha256=scoring.sha256, **key, weight_files=dict(measured.hashes),
-            sources={name: source.words() for name, source in scoring.sources.items()},
-            notes=list(measured.notes),
-            providers={**(before.providers if same_files else {}), **measured.providers},
-            reference_notes={**earlier.reference_notes, **measured.reference_notes},
-            prompts_cut={**earlier.prompts_cut, **measured.prompts_cut},
-            devices=sorted({*earlier.devices, *measured.devices}),
-        )
+            # Values and embeddings of an unknown version may still be there.
+            described.opencv = None
+        # Cached embeddings and earlier samples need no network now: keep what was known of them.
+        if before.weight_files == measured.weight_files:
+            described.providers = {**before.providers, **measured.providers}
+        if same:
+            described.reference_notes = {**before.reference_notes, **measured.reference_notes}
+            described.prompts_cut = {**before.prompts_cut, **measured.prompts_cut}
+            described.devices = sorted({*before.devices, *measured.devices})
         if described != before:
             if not same:
                 # If this ends half-way, the old table must not pass for the new scores.
                 (run.folder / "scores.parquet").unlink(missing_ok=True)
             run.save(scoring=described)
+
+
+def score_run(
+    given: Path, metrics: Sequence[str], protocol: str, weights: Sequence[str], worker: Engine,
+    part: Shard | None, progress: Progress, force: bool,
+) -> Results:
+    """Score the videos of a run that have no scores yet, or all with `force`.
+
+    Args:
+        given: the run folder. The others as in `evaluate.evaluate`.
+
+    Raises:
+        UserError: what the caller can fix, in one sentence.
+    """
+    before = Run.open(given)
+    if not before.generates:
+        samples = [record.sample for record in before.records()]
+        metrics = with_second_opinion(metrics, samples, protocol, weights, progress.say)
+    scoring = Scoring.of(protocol, metrics, weights)
+    with (absolute(Path.cwd(), given) as folder, holding.reopen(folder, part) as run,
+          worker.open(run)):
+        mine = part.of(run.sample_ids) if part else run.sample_ids
+        score(run, mine, scoring, worker, progress, force)
+        run.close(worker.about())
+    run.folder = given
+    return Results([run])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from threading import Event
+from typing import TYPE_CHECKING
 
-from idbench.ahead import Ahead
 from idbench.errors import FatalError, describe
 from idbench.files import sha256_file, write_derived
 from idbench.progress import Step
@@ -32,30 +32,7 @@ Opened = Clip | str | Exception
 """A decoded video, or why there is none."""
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What scores were measured with, for run.json; see `ScoringRecord`."""
-
-    hashes: Mapping[str, str]
-    notes: Sequence[str]
-    providers: Mapping[str, list[str]] = field(default_factory=dict)
-    reference_notes: Mapping[str, str] = field(default_factory=dict)
-    prompts_cut: Mapping[str, float] = field(default_factory=dict)
-    devices: Sequence[str] = ()
-
-
-def combined(parts: Sequence[Measured | ScoringRecord]) -> dict[str, Any]:
-    """What several parts of one scoring were measured with: the fields that both types share."""
-    return {
-        "notes": list(dict.fromkeys(note for part in parts for note in part.notes)),
-        "providers": {k: v for part in parts for k, v in part.providers.items()},
-        "reference_notes": {k: v for part in parts for k, v in part.reference_notes.items()},
-        "prompts_cut": {k: v for part in parts for k, v in part.prompts_cut.items()},
-        "devices": sorted({device for part in parts for device in part.devices}),
-    }
-
-
-Describe = Callable[[Measured], None]
+Describe = Callable[[ScoringRecord], None]
 """Keeps in run.json what the scores that are written next were measured with."""
 
 
@@ -80,31 +57,31 @@ class VideoScorer:
     def score(self, records: Sequence[SampleFile], describe: Describe, advance: Step) -> None:
         """Score the videos of `records` and write their scores; `advance` after each video.
         Raises DiskError, WeightError: what every further video would meet too."""
-        run = self.run
+        run, self.scorer.searched = self.run, advance
         with closing(_windows(run, records, self.scorer)) as windows:
             for window in windows:
-                moved = self.scorer.searched = _Moved(advance, len(window))
                 files = self._score_window(window)
                 describe(self.measured())
                 run.check_there()
-                for (record, _), scores in zip(window, files, strict=True):
+                for (record, opened), scores in zip(window, files, strict=True):
                     with run.timings.phase("score"):
-                        self._write(record, scores)
-                moved.finish()
-                del window, files  # not held while the next window is filled
+                        faces = FacesFile.model_validate(
+                            {"frames": self.scorer.faces(record.sample)})
+                        write_derived(run.path(record.id, "faces.json"), faces.json_text())
+                        write_derived(run.path(record.id, "scores.json"), scores.json_text())
+                    if not isinstance(opened, Clip):  # else the scorer has told
+                        advance()
+                del opened, window, files  # not held while the next window is filled
 
-    def measured(self) -> Measured:
+    def measured(self) -> ScoringRecord:
         """What the scores so far were measured with."""
-        scorer = self.scorer
-        return Measured(
-            scorer.weight_hashes(), scorer.notes, scorer.providers(), dict(scorer.reference_notes),
-            dict(scorer.prompts_cut), scorer.devices(),
+        scorer, scoring = self.scorer, self.scoring
+        return ScoringRecord(
+            sha256=scoring.sha256, **scoring.key, weight_files=scorer.weight_hashes(),
+            sources={name: source.words() for name, source in scoring.sources.items()},
+            notes=list(scorer.notes), providers=scorer.providers(), devices=scorer.devices(),
+            reference_notes=scorer.reference_notes, prompts_cut=scorer.prompts_cut,
         )
-
-    def _write(self, record: SampleFile, scores: ScoresFile) -> None:
-        faces = FacesFile.model_validate({"frames": self.scorer.faces(record.sample)})
-        write_derived(self.run.path(record.id, "faces.json"), faces.json_text())
-        write_derived(self.run.path(record.id, "scores.json"), scores.json_text())
 
     def _score_window(self, window: Sequence[tuple[SampleFile, Opened]]) -> list[ScoresFile]:
         """The scores of each record of a window, in its order."""
@@ -138,58 +115,48 @@ class VideoScorer:
         return files
 
 
-class _Moved:
-    """Moves the bar with each video of a window, and at its end by those that were not heard of."""
-
-    def __init__(self, advance: Step, videos: int) -> None:
-        self.advance, self.left = advance, videos
-
-    def __call__(self) -> None:
-        if self.left:
-            self.left -= 1
-            self.advance()
-
-    def finish(self) -> None:
-        while self.left:
-            self()
-
-
 def _windows(
     run: Run, records: Sequence[SampleFile], scorer: Scorer
 ) -> Generator[list[tuple[SampleFile, Opened]], None, None]:
     """The records with their decoded videos, as many at a time as are scored at once; meanwhile a
     thread decodes the next."""
+    waiting, left = iter(records), Event()
 
     def read(record: SampleFile) -> Opened:
         path, digest = record.video, record.video_sha256
         if path is None or digest is None:
             return record.reason or "there is no video"
-        if sha256_file(path) != digest:
-            return "the video was changed after it was finished"
-        return scorer.open(path, digest)
+        try:
+            if sha256_file(path) != digest:
+                return "the video was changed after it was finished"
+            return scorer.open(path, digest)
+        except Exception as error:
+            return error
 
-    def size(opened: Opened) -> int:
-        return opened.bytes if isinstance(opened, Clip) else 0
-
-    window: list[tuple[SampleFile, Opened]] = []
-    filled = 0
-    reading = iter(Ahead[SampleFile, Opened](records, read, WINDOW, size, WINDOW_BYTES))
-    try:
-        while True:
-            with run.timings.phase("decode"):  # only the wait for it; decoding runs beside
-                found = next(reading, None)
-            if found is None:
+    def fill() -> list[tuple[SampleFile, Opened]]:
+        window: list[tuple[SampleFile, Opened]] = []
+        filled = 0
+        for record in waiting:
+            opened = read(record)
+            window.append((record, opened))
+            filled += opened.bytes if isinstance(opened, Clip) else 0
+            if len(window) == WINDOW or filled >= WINDOW_BYTES or left.is_set():
                 break
-            window.append(found)
-            filled += size(found[1])
-            if len(window) == WINDOW or filled >= WINDOW_BYTES:
-                del found
+        return window
+
+    with ThreadPoolExecutor(1, "read ahead") as thread:
+        try:
+            ahead = thread.submit(fill)
+            while True:
+                with run.timings.phase("decode"):  # only the wait for it; decoding runs beside
+                    window = ahead.result()
+                if not window:
+                    return
+                ahead = thread.submit(fill)
                 yield window
-                window, filled = [], 0
-        if window:
-            yield window
-    finally:
-        reading.close()
+                del window  # not held while the next one is waited for
+        finally:
+            left.set()  # the thread ends after the video that it reads
 
 
 def missing(sample: Sample, metrics: Sequence[str], reason: str) -> list[Score]:

@@ -15,14 +15,13 @@ from pathlib import Path
 
 from idbench import lock
 from idbench.devices import resolve
-from idbench.engine import Outcome, attempt, load_model
-from idbench.errors import explained
+from idbench.generating import Outcome, attempt, keep, load_model
+from idbench.records import ScoringRecord
 from idbench.runs import Run
 from idbench.scoring import Scoring
-from idbench.steps import keep
 from idbench.timings import Timings
 from idbench.types import Model, Sample
-from idbench.video_scorer import Measured, VideoScorer
+from idbench.video_scorer import VideoScorer
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Done:
     """What a worker did: the outcome of a sample, without its video, or how it was scored."""
 
     outcome: Outcome | None = None
-    measured: Measured | None = None
+    measured: ScoringRecord | None = None
     timings: dict[str, float] = field(default_factory=dict)
     log: str = ""
 
@@ -80,7 +79,7 @@ class Worker:
     def score(self, sample: str) -> Done:
         """Score the finished sample of that id and write its scores."""
         record = self._run.record(sample)
-        measured: list[Measured] = []
+        measured: list[ScoringRecord] = []
         if record is not None:
             self._scorer.score([record], measured.append, lambda note="": None)
         return self._done(measured=measured[-1] if measured else None)
@@ -100,19 +99,16 @@ class Worker:
 
     @cached_property
     def _model(self) -> Model:
-        run, model = self._run, self.job.model
-        assert model is not None
-        with run.timings.phase("load"), explained(
-                f"The model {run.name} cannot be loaded", "check its weights and settings"):
-            load_model(model, lambda: resolve(self.job.device))
-        return model
+        assert self.job.model is not None
+        load_model(self._run, self.job.model, lambda: resolve(self.job.device))
+        return self.job.model
 
     @cached_property
     def _scorer(self) -> VideoScorer:
         assert self.job.scoring is not None
         return VideoScorer(self._run, self.job.scoring, self.job.device)
 
-    def _done(self, outcome: Outcome | None = None, measured: Measured | None = None) -> Done:
+    def _done(self, outcome: Outcome | None = None, measured: ScoringRecord | None = None) -> Done:
         run = self._run
         done = Done(outcome, measured, run.timings.as_dict(), "".join(run.logged or ()))
         run.timings, run.logged = Timings(), []

@@ -16,7 +16,7 @@ from idbench.errors import UserError
 from idbench.names import DEFAULT_PROTOCOL
 
 if TYPE_CHECKING:
-    from idbench.engine import Engine
+    from idbench.engines import Engine
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)

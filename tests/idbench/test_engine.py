@@ -10,7 +10,7 @@ import pytest
 from toy import World
 
 from idbench.embedded import WeightError
-from idbench.engine import LocalEngine
+from idbench.engines import LocalEngine
 from idbench.errors import UserError
 from idbench.types import Sample, Video
 

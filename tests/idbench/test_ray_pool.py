@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from toy import World
 
-from idbench import ray_cluster, ray_engine, ray_pool
+from idbench import ray_engine, ray_pool
 from idbench.errors import UserError
 from idbench.ray_engine import RayEngine
 from idbench.ray_pool import RESTART_SECONDS, STARTS, Pool
@@ -118,8 +118,8 @@ def test_an_interrupt_between_two_samples_dismisses_the_workers_first(
     engine, pretended = RayEngine(workers=1, gpus_per_worker=0), Restarting(0)
     run = pretended.pool(world)._run
     engine._ray = pretended
-    monkeypatch.setattr(ray_cluster, "start", lambda address: None)
-    monkeypatch.setattr(ray_cluster, "share", lambda *_: (1, 0.0))
+    monkeypatch.setattr(ray_pool, "start_cluster", lambda address: None)
+    monkeypatch.setattr(ray_pool, "share_cluster", lambda *_: (1, 0.0))
     pretended.cluster_resources = dict  # type: ignore[attr-defined]
     samples = {"first": None, "second": None}
     with pytest.raises(KeyboardInterrupt), engine.open(run):

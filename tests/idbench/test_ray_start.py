@@ -10,7 +10,7 @@ import sys
 import pytest
 from toy import World
 
-from idbench import ray_cluster
+from idbench import ray_pool
 from idbench.engines import make_engine
 from idbench.errors import UserError
 from idbench.scoring import Scoring
@@ -25,7 +25,7 @@ def test_a_cluster_that_does_not_start_in_time_is_one_sentence(
 
     monkeypatch.setattr("ray.init", slow)
     with pytest.raises(UserError, match="cannot be used on this machine .*timed out"):
-        ray_cluster.start(None)
+        ray_pool.start_cluster(None)
 
 
 def test_a_cluster_that_answers_and_refuses_may_want_a_token(
@@ -38,9 +38,9 @@ def test_a_cluster_that_answers_and_refuses_may_want_a_token(
     monkeypatch.setattr("ray.init", refused)
     with socket.create_server(("127.0.0.1", 0)) as server:
         with pytest.raises(UserError, match="set RAY_AUTH_MODE=token"):
-            ray_cluster.start(f"127.0.0.1:{server.getsockname()[1]}")
+            ray_pool.start_cluster(f"127.0.0.1:{server.getsockname()[1]}")
     with pytest.raises(UserError, match="start it with `ray start --head`"):
-        ray_cluster.start("auto")
+        ray_pool.start_cluster("auto")
 
 
 def test_workers_of_an_own_cluster_are_as_important_as_a_local_process(
@@ -49,7 +49,7 @@ def test_workers_of_an_own_cluster_are_as_important_as_a_local_process(
     monkeypatch.delenv("RAY_worker_niceness", raising=False)
     seen = []
     monkeypatch.setattr("ray.init", lambda **_: seen.append(os.environ["RAY_worker_niceness"]))
-    ray_cluster.start(None)
+    ray_pool.start_cluster(None)
     assert seen == ["0"]
 
 

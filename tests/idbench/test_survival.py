@@ -19,10 +19,9 @@ from safetensors import SafetensorError
 from toy import World
 
 from idbench import files, holding, leftovers, lock
-from idbench.errors import UserError, explained
+from idbench.errors import FatalError, UserError, explained
 from idbench.files import DiskError, atomic_folder, atomic_path, disk_errors
-from idbench.runs import Run
-from idbench.shards import Shard
+from idbench.runs import Run, Shard
 
 WAITING = """
 import sys, time
@@ -361,6 +360,4 @@ def test_parts_that_are_scored_after_merging_are_merged_again(world: World) -> N
 
 
 def test_disk_errors_of_every_kind_are_fatal() -> None:
-    from idbench.errors import FatalError
-
-    assert issubclass(files.DiskFull, DiskError) and DiskError in FatalError
+    assert issubclass(files.DiskFull, DiskError) and issubclass(DiskError, FatalError)

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from idbench import devices
-from idbench.engine import LocalEngine
-from idbench.engines import make_engine
+from idbench.engines import LocalEngine, make_engine
 from idbench.errors import UserError, is_out_of_memory
 from idbench.metrics.faces.detect import Mtcnn
 from idbench.metrics.faces.search import find_faces
