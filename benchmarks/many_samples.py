@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from idbench import holding
-from idbench.files import write_bytes, write_derived
+from idbench.files import write_bytes
 from idbench.planning import plan
 from idbench.provenance import peak_memory_gb
 from idbench.records import Identity, ModelName, ScoresFile, ScoringRecord, SuiteName
@@ -63,7 +63,7 @@ def fill(run: Run, planned: list[Sample]) -> None:
         rows += [Score(sample.id, metric, None, None, sample.seed % 97 / 97)
                  for metric in ("arcsim", "cursim", "clipdist", "viclip")]
         scores = ScoresFile.of(rows, key="0" * 64, video_sha256=None)
-        write_derived(run.path(sample.id, "scores.json"), scores.json_text())
+        scores.write(run.path(sample.id, "scores.json"), wait=False)
 
 
 def measure(count: int, folder: Path) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
@@ -53,9 +53,12 @@ def begin(
             if (folder / "run.json").exists():
                 run = Run.open(folder)
                 check_identity(run, identity)
-                _check_shared(run, planned)
+                before = run.file.samples
+                if before and not run.generates and not before.keys() & planned.keys():
+                    # Those named now would take the place of all that are there.
+                    raise _another_run(run, _OTHER_VIDEOS)
                 # A larger limit adds samples; of finished videos those named now are the run.
-                planned = {**(run.file.samples if run.generates else {}), **planned}
+                planned = {**(before if run.generates else {}), **planned}
             else:
                 run = Run(folder, RunFile(
                     status="running", created=now(), identity=identity, samples=planned,
@@ -138,14 +141,6 @@ def clear_leftovers(folder: Path, everyone: bool = False) -> None:
     for place in (*OWN_FOLDERS, "samples", "samples/*", "embeddings/*"):
         for path in glob.iglob(f"{glob.escape(str(folder))}/{place}"):
             leftovers.clear(path, everyone)
-
-
-def _check_shared(run: Run, planned: Mapping[str, str]) -> None:
-    """Raise UserError if a run of finished videos and the one that is asked for share no sample:
-    the later would take the place of the earlier."""
-    before = run.file.samples
-    if before and not run.generates and not before.keys() & planned.keys():
-        raise _another_run(run, _OTHER_VIDEOS)
 
 
 def check_identity(run: Run, identity: Identity, other: str = "") -> None:

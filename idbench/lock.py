@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from idbench.errors import UserError
 from idbench.files import disk_errors
@@ -25,21 +25,19 @@ WAIT_SECONDS = 20.0
 """Workers of a killed process end within seconds; the next one waits for them this long."""
 
 
+class InUse(UserError):
+    """Another process holds a folder, or a part of it."""
+
+
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Hold `folder` (made if missing) until the block ends. A killed process holds nothing.
     Raises UserError: another process holds it, or a part of it; says which."""
     _make(folder)
-    try:
-        guard = _take(folder)
-    except Timeout as error:
-        raise _in_use(folder, folder / ".holder") from error
-    try:
+    with take(folder):
         _clear_parts(folder)
         with _named(folder / ".holder"):
             yield
-    finally:
-        guard.release()
 
 
 @contextmanager
@@ -54,8 +52,8 @@ def part(folder: Path, name: str, excludes: str = "") -> Iterator[None]:
         for path in folder.glob(f".lock-{excludes}") if excludes else ():
             if path.name.rpartition("-")[2] != name.rpartition("-")[2] and not _is_free(path):
                 raise _in_use(folder, _holder(path))
-        held = part_lock(folder, name)
-    with _released(held), _named(folder / f".holder-{name}"):
+        held = take(folder, name)
+    with held, _named(folder / f".holder-{name}"):
         try:
             yield
         finally:
@@ -64,13 +62,16 @@ def part(folder: Path, name: str, excludes: str = "") -> Iterator[None]:
                 (folder / f".lock-{name}").unlink()
 
 
-def part_lock(folder: Path, name: str) -> FileLock:
-    """Hold the part `name` until the lock is released or the process ends.
-    Raises UserError: another process holds it."""
-    try:
-        return _take(folder, f"-{name}")
-    except Timeout as error:
-        raise _in_use(folder, folder / f".holder-{name}") from error
+def take(folder: Path, name: str = "") -> AcquireReturnProxy[FileLock]:
+    """Hold the part `name`, or the folder itself, until the end of a `with` block or of the
+    process. Raises UserError: another process holds it."""
+    suffix = f"-{name}" if name else ""
+    guard = FileLock(f"{folder}/.lock{suffix}", is_singleton=True)
+    with disk_errors(folder / "run.json"):
+        try:
+            return guard.acquire(blocking=False)
+        except Timeout as error:
+            raise _in_use(folder, folder / f".holder{suffix}") from error
 
 
 @contextmanager
@@ -81,13 +82,13 @@ def briefly(folder: Path) -> Iterator[None]:
     start = time.monotonic()
     while True:
         try:
-            guard = _take(folder)
+            guard = take(folder)
             break
-        except Timeout as error:
+        except InUse:
             if holder.exists() and time.monotonic() - start > 1:
-                raise _in_use(folder, holder) from error
+                raise
             time.sleep(0.05)
-    with _released(guard):
+    with guard:
         holder.unlink(missing_ok=True)  # of a process that was killed
         yield
 
@@ -117,21 +118,6 @@ def _make(folder: Path) -> None:
                 f"The folder {folder} cannot be created ({error.strerror}); choose another with "
                 "--out."
             ) from error
-
-
-def _take(folder: Path, suffix: str = "") -> FileLock:
-    guard = FileLock(f"{folder}/.lock{suffix}", is_singleton=True)
-    with disk_errors(folder / "run.json"):
-        guard.acquire(blocking=False)
-    return guard
-
-
-@contextmanager
-def _released(guard: FileLock) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        guard.release()
 
 
 @contextmanager
@@ -172,13 +158,13 @@ def _holder(path: Path) -> Path:
     return path.with_name(path.name.replace(".lock", ".holder", 1))
 
 
-def _in_use(folder: Path, holder: Path) -> UserError:
+def _in_use(folder: Path, holder: Path) -> InUse:
     try:
         who = holder.read_text(encoding="utf-8") or "another process"
     except OSError:
         who = "another process"
     name = holder.name.removeprefix(".holder").removeprefix("-")
-    return UserError(
+    return InUse(
         f"The run folder {folder} is in use by {who}{f' ({name})' if name else ''}; wait for it to "
         "end, or choose another folder with --out."
     )

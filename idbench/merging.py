@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,10 @@ def _scoring(runs: Sequence[Run]) -> ScoringRecord:
 
 
 def _copy(part: Run, run: Run) -> None:
-    for path in _shared_files(part.folder):
-        _copy_file(path, run.folder / path.relative_to(part.folder))
+    for place in ("references/*", "embeddings/*/*"):
+        for path in sorted(part.folder.glob(place)):
+            if path.is_file() and not path.name.startswith("."):
+                _copy_file(path, run.folder / path.relative_to(part.folder))
     for record in part.records():
         before = run.record(record.id)
         better = before is None or (before.status == "failed" and record.status == "generated")
@@ -96,13 +98,6 @@ def _copy(part: Run, run: Run) -> None:
                     _copy_file(source, run.path(record.id, source.name), replace=better)
     if (part.folder / "errors.log").is_file():
         run.log_text((part.folder / "errors.log").read_text(encoding="utf-8"))
-
-
-def _shared_files(folder: Path) -> Iterator[Path]:
-    for place in ("references/*", "embeddings/*/*"):
-        for path in sorted(folder.glob(place)):
-            if path.is_file() and not path.name.startswith("."):
-                yield path
 
 
 def _copy_file(source: Path, target: Path, replace: bool = False) -> None:

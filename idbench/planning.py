@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from pydantic import ConfigDict, TypeAdapter
 
@@ -80,7 +80,9 @@ def plan(
 
     with explained(f"The model {name.title} cannot name its samples", _REPORT):
         planned = [[named(sample) for sample in of_seed] for of_seed in of_seeds]
-        _distinct_names([sample.id for sample in chain(*planned)])
+        ids = _NAMES.validate_python([sample.id for sample in chain(*planned)])
+        if len(set(ids)) < len(ids):
+            raise ValueError("two samples have the same id")
     mine = planned if shard is None else [shard.of(of_seed) for of_seed in planned]
     return list(chain(*planned)), list(chain(*mine))
 
@@ -95,10 +97,3 @@ def kind_of(model: Model) -> Literal["generate", "videos"]:
             f"nor 'videos'; {_REPORT}."
         )
     return cast(Literal["generate", "videos"], kind)
-
-
-def _distinct_names(ids: Sequence[Any]) -> None:
-    """Raise ValueError unless sample ids are names of folders and differ."""
-    _NAMES.validate_python(list(ids))
-    if len(set(ids)) < len(ids):
-        raise ValueError("two samples have the same id")

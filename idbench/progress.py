@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
@@ -42,9 +42,9 @@ def rate(speed: float) -> str:
 
 
 class Step(Protocol):
-    """Call it after each finished unit."""
+    """Call it after each finished unit, or with the `count` of finished ones."""
 
-    def __call__(self, note: str = "") -> None: ...
+    def __call__(self, note: str = "", count: int = 1) -> None: ...
 
 
 class Progress:
@@ -63,67 +63,57 @@ class Progress:
         return steps(title, total, self.quiet)
 
 
-@contextmanager
-def steps(title: str, total: int, quiet: bool = False) -> Iterator[Step]:
+def steps(title: str, total: int, quiet: bool = False) -> AbstractContextManager[Step]:
     """A bar of `total` units on standard error; `quiet`, or --quiet, shows nothing."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        RateColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+
+    def line(done: int, seconds: float) -> str:
+        left, speed = seconds / done * (total - done), done / max(seconds, 1e-9)
+        return f"{done} of {total}, {seconds:.0f} s, {left:.0f} s left, {rate(speed)}"
+
+    return _bar(title, total, quiet or total == 0, columns, line)
+
+
+def transfer(title: str, total: int) -> AbstractContextManager[Step]:
+    """A bar of bytes on standard error, or lines in a log; `total` 0: not known."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
+        TransferSpeedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )
+    whole = f" of {total / 1e6:.1f}" if total else ""
+    return _bar(title, total, False, columns, lambda done, _: f"{done / 1e6:.1f}{whole} MB")
+
+
+@contextmanager
+def _bar(
+    title: str, total: int, quiet: bool, columns: Sequence[ProgressColumn],
+    line: Callable[[int, float], str],
+) -> Iterator[Step]:
+    """On a terminal a bar with `columns`, otherwise now and then a line of what is done in so many
+    seconds."""
     console = Console(stderr=True)
-    if quiet or total == 0 or output.level() == output.QUIET:
-        yield lambda note="": None
+    if quiet or output.level() == output.QUIET:
+        yield lambda note="", count=1: None
     elif console.is_terminal:
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            RateColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
         with RichProgress(*columns, console=console) as progress:
-            task = progress.add_task(title, total=total, note="")
-            yield lambda note="": progress.update(
-                task, advance=1, note=escape(output.visible(note)))
+            task = progress.add_task(title, total=total or None, note="")
+            yield lambda note="", count=1: progress.update(
+                task, advance=count, note=escape(output.visible(note)))
     else:
         start = shown = time.monotonic()
         done = 0
 
-        def line(note: str = "") -> None:
+        def step(note: str = "", count: int = 1) -> None:
             nonlocal done, shown
-            done += 1
-            moment = time.monotonic()
-            if moment - shown >= LINE_SECONDS or done == total:
-                shown = moment
-                left = (moment - start) / done * (total - done)
-                console.print(
-                    f"{title}: {done} of {total}, {moment - start:.0f} s, {left:.0f} s left, "
-                    f"{rate(done / max(moment - start, 1e-9))}{f', {note}' if note else ''}",
-                    highlight=False, soft_wrap=True,
-                )
-
-        yield line
-
-
-@contextmanager
-def transfer(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar of bytes on standard error, or lines in a log; call it with the number of new bytes.
-    `total` 0: not known."""
-    console = Console(stderr=True)
-    if output.level() == output.QUIET:
-        yield lambda count: None
-    elif console.is_terminal:
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
-            TransferSpeedColumn(), TextColumn("left"), TimeRemainingColumn(),
-        )
-        with RichProgress(*columns, console=console) as progress:
-            task = progress.add_task(title, total=total or None)
-            yield lambda count: progress.update(task, advance=count)
-    else:
-        shown, done = time.monotonic(), 0
-
-        def line(count: int) -> None:
-            nonlocal shown, done
             done += count
-            if time.monotonic() - shown >= LINE_SECONDS or (total and done == total):
-                shown = time.monotonic()
-                whole = f" of {total / 1e6:.1f}" if total else ""
-                console.print(f"{title}: {done / 1e6:.1f}{whole} MB", highlight=False,
-                              soft_wrap=True)
+            moment = time.monotonic()
+            if moment - shown >= LINE_SECONDS or (total and done == total):
+                shown = moment
+                told = f"{title}: {line(done, moment - start)}{f', {note}' if note else ''}"
+                console.print(told, highlight=False, soft_wrap=True)
 
-        yield line
+        yield step

@@ -15,7 +15,6 @@ from typing import Any
 from idbench import output, ray_pool
 from idbench.devices import AUTO, check_name
 from idbench.errors import UserError, describe
-from idbench.files import write_derived
 from idbench.generating import Outcome, outcomes
 from idbench.merging import combined
 from idbench.progress import Step
@@ -112,14 +111,14 @@ class RayEngine:
         by_id = {record.id: record for record in records}
         measured = VideoScorer(run, scoring, "cpu").measured()  # loads no network
         describe(measured)
-        items = {record.id: record.id for record in records}
+        items = {sample: sample for sample in by_id}
         for sample, done, who in self._work("score", items, scoring=scoring):
             record = by_id[sample]
             if isinstance(done, str):
                 rows = missing(record.sample, scoring.metrics, f"scoring failed: {done}")
                 scores = ScoresFile.of(
                     rows, key=scoring.sha256, video_sha256=record.video_sha256, failed=True)
-                write_derived(run.path(record.id, "scores.json"), scores.json_text())
+                scores.write(run.path(record.id, "scores.json"), wait=False)
             elif done.measured is not None and done.measured != measured:
                 parts = [measured, done.measured]
                 files = {k: v for part in parts for k, v in part.weight_files.items()}

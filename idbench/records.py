@@ -267,6 +267,8 @@ Row = tuple[str, str | None, int | None, float | None, str | None]
 class ScoresFile(Stored):
     """RUN/samples/ID/scores.json: the scores of one sample."""
 
+    INDENT: ClassVar[int | None] = None
+
     key: str = Field(description="sha256 of everything except the video that affects a score")
     video_sha256: str | None
     failed: bool = Field(False, description="scoring failed and will be retried")
@@ -277,11 +279,6 @@ class ScoresFile(Stored):
         """The file of one sample's scores."""
         rows = [(s.metric, s.identity, s.frame, s.value, s.reason) for s in scores]
         return cls(scores=rows, **about)
-
-    def json_text(self) -> str:
-        """One line, since there are thousands of rows."""
-        return self.model_dump_json() + "\n"
-
 
 Box = Annotated[list[float], Len(4, 4)]
 Point = Annotated[list[float], Len(2, 2)]
@@ -300,17 +297,14 @@ class FrameFaces(Part):
 class FacesFile(Stored):
     """RUN/samples/ID/faces.json: boxes and matching, for the report."""
 
+    INDENT: ClassVar[int | None] = None
+
     frames: list[FrameFaces] = []
 
     @model_validator(mode="before")
     @classmethod
     def _migrate(cls, value: Any) -> Any:
         return {"frames": value} if isinstance(value, list) else value  # as first written
-
-    def json_text(self) -> str:
-        """One line, since there are thousands of numbers."""
-        return self.model_dump_json() + "\n"
-
 
 class ScoreRow(Part):
     """A row of RUN/scores.parquet: one value, or the reason why there is none."""

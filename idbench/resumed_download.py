@@ -111,7 +111,7 @@ def _continue(url: str, part: Path) -> None:
         total = left + done if resumed else left
         name = part.name.removesuffix(".part")
         with open(part, "ab" if resumed else "wb") as stream, transfer(name, total) as advance:
-            advance(done if resumed else 0)
+            advance(count=done if resumed else 0)
             for chunk in answer.iter_content(CHUNK):
                 stream.write(chunk)
-                advance(len(chunk))
+                advance(count=len(chunk))

@@ -25,7 +25,7 @@ from typing import Any, Literal, TypeVar
 
 from idbench import lock, provenance
 from idbench.errors import UserError
-from idbench.files import DiskError, atomic_path, disk_errors, sha256_file, sha256_json
+from idbench.files import DiskError, disk_errors, sha256_file, sha256_json, write_bytes
 from idbench.records import Counts, ModelName, RunFile, SampleFile
 from idbench.timings import Timings
 from idbench.types import Reference, Sample, Video
@@ -278,6 +278,5 @@ class Run:
         digest = hashlib.sha256(data).hexdigest()[:12]
         path = folder / f"{digest}{image.suffix.lower()}"
         if not path.exists():
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(data)
+            write_bytes(path, data)
         return path

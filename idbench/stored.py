@@ -59,10 +59,12 @@ class Part(BaseModel):
 
 class Stored(Part):
     """A JSON file. `SCHEMA`: the newest version this idbench reads; `FIX`: what a user can do about
-    a damaged file, as the end of a sentence."""
+    a damaged file, as the end of a sentence; `INDENT`: None, where a file of many numbers has one
+    line."""
 
     SCHEMA: ClassVar[int] = 1
     FIX: ClassVar[str] = "restore it or remove it"
+    INDENT: ClassVar[int | None] = 2
 
     schema_: int = Field(1, alias="schema", ge=1, description="version of this form")
 
@@ -89,34 +91,29 @@ class Stored(Part):
     @classmethod
     def parse(cls, data: bytes, where: object) -> Self:
         """The model in the JSON text `data`; `where` names it in errors, as in `read`."""
-        return validate_json(cls, data, where, cls.FIX)
+        return validate(cls, data, where, cls.FIX)
 
     def json_text(self) -> str:
         """The JSON text, as `write` writes it."""
-        return self.model_dump_json(indent=2) + "\n"
+        return self.model_dump_json(indent=self.INDENT) + "\n"
 
-    def write(self, path: Path) -> None:
-        """Write the file atomically."""
-        write_text(path, self.json_text())
+    def write(self, path: Path, wait: bool = True) -> None:
+        """Write the file atomically; `wait` as in `files.write_bytes`."""
+        write_text(path, self.json_text(), wait)
 
 
 def validate(model: type[Model], value: Any, where: object, fix: str = "correct it") -> Model:
-    """`value` as `model`. Raises UserError: the first fault, with `where` and the field."""
+    """`value`, or the JSON text in its bytes, as `model`. Raises UserError: the first fault, with
+    `where` and the field."""
     try:
+        if isinstance(value, bytes):
+            return model.model_validate_json(value)
         return model.model_validate(value)
     except ValidationError as error:
-        raise UserError(explain(error, where, model, fix)) from error
+        raise UserError(_explain(error, where, model, fix)) from error
 
 
-def validate_json(model: type[Model], data: bytes, where: object, fix: str = "correct it") -> Model:
-    """The JSON text `data` as `model`; errors as in `validate`."""
-    try:
-        return model.model_validate_json(data)
-    except ValidationError as error:
-        raise UserError(explain(error, where, model, fix)) from error
-
-
-def explain(error: ValidationError, where: object, model: type[BaseModel], fix: str) -> str:
+def _explain(error: ValidationError, where: object, model: type[BaseModel], fix: str) -> str:
     """The first fault of a validation as one sentence."""
     # A misspelt field is both unknown and missing: the first says more.
     fault = min(error.errors(), key=lambda f: f["type"] != "extra_forbidden")

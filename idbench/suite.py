@@ -25,7 +25,7 @@ from idbench.errors import UserError
 from idbench.files import sha256_file, sha256_json, write_text
 from idbench.names import unknown
 from idbench.records import SuiteName
-from idbench.stored import validate, validate_json
+from idbench.stored import validate
 from idbench.suite_files import Identities, PromptRow, SplitRow, SuiteFile
 from idbench.types import Reference, Sample
 
@@ -76,7 +76,7 @@ class Suite:
     def identities(self) -> dict[str, dict[str, Any]]:
         """What identities.json says of each identity, by name."""
         path = self.folder / "identities.json"
-        return validate_json(Identities, path.read_bytes(), path).root if path.exists() else {}
+        return validate(Identities, path.read_bytes(), path).root if path.exists() else {}
 
     def _sample(self, split: str, row: SplitRow, seed: int) -> Sample:
         path = _split_file(self.folder, split)
@@ -255,7 +255,7 @@ def _rows(path: Path, kind: type[Row]) -> list[Row]:
     if not path.is_file():
         raise UserError(f"The suite file {path} is missing; restore it or reinstall idbench.")
     return [
-        validate_json(kind, line, f"{path} line {number}")
+        validate(kind, line, f"{path} line {number}")
         for number, line in enumerate(path.read_bytes().split(b"\n"), 1) if line.strip()
     ]
 

@@ -11,7 +11,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from idbench.errors import FatalError, describe
-from idbench.files import sha256_file, write_derived
+from idbench.files import sha256_file
 from idbench.progress import Step
 from idbench.records import FacesFile, SampleFile, ScoresFile, ScoringRecord
 from idbench.registry import METRICS
@@ -67,8 +67,8 @@ class VideoScorer:
                     with run.timings.phase("score"):
                         faces = FacesFile.model_validate(
                             {"frames": self.scorer.faces(record.sample)})
-                        write_derived(run.path(record.id, "faces.json"), faces.json_text())
-                        write_derived(run.path(record.id, "scores.json"), scores.json_text())
+                        faces.write(run.path(record.id, "faces.json"), wait=False)
+                        scores.write(run.path(record.id, "scores.json"), wait=False)
                     if not isinstance(opened, Clip):  # else the scorer has told
                         advance()
                 del opened, window, files  # not held while the next window is filled

@@ -81,7 +81,7 @@ class Worker:
         record = self._run.record(sample)
         measured: list[ScoringRecord] = []
         if record is not None:
-            self._scorer.score([record], measured.append, lambda note="": None)
+            self._scorer.score([record], measured.append, lambda note="", count=1: None)
         return self._done(measured=measured[-1] if measured else None)
 
     @cached_property
@@ -91,7 +91,7 @@ class Worker:
             sys.modules["torch"].set_num_threads(self.job.threads)
         os.environ["OMP_NUM_THREADS"] = str(self.job.threads)
         _write_output_to(log_path(self.job.folder, self.name))
-        self._lock = lock.part_lock(self.job.folder, self.name)
+        self._lock = lock.take(self.job.folder, self.name)
         run = Run.open(self.job.folder)
         run.timings, run.logged = Timings(), []
         run.check_there()

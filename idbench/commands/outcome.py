@@ -23,9 +23,16 @@ def show(results: Results, as_json: bool = False, scored: bool = True) -> None:
     first = _in_a_sentence((reasons[0] if reasons else None) or "of an unknown fault")
     all_failed = bool(reasons) and len(reasons) == run.file.counts.planned
     if as_json:
-        _show_json(run, results, scored)
+        table = json.loads(table_output.render(results.table(), "json")) if scored else None
+        output.echo_json({
+            "run": str(run.folder), "counts": run.file.counts.model_dump(),
+            "timings": run.file.timings, "peak_memory_gb": run.file.peak_memory_gb, "table": table,
+        })
     else:
-        _show_table(results, scored)
+        if scored and sys.stdout.isatty():
+            table_output.show(results.table(), Console(highlight=False))
+        elif scored:
+            output.echo(table_output.render(results.table(), "md"))
         if reasons and not all_failed:
             hint = f" Retry them with --retry-failed; see {run.folder}/errors.log."
             output.echo(
@@ -45,21 +52,6 @@ def _in_a_sentence(reason: str) -> str:
     """A reason, of which many are sentences themselves, as a part of another sentence."""
     word, _, rest = reason.rstrip(".").partition(" ")
     return f"{word.lower() if word in ('A', 'An', 'No', 'The', 'There') else word} {rest}".rstrip()
-
-
-def _show_json(run: Run, results: Results, scored: bool) -> None:
-    table = json.loads(table_output.render(results.table(), "json")) if scored else None
-    output.echo_json({
-        "run": str(run.folder), "counts": run.file.counts.model_dump(),
-        "timings": run.file.timings, "peak_memory_gb": run.file.peak_memory_gb, "table": table,
-    })
-
-
-def _show_table(results: Results, scored: bool) -> None:
-    if scored and sys.stdout.isatty():
-        table_output.show(results.table(), Console(highlight=False))
-    elif scored:
-        output.echo(table_output.render(results.table(), "md"))
 
 
 def _show_times(run: Run) -> None:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, RootModel
 from idbench.errors import UserError
 from idbench.importing.contents import PEOPLE_SPLITS, Item, Person, Prompt, Row, Source
 from idbench.importing.sources import distinct, pictures_in, required, safe_name
-from idbench.stored import validate_json
+from idbench.stored import validate
 from idbench.table_files import read_rows
 
 _PEOPLE_FOLDERS = {"man", "woman", "crop_man", "crop_woman"}
@@ -101,7 +101,7 @@ def read_opens2v(folder: Path) -> Source:
     rows: dict[str, Row] = {}
     skipped: dict[str, str] = {}
     for file in files:
-        content = validate_json(_OpenS2VFile, file.read_bytes(), file, "check the download").root
+        content = validate(_OpenS2VFile, file.read_bytes(), file, "check the download").root
         for name, sample in content.items():
             if name in rows or name in skipped:
                 continue
