@@ -22,13 +22,12 @@ from typing import Any
 
 from idbench import holding
 from idbench.files import write_bytes
-from idbench.planning import plan
 from idbench.provenance import peak_memory_gb
 from idbench.records import Identity, ModelName, ScoresFile, ScoringRecord, SuiteName
 from idbench.results import Results
 from idbench.runs import Run
 from idbench.scores import collect
-from idbench.steps import unfinished, unscored
+from idbench.steps import plan, unfinished, unscored
 from idbench.types import Reference, Sample, Score
 
 FRAMES = 16

@@ -17,7 +17,6 @@ from idbench.errors import UserError
 from idbench.files import real
 from idbench.manifest import PROMPTS, Listed, Paths, listed, paths_of
 from idbench.names import DEFAULT_PROTOCOL, folder_name
-from idbench.planning import absolute, kind_of, plan
 from idbench.progress import Progress
 from idbench.records import Identity, ModelName
 from idbench.registry import make_model
@@ -71,13 +70,13 @@ def evaluate(
     with timings.phase("load"):
         made = make_model(model, settings) if isinstance(model, str) else model
     identity = Identity(
-        kind=kind_of(made), suite=loaded.title, split=split, seed=seeds[0],
+        kind=steps.kind_of(made), suite=loaded.title, split=split, seed=seeds[0],
         seeds=seeds if len(seeds) > 1 else [], model=ModelName.of(made))
-    samples, mine = plan(of_seeds, made, identity.model, start, part)
+    samples, mine = steps.plan(of_seeds, made, identity.model, start, part)
     os.chdir(start)  # where the suite's path begins; a model may have changed it
     given = Path(out) if out else Path("runs") / folder_name(identity.folder_name)
 
-    with (absolute(start, given) as folder,
+    with (steps.absolute(start, given) as folder,
           holding.begin(folder, identity, samples, command, timings, force, part,
                         loaded.size(split)) as run,
           worker.open(run)):

@@ -16,7 +16,7 @@ from idbench import output, ray_pool
 from idbench.devices import AUTO, check_name
 from idbench.errors import UserError, describe
 from idbench.generating import Outcome, outcomes
-from idbench.merging import combined
+from idbench.holding import combined
 from idbench.progress import Step
 from idbench.ray_pool import Pool
 from idbench.records import SampleFile, ScoresFile

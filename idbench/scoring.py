@@ -8,16 +8,17 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from idbench import embedded
 from idbench.differences import metric_weight_differences
 from idbench.errors import UserError, explained
 from idbench.files import sha256_json, sha256_once
-from idbench.metrics.networks import dlib_resnet, weight_sources
-from idbench.metrics.networks.weight_sources import parse
+from idbench.metrics.networks import dlib_resnet
+from idbench.metrics.networks.weight_sources import NETWORKS, Source, parse
+from idbench.metrics.protocol_types import Protocol
 from idbench.metrics.protocols import choose_metrics, get_protocol
 from idbench.names import DEFAULT_PROTOCOL
 from idbench.provenance import opencv_version, package_versions
@@ -26,10 +27,6 @@ from idbench.registry import METRICS, metric_version
 from idbench.runs import Run
 from idbench.suite import load_suite
 from idbench.types import Sample
-
-if TYPE_CHECKING:
-    from idbench.metrics.networks.weight_sources import Source
-    from idbench.metrics.protocol_types import Protocol
 
 SECOND_OPINION = "dlibsim"
 _RECOGNISERS = ("arcface", "curricularface")
@@ -43,8 +40,8 @@ class Scoring:
 
     protocol: Protocol
     metrics: tuple[str, ...]
-    weights: tuple[str, ...] = ()
-    sources: Mapping[str, Source] = field(default_factory=dict)
+    weights: tuple[str, ...]
+    sources: Mapping[str, Source]
 
     @classmethod
     def of(
@@ -63,7 +60,7 @@ class Scoring:
     def key(self) -> dict[str, Any]:
         """Everything that moves a score apart from the video; equal keys, comparable scores."""
         protocol = json.loads(json.dumps(self.protocol.as_dict()))  # tuples become lists
-        return scoring_key(protocol, self.metrics, self.sources or None)
+        return scoring_key(protocol, self.metrics, self.sources)
 
     @cached_property
     def sha256(self) -> str:
@@ -114,7 +111,7 @@ def scoring_key(
     Weights are named by their sha256, the user's also by how they are read, never by their path.
     Other files that metrics read are `metric_weights`."""
     if sources is None:
-        sources = weight_sources.parse()
+        sources = parse()
     there = embedded.entries()
     besides: dict[str, str] = {}
     for name in metrics:
@@ -126,7 +123,7 @@ def scoring_key(
     return {
         "protocol": dict(protocol),
         "weights": {
-            name: sources[name].identity() for name in weight_sources.NETWORKS
+            name: sources[name].identity() for name in NETWORKS
             if name in there or sources[name].path is not None
         },
         **({"metric_weights": dict(sorted(besides.items()))} if besides else {}),

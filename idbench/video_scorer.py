@@ -51,7 +51,7 @@ class VideoScorer:
             self.scorer: Scorer = Scorer(
                 scoring.protocol, run.folder / "embeddings",
                 metrics=[METRICS.load(name) for name in scoring.metrics],
-                device=device, sources=scoring.sources or None,
+                device=device, sources=scoring.sources,
             )
 
     def score(self, records: Sequence[SampleFile], describe: Describe, advance: Step) -> None:

@@ -19,7 +19,7 @@ def merge(run: tuple[Path, ...], out: Path, as_json: bool) -> None:
     Files are copied; the folders stay. Run the same command again to resume.
     """
     from idbench.commands.outcome import show
-    from idbench.merging import merge as merge_runs
+    from idbench.holding import merge as merge_runs
     from idbench.results import Results
 
     made = merge_runs(run, out)
