@@ -17,7 +17,7 @@ import click
 
 from idbench import __version__, output
 from idbench.errors import UserError, is_out_of_memory
-from idbench.files import too_many_files
+from idbench.files import TOO_MANY_FILES
 from idbench.names import nearest
 
 COMMANDS = {
@@ -201,7 +201,7 @@ def _of_the_system(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
         return "The disk is full; free some space and run the same command again."
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return too_many_files()
+        return TOO_MANY_FILES
     name = str(error.filename or "A file")
     shown = name if len(name) <= 200 else f"{name[:200]}..."
     return f"{shown} cannot be used ({error.strerror or error}); check the path and the disk."

@@ -24,6 +24,8 @@ _SAYS_FULL = re.compile(r"No space left|\d+ requested and \d+ written")
 """Of libraries that give words and no number; the second is NumPy's."""
 _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_FILES = {errno.EMFILE, errno.ENFILE}
+TOO_MANY_FILES = (
+    "Too many files are open; raise the limit (`ulimit -n 1024`) and run the same command again.")
 _DISK = {getattr(errno, name) for name in (
     "EIO", "ENXIO", "ENODEV", "EFBIG", "ESTALE", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN",
     "EHOSTUNREACH", "EREMOTEIO", "ENOLINK",
@@ -86,7 +88,7 @@ def disk_errors(path: Path) -> Iterator[None]:
                 "permissions."
             ) from error
         if number in _NO_FILES:
-            raise DiskError(too_many_files()) from error
+            raise DiskError(TOO_MANY_FILES) from error
         if number in _DISK or "Input/output error" in str(error):
             told = (isinstance(error, OSError) and error.strerror) or message(error)[:100]
             raise DiskError(
@@ -102,14 +104,6 @@ def _lasting(path: Path) -> Path:
         if is_temporary(outer.name):
             return outer.parent
     return path
-
-
-def too_many_files() -> str:
-    """What to do when the system opens no further file."""
-    return (
-        "Too many files are open; raise the limit (`ulimit -n 1024`) and run the same command "
-        "again."
-    )
 
 
 @contextmanager

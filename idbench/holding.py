@@ -52,7 +52,8 @@ def begin(
             if force:
                 check_output(folder / "run.json", "run")
                 for name in ("samples", "scores.parquet", "run.json"):
-                    _remove(folder / name)
+                    path = folder / name
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             if (folder / "run.json").exists():
                 run = Run.open(folder)
                 check_identity(run, identity)
@@ -172,10 +173,6 @@ def _another_run(run: Run, told: str) -> UserError:
         f"{run.folder} contains another run ({told}); choose another folder with --out, or "
         "replace that run with --force."
     )
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def merge(folders: Sequence[Path], out: Path) -> Run:

@@ -52,15 +52,11 @@ def clear(folder: str, everyone: bool = False) -> None:
             found = [entry for entry in entries if entry.name.startswith(".")]
         for entry in found:
             if (match := _NAME.fullmatch(entry.name)) and (everyone or _is_dead(match)):
-                _remove(entry.path, entry.is_dir(follow_symlinks=False))
-
-
-def _remove(path: str, is_folder: bool) -> None:
-    if is_folder:
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            os.unlink(path)
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    with suppress(OSError):
+                        os.unlink(entry.path)
 
 
 def _is_dead(owner: re.Match[str]) -> bool:
@@ -80,11 +76,6 @@ def _machine() -> str:
     return hashlib.sha256(f"{socket.gethostname()} {space}".encode()).hexdigest()[:8]
 
 
-@cache
-def _own_start(pid: int) -> int:
-    return _start(pid)
-
-
 def _start(pid: int) -> int:
     """When a process started, in ticks: process numbers are used again. -1: it has ended."""
     try:
@@ -102,3 +93,6 @@ def _start(pid: int) -> int:
     except OSError:
         pass
     return 0
+
+
+_own_start = cache(_start)

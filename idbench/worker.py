@@ -59,10 +59,7 @@ class Worker:
 
     def begin(self) -> None:
         """Be ready. The first call: an error here is one of the whole run."""
-        if self.job.model is not None:
-            self._model  # noqa: B018
-        else:
-            self._scorer  # noqa: B018
+        _ = self._scorer if self.job.model is None else self._model
 
     def generate(self, sample: Sample) -> Done:
         """Generate and write the video of an adopted sample, unless it is there."""
