@@ -26,7 +26,7 @@ from idbench.provenance import peak_memory_gb
 from idbench.records import Identity, ModelName, ScoresFile, ScoringRecord, SuiteName
 from idbench.results import Results
 from idbench.runs import Run
-from idbench.scores import collect
+from idbench.score_table import collect
 from idbench.steps import plan, unfinished, unscored
 from idbench.types import Reference, Sample, Score
 

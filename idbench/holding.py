@@ -16,7 +16,7 @@ from idbench.errors import UserError, encodable
 from idbench.files import atomic_path, check_output, real
 from idbench.records import Git, Identity, RunFile, ScoringRecord
 from idbench.runs import Run, Shard, now
-from idbench.scores import collect
+from idbench.score_table import collect
 from idbench.timings import Timings
 from idbench.types import Sample
 

@@ -15,7 +15,7 @@ from idbench.errors import UserError
 from idbench.records import Identity, ModelName, SampleFile, ScoringKey, SuiteName
 from idbench.registry import METRICS
 from idbench.runs import Run
-from idbench.scores import wide_scores
+from idbench.score_table import wide_scores
 from idbench.suite import load_suite, suite_names
 
 if TYPE_CHECKING:

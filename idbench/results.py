@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from idbench.errors import UserError
 from idbench.runs import Run
-from idbench.scores import long_scores, sample_table, wide_scores
+from idbench.score_table import long_scores, sample_table, wide_scores
 
 if TYPE_CHECKING:
     import pandas as pd

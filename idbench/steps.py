@@ -26,7 +26,7 @@ from idbench.progress import Progress
 from idbench.records import FacesFile, ModelName, SampleFile, ScoresFile, ScoringRecord
 from idbench.results import Results
 from idbench.runs import Run, Shard, sample_id
-from idbench.scores import collect
+from idbench.score_table import collect
 from idbench.scoring import Scoring, with_second_opinion
 from idbench.stored import PlainName
 from idbench.types import Abilities, Model, Sample

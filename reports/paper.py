@@ -10,7 +10,7 @@ from idbench.reports import tables
 from idbench.reports.marks import SIGNIFICANT
 from idbench.reports.paper_rows import Section, Slot, sections
 from idbench.runs import Run
-from idbench.scores import long_scores
+from idbench.score_table import long_scores
 from idbench.statistics import Estimate, estimate, holm, sign_flip
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from idbench.reports.views import (
     Value,
 )
 from idbench.runs import Run
-from idbench.scores import long_scores
+from idbench.score_table import long_scores
 from idbench.statistics import Estimate, identity_clusters
 from idbench.video import UnreadableVideo, read_chosen
 

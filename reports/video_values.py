@@ -9,7 +9,7 @@ import numpy as np
 
 from idbench.measurements import metric_of
 from idbench.runs import Run
-from idbench.scores import sample_table, wide_scores
+from idbench.score_table import sample_table, wide_scores
 from idbench.statistics import Estimate, estimate, identity_clusters
 
 if TYPE_CHECKING:

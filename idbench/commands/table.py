@@ -16,7 +16,7 @@ from idbench.output import echo, note
 from idbench.reports import paper as papers
 from idbench.reports import paper_output, published, table_output, tables
 from idbench.runs import Run
-from idbench.scores import wide_scores
+from idbench.score_table import wide_scores
 
 if TYPE_CHECKING:
     from idbench.reports.published import PublishedTable

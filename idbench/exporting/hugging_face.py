@@ -30,7 +30,7 @@ from idbench.output import escape_markdown
 from idbench.records import SampleFile
 from idbench.reports import table_output, tables
 from idbench.runs import Run
-from idbench.scores import COLUMNS, long_scores, wide_scores
+from idbench.score_table import COLUMNS, long_scores, wide_scores
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ from typing import Any
 from idbench.errors import UserError
 from idbench.reports import tables
 from idbench.runs import Run
-from idbench.scores import long_scores
+from idbench.score_table import long_scores
 
 Setting = str | int | float | bool
 

@@ -23,7 +23,7 @@ from idbench.exporting.summary import library, reasons, scalars, settings
 from idbench.files import atomic_path, disk_errors
 from idbench.reports import series, table_output, tables
 from idbench.runs import Run
-from idbench.scores import wide_scores
+from idbench.score_table import wide_scores
 
 SUFFIX = ".idbench"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from idbench import holding, runs, scores
+from idbench import holding, runs, score_table
 from idbench.files import sha256_json
 from idbench.records import Counts, FacesFile, Identity, ScoresFile, ScoringRecord
 from idbench.timings import Timings
@@ -115,7 +115,7 @@ def make_run(
             FacesFile.model_validate({"frames": faces}).write(run.path(sample.id, "faces.json"))
             ScoresFile.of(rows, key="0" * 64, video_sha256=None).write(
                 run.path(sample.id, "scores.json"))
-        scores.collect(run)
+        score_table.collect(run)
         run.timings = Timings({"load": 2.0, "generate": 31.5, "encode": 0.4, "detect": 9.0,
                                "embed": 3.2, "score": 0.6})
         run.save(status="finished", peak_memory_gb=1.9, counts=Counts(

@@ -32,7 +32,7 @@ from idbench.records import FacesFile, RunFile, SampleFile, ScoresFile
 from idbench.reports.study_record import Study
 from idbench.reports.votes import Votes
 from idbench.schemas import MODELS
-from idbench.scores import COLUMNS
+from idbench.score_table import COLUMNS
 from idbench.stored import Stored
 from idbench.submissions import Submission
 

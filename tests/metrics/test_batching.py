@@ -26,7 +26,7 @@ from idbench.metrics.faces.align import TEMPLATE
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.scorer import Scorer
 from idbench.runs import Run
-from idbench.scores import COLUMNS, collect
+from idbench.score_table import COLUMNS, collect
 from idbench.timings import Timings
 from idbench.types import Video
 from idbench.video import Clip, UnreadableVideo, count_frames, read_chosen, write_video

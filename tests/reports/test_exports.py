@@ -20,7 +20,7 @@ from idbench.exporting import hugging_face, tensorboard
 from idbench.files import DiskFull
 from idbench.reports import tables
 from idbench.runs import Run
-from idbench.scores import wide_scores
+from idbench.score_table import wide_scores
 from idbench.video import read_video
 
 
