@@ -41,8 +41,7 @@ def make_weights(folder: Path) -> list[str]:
 def with_ir_50(folder: Path) -> None:
     """Let this process's embedded ArcFace be an IR-50 of the published size, random too."""
     from idbench import embedded
-    from idbench.metrics.networks.iresnet import DEPTHS
-    from idbench.metrics.networks.recogniser import build_recogniser
+    from idbench.metrics.networks.recogniser import DEPTHS, build_recogniser
 
     config = {"backbone": "iresnet", "layers": DEPTHS[50], "widths": (64, 128, 256, 512),
               "size": 112, "embedding": 512}

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock
 from pydantic import Field
@@ -28,6 +28,8 @@ from idbench.stored import Part, validate
 
 if TYPE_CHECKING:
     import torch
+
+    Network = TypeVar("Network", bound=torch.nn.Module)
 
 MANIFEST_VERSION = 1
 PLAIN = r"^\w[\w.-]*$"
@@ -193,6 +195,14 @@ def load_state(name: str) -> dict[str, torch.Tensor]:
     from idbench import deltas
 
     return deltas.unpack(state, load_state(parent["name"]))
+
+
+def built(name: str, build: Callable[[dict[str, Any]], Network]) -> Network:
+    """The network that `build` makes of the entry's config, with its weights.
+    Raises WeightError: as `load_state`."""
+    network = build(entry(name)["config"])
+    network.load_state_dict(load_state(name))
+    return network
 
 
 def save_entry(

@@ -206,7 +206,7 @@ METRICS = Registry(
         "opens2v_total": "idbench.metrics.opens2v:TOTAL",
         "share_read": "idbench.metrics.temporal:SHARE_READ",
         "temporal_consistency": "idbench.metrics.temporal:CONSISTENCY",
-        "viclip_sentences": "idbench.metrics.viclip_sentences:METRIC",
+        "viclip_sentences": "idbench.metrics.viclip:SENTENCES",
     },
     problem=_no_metric,
 )

@@ -5,7 +5,7 @@ asked for, else 0; the value of a video is the mean over all of them. How each i
 closed vocabulary of avatar scenes:
 
 - head motion: from the five landmarks of the person's matched faces over time (`head_motion`);
-- expression: a linear classifier on the aligned crop (`expression`), mean over frames;
+- expression: a small network on the aligned crop (`expression_reader`), mean over frames;
 - background: CLIP as zero-shot, the mean embedding of the sampled frames against
   the mean embedding of sentences that name each background;
 - colour of the garment: the same, of the part of the frame that is nearest to the person. Pattern
@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from idbench import embedded
-from idbench.metrics import expression
-from idbench.metrics.base import Embeddings, Metric, make_score
+from idbench.metrics.base import Embeddings, Metric, make_score, over_identities
 from idbench.metrics.faces.align import align_crops
 from idbench.metrics.head_motion import read_motion
 from idbench.prompts import phrases
@@ -94,11 +93,14 @@ def read_attributes(
             marks[k] = embeddings.faces[k].landmarks[face]
         read["motion"] = read_motion(marks)
     if "expression" in wanted and found:
+        # Imported late: scoring from the cache loads no torch.
+        from idbench.metrics.networks.expression_reader import embedded_reader
+
         crops = [
             align_crops(frames[embeddings.frames[k]], embeddings.faces[k].landmarks[[face]])[0]
             for k, face in found
         ]
-        scores = expression.embedded_reader()(np.stack(crops)).mean(0)
+        scores = embedded_reader()(np.stack(crops)).mean(0)
         read["expression"] = EXPRESSIONS[int(np.argmax(scores))]
     if "garment" in wanted and found:
         parts, clip = [], embeddings.network("clip")
@@ -136,15 +138,11 @@ def _accuracy(embeddings: Embeddings, metric: str, attributes: Sequence[str]) ->
             continue
         read = read_attributes(embeddings, person, list(said))
         known = [float(read[k] == v) for k, v in said.items() if read[k] is not None]
-        value = float(np.mean(known)) if known else None
-        reason = None if known else "the person was found in too few frames to read it"
-        rows.append(make_score(sample, metric, name, None, value, reason))
+        few = "the person was found in too few frames to read it"
+        rows.append(make_score(sample, metric, name, None, float(np.mean(known)) if known else few))
         right += known
-    missing = [row for row in rows if row.value is None]
-    if missing:
-        reason = f"{missing[0].identity}: {missing[0].reason}"
-        return [*rows, make_score(sample, metric, None, None, None, reason)]
-    return [*rows, make_score(sample, metric, None, None, float(np.mean(right)))]
+    # Of the video the mean over all attributes, not over the people.
+    return [*rows, over_identities(sample, metric, rows, together=lambda _: np.mean(right))]
 
 
 def _metric(name: str, title: str, attributes: tuple[str, ...], what: str) -> Metric:

@@ -202,51 +202,56 @@ def cosine(vectors: np.ndarray, vector: np.ndarray) -> np.ndarray:
 
 def make_score(
     sample: Sample, metric: str, identity: str | None, frame: int | None,
-    value: float | None, reason: str | None = None,
+    value: float | str | None, reason: str | None = None,
 ) -> Score:
-    """A `Score`; a value that is no finite number becomes unscored, with that reason."""
-    if reason is not None:
-        return Score(sample.id, metric, identity, frame, None, reason)
-    if value is None or not isfinite(value):
-        return Score(sample.id, metric, identity, frame, None, "the embedding is not finite")
-    return Score(sample.id, metric, identity, frame, float(value))
+    """A `Score` of a value, or of the reason why there is none, which may stand in its place. A
+    value that is no finite number becomes unscored."""
+    if isinstance(value, str):
+        value, reason = None, value
+    if reason is None and value is not None and isfinite(value):
+        return Score(sample.id, metric, identity, frame, float(value))
+    return Score(sample.id, metric, identity, frame, None, reason or "the embedding is not finite")
 
 
 def summarise(
-    sample: Sample, metric: str, identity: str | None, rows: Sequence[Score], nothing: str
+    sample: Sample, metric: str, identity: str | None, rows: Sequence[Score], nothing: str,
+    together: Callable[[list[float]], Any] = np.mean,
 ) -> Score:
-    """The mean over the scored `rows` (one per frame, or per identity). Without a scored row it is
-    unscored, with the reason that all rows share, or else `nothing`."""
+    """The mean (or `together`) of the scored `rows` (one per frame, or per identity). Without a
+    scored row it is unscored, with the reason that all rows share, or else `nothing`."""
     values = [row.value for row in rows if row.value is not None]
     if values:
-        return make_score(sample, metric, identity, None, float(np.mean(values)))
+        return make_score(sample, metric, identity, None, float(together(values)))
     reasons = {row.reason for row in rows}
     reason = reasons.pop() if len(reasons) == 1 else nothing
-    return make_score(sample, metric, identity, None, None, reason or nothing)
+    return make_score(sample, metric, identity, None, reason or nothing)
 
 
-def over_identities(sample: Sample, metric: str, rows: Sequence[Score]) -> Score:
-    """The video's value: the mean over its identities, unscored if one of them is, so that a model
-    that leaves out one of two people is not scored by the other alone."""
-    missing = [row for row in rows if row.value is None]
-    if missing:
-        return make_score(
-            sample, metric, None, None, None, f"{missing[0].identity}: {missing[0].reason}"
-        )
-    return summarise(sample, metric, None, rows, "the sample has no face reference")
+def over_identities(
+    sample: Sample, metric: str, rows: Sequence[Score],
+    together: Callable[[list[float]], Any] = np.mean,
+) -> Score:
+    """The video's value: the mean (or `together`) of its identities, unscored if one of them is, so
+    that a model that leaves out one of two people is not scored by the other alone."""
+    for row in rows:
+        if row.value is None:
+            return make_score(sample, metric, None, None, f"{row.identity}: {row.reason}")
+    return summarise(sample, metric, None, rows, "the sample has no face reference", together)
 
 
 def each_identity(
-    embeddings: Embeddings, metric: str, of_person: Callable[[int], float | str]
+    embeddings: Embeddings, metric: str, of_person: Callable[[int], float | str],
+    together: Callable[[list[float]], Any] = np.mean,
 ) -> list[Score]:
-    """A row per identity: the value of reference `r`, or the reason why there is none."""
-    sample, rows = embeddings.sample, []
-    for r, name in enumerate(sample.identities):
-        reason = embeddings.reference_reasons[r] or embeddings.left_out
-        found = reason if reason is not None else of_person(r)
-        value, reason = (None, found) if isinstance(found, str) else (found, None)
-        rows.append(make_score(sample, metric, name, None, value, reason))
-    return rows
+    """A row per identity, with the value of reference `r` or the reason why there is none, and one
+    of the video; see `over_identities`."""
+    sample, left_out = embeddings.sample, embeddings.left_out
+    rows = [
+        make_score(sample, metric, name, None, reason or left_out or of_person(r))
+        for r, (name, reason) in enumerate(
+            zip(sample.identities, embeddings.reference_reasons, strict=True))
+    ]
+    return [*rows, over_identities(sample, metric, rows, together)]
 
 
 def each_frame(
@@ -262,34 +267,11 @@ def each_frame(
     """
     sample, rows, means = embeddings.sample, [], []
     for r, name in enumerate(sample.identities):
-        frame_rows = []
-        for k, frame in enumerate(embeddings.frames):
-            found = of_frame(k, r)
-            value, reason = (None, found) if isinstance(found, str) else (found, None)
-            frame_rows.append(make_score(sample, metric, name, frame, value, reason))
+        frame_rows = [
+            make_score(sample, metric, name, frame, of_frame(k, r))
+            for k, frame in enumerate(embeddings.frames)
+        ]
         taken = embeddings.sampled(frame_rows) if repeated else frame_rows
         means.append(summarise(sample, metric, name, taken, nothing))
         rows += frame_rows
     return [*rows, *means, over_identities(sample, metric, means)]
-
-
-def described_faces(embeddings: Embeddings) -> list[dict[str, Any]]:
-    """Each frame's faces and who they are, as JSON values; see `Scorer.faces`."""
-    described: list[dict[str, Any]] = []
-    if not embeddings.faces:
-        return described
-    names = embeddings.sample.identities
-    for frame, faces, match in zip(
-        embeddings.frames, embeddings.faces, embeddings.matches, strict=True
-    ):
-        assigned = zip(names, match.face_of_reference, strict=True)
-        described.append(
-            {
-                "frame": frame,
-                "boxes": faces.boxes.round(2).tolist(),
-                "landmarks": faces.landmarks.round(2).tolist(),
-                "assignment": {name: face for name, face in assigned if face is not None},
-                "retried": faces.retried,
-            }
-        )
-    return described

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from idbench.metrics.base import Embeddings, Metric, make_score, over_identities, summarise
+from idbench.metrics.base import Embeddings, Metric, each_identity
 from idbench.metrics.faces.align import align_crops
 from idbench.metrics.identity_similarity import similarity
 from idbench.metrics.pose_bins import of_avatars
@@ -34,45 +34,42 @@ SIZE = 192
 
 def has_other_pictures(sample: Sample) -> bool:
     """Whether there is another picture of every person."""
-    people = [r for r in sample.references if r.kind == "face"]
+    people = sample.people
     return bool(people) and (of_avatars(sample) or all(r.more for r in people))
 
 
 def scores(embeddings: Embeddings) -> list[Score]:
     """A row a person, and one of the video."""
-    sample, means = embeddings.sample, []
-    network = embeddings.network(NETWORK)
-    people = [r for r in sample.references if r.kind == "face"]
-    for person, reference in enumerate(people):
-        shown = embeddings.reference_vectors[NETWORK][person]
-        reason = embeddings.reference_reasons[person]
-        if reason is not None or shown is None:
-            why = reason or "the reference has no embedding"
-            means.append(make_score(sample, NAME, reference.name, None, None, why))
-            continue
-        if reference.more:
+    people = embeddings.sample.people
+
+    def of_person(person: int) -> float | str:
+        first = embeddings.reference_vectors[NETWORK][person]
+        if first is None:
+            return "the reference has no embedding"
+        if people[person].more:
             first, other = _photographs(embeddings, person)
         else:
-            first, other = shown, _avatar(network, reference.name)
+            other = _avatar(embeddings.network(NETWORK), people[person].name)
         if first is None or other is None:
-            why = "no face was found in the person's other pictures"
-            means.append(make_score(sample, NAME, reference.name, None, None, why))
-            continue
-        means.append(_difference(embeddings, person, first, other))
-    return [*means, over_identities(sample, NAME, means)]
+            return "no face was found in the person's other pictures"
+        return _difference(embeddings, person, first, other)
+
+    return each_identity(embeddings, NAME, of_person)
 
 
-def _difference(embeddings: Embeddings, person: int, first: np.ndarray, other: np.ndarray) -> Score:
-    sample, name = embeddings.sample, embeddings.sample.identities[person]
-    rows = []
-    for frame, vectors, match in zip(
-        embeddings.frames, embeddings.face_vectors[NETWORK], embeddings.matches, strict=True
-    ):
+def _difference(
+    embeddings: Embeddings, person: int, first: np.ndarray, other: np.ndarray
+) -> float | str:
+    """The mean over the frames with the person; or that there is none."""
+    differences = []
+    for vectors, match in zip(embeddings.face_vectors[NETWORK], embeddings.matches, strict=True):
         face = match.face_of_reference[person]
         if face is not None:
             near, far = (float(similarity(vectors[face][None], v)[0]) for v in (first, other))
-            rows.append(make_score(sample, NAME, name, frame, near - far))
-    return summarise(sample, NAME, name, rows, "the person was found in no frame")
+            differences.append(near - far)
+    if not differences:
+        return "the person was found in no frame"
+    return float(np.mean([value for value in differences if np.isfinite(value)] or np.nan))
 
 
 def _photographs(

@@ -10,11 +10,9 @@ mean of one that is half right throughout.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
-from idbench.metrics.base import Embeddings, Metric, each_identity, make_score, over_identities
+from idbench.metrics.base import Embeddings, Metric, each_identity
 from idbench.types import Score
 
 FEWEST = 3
@@ -36,49 +34,39 @@ def slope(times: np.ndarray, values: np.ndarray) -> float:
 def slopes(embeddings: Embeddings) -> list[Score]:
     """The slope of each identity, and of the video their mean."""
 
-    def of_person(times: np.ndarray, values: np.ndarray) -> float | str:
+    def of_person(r: int) -> float | str:
+        times, values = _cosines(embeddings, r)
         if len(values) < FEWEST:
             return f"the person was found in fewer than {FEWEST} frames"
         if times[-1] - times[0] < SHORTEST:
             return "the person was found in less than half of the video's length"
         return slope(times, values)
 
-    rows = _each_identity(embeddings, "identity_slope", of_person)
-    return [*rows, over_identities(embeddings.sample, "identity_slope", rows)]
+    return each_identity(embeddings, "identity_slope", of_person)
 
 
 def worst(embeddings: Embeddings) -> list[Score]:
     """The worst frame of each identity, and of the video the worst of them."""
 
-    def of_person(times: np.ndarray, values: np.ndarray) -> float | str:
+    def of_person(r: int) -> float | str:
+        _, values = _cosines(embeddings, r)
         return float(values.min()) if len(values) else "the person was found in no frame"
 
-    rows = _each_identity(embeddings, "identity_worst", of_person)
-    video = over_identities(embeddings.sample, "identity_worst", rows)
-    known = [row.value for row in rows if row.value is not None]
-    if video.value is not None:
-        video = make_score(embeddings.sample, "identity_worst", None, None, min(known))
-    return [*rows, video]
+    return each_identity(embeddings, "identity_worst", of_person, together=min)
 
 
-def _each_identity(
-    embeddings: Embeddings, metric: str, of_person: Callable[[np.ndarray, np.ndarray], float | str]
-) -> list[Score]:
-    """A row per identity, of the raw cosines of the faces that are matched to it."""
+def _cosines(embeddings: Embeddings, r: int) -> tuple[np.ndarray, np.ndarray]:
+    """Times 0..1 and raw cosines of the faces that are matched to reference `r`: (n,) both."""
     frames = np.array(embeddings.frames, np.float64)
     # One frame has no length; any length but 0 does.
     times = (frames - frames[0]) / max(frames[-1] - frames[0], 1.0)
-
-    def of_reference(r: int) -> float | str:
-        faces = [match.face_of_reference[r] for match in embeddings.matches]
-        cosines = np.array([
-            np.nan if face is None else match.similarity[face, r]
-            for face, match in zip(faces, embeddings.matches, strict=True)
-        ])
-        good = np.isfinite(cosines)
-        return of_person(times[good], cosines[good])
-
-    return each_identity(embeddings, metric, of_reference)
+    faces = [match.face_of_reference[r] for match in embeddings.matches]
+    cosines = np.array([
+        np.nan if face is None else match.similarity[face, r]
+        for face, match in zip(faces, embeddings.matches, strict=True)
+    ])
+    good = np.isfinite(cosines)
+    return times[good], cosines[good]
 
 
 _SOURCE = "idbench"

@@ -29,42 +29,37 @@ def consistency(faces: list[np.ndarray | None]) -> list[float | None]:
 
 def scores(embeddings: Embeddings) -> list[Score]:
     """A row a later frame and person, a row a person, and one of the video."""
-    sample = embeddings.sample
-    names: list[str | None] = list(sample.identities) if len(sample.identities) > 1 else [None]
+    sample, vectors = embeddings.sample, embeddings.face_vectors["arcface"]
+    several = len(sample.identities) > 1
     rows, means = [], []
-    for person, name in enumerate(names):
-        faces = [
-            None if face is None else vectors[face]
-            for vectors, face in zip(
-                embeddings.face_vectors["arcface"], _places(embeddings, person, name), strict=True)
+    for person, name in enumerate(sample.identities if several else [None]):
+        # Faces are sorted by size.
+        places = [
+            match.face_of_reference[person] if several else 0 if len(faces) else None
+            for match, faces in zip(embeddings.matches, embeddings.faces, strict=True)
         ]
-        of_frames, mean = _of_person(embeddings, faces, name)
+        of_frames, mean = _of_person(embeddings, [
+            None if face is None else of_frame[face]
+            for of_frame, face in zip(vectors, places, strict=True)
+        ], name)
         rows += of_frames
         means.append(mean)
-    if names == [None]:
-        return [*rows, *means]
-    return [*rows, *means, over_identities(sample, NAME, means)]
-
-
-def _places(embeddings: Embeddings, person: int, name: str | None) -> list[int | None]:
-    """Of each frame the index of the person's face; faces are sorted by size."""
-    if name is None:
-        return [0 if len(faces) else None for faces in embeddings.faces]
-    return [match.face_of_reference[person] for match in embeddings.matches]
+    return [*rows, *means, *([over_identities(sample, NAME, means)] if several else [])]
 
 
 def _of_person(
     embeddings: Embeddings, faces: list[np.ndarray | None], name: str | None
 ) -> tuple[list[Score], Score]:
+    """The rows of the later frames, and their mean."""
     sample = embeddings.sample
     if len(faces) < 2:
-        return [], make_score(sample, NAME, name, None, None, "only one frame was sampled")
+        return [], make_score(sample, NAME, name, None, "only one frame was sampled")
     try:
         values = consistency(faces)
     except ValueError as error:
-        return [], make_score(sample, NAME, name, None, None, str(error))
+        return [], make_score(sample, NAME, name, None, str(error))
     rows = [
-        make_score(sample, NAME, name, frame, value, None if value is not None else "no face")
+        make_score(sample, NAME, name, frame, "no face" if value is None else value)
         for frame, value in zip(embeddings.frames[1:], values, strict=True)
     ]
     return rows, summarise(sample, NAME, name, rows, "no later frame has a face")

@@ -67,9 +67,10 @@ def scores(embeddings: Embeddings) -> list[Score]:
             return METRIC.unscored(sample, "the first frame does not show exactly one face")
         elif script and not len(faces):
             empty += 1
-    value = share_consistent(embeddings.network(NAME)(crops), empty)
-    few = f"fewer than {FEWEST} later frames show exactly one face" + " or none" * script
-    return [make_score(sample, NAME, None, None, value, few if value is None else None)]
+    value: float | str | None = share_consistent(embeddings.network(NAME)(crops), empty)
+    if value is None:
+        value = f"fewer than {FEWEST} later frames show exactly one face" + " or none" * script
+    return [make_score(sample, NAME, None, None, value)]
 
 
 def _load(source: Source, device: str) -> Any:

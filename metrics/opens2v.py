@@ -88,25 +88,10 @@ def aesthetic_scores(embeddings: Embeddings) -> list[Score]:
             sample, f"the predictor reads {CLIP_WIDTH} numbers of CLIP ViT-L/14 of whole frames; "
             "pass --weights clip=open_clip:ViT-L-14:FILE")
     values = embeddings.network("aesthetic")(vectors)
-    rows = [make_score(sample, "aesthetic", None, frame, float(value))
+    rows = [make_score(sample, "aesthetic", None, frame, value)
             for frame, value in zip(embeddings.frames, values, strict=True)]
     taken = embeddings.sampled(rows)
     return [*rows, summarise(sample, "aesthetic", None, taken, "no frame could be read")]
-
-
-def smoothness_scores(embeddings: Embeddings) -> list[Score]:
-    """One row, never scored: the part is named so that a total score does not pass without it."""
-    reason = "not available: OpenS2V-Eval reads it with Q-Align, which idbench does not run"
-    return MOTION_SMOOTHNESS.unscored(embeddings.sample, reason)
-
-
-def total_scores(embeddings: Embeddings) -> list[Score]:
-    """One row, never scored here: idbench measures three of its parts."""
-    reason = (
-        "TotalScore lacks motion_smoothness, gmescore, nexusscore and naturalscore; "
-        "idbench.metrics.opens2v.total_score computes it from all parts"
-    )
-    return TOTAL.unscored(embeddings.sample, reason)
 
 
 def _load(source: Source, device: str) -> Any:
@@ -144,13 +129,25 @@ AESTHETIC = Metric(
     scores=aesthetic_scores, networks=("clip",),
     runs=(Network("aesthetic", _load, "mlp:FILE"),), computed="named",
 )
-MOTION_SMOOTHNESS = Metric(
-    name="motion_smoothness", title="MotionSmoothness", higher_is_better=True, range=(0.0, 1.0),
-    formula="Q-Align; not available in idbench", source=SOURCE, scores=smoothness_scores,
-    networks=(), computed="named",
+
+
+def _never_scored(name: str, title: str, formula: str, reason: str) -> Metric:
+    """A metric that is named with the reason why it is missing, so that a total score does not
+    pass without it."""
+    return Metric(
+        name=name, title=title, higher_is_better=True, range=(0.0, 1.0), formula=formula,
+        source=SOURCE, scores=lambda of: [make_score(of.sample, name, None, None, reason)],
+        networks=(), computed="named",
+    )
+
+
+MOTION_SMOOTHNESS = _never_scored(
+    "motion_smoothness", "MotionSmoothness", "Q-Align; not available in idbench",
+    "not available: OpenS2V-Eval reads it with Q-Align, which idbench does not run",
 )
-TOTAL = Metric(
-    name="opens2v_total", title="TotalScore", higher_is_better=True, range=(0.0, 1.0),
-    formula="weighted sum of OpenS2V-Eval's parts, each cut and scaled to 0..1", source=SOURCE,
-    scores=total_scores, networks=(), computed="named",
+TOTAL = _never_scored(
+    "opens2v_total", "TotalScore",
+    "weighted sum of OpenS2V-Eval's parts, each cut and scaled to 0..1",
+    "TotalScore lacks motion_smoothness, gmescore, nexusscore and naturalscore; "
+    "idbench.metrics.opens2v.total_score computes it from all parts",
 )

@@ -19,7 +19,6 @@ from functools import partial
 
 import numpy as np
 
-from idbench.metrics.arcsim import NETWORK
 from idbench.metrics.base import Embeddings, Metric, over_identities, summarise
 from idbench.metrics.head_motion import angles
 from idbench.metrics.identity_similarity import identity_scores
@@ -65,19 +64,21 @@ def of_avatars(sample: Sample) -> bool:
 
 def scores(embeddings: Embeddings, name: str, holds: Bin) -> list[Score]:
     """A row a person, and one of the video: ArcSim's frames that belong to the bin."""
-    sample = embeddings.sample
-    size = embeddings.pixels.shape[1:3]
-    every = [row for row in identity_scores("arcsim", NETWORK, embeddings) if row.frame is not None]
-    of_frame = {frame: number for number, frame in enumerate(embeddings.frames)}
+    sample, size = embeddings.sample, embeddings.pixels.shape[1:3]
+
+    def belongs(frame: int, person: int) -> bool:
+        number = embeddings.frames.index(frame)
+        faces = embeddings.faces[number]
+        face = embeddings.matches[number].face_of_reference[person]
+        return face is not None and holds(faces.boxes, face, faces.landmarks[face], size)
+
+    every = identity_scores("arcsim", "arcface", embeddings)
     means = []
     for person, identity in enumerate(sample.identities):
-        rows = []
-        for row in (row for row in every if row.identity == identity and row.value is not None):
-            number = of_frame[row.frame]  # type: ignore[index]
-            faces = embeddings.faces[number]
-            face = embeddings.matches[number].face_of_reference[person]
-            if face is not None and holds(faces.boxes, face, faces.landmarks[face], size):
-                rows.append(row)
+        rows = [
+            row for row in every if row.identity == identity and row.value is not None
+            and row.frame is not None and belongs(row.frame, person)
+        ]
         means.append(summarise(sample, name, identity, rows, "no frame belongs to this bin"))
     return [*means, over_identities(sample, name, means)]
 

@@ -59,14 +59,14 @@ def garment_scores(embeddings: Embeddings) -> list[Score]:
     """A row a frame, and one of the video; of the first person's garment, as in the split
     `tryon`."""
 
-    def of_frame(frame: np.ndarray, k: int, reference: np.ndarray) -> _Pair | str:
+    def of_frame(frame: np.ndarray, k: int, reference: np.ndarray) -> float | str:
         face = embeddings.matches[k].face_of_reference[0]
         if face is None:
             return embeddings.matches[k].reasons[0] or "the person was not found"
         region = garment_region(frame.shape, embeddings.faces[k].boxes[face])
         if region is None:
             return "the garment is outside the frame"
-        return frame[region], reference
+        return _alike(embeddings, frame[region], reference)
 
     return _similarity(embeddings, "garment", "garment_similarity", of_frame)
 
@@ -74,48 +74,45 @@ def garment_scores(embeddings: Embeddings) -> list[Score]:
 def background_scores(embeddings: Embeddings) -> list[Score]:
     """A row a frame, and one of the video."""
 
-    def of_frame(frame: np.ndarray, k: int, reference: np.ndarray) -> _Pair | str:
+    def of_frame(frame: np.ndarray, k: int, reference: np.ndarray) -> float | str:
         boxes = embeddings.faces[k].boxes
         if not len(boxes):
             return "no face in the frame, so the person cannot be covered"
-        size = frame.shape[1], frame.shape[0]
-        shrinks = reference.shape[0] > frame.shape[0]
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-        same = cv2.resize(reference, size, interpolation=how)
         mask = people_mask(frame.shape, boxes)
         if mask.mean() > 1 - LEAST_BACKGROUND:
             return "the people cover the background"
-        grey = np.full_like(frame, GREY)
-        return np.where(mask[..., None], grey, frame), np.where(mask[..., None], grey, same)
+        shrinks = reference.shape[0] > frame.shape[0]
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+        same = cv2.resize(reference, frame.shape[1::-1], interpolation=how)
+        covered = (np.where(mask[..., None], np.uint8(GREY), picture) for picture in (frame, same))
+        return _alike(embeddings, *covered)
 
     return _similarity(embeddings, "background", "background_similarity", of_frame)
 
 
-_Pair = tuple[np.ndarray, np.ndarray]
-
-
 def _similarity(
     embeddings: Embeddings, kind: str, metric: str,
-    of_frame: Callable[[np.ndarray, int, np.ndarray], _Pair | str],
+    of_frame: Callable[[np.ndarray, int, np.ndarray], float | str],
 ) -> list[Score]:
     sample = embeddings.sample
     picture = _open(next(r for r in sample.references if r.kind == kind))
     if isinstance(picture, str):
-        return [make_score(sample, metric, None, None, None, picture)]
-    rows = []
-    for k, index in enumerate(embeddings.frames):
-        pair = of_frame(embeddings.pixels[index], k, picture)
-        if isinstance(pair, str):
-            rows.append(make_score(sample, metric, None, index, None, pair))
-            continue
-        seen, wanted = (_vector(part, embeddings) for part in pair)
-        rows.append(make_score(sample, metric, None, index, float(cosine(seen[None], wanted)[0])))
+        return [make_score(sample, metric, None, None, picture)]
+    rows = [
+        make_score(sample, metric, None, index, of_frame(embeddings.pixels[index], k, picture))
+        for k, index in enumerate(embeddings.frames)
+    ]
     return [*rows, summarise(sample, metric, None, rows, "the region was seen in no frame")]
 
 
-def _vector(picture: np.ndarray, embeddings: Embeddings) -> np.ndarray:
-    one = np.ascontiguousarray(picture)[None]
-    return embeddings.network("clip").pictures(one, embeddings.protocol.clip_picture)[0]
+def _alike(embeddings: Embeddings, seen: np.ndarray, wanted: np.ndarray) -> float:
+    """The cosine of CLIP's embeddings of two pictures."""
+    first, second = (
+        embeddings.network("clip").pictures(
+            np.ascontiguousarray(picture)[None], embeddings.protocol.clip_picture)[0]
+        for picture in (seen, wanted)
+    )
+    return float(cosine(first[None], second)[0])
 
 
 def _open(reference: Reference) -> np.ndarray | str:

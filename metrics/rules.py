@@ -34,24 +34,20 @@ def mean_of_scored(values: Values, metric: str) -> float | None:
 
 def consisid(values: Values, metric: str) -> float:
     """ConsisID's: negatives count as 0, frames without a face are skipped, nothing left is 0.0."""
-    kept = [max(0.0, v) for v in values if v is not None]
-    return float(np.mean(kept)) if kept else 0.0
+    return mean_of_scored([max(0.0, v) for v in values if v is not None], metric) or 0.0
 
 
 def opens2v(values: Values, metric: str) -> float:
     """OpenS2V's: as ConsisID's, but CurSim also loses its frames of 0. The script means to drop
     them for ArcSim too, but compares the list with 0, which is never equal."""
-    kept = [max(0.0, v) for v in values if v is not None]
     if metric == "cursim":
-        kept = [v for v in kept if v != 0.0]
-    return float(np.mean(kept)) if kept else 0.0
+        values = [v for v in values if v is not None and v > 0.0]
+    return consisid(values, metric)
 
 
 def ingredients(values: Values, metric: str) -> float | None:
     """Ingredients': the mean over all frames, no clamp; a frame without a face stops the script."""
-    if not values or any(v is None for v in values):
-        return None
-    return float(np.mean([v for v in values if v is not None]))
+    return None if any(v is None for v in values) else mean_of_scored(values, metric)
 
 
 def maximum_of_pairs(cosines: np.ndarray) -> float | None:

@@ -21,7 +21,6 @@ from idbench.metrics.base import (
     each_frame,
     each_identity,
     make_score,
-    over_identities,
     several_people,
 )
 from idbench.metrics.faces.match import left_to_right, order_agrees, places, swap_rate
@@ -36,8 +35,7 @@ def face_coverage(embeddings: Embeddings) -> list[Score]:
     def share(r: int) -> float:
         return float(np.mean([m.face_of_reference[r] is not None for m in embeddings.matches]))
 
-    rows = each_identity(embeddings, "face_coverage", share)
-    return [*rows, over_identities(embeddings.sample, "face_coverage", rows)]
+    return each_identity(embeddings, "face_coverage", share)
 
 
 def not_measured(embeddings: Embeddings) -> list[Score]:
@@ -51,8 +49,7 @@ def not_measured(embeddings: Embeddings) -> list[Score]:
         return float(not any(
             face is not None and np.isfinite(match.similarity[face, r]) for match, face in faces))
 
-    rows = each_identity(embeddings, "not_measured", missing)
-    return [*rows, over_identities(embeddings.sample, "not_measured", rows)]
+    return each_identity(embeddings, "not_measured", missing)
 
 
 def own_minus_other(embeddings: Embeddings) -> list[Score]:
@@ -96,7 +93,6 @@ def _margin(cosines: np.ndarray, r: int, of_others: Callable[[list[float]], floa
     return row[r] - of_others(others) if others else "no other reference has a face embedding"
 
 
-
 def _orders(embeddings: Embeddings) -> list[tuple[int, ...]]:
     pairs = zip(embeddings.matches, embeddings.faces, strict=True)
     return [left_to_right(match, faces.boxes) for match, faces in pairs]
@@ -106,27 +102,23 @@ def order(embeddings: Embeddings) -> list[Score]:
     """1 when the people stand as their references are ordered in most frames (a tie is 0). A row
     per frame with at least two people found, and one of the video."""
     sample = embeddings.sample
-    rows = []
-    for frame, of_frame in zip(embeddings.frames, _orders(embeddings), strict=True):
-        agrees = order_agrees(of_frame)
-        if agrees is None:
-            reason = "fewer than two people found in the frame"
-            rows.append(make_score(sample, "order", None, frame, None, reason))
-        else:
-            rows.append(make_score(sample, "order", None, frame, float(agrees)))
-    values = [row.value for row in rows if row.value is not None]
-    if not values:
-        reason = "two people were found together in no frame"
-        return [*rows, make_score(sample, "order", None, None, None, reason)]
-    return [*rows, make_score(sample, "order", None, None, float(np.mean(values) > 0.5))]
+    agree = [order_agrees(of_frame) for of_frame in _orders(embeddings)]
+    rows = [
+        make_score(sample, "order", None, frame,
+                   "fewer than two people found in the frame" if agrees is None else agrees)
+        for frame, agrees in zip(embeddings.frames, agree, strict=True)
+    ]
+    known = [agrees for agrees in agree if agrees is not None]
+    value = float(np.mean(known) > 0.5) if known else "two people were found together in no frame"
+    return [*rows, make_score(sample, "order", None, None, value)]
 
 
 def swaps(embeddings: Embeddings) -> list[Score]:
     """Share of frames whose left-to-right order contradicts the video's most frequent one."""
     sample = embeddings.sample
     value = swap_rate(_orders(embeddings), len(sample.identities))
-    reason = None if value is not None else "all people were found together in no frame"
-    return [make_score(sample, "swap_rate", None, None, value, reason)]
+    found = "all people were found together in no frame" if value is None else value
+    return [make_score(sample, "swap_rate", None, None, found)]
 
 
 _SOURCE = "idbench; the matching of people to references is left open by the paper"

@@ -32,7 +32,7 @@ def consistency_scores(embeddings: Embeddings) -> list[Score]:
     if len(vectors) < 2:
         return CONSISTENCY.unscored(sample, "only one frame was sampled")
     rows = [
-        make_score(sample, name, None, frame, float(value))
+        make_score(sample, name, None, frame, value)
         for frame, value in zip(embeddings.frames[:-1], consistency(vectors), strict=True)
     ]
     return [*rows, summarise(sample, name, None, rows, "no two adjacent frames could be read")]
@@ -41,11 +41,9 @@ def consistency_scores(embeddings: Embeddings) -> list[Score]:
 def share_read_scores(embeddings: Embeddings) -> list[Score]:
     """One row, of the video."""
     sample = embeddings.sample
-    if not sample.prompt.strip():
-        return SHARE_READ.unscored(sample, "no prompt was given")
-    value = embeddings.share_read.get("viclip")
-    reason = None if value is not None else "no text tower read the prompt"
-    return [make_score(sample, "share_read", None, None, value, reason)]
+    share = embeddings.share_read.get("viclip", "no text tower read the prompt")
+    value = share if sample.prompt.strip() else "no prompt was given"
+    return [make_score(sample, "share_read", None, None, value)]
 
 
 CONSISTENCY = Metric(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,12 @@ from torch.nn import functional as F
 from idbench import embedded
 from idbench.checkpoints import fit, read_state
 from idbench.metrics.networks.batches import Batches, joined
-from idbench.metrics.networks.stem import convolutional_stem
-from idbench.metrics.networks.tokens import FullTokenizer, ReducedTokenizer
-from idbench.metrics.networks.video_text import ViCLIP
+from idbench.metrics.networks.video_text import ViCLIP, convolutional_stem
 from idbench.metrics.protocols import Picture
 
 if TYPE_CHECKING:
     from open_clip import CLIP
+    from open_clip.tokenizer import SimpleTokenizer
 
 MEAN_STD = {
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
@@ -33,62 +33,49 @@ MEAN_STD = {
 BATCH = 64
 """Images that run through CLIP at once."""
 
-VBENCH_PICTURE = Picture("crop", "clip", "bicubic-torchvision")
-"""ViCLIP's frames as VBench makes them: centre crop; no antialiasing, whole numbers 0..255."""
-INTERNVIDEO_PICTURE = Picture("squash", "imagenet", "bilinear-cv2")
-"""ViCLIP's frames as InternVideo's demo makes them: `cv2.resize` to a square."""
+OTHER = 32
+"""Rows of a text tower shared by the tokens outside of its vocabulary, by their id modulo this
+number."""
 
 
-def prepare_pictures(
-    frames: np.ndarray | torch.Tensor, size: int, picture: Picture
-) -> torch.Tensor:
+def prepare_pictures(frames: np.ndarray, size: int, picture: Picture) -> torch.Tensor:
     """uint8 RGB frames (n, h, w, 3) to normalised float32 (n, 3, size, size), by `picture`, see
     `Picture`."""
+    mean, std = MEAN_STD[picture.normalisation]
     if picture.interpolation == "open_clip":
-        return _open_clip_transform(frames, size, picture)
-    if picture.interpolation == "bicubic-torchvision":
-        x = _resize_torchvision(frames, size, picture.resize)
-    elif picture.interpolation == "bilinear-cv2" and picture.resize == "squash":
-        resized = [cv2.resize(np.asarray(f), (size, size)) for f in frames]
-        x = torch.as_tensor(np.stack(resized)).permute(0, 3, 1, 2).float() / 255.0
-    else:
-        x = _resize(frames, size, picture)
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in MEAN_STD[picture.normalisation])
+        from open_clip import image_transform
+
+        if picture.resize != "crop":
+            raise ValueError("open_clip's transform crops: resize must be 'crop'")
+        transform = image_transform(size, is_train=False, mean=mean, std=std)
+        return torch.stack([transform(Image.fromarray(np.asarray(frame))) for frame in frames])
+    return normalised(_resized(frames, size, picture), picture.normalisation)
+
+
+def normalised(x: torch.Tensor, statistics: str) -> torch.Tensor:
+    """Pictures (n, 3, h, w) in 0..1 with the mean and standard deviation of `MEAN_STD` removed."""
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in MEAN_STD[statistics])
     return (x - mean) / std
 
 
-def _open_clip_transform(
-    frames: np.ndarray | torch.Tensor, size: int, picture: Picture
-) -> torch.Tensor:
-    from open_clip import image_transform
-
-    if picture.resize != "crop":
-        raise ValueError("open_clip's transform crops: resize must be 'crop'")
-    mean, std = MEAN_STD[picture.normalisation]
-    transform = image_transform(size, is_train=False, mean=mean, std=std)
-    return torch.stack([transform(Image.fromarray(np.asarray(frame))) for frame in frames])
-
-
-def _resize_torchvision(frames: np.ndarray | torch.Tensor, size: int, resize: str) -> torch.Tensor:
-    from torchvision.transforms import InterpolationMode
-    from torchvision.transforms import functional as tv
-
+def _resized(frames: np.ndarray, size: int, picture: Picture) -> torch.Tensor:
+    """Float32 (n, 3, size, size) in 0..1."""
+    if picture.interpolation == "bilinear-cv2" and picture.resize == "squash":
+        frames = np.stack([cv2.resize(frame, (size, size)) for frame in frames])
     x = torch.as_tensor(frames).permute(0, 3, 1, 2)
-    target = [size] if resize == "crop" else [size, size]
-    x = tv.resize(x, target, InterpolationMode.BICUBIC, antialias=False)
-    return tv.center_crop(x, [size, size]).float() / 255.0
+    if picture.interpolation == "bicubic-torchvision":
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms import functional as tv
 
-
-def _resize(frames: np.ndarray | torch.Tensor, size: int, picture: Picture) -> torch.Tensor:
-    x = torch.as_tensor(frames).permute(0, 3, 1, 2).float() / 255.0
+        sides = [size] if picture.resize == "crop" else [size, size]
+        x = tv.resize(x, sides, InterpolationMode.BICUBIC, antialias=False)
+        return tv.center_crop(x, [size, size]).float() / 255.0
+    x = x.float() / 255.0
     height, width = x.shape[-2:]
-    if picture.resize == "squash":
-        target = size, size
-    elif picture.resize == "crop":
+    target = size, size
+    if picture.resize == "crop":
         scale = size / min(height, width)
         target = max(size, round(height * scale)), max(size, round(width * scale))
-    else:
-        raise ValueError(f"unknown resize {picture.resize!r}")
     if (height, width) != target:
         # Bicubic interpolation overshoots; an image stays in 0..1.
         x = F.interpolate(
@@ -101,8 +88,7 @@ def _resize(frames: np.ndarray | torch.Tensor, size: int, picture: Picture) -> t
 def build_clip(config: Mapping[str, Any]) -> CLIP:
     """open_clip's CLIP of {embed_dim, vision: {...}, text: {...}} with QuickGELU.
 
-    A list `stem` in `vision` replaces the patch convolution, see `convolutional_stem`.
-    """
+    A list `stem` in `vision` replaces the patch convolution, see `convolutional_stem`."""
     from open_clip import CLIP
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
@@ -154,28 +140,93 @@ def load_open_clip(name: str, path: Path) -> tuple[nn.Module, dict[str, Any]]:
     }
 
 
-def make_tokenizer(config: Mapping[str, Any], context: int) -> FullTokenizer:
-    """CLIP's tokenizer: of its full vocabulary, or of `config["vocabulary"]` where there is one."""
-    if "vocabulary" in config:
-        return ReducedTokenizer(config["vocabulary"], context)
-    return FullTokenizer(context)
+@cache
+def _bpe() -> SimpleTokenizer:
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer()
 
 
-class ClipEmbedder:
-    """The embedded CLIP, or `network`: images and texts to float32 vectors of length 1.
-    Raises UserError: its weights are missing or damaged."""
+def clip_vocabulary(texts: Iterable[str]) -> list[int]:
+    """The ids of CLIP's byte-pair encoding that occur in `texts`, ascending."""
+    return sorted({token for text in texts for token in _bpe().encode(text)})
+
+
+class FullTokenizer:
+    """Texts to ids (n, context) of CLIP's full vocabulary: start, tokens, end (the largest id).
+
+    Padded with zeros; longer texts are cut and end in the end of text, as CLIP and ViCLIP do it.
+    `context`: tokens read, start and end included (CLIP 77, ViCLIP 32)."""
+
+    def __init__(self, context: int) -> None:
+        self.context = context
+
+    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
+        return _bpe()(list(texts), self.context)
+
+    def share_read(self, text: str) -> float:
+        """Share of the text's tokens that fit in the context, 0..1 (1 for an empty text)."""
+        count = len(_bpe().encode(text))
+        return min(1.0, (self.context - 2) / count) if count else 1.0
+
+
+class ReducedTokenizer(FullTokenizer):
+    """Texts to ids (n, context): start, tokens, end (the largest id), then zeros.
+
+    CLIP's full embedding table (49,408 rows) would be several times as large as the rest of an
+    embedded network. Ids: 0 padding, 1 start, then `OTHER` shared rows, then a row for each token
+    of `vocabulary` (ids of CLIP's encoding), and the end of text last."""
+
+    def __init__(self, vocabulary: Sequence[int], context: int = 32) -> None:
+        super().__init__(context)
+        self._row = {token: 2 + OTHER + i for i, token in enumerate(vocabulary)}
+        self.size = 2 + OTHER + len(vocabulary) + 1
+
+    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
+        ids = torch.zeros(len(texts), self.context, dtype=torch.long)
+        for row, text in zip(ids, texts, strict=True):
+            tokens = _bpe().encode(text)[: self.context - 2]
+            known = [self._row.get(t, 2 + t % OTHER) for t in tokens]
+            row[: len(known) + 2] = torch.tensor([1, *known, self.size - 1])
+        return ids
+
+
+class _TwoTowers:
+    """The embedded network `name`, or `network` with its `config`: texts and what they describe to
+    float32 vectors of length 1. Raises UserError: its weights are missing or damaged."""
 
     def __init__(
-        self, name: str = "clip", device: str = "cpu",
-        network: nn.Module | None = None, config: Mapping[str, Any] | None = None,
+        self, name: str, build: Callable[[dict[str, Any]], nn.Module], device: str,
+        network: nn.Module | None, config: Mapping[str, Any] | None,
     ) -> None:
         config = config or embedded.entry(name)["config"]
-        if network is None:
-            network = build_clip(config)
-            network.load_state_dict(embedded.load_state(name))
-        self.network = network.eval().to(device)
-        self.device, self.size = device, config["vision"]["image_size"]
-        self.tokenizer = make_tokenizer(config, config["text"]["context_length"])
+        network = embedded.built(name, build) if network is None else network
+        self.network: Any = network.eval().to(device)
+        self.device = device
+        vision, text = config["vision"], config["text"]
+        # As open_clip names them, or ViCLIP.
+        self.size: int = vision.get("image_size") or vision["size"]
+        context = text.get("context_length") or text["context"]
+        self.tokenizer = (
+            ReducedTokenizer(config["vocabulary"], context) if "vocabulary" in config
+            else FullTokenizer(context)
+        )
+
+    @torch.inference_mode()
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Texts to (n, d)."""
+        tokens = self.tokenizer(texts).to(self.device)
+        return self.network.encode_text(tokens, normalize=True).cpu().numpy()
+
+
+class ClipEmbedder(_TwoTowers):
+    """CLIP: images and texts."""
+
+    def __init__(
+        self, name: str = "clip", device: str = "cpu", network: nn.Module | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(name, build_clip, device, network, config)
         self.batches = Batches(BATCH)
 
     @torch.inference_mode()
@@ -188,37 +239,18 @@ class ClipEmbedder:
 
         return joined(self.batches.run(part, len(frames)))
 
-    @torch.inference_mode()
-    def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Texts to (n, d)."""
-        tokens = self.tokenizer(texts).to(self.device)
-        return self.network.encode_text(tokens, normalize=True).cpu().numpy()
 
-
-class ViclipEmbedder:
-    """The embedded ViCLIP, or `network`: videos and texts to float32 vectors of length 1.
-    Raises UserError: its weights are missing or damaged."""
+class ViclipEmbedder(_TwoTowers):
+    """ViCLIP: videos and texts."""
 
     def __init__(
-        self, name: str = "viclip", device: str = "cpu",
-        network: ViCLIP | None = None, config: Mapping[str, Any] | None = None,
+        self, name: str = "viclip", device: str = "cpu", network: ViCLIP | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
-        config = config or embedded.entry(name)["config"]
-        if network is None:
-            network = ViCLIP.from_config(config)
-            network.load_state_dict(embedded.load_state(name))
-        self.network = network.eval().to(device)
-        self.device, self.size = device, config["vision"]["size"]
-        self.tokenizer = make_tokenizer(config, config["text"]["context"])
+        super().__init__(name, ViCLIP, device, network, config)
 
     @torch.inference_mode()
     def video(self, frames: np.ndarray, picture: Picture) -> np.ndarray:
         """uint8 RGB frames (t, h, w, 3), t the network's temporal positions, to (d,)."""
         x = prepare_pictures(frames, self.size, picture).transpose(0, 1)[None].to(self.device)
-        return F.normalize(self.network.encode_video(x)).cpu().numpy()[0]
-
-    @torch.inference_mode()
-    def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Texts to (n, d)."""
-        tokens = self.tokenizer(texts).to(self.device)
-        return F.normalize(self.network.encode_text(tokens)).cpu().numpy()
+        return self.network.encode_video(x, normalize=True).cpu().numpy()[0]

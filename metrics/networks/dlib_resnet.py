@@ -80,7 +80,5 @@ class DlibRecogniser:
         return self._dlib.rectangle(*map(round, (x0, y0 + BROW * (y1 - y0), x1, y1)))
 
 
-@cache
-def load(file: Path) -> DlibRecogniser:
-    """The recogniser of a weight file, loaded once a process."""
-    return DlibRecogniser(file)
+load = cache(DlibRecogniser)
+"""The recogniser of a weight file, loaded once a process."""

@@ -1,8 +1,14 @@
-"""A small convolutional network that tells the expression of an aligned face crop."""
+"""The expression of an avatar's face: a small convolutional network on the aligned crop.
+
+Neither five landmarks nor the embedded CLIP tell expressions apart, so this one does. Its weights
+are the embedded `expression`, trained on rendered people by `idbench train expression`; it knows
+nothing of real faces.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import cv2
@@ -10,30 +16,30 @@ import numpy as np
 import torch
 from torch import nn
 
+from idbench import embedded
+from idbench.errors import UserError
+from idbench.prompts.avatars.scene import EXPRESSIONS
+
 
 class ExpressionNet(nn.Module):
-    """Grey crops (n, 1, size, size) in about -1..1 to scores (n, classes).
+    """Grey crops (n, 1, size, size) in about -1..1 to scores (n, classes), by {widths, size,
+    classes}; `classes` are names.
 
     Each of `widths` is a 3x3 convolution, a norm and a ReLU; the first two and every second after
     them halve the side. The last map is read with its places: a mouth is not a brow."""
 
-    def __init__(self, widths: Sequence[int], size: int, classes: int) -> None:
+    def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        channels, side = 1, size
-        for index, width in enumerate(widths):
+        channels, side = 1, config["size"]
+        for index, width in enumerate(config["widths"]):
             stride = 2 if index < 2 or index % 2 else 1
             layers += [nn.Conv2d(channels, width, 3, stride, 1, bias=False),
                        nn.BatchNorm2d(width), nn.ReLU()]
             channels, side = width, -(-side // stride)
         self.body = nn.Sequential(*layers)
         self.dropout = nn.Dropout(0.3)
-        self.head = nn.Linear(channels * side * side, classes)
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ExpressionNet:
-        """A network of {widths, size, classes}; `classes` are names."""
-        return cls(config["widths"], config["size"], len(config["classes"]))
+        self.head = nn.Linear(channels * side * side, len(config["classes"]))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.dropout(torch.flatten(self.body(x), 1)))
@@ -62,3 +68,16 @@ class ExpressionReader:
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         """Scores (n, expressions) of aligned uint8 RGB crops (n, s, s, 3), as of `EXPRESSIONS`."""
         return self.network(crops_to_grey(crops, self.size)).numpy()
+
+
+@cache
+def embedded_reader() -> ExpressionReader:
+    """The embedded reader. Raises UserError: its weights are missing or damaged, or of other
+    expressions."""
+    config = embedded.entry("expression")["config"]
+    if config.get("classes") != list(EXPRESSIONS) or "widths" not in config:
+        raise UserError(
+            "The embedded weights 'expression' were trained for another network or other "
+            "expressions; train them again with `idbench train expression`."
+        )
+    return ExpressionReader(embedded.built("expression", ExpressionNet), config["size"])

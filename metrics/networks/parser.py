@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from idbench import embedded
+from idbench.metrics.networks.clip import normalised
 
 if TYPE_CHECKING:
     from transformers import SegformerForSemanticSegmentation
@@ -24,8 +25,6 @@ CLASSES = ("background", "skin", "hair", "glasses", "neck", "garment")
 """As the renderer's parts. Skin includes eyes, brows, lips; hair includes beards."""
 FOREGROUND = ("skin", "hair", "glasses", "neck")
 """What background removal keeps: all but the background and the clothes."""
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 
 def build_parser(config: dict[str, Any]) -> SegformerForSemanticSegmentation:
@@ -42,13 +41,12 @@ def build_parser(config: dict[str, Any]) -> SegformerForSemanticSegmentation:
     )
 
 
-def crops_to_parser(crops: np.ndarray | torch.Tensor, size: int) -> torch.Tensor:
+def crops_to_parser(crops: np.ndarray, size: int) -> torch.Tensor:
     """uint8 RGB (n, h, w, 3) to normalised (n, 3, size, size), shape not kept."""
     x = torch.as_tensor(np.array(crops)).permute(0, 3, 1, 2).float() / 255.0
     if x.shape[-2:] != (size, size):
         x = F.interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False)
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
-    return (x - mean) / std
+    return normalised(x, "imagenet")
 
 
 class FaceParser:
@@ -60,9 +58,8 @@ class FaceParser:
         network: nn.Module | None = None, size: int | None = None,
     ) -> None:
         if network is None:
-            config = embedded.entry(name)["config"]
-            network, size = build_parser(config), config["size"]
-            network.load_state_dict(embedded.load_state(name))
+            network = embedded.built(name, build_parser)
+            size = embedded.entry(name)["config"]["size"]
         self.network, self.size, self.device = network.eval().to(device), int(size or 0), device
 
     @torch.inference_mode()

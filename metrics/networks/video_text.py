@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
-
-from idbench.metrics.networks.stem import convolutional_stem
+from torch.nn import functional as F
 
 VIT_L_14: dict[str, Any] = {
     "output": 768,
@@ -24,6 +23,42 @@ VIT_L_14: dict[str, Any] = {
     "text": {"vocabulary": 49408, "context": 32, "width": 768, "layers": 12, "heads": 12},
 }
 """Of `ViClip-InternVid-10M-FLT.pth`: 427.6 M parameters, CLIP's full vocabulary."""
+
+
+def convolutional_stem(widths: Sequence[int], patch: int, width: int) -> nn.Sequential:
+    """Images (n, 3, s, s) to tokens (n, width, s / patch, s / patch), in place of CLIP's single
+    patch convolution.
+
+    A patch of 12 pixels seen by one linear layer hides whether a mouth of 8 pixels smiles; a few
+    small convolutions show it. Each stage is two of 3x3, of which the first one shrinks the side.
+    Source: Xiao et al., Early Convolutions Help Transformers See Better (arXiv 2106.14881).
+
+    Args:
+        widths: channels of the stages.
+        patch: pixels along each side of a token: the product of the stages' strides.
+        width: channels of a token.
+    """
+    layers: list[nn.Module] = []
+    channels = 3
+    for stride, wide in zip(strides(patch, len(widths)), widths, strict=True):
+        for step in (stride, 1):
+            layers += [nn.Conv2d(channels, wide, 3, step, 1, bias=False), nn.BatchNorm2d(wide),
+                       nn.ReLU()]
+            channels = wide
+    return nn.Sequential(*layers, nn.Conv2d(channels, width, 1))
+
+
+def strides(patch: int, stages: int) -> list[int]:
+    """`stages` strides of at least 2 whose product is `patch`, the largest one last.
+    Raises ValueError: there are none."""
+    found = []
+    for _ in range(stages - 1):
+        smallest = next(n for n in range(2, patch + 2) if patch % n == 0 or n > patch)
+        found.append(smallest)
+        patch //= smallest
+    if patch < 2:
+        raise ValueError(f"{stages} stages do not fit a patch of this size")
+    return [*found, patch]
 
 
 class QuickGELU(nn.Module):
@@ -138,27 +173,25 @@ class TextTransformer(nn.Module):
 
 
 class ViCLIP(nn.Module):
-    """The two towers. `temp` is the temperature of the contrastive loss (cosines / temp)."""
+    """The two towers of {vision: {size, patch, width, layers, heads, frames}, text: {vocabulary,
+    context, width, layers, heads}, output}. `temp` is the temperature of the contrastive loss
+    (cosines / temp)."""
 
-    def __init__(self, vision: Mapping[str, Any], text: Mapping[str, int], output: int) -> None:
+    def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        self.vision_encoder = VideoTransformer(**vision, output=output)
-        self.text_encoder = TextTransformer(**text, output=output)
+        self.vision_encoder = VideoTransformer(**config["vision"], output=config["output"])
+        self.text_encoder = TextTransformer(**config["text"], output=config["output"])
         self.temp = nn.Parameter(torch.tensor(0.07))
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ViCLIP:
-        """A network of {vision: {size, patch, width, layers, heads, frames},
-        text: {vocabulary, context, width, layers, heads}, output}."""
-        return cls(config["vision"], config["text"], config["output"])
-
-    def encode_video(self, video: torch.Tensor) -> torch.Tensor:
+    def encode_video(self, video: torch.Tensor, normalize: bool = False) -> torch.Tensor:
         """(n, 3, frames, size, size) to (n, output)."""
-        return self.vision_encoder(video)
+        found = self.vision_encoder(video)
+        return F.normalize(found) if normalize else found
 
-    def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
+    def encode_text(self, tokens: torch.Tensor, normalize: bool = False) -> torch.Tensor:
         """(n, context) to (n, output)."""
-        return self.text_encoder(tokens)
+        found = self.text_encoder(tokens)
+        return F.normalize(found) if normalize else found
 
 
 def from_clip(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -16,17 +16,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from idbench import embedded
-from idbench.checkpoints import check_file
+from idbench.checkpoints import check_file, fit, read_state
 from idbench.embedded import WeightError
 from idbench.errors import UserError
 from idbench.files import sha256_once
-from idbench.metrics.networks.pack import pack_file, pack_hash
+from idbench.metrics.faces.detect import Detector, make_detector
+from idbench.metrics.networks.pack import PackRecogniser, pack_file, pack_hash
+from idbench.metrics.protocol_types import Detection
 from idbench.names import unknown
 from idbench.registry import METRICS
 from idbench.released_files import local
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from idbench.metrics.networks.clip import ClipEmbedder, ViclipEmbedder
+    from idbench.metrics.networks.recogniser import Recogniser
 
 
 @dataclass(frozen=True)
@@ -189,24 +197,70 @@ def _parse_one(network: Network, spec: str) -> Source:
     return Source(network, kind, local(rest), model)
 
 
-def _loaded_by(name: str) -> Callable[[Source, str], Any]:
-    """The function of that name in `source_networks`, which imports torch when it is called."""
-    def load(source: Source, device: str) -> Any:
-        from idbench.metrics.networks import source_networks
+# Torch is imported when a network is loaded.
 
-        return getattr(source_networks, name)(source, device)
 
-    return load
+def _arcface(source: Source, device: str) -> Recogniser | PackRecogniser:
+    """The embedded one, or the recogniser of an insightface pack."""
+    from idbench.metrics.networks.recogniser import Recogniser
+
+    return PackRecogniser(source.path, device) if source.path else Recogniser("arcface", device)
+
+
+def _curricularface(source: Source, device: str) -> Recogniser:
+    """The embedded one, or the released IR-101."""
+    from idbench.metrics.networks.recogniser import IR_101, Recogniser, build_recogniser
+
+    network = None
+    if source.path:
+        network = _fitted(build_recogniser, IR_101, source.path, "CurricularFace's IR-101")
+    return Recogniser("curricularface", device, network)
+
+
+def _viclip(source: Source, device: str) -> ViclipEmbedder:
+    """The embedded one, or the released ViT-L/14."""
+    from idbench.metrics.networks.clip import ViclipEmbedder
+    from idbench.metrics.networks.video_text import VIT_L_14, ViCLIP
+
+    if source.path is None:
+        return ViclipEmbedder(device=device)
+    network = _fitted(ViCLIP, VIT_L_14, source.path, "ViCLIP's ViT-L/14")
+    return ViclipEmbedder(device=device, network=network, config=VIT_L_14)
+
+
+def _clip(source: Source, device: str) -> ClipEmbedder:
+    """The embedded one, or a model of open_clip."""
+    from idbench.metrics.networks.clip import ClipEmbedder, load_open_clip
+
+    if source.path is None:
+        return ClipEmbedder(device=device)
+    network, config = load_open_clip(source.model, source.path)
+    return ClipEmbedder(device=device, network=network, config=config)
+
+
+def _detector(source: Source, device: str) -> Detector:
+    """SCRFD of an insightface pack."""
+    return make_detector(Detection(detector="pack"), device, source.path)
+
+
+def _fitted(
+    build: Callable[[dict[str, Any]], nn.Module], config: dict[str, Any], path: Path, what: str
+) -> nn.Module:
+    import torch
+
+    with torch.device("meta"):  # the file's tensors become the network's: no second copy
+        network = build(config)
+    return fit(network, read_state(path), path, what)
 
 
 NETWORKS = {
     network.name: network for network in (
-        Network("arcface", _loaded_by("arcface"), "insightface:FOLDER"),
-        Network("curricularface", _loaded_by("curricularface"), "curricularface:FILE"),
-        Network("clip", _loaded_by("clip"), "open_clip:NAME:FILE"),
-        Network("viclip", _loaded_by("viclip"), "viclip:FILE"),
+        Network("arcface", _arcface, "insightface:FOLDER"),
+        Network("curricularface", _curricularface, "curricularface:FILE"),
+        Network("clip", _clip, "open_clip:NAME:FILE"),
+        Network("viclip", _viclip, "viclip:FILE"),
     )
 }
 """The networks that come with idbench, by name."""
-DETECTOR = Network("detector", _loaded_by("detector"), "insightface:FOLDER")
+DETECTOR = Network("detector", _detector, "insightface:FOLDER")
 """SCRFD, of a pack that the user names."""

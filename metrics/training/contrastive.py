@@ -17,11 +17,12 @@ from idbench.errors import UserError
 from idbench.metrics.networks.clip import (
     MEAN_STD,
     ClipEmbedder,
+    ReducedTokenizer,
     ViclipEmbedder,
     build_clip,
+    clip_vocabulary,
     prepare_pictures,
 )
-from idbench.metrics.networks.tokens import ReducedTokenizer, clip_vocabulary
 from idbench.metrics.networks.video_text import ViCLIP, from_clip
 from idbench.metrics.protocols import STRICT, Picture, sample_video_frames
 from idbench.metrics.training.attribute_classes import mentioned, poses, truth
@@ -201,7 +202,7 @@ def _fit_viclip(
     sets = [dataset(one, cache_dir) for one in settings]
     size, frames = config["vision"]["size"], config["vision"]["frames"]
     pictures = [small_pictures(d.frames.reshape(-1, *d.frames.shape[2:]), size) for d in sets]
-    network = ViCLIP.from_config(config)
+    network = ViCLIP(config)
     start = from_clip(embedded.load_state("clip"))
     positions = "text_encoder.positional_embedding"
     start[positions] = start[positions][: config["text"]["context"]]

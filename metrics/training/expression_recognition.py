@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from idbench.metrics.expression import embedded_reader
 from idbench.metrics.faces.align import align_crops
 from idbench.metrics.networks.expression_reader import (
     ExpressionNet,
     ExpressionReader,
     crops_to_grey,
+    embedded_reader,
 )
 from idbench.metrics.training.augment import training_crop
 from idbench.metrics.training.fitting import DEVICE, train_network, write_entry
@@ -45,7 +45,7 @@ def _fit(
     recipe: Mapping[str, Any], state_dir: Path, resume: bool, config: Mapping[str, Any]
 ) -> tuple[ExpressionNet, int]:
     torch.manual_seed(recipe["seed"])
-    network = ExpressionNet.from_config(config).to(DEVICE)
+    network = ExpressionNet(config).to(DEVICE)
     batch, seed = int(recipe["batch"]), int(recipe["seed"])
     data = dataset(Settings(**recipe["data"]), state_dir.parent / "metrics-data")
     crops, labels = training_crops(data, config["size"], recipe["copies"], seed)

@@ -73,8 +73,8 @@ def save_with_easydict(content: dict, path: Path, name: str = "EasyDict") -> Non
 def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """ENTRY/FILE -> bytes of the four entries of `published`."""
     torch.manual_seed(0)
-    monkeypatch.setattr("idbench.metrics.networks.source_networks.IR_101", IR)
-    monkeypatch.setattr("idbench.metrics.networks.source_networks.VIT_L_14", VICLIP)
+    monkeypatch.setattr("idbench.metrics.networks.recogniser.IR_101", IR)
+    monkeypatch.setattr("idbench.metrics.networks.video_text.VIT_L_14", VICLIP)
     configs = tmp_path / "configs"
     configs.mkdir()
     (configs / "fresh-tiny-quickgelu.json").write_text(json.dumps(CLIP))
@@ -88,7 +88,7 @@ def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes
         "curricularface/glint360k_curricular_face_r101_backbone.bin":
             lambda path: torch.save(build_recogniser(IR).state_dict(), path),
         "viclip/ViClip-InternVid-10M-FLT.pth": lambda path: save_with_easydict(
-            {"model": ViCLIP.from_config(VICLIP).state_dict()}, path),
+            {"model": ViCLIP(VICLIP).state_dict()}, path),
         "clip-b32/open_clip_model.safetensors": lambda path: open_clip_file(clip, path),
     }
     for name, save in made.items():

@@ -11,9 +11,8 @@ import torch
 from PIL import Image
 
 from idbench import embedded
-from idbench.metrics.networks.clip import build_clip
+from idbench.metrics.networks.clip import ReducedTokenizer, build_clip, clip_vocabulary
 from idbench.metrics.networks.recogniser import build_recogniser
-from idbench.metrics.networks.tokens import ReducedTokenizer, clip_vocabulary
 from idbench.metrics.networks.video_text import ViCLIP
 from idbench.types import Reference, Sample
 
@@ -43,7 +42,7 @@ def written_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "arcface": (build_recogniser(ARCFACE), ARCFACE),
         "curricularface": (build_recogniser(CURRICULARFACE), CURRICULARFACE),
         "clip": (build_clip(CLIP), CLIP),
-        "viclip": (ViCLIP.from_config(VICLIP), VICLIP),
+        "viclip": (ViCLIP(VICLIP), VICLIP),
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IDBENCH_WEIGHTS", str(folder))

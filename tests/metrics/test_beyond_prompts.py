@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from idbench.errors import UserError
-from idbench.metrics import opens2v, viclip_sentences
+from idbench.metrics import opens2v, viclip
 from idbench.metrics.base import Embeddings
-from idbench.metrics.networks.tokens import FullTokenizer
+from idbench.metrics.networks.clip import FullTokenizer
 from idbench.metrics.networks.weight_sources import parse
 from idbench.metrics.protocols import STRICT, choose_metrics, get_protocol, sample_frames
 from idbench.metrics.scorer import Scorer
@@ -29,11 +29,11 @@ def sample(prompt: str = "a man") -> Sample:
 
 def test_a_long_prompt_is_read_in_parts_that_fit():
     tokenizer = FullTokenizer(32)
-    parts = viclip_sentences.parts_of(LONG, lambda text: tokenizer.share_read(text) >= 1.0)
+    parts = viclip.parts_of(LONG, lambda text: tokenizer.share_read(text) >= 1.0)
     assert parts[0] == "A woman smiles in the park."
     assert " ".join(parts).split() == LONG.split() and len(parts) >= 4
     assert all(tokenizer.share_read(part) == 1.0 for part in parts)
-    assert viclip_sentences.parts_of("one\ntwo; three", lambda text: True) == [
+    assert viclip.parts_of("one\ntwo; three", lambda text: True) == [
         "one", "two;", "three"]
 
 
@@ -44,9 +44,9 @@ def test_its_value_is_the_mean_over_the_parts():
     )
     of = Embeddings(sample("Up. Down."), STRICT, (0,), network=lambda name: network,
                     video_vector={"viclip": np.array([0.6, 0.8])})
-    (row,) = viclip_sentences.scores(of)
+    (row,) = viclip.sentence_scores(of)
     assert row.value == pytest.approx(0.7)
-    (row,) = viclip_sentences.scores(Embeddings(sample(" "), STRICT, (0,)))
+    (row,) = viclip.sentence_scores(Embeddings(sample(" "), STRICT, (0,)))
     assert row.reason == "no prompt was given"
 
 

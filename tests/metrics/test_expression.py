@@ -8,8 +8,7 @@ import torch
 
 from idbench import embedded
 from idbench.errors import UserError
-from idbench.metrics import expression
-from idbench.metrics.networks.expression_reader import crops_to_grey
+from idbench.metrics.networks.expression_reader import crops_to_grey, embedded_reader
 from idbench.metrics.training.expression_recognition import measure, rendered
 from idbench.prompts.avatars.scene import EXPRESSIONS
 from idbench.recipes import load_recipe, load_trainer
@@ -21,14 +20,14 @@ DATA = {"split": "training", "seed": 1, "identities": 3, "scenes": 3, "frames": 
 @pytest.fixture
 def fresh():
     """The embedded reader is built anew before and after the test."""
-    expression.embedded_reader.cache_clear()
+    embedded_reader.cache_clear()
     yield
-    expression.embedded_reader.cache_clear()
+    embedded_reader.cache_clear()
 
 
 def test_the_embedded_reader_reads_new_people_as_often_as_the_manifest_says():
     crops, labels = rendered(20, 1, 0.04)
-    measured = measure(expression.embedded_reader()(crops), labels)
+    measured = measure(embedded_reader()(crops), labels)
     known = embedded.entry("expression")["measured"]
     assert known["accuracy"] >= ACCURACY and known["crops"] == 600
     # 40 crops of the 600: three standard deviations of a share of so many.
@@ -71,4 +70,4 @@ def test_weights_of_another_network_are_refused(tmp_path, monkeypatch, fresh):
         config={"cell": 16, "classes": list(EXPRESSIONS)},
     )
     with pytest.raises(UserError, match="idbench train expression"):
-        expression.embedded_reader()
+        embedded_reader()

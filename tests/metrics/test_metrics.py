@@ -11,6 +11,7 @@ from idbench.metrics import arcsim, clipdist, cursim, several_people, viclip
 from idbench.metrics.base import Embeddings, cosine
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.match import match_faces
+from idbench.metrics.identity_similarity import similarity
 from idbench.metrics.protocols import (
     PROTOCOLS,
     STRICT,
@@ -73,15 +74,14 @@ def test_a_cosine_does_not_depend_on_the_other_rows():
     assert np.isnan(cosine(np.array([[0.0, 0.0], [np.nan, 1.0]]), np.ones(2))).all()
 
 
-@pytest.mark.parametrize("function", [arcsim.arcsim, cursim.cursim])
-def test_identity_metrics_are_cosines(function):
+def test_identity_metrics_are_cosines():
     rng = np.random.default_rng(0)
     faces, reference = rng.normal(size=(7, 12)), rng.normal(size=12)
     expected = [_plain_cosine(face, reference) for face in faces]
-    np.testing.assert_allclose(function(faces, reference), expected, atol=1e-12)
+    np.testing.assert_allclose(similarity(faces, reference), expected, atol=1e-12)
     clamped = [max(0.0, v) for v in expected]
     assert min(expected) < 0
-    np.testing.assert_allclose(function(faces, reference, clamp=True), clamped, atol=1e-12)
+    np.testing.assert_allclose(similarity(faces, reference, clamp=True), clamped, atol=1e-12)
 
 
 def test_clipdist_is_one_minus_cosine_and_viclip_a_cosine():
@@ -95,7 +95,7 @@ def test_clipdist_is_one_minus_cosine_and_viclip_a_cosine():
 
 def test_a_frame_without_the_person_stays_unscored_and_leaves_the_mean():
     near = np.array([0.8, 0.0, 0.6])
-    rows = arcsim.scores(_embeddings([[(10, ANN), (50, BOB)], [(12, near)]], [ANN, BOB]))
+    rows = arcsim.METRIC.scores(_embeddings([[(10, ANN), (50, BOB)], [(12, near)]], [ANN, BOB]))
     assert _value(rows, "ann", 0).value == pytest.approx(1.0)
     assert _value(rows, "ann", 1).value == pytest.approx(0.8)
     assert _value(rows, "ann").value == pytest.approx(0.9)
@@ -106,7 +106,7 @@ def test_a_frame_without_the_person_stays_unscored_and_leaves_the_mean():
 
 
 def test_a_video_that_never_shows_one_person_is_not_scored_by_the_other_alone():
-    rows = arcsim.scores(_embeddings([[(10, ANN)], [(11, ANN)]], [ANN, BOB]))
+    rows = arcsim.METRIC.scores(_embeddings([[(10, ANN)], [(11, ANN)]], [ANN, BOB]))
     assert _value(rows, "ann").value == pytest.approx(1.0)
     video = _value(rows)
     assert video.status == "unscored" and video.reason.startswith("bob: ")
@@ -115,7 +115,7 @@ def test_a_video_that_never_shows_one_person_is_not_scored_by_the_other_alone():
 def test_a_reference_without_a_face_is_named():
     reason = "no face was found in the reference bob.png"
     faces = [[(10, ANN), (50, BOB)]]
-    rows = cursim.scores(_embeddings(faces, [ANN, None], reasons=(None, reason)))
+    rows = cursim.METRIC.scores(_embeddings(faces, [ANN, None], reasons=(None, reason)))
     assert _value(rows, "bob", 0).reason == reason and _value(rows, "bob").reason == reason
     assert "bob.png" in _value(rows).reason
     coverage = several_people.face_coverage(_embeddings(faces, [ANN, None], reasons=(None, reason)))
@@ -123,7 +123,7 @@ def test_a_reference_without_a_face_is_named():
 
 
 def test_not_finite_embeddings_are_unscored():
-    rows = arcsim.scores(_embeddings([[(10, np.full(3, np.nan))]], [ANN], _sample(("ann",))))
+    rows = arcsim.METRIC.scores(_embeddings([[(10, np.full(3, np.nan))]], [ANN], _sample(("ann",))))
     assert {row.status for row in rows} == {"unscored"}
     assert _value(rows).reason == "ann: the embedding is not finite"
 
@@ -132,8 +132,9 @@ def test_clamp_is_the_protocols():
     clamped = Protocol("test-clamp", 1, "", clamp=True)
     faces = [[(1, -ANN)]]
     one = _sample(("ann",))
-    assert _value(arcsim.scores(_embeddings(faces, [ANN], one)), "ann", 0).value == -1.0
-    assert _value(arcsim.scores(_embeddings(faces, [ANN], one, clamped)), "ann", 0).value == 0.0
+    for protocol, value in ((STRICT, -1.0), (clamped, 0.0)):
+        rows = arcsim.METRIC.scores(_embeddings(faces, [ANN], one, protocol))
+        assert _value(rows, "ann", 0).value == value
 
 
 def test_people_metrics_of_two_identities():

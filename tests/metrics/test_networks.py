@@ -8,15 +8,25 @@ import numpy as np
 import pytest
 import torch
 
-from idbench.metrics.networks.clip import MEAN_STD, build_clip, prepare_pictures
-from idbench.metrics.networks.ir import DEPTHS as IR_DEPTHS
-from idbench.metrics.networks.ir import IR
-from idbench.metrics.networks.iresnet import DEPTHS, IResNet
-from idbench.metrics.networks.layers import PReLU
+from idbench.metrics.networks.clip import (
+    MEAN_STD,
+    OTHER,
+    ReducedTokenizer,
+    build_clip,
+    clip_vocabulary,
+    prepare_pictures,
+)
 from idbench.metrics.networks.margin import ArcFaceHead, CurricularFaceHead
 from idbench.metrics.networks.parser import CLASSES, FaceParser, build_parser, face_foreground
-from idbench.metrics.networks.recogniser import Recogniser, build_recogniser, crops_to_input
-from idbench.metrics.networks.tokens import OTHER, ReducedTokenizer, clip_vocabulary
+from idbench.metrics.networks.recogniser import (
+    DEPTHS,
+    IR,
+    IResNet,
+    PReLU,
+    Recogniser,
+    build_recogniser,
+    crops_to_input,
+)
 from idbench.metrics.networks.video_text import ViCLIP, from_clip
 from idbench.metrics.protocols import Picture
 
@@ -43,7 +53,7 @@ def test_iresnet_has_the_published_size_and_keys():
 
 def test_ir_has_the_published_size_and_keys():
     with torch.device("meta"):
-        network = IR(IR_DEPTHS[101])
+        network = IR(DEPTHS[100])
     assert _parameters(network) == pytest.approx(65.15e6, rel=0.002)
     keys = {"input_layer.2.weight", "body.3.shortcut_layer.1.weight", "body.48.res_layer.5.bias",
             "body.0.res_layer.2.running_mean", "body.0.res_layer.3.weight",
@@ -124,14 +134,16 @@ def _clip_pair():
     torch.manual_seed(2)
     clip = build_clip(CLIP).eval()
     vision, text = CLIP["vision"], CLIP["text"]
-    viclip = ViCLIP(
-        {"size": vision["image_size"], "patch": vision["patch_size"], "width": vision["width"],
-         "layers": vision["layers"], "heads": vision["width"] // vision["head_width"],
-         "frames": 8},
-        {"vocabulary": text["vocab_size"], "context": text["context_length"],
-         "width": text["width"], "layers": text["layers"], "heads": text["heads"]},
-        CLIP["embed_dim"],
-    ).eval()
+    viclip = ViCLIP({
+        "vision": {
+            "size": vision["image_size"], "patch": vision["patch_size"], "width": vision["width"],
+            "layers": vision["layers"], "heads": vision["width"] // vision["head_width"],
+            "frames": 8,
+        },
+        "text": {"vocabulary": text["vocab_size"], "context": text["context_length"],
+                 "width": text["width"], "layers": text["layers"], "heads": text["heads"]},
+        "output": CLIP["embed_dim"],
+    }).eval()
     missing, unexpected = viclip.load_state_dict(from_clip(clip.state_dict()), strict=False)
     assert not unexpected
     assert missing == ["vision_encoder.temporal_positional_embedding"]
@@ -166,10 +178,12 @@ def test_viclip_knows_the_order_of_frames_by_its_temporal_positions_alone():
 
 def test_viclip_has_the_published_size_and_keys():
     with torch.device("meta"):
-        network = ViCLIP(
-            {"size": 224, "patch": 14, "width": 1024, "layers": 24, "heads": 16, "frames": 8},
-            {"vocabulary": 49408, "context": 32, "width": 768, "layers": 12, "heads": 12}, 768,
-        )
+        network = ViCLIP({
+            "vision": {"size": 224, "patch": 14, "width": 1024, "layers": 24, "heads": 16,
+                       "frames": 8},
+            "text": {"vocabulary": 49408, "context": 32, "width": 768, "layers": 12, "heads": 12},
+            "output": 768,
+        })
     state = network.state_dict()
     assert state["vision_encoder.conv1.weight"].shape == (1024, 3, 1, 14, 14)
     assert state["vision_encoder.temporal_positional_embedding"].shape == (1, 8, 1024)

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from idbench.metrics.networks.clip import build_clip
-from idbench.metrics.networks.stem import strides
-from idbench.metrics.networks.video_text import ViCLIP, from_clip
+from idbench.metrics.networks.video_text import ViCLIP, from_clip, strides
 from idbench.metrics.training.attribute_classes import (
     IGNORE,
     AttributeHead,
@@ -55,7 +54,7 @@ def test_strides_multiply_to_the_patch():
 def test_viclip_starts_as_its_clip(stem):
     torch.manual_seed(0)
     clip = build_clip(_with_stem(CLIP) if stem else CLIP).eval()
-    network = ViCLIP.from_config(_with_stem(VICLIP) if stem else VICLIP).eval()
+    network = ViCLIP(_with_stem(VICLIP) if stem else VICLIP).eval()
     missing, unexpected = network.load_state_dict(from_clip(clip.state_dict()), strict=False)
     assert (missing, unexpected) == (["vision_encoder.temporal_positional_embedding"], [])
     picture = torch.randn(3, 3, 24, 24)
@@ -69,7 +68,7 @@ def test_viclip_starts_as_its_clip(stem):
 
 def test_a_published_layout_has_no_stem():
     assert "visual.conv1.weight" in build_clip(CLIP).state_dict()
-    assert "vision_encoder.conv1.weight" in ViCLIP.from_config(VICLIP).state_dict()
+    assert "vision_encoder.conv1.weight" in ViCLIP(VICLIP).state_dict()
 
 
 def test_a_group_differs_in_expression_and_motion_alone():
@@ -151,7 +150,7 @@ def test_poses_follow_the_heads():
 
 
 def test_text_and_poses_teach_the_towers():
-    network = ViCLIP.from_config(_with_stem(VICLIP))
+    network = ViCLIP(_with_stem(VICLIP))
     helpers = MotionHelpers(network.vision_encoder, 16)
     network.encode_video(torch.randn(2, 3, 2, 24, 24))
     words = torch.randn(2, 16, requires_grad=True)
@@ -167,7 +166,7 @@ def test_text_and_poses_teach_the_towers():
 
 @pytest.mark.parametrize("stem", [False, True])
 def test_the_stem_learns_from_its_own_head(stem):
-    network = ViCLIP.from_config(_with_stem(VICLIP) if stem else VICLIP)
+    network = ViCLIP(_with_stem(VICLIP) if stem else VICLIP)
     helpers = Helpers(network.vision_encoder, 16)
     answers = torch.zeros((2, len(classes())), dtype=torch.long)
     network.encode_video(torch.randn(2, 3, 2, 24, 24))  # two clips of two frames

@@ -27,18 +27,14 @@ from true_layouts import (
 from idbench.checkpoints import fit
 from idbench.errors import UserError
 from idbench.metrics.networks import weight_sources
-from idbench.metrics.networks.clip import (
-    INTERNVIDEO_PICTURE,
-    VBENCH_PICTURE,
-    ViclipEmbedder,
-    prepare_pictures,
-)
-from idbench.metrics.networks.ir import IR, IR_101
-from idbench.metrics.networks.tokens import FullTokenizer
+from idbench.metrics.networks.clip import FullTokenizer, ViclipEmbedder, prepare_pictures
+from idbench.metrics.networks.recogniser import IR_101, build_recogniser
 from idbench.metrics.networks.video_text import VIT_L_14, ViCLIP
 from idbench.metrics.protocols import PROTOCOLS
 
 TOLERANCE = 2e-5
+VBENCH_PICTURE = PROTOCOLS["viclip-vbench"].video_picture
+INTERNVIDEO_PICTURE = PROTOCOLS["viclip-internvideo"].video_picture
 PROMPTS = [
     "A woman smiles in the park.",
     "a man, " + "who walks along the beach at sunset with a small brown dog and " * 4,
@@ -54,7 +50,7 @@ def _shapes(network):
 
 def test_ir_101_has_exactly_the_published_names_and_shapes():
     with torch.device("meta"):
-        network = IR.from_config(IR_101)
+        network = build_recogniser(IR_101)
     assert _shapes(network) == ir_101_shapes()
     # 260.9 MB: the size of the published file, whose records add a little.
     assert sum(v.numel() for v in network.state_dict().values()) * 4 / 1e6 == pytest.approx(
@@ -82,7 +78,7 @@ def test_curricularface_from_a_file_computes_what_its_layout_says(tmp_path):
 
 def test_viclip_has_exactly_the_published_names_and_shapes():
     with torch.device("meta"):
-        network = ViCLIP.from_config(VIT_L_14)
+        network = ViCLIP(VIT_L_14)
     assert _shapes(network) == viclip_shapes()
     assert sum(v.numel() for v in network.state_dict().values()) * 4 / 1e9 == pytest.approx(
         1.71, abs=0.005
@@ -102,7 +98,7 @@ def viclip():
     """(random state of the published widths with two layers a tower, the embedder of it)."""
     state = random_state(viclip_shapes(2, 2), seed=1)
     with torch.device("meta"):
-        network = ViCLIP.from_config(SMALL)
+        network = ViCLIP(SMALL)
     fit(network, state, Path("small.pth"), "ViCLIP")
     return state, ViclipEmbedder(network=network, config=SMALL)
 
@@ -112,7 +108,7 @@ def test_viclips_vision_tower_attends_over_all_frames_as_the_plain_form(viclip):
     places = "vision_encoder.positional_embedding"
     state = {**viclip[0], places: viclip[0][places][:17]}  # 56 pixels instead of 224: for time
     config = {**SMALL, "vision": {**SMALL["vision"], "size": 56}}
-    network = fit(ViCLIP.from_config(config), state, Path("small.pth"), "ViCLIP")
+    network = fit(ViCLIP(config), state, Path("small.pth"), "ViCLIP")
     embedder = ViclipEmbedder(network=network, config=config)
     frames = np.random.default_rng(2).integers(0, 256, (8, 90, 160, 3), dtype=np.uint8)
     x = prepare_pictures(frames, 56, VBENCH_PICTURE).transpose(0, 1)[None]

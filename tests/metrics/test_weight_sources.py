@@ -22,7 +22,6 @@ from idbench.embedded import WeightError
 from idbench.errors import UserError
 from idbench.files import sha256_file
 from idbench.metrics.networks import weight_sources
-from idbench.metrics.networks.ir import IR
 from idbench.metrics.networks.recogniser import build_recogniser
 from idbench.metrics.protocols import get_protocol
 from idbench.metrics.scorer import Scorer
@@ -98,7 +97,7 @@ def test_wrapped_and_prefixed_state_dicts_and_safetensors_are_read(tmp_path):
     x = torch.randn(2, 3, 32, 32)
     for name, tolerance in (("half.pth", 2e-2), ("a.safetensors", 1e-6)):
         with torch.device("meta"):
-            empty = IR.from_config(MIDDLE)
+            empty = build_recogniser(MIDDLE)
         path = tmp_path / name
         found = fit(empty, read_state(path), path, "IR")
         assert all(v.dtype == torch.float32 for v in found.parameters())
@@ -121,11 +120,11 @@ def test_a_checkpoint_of_other_shapes_or_names_says_the_first_difference(tmp_pat
         ({"head.weight": torch.zeros(3)}, "it holds 1 tensor .head.weight. that are unknown"),
     ):
         with pytest.raises(WeightError, match=sentence):
-            fit(IR.from_config(MIDDLE), {**state, **change}, path, "IR")
+            fit(build_recogniser(MIDDLE), {**state, **change}, path, "IR")
     # The first code's layout, without the norm in the middle of a block, does not fit by chance.
     old = build_recogniser(CURRICULARFACE).state_dict()
     with pytest.raises(WeightError, match="it lacks .* tensors .body.0.res_layer"):
-        fit(IR.from_config(MIDDLE), old, path, "IR")
+        fit(build_recogniser(MIDDLE), old, path, "IR")
 
 
 @pytest.mark.parametrize(
