@@ -57,8 +57,13 @@ class Sample:
     suite_id: str = ""
 
     @cached_property
+    def people(self) -> tuple[Reference, ...]:
+        """The face references."""
+        return tuple(r for r in self.references if r.kind == "face")
+
+    @cached_property
     def identities(self) -> tuple[str, ...]:
-        return tuple(r.name for r in self.references if r.kind == "face")
+        return tuple(r.name for r in self.people)
 
 
 @dataclass(frozen=True)

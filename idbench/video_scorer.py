@@ -79,7 +79,8 @@ class VideoScorer:
         return ScoringRecord(
             sha256=scoring.sha256, **scoring.key, weight_files=scorer.weight_hashes(),
             sources={name: source.words() for name, source in scoring.sources.items()},
-            notes=list(scorer.notes), providers=scorer.providers(), devices=scorer.devices(),
+            notes=list(scorer.notes), providers=scorer.embedder.providers(),
+            devices=scorer.embedder.devices(),
             reference_notes=scorer.reference_notes, prompts_cut=scorer.prompts_cut,
         )
 
@@ -87,11 +88,12 @@ class VideoScorer:
         """The scores of each record of a window, in its order."""
         run, scorer, scoring = self.run, self.scorer, self.scoring
         items = [(record.sample, opened) for record, opened in window if isinstance(opened, Clip)]
-        before, start = dict(scorer.timings), time.perf_counter()
+        timings = scorer.embedder.timings
+        before, start = dict(timings), time.perf_counter()
         with run.timings.phase("score"):
             scored = iter(scorer.score_all(items))
         seconds = time.perf_counter() - start
-        run.timings.split("score", _phases(before, scorer.timings, seconds))
+        run.timings.split("score", _phases(before, timings, seconds))
         files = []
         for record, opened in window:
             result = next(scored) if isinstance(opened, Clip) else opened

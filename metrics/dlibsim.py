@@ -22,12 +22,12 @@ import numpy as np
 from idbench.files import sha256_once
 from idbench.metrics.base import Embeddings, Metric, each_frame
 from idbench.metrics.faces.detect import Detector
-from idbench.metrics.faces.match import MATCHINGS, FrameMatch
+from idbench.metrics.faces.match import match_frames
 from idbench.metrics.faces.search import find_faces
 from idbench.metrics.identity_similarity import NEVER_FOUND
 from idbench.metrics.networks import dlib_resnet
 from idbench.metrics.networks.dlib_resnet import DlibRecogniser
-from idbench.metrics.networks.weight_sources import Network, Source
+from idbench.metrics.networks.weight_sources import Network
 from idbench.metrics.protocol_types import Detection
 from idbench.pictures import UnreadablePicture, read_rgb
 from idbench.types import Score
@@ -45,19 +45,24 @@ def similarity(faces: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 def scores(embeddings: Embeddings) -> list[Score]:
     """Rows a frame and identity, an identity, and one of the video."""
-    sample, network = embeddings.sample, embeddings.network("dlib")
-    detector, detection = embeddings.network("detector"), embeddings.protocol.detection
+    network, detector = embeddings.network("dlib"), embeddings.network("detector")
+    detection = embeddings.protocol.detection
     references = [
         _person([
             _photograph(image, sha256_once(image), network, detector, detection)
-            for image in r.images
+            for image in person.images
         ])
-        for r in sample.references if r.kind == "face"
+        for person in embeddings.sample.people
     ]
-    matches = [
-        _match(embeddings, index, faces.boxes[:MOST_FACES], references, network)
-        for index, faces in zip(embeddings.frames, embeddings.faces, strict=True)
+    faces = [of.largest(MOST_FACES) for of in embeddings.faces]
+    vectors = [
+        network.embed(embeddings.sampled_frames[index], of.boxes)
+        for index, of in zip(embeddings.frames, faces, strict=True)
     ]
+    matches = match_frames(
+        embeddings.protocol.matching, faces, vectors,
+        [None if isinstance(reference, str) else reference for reference in references], similarity,
+    )
 
     def of_frame(k: int, r: int) -> float | str | None:
         reference, match = references[r], matches[k]
@@ -67,20 +72,6 @@ def scores(embeddings: Embeddings) -> list[Score]:
         return match.reasons[r] if face is None else float(match.similarity[face, r])
 
     return each_frame(embeddings, "dlibsim", of_frame, NEVER_FOUND)
-
-
-def _match(
-    embeddings: Embeddings, index: int, boxes: np.ndarray,
-    references: Sequence[np.ndarray | str], network: DlibRecogniser,
-) -> FrameMatch:
-    """Which of a frame's faces is which reference, by the protocol's rule and this similarity."""
-    found = network.embed(embeddings.sampled_frames[index], boxes) if len(boxes) else boxes
-    table = np.full((len(boxes), len(references)), np.nan)
-    for r, reference in enumerate(references):
-        if not isinstance(reference, str) and len(boxes):
-            table[:, r] = similarity(found, reference)
-    known = [not isinstance(reference, str) for reference in references]
-    return MATCHINGS[embeddings.protocol.matching](table, known, boxes)
 
 
 def _person(read: Sequence[np.ndarray | str]) -> np.ndarray | str:
@@ -104,10 +95,6 @@ def _photograph(
     return network.embed(picture, faces.boxes[:1])[0]
 
 
-def _load(source: Source, device: str) -> DlibRecogniser:
-    return dlib_resnet.load(source.file())
-
-
 def _landmarks() -> dict[str, str]:
     file = dlib_resnet.landmarks_file()
     return {file.name: sha256_once(file)}
@@ -122,7 +109,12 @@ METRIC = Metric(
     source="King, dlib (http://dlib.net/face_recognition.py.html)",
     scores=scores,
     weights=_landmarks,
-    runs=(Network("dlib", _load, default=dlib_resnet.recogniser_file),),
+    runs=(
+        Network(
+            "dlib", lambda source, device: dlib_resnet.load(source.file()),
+            default=dlib_resnet.recogniser_file,
+        ),
+    ),
     needs_frames=True, matches_itself=True,
     computed="named",
     about="identity",

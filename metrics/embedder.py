@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -94,19 +95,20 @@ class Embedder(NetworkLoader):
 
     def read(self, one: Pictures) -> None:
         """Everything of one source: from the cache, or computed and kept there."""
+        protocol = self.protocol
         if self.reads_faces:
-            self._compute("faces", one, "detect", self._detect)
-            faces = unpack_faces(self._of(one, "faces"))
-            one.faces = [of.largest(self.protocol.largest_faces) for of in faces]
+            found = self._compute("faces", one, "detect", lambda detector: pack_faces(
+                find_faces(detector, _there(one.frames), protocol.detection)))
+            one.faces = [of.largest(protocol.largest_faces) for of in unpack_faces(found)]
             for step in [*self.recognisers, *["clip faces"] * self.clips_faces]:
                 self._embed_faces(step, one)
             one.crops.clear()
         if self.clips_frames:
-            self._compute("clip", one, "embed frames", self._embed_frames)
-            one.frame_vectors["clip"] = self._of(one, "clip")["vectors"]
+            one.frame_vectors["clip"] = self._compute("clip", one, "embed frames", lambda clip: {
+                "vectors": clip.pictures(_there(one.frames), protocol.clip_picture)})["vectors"]
         if "viclip" in one.keys:
-            self._compute("viclip", one, "embed video", self._embed_video)
-            one.video_vector["viclip"] = self._of(one, "viclip")["vector"]
+            one.video_vector["viclip"] = self._compute("viclip", one, "embed video", lambda clip: {
+                "vector": clip.video(_there(one.video), protocol.video_picture)})["vector"]
         self.cache.put(one.source, one.new)
 
     def _of(self, one: Pictures, step: str) -> Arrays:
@@ -115,17 +117,15 @@ class Embedder(NetworkLoader):
         return found if found is not None else self.cache.get(one.source, one.keys[step]) or {}
 
     def _compute(
-        self, step: str, one: Pictures, what: str, run: Callable[[Pictures], Arrays]
-    ) -> None:
-        """`run` unless the step is known already."""
-        if not self._of(one, step):
-            self.network(STEPS[step][-1])  # loading is timed separately
+        self, step: str, one: Pictures, what: str, run: Callable[[Any], Arrays]
+    ) -> Arrays:
+        """What a step gives of a source: `run` of its network, unless it is known already."""
+        found = self._of(one, step)
+        if not found:
+            network = self.network(STEPS[step][-1])  # loading is timed separately
             with self.timed(what):
-                one.new[one.keys[step]] = run(one)
-
-    def _detect(self, one: Pictures) -> Arrays:
-        detector, settings = self.network("detector"), self.protocol.detection
-        return pack_faces(find_faces(detector, _there(one.frames), settings))
+                found = one.new[one.keys[step]] = run(network)
+        return found
 
     def _embed_faces(self, step: str, one: Pictures) -> None:
         """Embeddings of all faces by one network; crops are cut once for all networks."""
@@ -141,22 +141,13 @@ class Embedder(NetworkLoader):
                     _there(one.frames), one.faces, first, side, cut[1],
                     protocol.detection.crop_beyond)
 
-        def run(one: Pictures) -> Arrays:
-            network, crops = self.network(name), one.crops[cut]
+        def run(network: Any) -> Arrays:
+            crops = one.crops[cut]
             return {"vectors": network.pictures(crops, protocol.clip_picture) if name == "clip"
                     else network.embed(crops)}
 
-        self._compute(step, one, "embed faces", run)
-        cuts = np.cumsum([len(faces) for faces in one.faces])[:-1]
-        one.face_vectors[name] = np.split(self._of(one, step)["vectors"], cuts)
-
-    def _embed_frames(self, one: Pictures) -> Arrays:
-        clip = self.network("clip")
-        return {"vectors": clip.pictures(_there(one.frames), self.protocol.clip_picture)}
-
-    def _embed_video(self, one: Pictures) -> Arrays:
-        viclip = self.network("viclip")
-        return {"vector": viclip.video(_there(one.video), self.protocol.video_picture)}
+        vectors = self._compute(step, one, "embed faces", run)["vectors"]
+        one.face_vectors[name] = np.split(vectors, np.cumsum([len(f) for f in one.faces])[:-1])
 
     # -- texts and references
 
@@ -170,36 +161,22 @@ class Embedder(NetworkLoader):
 
     def read_texts(self, texts: Sequence[str]) -> None:
         """Embed the prompts that are not known yet; once a process, and in the cache."""
-        if not self.reads_viclip:
-            return
-        missing: dict[str, tuple[str, str]] = {}
-        for text in dict.fromkeys(texts):
-            if text in self._texts:
-                continue
-            source = hashlib.sha256(text.encode("utf-8")).hexdigest()
-            key = self.key("text", source, ())
-            stored = self.cache.get(source, key)
-            if stored is None:
-                missing[text] = source, key
-            else:
-                self._texts[text] = stored["vector"], float(stored["share_read"])
+        unread = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        if self.reads_viclip:
+            self.each(self._read_text, unread)
 
-
-        def embed(text: str) -> None:
+    def _read_text(self, text: str) -> None:
+        source = hashlib.sha256(text.encode("utf-8")).hexdigest()
+        key = self.key("text", source, ())
+        stored = self.cache.get(source, key)
+        if stored is None:
             network = self.network("viclip")
             with self.timed("embed text"):
                 vector = network.texts([text])[0]
-            share = float(network.tokenizer.share_read(text))
-            source, key = missing[text]
-            arrays = {"vector": vector, "share_read": np.asarray(share, np.float64)}
-            self.cache.put(source, {key: arrays})
-            self._texts[text] = vector, share
-
-        self.each(embed, list(missing))
-
-    def reference(self, image: Path) -> ReferenceVectors:
-        """The vectors of a reference image, computed once a process and kept in the cache."""
-        return self.references([image])[0]
+            share = np.asarray(network.tokenizer.share_read(text), np.float64)
+            stored = {"vector": vector, "share_read": share}
+            self.cache.put(source, {key: stored})
+        self._texts[text] = stored["vector"], float(stored["share_read"])
 
     def person(self, images: Sequence[Path]) -> ReferenceVectors:
         """The vectors of a person's photographs: the mean of those that show a face, each with the
@@ -209,8 +186,9 @@ class Embedder(NetworkLoader):
             return read[0]
         usable = [one for one in read if one.face_reason is None]
         pictures = [one for one in read if one.image_reason is None]
-        notes = [f"{Path(image).name}: {one.note}" for image, one in zip(images, read, strict=True)
-                 if one.note]
+        notes = [
+            f"{image.name}: {one.note}" for image, one in zip(images, read, strict=True) if one.note
+        ]
         return ReferenceVectors(
             {name: _mean([one.faces.get(name) for one in usable]) for name in read[0].faces},
             {name: _mean([one.image.get(name) for one in pictures]) for name in read[0].image},
@@ -220,9 +198,10 @@ class Embedder(NetworkLoader):
         )
 
     def references(self, images: Sequence[Path]) -> list[ReferenceVectors]:
-        """As `reference`, of several; those that are not known yet are computed side by side."""
+        """The vectors of reference images, computed once a process and kept in the cache; those
+        that are not known yet are computed side by side."""
         new: dict[Path, Pictures] = {}
-        for image in dict.fromkeys(map(Path, images)):
+        for image in dict.fromkeys(images):
             if image not in self._references:
                 opened = self._open(image)
                 if isinstance(opened, Pictures):
@@ -234,7 +213,7 @@ class Embedder(NetworkLoader):
         self.each(self.read, list(sources.values()))
         for image, pictures in new.items():
             self._references[image] = self._reference(image, sources[pictures.source])
-        return [self._references[Path(image)] for image in images]
+        return [self._references[image] for image in images]
 
     def _open(self, image: Path) -> Pictures | ReferenceVectors:
         """A reference image, decoded unless everything is cached; or why it cannot be."""
@@ -251,10 +230,10 @@ class Embedder(NetworkLoader):
         except (OSError, UnreadablePicture) as error:
             kind = error.kind if isinstance(error, UnreadablePicture) else type(error).__name__
             reason = f"the reference {image.name} cannot be read ({kind})"
-            return ReferenceVectors(*self._nothing(), reason, reason, "cannot be read")
-
-    def _nothing(self) -> tuple[dict[str, np.ndarray | None], dict[str, np.ndarray | None]]:
-        return {n: None for n in self.recognisers}, {"clip": None} if self.reads_clip else {}
+            return ReferenceVectors(
+                dict.fromkeys(self.recognisers), {"clip": None} if self.reads_clip else {},
+                reason, reason, "cannot be read",
+            )
 
     def _reference(self, image: Path, read: Pictures) -> ReferenceVectors:
         no_face = f"no face was found in the reference {image.name}"

@@ -8,12 +8,14 @@ tuple means that the video cannot be sampled so.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
 Sampler = Callable[[int, int], tuple[int, ...]]
 
 
+@lru_cache
 def linspace(count: int, wanted: int) -> tuple[int, ...]:
     """`linspace(0, count - 1, wanted)` cut to whole numbers: a short video repeats frames. Source:
     the evaluation scripts of ConsisID (16), OpenS2V (32) and Ingredients (24)."""
@@ -27,6 +29,7 @@ def linspace_unique(count: int, wanted: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(linspace(count, wanted)))
 
 
+@lru_cache
 def middle_of_intervals(count: int, wanted: int) -> tuple[int, ...]:
     """The middle frame of each of `wanted` equal intervals. A shorter video is read whole and its
     last frame repeated, since the network has a fixed number of temporal positions. Source:

@@ -6,7 +6,6 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -14,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from idbench.errors import FatalError, describe
-from idbench.metrics.base import WHOLE, Embeddings, Metric, described_faces
-from idbench.metrics.embedder import Embedder, Pictures, ReferenceVectors
+from idbench.metrics.base import WHOLE, Embeddings, Metric
+from idbench.metrics.embedder import Embedder, Pictures
 from idbench.metrics.embedding_cache import COUNT, EmbeddingCache
 from idbench.metrics.faces.match import match_frames
 from idbench.metrics.metric_checks import checked
@@ -40,14 +39,6 @@ KEPT_FACES = 256
 """Samples whose faces are kept in memory; see `Scorer.faces`."""
 
 
-@lru_cache(maxsize=64)
-def _sampled(protocol: Protocol, count: int, video: bool) -> tuple[Counter[int], tuple[int, ...]]:
-    return (
-        Counter(sample_frames(protocol, count)),
-        sample_video_frames(protocol, count) if video else (),
-    )
-
-
 class Scorer:
     """Scores videos under one protocol.
 
@@ -57,12 +48,10 @@ class Scorer:
         metrics: which to compute, also of other packages; those that the protocol does not define
             are left out, and their networks are not loaded. By default those of `choose_metrics`.
         device: as on the command line: auto, cpu, cuda, cuda:N or mps.
-        sources: where each network's weights come from (`networks.sources.parse`); by default
+        sources: where each network's weights come from (`weight_sources.parse`); by default
             all are embedded.
 
     Attributes:
-        timings: seconds spent so far: load, detect, align, embed faces, embed frames,
-            embed video, embed text, score.
         prompts_cut: prompt's id -> share of it that ViCLIP reads, of those scored so far that are
             longer than it reads.
         reference_notes: person -> what is to be known of their reference, of those scored so far
@@ -121,10 +110,6 @@ class Scorer:
         return notes
 
     @property
-    def timings(self) -> dict[str, float]:
-        return dict(self.embedder.timings)
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """What belongs with the scores of a run, also of what its networks met so far."""
         return (*self._notes, *self.embedder.batch_notes())
@@ -137,14 +122,6 @@ class Scorer:
             for network in metric.runs:
                 found |= find(self.embedder.sources, network).hashes()
         return found
-
-    def providers(self) -> dict[str, list[str]]:
-        """onnxruntime's execution providers by network, of those that it has loaded."""
-        return self.embedder.providers()
-
-    def devices(self) -> list[str]:
-        """The device that networks ran on; none where the cache had everything."""
-        return self.embedder.devices()
 
     def faces(self, sample: Sample) -> list[dict[str, Any]]:
         """For each sampled frame of one of the last `KEPT_FACES` samples: `frame`, `boxes` (n, 4)
@@ -206,7 +183,8 @@ class Scorer:
     def _try(self, item: tuple[Sample, Clip]) -> list[Score] | Exception:
         sample, clip = item
         if not clip.count:
-            return self._empty(sample)
+            reason = "the video has no frames"
+            return [row for metric in self.metrics for row in metric.unscored(sample, reason)]
         try:
             return self._measure(sample, clip, self._embed(sample, clip))
         except FatalError:
@@ -226,17 +204,14 @@ class Scorer:
 
     def _sampled(self, count: int) -> tuple[Counter[int], tuple[int, ...]]:
         """Of `count` frames those for faces and CLIP, with their repeats, and those for ViCLIP."""
-        return _sampled(self.protocol, count, self.embedder.reads_viclip)
+        video = sample_video_frames(self.protocol, count) if self.embedder.reads_viclip else ()
+        return Counter(sample_frames(self.protocol, count)), video
 
     def _needed(self, count: int) -> Collection[int]:
         if self.reads_pixels:
             return range(count)
         taken, video = self._sampled(count)
         return {*taken, *video}
-
-    def _empty(self, sample: Sample) -> list[Score]:
-        reason = "the video has no frames"
-        return [row for metric in self.metrics for row in metric.unscored(sample, reason)]
 
     def _measure(self, sample: Sample, clip: Clip, embeddings: Embeddings) -> list[Score]:
         """The rows of all metrics of one video from its embeddings."""
@@ -249,7 +224,7 @@ class Scorer:
         # One video at a time: metrics of other packages may not stand several.
         with self._metrics_lock, self.embedder.timed("score"):
             rows = [row for metric in self.metrics for row in self._rows(metric, embeddings)]
-        self._faces[sample.id] = described_faces(embeddings)
+        self._faces[sample.id] = _described(embeddings)
         return rows
 
     def _rows(self, metric: Metric, embeddings: Embeddings) -> list[Score]:
@@ -266,7 +241,7 @@ class Scorer:
 
     def _read_requests(self, samples: Sequence[Sample]) -> None:
         """Embed the references and prompts of samples, once however many share them."""
-        every = [r for sample in samples for r in sample.references if r.kind == "face"]
+        every = [person for sample in samples for person in sample.people]
         self.embedder.references([image for reference in every for image in reference.images])
         for reference in every:
             vectors = self.embedder.person(reference.images)
@@ -285,19 +260,7 @@ class Scorer:
             if embedder.cache.get(clip.sha256, COUNT) is None:
                 one.new[COUNT] = {"frames": np.array([clip.count])}
         embedder.read(one)
-        people = [r for r in sample.references if r.kind == "face"]
-        return self._together(
-            sample, taken, one, [embedder.person(r.images) for r in people],
-            tuple(tuple(v.faces.get("arcface") for v in embedder.references(r.images))
-                  for r in people),
-        )
-
-    def _together(
-        self, sample: Sample, taken: Counter[int], read: Pictures,
-        references: Sequence[ReferenceVectors],
-        photographs: tuple[tuple[np.ndarray | None, ...], ...],
-    ) -> Embeddings:
-        embedder = self.embedder
+        references = [embedder.person(r.images) for r in sample.people]
         text_vector, share_read = embedder.text_vectors(sample.prompt)
         if share_read.get("viclip", 1.0) < 1.0:
             self.prompts_cut[sample.prompt_id] = round(share_read["viclip"], 4)
@@ -305,23 +268,26 @@ class Scorer:
             sample=sample,
             protocol=self.protocol,
             frames=tuple(taken),
-            faces=tuple(read.faces),
+            faces=tuple(one.faces),
             matches=match_frames(
-                self.protocol.matching, read.faces, read.face_vectors.get("arcface"),
+                self.protocol.matching, one.faces, one.face_vectors.get("arcface"),
                 [r.faces.get("arcface") for r in references],
             ) if embedder.reads_faces else (),
-            face_vectors=read.face_vectors,
+            face_vectors=one.face_vectors,
             reference_vectors={
                 name: [r.faces[name] for r in references] for name in embedder.recognisers
             },
-            photograph_vectors=photographs,
+            photograph_vectors=tuple(
+                tuple(v.faces.get("arcface") for v in embedder.references(r.images))
+                for r in sample.people
+            ),
             reference_reasons=tuple(r.face_reason for r in references),
-            frame_vectors=read.frame_vectors,
+            frame_vectors=one.frame_vectors,
             image_vectors={
                 name: [r.image.get(name) for r in references] for name in ("clip", WHOLE)
             } if embedder.reads_clip else {},
             image_reasons=tuple(r.image_reason for r in references),
-            video_vector=read.video_vector,
+            video_vector=one.video_vector,
             text_vector=text_vector,
             share_read=share_read,
             repeats=tuple(taken.values()),
@@ -332,3 +298,24 @@ class Scorer:
 def _whole(video: Video, sha256: str) -> Clip:
     frames = np.asarray(video.frames)
     return Clip(len(frames), video.fps, frames, sha256)
+
+
+def _described(embeddings: Embeddings) -> list[dict[str, Any]]:
+    """Each frame's faces and who they are, as JSON values; see `Scorer.faces`."""
+    if not embeddings.faces:
+        return []
+    names = embeddings.sample.identities
+    return [
+        {
+            "frame": frame,
+            "boxes": faces.boxes.round(2).tolist(),
+            "landmarks": faces.landmarks.round(2).tolist(),
+            "assignment": {
+                name: face for name, face in zip(names, match.face_of_reference, strict=True)
+                if face is not None
+            },
+            "retried": faces.retried,
+        }
+        for frame, faces, match in zip(
+            embeddings.frames, embeddings.faces, embeddings.matches, strict=True)
+    ]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol as Interface
@@ -13,7 +12,7 @@ import numpy as np
 
 from idbench.embedded import WeightError
 from idbench.errors import UserError
-from idbench.files import sha256_file
+from idbench.files import sha256_once
 from idbench.metrics.networks.batches import Batches
 from idbench.metrics.networks.pack import open_model, pack_file, pack_hash
 from idbench.metrics.protocols import Detection
@@ -42,12 +41,14 @@ class Faces:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def __getitem__(self, which: slice | np.ndarray) -> Faces:
+        return Faces(
+            self.boxes[which], self.landmarks[which], self.scores[which], self.retried
+        )
+
     def largest(self, count: int) -> Faces:
         """The `count` largest of them (0: all)."""
-        end = count or len(self)
-        return replace(
-            self, boxes=self.boxes[:end], landmarks=self.landmarks[:end], scores=self.scores[:end]
-        )
+        return self[: count or len(self)]
 
     @staticmethod
     def none() -> Faces:
@@ -68,10 +69,6 @@ class Detector(Interface):
     """Finds faces in frames of one size. It may have `batches`: how many it is given at once."""
 
     name: str
-
-    def weight_hashes(self) -> dict[str, str]:
-        """sha256 of every weight file, by file name."""
-        ...
 
     def detect(self, frames: np.ndarray) -> list[Faces]:
         """Faces of uint8 RGB frames (t, h, w, 3), in their pixels; one entry a frame."""
@@ -101,9 +98,6 @@ class Mtcnn:
         for part in (self._network.pnet, self._network.rnet, self._network.onet):
             part.to(memory_format=torch.channels_last)
 
-    def weight_hashes(self) -> dict[str, str]:
-        return dict(_mtcnn_hashes())
-
     def detect(self, frames: np.ndarray) -> list[Faces]:
         frames = np.asarray(frames)
         if not len(frames):
@@ -128,19 +122,15 @@ class Scrfd:
     def __init__(
         self, folder: Path, size: int = 320, threshold: float = 0.5, device: str = "cpu"
     ) -> None:
-        self.folder, self.file = Path(folder), pack_file(Path(folder), "detection")
         self.batches = Batches(BATCH)  # insightface takes one frame at a time
-        self._network = open_model(self.folder, "detection", device)
+        self._network = open_model(folder, "detection", device)
         if not self._network.use_kps:
             raise WeightError(
-                f"{self.file} finds no landmarks, which alignment needs; use a pack whose "
-                "detector does, such as buffalo_l."
+                f"{pack_file(folder, 'detection')} finds no landmarks, which alignment needs; use "
+                "a pack whose detector does, such as buffalo_l."
             )
         self._network.prepare(ctx_id=0, input_size=(size, size), det_thresh=threshold)
         self.providers = tuple(self._network.session.get_providers())
-
-    def weight_hashes(self) -> dict[str, str]:
-        return _pack_hashes(self.folder)
 
     def detect(self, frames: np.ndarray) -> list[Faces]:
         found = []
@@ -149,16 +139,6 @@ class Scrfd:
             boxes, points = self._network.detect(np.ascontiguousarray(frame[..., ::-1]))
             found.append(sorted_faces(boxes[:, :4], boxes[:, 4], points))
         return found
-
-
-@cache
-def _mtcnn_hashes() -> tuple[tuple[str, str], ...]:
-    package = find_spec("facenet_pytorch")  # importing it would import torch
-    if package is None or package.origin is None:
-        raise UserError("facenet-pytorch is missing; install it, or choose another detector.")
-    folder = Path(package.origin).parent / "data"
-    names = ("pnet.pt", "rnet.pt", "onet.pt")
-    return tuple((f"mtcnn/{name}", sha256_file(folder / name)) for name in names)
 
 
 def make_detector(settings: Detection, device: str = "cpu", pack: Path | None = None) -> Detector:
@@ -171,16 +151,17 @@ def make_detector(settings: Detection, device: str = "cpu", pack: Path | None = 
 
 
 def detector_hashes(settings: Detection, pack: Path | None = None) -> dict[str, str]:
-    """What `weight_hashes` of that detector gives, without loading it. Raises UserError: as
-    `make_detector`."""
+    """sha256 of every weight file of that detector, by file name; loads nothing. Raises UserError:
+    as `make_detector`."""
     folder = _pack(settings, pack)
-    if folder is None:
-        return dict(_mtcnn_hashes())
-    return _pack_hashes(folder)
-
-
-def _pack_hashes(folder: Path) -> dict[str, str]:
-    return {f"detector/{pack_file(folder, 'detection').name}": pack_hash(folder, "detection")}
+    if folder is not None:
+        return {f"detector/{pack_file(folder, 'detection').name}": pack_hash(folder, "detection")}
+    package = find_spec("facenet_pytorch")  # importing it would import torch
+    if package is None or package.origin is None:
+        raise UserError("facenet-pytorch is missing; install it, or choose another detector.")
+    data = Path(package.origin).parent / "data"
+    names = ("pnet.pt", "rnet.pt", "onet.pt")
+    return {f"mtcnn/{name}": sha256_once(data / name) for name in names}
 
 
 def _pack(settings: Detection, pack: Path | None) -> Path | None:
@@ -203,11 +184,11 @@ def sorted_faces(
     """A `Faces` of what a detector returns (None or empty: no face), largest box first."""
     if boxes is None or scores is None or landmarks is None or not len(boxes):
         return Faces.none()
-    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-    landmarks = np.asarray(landmarks, np.float32).reshape(-1, 5, 2)
-    scores = np.asarray(scores, np.float32).reshape(-1)
-    good = np.isfinite(boxes).all(1) & np.isfinite(landmarks).all((1, 2))
-    boxes, landmarks, scores = boxes[good], landmarks[good], scores[good]
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    order = np.argsort(-area, kind="stable")
-    return Faces(boxes[order], landmarks[order], scores[order])
+    found = Faces(
+        np.asarray(boxes, np.float32).reshape(-1, 4),
+        np.asarray(landmarks, np.float32).reshape(-1, 5, 2),
+        np.asarray(scores, np.float32).reshape(-1),
+    )
+    found = found[np.isfinite(found.boxes).all(1) & np.isfinite(found.landmarks).all((1, 2))]
+    width, height = (found.boxes[:, 2:] - found.boxes[:, :2]).T
+    return found[np.argsort(-(width * height), kind="stable")]

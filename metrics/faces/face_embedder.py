@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from idbench import embedded
 from idbench.metrics.faces.align import align_crops
 from idbench.metrics.faces.detect import Faces, make_detector
 from idbench.metrics.faces.search import find_faces
-from idbench.metrics.networks.pack import PackRecogniser, pack_hash
+from idbench.metrics.networks.weight_sources import NETWORKS, Source
 from idbench.metrics.protocols import Detection
 
 EMBEDDED = "embedded arcface"
@@ -25,19 +23,13 @@ class FaceEmbedder:
     of other weights cannot be compared. Raises UserError: weights are missing or damaged."""
 
     def __init__(self, pack: Path | None = None) -> None:
-        from idbench.metrics.networks.recogniser import Recogniser  # torch, which takes seconds
-
         self.detection = Detection(detector=f"scrfd:{pack}") if pack else Detection()
         self._detector = make_detector(self.detection)
-        self.detector = self._detector.name.partition(":")[0]
-        self._recogniser: Any
-        if pack is None:
-            self.recogniser, self.sha256 = EMBEDDED, embedded.entry("arcface")["sha256"]
-            self._recogniser = Recogniser("arcface")
-        else:
-            self._recogniser = PackRecogniser(pack)
-            self.recogniser = f"{pack.name}/{self._recogniser.file.name}"
-            self.sha256 = pack_hash(pack, "recognition")
+        source = Source(NETWORKS["arcface"], *(("insightface", pack) if pack else ()))
+        self._recogniser = source.load()
+        self.detector = self._detector.name
+        self.recogniser = f"{pack.name}/{source.file().name}" if pack else EMBEDDED
+        (self.sha256,) = source.hashes().values()
 
     def find(self, images: np.ndarray) -> list[Faces]:
         """The faces of each of uint8 RGB images (n, H, W, 3), largest first."""

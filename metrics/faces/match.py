@@ -25,12 +25,19 @@ class FrameMatch:
     similarity: np.ndarray
 
 
-def cosines(faces: np.ndarray, references: Sequence[np.ndarray | None]) -> np.ndarray:
-    """float64 (faces, references); NaN for a reference without an embedding."""
+Similarity = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""From embeddings (n, d) and a reference's (d,) to similarities (n,)."""
+
+
+def cosines(
+    faces: np.ndarray, references: Sequence[np.ndarray | None], similarity: Similarity = cosine
+) -> np.ndarray:
+    """float64 (faces, references), of another `similarity` if one is given; NaN for a reference
+    without an embedding."""
     found = np.full((len(faces), len(references)), np.nan)
     for r, reference in enumerate(references):
         if reference is not None and len(faces):
-            found[:, r] = cosine(faces, reference)
+            found[:, r] = similarity(faces, reference)
     return found
 
 
@@ -122,7 +129,7 @@ MATCHINGS: dict[str, Matching] = {
 
 def match_frames(
     matching: str, faces: Sequence[Faces], vectors: Sequence[np.ndarray] | None,
-    references: Sequence[np.ndarray | None],
+    references: Sequence[np.ndarray | None], similarity: Similarity = cosine,
 ) -> tuple[FrameMatch, ...]:
     """The assignment of each frame.
 
@@ -133,12 +140,12 @@ def match_frames(
     """
     match, known = MATCHINGS[matching], [vector is not None for vector in references]
     ends = np.cumsum([len(of_frame) for of_frame in faces]).tolist()
-    similarity = (
+    table = (
         np.full((ends[-1], len(references)), np.nan) if vectors is None
-        else cosines(np.concatenate(vectors), references)
+        else cosines(np.concatenate(vectors), references, similarity)
     )
     return tuple(
-        match(similarity[end - len(of_frame) : end], known, of_frame.boxes)
+        match(table[end - len(of_frame) : end], known, of_frame.boxes)
         for of_frame, end in zip(faces, ends, strict=True)
     )
 

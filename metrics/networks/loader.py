@@ -32,6 +32,10 @@ STEPS = {
 class NetworkLoader:
     """The networks of a protocol, each loaded only once it has something to compute.
 
+    Attributes:
+        timings: seconds spent so far: load, detect, align, embed faces, embed frames, embed video,
+            embed text, score.
+
     Args:
         networks: whose embeddings are read: `arcface`, `curricularface`, `clip`, `viclip`.
         device: as on the command line; `auto` is looked up when the first network is loaded.
@@ -114,11 +118,9 @@ class NetworkLoader:
         with self._lock:
             if name not in self._loaded:
                 with self.timed("load"):
-                    self._loaded[name] = (
-                        make_detector(
-                            self.protocol.detection, self.device, pack_folder(self.sources))
-                        if name == "detector" else self.sources[name].load(self.device)
-                    )
+                    self._loaded[name] = make_detector(
+                        self.protocol.detection, self.device, pack_folder(self.sources)
+                    ) if name == "detector" else self.sources[name].load(self.device)
         if getattr(self._here, "ours", False) and not getattr(self._here, "limited", False):
             import torch
 

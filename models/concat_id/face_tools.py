@@ -26,7 +26,7 @@ from idbench.checkpoints import listed
 from idbench.devices import check_device
 from idbench.errors import UserError, explained
 from idbench.files import sha256_once
-from idbench.metrics.faces.detect import make_detector
+from idbench.metrics.faces.detect import detector_hashes, make_detector
 from idbench.metrics.faces.search import find_faces
 from idbench.metrics.protocols import Detection
 from idbench.models.concat_id.about import alignment_of, check_preparation
@@ -220,4 +220,4 @@ def load_finder(
     def find(image: np.ndarray) -> Faces:
         return find_faces(detector, image[None], detection)[0]
 
-    return find, {} if pack is None else detector.weight_hashes()
+    return find, {} if pack is None else detector_hashes(detection, pack)

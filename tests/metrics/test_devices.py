@@ -81,8 +81,8 @@ def test_a_scorer_loads_all_networks_on_its_device(monkeypatch: pytest.MonkeyPat
     for name in ("detector", "arcface", "curricularface", "clip", "viclip"):
         scorer.embedder.network(name)
     assert asked == dict.fromkeys(asked, "cuda:1") and len(asked) == 5
-    assert scorer.devices() == ["cuda:1"] and scorer.embedder.threads == 1
-    assert Scorer(device="cpu").devices() == [], "nothing has run yet"
+    assert scorer.embedder.devices() == ["cuda:1"] and scorer.embedder.threads == 1
+    assert Scorer(device="cpu").embedder.devices() == [], "nothing has run yet"
     assert wanted_providers("cuda:1") == [CUDA, CPU] and wanted_providers("cpu") == [CPU]
 
 

@@ -133,8 +133,9 @@ def test_both_detectors_have_one_interface(pack, frame):
         detector = make_detector(settings, pack=pack)
         (faces,) = detector.detect(frame[None])
         assert faces.boxes.shape == (len(faces), 4) and faces.landmarks.shape[1:] == (5, 2)
-        assert all(len(digest) == 64 for digest in detector.weight_hashes().values())
-    assert set(make_detector(SCRFD, pack=pack).weight_hashes()) == {"detector/det_10g.onnx"}
+        hashes = detector_hashes(settings, pack)
+        assert all(len(digest) == 64 for digest in hashes.values())
+    assert set(detector_hashes(SCRFD, pack)) == {"detector/det_10g.onnx"}
 
 
 def test_execution_providers_are_recorded_and_another_one_is_refused(pack):

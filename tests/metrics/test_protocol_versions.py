@@ -69,7 +69,7 @@ def test_references_are_read_as_the_scripts_read_them(
 
     monkeypatch.setattr("idbench.metrics.embedder.find_faces", find)
     for version in ("v2", "v1"):  # with one cache: neither takes what the other read
-        _embedder(f"{script}-{version}", tmp_path, cache=tmp_path / "cache").reference(path)
+        _embedder(f"{script}-{version}", tmp_path, cache=tmp_path / "cache").person([path])
     np.testing.assert_array_equal(seen[0], np.array(Image.open(path).convert("RGB")))
     np.testing.assert_array_equal(seen[1], read_rgb(path))
     assert seen[0].shape != seen[1].shape or (seen[0] != seen[1]).any()
@@ -138,7 +138,7 @@ def test_only_the_face_that_the_rule_reads_is_embedded(tiny_weights, tmp_path, g
         embedder.read(one)
         counts.append([len(one.face_vectors[n][0]) for n in embedder.recognisers])
         vectors.append(one.face_vectors["curricularface"][0][0])
-        assert "6 faces in the image" in embedder.reference(tmp_path / "all.png").note
+        assert "6 faces in the image" in embedder.person([tmp_path / "all.png"]).note
     assert counts == [[6, 6], [1, 1]]
     np.testing.assert_allclose(*vectors, atol=1e-6)
 

@@ -46,7 +46,7 @@ def test_all_metrics_of_a_real_face(tiny_weights, sample, video, tmp_path):
     assert _by(rows, "clipdist", "ann", 0).value == pytest.approx(0, abs=1e-5)
     assert -1 <= _by(rows, "viclip").value <= 1
     assert {"load", "detect", "align", "embed faces", "embed frames", "score"} <= set(
-        scorer.timings
+        scorer.embedder.timings
     )
     described = scorer.faces(sample)
     assert json.loads(json.dumps(described)) == described
@@ -233,14 +233,14 @@ def test_several_photographs_of_one_person_give_the_mean_of_their_embeddings(
     Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(blank)
     scorer = Scorer("strict-v3")
     (one,) = sample.references
-    vectors = [scorer.embedder.reference(path).faces["arcface"] for path in (one.image, other)]
+    vectors = [scorer.embedder.person([path]).faces["arcface"] for path in (one.image, other)]
     expected = sum(v / np.linalg.norm(v) for v in vectors)
     both = scorer.embedder.person((one.image, other, blank))
     np.testing.assert_allclose(
         both.faces["arcface"], expected / np.linalg.norm(expected), atol=1e-6
     )
     assert both.face_reason is None and "blank.png: no face was found" in both.note
-    assert both.image["clip"].shape == scorer.embedder.reference(other).image["clip"].shape
+    assert both.image["clip"].shape == scorer.embedder.person([other]).image["clip"].shape
     asked = replace(sample, references=(replace(one, more=(other, blank)),))
     read = scorer.embed(asked, video, "0" * 64)
     np.testing.assert_array_equal(read.reference_vectors["arcface"][0], both.faces["arcface"])

@@ -14,7 +14,7 @@ import numpy as np
 from idbench.devices import check_device
 from idbench.files import write_bytes
 from idbench.metrics.faces.align import align_crops, similarity_transforms
-from idbench.metrics.faces.detect import Faces, make_detector
+from idbench.metrics.faces.detect import Faces, detector_hashes, make_detector
 from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks import weight_sources
 from idbench.metrics.protocols import Detection
@@ -77,6 +77,7 @@ class FaceReader:
         faces = "embedded" if pack is None else "insightface"
         self.alignment = alignment_of(faces, settings.alignment)
         self._detector = make_detector(self.detection, settings.device, pack)
+        self._hashes = detector_hashes(self.detection, pack)
         self._recogniser = named["arcface"].load(settings.device)
         self._arcface = named["arcface"].identity()
         self._scorer: Callable[[np.ndarray], float] | None = None
@@ -87,7 +88,7 @@ class FaceReader:
         """All that changes what is read: settings, detection and the weights' hashes."""
         return {
             **self.settings.pairs.reading(), "detection": asdict(self.detection),
-            "weights": {**self._detector.weight_hashes(), "arcface": self._arcface},
+            "weights": {**self._hashes, "arcface": self._arcface},
             "subjects": self.settings.subjects, "aesthetic": self.settings.aesthetic,
             "alignment": self.alignment, "version": 2,
         }

@@ -144,7 +144,7 @@ def _score(
              "order")
     scorer = Scorer(DEFAULT_PROTOCOL, folder / "cache", [METRICS.load(n) for n in names])
     people = {r.name: r for s in samples for r in s.references if r.kind == "face"}
-    vectors = {n: scorer.embedder.reference(r.image).faces["arcface"] for n, r in people.items()}
+    vectors = {n: scorer.embedder.person([r.image]).faces["arcface"] for n, r in people.items()}
     seen = {n: v for n, v in vectors.items() if v is not None}
     known, matrix = list(seen), np.stack(list(seen.values()))
     outside = embed_references(samples) if dlib_resnet.installed() else {}
