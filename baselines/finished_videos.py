@@ -8,7 +8,7 @@ from typing import Any
 
 from idbench.errors import UserError
 from idbench.files import sha256_file, sha256_json
-from idbench.picture_sequences import FPS, frame_files
+from idbench.pictures import FPS, frame_files
 from idbench.types import Abilities, Sample, Video
 
 

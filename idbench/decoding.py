@@ -14,7 +14,7 @@ import av.error
 import numpy as np
 from av.stream import Disposition
 
-from idbench import picture_sequences
+from idbench import pictures
 from idbench.errors import UserError
 
 MAXIMUM_PIXELS = 8192 * 4320
@@ -58,11 +58,11 @@ def decoded_frames(path: Path) -> Generator[tuple[av.VideoFrame, About], None, N
     video."""
     path = Path(path)
     if path.is_dir():
-        yield from _from_pictures(path, picture_sequences.of_folder)
+        yield from _from_pictures(path, pictures.of_folder)
     elif not path.is_file():
         raise UnreadableVideo(f"The video {path} is missing; check the path.")
-    elif picture_sequences.is_animation(path):
-        yield from _from_pictures(path, picture_sequences.of_animation)
+    elif pictures.is_animation(path):
+        yield from _from_pictures(path, pictures.of_animation)
     else:
         yield from _from_container(path)
 
@@ -93,13 +93,13 @@ def upright(array: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def _from_pictures(
-    path: Path, read: Callable[[Path], picture_sequences.Sequence]
+    path: Path, read: Callable[[Path], pictures.PictureSequence]
 ) -> Generator[tuple[av.VideoFrame, About], None, None]:
     try:
-        pictures = read(path)
-        about = About(pictures.fps, pictures.count, *pictures.size)
+        sequence = read(path)
+        about = About(sequence.fps, sequence.count, *sequence.size)
         check_size(path, about)
-        for array in pictures.frames():
+        for array in sequence.frames():
             yield av.VideoFrame.from_ndarray(array, format="rgb24"), about
     except UserError as error:
         raise UnreadableVideo(str(error)) from error

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from idbench.errors import UserError
 from idbench.files import real
-from idbench.picture_sequences import ANIMATED_SUFFIXES, FPS, frame_files, is_animated
+from idbench.pictures import ANIMATED_SUFFIXES, FPS, frame_files, is_animated
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".divx", ".gif", ".ts", ".mts",

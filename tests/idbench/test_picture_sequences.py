@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from toy import World
 
-from idbench import picture_sequences
+from idbench import pictures as picture_files
 from idbench.video import UnreadableVideo, count_frames, read_video
 
 
@@ -60,8 +60,8 @@ def test_a_huge_frame_after_a_small_one_is_refused_before_it_is_decoded(
     folder = frame_folder(tmp_path / "v", pictures(2))
     Image.new("1", (9000, 9000)).save(folder / "frame_1.png")
     decoded: list[Path] = []
-    read = picture_sequences.read_rgb
-    monkeypatch.setattr(picture_sequences, "read_rgb", lambda f: decoded.append(f) or read(f))
+    read = picture_files.read_rgb
+    monkeypatch.setattr(picture_files, "read_rgb", lambda f: decoded.append(f) or read(f))
     with pytest.raises(UnreadableVideo, match="changes its picture size at frame_1.png"):
         read_video(folder)
     assert decoded == [folder / "frame_0.png"]
