@@ -12,11 +12,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from idbench.errors import UserError
+from idbench.prompts import suite_names
 from idbench.records import Identity, ModelName, SampleFile, ScoringKey, SuiteName
 from idbench.registry import METRICS
 from idbench.runs import Run
 from idbench.score_table import wide_scores
-from idbench.suite import load_suite, suite_names
+from idbench.suite import load_suite
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,25 +11,77 @@ A suite is a folder:
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pydantic
 
-import idbench.prompts
 from idbench import yaml_text
 from idbench.errors import UserError
 from idbench.files import sha256_file, sha256_json, write_text
 from idbench.names import unknown
+from idbench.prompts import SUITES, suite_names
 from idbench.records import SuiteName
-from idbench.stored import validate
-from idbench.suite_files import Identities, PromptRow, SplitRow, SuiteFile
+from idbench.stored import InsidePath, PlainName, validate
 from idbench.types import Reference, Sample
 
 Row = TypeVar("Row", bound=pydantic.BaseModel)
+
+
+class _Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class Change(_Strict):
+    version: str
+    changes: str
+
+
+class SuiteFile(_Strict):
+    """suite.yaml."""
+
+    name: PlainName
+    version: str
+    description: str
+    licence: str
+    changelog: list[Change]
+    splits: dict[PlainName, int]
+
+    @pydantic.field_validator("version", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        # YAML reads an unquoted 1.0 as a number.
+        return str(value) if isinstance(value, int | float) else value
+
+
+class PromptRow(_Strict):
+    """A line of prompts.jsonl."""
+
+    prompt_id: str
+    category: str
+    prompt: str
+    truth: dict[str, Any] = {}
+
+
+class ReferenceRow(_Strict):
+    kind: Literal["face", "garment", "background"]
+    name: str
+    file: InsidePath
+
+
+class Identities(pydantic.RootModel[dict[str, dict[str, Any]]]):
+    """identities.json: by name, whatever the suite's makers say of each."""
+
+
+class SplitRow(_Strict):
+    """A line of splits/NAME.jsonl."""
+
+    prompt_id: str
+    references: list[ReferenceRow] = pydantic.Field(min_length=1)
+    truth: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -117,23 +169,13 @@ class Suite:
         return path
 
 
-def suites_folder() -> Path:
-    """The folder of the installed suites."""
-    return Path(idbench.prompts.__file__).parent / "suites"
-
-
-def suite_names() -> list[str]:
-    """Names of the installed suites."""
-    return sorted(p.parent.name for p in suites_folder().glob("*/suite.yaml"))
-
-
 def load_suite(name_or_path: str | Path) -> Suite:
     """The installed suite of that name, or the one in that folder, with checksums verified.
     Raises UserError: unknown suite, an unknown field, a file that is not as its checksum says."""
     text = str(name_or_path)
     installed = suite_names()
     if text in installed:
-        folder = suites_folder() / text
+        folder = SUITES / text
     elif (Path(text) / "suite.yaml").is_file():
         folder = Path(text)
     elif Path(text).is_dir():
@@ -146,24 +188,22 @@ def load_suite(name_or_path: str | Path) -> Suite:
         raise unknown("suite", text, installed)
     head = validate(SuiteFile, _yaml(folder / "suite.yaml"), folder / "suite.yaml")
     checksums = _verify(folder)
-    listed = _rows(folder / "prompts.jsonl", PromptRow)
-    _check_different(folder / "prompts.jsonl", [row.prompt_id for row in listed])
+    listed = _rows(folder / "prompts.jsonl", PromptRow, lambda row: row.prompt_id)
     prompts = {row.prompt_id: row for row in listed}
-    splits = {split: _rows(_split_file(folder, split), SplitRow) for split in head.splits}
-    for split, rows in splits.items():
-        path, count = _split_file(folder, split), head.splits[split]
-        _check_different(path, [_request(row, prompts) for row in rows])
-        found = len(rows)
-        if found != count:
+    splits = {
+        split: _rows(_split_file(folder, split), SplitRow, lambda row: _request(row, prompts))
+        for split in head.splits
+    }
+    for split, count in head.splits.items():
+        if len(splits[split]) != count:
             raise UserError(
                 f"{folder / 'suite.yaml'} says that the split {split!r} has {count} samples, "
-                f"splits/{split}.jsonl has {found}; correct one of them."
+                f"splits/{split}.jsonl has {len(splits[split])}; correct one of them."
             )
     return Suite(
         name=head.name, version=head.version, sha256=sha256_json(sorted(checksums.items())),
-        splits=dict(head.splits), folder=folder,
-        description=head.description, licence=head.licence, checksums=checksums, _prompts=prompts,
-        _split_rows=splits,
+        splits=head.splits, folder=folder, description=head.description, licence=head.licence,
+        checksums=checksums, _prompts=prompts, _split_rows=splits,
     )
 
 
@@ -238,26 +278,22 @@ def _request(row: SplitRow, prompts: Mapping[str, PromptRow]) -> Hashable:
     return text, tuple((r.kind, r.name) for r in row.references)
 
 
-def _check_different(path: Path, rows: Sequence[Hashable]) -> None:
-    """Refuse a file in which two rows are the same sample or prompt."""
-    first: dict[Hashable, int] = {}
-    for number, row in enumerate(rows, 1):
-        if row in first:
-            raise UserError(
-                f"{path} has the same {'prompt_id' if isinstance(row, str) else 'sample'} in rows "
-                f"{first[row]} and {number}; remove or change one."
-            )
-        first[row] = number
-
-
-def _rows(path: Path, kind: type[Row]) -> list[Row]:
-    """The rows of a JSON Lines file."""
+def _rows(path: Path, kind: type[Row], told_apart: Callable[[Row], Hashable]) -> list[Row]:
+    """The rows of a JSON Lines file. Raises UserError: two rows are the same sample or prompt."""
     if not path.is_file():
         raise UserError(f"The suite file {path} is missing; restore it or reinstall idbench.")
-    return [
-        validate(kind, line, f"{path} line {number}")
-        for number, line in enumerate(path.read_bytes().split(b"\n"), 1) if line.strip()
-    ]
+    lines = path.read_bytes().split(b"\n")
+    rows = [validate(kind, line, f"{path} line {number}")
+            for number, line in enumerate(lines, 1) if line.strip()]
+    first: dict[Hashable, int] = {}
+    for number, row in enumerate(rows, 1):
+        before = first.setdefault(told_apart(row), number)
+        if before != number:
+            what = "prompt_id" if kind is PromptRow else "sample"
+            raise UserError(
+                f"{path} has the same {what} in rows {before} and {number}; remove or change one."
+            )
+    return rows
 
 
 def _yaml(path: Path) -> Any:

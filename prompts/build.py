@@ -18,6 +18,7 @@ from typing import Any
 from PIL import Image
 
 from idbench import yaml_text
+from idbench.prompts import SUITES
 from idbench.prompts.avatars.render import render_background, render_garment, render_portrait
 from idbench.prompts.avatars.scene import EVALUATION_IDENTITIES, Garment
 from idbench.prompts.detection import detect_faces
@@ -25,7 +26,7 @@ from idbench.prompts.language import MAXIMUM_TOKENS, tokens, vocabulary
 from idbench.prompts.truth import check_truth
 from idbench.suite import write_checksums
 
-SUITE = Path(__file__).parent / "suites" / "avatars"
+SUITE = SUITES / "avatars"
 SPLITS = ("single", "multi", "multi3", "tryon", "background")
 PORTRAIT_SIZE = 192
 BACKGROUND_SIZE = (128, 192)

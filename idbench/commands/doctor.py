@@ -20,9 +20,10 @@ from idbench.embedded import entries, weight_path
 from idbench.errors import UserError, describe
 from idbench.metrics.networks import weight_sources
 from idbench.output import echo, echo_json
+from idbench.prompts import suite_names
 from idbench.published_weights import describe_file, published_weights
 from idbench.registry import METRICS, MODELS
-from idbench.suite import load_suite, suite_names
+from idbench.suite import load_suite
 from idbench.types import Video
 
 NETWORKS = ("arcface", "curricularface", "viclip", "clip")

@@ -2,25 +2,77 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from idbench.commands import completion
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.names import unknown
 from idbench.output import console, echo, echo_json, note, show_table, visible
+from idbench.prompts import suite_names
 from idbench.recipes import described_recipes
+
+if TYPE_CHECKING:
+    from idbench.suite import Suite
 
 Rows = list[dict[str, Any]]
 
 
-def _models(suite: str, **_: Any) -> Rows:
-    from idbench.model_list import rows
+ANY = 100
+"""A model that takes this many people takes any number."""
 
-    return rows(suite)
+
+def model_rows(suite: str, **_: Any) -> Rows:
+    """One row a model: what it can do in a suite, its licence and the extra that it needs."""
+    from idbench.registry import MODELS
+    from idbench.suite import load_suite
+
+    loaded = load_suite(suite)
+    return [_model_row(name, loaded) for name in MODELS.targets()]
+
+
+def model_details(name: str, suite: str) -> dict[str, Any]:
+    """The row of one model, its settings with their defaults, and an example.
+    Raises UserError: unknown name, or it cannot be imported."""
+    from idbench.registry import MODELS, abilities_of, settings_of
+    from idbench.suite import load_suite
+
+    row = _model_row(name, load_suite(suite))
+    model = MODELS.load(name)
+    can, usual = abilities_of(name), dict(getattr(model, "DEFAULTS", {}))
+    split = next((s for s in row["splits"].split(", ") if s != "?"), "single")
+    weights = getattr(model, "ENTRY", None)
+    return {
+        **row, "description": (inspect.getdoc(model) or "").split("\n\n")[0].replace("\n", " "),
+        "limits": can.why if can else "",
+        "variants": ", ".join(getattr(model, "VARIANTS", ())),
+        "released weights": f"idbench weights get {weights}" if weights else "",
+        "settings": {key: usual.get(key, value) for key, value in settings_of(model).items()},
+        "example": f"idbench run --model {name} --split {split}",
+    }
+
+
+def _model_row(name: str, suite: Suite) -> dict[str, Any]:
+    from idbench.registry import MODELS, abilities_of
+
+    target, problem, splits, people = MODELS.target(name), {}, "?", "?"
+    try:
+        can = abilities_of(name)
+    except UserError as error:  # one broken package does not hide the other models
+        can, problem = None, {"problem": str(error)}
+    if can is not None:
+        firsts = {split: suite.samples(split, 1) for split in suite.splits}
+        splits = ", ".join(s for s, first in firsts.items() if not any(map(can.refusal, first)))
+        fewest, most = can.people
+        people = "any" if most >= ANY else str(most) if fewest == most else f"{fewest}-{most}"
+    return {
+        "model": name, "splits": splits, "people": people,
+        "licence": can.licence if can else "", "extra": can.extra or "" if can else "",
+        "package": f"{target.distribution} {target.version}", "where": target.address, **problem,
+    }
 
 
 def _metrics(**_: Any) -> Rows:
@@ -41,7 +93,7 @@ def _metrics(**_: Any) -> Rows:
 
 
 def _suites(**_: Any) -> Rows:
-    from idbench.suite import load_suite, suite_names
+    from idbench.suite import load_suite
 
     return [
         {
@@ -118,7 +170,7 @@ def _samples(suite: str, split: str | None, limit: int | None, seed: int) -> Row
 
 
 KINDS: dict[str, Callable[..., Rows]] = {
-    "models": _models, "metrics": _metrics, "suites": _suites, "protocols": _protocols,
+    "models": model_rows, "metrics": _metrics, "suites": _suites, "protocols": _protocols,
     "weights": _weights, "recipes": _recipes, "samples": _samples,
     "schemas": _schemas,
 }
@@ -139,10 +191,10 @@ HINTS = {
 
 @click.command("list")
 @click.argument(
-    "kind", metavar="|".join(KINDS), shell_complete=completion.completing(lambda _: list(KINDS))
+    "kind", metavar="|".join(KINDS), shell_complete=opt.completing(lambda _: list(KINDS))
 )
 @click.argument("name", required=False)
-@click.option("--split", shell_complete=completion.splits, help="For `samples`: the split.")
+@click.option("--split", shell_complete=opt.split_names, help="For `samples`: the split.")
 @opt.sharing(opt.suite_option, opt.limit_option, opt.seed_option, opt.json_option)
 def listing(
     kind: str, name: str | None, split: str | None, suite: str, limit: int | None, seed: int,
@@ -155,9 +207,7 @@ def listing(
     if kind not in KINDS:
         raise unknown("list", kind, KINDS)
     if name is not None and kind == "models":
-        from idbench.model_list import details
-
-        rows = [details(name, suite)]
+        rows = [model_details(name, suite)]
     else:
         rows = KINDS[kind](suite=suite, split=split, limit=limit, seed=seed)
     if name is not None:

@@ -1,22 +1,87 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the names that a shell offers for them.
+
+The completers run at every press of the tab key: they read only names, and import no network, torch
+or pandas.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from idbench import yaml_text
-from idbench.commands import completion
+from idbench import prompts, yaml_text
 from idbench.errors import UserError
 from idbench.names import DEFAULT_PROTOCOL
 
 if TYPE_CHECKING:
     from idbench.engines import Engine
+
+Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def completing(names: Callable[[click.Context], Iterable[str]]) -> Complete:
+    """A `shell_complete` of click, of the names that begin with what was typed."""
+
+    def complete(
+        context: click.Context, parameter: click.Parameter, typed: str
+    ) -> list[CompletionItem]:
+        try:
+            return [CompletionItem(name) for name in names(context) if name.startswith(typed)]
+        except Exception:
+            return []  # a broken suite or package must not break the user's shell
+
+    return complete
+
+
+@completing
+def model_names(_: click.Context) -> list[str]:
+    from idbench.embedded import entries
+    from idbench.registry import MODELS
+
+    # Only Concat-ID's variants are listed: asking other models would import them.
+    prefix = "transformer_"
+    variants = [f"concat_id@{n.removeprefix(prefix)}" for n in entries() if n.startswith(prefix)]
+    return sorted([*MODELS.targets(), *variants])
+
+
+@completing
+def metric_names(_: click.Context) -> list[str]:
+    from idbench.registry import METRICS
+
+    return [text for name in METRICS.targets() for text in (name, f"+{name}")]
+
+
+@completing
+def protocol_names(_: click.Context) -> list[str]:
+    from idbench.metrics.protocols import PROTOCOLS
+
+    return list(PROTOCOLS)
+
+
+suite_names = completing(lambda _: prompts.suite_names())
+
+
+@completing
+def split_names(context: click.Context) -> list[str]:
+    """Splits of the suite that the line names, or of the default one."""
+    suite = context.params.get("suite") or "avatars"
+    folder = Path(suite) if Path(suite).is_dir() else prompts.SUITES / suite
+    content = yaml_text.parse((folder / "suite.yaml").read_text(encoding="utf-8"))
+    return [str(name) for name in content["splits"]]
+
+
+@completing
+def recipe_names(_: click.Context) -> list[str]:
+    from idbench.recipes import recipe_files
+
+    return list(recipe_files())
+
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -25,7 +90,7 @@ COUNT = click.IntRange(min=1)
 
 runs_argument = click.argument("run", nargs=-1, required=True, type=PATH)
 suite_option = click.option(
-    "--suite", default="avatars", show_default=True, shell_complete=completion.suites,
+    "--suite", default="avatars", show_default=True, shell_complete=suite_names,
     help="Name or folder of a suite.",
 )
 limit_option = click.option("--limit", type=COUNT, help="Use only the first N samples.")
@@ -42,16 +107,16 @@ out_option = click.option(
     help="The run folder. Default: a folder under runs/ named after the run.",
 )
 protocol_option = click.option(
-    "--protocol", default=DEFAULT_PROTOCOL, show_default=True, shell_complete=completion.protocols,
+    "--protocol", default=DEFAULT_PROTOCOL, show_default=True, shell_complete=protocol_names,
     help="Scoring protocol; see `idbench list protocols`.",
 )
 metric_option = click.option(
-    "--metric", "metrics", multiple=True, metavar="NAME", shell_complete=completion.metrics,
+    "--metric", "metrics", multiple=True, metavar="NAME", shell_complete=metric_names,
     help="Compute only this metric; +NAME adds it to the defaults. Repeatable. See `idbench list "
          "metrics`; metrics beyond the paper are computed only on request.",
 )
 compared_option = click.option(
-    "--metric", "metrics", multiple=True, metavar="NAME", shell_complete=completion.metrics,
+    "--metric", "metrics", multiple=True, metavar="NAME", shell_complete=metric_names,
     help="Compare only this metric; +NAME adds it to the defaults, which are those of tables. "
          "Repeatable.",
 )

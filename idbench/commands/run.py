@@ -8,14 +8,13 @@ from typing import Any
 import click
 
 import idbench
-from idbench.commands import completion
 from idbench.commands import options as opt
 
 
 @click.command()
-@click.option("--model", required=True, metavar="NAME[@VARIANT]", shell_complete=completion.models,
+@click.option("--model", required=True, metavar="NAME[@VARIANT]", shell_complete=opt.model_names,
               help="See `idbench list models`.")
-@click.option("--split", required=True, shell_complete=completion.splits,
+@click.option("--split", required=True, shell_complete=opt.split_names,
               help="single, multi, multi3, tryon or background.")
 @opt.sharing(
     opt.suite_option, opt.out_option, opt.limit_option, opt.seeds_option, opt.set_option,

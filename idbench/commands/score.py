@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 import idbench
-from idbench.commands import completion
 from idbench.commands import options as opt
 
 
@@ -26,9 +25,9 @@ from idbench.commands import options as opt
     "people, left to right.",
 )
 @click.option("--prompt", default="", help="The prompt of the video (for ViCLIP).")
-@click.option("--suite", shell_complete=completion.suites,
+@click.option("--suite", shell_complete=opt.suite_names,
               help="The suite of the videos; files are named SAMPLE_ID.mp4.")
-@click.option("--split", shell_complete=completion.splits, help="The split of the suite.")
+@click.option("--split", shell_complete=opt.split_names, help="The split of the suite.")
 @click.option("--fps", type=click.FloatRange(0.1, 1000),
               help="Frames a second of folders of frames. Default: 8.")
 @click.option("--name", help="Name of the system in tables.")

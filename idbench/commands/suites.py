@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 import numpy as np
 
-from idbench.commands import completion
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.files import check_new_folder, check_output, real
@@ -145,7 +144,7 @@ def _import(
 
 
 @suites.command(short_help="Check a suite: checksums, rows, images, one face each.")
-@click.argument("suite", shell_complete=completion.suites)
+@click.argument("suite", shell_complete=opt.suite_names)
 @click.option("--no-faces", is_flag=True, help="Skip face detection.")
 @opt.sharing(_pack, opt.json_option)
 def check(suite: str, no_faces: bool, pack: Path | None, as_json: bool) -> int:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 
-from idbench.commands import completion
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.files import check_new_folder, disk_errors
@@ -25,7 +24,7 @@ STATE = (
 
 
 @click.command()
-@click.argument("recipe", shell_complete=completion.recipes)
+@click.argument("recipe", shell_complete=opt.recipe_names)
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint.")
 @click.option("--evaluate", is_flag=True, help="Do not train; only measure the trained weights.")
 @click.option("--state", type=opt.PATH,

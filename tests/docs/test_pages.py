@@ -73,7 +73,7 @@ def test_no_two_headings_of_a_page_have_one_anchor(page: Path) -> None:
 
 
 def test_the_models_page_names_weights_and_variants_that_exist() -> None:
-    from idbench.model_list import details
+    from idbench.commands.listing import model_details
     from idbench.published_weights import catalogue
     from idbench.registry import split_variant
 
@@ -85,7 +85,7 @@ def test_the_models_page_names_weights_and_variants_that_exist() -> None:
         assert set(re.findall(r"`([^`]+)`", weights)) <= set(catalogue())
         for model in re.findall(r"`([a-z]\w*(?:@[\w.]+)?)`", models):
             name, variant = split_variant(model)
-            assert variant is None or variant in details(name, "avatars")["variants"], model
+            assert variant is None or variant in model_details(name, "avatars")["variants"], model
 
 
 def test_every_picture_is_shown() -> None:

@@ -24,7 +24,7 @@ import yaml
 from report_runs import make_run
 from toy import Done, World, make_suite
 
-from idbench import suite, suite_files
+from idbench import suite
 from idbench.errors import UserError
 from idbench.gate_cached import CONTENT, Bundle
 from idbench.gate_reference import ReferenceFile
@@ -269,8 +269,8 @@ def test_run_and_score_go_on_or_refuse(written: World, name: str) -> None:
 # -- suites, which people write by hand
 
 SUITE_FILES = {
-    "suite.yaml": suite_files.SuiteFile, "prompts.jsonl": suite_files.PromptRow,
-    "splits/single.jsonl": suite_files.SplitRow,
+    "suite.yaml": suite.SuiteFile, "prompts.jsonl": suite.PromptRow,
+    "splits/single.jsonl": suite.SplitRow,
 }
 
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from idbench.cli import main
+from idbench.commands.listing import model_details, model_rows
 from idbench.errors import UserError
-from idbench.model_list import details, rows
 from idbench.registry import MODELS, Target, abilities_of
 from idbench.suite import load_suite
 
@@ -22,13 +22,13 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
 
 def test_splits_are_those_that_a_run_would_not_refuse() -> None:
     suite = load_suite("avatars")
-    for row in rows("avatars"):
+    for row in model_rows("avatars"):
         can = abilities_of(row["model"])
         assert can is not None, row["model"]
         taken = {s for s in suite.splits if not any(map(can.refusal, suite.samples(s)))}
         assert set(row["splits"].split(", ")) == taken and taken, row["model"]
         assert row["licence"] or row["model"] == "folder"
-    by_name = {row["model"]: row for row in rows("avatars")}
+    by_name = {row["model"]: row for row in model_rows("avatars")}
     assert by_name["consisid"]["splits"] == "single" and by_name["consisid"]["people"] == "1"
     assert by_name["concat_id"]["people"] == "0-3" and by_name["folder"]["people"] == "any"
 
@@ -49,8 +49,8 @@ def test_a_broken_package_hides_no_other_model(monkeypatch: pytest.MonkeyPatch) 
     broken = Target("no.such.module:Model", "broken", "1.0")
     known = MODELS.targets()
     monkeypatch.setattr(MODELS, "targets", lambda: {**known, "broken": broken})
-    by_name = {row["model"]: row for row in rows("avatars")}
+    by_name = {row["model"]: row for row in model_rows("avatars")}
     assert "reinstall broken" in by_name["broken"]["problem"]
     assert by_name["broken"]["splits"] == "?" and by_name.keys() > known.keys()
     with pytest.raises(UserError, match="reinstall broken"):
-        details("broken", "avatars")
+        model_details("broken", "avatars")

@@ -11,8 +11,9 @@ from toy import make_suite
 
 from idbench import runs
 from idbench.errors import UserError
+from idbench.prompts import suite_names
 from idbench.records import ModelName
-from idbench.suite import load_suite, suite_names, write_checksums
+from idbench.suite import load_suite, write_checksums
 
 MODEL = {"name": "m", "variant": None, "revision": "1", "settings": {"steps": 2}, "weights": {}}
 
