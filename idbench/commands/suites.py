@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -10,16 +12,16 @@ import numpy as np
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.files import check_new_folder, check_output, real
-from idbench.importing import benchmarks
+from idbench.importing import layouts
 from idbench.importing.assemble import import_suite
-from idbench.importing.contents import Source
 from idbench.importing.draw import Options
-from idbench.importing.faces import FaceReader, open_picture, write_embeddings
+from idbench.importing.faces import Face, FaceReader, find_alike, open_picture, write_embeddings
 from idbench.importing.layouts import read_source
-from idbench.importing.sources import PICTURES, safe_name
-from idbench.importing.suite_check import check_suite
+from idbench.importing.sources import PICTURES, Source, safe_name
 from idbench.output import echo, echo_json, note
 from idbench.progress import steps
+from idbench.suite import load_suite
+from idbench.types import Reference
 
 _pack = click.option(
     "--pack", type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -61,7 +63,7 @@ _several = click.option(
 )
 @_several
 @click.option(
-    "--training-embeddings", type=opt.PATH,
+    "--training-embeddings", "training", type=opt.PATH,
     help="Embeddings of a training set (see `idbench suites embed`); people too close are dropped.",
 )
 @click.option("--maximum-cosine", type=click.FloatRange(-1, 1), default=0.45, show_default=True,
@@ -70,9 +72,8 @@ _several = click.option(
 @click.option("--licence", default="not stated", help="Licence of the images and prompts.")
 @opt.sharing(_pack, opt.json_option)
 def import_(
-    folder: Path, out: Path | None, name: str | None, layout: str, seed: int, people: int | None,
-    pairs: int, several: str, training_embeddings: Path | None, maximum_cosine: float, version: str,
-    licence: str, pack: Path | None, as_json: bool,
+    folder: Path, out: Path | None, name: str | None, layout: str, pack: Path | None,
+    as_json: bool, **how: Any,
 ) -> None:
     """Make a versioned suite with checksums from a folder of references and prompts.
 
@@ -85,12 +86,8 @@ def import_(
     Only use photographs of people who agreed to it; see docs/responsible-use.md. `idbench suites
     get` downloads the last two.
     """
-    source = read_source(folder, layout)
-    options = Options(
-        safe_name(name or real(folder).name), version, licence, "", seed, pairs, several,
-        training_embeddings, maximum_cosine, people,
-    )
-    _import(source, options, out, pack, as_json)
+    options = Options(safe_name(name or real(folder).name), **how)
+    _import(read_source(folder, layout), options, out, pack, as_json)
 
 
 @suites.command(short_help="Download a published benchmark's pictures and prompts as a suite.")
@@ -107,10 +104,10 @@ def get(
     prompt of every category, drawn by --seed, since the paper's own draw is not published.
     opens2v-eval: its own pairs of pictures and prompts.
     """
-    chosen = benchmarks.benchmark(name)
+    chosen = layouts.benchmark(name)
     check_new_folder(out or _default_folder(name, seed))  # before the download
-    note(f"{name} ({chosen.repository}): licence {chosen.licence}. {benchmarks.REAL_PEOPLE}")
-    source = read_source(benchmarks.download(name), chosen.layout)
+    note(f"{name} ({chosen.repository}): licence {chosen.licence}. {layouts.REAL_PEOPLE}")
+    source = read_source(layouts.download(name), chosen.layout)
     options = Options(
         name, licence=chosen.licence, seed=seed, several=several,
         people=people or chosen.people,
@@ -130,17 +127,18 @@ def _import(
     with steps("faces", len(source.people), as_json) as step:
         made = import_suite(source, target, options, FaceReader(pack), step)
     if as_json:
-        echo_json({
-            "suite": made.name, "folder": str(made.folder), "splits": dict(made.splits),
-            "identities": made.kept, "dropped": dict(made.dropped), "notes": list(made.notes),
-        })
+        echo_json(made)
         return
-    for who, why in made.dropped.items():
+    for who, why in made["dropped"].items():
         echo(f"dropped {who}: {why}")
-    for text in made.notes:
+    for text in made["notes"]:
         echo(text)
-    splits = ", ".join(f"{split} {count}" for split, count in made.splits.items())
-    echo(f"Suite {made.name}: {made.kept} identities, samples: {splits}; {made.folder}")
+    echo(f"Suite {made['suite']}: {made['identities']} identities, samples: "
+         f"{_counts(made['splits'])}; {made['folder']}")
+
+
+def _counts(splits: Mapping[str, int]) -> str:
+    return ", ".join(f"{split} {count}" for split, count in splits.items())
 
 
 @suites.command(short_help="Check a suite: checksums, rows, images, one face each.")
@@ -149,28 +147,71 @@ def _import(
 @opt.sharing(_pack, opt.json_option)
 def check(suite: str, no_faces: bool, pack: Path | None, as_json: bool) -> int:
     """Check a suite by name or folder. Exit codes: 0 intact, 1 faults, 2 cannot be read."""
-    found = check_suite(suite, not no_faces, pack)
-    splits = ", ".join(f"{split} {count}" for split, count in found.samples.items())
+    found = _checked(suite, not no_faces, pack)
+    faults, warnings = found["faults"], found["warnings"]
     if as_json:
-        echo_json({
-            "suite": found.suite.name, "version": found.suite.version,
-            "sha256": found.suite.sha256, "splits": found.samples,
-            "references": found.references, "faults": list(found.faults),
-            "warnings": list(found.warnings),
-        })
+        echo_json(found)
     else:
-        for warning in found.warnings[:5]:
+        for warning in warnings[:5]:
             click.echo(f"warning: {warning}")
-        if len(found.warnings) > 5:
-            click.echo(f"warning: {len(found.warnings) - 5} more pairs of names like these")
-        for fault in found.faults:
+        if len(warnings) > 5:
+            click.echo(f"warning: {len(warnings) - 5} more pairs of names like these")
+        for fault in faults:
             echo(f"fault: {fault}")
-        state = f"{len(found.faults)} faults" if found.faults else "intact"
+        state = f"{len(faults)} faults" if faults else "intact"
         echo(
-            f"Suite {found.suite.name} {found.suite.version}: {state}; samples: {splits}; "
-            f"{found.references} images; sha256 {found.suite.sha256[:12]}"
+            f"Suite {found['suite']} {found['version']}: {state}; samples: "
+            f"{_counts(found['splits'])}; {found['references']} images; "
+            f"sha256 {found['sha256'][:12]}"
         )
-    return 1 if found.faults else 0
+    return 1 if faults else 0
+
+
+def _checked(name_or_path: str, look: bool, pack: Path | None) -> dict[str, Any]:
+    """Read all samples and pictures of a suite; with `look`, look for one face on each portrait.
+    Raises UserError: a checksum, a row or a file of the suite is wrong."""
+    folder = Path(name_or_path)
+    if folder.is_dir() and not (folder / "suite.yaml").is_file():
+        raise UserError(
+            f"{folder} is not a suite: it has no suite.yaml. Make one of it with `idbench suites "
+            f"import {folder}`, and check that."
+        )
+    suite = load_suite(name_or_path)
+    samples = {split: suite.samples(split) for split in suite.splits}
+    pictures: dict[Path, Reference] = {}
+    faults: list[str] = []
+    for split, of_split in samples.items():
+        for sample in of_split:
+            pictures.update((r.image, r) for r in sample.references)
+            if not sample.prompt.strip():
+                faults.append(f"{split}: the prompt {sample.prompt_id} is empty")
+            if len(set(sample.identities)) < len(sample.identities):
+                faults.append(f"{split}: {sample.prompt_id} names one person twice")
+            if not sample.identities:
+                faults.append(f"{split}: {sample.prompt_id} has no face reference")
+    reader = FaceReader(pack) if look else None
+    people: dict[str, Face] = {}
+    for path, reference in sorted(pictures.items()):
+        try:
+            picture = open_picture(path)
+        except UserError as error:
+            faults.append(str(error).split(";")[0])
+            continue
+        if reader is None or reference.kind != "face":
+            continue
+        face = reader.read(picture)
+        people.setdefault(reference.name, face)
+        if face.count != 1:
+            found = f"{face.count} faces were found" if face.count else "no face was found"
+            faults.append(f"{found} in {path.relative_to(suite.folder).as_posix()}")
+    alike = find_alike(people)
+    faults += [str(two) for two in alike if two.copy]
+    return {
+        "suite": suite.name, "version": suite.version, "sha256": suite.sha256,
+        "splits": {split: len(rows) for split, rows in samples.items()},
+        "references": len(pictures), "faults": list(dict.fromkeys(faults)),
+        "warnings": [str(two) for two in alike if not two.copy],
+    }
 
 
 @suites.command(short_help="Embed the faces of a training set.")

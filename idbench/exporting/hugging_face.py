@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from idbench.errors import UserError
-from idbench.exporting.summary import library
+from idbench.errors import UserError, explained
 from idbench.files import atomic_folder, check_new_folder
 from idbench.output import escape_markdown
 from idbench.records import SampleFile
@@ -71,7 +70,9 @@ def check(folder: Path) -> dict[str, int]:
     """Load the written folder with `datasets`, offline: number of rows of each part.
     Raises UserError: `datasets` is not installed."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    datasets = library("datasets", "datasets")
+    with explained("This export needs datasets", "install it with `pip install idbench[datasets]`"):
+        import datasets
+
     datasets.disable_progress_bars()
     counts = {}
     with tempfile.TemporaryDirectory() as cache:

@@ -13,17 +13,22 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from PIL import Image
 
-from idbench.exporting.side_by_side import strips
-from idbench.exporting.summary import library, reasons, scalars, settings
+from idbench.errors import explained
 from idbench.files import atomic_path, disk_errors
+from idbench.pictures import open_rgb
+from idbench.records import SampleFile
 from idbench.reports import series, table_output, tables
 from idbench.runs import Run
-from idbench.score_table import wide_scores
+from idbench.score_table import long_scores, wide_scores
+from idbench.video import UnreadableVideo, read_spread
 
 SUFFIX = ".idbench"
 
@@ -32,19 +37,30 @@ def export(run: Run, folder: Path, step: int = 0, frames: int = 0) -> Path:
     """Write one event file to `folder`, replacing those that earlier exports left at that `step` of
     the scalars, with `frames` frames of each video as an image (0: none). Raises UserError:
     TensorBoard is not installed, or the run has no scores yet."""
-    library("tensorboard", "tensorboard")
-    from torch.utils.tensorboard import SummaryWriter
+    with explained(
+        "This export needs tensorboard", "install it with `pip install idbench[tensorboard]`"
+    ):
+        import tensorboard  # noqa: F401
+        from torch.utils.tensorboard import SummaryWriter
 
-    numbers = scalars(run)
+    table = tables.measured([run])
     folder = Path(folder)
     suffix = f".step{step}{SUFFIX}"
     with disk_errors(folder), tempfile.TemporaryDirectory() as place:
         with SummaryWriter(place, filename_suffix=suffix) as writer:
-            for tag, value in numbers.items():
-                writer.add_scalar(tag, value, step)
+            for name, estimate in table.rows[0].estimates.items():
+                for key, value in (
+                    ("mean", estimate.mean), ("interval_low", estimate.low),
+                    ("interval_high", estimate.high), ("coverage", estimate.coverage),
+                ):
+                    if value is not None:
+                        writer.add_scalar(f"{name}/{key}", value, step)
             _along(writer, run)
-            _histograms(writer, run, step)
-            _texts(writer, run, step)
+            for name, column in wide_scores(run).items():
+                values = column.dropna().to_numpy()
+                if len(values):
+                    writer.add_histogram(f"{name}/videos", values, step)
+            _texts(writer, run, table, step)
             if frames:
                 for record, picture in strips(run, frames):
                     tag = f"samples/{record.suite_id}"
@@ -74,21 +90,63 @@ def _along(writer: Any, run: Run) -> None:
             writer.add_scalar(f"{metric}/share scored along", len(known) / len(values), place)
 
 
-def _histograms(writer: Any, run: Run, step: int) -> None:
-    for name, column in wide_scores(run).items():
-        values = column.dropna().to_numpy()
-        if len(values):
-            writer.add_histogram(f"{name}/videos", values, step)
-
-
-def _texts(writer: Any, run: Run, step: int) -> None:
-    rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in settings(run).items())
+def _texts(writer: Any, run: Run, table: tables.Tables, step: int) -> None:
+    rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in _settings(run).items())
     writer.add_text("settings", f"| setting | value |\n|---|---|\n{rows}", step)
-    writer.add_text("table", table_output.render(tables.measured([run]), "md"), step)
-    missing = "\n".join(f"| {n} | {_cell(reason)} |" for reason, n in reasons(run).items())
+    writer.add_text("table", table_output.render(table, "md"), step)
+    frame = long_scores(run)
+    of_videos = frame[frame["identity"].isna() & frame["frame"].isna()]
+    reasons = of_videos["reason"].dropna().value_counts()
+    missing = "\n".join(f"| {n} | {_cell(reason)} |" for reason, n in reasons.items())
     writer.add_text(
         "unscored", f"| values | reason |\n|---|---|\n{missing}" if missing else "none", step)
 
 
 def _cell(value: object) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _settings(run: Run) -> dict[str, str]:
+    """What was run and how it was scored, by dotted names such as `model.settings.steps`."""
+    identity, scoring = run.file.identity, run.file.scoring
+    return _flat({
+        "system": run.name, "split": identity.split, "seed": identity.seed,
+        "suite": identity.suite.model_dump(), "model": identity.model.model_dump(),
+        "protocol": scoring.protocol, "scoring_weights": scoring.weights,
+        "idbench": run.file.packages.get("idbench"),
+    })
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        name = f"{before}{key}"
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{name}.")
+        elif isinstance(value, list | tuple):
+            found[name] = ", ".join(map(str, value))
+        elif value is not None:
+            found[name] = str(value)
+    return found
+
+
+def strips(run: Run, frames: int) -> Iterator[tuple[SampleFile, np.ndarray]]:
+    """Record and uint8 RGB picture (H, W, 3) of every sample whose video can be read: its
+    references, then `frames` evenly spaced frames, side by side."""
+    for record in run.records():
+        if record.video is None:
+            continue
+        try:
+            taken = read_spread(record.video, frames)
+        except UnreadableVideo:
+            continue
+        height = taken.shape[1]
+        references = [_reference(r.image, height) for r in record.sample.references]
+        yield record, np.concatenate([*references, *taken], axis=1)
+
+
+def _reference(path: Path, height: int) -> np.ndarray:
+    """A reference brought to the height of the frames."""
+    image = open_rgb(path)
+    width = max(1, round(image.width * height / image.height))
+    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,18 @@ import yaml
 
 from idbench.errors import UserError
 from idbench.files import atomic_folder, check_new_folder
-from idbench.importing.contents import Person, Source
 from idbench.importing.draw import Kept, Options, Row, draw_people, face_row, make_splits
 from idbench.importing.faces import (
+    Alike,
     Face,
     FaceReader,
+    find_alike,
     nearest_cosine,
     open_picture,
     read_embeddings,
     store_picture,
 )
-from idbench.importing.lookalikes import Alike, find_alike
+from idbench.importing.sources import Person, Source
 from idbench.metrics.faces.face_embedder import EMBEDDED
 from idbench.suite import write_checksums
 
@@ -30,29 +30,19 @@ NAMED = 5
 """Pairs of names that are listed; the rest is counted."""
 
 
-@dataclass(frozen=True)
-class Imported:
-    """The result of an import: the suite, samples by split, number of identities kept, why others
-    were dropped, and notes for the user."""
-
-    folder: Path
-    name: str
-    splits: Mapping[str, int]
-    kept: int
-    dropped: Mapping[str, str]
-    notes: tuple[str, ...]
-
-
 def import_suite(
     source: Source, target: Path, options: Options, reader: FaceReader,
     step: Callable[[str], None] = lambda name: None,
-) -> Imported:
+) -> dict[str, Any]:
     """Check the references of `source` and write a suite into the new folder `target`, complete or
-    not at all; `step` is called with each person's name. Raises UserError: `target` exists, nobody
-    is left, or a split would be empty."""
+    not at all; `step` is called with each person's name.
+
+    Returns its name, folder, samples by split, number of identities, why others were dropped, and
+    notes for the user. Raises UserError: `target` exists, nobody is left, or a split would be
+    empty."""
     check_new_folder(target)
     kept, dropped = check_people(source, options, reader, step)
-    alike = _alike(kept)
+    alike = find_alike({name: one.face for name, one in kept.items()})
     if not source.rows:  # a published layout stays what its makers made
         dropped |= _drop_copies(kept, alike)
         kept, others = draw_people(kept, options)
@@ -71,14 +61,14 @@ def import_suite(
             "No sample can be made from what is left; add prompts for one person, or more "
             "people for prompts of two and three."
         )
-    drawn = not source.rows
-    name = f"{options.name}-seed{options.seed}" if drawn else options.name
+    name = options.name if source.rows else f"{options.name}-seed{options.seed}"
     with atomic_folder(target) as part:
         _write(part, name, source, kept, prompts, splits, dropped, options, reader)
-    return Imported(
-        target, name, {s: len(rows) for s, rows in splits.items()}, len(kept), dropped,
-        _notes(source, kept, options, reader) + _alike_notes(kept, alike, reader),
-    )
+    return {
+        "suite": name, "folder": str(target),
+        "splits": {split: len(rows) for split, rows in splits.items()}, "identities": len(kept),
+        "dropped": dropped, "notes": _notes(source, kept, alike, options, reader),
+    }
 
 
 def check_people(
@@ -111,14 +101,6 @@ def check_people(
     return kept, dropped
 
 
-def _alike(kept: Mapping[str, Kept]) -> list[Alike]:
-    faces = {name: one.face for name, one in kept.items() if one.face.hash is not None}
-    return find_alike(
-        list(faces), [face.vector for face in faces.values()],
-        [face.hash for face in faces.values() if face.hash is not None],
-    )
-
-
 def _drop_copies(kept: dict[str, Kept], alike: Sequence[Alike]) -> dict[str, str]:
     """Remove the later of two people with one picture; returns the reasons."""
     dropped: dict[str, str] = {}
@@ -127,19 +109,6 @@ def _drop_copies(kept: dict[str, Kept], alike: Sequence[Alike]) -> dict[str, str
             del kept[two.second]
             dropped[two.second] = f"its picture is that of {two.first}"
     return dropped
-
-
-def _alike_notes(
-    kept: Mapping[str, Kept], alike: Sequence[Alike], reader: FaceReader
-) -> tuple[str, ...]:
-    left = [str(two) for two in alike if two.first in kept and two.second in kept]
-    if not left:
-        return ()
-    more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
-    doubt = ", by the embedded ArcFace, whose cosines say little about photographs" \
-        if reader.recogniser == EMBEDDED else ""
-    return (f"{len(left)} pairs of names may be one person{doubt}: "
-            f"{'; '.join(left[:NAMED])}{more}.",)
 
 
 def _reference(person: Person, reader: FaceReader, several: str) -> tuple[Path, Face] | str:
@@ -186,8 +155,8 @@ def _write(
     how = f"drawn by seed {options.seed}" if not source.rows else "as the layout pairs them"
     head = {
         "name": name, "version": options.version,
-        "description": options.description
-        or f"{len(identities)} identities imported from the layout {source.layout}, {how}.",
+        "description":
+            f"{len(identities)} identities imported from the layout {source.layout}, {how}.",
         "licence": options.licence,
         "changelog": [{"version": options.version, "changes": "Imported by idbench."}],
         "splits": {split: len(rows) for split, rows in splits.items()},
@@ -211,8 +180,9 @@ def _write(
 
 
 def _notes(
-    source: Source, kept: Mapping[str, Kept], options: Options, reader: FaceReader
-) -> tuple[str, ...]:
+    source: Source, kept: Mapping[str, Kept], alike: Sequence[Alike], options: Options,
+    reader: FaceReader,
+) -> list[str]:
     notes = []
     categories = len({p.category for p in source.prompts if p.people == 1})
     if not source.rows and categories:
@@ -231,7 +201,14 @@ def _notes(
     several = [k.person.name for k in kept.values() if k.face.count > 1]
     if several:
         notes.append(f"The largest of several faces was used for: {', '.join(several)}.")
-    return tuple(notes)
+    left = [str(two) for two in alike if two.first in kept and two.second in kept]
+    if left:
+        more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
+        doubt = ", by the embedded ArcFace, whose cosines say little about photographs" \
+            if reader.recogniser == EMBEDDED else ""
+        notes.append(f"{len(left)} pairs of names may be one person{doubt}: "
+                     f"{'; '.join(left[:NAMED])}{more}.")
+    return notes
 
 
 def _json(path: Path, value: Any) -> None:

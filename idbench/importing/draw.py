@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from idbench.files import sha256_json
-from idbench.importing.contents import PEOPLE_SPLITS, Person, Prompt, Source
 from idbench.importing.faces import MAXIMUM_COSINE, Face
+from idbench.importing.sources import PEOPLE_SPLITS, Person, Prompt, Source
 
 PAPER_PAIRS = 14
 """Pairs of references of the paper's multi-identity evaluation, each with all its prompts."""
@@ -38,7 +38,6 @@ class Options:
     name: str
     version: str = "1.0"
     licence: str = "not stated"
-    description: str = ""
     seed: int = 0
     pairs: int = PAPER_PAIRS
     several: str = "drop"
@@ -84,10 +83,8 @@ def make_splits(
 
     def add(split: str, prompt: Prompt, names: Sequence[str], others: Sequence[str]) -> None:
         variant = kept[names[0]].person.variant if len(names) == 1 else ""
-        text = prompt.wording(variant)
-        name = prompt.name
-        if text != prompt.text:
-            name = f"{prompt.name}-{variant}"
+        text = prompt.variants.get(variant, prompt.text)
+        name = prompt.name if text == prompt.text else f"{prompt.name}-{variant}"
         texts[name] = {"prompt_id": name, "category": prompt.category, "prompt": text, "truth": {}}
         request = (split, text, tuple(names), tuple(others))
         if request in seen:

@@ -1,8 +1,8 @@
-"""The face of each reference, embedded and compared with those of a training set."""
+"""The face of each reference, embedded and compared with the others and with a training set."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from idbench.files import atomic_path
 from idbench.metrics.base import cosine
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.face_embedder import FaceEmbedder
-from idbench.picture_hash import difference_hash
+from idbench.picture_hash import NEAR, difference_hash, differing_bits
 from idbench.pictures import is_transparent, open_rgb
 
 LARGEST_SIDE = 1280
@@ -24,6 +24,11 @@ LARGEST_SIDE = 1280
 MAXIMUM_COSINE = 0.45
 """An identity nearer than this to a face of the training set is dropped. Source: Concat-ID
 (arXiv 2503.14151), section 4."""
+SAME_PERSON = 0.6
+"""Two people whose faces have at least this ArcFace cosine may be one (ours)."""
+COPY = 0.9
+"""Pictures are copies if they look alike and their faces have at least this cosine: portraits of
+two people before one background look alike too (ours)."""
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -91,10 +96,39 @@ class FaceReader(FaceEmbedder):
         )
 
 
+@dataclass(frozen=True)
+class Alike:
+    """Two names of a suite, the cosine of their faces, and whether their pictures are copies."""
+
+    first: str
+    second: str
+    cosine: float
+    copy: bool
+
+    def __str__(self) -> str:
+        if self.copy:
+            return f"{self.first} and {self.second} have the same picture"
+        return f"{self.first} and {self.second} may be one person (cosine {self.cosine:.2f})"
+
+
+def find_alike(faces: Mapping[str, Face]) -> list[Alike]:
+    """Every two names whose faces are alike, in order: no pair of two people, or one picture under
+    two names."""
+    found = []
+    known = [(name, face.vector, face.hash) for name, face in faces.items()
+             if face.vector is not None and face.hash is not None]
+    for place, (first, vector, picture) in enumerate(known[:-1], 1):
+        cosines = cosine(np.stack([other for _, other, _ in known[place:]]), vector)
+        for (second, _, other), value in zip(known[place:], cosines.tolist(), strict=True):
+            if value >= SAME_PERSON:
+                near = int(differing_bits(picture, other)) <= NEAR
+                found.append(Alike(first, second, value, near and value >= COPY))
+    return found
+
+
 def nearest_cosine(vector: np.ndarray, training: np.ndarray) -> float:
     """Cosine of an embedding (d,) to the nearest of a training set's (n, d), -1..1."""
-    values = cosine(training, vector)
-    return float(np.nanmax(values))
+    return float(np.nanmax(cosine(training, vector)))
 
 
 def read_embeddings(path: Path, reader: FaceReader, width: int | None = None) -> np.ndarray:

@@ -17,11 +17,10 @@ from toy import World
 from idbench.errors import UserError
 from idbench.files import sha256_file
 from idbench.importing import faces
-from idbench.importing.contents import Prompt
 from idbench.importing.draw import draw_groups, draw_prompts
-from idbench.importing.faces import store_picture
+from idbench.importing.faces import Face, find_alike, store_picture
 from idbench.importing.layouts import read_source
-from idbench.importing.lookalikes import find_alike
+from idbench.importing.sources import Prompt
 from idbench.metrics.faces.align import align_crops
 from idbench.metrics.networks.pack import PackRecogniser
 from idbench.picture_hash import difference_hash
@@ -379,13 +378,17 @@ def test_people_who_may_be_one_are_named_by_their_cosine() -> None:
     vectors = [base, base + 0.1 * other, base + 1.2 * other, None, other]
     pictures = rng.integers(0, 256, (5, 40, 40, 3)).astype(np.uint8)
     pictures[1] = np.clip(pictures[0].astype(int) + 3, 0, 255)
-    found = find_alike("abcde", vectors, [difference_hash(p) for p in pictures])
+    hashes = [difference_hash(p) for p in pictures]
+    found = find_alike({
+        name: Face(1, vector=vector, hash=picture)
+        for name, vector, picture in zip("abcde", vectors, hashes, strict=True)})
     assert [(f.first, f.second, f.copy) for f in found][0] == ("a", "b", True)
     assert all(f.cosine >= 0.6 for f in found) and not any(f.copy for f in found[1:])
     assert str(found[0]) == "a and b have the same picture"
     assert "may be one person (cosine 0." in str(found[1])
     # Portraits that look alike, of people who do not, are no copies.
-    assert find_alike("xy", [base, other], [difference_hash(pictures[0])] * 2) == []
+    x, y = (Face(1, vector=vector, hash=hashes[0]) for vector in (base, other))
+    assert find_alike({"x": x, "y": y}) == []
 
 
 def test_check_finds_one_picture_twice(world: World, folder: Path) -> None:

@@ -14,7 +14,7 @@ from file_server import Server, serving, stand_for_the_hub
 from PIL import Image
 
 from idbench.cli import main
-from idbench.importing.benchmarks import BENCHMARKS
+from idbench.importing.layouts import BENCHMARKS
 from idbench.suite import load_suite
 
 
