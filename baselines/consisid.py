@@ -8,39 +8,23 @@ Source: arXiv 2411.17440 and its code.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from PIL import Image
 
-from idbench.baselines.loading import (
-    RELEASED,
-    ByWeights,
-    ReleasedModel,
-    exact_size,
-    load_pipeline,
-    to_uint8,
-    usable_place,
-)
+from idbench.baselines.loading import RELEASED, ByWeights, ReleasedModel
 from idbench.errors import UserError, explained
-from idbench.names import unknown
+from idbench.names import one_of
 from idbench.pictures import read_reference
-from idbench.types import Abilities, Reference, Sample, Video
+from idbench.types import Abilities, Reference, Sample
 from idbench.values import switch
 
 CROPS = ("facexlib", "pack")
 DETECTION = "face_encoder/detection_Resnet50_Final.pth"
 PARSING = "face_encoder/parsing_bisenet.pth"
 """Files of facexlib's networks in the released folder."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """The pipeline and what prepares faces."""
-
-    pipeline: Any
-    faces: Any
 
 
 class ConsisID(ReleasedModel):
@@ -69,6 +53,7 @@ class ConsisID(ReleasedModel):
         "face_encoder/EVA02_CLIP_L_336_psz14_s6B.pt", "face_encoder/models/antelopev2",
     )
     VARIANTS = (RELEASED,)
+    SETTINGS = (*ReleasedModel.SETTINGS, "face_crop", "crop_of", "parser", "dynamic_guidance")
     FACEXLIB: ClassVar[tuple[str, ...]] = (DETECTION, PARSING)
     CROP_OF: ClassVar[tuple[str, ...]] = ("centre", "largest")
     ALIGNED: ClassVar[bool] = True
@@ -83,73 +68,60 @@ class ConsisID(ReleasedModel):
         **others: Any,
     ) -> None:
         super().__init__(variant, **others)
-        if face_crop not in CROPS:
-            raise unknown("face_crop", face_crop, CROPS)
+        self.face_crop = one_of("face_crop", face_crop, CROPS)
         crop_of = self.CROP_OF[0] if crop_of is None else crop_of
-        if crop_of not in self.CROP_OF:
-            raise unknown("crop_of", crop_of, self.CROP_OF)
+        self.crop_of = one_of("crop_of", crop_of, self.CROP_OF)
         if parser != "none" and face_crop == "facexlib":
             raise UserError("parser belongs to face_crop=pack; facexlib has its own.")
-        self.face_crop, self.crop_of, self.parser = face_crop, crop_of, parser
+        self.parser = parser
         self.dynamic_guidance = switch("dynamic_guidance", dynamic_guidance)
-        self._conditions: dict[str, Any] = {}
 
     @property
     def files(self) -> tuple[str, ...]:
         return self.FILES + (self.FACEXLIB if self.face_crop == "facexlib" else ())
 
-    def settings(self) -> Mapping[str, Any]:
-        return {
-            **super().settings(), "face_crop": self.face_crop, "crop_of": self.crop_of,
-            "parser": self.parser, "dynamic_guidance": self.dynamic_guidance,
-        }
-
-    def _load(self) -> Loaded:
-        place = usable_place(self.device, self.offload)
-        faces = self._load_faces(place)
-        pipeline = self._load_pipeline(place)
-        config = pipeline.transformer.config
-        if config.use_learned_positional_embeddings:
-            pixels = pipeline.vae_scale_factor_spatial
-            exact_size(
-                self, config.sample_frames, config.sample_height * pixels,
-                config.sample_width * pixels, "its learned positions",
+    def _load(self, place: str) -> Any:
+        self._faces = self._load_faces(place)
+        pipeline = self._load_pipeline()
+        config, pixels = pipeline.transformer.config, pipeline.vae_scale_factor_spatial
+        size = (config.sample_frames, config.sample_height * pixels, config.sample_width * pixels)
+        asked = (self.frames, self.height, self.width)
+        if config.use_learned_positional_embeddings and asked != size:
+            raise UserError(
+                f"{self.name} makes {size[0]} frames of {size[1]}x{size[2]} only (its learned "
+                f"positions), not {asked[0]} of {asked[1]}x{asked[2]}; leave out frames, height "
+                "and width."
             )
-        return Loaded(pipeline, faces)
+        return pipeline
 
-    def _load_pipeline(self, place: str) -> Any:
+    def _load_pipeline(self) -> Any:
         from diffusers import ConsisIDPipeline
 
-        from idbench.baselines.any_steps import AnyStepsScheduler
+        from idbench.baselines.consisid_parts import AnyStepsScheduler
 
         # A training writes the averaged one, which the authors' script prefers too.
         averaged = self.folder / "transformer_ema"
         part = averaged if averaged.is_dir() else self.folder / "transformer"
         with explained(f"{part} cannot be loaded", f"run `idbench weights verify {self.entry}`"):
             transformer = self._load_transformer(part)
-        pipeline = load_pipeline(
-            ConsisIDPipeline, self.folder, place, bfloat16=self.bfloat16, offload=self.offload,
-            tiling=self.tiling, transformer=transformer,
-        )
+        pipeline = self._read_pipeline(ConsisIDPipeline, self.folder, transformer=transformer)
         pipeline.scheduler = AnyStepsScheduler.from_config(pipeline.scheduler.config)
         return pipeline
 
     def _load_transformer(self, folder: Path) -> Any:
         from diffusers import ConsisIDTransformer3DModel
 
-        return ConsisIDTransformer3DModel.from_pretrained(
-            folder, torch_dtype=self.dtype, local_files_only=True, use_safetensors=True
-        )
+        return self._read(ConsisIDTransformer3DModel, folder)
 
     def _load_faces(self, place: str) -> Any:
-        from idbench.baselines.consisid_faces import PACK, FaceEncoder
+        from idbench.baselines.consisid_parts import PACK, FaceEncoder
         from idbench.baselines.face_crop import FacexlibCropper, PackCropper
         from idbench.models.concat_id.face_tools import load_foreground
 
         cropper: Any
         if self.face_crop == "facexlib":
             parsing = self.path(PARSING) if self.WHITE else None
-            cropper = FacexlibCropper(self.path(DETECTION), parsing, "consisid", place)
+            cropper = FacexlibCropper(self.path(DETECTION), parsing, place)
         else:
             foreground, _ = load_foreground(self.parser, place)
             cropper = PackCropper(self.folder / PACK, foreground, place)
@@ -157,37 +129,22 @@ class ConsisID(ReleasedModel):
             self.folder, cropper, place, self.dtype, self.crop_of, self.ALIGNED, self.WHITE
         )
 
-    def _condition(self, reference: Reference) -> Any:
-        """The condition of a photograph, computed once."""
-        key = str(reference.image)
-        if key not in self._conditions:
-            try:
-                found = self.networks.faces.encode(read_reference(reference.image))
-            except UserError as error:
-                raise UserError(
-                    f"The reference {reference.image} cannot be used: {error}; replace it."
-                ) from error
-            self._conditions[key] = found
-        return self._conditions[key]
+    def _prepare(self, reference: Reference) -> tuple[Any, str | None]:
+        """The `FaceCondition` of a photograph."""
+        try:
+            found = self._faces.encode(read_reference(reference.image))
+        except UserError as error:
+            raise UserError(
+                f"The reference {reference.image} cannot be used: {error}; replace it."
+            ) from error
+        return found, found.problem
 
-    def _video(self, sample: Sample) -> Video:
-        import torch
-
-        faces = [self._condition(reference) for reference in sample.references]
-        with torch.inference_mode():
-            frames = self.networks.pipeline(
-                **self._inputs(faces), prompt=sample.prompt,
-                num_inference_steps=self.steps, guidance_scale=self.guidance,
-                num_frames=self.frames, height=self.height, width=self.width,
-                use_dynamic_cfg=self.dynamic_guidance,
-                # On the CPU, so that a seed means the same noise on every device.
-                generator=torch.Generator().manual_seed(sample.seed), output_type="np",
-            ).frames[0]
-        notes = tuple(
-            f"reference {reference.name}: {face.problem}"
-            for reference, face in zip(sample.references, faces, strict=True) if face.problem
+    def _frames(self, sample: Sample) -> np.ndarray:
+        faces = [self.prepared(reference) for reference in sample.references]
+        return self._sampled(
+            sample.seed, **self._inputs(faces), prompt=sample.prompt,
+            use_dynamic_cfg=self.dynamic_guidance,
         )
-        return Video(to_uint8(frames), self.fps, notes)
 
     def _inputs(self, faces: Sequence[Any]) -> dict[str, Any]:
         """The pipeline's arguments about the faces."""

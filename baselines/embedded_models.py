@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache, cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
 from idbench import embedded
 from idbench.baselines.face_tower import ENTRY, FaceTower, pack
-from idbench.errors import UserError
 from idbench.models.concat_id.about import EMBEDDED_BASE
 from idbench.models.concat_id.autoencoder import to_frames
 from idbench.models.concat_id.families import family_named, family_of
 from idbench.models.concat_id.model import ConcatID
 from idbench.models.concat_id.pipeline import ConcatIDPipeline, VideoPipeline
+from idbench.names import check_variant
 from idbench.types import Abilities, Sample
 
 BASE = "transformer_base"
+_tower = cache(FaceTower)
 
 
 class FacePipeline(ConcatIDPipeline):
@@ -44,14 +45,11 @@ class EmbeddedBaseline(ConcatID):
             `height`, `width`, `batch`, `bfloat16`, `faces`, `parser`, `alignment`, `references`.
     """
 
-    ABILITIES: ClassVar[Abilities]
     embedded_defaults = EMBEDDED_BASE
 
     def __init__(self, variant: str | None = None, **settings: Any) -> None:
-        if variant is not None:
-            raise UserError(f"{self.name} has no variants; leave out @{variant}.")
+        check_variant(self.name, variant, ())
         super().__init__(None, **settings)
-        self.abilities = self.ABILITIES
 
     @property
     def maximum_references(self) -> int:  # type: ignore[override]
@@ -81,21 +79,16 @@ class EmbeddedBaseline(ConcatID):
 
 class EmbeddedConsisID(EmbeddedBaseline):
     name = "consisid"
-    ABILITIES = Abilities(people=(1, 1), licence="Apache-2.0", why="its network reads one face")
+    abilities = Abilities(people=(1, 1), licence="Apache-2.0", why="its network reads one face")
 
 
 class EmbeddedIDAnimator(EmbeddedBaseline):
     name = "id_animator"
-    ABILITIES = Abilities(people=(1, 1), licence="Apache-2.0", why="several faces are averaged")
+    abilities = Abilities(people=(1, 1), licence="Apache-2.0", why="several faces are averaged")
 
 
 class EmbeddedIngredients(EmbeddedBaseline):
     name = "ingredients"
-    ABILITIES = Abilities(
+    abilities = Abilities(
         people=(2, 2), licence="Apache-2.0", why="its routers tell two faces apart"
     )
-
-
-@cache
-def _tower() -> FaceTower:
-    return FaceTower()

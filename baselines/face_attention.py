@@ -90,14 +90,11 @@ class UNetFaceAttention(FaceAttention):
         assert encoder_hidden_states is not None
         words = encoder_hidden_states[:, : -self.tokens]
         face = encoder_hidden_states[:, -self.tokens :]
-        query = attn.to_q(hidden_states) + self.to_q_lora(hidden_states)
-        text = _attend(
-            attn, query, attn.to_k(words) + self.to_k_lora(words),
-            attn.to_v(words) + self.to_v_lora(words),
-        )
+        adapted = _Adapted(attn, self)
+        query = adapted.to_q(hidden_states)
+        text = _attend(attn, query, adapted.to_k(words), adapted.to_v(words))
         seen = _attend(attn, query, self.to_k_face(face), self.to_v_face(face))
-        mixed = text + self.scale * seen
-        out = attn.to_out[0](mixed) + self.to_out_lora(mixed)
+        out = adapted.to_out[0](text + self.scale * seen)
         return attn.to_out[1](out) / attn.rescale_output_factor
 
 

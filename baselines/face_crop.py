@@ -6,19 +6,20 @@ five points of an insightface pack (`PackCropper`), whose crops differ by a few 
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
-from idbench.baselines.bisenet import BiSeNet, as_tensor, filled
-from idbench.baselines.loading import need_package
+from idbench.checkpoints import fit, read_checkpoint
 from idbench.errors import UserError
 from idbench.metrics.faces.detect import Faces, Scrfd, sorted_faces
+from idbench.metrics.networks.clip import MEAN_STD
 
 SIDE = 512
 TEMPLATE = np.array(
@@ -35,45 +36,52 @@ CERTAIN = 0.97
 REMOVED = (0, 7, 8, 9, 14, 15, 16, 18)
 """BiSeNet's classes that ConsisID makes white: background, ears, ear ring, neck, necklace, clothes
 and hat."""
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class Cropper(Protocol):
-    """Finds faces, and says which pixels of a crop belong to the head."""
+class BiSeNet:
+    """facexlib's face parser of 19 classes with its released file, ready to read crops.
+    Raises UserError: facexlib is not installed; the file is missing, damaged or of another
+    network."""
 
-    def find(self, image: np.ndarray) -> Faces:
-        """The faces of uint8 RGB (H, W, 3)."""
-        ...
+    def __init__(self, path: Path, device: str) -> None:
+        network = _facexlib("parsing.bisenet", "The released face parser").BiSeNet(num_class=19)
+        self.device = device
+        state = read_checkpoint(path).state
+        self._network = fit(network, state, path, "BiSeNet").to(device)
 
-    def face_mask(self, crop: np.ndarray) -> np.ndarray | None:
-        """bool (512, 512), True where the crop shows the face; None: it does not know."""
-        ...
+    @torch.no_grad()
+    def classes(self, pictures: torch.Tensor) -> np.ndarray:
+        """The class of each pixel, (512, 512), of a normalised crop (1, 3, 512, 512)."""
+        found: np.ndarray = self._network(pictures.to(self.device))[0].argmax(1)[0].cpu().numpy()
+        return found
 
 
 class FacexlibCropper:
     """facexlib's RetinaFace and BiSeNet with their released files `detection` and `parsing` (None:
-    nothing is masked); `extra` of idbench installs facexlib.
-    Raises UserError: facexlib is not installed; a file is missing or damaged."""
+    nothing is masked). Raises UserError: facexlib is not installed; a file is missing or
+    damaged."""
 
-    def __init__(self, detection: Path, parsing: Path | None, extra: str, device: str) -> None:
-        why = "The released face crop"
-        retinaface = need_package("facexlib.detection.retinaface", extra, why).RetinaFace
+    def __init__(self, detection: Path, parsing: Path | None, device: str) -> None:
+        found = _facexlib("detection.retinaface", "The released face crop")
         self.device = device
         with warnings.catch_warnings():  # about arguments of torchvision
             warnings.simplefilter("ignore", UserWarning)
-            network = retinaface(network_name="resnet50", device=device)
-        self._detector = filled(network, detection, "RetinaFace")
-        self._parser = None if parsing is None else BiSeNet(parsing, extra, device)
+            network = found.RetinaFace(network_name="resnet50", device=device)
+        state = read_checkpoint(detection).state
+        self._detector: Any = fit(network, state, detection, "RetinaFace").to(device)
+        self._parser = None if parsing is None else BiSeNet(parsing, device)
 
     def find(self, image: np.ndarray) -> Faces:
+        """The faces of uint8 RGB (H, W, 3)."""
         with torch.no_grad():
             found = self._detector.detect_faces(np.ascontiguousarray(image[..., ::-1]), CERTAIN)
         return sorted_faces(found[:, :4], found[:, 4], found[:, 5:15].reshape(-1, 5, 2))
 
     def face_mask(self, crop: np.ndarray) -> np.ndarray | None:
+        """bool (512, 512), True where the crop shows the face; None: it does not know."""
         if self._parser is None:
             return None
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in MEAN_STD["imagenet"])
         return ~np.isin(self._parser.classes((as_tensor(crop) / 255 - mean) / std), REMOVED)
 
 
@@ -92,6 +100,15 @@ class PackCropper:
 
     def face_mask(self, crop: np.ndarray) -> np.ndarray | None:
         return None if self._foreground is None else self._foreground(crop) >= 0.5
+
+
+Cropper = FacexlibCropper | PackCropper
+"""Finds faces, and says which pixels of a crop belong to the head."""
+
+
+def as_tensor(crop: np.ndarray) -> torch.Tensor:
+    """A crop, uint8 RGB (h, w, 3), as float32 (1, 3, h, w) in 0..255."""
+    return torch.from_numpy(crop).permute(2, 0, 1)[None].float()
 
 
 def nearest_centre(faces: Faces, point: np.ndarray) -> int:
@@ -116,3 +133,13 @@ def limit_side(image: np.ndarray, longest: int = 1024) -> np.ndarray:
     scale = longest / max(height, width)
     size = (int(width * scale), int(height * scale))
     return cv2.resize(image, size, interpolation=cv2.INTER_LANCZOS4)
+
+
+def _facexlib(module: str, why: str) -> Any:
+    """A module of facexlib, which the extra `consisid` of idbench installs."""
+    try:
+        return importlib.import_module(f"facexlib.{module}")
+    except ImportError as error:
+        raise UserError(
+            f"{why} needs the package facexlib ({error}); run pip install 'idbench[consisid]'."
+        ) from error

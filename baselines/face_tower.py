@@ -74,7 +74,6 @@ class FaceTower:
                 hook.remove()
         return torch.cat([pooled, *(states.flatten(1) for states in kept)], dim=1)
 
-
     def rows(self, latents: np.ndarray, pictures: np.ndarray) -> np.ndarray:
         """Rows (n, 1, 1, F) of references: latents (n, C, h, w), uint8 (n, H, W, 3)."""
         return pack(torch.from_numpy(latents).float(), self.encode(pictures)).numpy()

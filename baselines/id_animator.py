@@ -7,27 +7,19 @@ Source: arXiv 2404.15275 and its code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from idbench.baselines.loading import (
-    RELEASED,
-    ByWeights,
-    ReleasedModel,
-    place_pipeline,
-    to_uint8,
-    usable_place,
-)
+from idbench.baselines.loading import RELEASED, ByWeights, ReleasedModel
 from idbench.errors import UserError, explained
-from idbench.names import unknown
+from idbench.names import one_of
 from idbench.pictures import read_reference
 from idbench.released_files import local
-from idbench.types import Abilities, Reference, Sample, Video
+from idbench.types import Abilities, Reference, Sample
 from idbench.values import number
 
 NEGATIVE = (
@@ -42,15 +34,6 @@ NEGATIVE = (
 CROP_OF = ("first", "largest")
 MOST_PICTURES = 16
 """Of one person."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """The pipeline, what makes face tokens, and what finds faces."""
-
-    pipeline: Any
-    encoder: Any
-    detector: Any
 
 
 class IDAnimator(ReleasedModel):
@@ -77,6 +60,7 @@ class IDAnimator(ReleasedModel):
         "animatediff/sd/vae", "mm_sd_v15_v2.ckpt", "animator.ckpt", "image_encoder",
     )
     VARIANTS = (RELEASED,)
+    SETTINGS = (*ReleasedModel.SETTINGS, "scale", "negative", "base", "crop_of")
     DEFAULTS: ClassVar[Mapping[str, float]] = {
         "steps": 30, "guidance": 8.0, "frames": 16, "height": 512, "width": 512, "fps": 9.0,
     }
@@ -87,16 +71,14 @@ class IDAnimator(ReleasedModel):
         crop_of: str = "first", **others: Any,
     ) -> None:
         super().__init__(variant, **others)
-        if crop_of not in CROP_OF:
-            raise unknown("crop_of", crop_of, CROP_OF)
+        self.crop_of = one_of("crop_of", crop_of, CROP_OF)
         if self.height % 8 or self.width % 8 or min(self.height, self.width) < 8:
             raise UserError("height and width must be multiples of 8.")
         if not 1 <= self.frames <= 32:
             raise UserError("frames must be 1 to 32, which the motion module has positions for.")
         self.pack_source, self.scale = str(pack), number("scale", scale)
         self.negative = negative
-        self.base, self.crop_of = str(base), crop_of
-        self._tokens: dict[str, Any] = {}
+        self.base = str(base)
 
     @property
     def maximum_references(self) -> int:
@@ -117,12 +99,6 @@ class IDAnimator(ReleasedModel):
     def files(self) -> tuple[str, ...]:
         return self.FILES if self.base == "none" else (*self.FILES, self.base)
 
-    def settings(self) -> Mapping[str, Any]:
-        return {
-            **super().settings(), "scale": self.scale, "negative": self.negative,
-            "base": self.base, "crop_of": self.crop_of,
-        }
-
     def weight_hashes(self) -> Mapping[str, str]:
         from idbench.metrics.networks.pack import pack_file, pack_hash
 
@@ -132,64 +108,48 @@ class IDAnimator(ReleasedModel):
             f"detector/{detector}": pack_hash(self.pack, "detection"),
         }
 
-    def _load(self) -> Loaded:
+    def _load(self, place: str) -> Any:
         from idbench.baselines.id_animator_parts import ImageTokens, build_pipeline
         from idbench.metrics.faces.detect import Scrfd
 
-        place = usable_place(self.device, self.offload)
-        detector = Scrfd(self.pack, 320, device=place)
+        self._detector = Scrfd(self.pack, 320, device=place)
         base = None if self.base == "none" else self.folder / self.base
         fix = f"run `idbench weights verify {self.entry}`"
         with explained(f"The folder {self.folder} cannot be loaded", fix):
             pipeline = build_pipeline(self.folder, base, self.scale, self.dtype)
-            encoder = ImageTokens(self.folder, pipeline.unet.config.cross_attention_dim)
-        encoder.to(place, self.dtype)
-        return Loaded(place_pipeline(pipeline, place, self.offload, self.tiling), encoder, detector)
+            self._encoder = ImageTokens(self.folder, pipeline.unet.config.cross_attention_dim)
+        self._encoder.to(place, self.dtype)
+        return pipeline
 
-    def _crop(self, reference: Reference) -> np.ndarray:
-        """The face, uint8 RGB (112, 112, 3), on ArcFace's template."""
+    def _prepare(self, reference: Reference) -> tuple[Any, None]:
+        """The tokens (1, 16, D) of the face, aligned on ArcFace's template."""
         from idbench.metrics.faces.align import align_crops
 
         image = read_reference(reference.image)
-        faces = self.networks.detector.detect(image[None])[0]
+        faces = self._detector.detect(image[None])[0]
         if not len(faces):
             raise UserError(
                 f"No face was found in the reference {reference.image}; use another picture."
             )
         # The detector gives the surest first; `Faces` has the largest first.
         chosen = int(faces.scores.argmax()) if self.crop_of == "first" else 0
-        return align_crops(image, faces.landmarks[chosen : chosen + 1])[0]
+        crop = align_crops(image, faces.landmarks[chosen : chosen + 1])[0]
+        return self._encoder.tokens(crop), None
 
-    def _face_tokens(self, reference: Reference) -> Any:
-        """The tokens of a picture, computed once."""
-        key = str(reference.image)
-        if key not in self._tokens:
-            self._tokens[key] = self.networks.encoder.tokens(self._crop(reference))
-        return self._tokens[key]
-
-    def _video(self, sample: Sample) -> Video:
+    def _frames(self, sample: Sample) -> np.ndarray:
         import torch
 
-        loaded = self.networks
+        pipeline = self.networks
         with torch.inference_mode():
-            faces = [self._face_tokens(reference) for reference in sample.references]
-            words, without = self._words(sample.prompt)
-            frames = loaded.pipeline(
+            faces = [self.prepared(reference) for reference in sample.references]
+            words, without = pipeline.encode_prompt(
+                sample.prompt, pipeline._execution_device, 1, True, negative_prompt=self.negative
+            )
+            return self._sampled(
+                sample.seed,
                 prompt_embeds=torch.cat([words, torch.stack(faces).mean(0)], dim=1),
-                negative_prompt_embeds=torch.cat([without, loaded.encoder.nothing()], dim=1),
-                num_inference_steps=self.steps, guidance_scale=self.guidance,
-                num_frames=self.frames, height=self.height, width=self.width,
-                # On the CPU, so that a seed means the same noise on every device.
-                generator=torch.Generator().manual_seed(sample.seed), output_type="np",
-            ).frames[0]
-        return Video(to_uint8(frames), self.fps)
-
-    def _words(self, prompt: str) -> Sequence[Any]:
-        """Text embeddings (1, 77, D) of the prompt and of the negative one."""
-        pipeline = self.networks.pipeline
-        return pipeline.encode_prompt(
-            prompt, pipeline._execution_device, 1, True, negative_prompt=self.negative
-        )
+                negative_prompt_embeds=torch.cat([without, self._encoder.nothing()], dim=1),
+            )
 
 
 MODEL = ByWeights(IDAnimator, "idbench.baselines.embedded_models:EmbeddedIDAnimator")

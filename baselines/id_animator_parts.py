@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from idbench.baselines.face_attention import Resampler, UNetFaceAttention
-from idbench.checkpoints import check_file, check_fit, read_checkpoint
+from idbench.checkpoints import check_file, check_fit, fit, read_checkpoint
 from idbench.embedded import WeightError
 
 ADAPTER, MOTION = "animator.ckpt", "mm_sd_v15_v2.ckpt"
@@ -106,18 +106,16 @@ def read_adapter(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.T
         return dict(content["image_proj"]), dict(content["face_adapter"])
     content = content.get("state_dict", content) if isinstance(content, Mapping) else {}
     plain = {str(name).removeprefix("module."): value for name, value in content.items()}
-    found: list[dict[str, torch.Tensor]] = []
-    for prefix in ("image_proj_model.", "adapter_modules."):
-        found.append({
-            name.removeprefix(prefix): value for name, value in plain.items()
-            if name.startswith(prefix)
-        })
-    if not all(found) or sum(map(len, found)) != len(plain):
+    image, faces = (
+        {n.removeprefix(prefix): value for n, value in plain.items() if n.startswith(prefix)}
+        for prefix in ("image_proj_model.", "adapter_modules.")
+    )
+    if not image or not faces or len(image) + len(faces) != len(plain):
         raise WeightError(
             f"{path} is no checkpoint of ID-Animator: it has neither image_proj and face_adapter "
             "nor their tensors in one state dict; download animator.ckpt again."
         )
-    return found[0], found[1]
+    return image, faces
 
 
 def add_adapter(
@@ -133,9 +131,7 @@ def add_adapter(
             width = network.get_submodule(name.removesuffix(".processor")).to_q.out_features
             made[str(index)] = UNetFaceAttention(width, text, RANK, TOKENS)
             processors[name] = made[str(index)]
-    whole = nn.ModuleDict(made)
-    check_fit(state, whole.state_dict(), path, "ID-Animator's face attentions")
-    whole.load_state_dict(state)
+    fit(nn.ModuleDict(made), state, path, "ID-Animator's face attentions")
     for processor in made.values():
         processor.scale = scale
     network.set_attn_processor(processors)
@@ -157,10 +153,9 @@ class ImageTokens(nn.Module):
         self.clip = CLIPVisionModelWithProjection.from_pretrained(
             folder / "image_encoder", local_files_only=True, dtype=torch.float32
         )
-        state = read_adapter(folder / ADAPTER)[0]
-        self.resampler = Resampler(text, 4, HEAD, HEADS, TOKENS, self.clip.config.hidden_size, text)
-        check_fit(state, self.resampler.state_dict(), folder / ADAPTER, "ID-Animator's resampler")
-        self.resampler.load_state_dict(state)
+        path = folder / ADAPTER
+        made = Resampler(text, 4, HEAD, HEADS, TOKENS, self.clip.config.hidden_size, text)
+        self.resampler = fit(made, read_adapter(path)[0], path, "ID-Animator's resampler")
         self._processor = CLIPImageProcessor()
         self.eval().requires_grad_(False)
 

@@ -16,7 +16,7 @@ from PIL import Image
 from idbench.baselines.consisid import DETECTION, ConsisID
 from idbench.baselines.loading import ByWeights
 from idbench.checkpoints import read_settings
-from idbench.names import unknown
+from idbench.names import one_of
 from idbench.types import Abilities
 
 ROUTED = ("negative", "both")
@@ -41,6 +41,7 @@ class Ingredients(ConsisID):
     ENTRY = "ingredients"
     FACEXLIB = (DETECTION,)
     ELSEWHERE: ClassVar[Mapping[str, str]] = {DETECTION: "facexlib-detection"}
+    SETTINGS = (*ConsisID.SETTINGS, "routed")
     CROP_OF = ("first", "largest")
     ALIGNED = False  # the vector is read from the crop
     WHITE = False  # the background stays
@@ -49,23 +50,16 @@ class Ingredients(ConsisID):
         self, variant: str | None = None, *, routed: str = "negative", **settings: Any
     ) -> None:
         super().__init__(variant, **settings)
-        if routed not in ROUTED:
-            raise unknown("routed", routed, ROUTED)
-        self.routed = routed
-
-    def settings(self) -> Mapping[str, Any]:
-        return {**super().settings(), "routed": self.routed}
+        self.routed = one_of("routed", routed, ROUTED)
 
     def _load_transformer(self, folder: Path) -> Any:
         from idbench.baselines.routing import IngredientsTransformer3DModel
 
         config = read_settings(folder / "config.json")
         width = config["num_attention_heads"] * config["attention_head_dim"]
-        return IngredientsTransformer3DModel.from_pretrained(
-            folder, torch_dtype=self.dtype, local_files_only=True, use_safetensors=True,
-            # The released value, 768, is of an earlier layout; its code does not read it.
-            LFE_output_dim=int(width / 3 * 2),
-        )
+        # The released value, 768, is of an earlier layout; its code does not read it.
+        output = int(width / 3 * 2)
+        return self._read(IngredientsTransformer3DModel, folder, LFE_output_dim=output)
 
     def _inputs(self, faces: Sequence[Any]) -> dict[str, Any]:
         import torch

@@ -1,4 +1,4 @@
-"""What the adapters of released systems share: their files, packages, devices and settings.
+"""What the adapters of released systems share: files, settings, devices, and making videos.
 
 Nothing here imports torch before a network is loaded, so that listing models stays fast.
 """
@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,7 +21,7 @@ from idbench.names import check_variant
 from idbench.output import note
 from idbench.published_weights import find_folder
 from idbench.released_files import from_catalogue, released_folder
-from idbench.types import Abilities, Sample, Video
+from idbench.types import Abilities, Reference, Sample, Video
 from idbench.values import number, switch, whole
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".json", ".model",
@@ -45,8 +44,8 @@ class ReleasedModel(ABC):
         offload: `none`, or `model`: networks are on the device only while they work.
         tiling: decode in tiles: less memory, slightly different pixels at seams.
 
-    A subclass gives `name`, `abilities` and the class attributes below, and writes `_load` and
-    `_video`.
+    A subclass gives `name`, `abilities` and the class attributes below, and writes `_load`,
+    `_prepare` and `_frames`.
     """
 
     name: str
@@ -54,7 +53,7 @@ class ReleasedModel(ABC):
     batch = 1
     abilities: ClassVar[Abilities]
     ENTRY: ClassVar[str]
-    """The release's name in the catalogue of weights; see `entry`."""
+    """The release's name in the catalogue of weights; `entry`: that of the variant."""
     FILES: ClassVar[tuple[str, ...]]
     """What of the folder is read: files and folders, all of which must be there; see `files`."""
     ELSEWHERE: ClassVar[Mapping[str, str]] = {}
@@ -63,6 +62,10 @@ class ReleasedModel(ABC):
     """steps, guidance, frames, height, width and fps of the authors."""
     VARIANTS: ClassVar[Collection[str]] = ()
     """What can stand after @."""
+    SETTINGS: ClassVar[tuple[str, ...]] = (
+        "steps", "guidance", "frames", "height", "width", "bfloat16", "tiling",
+    )
+    """Attributes that change what is generated."""
 
     def __init__(
         self, variant: str | None = None, *, weights: str | None = None,
@@ -71,7 +74,7 @@ class ReleasedModel(ABC):
         device: str | None = None, offload: str = "none", tiling: bool = False,
     ) -> None:
         check_variant(self.name, variant, self.VARIANTS)
-        self.variant = variant
+        self.variant, self.entry = variant, self.ENTRY
         self.source = None if weights is None else str(weights)
         usual = self.defaults
         self.steps = whole("steps", usual["steps"] if steps is None else steps)
@@ -84,6 +87,7 @@ class ReleasedModel(ABC):
             raise UserError("steps must be at least 1, and guidance finite.")
         self.bfloat16, self.tiling = switch("bfloat16", bfloat16), switch("tiling", tiling)
         self.device, self.offload = device, str(offload)
+        self._prepared: dict[str, tuple[Any, str | None]] = {}
 
     @property
     def maximum_references(self) -> int:
@@ -95,22 +99,13 @@ class ReleasedModel(ABC):
         return self.DEFAULTS
 
     @property
-    def entry(self) -> str:
-        """The catalogue's name of the release that these settings use."""
-        return self.ENTRY
-
-    @property
     def files(self) -> tuple[str, ...]:
         """What of the folder is read with these settings."""
         return self.FILES
 
     def settings(self) -> Mapping[str, Any]:
         """Everything that changes what is generated."""
-        return {
-            "steps": self.steps, "guidance": self.guidance, "frames": self.frames,
-            "height": self.height, "width": self.width, "bfloat16": self.bfloat16,
-            "tiling": self.tiling,
-        }
+        return {name: getattr(self, name) for name in self.SETTINGS}
 
     def weight_hashes(self) -> Mapping[str, str]:
         """sha256 of every file that decides what is computed, by its place in the folder."""
@@ -143,11 +138,7 @@ class ReleasedModel(ABC):
             return from_catalogue(self.ELSEWHERE[file])
         return check_there(path, self.entry)
 
-    def generate(self, samples: Sequence[Sample]) -> Iterator[Video]:
-        """One video a sample, in order, each from its own seed."""
-        self.load()
-        for sample in samples:
-            yield self._video(sample)
+    # Networks
 
     def load(self) -> None:
         """Load the networks once.
@@ -167,16 +158,83 @@ class ReleasedModel(ABC):
 
     @cached_property
     def networks(self) -> Any:
-        """What `_load` returns."""
-        return self._load()
+        """The diffusers pipeline, on its device; without its progress bar, since the harness shows
+        one of samples."""
+        from idbench.models.concat_id.model_folder import check_place, on_device
+
+        place = check_place(self.device, self.offload)
+        pipeline = self._load(place)
+        pipeline.set_progress_bar_config(disable=True)
+        if self.tiling:
+            pipeline.vae.enable_tiling()
+        return on_device(pipeline, place, self.offload)
 
     @abstractmethod
-    def _load(self) -> Any:
-        """The networks, on their device."""
+    def _load(self, place: str) -> Any:
+        """The pipeline, and whatever prepares references on the device `place`."""
+
+    def _read(self, kind: Any, folder: Path, **options: Any) -> Any:
+        """A pipeline or network of diffusers from its folder on this machine."""
+        options.setdefault("torch_dtype", self.dtype)
+        return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, **options)
+
+    def _read_pipeline(
+        self, kind: Any, folder: Path,
+        checked: Sequence[str] = ("transformer", "vae", "text_encoder"), **options: Any,
+    ) -> Any:
+        """A pipeline of `folder`, every tensor of the `checked` parts found in it.
+
+        Raises:
+            UserError: damaged files, or missing or unknown tensors.
+        """
+        from idbench.models.concat_id.model_folder import check_tensors
+
+        with explained(f"The model folder {folder} cannot be loaded", "download it again"):
+            pipeline = self._read(kind, folder, **options)
+            check_tensors(pipeline, folder, checked)
+        return pipeline
+
+    # Videos
+
+    def generate(self, samples: Sequence[Sample]) -> Iterator[Video]:
+        """One video a sample, in order, each from its own seed."""
+        self.load()
+        for sample in samples:
+            frames = self._frames(sample)
+            notes = tuple(
+                f"reference {reference.name}: {problem}" for reference in sample.references
+                if (problem := self._prepared[str(reference.image)][1])
+            )
+            yield Video(frames, self.fps, notes)
 
     @abstractmethod
-    def _video(self, sample: Sample) -> Video:
-        """The video of one sample."""
+    def _frames(self, sample: Sample) -> np.ndarray:
+        """The video of one sample, uint8 RGB (frames, height, width, 3)."""
+
+    def prepared(self, reference: Reference) -> Any:
+        """What the networks read of a reference, computed once."""
+        key = str(reference.image)
+        if key not in self._prepared:
+            self._prepared[key] = self._prepare(reference)
+        return self._prepared[key][0]
+
+    @abstractmethod
+    def _prepare(self, reference: Reference) -> tuple[Any, str | None]:
+        """What the networks read of a reference, and what could not be done with it, or None."""
+
+    def _sampled(self, seed: int, **inputs: Any) -> np.ndarray:
+        """The frames that diffusers' pipeline makes of its `inputs`, rounded as it does for its
+        pictures."""
+        import torch
+
+        with torch.inference_mode():
+            frames = self.networks(
+                **inputs, num_inference_steps=self.steps, guidance_scale=self.guidance,
+                num_frames=self.frames, height=self.height, width=self.width,
+                # On the CPU, so that a seed means the same noise on every device.
+                generator=torch.Generator().manual_seed(seed), output_type="np",
+            ).frames[0]
+        return (np.clip(frames, 0, 1) * 255).round().astype(np.uint8)
 
 
 # Files
@@ -207,98 +265,6 @@ def hashes_of(places: Mapping[str, Path]) -> dict[str, str]:
     return {name: sha256_once(path) for name, path in sorted(found.items())}
 
 
-def need_package(module: str, extra: str, why: str) -> ModuleType:
-    """The imported module of an optional package.
-
-    Raises:
-        UserError: not installed, or broken; names the extra.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UserError(
-            f"{why} needs the package {module.partition('.')[0]} ({error}); run pip install "
-            f"'idbench[{extra}]'."
-        ) from error
-
-
-# Networks
-
-
-def load_pipeline(
-    kind: Any, folder: Path, place: str, *, bfloat16: bool, offload: str, tiling: bool,
-    checked: Sequence[str] = ("transformer", "vae", "text_encoder"), **options: Any,
-) -> Any:
-    """A diffusers pipeline of `folder`, every tensor checked to be there, on its device.
-
-    Args:
-        kind: the pipeline's class.
-        place: of `usable_place`.
-        checked: the parts that come from `folder`.
-        options: further arguments of `from_pretrained`, such as replaced parts.
-
-    Raises:
-        UserError: damaged files, missing or unknown tensors, not enough memory.
-    """
-    import torch
-
-    from idbench.models.concat_id.model_folder import check_tensors
-
-    dtype = torch.bfloat16 if bfloat16 else torch.float32
-    options.setdefault("torch_dtype", dtype)
-    with explained(f"The model folder {folder} cannot be loaded", "download it again"):
-        pipeline = kind.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, **options
-        )
-        check_tensors(pipeline, folder, checked)
-    return place_pipeline(pipeline, place, offload, tiling)
-
-
-def place_pipeline(pipeline: Any, place: str, offload: str, tiling: bool) -> Any:
-    """A loaded pipeline on its device, without its progress bar.
-
-    Raises:
-        UserError: not enough memory.
-    """
-    from idbench.models.concat_id.model_folder import on_device
-
-    pipeline.set_progress_bar_config(disable=True)  # the harness shows one of samples
-    if tiling:
-        pipeline.vae.enable_tiling()
-    return on_device(pipeline, place, offload)
-
-
-def usable_place(device: str | None, offload: str) -> str:
-    """The device to use, checked to work; by default an accelerator if there is one.
-
-    Raises:
-        UserError: unusable, or an unknown way to offload.
-    """
-    from idbench.models.concat_id.model_folder import check_place
-
-    return check_place(device, offload)
-
-
-# Pictures and frames
-
-
-def to_uint8(frames: np.ndarray) -> np.ndarray:
-    """Frames in 0..1 as uint8, rounded as diffusers does for its pictures."""
-    return (np.clip(frames, 0, 1) * 255).round().astype(np.uint8)
-
-
-def exact_size(
-    model: ReleasedModel, frames: int, height: int, width: int, why: str
-) -> None:
-    """Raise UserError unless the model is asked for exactly this size, because of `why`."""
-    asked = (model.frames, model.height, model.width)
-    if asked != (frames, height, width):
-        raise UserError(
-            f"{model.name} makes {frames} frames of {height}x{width} only ({why}), not "
-            f"{asked[0]} of {asked[1]}x{asked[2]}; leave out frames, height and width."
-        )
-
-
 class ByWeights:
     """A system as a model: its embedded network, or the released one.
 
@@ -312,22 +278,8 @@ class ByWeights:
 
     def __init__(self, released: type[ReleasedModel], embedded: str) -> None:
         self.released, self.embedded = released, embedded
-        self.abilities = released.abilities
-
-    @property
-    def ENTRY(self) -> str:
-        """As of the released class."""
-        return self.released.ENTRY
-
-    @property
-    def DEFAULTS(self) -> Mapping[str, float]:
-        """The authors', for the released networks."""
-        return self.released.DEFAULTS
-
-    @property
-    def VARIANTS(self) -> Collection[str]:
-        """What can stand after @."""
-        return self.released.VARIANTS
+        self.abilities, self.ENTRY = released.abilities, released.ENTRY
+        self.DEFAULTS, self.VARIANTS = released.DEFAULTS, released.VARIANTS
 
     @property
     def parts(self) -> tuple[Any, ...]:

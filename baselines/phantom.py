@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from idbench.baselines.loading import load_pipeline, usable_place
+import numpy as np
+
 from idbench.baselines.wan_model import OnBase
 from idbench.errors import UserError
 from idbench.released_files import released_folder
-from idbench.types import Abilities, Sample, Video
+from idbench.types import Abilities, Sample
 from idbench.values import number
 
 RELEASES = {
@@ -48,30 +49,22 @@ class Phantom(OnBase):
     maximum_references = 4
     ENTRY = "phantom-1.3b"
     VARIANTS = ("14B",)
-    DEFAULTS: ClassVar[Mapping[str, float]] = {
-        "steps": 50, "guidance": 5.0, "frames": 81, "height": 480, "width": 832, "fps": 16.0,
-    }
+    BASE = RELEASES[None][3]
+    SETTINGS = (*OnBase.SETTINGS, "text_guidance")
     BASE_FILES = ("model_index.json", "scheduler", "text_encoder", "tokenizer", "vae")
 
     def __init__(
         self, variant: str | None = None, *, text_guidance: float = 7.5, **others: Any
     ) -> None:
         super().__init__(variant, **others)
-        self.start = RELEASES[variant][0]
+        self.entry = f"phantom-{(variant or '1.3B').lower()}"
+        self.start, _, _, self.base_entry = RELEASES[variant]
         self.text_guidance = number("text_guidance", text_guidance)
 
     @property
     def defaults(self) -> Mapping[str, float]:
         _, frames, fps, _ = RELEASES[self.variant]
         return {**self.DEFAULTS, "frames": frames, "fps": fps}
-
-    @property
-    def entry(self) -> str:
-        return f"phantom-{(self.variant or '1.3B').lower()}"
-
-    @property
-    def base_entry(self) -> str:
-        return RELEASES[self.variant][3]
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -87,31 +80,21 @@ class Phantom(OnBase):
             )
         return found
 
-    def settings(self) -> Mapping[str, Any]:
-        return {**super().settings(), "text_guidance": self.text_guidance}
-
-    def _load(self) -> Any:
-        import torch
+    def _load(self, place: str) -> Any:
         from diffusers import WanPipeline
 
-        from idbench.baselines.wan_parts import check_video, unipc
+        from idbench.baselines.wan_parts import unipc
 
-        place = usable_place(self.device, self.offload)
         transformer = self._transformer()
-        pipeline = load_pipeline(
-            WanPipeline, self.base, place, bfloat16=self.bfloat16, offload=self.offload,
-            tiling=self.tiling, transformer=transformer, scheduler=unipc(self.shift),
-            torch_dtype={"default": self.dtype, "vae": torch.float32},
-            checked=("vae", "text_encoder"),
+        pipeline = self._read_wan(
+            WanPipeline, self.base, checked=("vae", "text_encoder"), transformer=transformer,
+            scheduler=unipc(self.shift),
         )
         if pipeline.text_encoder.config.d_model != transformer.config.text_dim:
             raise UserError(
                 f"The text encoder of {self.base} does not fit {self.folder}; use "
                 f"{self.base_entry}."
             )
-        check_video(
-            pipeline.vae, transformer.config.patch_size[1], self.frames, self.height, self.width
-        )
         return pipeline
 
     def _transformer(self) -> Any:
@@ -144,21 +127,18 @@ class Phantom(OnBase):
         )
         return network.eval()
 
-    def _video(self, sample: Sample) -> Video:
+    def _frames(self, sample: Sample) -> np.ndarray:
         import torch
 
         from idbench.baselines.wan_parts import decode, encode_pictures, encode_text, on_white
-        from idbench.models.concat_id.families import Wan
 
         pipeline = self.networks
-        pictures = [on_white(self.picture(r), self.height, self.width) for r in sample.references]
+        pictures = [on_white(self.prepared(r), self.height, self.width) for r in sample.references]
         with torch.inference_mode():
-            text = encode_text(pipeline, [sample.prompt, self.negative_prompt], Wan.TEXT_TOKENS)
+            text = encode_text(pipeline, [sample.prompt, self.negative_prompt])
             references = encode_pictures(pipeline, pictures) if pictures else None
             latents = self._sample(pipeline, text, references, sample.seed)
-            frames = decode(pipeline, latents)
-        pipeline.maybe_free_model_hooks()
-        return Video(frames, self.fps, self.notes_of(sample))
+            return decode(pipeline, latents.transpose(1, 2))
 
     def _sample(self, pipeline: Any, text: Any, references: Any, seed: int) -> Any:
         """Latents (1, C, N, h, w) by three-way guidance; without references, by the usual one."""
@@ -167,9 +147,7 @@ class Phantom(OnBase):
         from idbench.models.concat_id.families import Wan
 
         transformer, scheduler = pipeline.transformer, pipeline.scheduler
-        ratio, pixels = Wan.compression(pipeline.vae)
-        count = (self.frames - 1) // ratio + 1
-        shape = (count, transformer.config.in_channels, self.height // pixels, self.width // pixels)
+        shape = self._noise_shape(pipeline)
         latents = Wan.noise([seed], shape, text.device)[0].transpose(1, 2)
         dtype = transformer.dtype
         both, other = text.to(dtype).unsqueeze(1).unbind()
@@ -180,7 +158,7 @@ class Phantom(OnBase):
             found = transformer(
                 sequence.to(dtype), time.expand(1), prompt, return_dict=False
             )[0].float()
-            return found[:, :, :count]
+            return found[:, :, : shape[0]]
 
         scheduler.set_timesteps(self.steps, device=text.device)
         for time in scheduler.timesteps:

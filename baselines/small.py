@@ -6,6 +6,7 @@ with another transformer. A new network computes what its base does, until it is
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,7 +18,6 @@ from torch import nn
 from idbench.baselines import face_tower
 from idbench.baselines.face_attention import IDAnimatorTransformer3DModel
 from idbench.baselines.routing import (
-    BACKGROUND,
     IngredientsTransformer3DModel,
     collect_logits,
     routing_loss,
@@ -68,6 +68,25 @@ class FaceFamily(CogVideoX):
         transformer.load_state_dict({**own, **fitting})
 
     @classmethod
+    def predict(  # type: ignore[override]  # without the arguments of single modules
+        cls, transformer: Any, latents: torch.Tensor, references: torch.Tensor | None,
+        text: torch.Tensor, times: torch.Tensor, clip_frames: int | None = None,
+    ) -> Any:
+        assert references is not None
+        return cls.read(
+            transformer, latents, face_tower.unpack(references, latents.shape[2:]),
+            encoder_hidden_states=text, timestep=times, return_dict=False,
+            image_rotary_emb=rotary_embedding(transformer, latents.shape[1], 0, *latents.shape[3:]),
+        )
+
+    @staticmethod
+    @abstractmethod
+    def read(
+        transformer: Any, latents: torch.Tensor, face: face_tower.Condition, **others: Any
+    ) -> Any:
+        """`predict` with the references taken apart; `others` are arguments of the transformer."""
+
+    @classmethod
     def added(cls, transformer: Any, base: Mapping[str, torch.Tensor]) -> list[nn.Parameter]:
         """The parameters that the base does not have."""
         return [p for name, p in transformer.named_parameters() if name not in base]
@@ -102,15 +121,12 @@ class ConsisIDFamily(FaceFamily):
             nn.init.zeros_(attention.to_out.weight)
 
     @staticmethod
-    def predict(  # type: ignore[override]  # without the arguments of single modules
-        transformer: Any, latents: torch.Tensor, references: torch.Tensor | None,
-        text: torch.Tensor, times: torch.Tensor, clip_frames: int | None = None,
+    def read(
+        transformer: Any, latents: torch.Tensor, face: face_tower.Condition, **others: Any
     ) -> torch.Tensor:
-        assert references is not None
-        face = face_tower.unpack(references, latents.shape[2:])
         return _with_picture(
-            transformer, latents, face.latents[:, 0], text, times, id_cond=face.pooled[:, 0],
-            id_vit_hidden=[states[:, 0] for states in face.hidden],
+            transformer, latents, face.latents[:, 0], id_cond=face.pooled[:, 0],
+            id_vit_hidden=[states[:, 0] for states in face.hidden], **others,
         )
 
     @staticmethod
@@ -135,16 +151,13 @@ class IngredientsFamily(ConsisIDFamily):
     TRANSFORMER: ClassVar[Any] = IngredientsTransformer3DModel
 
     @staticmethod
-    def predict(  # type: ignore[override]  # without the arguments of single modules
-        transformer: Any, latents: torch.Tensor, references: torch.Tensor | None,
-        text: torch.Tensor, times: torch.Tensor, clip_frames: int | None = None,
+    def read(
+        transformer: Any, latents: torch.Tensor, face: face_tower.Condition, **others: Any
     ) -> Any:
-        assert references is not None
-        face = face_tower.unpack(references, latents.shape[2:])
         with collect_logits() as logits:
             output = _with_picture(
-                transformer, latents, side_by_side(face.latents), text, times,
-                id_cond=face.pooled, id_vit_hidden=face.hidden,
+                transformer, latents, side_by_side(face.latents), id_cond=face.pooled,
+                id_vit_hidden=face.hidden, **others,
             )
         if transformer.training and torch.is_grad_enabled():
             return output, torch.stack(logits, dim=1)
@@ -176,22 +189,15 @@ class IDAnimatorFamily(FaceFamily):
     def load_base(cls, transformer: Any, state: Mapping[str, torch.Tensor]) -> None:
         super().load_base(transformer, state)
         for name, parameter in transformer.named_parameters():
-            new = name.startswith("resampler.") or ".processor." in name
-            parameter.requires_grad_(new)
+            parameter.requires_grad_(name.startswith("resampler.") or ".processor." in name)
 
     @staticmethod
-    def predict(  # type: ignore[override]  # without the arguments of single modules
-        transformer: Any, latents: torch.Tensor, references: torch.Tensor | None,
-        text: torch.Tensor, times: torch.Tensor, clip_frames: int | None = None,
+    def read(
+        transformer: Any, latents: torch.Tensor, face: face_tower.Condition, **others: Any
     ) -> torch.Tensor:
-        assert references is not None
-        face = face_tower.unpack(references, latents.shape[2:])
-        return transformer(
-            hidden_states=latents, encoder_hidden_states=text, timestep=times,
-            image_rotary_emb=rotary_embedding(transformer, latents.shape[1], 0, *latents.shape[3:]),
-            # Of several pictures of one person the mean counts.
-            image_tokens=face.hidden[-1].mean(1), return_dict=False,
-        )[0]
+        # Of several pictures of one person the mean counts.
+        tokens = face.hidden[-1].mean(1)
+        return transformer(hidden_states=latents, image_tokens=tokens, **others)[0]
 
 
 def side_by_side(latents: torch.Tensor) -> torch.Tensor:
@@ -208,17 +214,9 @@ def side_by_side(latents: torch.Tensor) -> torch.Tensor:
 
 
 def _with_picture(
-    transformer: Any, latents: torch.Tensor, picture: torch.Tensor, text: torch.Tensor,
-    times: torch.Tensor, **condition: Any,
+    transformer: Any, latents: torch.Tensor, picture: torch.Tensor, **others: Any
 ) -> torch.Tensor:
     """ConsisID's forward pass: `picture` (B, C, h, w) beside the latents of frame 0."""
     beside = torch.zeros_like(latents)
     beside[:, 0] = picture
-    rotary = rotary_embedding(transformer, latents.shape[1], 0, *latents.shape[3:])
-    return transformer(
-        hidden_states=torch.cat([latents, beside], dim=2), encoder_hidden_states=text,
-        timestep=times, image_rotary_emb=rotary, return_dict=False, **condition,
-    )[0]
-
-
-__all__ = ["BACKGROUND", "ConsisIDFamily", "FaceFamily", "IDAnimatorFamily", "IngredientsFamily"]
+    return transformer(hidden_states=torch.cat([latents, beside], dim=2), **others)[0]

@@ -11,11 +11,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from idbench.baselines.loading import load_pipeline, usable_place
 from idbench.baselines.wan_model import OnBase
 from idbench.errors import UserError, explained
 from idbench.pictures import read_reference
-from idbench.types import Abilities, Reference, Sample, Video
+from idbench.types import Abilities, Reference, Sample
 
 CHECKPOINT = "Stand-In_wan2.1_T2V_14B.ckpt"
 BISENET, BISENET_FILE = "bisenet", "parsing_bisenet.pth"
@@ -47,12 +46,7 @@ class StandIn(OnBase):
     ENTRY = "stand-in"
     ELSEWHERE: ClassVar[Mapping[str, str]] = {BISENET_FILE: "facexlib-parsing"}
     BASE = "wan2.1-t2v-14b"
-    BASE_FILES = (
-        "model_index.json", "scheduler", "text_encoder", "tokenizer", "transformer", "vae",
-    )
-    DEFAULTS: ClassVar[Mapping[str, float]] = {
-        "steps": 20, "guidance": 5.0, "frames": 81, "height": 480, "width": 832, "fps": 25.0,
-    }
+    DEFAULTS: ClassVar[Mapping[str, float]] = {**OnBase.DEFAULTS, "steps": 20, "fps": 25.0}
 
     def __init__(self, variant: str | None = None, *, parser: str = BISENET, **others: Any) -> None:
         super().__init__(variant, parser="none" if parser == BISENET else parser, **others)
@@ -65,44 +59,32 @@ class StandIn(OnBase):
     def settings(self) -> Mapping[str, Any]:
         return {**super().settings(), **({"parser": BISENET} if self.bisenet else {})}
 
-    def _load(self) -> Any:
-        import torch
+    def _load(self, place: str) -> Any:
         from diffusers import WanPipeline
 
         from idbench.baselines.stand_in_network import StandInTransformer3DModel
-        from idbench.baselines.wan_parts import check_video
         from idbench.checkpoints import read_checkpoint
         from idbench.models.concat_id.families.wan21 import build_flow_scheduler
-        from idbench.models.concat_id.model_folder import on_device
 
-        place = usable_place(self.device, self.offload)
         state = read_checkpoint(self.path(CHECKPOINT)).state
         with explained(f"{self.base} cannot be loaded", "download it again"):
-            transformer = StandInTransformer3DModel.from_pretrained(
-                self.base / "transformer", torch_dtype=self.dtype, use_safetensors=True,
-                local_files_only=True,
-            )
-        pipeline = load_pipeline(
-            WanPipeline, self.base, "cpu", bfloat16=self.bfloat16, offload="none",
-            tiling=self.tiling, transformer=transformer,
+            transformer = self._read(StandInTransformer3DModel, self.base / "transformer")
+        pipeline = self._read_wan(
+            WanPipeline, self.base, transformer=transformer,
             scheduler=build_flow_scheduler(self.shift),
-            torch_dtype={"default": self.dtype, "vae": torch.float32},
         )
         transformer.add_loras(state, self.folder / CHECKPOINT)
-        patch = transformer.config.patch_size[1]
-        check_video(pipeline.vae, patch, self.frames, self.height, self.width)
-        return on_device(pipeline, place, self.offload)
+        return pipeline
 
-    def picture(self, reference: Reference) -> np.ndarray:
+    def _prepare(self, reference: Reference) -> tuple[np.ndarray, str | None]:
         """The face on white, uint8 RGB (512, 512, 3), as the release prepares it."""
-        key = str(reference.image)
-        if key not in self._pictures:
-            image = read_reference(reference.image)
-            crop, problem = square(image, self._box(image))
-            if problem:
-                self.notes[key] = problem
-            self._pictures[key] = self._on_white(crop)
-        return self._pictures[key]
+        image = read_reference(reference.image)
+        faces = self._find(image)
+        crop, problem = square(image, faces.boxes[0] if len(faces) else None)
+        if self._foreground is not None:
+            head = np.asarray(self._foreground(crop)) >= 0.5
+            crop = np.where(head[..., None], crop, np.uint8(255))
+        return crop, problem
 
     @cached_property
     def _find(self) -> Any:
@@ -111,61 +93,40 @@ class StandIn(OnBase):
         return load_finder(self.faces, self.device or "cpu")[0]
 
     @cached_property
-    def _bisenet(self) -> Any:
-        from idbench.baselines.bisenet import BiSeNet
+    def _foreground(self) -> Any:
+        """What finds the head in a crop, as `concat_id.references.Foreground`; None: nothing."""
+        if not self.bisenet:
+            return self._tools.foreground
+        from idbench.baselines.face_crop import BiSeNet, as_tensor
 
-        return BiSeNet(self.path(BISENET_FILE), "consisid", self.device or "cpu")
+        bisenet = BiSeNet(self.path(BISENET_FILE), self.device or "cpu")
+        return lambda crop: bisenet.classes(as_tensor(crop) / 127.5 - 1) != BACKGROUND
 
-    def _box(self, image: np.ndarray) -> np.ndarray | None:
-        """The box of the largest face, or None."""
-        found = self._find(image)
-        return found.boxes[0] if len(found) else None
-
-    def _on_white(self, crop: np.ndarray) -> np.ndarray:
-        if self.bisenet:
-            from idbench.baselines.bisenet import as_tensor
-
-            outside = self._bisenet.classes(as_tensor(crop) / 127.5 - 1) == BACKGROUND
-            return np.where(outside[..., None], np.uint8(255), crop)
-        if self._tools.foreground is None:
-            return crop
-        head = np.asarray(self._tools.foreground(crop)) >= 0.5
-        return np.where(head[..., None], crop, np.uint8(255))
-
-    def _video(self, sample: Sample) -> Video:
+    def _frames(self, sample: Sample) -> np.ndarray:
         import torch
 
         from idbench.baselines.wan_parts import decode, encode_pictures, encode_text
         from idbench.models.concat_id.families import Wan
 
         pipeline = self.networks
-        family, transformer = Wan(pipeline.scheduler), pipeline.transformer
+        transformer = pipeline.transformer
         dtype = transformer.dtype
         (reference,) = sample.references
-        ratio, pixels = Wan.compression(pipeline.vae)
-        shape = (
-            (self.frames - 1) // ratio + 1, transformer.config.in_channels,
-            self.height // pixels, self.width // pixels,
-        )
+        shape = self._noise_shape(pipeline)
 
         def network(latents: Any, _: Any, text: Any, time: Any) -> Any:
             found = transformer(latents.transpose(1, 2).to(dtype), time, text, return_dict=False)[0]
             return found.transpose(1, 2)
 
         with torch.inference_mode():
-            text = encode_text(
-                pipeline, [sample.prompt, self.negative_prompt], Wan.TEXT_TOKENS
-            ).to(dtype)
-            face = encode_pictures(pipeline, [self.picture(reference)])
+            text = encode_text(pipeline, [sample.prompt, self.negative_prompt]).to(dtype)
+            face = encode_pictures(pipeline, [self.prepared(reference)])
             room = torch.empty(1, shape[1], shape[0], *shape[2:], device=text.device, dtype=dtype)
             transformer(room, torch.zeros(1, device=text.device), text[:1], picture=face)
-            latents = family.sample(
-                network, [sample.seed], shape, text[:1], None, self.steps, self.guidance,
-                text[1:],
+            latents = Wan(pipeline.scheduler).sample(
+                network, [sample.seed], shape, text[:1], None, self.steps, self.guidance, text[1:]
             )
-            frames = decode(pipeline, latents.transpose(1, 2))
-        pipeline.maybe_free_model_hooks()
-        return Video(frames, self.fps, self.notes_of(sample))
+            return decode(pipeline, latents)
 
 
 def square(image: np.ndarray, box: np.ndarray | None) -> tuple[np.ndarray, str | None]:

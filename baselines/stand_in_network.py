@@ -17,27 +17,16 @@ from diffusers import (
     ModelMixin,  # noqa: F401  diffusers looks for it here when loading a folder
     WanTransformer3DModel,
 )
-from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import nn
 
+from idbench.baselines.face_attention import LoRA
 from idbench.checkpoints import check_fit
 from idbench.models.concat_id.wan_layers import ReferenceRotary, Rotary
 
 RANK = 128
+"""Of the LoRA layers, which have neither scale nor bias."""
 OFFSET = 1
 """Rows, columns and frames of the video start at this position; the picture's frame is 0."""
-
-
-class LoRA(nn.Module):
-    """A linear update of rank `RANK`, with neither scale nor bias."""
-
-    def __init__(self, width: int, rank: int = RANK) -> None:
-        super().__init__()
-        self.down = nn.Linear(width, rank, bias=False)
-        self.up = nn.Linear(rank, width, bias=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.up(self.down(x))
 
 
 class StandInRotary(ReferenceRotary):
@@ -76,7 +65,7 @@ class StandInAttention(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.q_loras, self.k_loras, self.v_loras = LoRA(width), LoRA(width), LoRA(width)
+        self.q_loras, self.k_loras, self.v_loras = (LoRA(width, width, RANK) for _ in "qkv")
         self.reading = False
         """Whether the tokens are the picture's."""
         self.remembered: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -145,7 +134,7 @@ class StandInTransformer3DModel(WanTransformer3DModel):
             hidden_states: noisy video latents (B, C, N, H, W).
             timestep: (B,). encoder_hidden_states: text (B, L, text_dim).
             picture: clean latents (1, C, 1, h, w) of a face, read and remembered until another
-                is given. Then only its tokens are computed, and nothing is returned.
+                is given. Then only its tokens are computed, and None is returned.
         """
         if picture is None:
             return super().forward(
@@ -158,8 +147,7 @@ class StandInTransformer3DModel(WanTransformer3DModel):
         )[1].unflatten(1, (6, -1))
         for block in self.blocks:
             x = read_picture(block, x, modulation, rotary)
-        empty = hidden_states.new_zeros(0)
-        return Transformer2DModelOutput(sample=empty) if return_dict else (empty,)
+        return None
 
 
 def read_picture(

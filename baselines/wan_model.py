@@ -11,7 +11,7 @@ import numpy as np
 
 from idbench.baselines.loading import ReleasedModel, check_there, hashes_of
 from idbench.released_files import released_folder
-from idbench.types import Reference, Sample
+from idbench.types import Reference
 from idbench.values import number
 
 
@@ -28,7 +28,14 @@ class WanModel(ReleasedModel):
         The others as in `ReleasedModel`.
     """
 
+    FILES: ClassVar[tuple[str, ...]] = (
+        "model_index.json", "scheduler", "text_encoder", "tokenizer", "transformer", "vae",
+    )
+    DEFAULTS: ClassVar[Mapping[str, float]] = {
+        "steps": 50, "guidance": 5.0, "frames": 81, "height": 480, "width": 832, "fps": 16.0,
+    }
     SHIFT: ClassVar[float] = 5.0
+    SETTINGS = (*ReleasedModel.SETTINGS, "shift", "negative", "faces", "parser")
 
     def __init__(
         self, variant: str | None = None, *, shift: float | None = None,
@@ -39,13 +46,10 @@ class WanModel(ReleasedModel):
         self.shift = number("shift", self.SHIFT if shift is None else shift)
         self.negative = None if negative is None else str(negative)
         self.faces, self.parser = str(faces), str(parser)
-        self.notes: dict[str, str] = {}
-        self._pictures: dict[str, np.ndarray] = {}
 
     def settings(self) -> Mapping[str, Any]:
         return {
-            **super().settings(), "shift": self.shift, "negative": self.negative,
-            "faces": self.faces.partition(":")[0],
+            **super().settings(), "faces": self.faces.partition(":")[0],
             "parser": self.parser if self.parser in ("embedded", "none") else "segformer",
         }
 
@@ -66,23 +70,30 @@ class WanModel(ReleasedModel):
 
         return load_tools(self.faces, self.parser, "upright", self.device or "cpu")
 
-    def picture(self, reference: Reference) -> np.ndarray:
-        """The reference cut out on white, uint8 RGB of any size; prepared once."""
+    def _read_wan(self, kind: Any, folder: Path, **options: Any) -> Any:
+        """A pipeline of `folder` whose networks can make the videos; options of `_read_pipeline`.
+
+        Raises:
+            UserError: as `_read_pipeline`, or a size that Wan cannot make: frames are 4k + 1,
+                sides multiples of 16.
+        """
+        import torch
+
+        from idbench.models.concat_id.families import Wan, check_size
+
+        pipeline = self._read_pipeline(
+            kind, folder, torch_dtype={"default": self.dtype, "vae": torch.float32}, **options
+        )
+        ratio, pixels = Wan.compression(pipeline.vae)
+        unit = pixels * pipeline.transformer.config.patch_size[1]
+        check_size(unit, ratio, self.frames, self.height, self.width)
+        return pipeline
+
+    def _prepare(self, reference: Reference) -> tuple[np.ndarray, str | None]:
+        """The reference cut out on white, uint8 RGB of any size."""
         from idbench.baselines.wan_parts import cut_out
 
-        key = str(reference.image)
-        if key not in self._pictures:
-            self._pictures[key], problem = cut_out(reference, self._tools)
-            if problem:
-                self.notes[key] = problem
-        return self._pictures[key]
-
-    def notes_of(self, sample: Sample) -> tuple[str, ...]:
-        """What could not be done with the references of a sample."""
-        return tuple(
-            f"reference {r.name}: {self.notes[str(r.image)]}" for r in sample.references
-            if str(r.image) in self.notes
-        )
+        return cut_out(reference, self._tools)
 
 
 class OnBase(WanModel):
@@ -90,8 +101,8 @@ class OnBase(WanModel):
     or hub id of the base in diffusers' layout (None: what `idbench weights get` fetched)."""
 
     BASE: ClassVar[str]
-    """The base's name in the catalogue of weights."""
-    BASE_FILES: ClassVar[tuple[str, ...]]
+    """The base's name in the catalogue of weights; `base_entry`: that of the variant's."""
+    BASE_FILES: ClassVar[tuple[str, ...]] = WanModel.FILES
     """What of the base is read."""
 
     def __init__(
@@ -99,11 +110,7 @@ class OnBase(WanModel):
     ) -> None:
         super().__init__(variant, **others)
         self.base_source = None if base is None else str(base)
-
-    @property
-    def base_entry(self) -> str:
-        """The catalogue's name of the base of this variant."""
-        return self.BASE
+        self.base_entry = self.BASE
 
     @cached_property
     def base(self) -> Path:
@@ -117,3 +124,12 @@ class OnBase(WanModel):
     def weight_hashes(self) -> Mapping[str, str]:
         base = hashes_of({file: self.base / file for file in self.BASE_FILES})
         return {**super().weight_hashes(), **{f"base/{k}": v for k, v in base.items()}}
+
+    def _noise_shape(self, pipeline: Any) -> tuple[int, int, int, int]:
+        """(N, C, h, w) of the videos' latents."""
+        from idbench.models.concat_id.families import Wan
+
+        ratio, pixels = Wan.compression(pipeline.vae)
+        channels = pipeline.transformer.config.in_channels
+        frames = (self.frames - 1) // ratio + 1
+        return frames, channels, self.height // pixels, self.width // pixels

@@ -1,7 +1,6 @@
 """What the systems on Wan2.1 share: the base folder, references on white, sampling settings.
 
-The base is a folder in diffusers' layout (such as Wan-AI/Wan2.1-T2V-14B-Diffusers). Latents are
-(B, C, N, h, w), as Wan's networks take them.
+The base is a folder in diffusers' layout (such as Wan-AI/Wan2.1-T2V-14B-Diffusers).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from PIL import Image
 
 from idbench.models.concat_id.autoencoder import to_frames
 from idbench.models.concat_id.face_tools import FaceTools
-from idbench.models.concat_id.families import Wan, check_size
+from idbench.models.concat_id.families import Wan
 from idbench.models.concat_id.references import crop_face
 from idbench.pictures import read_reference
 from idbench.types import Reference
@@ -38,17 +37,11 @@ def unipc(shift: float) -> UniPCMultistepScheduler:
     )
 
 
-def check_video(vae: Any, patch: int, frames: int, height: int, width: int) -> None:
-    """Raise UserError for a size that Wan cannot make: frames 4k + 1, sides multiples of 16."""
-    ratio, pixels = Wan.compression(vae)
-    check_size(pixels * patch, ratio, frames, height, width)
-
-
-def encode_text(pipeline: Any, prompts: list[str], tokens: int) -> torch.Tensor:
-    """UMT5 embeddings (B, tokens, D), padding zeroed, as Wan reads them."""
-    device = pipeline._execution_device
-    family = Wan(None, tokens)
-    return family.encode_text(pipeline.tokenizer, pipeline.text_encoder, prompts, device)
+def encode_text(pipeline: Any, prompts: list[str]) -> torch.Tensor:
+    """UMT5 embeddings (B, 512, D), padding zeroed, as Wan reads them."""
+    return Wan(None).encode_text(
+        pipeline.tokenizer, pipeline.text_encoder, prompts, pipeline._execution_device
+    )
 
 
 def encode_pictures(pipeline: Any, pictures: list[np.ndarray]) -> torch.Tensor:
@@ -60,8 +53,10 @@ def encode_pictures(pipeline: Any, pictures: list[np.ndarray]) -> torch.Tensor:
 
 
 def decode(pipeline: Any, latents: torch.Tensor) -> np.ndarray:
-    """uint8 RGB (frames, height, width, 3) of latents (1, C, N, h, w)."""
-    return to_frames(Wan.decode(pipeline.vae, latents.transpose(1, 2)))[0]
+    """uint8 RGB (frames, height, width, 3) of latents (1, N, C, h, w), the last step of a video."""
+    frames = to_frames(Wan.decode(pipeline.vae, latents))[0]
+    pipeline.maybe_free_model_hooks()
+    return frames
 
 
 # References

@@ -42,7 +42,7 @@ from scoring_world import Cost, cost, make_videos  # noqa: E402
 
 from idbench import holding, runs, steps  # noqa: E402
 from idbench import manifest as manifests  # noqa: E402
-from idbench.baselines.finished_videos import FinishedVideos  # noqa: E402
+from idbench.baselines.folder import FinishedVideos  # noqa: E402
 from idbench.engines import LocalEngine  # noqa: E402
 from idbench.metrics.faces.align import align_crops  # noqa: E402
 from idbench.metrics.faces.detect import make_detector  # noqa: E402

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from idbench import holding, steps
-from idbench.baselines.finished_videos import FinishedVideos
+from idbench.baselines.folder import FinishedVideos
 from idbench.engines import Engine, make_engine
 from idbench.errors import UserError
 from idbench.files import real

@@ -37,6 +37,13 @@ def check_variant(model: str, variant: str | None, known: Iterable[str]) -> None
     raise unknown(f"variant of {model}", variant, known)
 
 
+def one_of(what: str, name: str, known: Iterable[str]) -> str:
+    """`name`, if it is known. Raises UserError, see `unknown`."""
+    if name not in (known := tuple(known)):
+        raise unknown(what, name, known)
+    return name
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     """The error for an unknown name: names the nearest one and lists what is known."""
     known = sorted(known)

@@ -22,7 +22,7 @@ from tiny_consisid import (
 )
 
 from idbench.baselines.consisid import DETECTION, PARSING, ConsisID
-from idbench.baselines.eva_clip import EvaTower
+from idbench.baselines.consisid_parts import EvaTower
 from idbench.baselines.face_crop import (
     FacexlibCropper,
     PackCropper,
@@ -70,7 +70,7 @@ def test_a_run_from_the_released_layout(folder, world):
 def test_every_number_of_steps_ends_at_the_clean_latents(folder):
     """diffusers' own steps end clean only where they divide 1000."""
     model = ConsisID(weights=str(folder), face_crop="pack", bfloat16=False, device="cpu")
-    scheduler = model._load_pipeline("cpu").scheduler
+    scheduler = model._load_pipeline().scheduler
     clean = torch.randn(1, 2, 2, generator=torch.Generator().manual_seed(1))
     worst = {}
     for steps in (1, 2, 6, 7, 15, 50, 60, 61, 103, 121, 200):
@@ -90,7 +90,7 @@ def test_every_number_of_steps_ends_at_the_clean_latents(folder):
 def test_numbers_of_steps_that_divide_1000_are_as_diffusers_computes_them(folder, steps):
     model = ConsisID(weights=str(folder), face_crop="pack", bfloat16=False, device="cpu")
     ends = []
-    ours = model._load_pipeline("cpu").scheduler
+    ours = model._load_pipeline().scheduler
     for scheduler in (ours, CogVideoXDPMScheduler.from_config(ours.config)):
         scheduler.set_timesteps(steps)
         x, before, generator = torch.ones(1, 2, 2), None, torch.Generator().manual_seed(2)
@@ -207,11 +207,11 @@ def test_facexlib_finds_and_masks_with_the_released_files(tmp_path):
         {f"module.{n}": t for n, t in network.state_dict().items()}, detection
     )
     torch.save(BiSeNet(num_class=19).state_dict(), parsing)
-    cropper = FacexlibCropper(detection, parsing, "consisid", "cpu")
+    cropper = FacexlibCropper(detection, parsing, "cpu")
     faces = cropper.find(face_picture()[:64, :96])
     assert len(faces) and faces.landmarks.shape[1:] == (5, 2)
     mask = cropper.face_mask(np.zeros((512, 512, 3), np.uint8))
     assert mask.shape == (512, 512) and mask.dtype == bool
     parsing.write_bytes(parsing.read_bytes()[:4096])
     with pytest.raises(UserError, match="parsing_bisenet.pth is damaged"):
-        FacexlibCropper(detection, parsing, "consisid", "cpu")
+        FacexlibCropper(detection, parsing, "cpu")

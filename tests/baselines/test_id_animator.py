@@ -202,8 +202,8 @@ def test_several_pictures_of_one_person_are_averaged(folder, tmp_path):
     made = model(folder)
     seen = []
     made.load()
-    tokens = [made._face_tokens(reference) for reference in references]
-    made.networks.pipeline.unet.register_forward_hook(
+    tokens = [made.prepared(reference) for reference in references]
+    made.networks.unet.register_forward_hook(
         lambda module, args, kwargs, output: seen.append(kwargs["encoder_hidden_states"]),
         with_kwargs=True,
     )
@@ -214,7 +214,7 @@ def test_several_pictures_of_one_person_are_averaged(folder, tmp_path):
     assert not torch.allclose(tokens[0], tokens[1])
     # The second half of the batch is the prompt's, its last 16 tokens are the faces'.
     assert torch.allclose(seen[0][-1, -16:], (tokens[0] + tokens[1])[0] / 2, atol=1e-6)
-    assert torch.allclose(seen[0][0, -16:], made.networks.encoder.nothing()[0], atol=1e-6)
+    assert torch.allclose(seen[0][0, -16:], made._encoder.nothing()[0], atol=1e-6)
 
 
 def test_face_attention_is_the_published_sum():

@@ -188,9 +188,9 @@ def test_vace_sees_references_in_the_order_given(releases, monkeypatch):
     for order in ("original", "diffusers"):
         model = Vace(weights=str(releases["vace"]), order=order)
         monkeypatch.setattr(model, "networks", Pipeline(), raising=False)
-        model._pictures = {"a": np.full((4, 4, 3), 10, np.uint8),
-                           "b": np.full((4, 4, 3), 20, np.uint8)}
-        model._video(sample)
+        model._prepared = {"a": (np.full((4, 4, 3), 10, np.uint8), None),
+                           "b": (np.full((4, 4, 3), 20, np.uint8), None)}
+        model._frames(sample)
     # The pipeline puts each picture before those that it has: the last of the list comes first.
     assert [s[::-1][0][0] for s in seen] == [10, 20]
 

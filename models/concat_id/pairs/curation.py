@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from idbench.files import check_output, sha256_json, write_json
 from idbench.lock import exclusive
 from idbench.models.concat_id.pairs import (
     calibration,
-    multi,
     overview,
     parquet_files,
     partners,
@@ -25,12 +25,11 @@ from idbench.models.concat_id.pairs import (
     store,
     workers,
 )
-from idbench.models.concat_id.pairs import (
-    filter as rules,
-)
+from idbench.models.concat_id.pairs import filter as rules
 from idbench.models.concat_id.pairs.neighbours import check_size
 from idbench.models.concat_id.pairs.reader import FaceReader, ReaderSettings
 from idbench.models.concat_id.pairs.settings import PairSettings
+from idbench.models.concat_id.pairs.tracking import usual_count
 from idbench.video_files import VIDEO_SUFFIXES
 
 NO_SCORER = (
@@ -39,8 +38,6 @@ NO_SCORER = (
 )
 NAMED = 100
 """Videos of a kind that the summary names; videos.parquet names all."""
-
-
 OPTIONAL = (*(f"multi{n}_{kind}" for n in (2, 3) for kind in ("pretraining", "cross")),
             "tryon", "background")
 """Outputs that not every build has."""
@@ -85,8 +82,7 @@ def build(request: BuildRequest, make: workers.Make = FaceReader) -> Built:
     with exclusive(request.out):
         _check_out(request.out)
         reader = make(request.reader)
-        base = store.Store(request.out / "videos.sqlite", reader.identity())
-        try:
+        with closing(store.Store(request.out / "videos.sqlite", reader.identity())) as base:
             found = base.list_videos(request.videos, request.out)
             captions = base.note_captions(request.captions)
             if request.aesthetic:
@@ -96,8 +92,6 @@ def build(request: BuildRequest, make: workers.Make = FaceReader) -> Built:
                 request.quiet,
             )
             summary = _select(request, base, found - captions, reader.identity())
-        finally:
-            base.close()
     return Built(summary, read)
 
 
@@ -202,15 +196,15 @@ def choose_outputs(
     wanted = partners.requests(everyone, settings)
     best, similarity = partners.find_partners(everyone, wanted, settings, identity)
     outputs = [
-        stages.pretraining(everyone), stages.cross(everyone, best["cross"]),
+        stages.pretraining(everyone, 1), stages.cross(everyone, best["cross"]),
         stages.tradeoff(everyone, best["tradeoff"], settings),
     ]
     for size in range(2, settings.people + 1):
-        outputs.append(multi.pretraining(everyone, size))
-        outputs.append(multi.cross(everyone, best["multi"], size, settings))
+        outputs.append(stages.pretraining(everyone, size))
+        outputs.append(stages.cross_of_several(everyone, best["multi"], size, settings))
     if subjects:
-        outputs.append(multi.with_subject(everyone, best["tryon"], "garment"))
-        outputs.append(multi.with_subject(everyone, best["background"], "background"))
+        outputs.append(stages.with_subject(everyone, best["tryon"], "garment"))
+        outputs.append(stages.with_subject(everyone, best["background"], "background"))
     return outputs, similarity
 
 
@@ -238,14 +232,14 @@ def _write_videos(
 
     def rows() -> Iterator[dict[str, Any]]:
         for row in base.rows(vectors=False):
-            reason, record = people.why_dropped(row, settings), row.record
-            if reason == people.UNREADABLE and len(unreadable) < NAMED:
+            reason, record = rules.why_dropped(row, settings), row.record
+            if reason == rules.UNREADABLE and len(unreadable) < NAMED:
                 unreadable.append({"video": row.name, "problem": str(row.problem)})
-            if reason == people.NO_TERM and len(no_term) < NAMED:
+            if reason == rules.NO_TERM and len(no_term) < NAMED:
                 no_term.append({"video": row.name, "caption": str(row.caption)})
             yield {
                 "video": row.name, "kept": reason is None, "reason": reason,
-                "detail": row.problem, "people": rules.usual_count(record.counts) if record else 0,
+                "detail": row.problem, "people": usual_count(record.counts) if record else 0,
                 "other_count_share": rules.count_inconsistency(record.counts) if record else None,
                 "other_identity_share": rules.identity_inconsistency(
                     record.cosines, settings.identity_cosine) if record else None,

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 
 from idbench.models.concat_id.pairs.settings import PairSettings
+from idbench.models.concat_id.pairs.store import Row
+from idbench.models.concat_id.pairs.tracking import usual_count
 
 HUMAN_TERMS = tuple(
     """
@@ -35,13 +36,15 @@ The paper gives no list; this one is ours."""
 
 NO_TERMS = "none"
 
+NO_TERM = "no human term in the caption"
+UNREADABLE = "unreadable"
 NO_FACE = "no face in most frames"
 TOO_MANY = "more people than the limit"
 COUNT = "inconsistent number of people"
 IDENTITY = "identity changes between frames"
 ORDER = "people change their order in every frame"
-REASONS = (NO_FACE, TOO_MANY, COUNT, IDENTITY, ORDER)
-"""Why a readable video is dropped; the first that holds is counted."""
+REASONS = (NO_TERM, UNREADABLE, NO_FACE, TOO_MANY, COUNT, IDENTITY, ORDER)
+"""Why a captioned video is dropped; the first that holds is counted."""
 
 
 def has_human_term(caption: str, terms: str = "") -> bool:
@@ -73,13 +76,6 @@ def _composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def usual_count(counts: Sequence[int]) -> int:
-    """The number of faces that most frames have; of equally frequent numbers the larger, since a
-    detector misses a face more often than it invents one."""
-    found = Counter(int(c) for c in counts)
-    return max(found, key=lambda c: (found[c], c)) if found else 0
-
-
 def count_inconsistency(counts: Sequence[int]) -> float:
     """Share of frames, 0..1, whose number of faces is not the usual one; 1 without frames."""
     if not len(counts):
@@ -97,10 +93,16 @@ def identity_inconsistency(cosines: Sequence[float | None], threshold: float) ->
     return float((values < threshold).mean()) if len(values) else 0.0
 
 
-def why_dropped(
-    counts: Sequence[int], cosines: Sequence[float | None], settings: PairSettings
-) -> str | None:
-    """The first rule of `REASONS` that a video breaks, or None: it is kept."""
+def why_dropped(row: Row, settings: PairSettings) -> str | None:
+    """The first of `REASONS` that holds for a captioned video, or None: it is kept. Raises
+    ValueError: the video was not read yet."""
+    if not has_human_term(row.caption or "", settings.human_terms):
+        return NO_TERM
+    if row.problem is not None:
+        return UNREADABLE
+    if row.record is None:
+        raise ValueError(f"{row.name} was not read")
+    counts, cosines = row.record.counts, row.record.cosines
     usual = usual_count(counts)
     if usual == 0:
         return NO_FACE
@@ -110,4 +112,4 @@ def why_dropped(
         return COUNT
     if identity_inconsistency(cosines, settings.identity_cosine) > settings.identity_share:
         return IDENTITY
-    return None
+    return None if row.record.people else ORDER

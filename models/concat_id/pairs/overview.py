@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +58,7 @@ def sample(output: Output, seed: int) -> Output:
     else:
         rng = np.random.default_rng([seed, 3])
         chosen = np.sort(rng.choice(count, min(SHOWN, count), replace=False))
-    score = None if output.score is None else output.score[chosen]
-    return replace(
-        output, targets=output.targets[chosen], partners=output.partners[chosen],
-        cosines=output.cosines[chosen], score=score,
-    )
+    return output.rows(chosen)
 
 
 def histogram(similarity: Mapping[str, Any], settings: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -11,11 +10,8 @@ import numpy as np
 from idbench.models.concat_id.pairs import copies
 from idbench.models.concat_id.pairs import filter as rules
 from idbench.models.concat_id.pairs.settings import PairSettings
-from idbench.models.concat_id.pairs.store import Row, Store
+from idbench.models.concat_id.pairs.store import Store
 from idbench.picture_hash import BYTES
-
-NO_TERM = "no human term in the caption"
-UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
@@ -54,35 +50,13 @@ class People:
         return np.flatnonzero(self.group == size).reshape(-1, size)
 
 
-def why_dropped(row: Row, settings: PairSettings) -> str | None:
-    """Why a captioned video is dropped, or None when it is kept. Raises ValueError: the video was
-    not read yet."""
-    if not rules.has_human_term(row.caption or "", settings.human_terms):
-        return NO_TERM
-    if row.problem is not None:
-        return UNREADABLE
-    if row.record is None:
-        raise ValueError(f"{row.name} was not read")
-    reason = rules.why_dropped(row.record.counts, row.record.cosines, settings)
-    if reason is None and not row.record.people:
-        return rules.ORDER
-    return reason
-
-
-def kept(store: Store, settings: PairSettings, vectors: bool = False) -> Iterator[Row]:
-    """The kept videos in order."""
-    for row in store.rows(vectors):
-        if why_dropped(row, settings) is None:
-            yield row
-
-
 def collect(store: Store, settings: PairSettings) -> tuple[People, dict[str, int]]:
     """The people of the kept videos, and how many videos each rule dropped. Embeddings go into one
     array of their final size: memory is that and about 230 bytes per person."""
-    dropped = {NO_TERM: 0, UNREADABLE: 0, **{reason: 0 for reason in rules.REASONS}}
+    dropped = dict.fromkeys(rules.REASONS, 0)
     count = width = 0
     for row in store.rows(vectors=True):
-        reason = why_dropped(row, settings)
+        reason = rules.why_dropped(row, settings)
         if reason is not None:
             dropped[reason] += 1
         elif row.record is not None and row.vectors is not None:
@@ -90,7 +64,9 @@ def collect(store: Store, settings: PairSettings) -> tuple[People, dict[str, int
             width = row.vectors.shape[1]
     people = _empty(count, width)
     position = 0
-    for row in kept(store, settings, vectors=True):
+    for row in store.rows(vectors=True):
+        if rules.why_dropped(row, settings) is not None:
+            continue
         assert row.record is not None and row.vectors is not None
         record, size = row.record, len(row.record.people)
         part = slice(position, position + size)

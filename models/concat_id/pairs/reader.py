@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 
 from idbench.devices import check_device
+from idbench.errors import UserError
 from idbench.files import write_bytes
 from idbench.metrics.faces.align import align_crops, similarity_transforms
 from idbench.metrics.faces.detect import Faces, detector_hashes, make_detector
@@ -19,7 +21,7 @@ from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks import weight_sources
 from idbench.metrics.protocols import Detection
 from idbench.models.concat_id.about import alignment_of
-from idbench.models.concat_id.pairs import copies, quality, subjects, tracking
+from idbench.models.concat_id.pairs import copies, subjects, tracking
 from idbench.models.concat_id.pairs.frames import SampledFrame, sample
 from idbench.models.concat_id.pairs.settings import PairSettings
 from idbench.models.concat_id.references import ARCFACE_SIZE, CROP_SCALE, crop_face
@@ -43,7 +45,7 @@ class ReaderSettings:
             used as well; empty: the embedded MTCNN and ArcFace.
         subjects: where garments and backgrounds come from, `files`, `parser` or `none`; see
             `subjects.prepare`.
-        aesthetic: `module:function`, see `quality.load_scorer`; None: no scorer.
+        aesthetic: `module:function`, see `load_scorer`; None: no scorer.
         alignment: of the face crops, `upright` or `arcface` (see `face_tools`); None: what
             Concat-ID's references get with these networks.
     """
@@ -80,9 +82,7 @@ class FaceReader:
         self._hashes = detector_hashes(self.detection, pack)
         self._recogniser = named["arcface"].load(settings.device)
         self._arcface = named["arcface"].identity()
-        self._scorer: Callable[[np.ndarray], float] | None = None
-        if settings.aesthetic:
-            self._scorer = quality.load_scorer(settings.aesthetic)
+        self._scorer = load_scorer(settings.aesthetic) if settings.aesthetic else None
 
     def identity(self) -> dict[str, Any]:
         """All that changes what is read: settings, detection and the weights' hashes."""
@@ -139,9 +139,9 @@ class FaceReader:
             frames=count, fps=fps, height=size[0], width=size[1],
             counts=tuple(len(f) for f in found),
             cosines=tracking.consecutive_cosines(found), people=people, conflicts=conflicts,
-            flow=quality.mean_of(m.flow for m in moves),
-            motion=quality.mean_of(m.motion for m in moves),
-            aesthetic=quality.mean_of(scores),
+            flow=mean_of(m.flow for m in moves),
+            motion=mean_of(m.motion for m in moves),
+            aesthetic=mean_of(scores),
             prints=tuple(prints[i] for i in tracking.spread(len(prints), copies.PRINTS)), **made,
         )
         return record, vectors
@@ -171,6 +171,29 @@ class FaceReader:
                 crops,
             ))
         return result
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """The mean of the values that are not None, or None where there is none."""
+    known = [float(value) for value in values if value is not None]
+    return round(sum(known) / len(known), 6) if known else None
+
+
+def load_scorer(address: str) -> Callable[[np.ndarray], float]:
+    """The function at `module:function`, from a frame, uint8 RGB (h, w, 3), to its aesthetic score:
+    higher is better, and the mean over the sampled frames is used. Raises UserError: it cannot be
+    imported, or is no function."""
+    module, _, attribute = address.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"The aesthetic scorer {address!r} cannot be loaded ({error}); use module:function "
+            "or a CSV or JSON lines file with video and score."
+        ) from error
+    if not callable(found):
+        raise UserError(f"The aesthetic scorer {address!r} is not a function; pass one.")
+    return found
 
 
 def key(name: str) -> str:

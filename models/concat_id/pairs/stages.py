@@ -1,16 +1,22 @@
-"""The three outputs for one identity: pre-training, cross-video, trade-off.
+"""The outputs: pre-training, cross-video and trade-off; several identities; one and a subject.
+
+The order of several references is the order of the people in the target, by the mean x of their
+faces' boxes. Two kinds of references contradict it and are dropped: faces from frames with
+another order (when the video is read, `tracking.people_of`), and one partner for two people, which
+makes them indistinguishable.
 
 Source: Concat-ID, arXiv 2503.14151, Figure 2; the numbers are in `PairSettings`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
-from idbench.models.concat_id.pairs import quality
 from idbench.models.concat_id.pairs.neighbours import Best
 from idbench.models.concat_id.pairs.people import People
 from idbench.models.concat_id.pairs.settings import PairSettings
@@ -55,18 +61,23 @@ class Output:
             "pairs": len(self.targets), "different_references": len(used), **self.notes,
         }
 
+    def rows(self, chosen: np.ndarray) -> Output:
+        """These of its rows, by index or bool, in their order."""
+        return replace(
+            self, targets=self.targets[chosen], partners=self.partners[chosen],
+            cosines=self.cosines[chosen],
+            score=None if self.score is None else self.score[chosen],
+        )
 
-def pretraining(people: People) -> Output:
-    """Stage I: every kept video of one person, its references from the video itself."""
-    targets = people.of_group(1)
-    return own_references("pretraining", "Stage I: reference from the same video", targets)
 
-
-def own_references(name: str, title: str, targets: np.ndarray) -> Output:
-    """All `targets`, (m, k), with their own faces as references."""
+def pretraining(people: People, size: int) -> Output:
+    """Stage I: every kept video of `size` people, its references from the video itself."""
+    targets = people.of_group(size)
+    several = f", {size} identities: references" if size > 1 else ": reference"
     return Output(
-        name, title, targets, np.full(targets.shape, OWN), np.full(targets.shape, np.nan),
-        len(targets), {},
+        f"multi{size}_pretraining" if size > 1 else "pretraining",
+        f"Stage I{several} from the same video", targets, np.full(targets.shape, OWN),
+        np.full(targets.shape, np.nan), len(targets), {},
     )
 
 
@@ -88,7 +99,7 @@ def tradeoff(people: People, best: Best, settings: PairSettings) -> Output:
     scores = [people.flow[chosen], people.motion[chosen]]
     if np.isfinite(people.aesthetic[chosen]).any():
         scores.insert(0, people.aesthetic[chosen])
-    score = quality.ranking([s.astype(np.float64) for s in scores])
+    score = ranking([s.astype(np.float64) for s in scores])
     # Best first; ties keep the order of the videos.
     order = np.argsort(-score, kind="stable")[: settings.tradeoff_kept]
     dropped = {
@@ -96,10 +107,66 @@ def tradeoff(people: People, best: Best, settings: PairSettings) -> Output:
         **found.dropped,
         f"ranked below the best {settings.tradeoff_kept}": len(chosen) - len(order),
     }
-    return replace(
-        found, targets=found.targets[order], partners=found.partners[order],
-        cosines=found.cosines[order], candidates=len(targets), dropped=dropped, score=score[order],
+    return replace(found, candidates=len(targets), dropped=dropped, score=score).rows(order)
+
+
+def ranking(scores: Sequence[np.ndarray]) -> np.ndarray:
+    """One value in 0..1 for each of n pairs, higher is better, from scores (n,), NaN: ranks in the
+    middle.
+
+    The paper names the three scores but not their weights. Their scales differ, so each is replaced
+    by its rank among the pairs (ties share the mean rank) and the ranks are averaged."""
+    total = np.zeros(len(scores[0]))
+    for values in scores:
+        known = np.isfinite(values)
+        ranks = np.full(len(values), 0.5)
+        if known.any():
+            ranks[known] = (rankdata(values[known]) - 0.5) / known.sum()
+        total += ranks
+    return total / len(scores)
+
+
+def cross_of_several(people: People, best: Best, size: int, settings: PairSettings) -> Output:
+    """Stage II with `size` identities: both of two, or `multi_crossed` of three, from elsewhere. An
+    identity without a partner keeps faces of the video itself."""
+    targets = people.of_group(size)
+    partners = best.partner[targets]
+    cosines = best.cosine[targets]
+    conflicts = _drop_shared(partners, cosines)
+    needed = settings.multi_crossed if size == 3 else size
+    good = (partners != OWN).sum(1) >= needed
+    title = f"Stage II, {size} identities: at least {needed} from other videos, {interval(best)}"
+    return Output(
+        f"multi{size}_cross", title, targets[good], partners[good], cosines[good], len(targets),
+        {f"fewer than {needed} people with a partner": int((~good).sum())},
+        notes={"references_dropped_as_conflicting": conflicts},
     )
+
+
+def _drop_shared(partners: np.ndarray, cosines: np.ndarray) -> int:
+    """Drop, in place, all but the most similar of references to one partner; returns how many."""
+    dropped = 0
+    for i in range(partners.shape[1]):
+        for j in range(i + 1, partners.shape[1]):
+            same = (partners[:, i] == partners[:, j]) & (partners[:, i] != OWN)
+            # Of equal cosines the left one stays.
+            loser = np.where(cosines[:, i] >= cosines[:, j], j, i)
+            rows = np.flatnonzero(same)
+            partners[rows, loser[rows]] = OWN
+            cosines[rows, loser[rows]] = np.nan
+            dropped += len(rows)
+    return dropped
+
+
+def with_subject(people: People, best: Best, kind: str) -> Output:
+    """One identity from another video, then the `garment` or the `background` of the target."""
+    targets = people.of_group(1)
+    has = getattr(people, kind)[targets[:, 0]]
+    name = {"garment": "tryon", "background": "background"}[kind]
+    title = f"Multi-subject: face and {kind}, {interval(best)}"
+    found = paired(name, title, targets[has], best, (kind,))
+    dropped = {f"no {kind} reference": int((~has).sum()), **found.dropped}
+    return replace(found, candidates=len(targets), dropped=dropped)
 
 
 def paired(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,7 +11,6 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from idbench.metrics.faces.match import match_faces
-from idbench.models.concat_id.pairs import filter as rules
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class VideoRecord:
         people: from left to right, from the frames with the usual number of faces; empty when
             that number is 0 or over the limit.
         conflicts: number of those frames that show the people in another order.
-        flow, motion, aesthetic: quality for the ranking of Stage III (see `quality`).
+        flow, motion, aesthetic: quality for the ranking of Stage III (see `stages.ranking`).
         prints: difference hashes of a few frames, see `copies`.
         garment, background: files of the subject references, relative to the output folder,
             or None.
@@ -111,6 +111,13 @@ class FrameFaces:
         return len(self.boxes)
 
 
+def usual_count(counts: Sequence[int]) -> int:
+    """The number of faces that most frames have; of equally frequent numbers the larger, since a
+    detector misses a face more often than it invents one."""
+    found = Counter(int(c) for c in counts)
+    return max(found, key=lambda c: (found[c], c)) if found else 0
+
+
 def consecutive_cosines(frames: Sequence[FrameFaces]) -> tuple[float | None, ...]:
     """See `VideoRecord.cosines`; people are matched one to one for the best sum of cosines."""
     found: list[float | None] = []
@@ -148,17 +155,16 @@ class Tracks:
 def follow(frames: Sequence[FrameFaces], people: int) -> Tracks | None:
     """Follow the people through the frames that have exactly `people` faces, matched one to one to
     the mean embeddings so far. None when no frame fits, or `people` is 0."""
-    fits = [i for i, f in enumerate(frames) if len(f) == people and f.vectors is not None]
+    fits = [
+        (i, f.vectors) for i, f in enumerate(frames) if len(f) == people and f.vectors is not None
+    ]
     if not people or not fits:
         return None
-    first = frames[fits[0]]
-    assert first.vectors is not None
-    totals = first.vectors[np.argsort(_centres(first), kind="stable")].astype(np.float64)
+    first, vectors = fits[0]
+    totals = vectors[np.argsort(_centres(frames[first]), kind="stable")].astype(np.float64)
     rows: list[list[int]] = []
     used: list[int] = []
-    for i in fits:
-        vectors = frames[i].vectors
-        assert vectors is not None
+    for i, vectors in fits:
         match = match_faces(vectors, list(totals))
         if None in match.face_of_reference:
             continue
@@ -192,7 +198,7 @@ def people_of(
     embeddings (P, d), the number of frames in another order, and the crops by name
     (`PERSON_NUMBER`), as `Face.image` names them. Faces come only from frames in the usual order,
     since others would contradict the order of the references."""
-    usual = rules.usual_count([len(f) for f in frames])
+    usual = usual_count([len(f) for f in frames])
     tracks = follow(frames, usual) if usual <= limit else None
     if tracks is None or not tracks.in_order.any():
         conflicts = 0 if tracks is None else len(tracks.in_order)

@@ -15,11 +15,9 @@ from pair_world import PairWorld
 from idbench.errors import UserError
 from idbench.models.concat_id.pairs import (
     copies,
-    multi,
     neighbours,
     partners,
     people,
-    quality,
     stages,
 )
 from idbench.models.concat_id.pairs.settings import PairSettings
@@ -225,7 +223,7 @@ def test_stage_3_ranks_by_what_moves_and_keeps_the_best() -> None:
 
 
 def test_ranking_averages_ranks_and_puts_unknown_in_the_middle() -> None:
-    ranks = quality.ranking([np.array([1.0, 2.0, np.nan]), np.array([10.0, 1000.0, 100.0])])
+    ranks = stages.ranking([np.array([1.0, 2.0, np.nan]), np.array([10.0, 1000.0, 100.0])])
     assert ranks.tolist() == pytest.approx([(0.25 + 1 / 6) / 2, (0.75 + 5 / 6) / 2, 0.5])
 
 
@@ -234,7 +232,7 @@ def test_multi_identity_needs_two_crossed_references() -> None:
     settings = PairSettings(multi=(0.7, 0.97))
     best = found(made, settings)
     for size in (2, 3):
-        output = multi.cross(made, best["multi"], size, settings)
+        output = stages.cross_of_several(made, best["multi"], size, settings)
         assert len(output.targets) > 3
         assert output.candidates == 20 == len(output.targets) + sum(output.dropped.values())
         crossed = output.partners != stages.OWN
@@ -243,27 +241,27 @@ def test_multi_identity_needs_two_crossed_references() -> None:
         assert (made.video[output.targets] != made.video[output.partners])[crossed].all()
         for row in output.partners:
             assert len({p for p in row if p >= 0}) == (row >= 0).sum()
-    assert (multi.cross(made, best["multi"], 3, settings).partners == stages.OWN).any()
+    assert (stages.cross_of_several(made, best["multi"], 3, settings).partners == stages.OWN).any()
     # The setting is that of three people; of two both are crossed whatever it says.
     one = PairSettings(multi=(0.7, 0.97), multi_crossed=1)
     best["multi"].partner[made.of_group(2)[0, 0]] = -1
-    two = multi.cross(made, best["multi"], 2, one)
+    two = stages.cross_of_several(made, best["multi"], 2, one)
     assert len(two.targets) and (two.partners != stages.OWN).all()
-    crossed = (multi.cross(made, best["multi"], 3, one).partners != stages.OWN).sum(1)
+    crossed = (stages.cross_of_several(made, best["multi"], 3, one).partners != stages.OWN).sum(1)
     assert crossed.min() == 1
 
 
 def test_one_partner_for_two_people_is_a_conflict() -> None:
     together = np.array([[7, 7, 8], [1, 2, 3], [-1, -1, 5]])
     cosines = np.array([[0.9, 0.95, 0.9], [0.9, 0.9, 0.9], [np.nan, np.nan, 0.9]])
-    assert multi._drop_shared(together, cosines) == 1
+    assert stages._drop_shared(together, cosines) == 1
     assert together.tolist() == [[-1, 7, 8], [1, 2, 3], [-1, -1, 5]]
 
 
 def test_try_on_needs_the_garment() -> None:
     made, _ = world()
     settings = PairSettings(multi=(0.6, 0.97))
-    output = multi.with_subject(made, found(made, settings)["tryon"], "garment")
+    output = stages.with_subject(made, found(made, settings)["tryon"], "garment")
     assert len(output.targets) > 3 and made.garment[output.targets].all()
     assert output.subjects == ("garment",)
     assert output.candidates == len(output.targets) + sum(output.dropped.values())
