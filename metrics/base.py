@@ -23,6 +23,7 @@ def _not_loaded(name: str) -> Any:
     raise ValueError(f"the metric runs the network {name!r}: name it in Metric.runs")
 
 
+NEVER_FOUND = "the person was found in no frame"
 WHOLE = "clip whole"
 """Name of CLIP's embedding of a whole reference under protocols whose CLIPDist is of faces."""
 
@@ -256,7 +257,7 @@ def each_identity(
 
 def each_frame(
     embeddings: Embeddings, metric: str, of_frame: Callable[[int, int], float | str | None],
-    nothing: str, repeated: bool = True,
+    nothing: str = NEVER_FOUND, repeated: bool = True,
 ) -> list[Score]:
     """Rows of frames, of identities, and one of the video.
 

@@ -12,11 +12,11 @@ Source: Concat-ID (arXiv 2503.14151), section 4. Version 1 printed 1 - CLIPDist 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from idbench.metrics.base import WHOLE, Embeddings, Metric, cosine, each_frame
-from idbench.metrics.identity_similarity import NEVER_FOUND
 from idbench.types import Score
 
 NETWORK = "clip"
@@ -27,18 +27,13 @@ def clipdist(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return 1.0 - cosine(frames, reference)
 
 
-def scores(embeddings: Embeddings) -> list[Score]:
-    """Rows a frame and identity, an identity, and one of the video."""
-    faces = embeddings.protocol.clip_region != "frame"
-    return _scores(embeddings, METRIC.name, faces, NETWORK)
+def scores(
+    embeddings: Embeddings, metric: str = "clipdist", key: str = NETWORK
+) -> list[Score]:
+    """Rows a frame and identity, an identity, and one of the video. With the key `WHOLE`, of whole
+    frames under a protocol whose CLIPDist is of faces."""
+    faces = key == NETWORK and embeddings.protocol.clip_region != "frame"
 
-
-def frame_scores(embeddings: Embeddings) -> list[Score]:
-    """As `scores`, of whole frames under a protocol whose CLIPDist is of faces."""
-    return _scores(embeddings, FRAME.name, False, WHOLE)
-
-
-def _scores(embeddings: Embeddings, metric: str, faces: bool, key: str) -> list[Score]:
     def of_frame(k: int, r: int) -> float | str | None:
         reference, vectors = embeddings.image_vectors[key][r], embeddings.frame_vectors
         if reference is None:
@@ -51,8 +46,7 @@ def _scores(embeddings: Embeddings, metric: str, faces: bool, key: str) -> list[
             return embeddings.matches[k].reasons[r]
         return float(clipdist(embeddings.face_vectors[NETWORK][k][face][None], reference)[0])
 
-    # Frames differ in their reasons only where a face is looked for.
-    return each_frame(embeddings, metric, of_frame, NEVER_FOUND)
+    return each_frame(embeddings, metric, of_frame)
 
 
 METRIC = Metric(
@@ -64,6 +58,6 @@ METRIC = Metric(
 
 FRAME = replace(
     METRIC, name="clipdist_frame", title="CLIPDist of the picture",
-    formula="mean over frames of 1 - cos(c(whole frame), c(whole reference))", scores=frame_scores,
-    computed="listed", shown="table",
+    formula="mean over frames of 1 - cos(c(whole frame), c(whole reference))",
+    scores=partial(scores, metric="clipdist_frame", key=WHOLE), computed="listed", shown="table",
 )

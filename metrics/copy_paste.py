@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from idbench.metrics.base import Embeddings, Metric, each_identity
+from idbench.metrics.base import NEVER_FOUND, Embeddings, Metric, each_identity
 from idbench.metrics.faces.align import align_crops
 from idbench.metrics.identity_similarity import similarity
 from idbench.metrics.pose_bins import of_avatars
@@ -68,7 +68,7 @@ def _difference(
             near, far = (float(similarity(vectors[face][None], v)[0]) for v in (first, other))
             differences.append(near - far)
     if not differences:
-        return "the person was found in no frame"
+        return NEVER_FOUND
     return float(np.mean([value for value in differences if np.isfinite(value)] or np.nan))
 
 

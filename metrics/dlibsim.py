@@ -24,7 +24,6 @@ from idbench.metrics.base import Embeddings, Metric, each_frame
 from idbench.metrics.faces.detect import Detector
 from idbench.metrics.faces.match import match_frames
 from idbench.metrics.faces.search import find_faces
-from idbench.metrics.identity_similarity import NEVER_FOUND
 from idbench.metrics.networks import dlib_resnet
 from idbench.metrics.networks.dlib_resnet import DlibRecogniser
 from idbench.metrics.networks.weight_sources import Network
@@ -71,7 +70,7 @@ def scores(embeddings: Embeddings) -> list[Score]:
         face = match.face_of_reference[r]
         return match.reasons[r] if face is None else float(match.similarity[face, r])
 
-    return each_frame(embeddings, "dlibsim", of_frame, NEVER_FOUND)
+    return each_frame(embeddings, "dlibsim", of_frame)
 
 
 def _person(read: Sequence[np.ndarray | str]) -> np.ndarray | str:

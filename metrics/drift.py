@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from idbench.metrics.base import Embeddings, Metric, each_identity
+from idbench.metrics.base import NEVER_FOUND, Embeddings, Metric, each_identity
 from idbench.types import Score
 
 FEWEST = 3
@@ -50,7 +50,7 @@ def worst(embeddings: Embeddings) -> list[Score]:
 
     def of_person(r: int) -> float | str:
         _, values = _cosines(embeddings, r)
-        return float(values.min()) if len(values) else "the person was found in no frame"
+        return float(values.min()) if len(values) else NEVER_FOUND
 
     return each_identity(embeddings, "identity_worst", of_person, together=min)
 

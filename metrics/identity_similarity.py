@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 
 from idbench.metrics.base import (
+    NEVER_FOUND,
     Embeddings,
     Metric,
     cosine,
@@ -23,8 +24,6 @@ from idbench.metrics.base import (
 from idbench.metrics.faces.match import cosines
 from idbench.metrics.rules import RULES, maximum_of_pairs
 from idbench.types import Score
-
-NEVER_FOUND = "the person was found in no frame"
 
 
 def similarity(faces: np.ndarray, reference: np.ndarray, clamp: bool = False) -> np.ndarray:

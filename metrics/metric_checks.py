@@ -18,24 +18,21 @@ _CHOICES = {
     "computed": ("always", "named", "listed"), "shown": ("headline", "table", "long"),
     "about": ("identity", "person", "video"),
 }
-_TEXTS = ("name", "title", "formula", "source", "revision", "note")
-_SWITCHES = ("higher_is_better", "needs_pixels", "needs_frames", "matches_itself")
-_FUNCTIONS = ("scores", "weights", "applies_to")
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("name", "title", "formula", "source", "revision", "note"), str),
+    **dict.fromkeys(("higher_is_better", "needs_pixels", "needs_frames", "matches_itself"), bool),
+    **dict.fromkeys(("scores", "weights", "applies_to"), Callable),
+    **dict.fromkeys(("networks", "range", "runs"), tuple),
+}
 _LARGEST_FRAME = 2**31
 
 
 def check_metric(metric: Any) -> None:
     """Raise TypeError or ValueError for a `Metric` with a field of the wrong kind."""
-    kinds: dict[str, Callable[[Any], bool]] = {
-        **dict.fromkeys(_TEXTS, lambda value: isinstance(value, str)),
-        **dict.fromkeys(_SWITCHES, lambda value: isinstance(value, bool)),
-        **dict.fromkeys(_FUNCTIONS, callable),
-        "networks": lambda value: isinstance(value, tuple), "range": _is_range,
-        "runs": lambda value: isinstance(value, tuple),
-    }
-    for field, holds in kinds.items():
-        if not holds(getattr(metric, field)):
-            raise TypeError(f"its {field} is {str(getattr(metric, field))[:40]!r}")
+    for field, kind in _KINDS.items():
+        value = getattr(metric, field)
+        if not isinstance(value, kind) or (field == "range" and not _is_range(value)):
+            raise TypeError(f"its {field} is {str(value)[:40]!r}")
     for field, choices in _CHOICES.items():
         if getattr(metric, field) not in choices:
             raise ValueError(f"its {field} is none of {', '.join(choices)}")
@@ -45,11 +42,9 @@ def check_metric(metric: Any) -> None:
                 f"its networks name {str(network)[:40]!r}; known are {', '.join(NETWORKS)}")
 
 
-def _is_range(value: Any) -> bool:
-    if not isinstance(value, tuple) or len(value) != 2:
-        return False
+def _is_range(value: tuple[Any, ...]) -> bool:
     numbers = all(isinstance(end, Real) and not isnan(end) for end in value)
-    return numbers and value[0] < value[1]
+    return numbers and len(value) == 2 and value[0] < value[1]
 
 
 def checked_weights(found: object) -> dict[str, str]:

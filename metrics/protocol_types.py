@@ -1,7 +1,7 @@
 """What a protocol is: frozen data that fixes everything that moves a number.
 
-What its names mean is in `samplers` (frames), `faces.match` (matching of faces) and
-`rules` (from frames to one value).
+What its names mean is in `rules` (which frames, and from them to one value) and `faces.match`
+(matching of faces).
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Protocol:
     Attributes:
         name, version: the protocol's; any change of a field is a new version.
         frames: how many frames the face metrics and CLIPDist look at.
-        sampler: which, by a name in `samplers.SAMPLERS`.
+        sampler: which, by a name in `rules.SAMPLERS`.
         detection: how faces are found and aligned.
         matching: how the faces of a frame are matched to references, by a name in
             `faces.match.MATCHINGS`. CurSim uses the same assignment as ArcSim, so that both
@@ -103,7 +103,7 @@ class Protocol:
         clip_region: what CLIPDist compares: `frame` (whole frame and whole reference), `face`
             (the aligned crop of both), or `both`: faces, and whole frames as `clipdist_frame`.
         video_frames: how many frames ViCLIP reads.
-        video_sampler: which, by a name in `samplers.SAMPLERS`.
+        video_sampler: which, by a name in `rules.SAMPLERS`.
         video_picture: how ViCLIP's frames are made ready.
         precision: in which the networks run.
         rule: from frames to one value of a person, by a name in `rules.RULES`.

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from idbench.errors import UserError
 from idbench.metrics.protocol_types import Detection, Picture, Protocol
-from idbench.metrics.samplers import SAMPLERS
+from idbench.metrics.rules import SAMPLERS
 from idbench.names import DEFAULT_PROTOCOL, unknown
 from idbench.registry import METRICS
 from idbench.values import choose
@@ -324,12 +324,12 @@ def choose_metrics(protocol: Protocol, asked: Sequence[str] = ()) -> tuple[str, 
 
 
 def sample_frames(protocol: Protocol, count: int) -> tuple[int, ...]:
-    """Frame indices for faces and CLIPDist of a video of `count` frames; see `samplers`."""
+    """Frame indices for faces and CLIPDist of a video of `count` frames; see `rules`."""
     return SAMPLERS[protocol.sampler](count, protocol.frames)
 
 
 def sample_video_frames(protocol: Protocol, count: int) -> tuple[int, ...]:
-    """The frame indices that ViCLIP reads, repeats allowed; see `samplers`.
+    """The frame indices that ViCLIP reads, repeats allowed; see `rules`.
 
     Empty where the protocol's sampler cannot take so few.
     """

@@ -24,7 +24,6 @@ from idbench.metrics.base import (
     several_people,
 )
 from idbench.metrics.faces.match import left_to_right, order_agrees, places, swap_rate
-from idbench.metrics.identity_similarity import NEVER_FOUND
 from idbench.metrics.rules import RULES
 from idbench.types import Score
 
@@ -61,7 +60,7 @@ def own_minus_other(embeddings: Embeddings) -> list[Score]:
         face = match.face_of_reference[r]
         return match.reasons[r] if face is None else _margin(match.similarity[face], r, max)
 
-    return each_frame(embeddings, "own_minus_other", margin, NEVER_FOUND, repeated=False)
+    return each_frame(embeddings, "own_minus_other", margin, repeated=False)
 
 
 def own_minus_other_by_order(embeddings: Embeddings) -> list[Score]:

@@ -27,9 +27,8 @@ def find_faces(detector: Detector, frames: np.ndarray, settings: Detection) -> l
     frames = np.asarray(frames)
     found = _search(detector, frames, settings.height)
     missing = [i for i, faces in enumerate(found) if not len(faces)]
-    near = {i: _near_border(faces.boxes, frames.shape[1:3], settings.border)
-            for i, faces in enumerate(found) if settings.border > 0 and len(faces)}
-    near = {i: which for i, which in near.items() if which.any()}
+    which = [_near_border(faces.boxes, frames.shape[1:3], settings.border) for faces in found]
+    near = [i for i in range(len(found)) if settings.border > 0 and which[i].any()]
     if missing and settings.retry_padding > 0:
         again = _search_padded(detector, frames[missing], settings, settings.height)
         for i, faces in zip(missing, again, strict=True):
@@ -37,9 +36,9 @@ def find_faces(detector: Detector, frames: np.ndarray, settings: Detection) -> l
     if near:
         # Enlarged as much as without the padding, so that no face gets too small to be found.
         height = round(settings.height * (1 + 2 * settings.retry_padding))
-        again = _search_padded(detector, frames[list(near)], settings, height)
-        for (i, which), faces in zip(near.items(), again, strict=True):
-            found[i] = _replace_faces(found[i], faces, which)
+        again = _search_padded(detector, frames[near], settings, height)
+        for i, faces in zip(near, again, strict=True):
+            found[i] = _replace_faces(found[i], faces, which[i])
     return found
 
 

@@ -28,8 +28,7 @@ from idbench.metrics.protocols import (
     sample_video_frames,
     with_embedded_networks,
 )
-from idbench.metrics.rules import RULES
-from idbench.metrics.samplers import SAMPLERS
+from idbench.metrics.rules import RULES, SAMPLERS
 from idbench.metrics.scorer import Scorer
 from idbench.registry import METRICS
 from idbench.types import Video
