@@ -33,15 +33,12 @@ def scores(embeddings: Embeddings) -> list[Score]:
     several = len(sample.identities) > 1
     rows, means = [], []
     for person, name in enumerate(sample.identities if several else [None]):
-        # Faces are sorted by size.
-        places = [
-            match.face_of_reference[person] if several else 0 if len(faces) else None
-            for match, faces in zip(embeddings.matches, embeddings.faces, strict=True)
-        ]
-        of_frames, mean = _of_person(embeddings, [
-            None if face is None else of_frame[face]
-            for of_frame, face in zip(vectors, places, strict=True)
-        ], name)
+        if several:
+            places = [match.face_of_reference[person] for match in embeddings.matches]
+        else:  # faces are sorted by size
+            places = [0 if len(of_frame) else None for of_frame in embeddings.faces]
+        faces = [None if i is None else v[i] for v, i in zip(vectors, places, strict=True)]
+        of_frames, mean = _of_person(embeddings, faces, name)
         rows += of_frames
         means.append(mean)
     return [*rows, *means, *([over_identities(sample, NAME, means)] if several else [])]

@@ -25,7 +25,7 @@ class FaceEmbedder:
     def __init__(self, pack: Path | None = None) -> None:
         self.detection = Detection(detector=f"scrfd:{pack}") if pack else Detection()
         self._detector = make_detector(self.detection)
-        source = Source(NETWORKS["arcface"], *(("insightface", pack) if pack else ()))
+        source = Source(NETWORKS["arcface"], "insightface" if pack else "", pack)
         self._recogniser = source.load()
         self.detector = self._detector.name
         self.recogniser = f"{pack.name}/{source.file().name}" if pack else EMBEDDED
