@@ -14,9 +14,7 @@ from idbench.files import sha256_json
 from idbench.output import note
 from idbench.training import save
 from idbench.training.average import Average
-from idbench.training.log import Log
-from idbench.training.resumable_loop import Pace, Progress, Values, run
-from idbench.training.stop import Interrupted
+from idbench.training.resumable_loop import Interrupted, Log, Pace, Progress, Values, run
 
 CHECKPOINT = "checkpoint.pt"
 FREE = (

@@ -2,24 +2,80 @@
 
 from __future__ import annotations
 
+import json
 import math
+import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import torch
 
 from idbench.errors import UserError
-from idbench.training.stop import Interrupted, StopSignal
+from idbench.files import disk_errors, write_text
+from idbench.output import note
 
-Values = Mapping[str, "float | torch.Tensor"]
+Values = Mapping[str, float | torch.Tensor]
 
 
-class Writer(Protocol):
-    """Where the loop logs to; see `idbench.training.log.Log`."""
+class Interrupted(KeyboardInterrupt):
+    """A training stopped early, after writing a checkpoint. Exit code 130."""
 
-    def write(self, step: int, **values: Any) -> None: ...
+
+class StopSignal:
+    """Within this context, SIGINT and SIGTERM set `asked`; a second one has its usual effect.
+    Outside the main thread signals are left to the caller."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignal:
+        with suppress(ValueError):  # not in the main thread
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(number, self._before[number])
+
+
+class Log:
+    """The log of a training: one JSON object a line in `path`, which a resumed training continues,
+    and the same in words on standard error; `steps` of the training are shown."""
+
+    def __init__(self, path: Path, steps: int) -> None:
+        self.path, self.steps = Path(path), steps
+
+    def write(self, step: int, **values: Any) -> None:
+        line = json.dumps({"step": step, **values}) + "\n"
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(line)
+        shown = (f"{name.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else
+                 f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+        note(f"step {step} of {self.steps}: {', '.join(shown)}")
+
+    def cut(self, step: int) -> None:
+        """Remove the rows after `step`, which a training resumed there writes again."""
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError, KeyError, TypeError):  # cut off when the training was killed
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+        write_text(self.path, "".join(kept))
 
 
 @dataclass
@@ -57,7 +113,7 @@ class Pace:
 
 
 def run(
-    progress: Progress, pace: Pace, log: Writer, *, advance: Callable[[int], Values],
+    progress: Progress, pace: Pace, log: Log, *, advance: Callable[[int], Values],
     checkpoint: Callable[[Progress], None], after: Callable[[int], object] = lambda step: None,
     agree: Callable[[bool], bool] = lambda stop: stop,
     reduce: Callable[[dict[str, float]], dict[str, float]] = lambda means: means,

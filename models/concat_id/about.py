@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from idbench.errors import UserError
 from idbench.names import unknown
@@ -37,6 +38,8 @@ NEGATIVE = "..."
 """Text of the unconditional branch in Wan's release."""
 ALIGNMENTS = ("upright", "arcface")
 PREPARATIONS = ("default", "released", "released_wan")
+Sampling = Literal["default", "released", "detail"]
+SAMPLINGS = get_args(Sampling)
 
 
 @dataclass(frozen=True)

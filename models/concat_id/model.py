@@ -16,6 +16,7 @@ from idbench.models.concat_id.about import (
     EMBEDDED_BASE,
     MAXIMUM_REFERENCES,
     NEGATIVE,
+    SAMPLINGS,
     VARIANTS,
     Defaults,
 )
@@ -41,7 +42,6 @@ FITTING = {
     ("face", "background"): "background",
 }
 """The variant for the kinds of a sample's references; all others are several people."""
-SAMPLINGS = ("default", "released", "detail")
 
 
 class ConcatID:

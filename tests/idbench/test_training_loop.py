@@ -17,9 +17,7 @@ from idbench.files import DiskError
 from idbench.training import save, schedule
 from idbench.training.average import Average, averaging_weight
 from idbench.training.fit import fit, pace_of
-from idbench.training.log import Log
-from idbench.training.resumable_loop import Pace, Progress, run
-from idbench.training.stop import Interrupted, StopSignal
+from idbench.training.resumable_loop import Interrupted, Log, Pace, Progress, StopSignal, run
 
 
 class Killed(Exception):

@@ -8,7 +8,7 @@ import torch
 from idbench.errors import UserError
 from idbench.models.concat_id.families import CogVideoX
 from idbench.models.concat_id.networks import build_scheduler
-from idbench.models.concat_id.training.noise_levels import LevelSampler
+from idbench.models.concat_id.training.objective import LevelSampler
 from idbench.models.concat_id.training.recipe import Levels, read_stage
 from idbench.models.concat_id.training.setup import make_family
 

@@ -12,7 +12,7 @@ import torch
 from idbench import cli, embedded
 from idbench.models.concat_id import networks, scenes, text, vae
 from idbench.recipes import load_recipe
-from idbench.training.stop import Interrupted
+from idbench.training.resumable_loop import Interrupted
 
 TEXT = {
     "d_model": 16, "num_layers": 1, "num_heads": 2, "d_kv": 8, "d_ff": 16,

@@ -17,7 +17,7 @@ from idbench.models.concat_id import scenes
 from idbench.models.concat_id.training import loop
 from idbench.models.concat_id.training.recipe import read_stage
 from idbench.recipes import load_recipe
-from idbench.training.stop import Interrupted
+from idbench.training.resumable_loop import Interrupted
 
 from .conftest import TRANSFORMER, recipe, samples
 

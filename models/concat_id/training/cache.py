@@ -38,10 +38,18 @@ from safetensors.torch import save
 
 from idbench import embedded
 from idbench.errors import UserError
-from idbench.files import atomic_path, sha256_file, sha256_json, write_bytes, write_json
+from idbench.files import (
+    atomic_path,
+    sha256_file,
+    sha256_json,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from idbench.models.concat_id import references as preparation
 from idbench.models.concat_id.about import MAXIMUM_REFERENCES
 from idbench.models.concat_id.face_tools import load_foreground
+from idbench.models.concat_id.families import check_size
 from idbench.models.concat_id.training import components, samples
 from idbench.models.concat_id.training.pair_file import Pair, alignment_of, held_out, read_pairs
 from idbench.models.concat_id.training.recipe import STRICT, read, settings_of
@@ -124,8 +132,13 @@ def prepare(
     # Read again each time: millions of pairs in memory are gigabytes in every process.
     count = sum(1 for _ in read_pairs(recipe.pairs, recipe.references))
     state = PartialState(cpu=recipe.device == "cpu")
-    networks = _load(recipe, state.device)
-    networks.autoencoder.check_size(recipe.frames, recipe.height, recipe.width)
+    networks = _Networks(
+        components.load_autoencoder(recipe.components, state.device),
+        components.load_text_encoder(recipe.components, state.device),
+        load_foreground(recipe.parser, state.device.type)[0],
+    )
+    unit = networks.autoencoder
+    check_size(2 * unit.spatial, unit.temporal, recipe.frames, recipe.height, recipe.width)
     identity = _identity(recipe)
     own = range(state.process_index, count, state.num_processes)
     pairs = islice(
@@ -140,11 +153,7 @@ def prepare(
                 path = samples.sample_path(out, key)
                 if not path.exists():
                     write_bytes(path, _encode(recipe, networks, videos, pair, key))
-                rows.append({
-                    "number": number, "key": key, "video": pair.video, "caption": pair.caption,
-                    "kinds": ",".join(s.kind for s in pair.slots),
-                    "candidates": ",".join(str(len(s.images)) for s in pair.slots),
-                })
+                rows.append({"number": number, "key": key, **_described(pair)})
             except (_Unusable, UnreadableVideo) as error:
                 skipped.append({"video": pair.video, "reason": str(error)})
             step()
@@ -153,15 +162,6 @@ def prepare(
 
 class _Unusable(UserError):
     """A sample that cannot be made from these files; it is counted and skipped."""
-
-
-def _load(recipe: CacheRecipe, device: torch.device) -> _Networks:
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    return _Networks(
-        components.load_autoencoder(recipe.components).to(device, dtype),
-        components.load_text_encoder(recipe.components, device),
-        load_foreground(recipe.parser, device.type)[0],
-    )
 
 
 def _identity(recipe: CacheRecipe) -> dict[str, Any]:
@@ -209,8 +209,9 @@ def _encode(
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     for m, slot in enumerate(pair.slots):
         for k, path in enumerate(slot.images):
-            whole = _read(path)
-            image = _without_background(whole, slot.kind, networks.foreground)
+            image = whole = _read(path)
+            if slot.kind == "face" and networks.foreground is not None:
+                image, _ = preparation.remove_background(whole, networks.foreground(whole))
             stored = _png(image, recipe)
             tensors[f"image.{m}.{k}"] = stored
             if recipe.keep_background and image is not whole:
@@ -221,11 +222,16 @@ def _encode(
                          for _ in range(recipe.draws)]
                 encoded = networks.autoencoder.encode(torch.stack(noisy)[:, :, None])[:, 0]
                 tensors[f"encoded.{m}.{k}"] = _half(encoded)
-    return save(tensors, {
+    return save(tensors, _described(pair))
+
+
+def _described(pair: Pair) -> dict[str, str]:
+    """What the index and a sample's file say of it."""
+    return {
         "video": pair.video, "caption": pair.caption,
         "kinds": ",".join(s.kind for s in pair.slots),
         "candidates": ",".join(str(len(s.images)) for s in pair.slots),
-    })
+    }
 
 
 def _clip(path: Path, recipe: CacheRecipe) -> list[np.ndarray]:
@@ -252,16 +258,6 @@ def _read(path: Path) -> np.ndarray:
         raise _Unusable(f"the reference {path} is not a readable image") from error
 
 
-def _without_background(
-    image: np.ndarray, kind: str, foreground: preparation.Foreground | None
-) -> np.ndarray:
-    """A face crop without its background, or `image` itself where there is none to remove."""
-    if kind != "face" or foreground is None:
-        return image
-    made, removed = preparation.remove_background(image, foreground(image))
-    return made if removed else image
-
-
 def _png(image: np.ndarray, recipe: CacheRecipe) -> torch.Tensor:
     """An image at the video's size as a PNG, uint8 (bytes,)."""
     buffer = io.BytesIO()
@@ -282,8 +278,7 @@ def _finish(
     from accelerate.utils import gather_object
 
     state.wait_for_everyone()
-    if state.num_processes > 1:
-        rows, skipped = gather_object(rows), gather_object(skipped)
+    rows, skipped = gather_object(rows), gather_object(skipped)
     if not state.is_main_process:
         return {}
     if not rows:
@@ -297,8 +292,7 @@ def _finish(
     for row in rows:
         row["split"] = "validation" if row["key"] in held else "training"
     (out / "cache.json").unlink(missing_ok=True)  # of an earlier cache: it has another index
-    with atomic_path(out / "skipped.jsonl") as temporary:
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in skipped))
+    write_text(out / "skipped.jsonl", "".join(json.dumps(row) + "\n" for row in skipped))
     with atomic_path(out / "index.parquet") as temporary:
         pd.DataFrame(rows).drop_duplicates("key").to_parquet(temporary)
     write_json(out / "cache.json", {

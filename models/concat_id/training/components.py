@@ -1,4 +1,4 @@
-"""What is not trained: autoencoder, text encoder and noise schedule.
+"""What is not trained: autoencoder and text encoder.
 
 Loaded from a diffusers folder, or `embedded` for the small ones that ship with idbench.
 """
@@ -11,20 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import CogVideoXDPMScheduler
 from transformers import AutoTokenizer
 
 from idbench.errors import UserError, explained
 from idbench.models.concat_id import networks
-from idbench.models.concat_id.families import (
-    CogVideoX,
-    Family,
-    Wan,
-    check_size,
-    family_named,
-    family_of,
-)
-from idbench.models.concat_id.families.wan21 import build_flow_scheduler
+from idbench.models.concat_id.families import CogVideoX, Family, Wan, family_of
 
 TextEncoder = Callable[[Sequence[str]], torch.Tensor]
 """From prompts to embeddings (n, L, D), float32 on the CPU."""
@@ -44,11 +35,6 @@ class Autoencoder:
         self.family = family_of(type(vae).__name__)
         self.temporal, self.spatial = self.family.compression(vae)
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Autoencoder:
-        """Move the network; returns itself."""
-        torch.nn.Module.to(self.vae, device, dtype)  # diffusers' own `to` warns for nothing
-        return self
-
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Means (B, N, C, h, w), float32 and scaled, of images (B, 3, T, H, W) in [-1, 1]."""
         return self.family.encode(self.vae, images.to(self.vae.device))
@@ -67,24 +53,24 @@ class Autoencoder:
         finally:
             self.vae.disable_tiling()
 
-    def check_size(self, frames: int, height: int, width: int) -> None:
-        """Raise UserError unless this size gives whole latents and patches."""
-        check_size(2 * self.spatial, self.temporal, frames, height, width)
 
-
-def load_autoencoder(source: str) -> Autoencoder:
-    """The autoencoder of a diffusers folder (its subfolder `vae`), or `embedded`.
+def load_autoencoder(source: str, device: torch.device) -> Autoencoder:
+    """The autoencoder of a diffusers folder (its subfolder `vae`), or `embedded`; in bfloat16 on a
+    GPU.
 
     Raises:
         UserError: missing or damaged.
     """
+    vae: Any
     if source == "embedded":
-        return Autoencoder(networks.load_vae())
-    folder = _part(source, "vae")
-    with explained(f"{folder} cannot be read", "copy it again"):
-        config = CogVideoX.AUTOENCODER.load_config(folder)
-        vae = family_of(str(config.get("_class_name"))).AUTOENCODER.from_pretrained(folder)
-    vae.enable_slicing()
+        vae = networks.load_vae()
+    else:
+        folder = _part(source, "vae")
+        with explained(f"{folder} cannot be read", "copy it again"):
+            config = CogVideoX.AUTOENCODER.load_config(folder)
+            vae = family_of(str(config.get("_class_name"))).AUTOENCODER.from_pretrained(folder)
+        vae.enable_slicing()
+    torch.nn.Module.to(vae, device, _precision(device))  # diffusers' own `to` warns for nothing
     return Autoencoder(vae)
 
 
@@ -97,37 +83,22 @@ def load_text_encoder(source: str, device: torch.device) -> TextEncoder:
     if source == "embedded":
         return networks.load_text_encoder()
     folder = _part(source, "text_encoder")
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     with explained(f"{folder} cannot be read", "copy it again"):
         tokenizer = AutoTokenizer.from_pretrained(_part(source, "tokenizer"))
         wan = "umt5" in (folder / "config.json").read_text()
         family: Family = Wan(None) if wan else CogVideoX(None)
-        encoder = family.TEXT_ENCODER.from_pretrained(folder, torch_dtype=dtype)
+        encoder = family.TEXT_ENCODER.from_pretrained(folder, torch_dtype=_precision(device))
         encoder = encoder.to(device).eval()
     return lambda prompts: family.encode_text(tokenizer, encoder, prompts).float().cpu()
-
-
-def load_family(name: str, source: str | None, shift: float) -> Family:
-    """The family with its noise schedule.
-
-    Args:
-        name: `cogvideox`, `wan`, or a baseline's.
-        source: a diffusers folder, whose `scheduler` is CogVideoX's schedule; without one it is
-            that of CogVideoX-5B, which the embedded networks use too.
-        shift: of Wan's noise levels.
-    """
-    if name == "wan":
-        return Wan(build_flow_scheduler(shift))
-    folder = Path(source or "") / "scheduler"
-    if source and folder.is_dir():
-        with explained(f"{folder} cannot be read", "copy it again"):
-            return family_named(name)(CogVideoXDPMScheduler.from_pretrained(folder))
-    return family_named(name)(networks.build_scheduler())
 
 
 def to_image(array: np.ndarray) -> torch.Tensor:
     """uint8 RGB (H, W, 3) to float32 (3, H, W) in [-1, 1]."""
     return torch.from_numpy(np.array(array)).permute(2, 0, 1).float().div_(127.5).sub_(1.0)
+
+
+def _precision(device: torch.device) -> torch.dtype:
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def _part(source: str, name: str) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 
@@ -24,11 +25,7 @@ from idbench.models.concat_id import scenes
 from idbench.models.concat_id.autoencoder import decode, encode, to_frames, to_tensor
 from idbench.models.concat_id.families import BASELINES
 from idbench.models.concat_id.training.network import configuration
-from idbench.models.concat_id.training.outside import (
-    embed_references,
-    similarities,
-    summarise,
-)
+from idbench.models.concat_id.training.outside import embed_references, similarities, summarise
 from idbench.models.concat_id.training.recipe import SceneRecipe
 from idbench.models.concat_id.training.scene_samples import GROUPS
 from idbench.names import DEFAULT_PROTOCOL
@@ -148,48 +145,42 @@ def _score(
     seen = {n: v for n, v in vectors.items() if v is not None}
     known, matrix = list(seen), np.stack(list(seen.values()))
     outside = embed_references(samples) if dlib_resnet.installed() else {}
-    table: dict[str, dict[str, list[float]]] = {}
-    read: dict[str, list[np.ndarray]] = {}
-    clusters: list[str] = []
+    table: dict[str, pd.DataFrame] = {}
+    read: dict[str, list[np.ndarray]] = {condition: [] for condition in videos if outside}
     for condition, made in videos.items():
-        rows = table.setdefault(condition, {})
+        rows = []
         for sample, video in zip(samples, made, strict=True):
             digest = hashlib.sha256(video.frames.tobytes()).hexdigest()
             found = scorer.embed(sample, video, digest)
             scores = [row for metric in scorer.metrics for row in metric.rows(found)]
-            for name in names:
-                own = [s.value for s in scores
-                       if s.metric == name and s.identity is None and s.frame is None]
-                value = own[0] if own and own[0] is not None else np.nan
-                rows.setdefault(name, []).append(float(value))
-            faces = [len(f) > 0 for f in found.faces]
-            rows.setdefault("frames_with_face", []).append(float(np.mean(faces)))
-            rows.setdefault("nearest", []).append(_nearest(found, matrix, known))
+            whole = {s.metric: s.value for s in scores if s.identity is None and s.frame is None}
+            rows.append({
+                **{name: whole.get(name) for name in names},
+                "frames_with_face": np.mean([len(faces) > 0 for faces in found.faces]),
+                "nearest": _nearest(found, matrix, known),
+            })
             if outside:
-                read.setdefault(condition, []).append(similarities(
+                read[condition].append(similarities(
                     video.frames[list(found.frames)], found.faces, len(sample.identities),
                     np.stack(list(outside.values())),
                 ))
-            if condition == "with":
-                clusters.append("+".join(sample.identities))
-    values: dict[str, float] = {}
-    for condition, rows in table.items():
-        for name, row in rows.items():
-            if np.isfinite(row).any():
-                values[f"{name}_{condition}"] = round(float(np.nanmean(row)), 4)
-    for name in ("arcsim", "cursim"):
-        if "without" in table:
-            gain = np.array(table["with"][name]) - np.array(table["without"][name])
-            values.update(_interval(f"{name}_gain", gain, clusters))
+        table[condition] = pd.DataFrame(rows, dtype=float)  # None becomes NaN
+    values = {
+        f"{name}_{condition}": round(float(np.nanmean(column)), 4)
+        for condition, columns in table.items() for name, column in columns.items()
+        if column.notna().any()
+    }
+    shown = [sample.identities for sample in samples]
+    clusters = ["+".join(names) for names in shown]
+    for name in ("arcsim", "cursim") if "without" in table else ():
+        gain = table["with"][name] - table["without"][name]
+        values |= _interval(f"{name}_gain", gain.to_numpy(), clusters)
     for condition, matrices in read.items():
-        shown = [sample.identities for sample in samples]
         seen_by_dlib, margins = summarise(matrices, shown, list(outside))
-        values.update({f"dlib_{name}_{condition}": round(value, 4)
-                       for name, value in seen_by_dlib.items()})
-        values.update(_interval(f"dlib_margin_{condition}", margins, clusters))
-    margin = np.array(table["with"]["own_minus_other_by_order"])
-    values.update(_interval("own_minus_other_by_order", margin, clusters))
-    return values
+        values |= {f"dlib_{name}_{condition}": round(v, 4) for name, v in seen_by_dlib.items()}
+        values |= _interval(f"dlib_margin_{condition}", margins, clusters)
+    margin = table["with"]["own_minus_other_by_order"].to_numpy()
+    return values | _interval("own_minus_other_by_order", margin, clusters)
 
 
 def _nearest(found: Any, matrix: np.ndarray, known: list[str]) -> float:
@@ -206,13 +197,12 @@ def _nearest(found: Any, matrix: np.ndarray, known: list[str]) -> float:
 
 def _interval(name: str, values: np.ndarray, clusters: Sequence[str]) -> dict[str, float]:
     """Mean and 95 % bootstrap interval, identities drawn whole; nothing if all are NaN."""
-    good = np.isfinite(values)
-    if not good.any():
+    known = values[np.isfinite(values)]
+    if not len(known):
         return {}
-    known = [float(v) if is_good else None for v, is_good in zip(values, good, strict=True)]
-    means = resampled_means(known, clusters, resamples=2000, seed=0)
+    means = resampled_means(values, clusters, resamples=2000, seed=0)
     low, high = np.percentile(means, [2.5, 97.5])
-    return {f"{name}": round(float(values[good].mean()), 4), f"{name}_low": round(float(low), 4),
+    return {name: round(float(known.mean()), 4), f"{name}_low": round(float(low), 4),
             f"{name}_high": round(float(high), 4)}
 
 

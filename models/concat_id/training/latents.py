@@ -15,7 +15,7 @@ each has one fixed draw. Encoding anew at every step would cost more than the st
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def _encode_all(
 ) -> None:
     vae, text, embedder = _networks(threads)
     encode_shard(vae, text.numpy, source, target, seed, described.frames >= scenes.CLIP_FRAMES)
-    embed_shard(embedder, source, target)
+    _embed_shard(embedder, source, target)
     if described.people == 1:
         encode_subjects(vae, source, target, seed)
 
@@ -104,7 +104,7 @@ def encode_shard(
     if not places:
         raise UserError(f"{source} contains no references; remove it and render it again.")
     pictures = np.stack([shard.references[place] for place in places])
-    encoded = np.concatenate(list(_encode_noisy(vae, pictures, seed, _key(source))))
+    encoded = _encode_noisy(vae, pictures, seed, _key(source))
     save_array(target / "references.npy", _at(places, encoded, shard, 0.0))
 
 
@@ -118,28 +118,24 @@ def encode_subjects(vae: Any, source: Path, target: Path, seed: int) -> None:
             pictures = np.stack(
                 [scenes.prepared_subject(subject, scene, *size) for scene in shard.scenes]
             )
-            rows = _encode_noisy(vae, pictures, seed, _key(source, subject) + number)
-            save_array(path, np.concatenate(list(rows)))
+            save_array(path, _encode_noisy(vae, pictures, seed, _key(source, subject) + number))
 
 
-def _encode_noisy(
-    vae: Any, pictures: np.ndarray, seed: int, key: int
-) -> Iterator[np.ndarray]:
-    """Latents of pictures (n, H, W, 3) with pixel noise, float16 and 16 at once."""
+def _encode_noisy(vae: Any, pictures: np.ndarray, seed: int, key: int) -> np.ndarray:
+    """float16 latents (n, C, h, w) of pictures (n, H, W, 3), to each of which pixel noise of
+    deviation exp(N(-3, 0.5)) was added."""
     noise = torch.Generator().manual_seed(seed * 7919 + key)
+    rows = []
     for start in range(0, len(pictures), 16):
         images = to_tensor(pictures[start : start + 16, None])
-        yield encode(vae, add_pixel_noise(images, noise))[:, 0].half().numpy()
+        drawn = torch.randn(len(images), 1, 1, 1, 1, generator=noise)
+        sigma = torch.exp(drawn * NOISE_SCALE + NOISE_MEAN)
+        images = images + sigma * torch.randn(images.shape, generator=noise)
+        rows.append(encode(vae, images)[:, 0].half().numpy())
+    return np.concatenate(rows)
 
 
-def add_pixel_noise(images: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
-    """Images (n, C, T, H, W) in -1..1 with Gaussian noise of deviation exp(N(-3, 0.5)) each."""
-    drawn = torch.randn(len(images), 1, 1, 1, 1, generator=noise)
-    sigma = torch.exp(drawn * NOISE_SCALE + NOISE_MEAN)
-    return images + sigma * torch.randn(images.shape, generator=noise)
-
-
-def embed_shard(embedder: FaceEmbedder, source: Path, target: Path) -> None:
+def _embed_shard(embedder: FaceEmbedder, source: Path, target: Path) -> None:
     """Write `embeddings.npy` of one rendered shard."""
     path = target / "embeddings.npy"
     if path.exists():

@@ -6,7 +6,7 @@ log, write a checkpoint and stop. Here is what a step of a transformer does:
 
 1. settings of the step: a recipe may have phases, and a phase may restart the optimiser;
 2. a batch, from a cache on disk (`samples`) or from rendered scenes in memory (`scene_samples`);
-3. the gradient, on accelerate, or in parts on the cores of a CPU (`gradients`);
+3. the gradient, on accelerate, or in parts on the cores of a CPU (`objective`);
 4. the update (AdamW, Muon) and the average of the weights, which is what is exported.
 
 What step s does depends on the recipe's seed and on s alone, and a checkpoint holds the rest, so a
@@ -32,9 +32,7 @@ from idbench.models.concat_id.networks import CLIP_LATENT_FRAMES
 from idbench.models.concat_id.training import adapters, checkpoint, network
 from idbench.models.concat_id.training.copy_heads import start_copying
 from idbench.models.concat_id.training.evaluation import evaluate_recipe
-from idbench.models.concat_id.training.gradients import Threads
-from idbench.models.concat_id.training.noise_levels import LevelSampler
-from idbench.models.concat_id.training.objective import Batch, loss
+from idbench.models.concat_id.training.objective import Batch, LevelSampler, Threads, loss
 from idbench.models.concat_id.training.plan import make_plan
 from idbench.models.concat_id.training.recipe import (
     SceneRecipe,
@@ -43,6 +41,8 @@ from idbench.models.concat_id.training.recipe import (
     settings_of,
 )
 from idbench.models.concat_id.training.setup import (
+    Samples,
+    Trackers,
     load_autoencoder,
     make_accelerator,
     make_family,
@@ -51,13 +51,10 @@ from idbench.models.concat_id.training.setup import (
     reshard,
     restart_of_embedded,
 )
-from idbench.models.concat_id.training.source import Samples
-from idbench.models.concat_id.training.trackers import Trackers
 from idbench.models.concat_id.training.trained_weights import write_weights
 from idbench.models.concat_id.training.validation import validate
 from idbench.training.average import Average
-from idbench.training.resumable_loop import Pace, Progress, run
-from idbench.training.stop import Interrupted
+from idbench.training.resumable_loop import Interrupted, Pace, Progress, run
 
 
 def train(
@@ -176,7 +173,8 @@ class Session:
         )
         if self.step < recipe.steps and recipe.minutes is None:  # a signal to another process
             raise Interrupted(f"Stopped at step {self.step} of {recipe.steps}.")
-        self.export(last)
+        with self.averaged():
+            write_weights(self, last)
         accelerator.end_training()
         return last if accelerator.is_main_process else {}
 
@@ -224,7 +222,7 @@ class Session:
     def _backward(self, batch: Batch) -> torch.Tensor:
         """Add the gradients of a batch; returns its mean loss."""
         if self.threads is not None:
-            return self.threads.backward(lambda rows: loss(self.network, self.family, rows), batch)
+            return self.threads.backward(self.network, self.family, batch)
         value = loss(self.network, self.family, batch).mean()
         self.accelerator.backward(value)
         return value.detach()
@@ -256,8 +254,7 @@ class Session:
         return Batch(
             latents, references * here["keep_references"].view(-1, 1, 1, 1, 1),
             here["text"] * here["keep_text"].view(-1, 1, 1), here["uniform"], here["noise"],
-            here.get("tokens"),
-            here.get("people"), here.get("heads_alone"),
+            here.get("tokens"), here.get("people"), here.get("heads_alone"),
         )
 
     def validate(self) -> dict[str, Any]:
@@ -271,15 +268,6 @@ class Session:
             self.state_dir / "checkpoints", self.accelerator, self.average, progress, self.fixed,
             self.recipe.keep_checkpoints,
         )
-
-    def export(self, measured: Mapping[str, Any]) -> None:
-        """Write the averaged weights.
-
-        Args:
-            measured: the last row of the log, noted with embedded weights.
-        """
-        with self.averaged():
-            write_weights(self, measured)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

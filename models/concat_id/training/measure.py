@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from idbench.models.concat_id.training.network import Denoiser
+from idbench.models.concat_id.training.network import Denoiser, blocks_of
 
 COUNTED_BLOCKS = 3
 """The first and the last block may keep more than those between them."""
@@ -69,13 +69,20 @@ def measure(
         dtype: of the computation.
     """
     nn.Module.to(transformer, dtype)  # diffusers' own `to` warns of what is kept in float32
-    name = "transformer_blocks" if hasattr(transformer, "transformer_blocks") else "blocks"
-    every = getattr(transformer, name)
+    name, every = blocks_of(transformer)
+    channels = transformer.config.in_channels
+
+    def empty(*shape: int) -> torch.Tensor:
+        return torch.empty(batch, *shape, device="meta", dtype=dtype)
+
+    inputs = (
+        empty(frames, channels, height, width), empty(references, channels, height, width),
+        empty(*text), torch.zeros(batch, device="meta"),
+    )
 
     def with_blocks(count: int) -> Measured:
         setattr(transformer, name, every[:count])
-        return _measure(transformer, every[:count], batch, frames, references, height, width, text,
-                        dtype)
+        return _measure(transformer, every[:count], inputs)
 
     try:
         further = len(every) - COUNTED_BLOCKS
@@ -87,20 +94,10 @@ def measure(
 
 
 def _measure(
-    transformer: Any, blocks: nn.ModuleList, batch: int, frames: int, references: int, height: int,
-    width: int, text: tuple[int, int], dtype: torch.dtype,
+    transformer: Any, blocks: nn.ModuleList, inputs: tuple[torch.Tensor, ...]
 ) -> Measured:
     """`measure`, of all `blocks` that the transformer has now."""
     network = Denoiser(transformer)
-    channels = transformer.config.in_channels
-
-    def empty(*shape: int) -> torch.Tensor:
-        return torch.empty(batch, *shape, device="meta", dtype=dtype)
-
-    inputs = (
-        empty(frames, channels, height, width), empty(references, channels, height, width),
-        empty(*text), torch.zeros(batch, device="meta"),
-    )
     kept = _Kept(transformer, list(blocks))
     attention = mock.patch.object(F, "scaled_dot_product_attention", _attention)
     with attention, FlopCounterMode(display=False) as counter, kept.watching(counter):

@@ -40,6 +40,8 @@ CLASSES: Mapping[str, Any] = {
     kind.__name__: kind
     for kind in (*(family.TRANSFORMER for family in FAMILIES.values()), WanTransformer3DModel)
 }
+BLOCKS = ("transformer_blocks", "blocks")
+"""Names that the transformers have for the list of their blocks."""
 EMBEDDED = "embedded:"
 INIT = "init"
 """As `network`: the one that `init` holds."""
@@ -145,6 +147,12 @@ def _read_transformer(kind: str, folder: Path, beside: Path) -> Any:
         if (beside / adapters.FILE).is_file():
             adapters.merge(loaded, beside)
     return loaded
+
+
+def blocks_of(transformer: Any) -> tuple[str, nn.ModuleList]:
+    """The blocks of a transformer, and the name it has for them."""
+    name = next(name for name in BLOCKS if hasattr(transformer, name))
+    return name, getattr(transformer, name)
 
 
 class Denoiser(nn.Module):

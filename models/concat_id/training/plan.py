@@ -172,7 +172,8 @@ def plan(recipe: StageRecipe, assumed: Assumptions) -> Plan:
     accumulation = recipe.accumulation(assumed.gpus)
     # Text passes Wan's blocks by cross-attention: it is no part of the sequence there.
     tokens = (text[0] if family == "cogvideox" else 0, frames * area, recipe.references * area)
-    memory = state_memory(recipe, assumed, parameters, trained, _largest_block(transformer))
+    largest = max(sum(p.numel() for p in b.parameters()) for b in network.blocks_of(transformer)[1])
+    memory = state_memory(recipe, assumed, parameters, trained, largest)
     memory["activations"] = counted.kept(recipe.gradient_checkpointing) / GIB
     memory["overhead"] = assumed.overhead
     total = sum(memory.values())
@@ -246,8 +247,3 @@ def adapter_parameters(transformer: nn.Module, recipe: StageRecipe) -> int:
         if isinstance(module, nn.Linear)
         and any(name == t or name.endswith(f".{t}") for t in ends)
     )
-
-
-def _largest_block(transformer: Any) -> int:
-    blocks = getattr(transformer, "transformer_blocks", None) or transformer.blocks
-    return max(sum(p.numel() for p in block.parameters()) for block in blocks)

@@ -10,7 +10,7 @@ import pydantic
 from pydantic.dataclasses import dataclass
 
 from idbench.errors import UserError
-from idbench.models.concat_id.about import MAXIMUM_REFERENCES
+from idbench.models.concat_id.about import MAXIMUM_REFERENCES, Sampling
 from idbench.names import unknown
 from idbench.training import schedule
 
@@ -53,7 +53,7 @@ class Evaluation:
     steps: pydantic.PositiveInt = 20
     guidance: float | None = None
     reference_guidance: float | None = None
-    sampling: Literal["default", "released", "detail"] = "default"
+    sampling: Sampling = "default"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -208,6 +208,12 @@ class StageRecipe:
         if self.delta and not (self.entry and (self.init or "").startswith("embedded:")):
             raise ValueError("`delta` needs `entry` and embedded weights as `init`")
         return self
+
+    @property
+    def parts(self) -> str | None:
+        """Where what is not trained comes from: a diffusers folder, `embedded`, or None."""
+        source = self.components or self.init
+        return "embedded" if source and source.startswith("embedded") else source
 
     def at(self, step: int) -> dict[str, Any]:
         """The settings of the update at `step`, counted from 0."""

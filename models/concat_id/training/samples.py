@@ -26,7 +26,6 @@ from idbench.models.concat_id.about import NOISE_MEAN, NOISE_SCALE
 from idbench.models.concat_id.autoencoder import to_frames
 from idbench.models.concat_id.training.components import to_image
 from idbench.models.concat_id.training.recipe import StageRecipe
-from idbench.models.concat_id.training.source import HeldOut
 from idbench.provenance import cores
 
 VERSION = 1
@@ -34,8 +33,26 @@ PREPARE = "run `idbench train pairs_cache --set pairs=... --set videos=...` firs
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """A sample that is not trained on.
+
+    Attributes:
+        key: its name. caption: its prompt. kinds: of its references.
+        row: float `latents`, `text`, and `images` (M, 3, H, W) or encoded `references` (M, C, h, w)
+            where it has some; without pixel noise in `images`.
+        pictures: the references, uint8 RGB (H, W, 3).
+    """
+
+    key: str
+    caption: str
+    kinds: tuple[str, ...]
+    row: dict[str, torch.Tensor]
+    pictures: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
 class Cache:
-    """A finished cache; see `cache` for its files.
+    """A finished cache; see `cache` for its files. `SceneSamples` has the same methods.
 
     Attributes:
         folder: of the cache.
@@ -112,11 +129,11 @@ class Cache:
                     "it with the network's own `components`, or use another `init` or `network`."
                 )
 
-
     def batches(
         self, recipe: StageRecipe, step: int, rank: int, world: int, pinned: bool
     ) -> Iterator[dict[str, Any]]:
-        """See `Samples`; read ahead by `workers` processes."""
+        """What process `rank` of `world` computes from `step` on, as items of `StepSamples`, read
+        ahead by `workers` processes, with `pinned` into pinned memory."""
         drawn = StepSamples(self, recipe, rank, world)
         loader = DataLoader(
             drawn, batch_size=None, sampler=range(step * drawn.accumulation, len(drawn)),
@@ -128,7 +145,8 @@ class Cache:
             yield batch
 
     def held_out(self, recipe: StageRecipe, fresh: bool) -> list[HeldOut]:
-        """See `Samples`; the first candidate of each reference."""
+        """The first `validation_samples` samples that are not trained on, with the first candidate
+        of each reference: as `images` where they are encoded `fresh`, by an autoencoder."""
         count = recipe.references
         found = []
         for held in self.split("validation").head(recipe.validation_samples).itertuples():

@@ -20,8 +20,8 @@ from idbench.models.concat_id import about, scenes
 from idbench.models.concat_id.families import BASELINES
 from idbench.models.concat_id.training.network import configuration
 from idbench.models.concat_id.training.recipe import SceneRecipe, StageRecipe
+from idbench.models.concat_id.training.samples import HeldOut
 from idbench.models.concat_id.training.scene_pairs import Faces, choose
-from idbench.models.concat_id.training.source import HeldOut
 from idbench.models.concat_id.training.subset import PATCH, choose_tokens, reference_tokens
 from idbench.names import unknown
 from idbench.output import note
@@ -65,7 +65,7 @@ class Record:
 
 
 class SceneSamples:
-    """All encoded scenes of the training split.
+    """All encoded scenes of the training split. `samples.Cache` has the same methods.
 
     Args:
         recipe: names the data, and the pairs to use.
@@ -93,7 +93,11 @@ class SceneSamples:
         self.references: list[torch.Tensor] = []
         self.of_identity: dict[int, list[tuple[int, int]]] = {}
         self._faces: list[Faces] = []
-        self._tower = tower_of(recipe)
+        self._tower: Any = None
+        if configuration(recipe)[0] in BASELINES:  # it reads more of a reference than its latents
+            from idbench.baselines.face_tower import FaceTower
+
+            self._tower = FaceTower()
         for group in recipe.groups:
             if group not in GROUPS:
                 raise unknown("group", group, GROUPS)
@@ -214,7 +218,8 @@ class SceneSamples:
         return {**drawn, "people": torch.stack(people)} if people else drawn
 
     def held_out(self, recipe: StageRecipe, fresh: bool) -> list[HeldOut]:
-        """See `Samples`; clips that show as many people as the groups do."""
+        """The first `validation_samples` clips of the validation split that show as many people as
+        the groups do; their references are encoded, whether `fresh` or not."""
         count, people = recipe.validation_samples, {GROUPS[g] for g in self.recipe.groups}
         found: list[HeldOut] = []
         for described in self.sets:
@@ -266,15 +271,14 @@ class SceneSamples:
             for name in ("latents", "references", "text", "embeddings", *scenes.SUBJECTS)
             if (target / f"{name}.npy").exists()
         }
-        people = None
+        heads = np.load(path / "faces.npy", mmap_mode="r")
+        people = boxes = None
         if self._tower is not None:
             stored["references"] = self._tower.of_shard(stored["references"], path, target)
             if "latents" in stored:
-                people = people_of_shard(path, stored["latents"].shape[-2:])
-        boxes = None
+                people = middle_pixels(heads, stored["latents"].shape[-2:])
         if self.recipe.pairs:
             boxes = np.load(path / "boxes.npy") / (2 * described.size)
-        heads = np.load(path / "faces.npy", mmap_mode="r")
         for s, row in enumerate(truth):
             identities = tuple(person["identity"] for person in row["scene"]["people"])
             scene = len(self._faces)
@@ -360,17 +364,7 @@ def head_tokens(faces: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
     return torch.from_numpy(np.asarray(blocks).any((2, 4)).reshape(frames, -1))
 
 
-def tower_of(recipe: StageRecipe) -> Any:
-    """What adds the features that the recipe's system reads; None: it reads latents alone."""
-    if configuration(recipe)[0] not in BASELINES:
-        return None
-    from idbench.baselines.face_tower import FaceTower
-
-    return FaceTower()
-
-
-def people_of_shard(path: Path, size: tuple[int, int]) -> torch.Tensor:
-    """uint8 (S, T, h, w): 1 + person at the middle pixel of each latent of a shard."""
-    faces = scenes.read_shard(path).faces
+def middle_pixels(faces: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
+    """(..., h, w): `faces` (..., H, W) at the middle pixel of each latent; `size` as before."""
     down, across = faces.shape[-2] // size[0], faces.shape[-1] // size[1]
     return torch.from_numpy(np.array(faces[..., down // 2 :: down, across // 2 :: across]))

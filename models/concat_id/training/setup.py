@@ -1,26 +1,36 @@
-"""The parts of a training session: samples, accelerate, family, optimisers, autoencoder."""
+"""The parts of a training session: samples, accelerate, family, optimisers, autoencoder, log."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import threading
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+from diffusers import CogVideoXDPMScheduler
 from diffusers.models.normalization import RMSNorm
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 
 from idbench import embedded
-from idbench.errors import UserError
-from idbench.models.concat_id.families import CogVideoX, Family
+from idbench.errors import UserError, explained
+from idbench.models.concat_id import networks
+from idbench.models.concat_id.families import CogVideoX, Family, Wan, family_named
+from idbench.models.concat_id.families.wan21 import build_flow_scheduler
 from idbench.models.concat_id.training import components, network
 from idbench.models.concat_id.training.recipe import SceneRecipe, StageRecipe
 from idbench.models.concat_id.training.samples import Cache
 from idbench.models.concat_id.training.scene_samples import SceneSamples
-from idbench.models.concat_id.training.source import Samples
-from idbench.models.concat_id.training.trackers import tracker_arguments
 from idbench.names import unknown
+from idbench.training.resumable_loop import Log
 from idbench.training.save import saying_full
+
+Samples = Cache | SceneSamples
+"""What a stage trains on, whatever it is stored in: a cache on disk, or scenes in memory."""
 
 
 def open_samples(recipe: StageRecipe, state_dir: Path) -> Samples:
@@ -51,17 +61,21 @@ def restart_of_embedded(recipe: StageRecipe, state_dir: Path) -> int:
 
 
 def make_family(recipe: StageRecipe) -> Family:
-    """The network's family with its noise schedule."""
-    source = recipe.components or recipe.init
-    plain = None if source is None or source.startswith("embedded") else source
-    name = network.configuration(recipe)[0]
-    family = components.load_family(name, plain, recipe.time_shift)
-    if recipe.levels is not None and not isinstance(family, CogVideoX):
+    """The network's family with its noise schedule. CogVideoX's is that of the recipe's folder, or
+    else that of CogVideoX-5B, which the embedded networks use too."""
+    family = family_named(network.configuration(recipe)[0])
+    if recipe.levels is not None and not issubclass(family, CogVideoX):
         raise UserError(
             f"The recipe {recipe.name!r} has `levels`, which only CogVideoX's schedule has; use "
             "time_shift for Wan."
         )
-    return family
+    if family is Wan:
+        return Wan(build_flow_scheduler(recipe.time_shift))
+    folder = Path(recipe.parts or "") / "scheduler"
+    if recipe.parts in (None, "embedded") or not folder.is_dir():
+        return family(networks.build_scheduler())
+    with explained(f"{folder} cannot be read", "copy it again"):
+        return family(CogVideoXDPMScheduler.from_pretrained(folder))
 
 
 def make_accelerator(recipe: StageRecipe, state_dir: Path) -> Accelerator:
@@ -119,7 +133,7 @@ def make_optimisers(
         for name in recipe.muon_also:
             if name not in known:
                 raise unknown(f"module in muon_also of recipe {recipe.name}", name, sorted(known))
-        also = {"transformer_blocks", "blocks", *recipe.muon_also}
+        also = {*network.BLOCKS, *recipe.muon_also}
         matrices = [p for n, p in live if p.ndim == 2 and also & set(n.split("."))]
     chosen = set(map(id, matrices))
     kept = set() if recipe.decay_all else _undecayed(transformer)
@@ -165,14 +179,57 @@ def load_autoencoder(
         UserError: it is needed, and the recipe names none.
     """
     needed = recipe.references > 0 and recipe.reference_noise == "fresh"
-    source = recipe.components or recipe.init
-    if source is None and needed:
+    if recipe.parts is None and needed:
         raise UserError(
             f"The recipe {recipe.name!r} draws fresh reference noise but names no autoencoder; set "
             "`components` to a diffusers folder."
         )
-    if source is None or not (needed or recipe.validate_every):
+    if recipe.parts is None or not (needed or recipe.validate_every):
         return None
-    source = "embedded" if source.startswith("embedded") else source
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    return components.load_autoencoder(source).to(device, dtype)
+    return components.load_autoencoder(recipe.parts, device)
+
+
+class Trackers(Log):
+    """The log, and accelerate's trackers: TensorBoard where it is installed; on the main process
+    alone."""
+
+    def __init__(self, accelerator: Accelerator, recipe: StageRecipe, path: Path) -> None:
+        super().__init__(path, recipe.steps)
+        self.accelerator, self.recipe = accelerator, recipe
+
+    def start(self, step: int) -> None:
+        """Start, or continue at `step`. Raises DiskFull, as `write` does."""
+        if self.accelerator.is_main_process:
+            self.cut(step)
+        flat = {
+            key: value if isinstance(value, int | float | str) else json.dumps(value)
+            for key, value in asdict(self.recipe).items()
+        }
+        _silence_tensorboard()
+        with saying_full(self.path):
+            self.accelerator.init_trackers(self.recipe.name, flat, tracker_arguments(step))
+
+    def write(self, step: int, **values: Any) -> None:
+        if self.accelerator.is_main_process:
+            super().write(step, **values)
+        with saying_full(self.path):
+            self.accelerator.log(values, step=step)
+
+
+def tracker_arguments(step: int) -> dict[str, dict[str, Any]]:
+    """accelerate's trackers to use, with their arguments for a session that starts at `step`."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return {}
+    return {"tensorboard": {"purge_step": step + 1}}
+
+
+def _silence_tensorboard() -> None:
+    """Print no traceback of the thread that writes TensorBoard's files: what it could not write is
+    raised again at the next write."""
+    before = threading.excepthook
+
+    def hook(failure: threading.ExceptHookArgs) -> None:
+        if not type(failure.thread).__module__.startswith("tensorboard."):
+            before(failure)
+
+    threading.excepthook = hook

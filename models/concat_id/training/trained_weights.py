@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import CogVideoXDPMScheduler, FlowMatchEulerDiscreteScheduler
 from huggingface_hub import save_torch_state_dict
 
 from idbench import embedded
@@ -28,7 +27,6 @@ from idbench.errors import UserError
 from idbench.files import DiskFull, write_json
 from idbench.models.concat_id import networks
 from idbench.models.concat_id.base_parts import add_base, index_of
-from idbench.models.concat_id.families import Wan, family_named
 from idbench.models.concat_id.training import adapters, network
 from idbench.models.concat_id.training.recipe import StageRecipe
 from idbench.training.save import saying_full
@@ -82,7 +80,7 @@ def _write(session: Session, state: dict[str, Any]) -> None:
             write_json(temporary / "training.json", {
                 "recipe": asdict(recipe), "step": session.step, "averaged": recipe.ema > 0,
                 "cache": dict(session.samples.settings),
-                "lacks": complete(temporary, recipe, transformer.config),
+                "lacks": complete(temporary, recipe, session.family, transformer.config),
             })
             shutil.rmtree(old, ignore_errors=True)
             if target.exists():
@@ -93,37 +91,30 @@ def _write(session: Session, state: dict[str, Any]) -> None:
             shutil.rmtree(rest, ignore_errors=True)
 
 
-def complete(folder: Path, recipe: StageRecipe, config: Mapping[str, Any]) -> str | None:
+def complete(
+    folder: Path, recipe: StageRecipe, family: Any, config: Mapping[str, Any]
+) -> str | None:
     """Bring what a transformer needs beside it to make videos into `folder`.
 
     Args:
-        config: of the transformer.
+        family: of the transformer, with its noise schedule. config: of the transformer.
 
     Returns:
         Why the folder is not complete, or None. It is no error: the weights are what was trained.
     """
-    family = family_named(network.configuration(recipe)[0])
-    source = recipe.components or recipe.init
-    if source is None:
+    if recipe.parts is None:
         return "the recipe names neither components nor init"
     index = index_of(family)
     try:
-        if source.startswith("embedded"):
+        if recipe.parts == "embedded":
             index.update(_embedded(folder))
         else:
-            index.update(add_base(Path(source), folder, family, config))
+            index.update(add_base(Path(recipe.parts), folder, family, config))
     except DiskFull:
         raise
     except UserError as error:
         return str(error)
-    scheduler: Any
-    if family is Wan:
-        scheduler = FlowMatchEulerDiscreteScheduler(shift=recipe.time_shift)
-    elif (Path(source) / "scheduler").is_dir():
-        scheduler = CogVideoXDPMScheduler.from_pretrained(Path(source) / "scheduler")
-    else:
-        scheduler = networks.build_scheduler()
-    scheduler.save_pretrained(folder / "scheduler")
+    family.scheduler.save_pretrained(folder / "scheduler")
     write_json(folder / "model_index.json", index)
     return None
 

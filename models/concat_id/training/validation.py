@@ -21,7 +21,7 @@ from idbench.files import write_bytes
 from idbench.metrics.scorer import Scorer
 from idbench.models.concat_id.autoencoder import to_frames
 from idbench.models.concat_id.training.objective import Batch, loss
-from idbench.models.concat_id.training.source import HeldOut
+from idbench.models.concat_id.training.samples import HeldOut
 from idbench.names import DEFAULT_PROTOCOL
 from idbench.registry import METRICS as REGISTERED
 from idbench.types import Reference, Sample, Video

@@ -16,6 +16,8 @@ from idbench.models.concat_id.model_folder import open_folder
 from idbench.models.concat_id.training import components, validation
 from idbench.models.concat_id.training.network import Denoiser
 from idbench.models.concat_id.training.objective import Batch, loss
+from idbench.models.concat_id.training.recipe import read_stage
+from idbench.models.concat_id.training.setup import make_family
 
 FAMILIES = {
     "cogvideox": CogVideoX(networks.build_scheduler()), "wan": Wan(wan21.build_flow_scheduler()),
@@ -108,7 +110,8 @@ def test_wans_prompts_are_cleaned():
 def test_training_and_pipeline_use_the_autoencoder_alike(base, bfloat16):
     _, folder = base
     pipeline = opened(folder, bfloat16=bfloat16)
-    ours = components.load_autoencoder(str(folder)).to(torch.device("cpu"), pipeline.vae.dtype)
+    ours = components.load_autoencoder(str(folder), torch.device("cpu"))
+    ours.vae.to(pipeline.vae.dtype)
     images = normal(2, 1, 3, 32, 48).clamp(-1, 1)
     latents = ours.encode(images[:, :, :, None].flatten(0, 1))[:, 0]
     assert torch.equal(latents, pipeline.encode_references(images)[:, 0])
@@ -127,7 +130,9 @@ def test_validation_and_pipeline_sample_alike(base, guidance):
     session = SimpleNamespace(
         recipe=SimpleNamespace(validation_steps=3, validation_guidance=guidance),
         network=Denoiser(pipeline.transformer),
-        family=components.load_family(name, str(folder), 5.0),
+        family=make_family(read_stage({
+            "name": "x", "trainer": "x", "network": {"family": name}, "components": str(folder),
+        })),
     )
     batch = Batch(latents, references, text, torch.zeros(1), latents)
     with torch.no_grad():

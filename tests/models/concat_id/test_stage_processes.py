@@ -37,7 +37,7 @@ Accelerator.end_training = lambda self: None  # the processes go on to talk to e
 from idbench.models.concat_id.training import loop
 from idbench.models.concat_id.training.recipe import StageRecipe, read
 from idbench.models.concat_id.training.samples import Cache
-from idbench.training.stop import Interrupted
+from idbench.training.resumable_loop import Interrupted
 agree = loop.Session._agree
 for content, state in json.loads(sys.argv[1]):
     AcceleratorState._reset_state()  # it remembers the blocks of the family before
