@@ -49,8 +49,8 @@ class Faces:
         heads: bool (n, H, W), the pixels of the heads.
         latents: (n, 1, C, h, w) of the frames. references: (n, 1, C, h, w), prepared.
         text: (n, L, D), of the prompts.
-        portraits: uint8 (n, S, S, 3), the references as photographs, with their
-            portrait_boxes (n, 4) and portrait_landmarks (n, 5, 2).
+        portraits: the references as photographs, uint8 (n, S, S, 3), with their boxes (n, 4) and
+            landmarks (n, 5, 2).
     """
 
     frames: np.ndarray
@@ -60,9 +60,7 @@ class Faces:
     latents: torch.Tensor
     references: torch.Tensor
     text: torch.Tensor
-    portraits: np.ndarray
-    portrait_boxes: np.ndarray
-    portrait_landmarks: np.ndarray
+    portraits: tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -112,17 +110,21 @@ def validation_faces(people: int, seed: int = 0, fill: float = 1.0) -> Faces:
         portraits.append(render_portrait(identity))
         prompts.append(describe(scene, rng))
     vae = networks.load_vae()
-    frames = np.stack([clip.frames[1] for clip in clips])
+    frames, boxes, landmarks = _faces_of(clips, 1)
     prepared = np.stack([_prepared(portrait, fill) for portrait in portraits])
     return Faces(
-        frames, np.stack([clip.boxes[1, 0] for clip in clips]),
-        np.stack([clip.landmarks[1, 0] for clip in clips]),
-        np.stack([head_mask(clip)[1] > 0 for clip in clips]),
+        frames, boxes, landmarks, np.stack([head_mask(clip)[1] > 0 for clip in clips]),
         encode(vae, to_tensor(frames[:, None])), encode(vae, to_tensor(prepared[:, None])),
-        networks.load_text_encoder()(prompts),
-        np.stack([portrait.frames[0] for portrait in portraits]),
-        np.stack([portrait.boxes[0, 0] for portrait in portraits]),
-        np.stack([portrait.landmarks[0, 0] for portrait in portraits]),
+        networks.load_text_encoder()(prompts), _faces_of(portraits, 0),
+    )
+
+
+def _faces_of(clips: Sequence[Any], t: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Frame `t` of each clip, with the boxes and landmarks of the first person."""
+    return (
+        np.stack([clip.frames[t] for clip in clips]),
+        np.stack([clip.boxes[t, 0] for clip in clips]),
+        np.stack([clip.landmarks[t, 0] for clip in clips]),
     )
 
 
@@ -159,10 +161,7 @@ def measure(
         batch: faces that are denoised at once.
     """
     family, vae = CogVideoX(networks.build_scheduler()), networks.load_vae()
-    known = {
-        name: _embed_all(function, faces.portraits, faces.portrait_boxes, faces.portrait_landmarks)
-        for name, function in embed.items()
-    }
+    known = {name: _embed_all(function, *faces.portraits) for name, function in embed.items()}
     noise = torch.randn(faces.latents.shape, generator=torch.Generator().manual_seed(seed))
 
     def seen(decibel: float | None, condition: str, loss: float | None, latents: Any) -> Level:

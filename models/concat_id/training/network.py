@@ -120,17 +120,20 @@ def load(recipe: StageRecipe) -> nn.Module:
     if recipe.init.startswith(EMBEDDED):
         state = embedded.load_state(recipe.init.removeprefix(EMBEDDED))
         family, _ = configuration(recipe)
-        if family in BASELINES:
-            made = build(recipe)
-            family_named(family).load_base(made, state)
-            return made
-        _check_state(recipe, state)
+        if family not in BASELINES:
+            _check_state(recipe, state)
         made = build(recipe)
-        made.load_state_dict(state)
+        if family in BASELINES:
+            family_named(family).load_base(made, state)
+        else:
+            made.load_state_dict(state)
         return made
     folder = _folder_of_init(recipe.init)
     kind = _check_class(recipe, folder)
-    transformer = _read_transformer(kind, folder, Path(recipe.init))
+    with explained(f"The weights in {folder} cannot be read", "copy them again"):
+        transformer = CLASSES[kind].from_pretrained(folder, torch_dtype=torch.float32)
+        if (Path(recipe.init) / adapters.FILE).is_file():
+            adapters.merge(transformer, Path(recipe.init))
     new = recipe.reference_adaln and not getattr(transformer.config, "reference_adaln", True)
     if kind == "WanTransformer3DModel" or new:  # AdaLN may start from a stage without it
         transformer = ConcatIDWanTransformer3DModel.from_base(
@@ -138,15 +141,6 @@ def load(recipe: StageRecipe) -> nn.Module:
         )
     _check_configuration(recipe, folder, transformer.config)
     return transformer
-
-
-def _read_transformer(kind: str, folder: Path, beside: Path) -> Any:
-    """The network in `folder`, with the adapters in `beside` merged."""
-    with explained(f"The weights in {folder} cannot be read", "copy them again"):
-        loaded = CLASSES[kind].from_pretrained(folder, torch_dtype=torch.float32)
-        if (beside / adapters.FILE).is_file():
-            adapters.merge(loaded, beside)
-    return loaded
 
 
 def blocks_of(transformer: Any) -> tuple[str, nn.ModuleList]:

@@ -86,7 +86,7 @@ class SceneSamples:
         self.rendered, self.encoded = home / recipe.data, home / recipe.latents
         self.sets = scenes.sets_of(scenes.load_recipe(recipe.data))
         self.fill = self.sets[0].fill
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "data": recipe.data, "latents": recipe.latents, "fps": about.FPS, "fill": self.fill,
         }
         self.groups: dict[str, list[Record]] = {}

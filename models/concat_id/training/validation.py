@@ -24,7 +24,7 @@ from idbench.models.concat_id.training.objective import Batch, loss
 from idbench.models.concat_id.training.samples import HeldOut
 from idbench.names import DEFAULT_PROTOCOL
 from idbench.registry import METRICS as REGISTERED
-from idbench.types import Reference, Sample, Video
+from idbench.types import Reference, Sample, Score, Video
 
 if TYPE_CHECKING:
     from idbench.models.concat_id.training.loop import Session
@@ -100,27 +100,24 @@ def score(session: Session, held: list[HeldOut], videos: list[np.ndarray]) -> di
     if missing:
         reason = f"no weights of {', '.join(sorted(missing))}"
         return {f"validation_{name}_unscored": reason for name in METRICS}
-    found: dict[str, list[float]] = {name: [] for name in METRICS}
-    reasons: dict[str, str] = {}
     fps = session.samples.settings.get("fps") or 8.0
+    scores: list[Score] = []
     with tempfile.TemporaryDirectory() as folder:
         scorer = Scorer(DEFAULT_PROTOCOL, None, [REGISTERED.load(name) for name in METRICS])
         for number, (row, frames) in enumerate(zip(held, videos, strict=True)):
             sample = _sample(row, number, Path(folder))
             digest = hashlib.sha256(frames.tobytes()).hexdigest()
-            for value in scorer.score(sample, Video(frames, fps), digest):
-                if value.identity is None and value.frame is None and value.metric in found:
-                    if value.value is None:
-                        reasons[value.metric] = str(value.reason)
-                    else:
-                        found[value.metric].append(value.value)
+            scores += scorer.score(sample, Video(frames, fps), digest)
     values: dict[str, Any] = {}
-    for name, scored in found.items():
+    for name in METRICS:
+        own = [s for s in scores if s.metric == name and s.identity is None and s.frame is None]
+        scored = [s.value for s in own if s.value is not None]
         if scored:
             values[f"validation_{name}"] = float(np.mean(scored))
             values[f"validation_{name}_scored"] = len(scored)
         else:
-            values[f"validation_{name}_unscored"] = reasons.get(name, "no sample has a face")
+            reason = str(own[-1].reason) if own else "no sample has a face"
+            values[f"validation_{name}_unscored"] = reason
     return values
 
 
