@@ -48,6 +48,7 @@ from idbench.files import (
 )
 from idbench.models.concat_id import references as preparation
 from idbench.models.concat_id.about import MAXIMUM_REFERENCES
+from idbench.models.concat_id.autoencoder import to_tensor
 from idbench.models.concat_id.face_tools import load_foreground
 from idbench.models.concat_id.families import check_size
 from idbench.models.concat_id.training import components, samples
@@ -199,10 +200,9 @@ def _encode(
     recipe: CacheRecipe, networks: _Networks, videos: Path, pair: Pair, key: str
 ) -> bytes:
     """The bytes of one sample's file."""
-    clip = _clip(videos / pair.video, recipe)
-    frames = torch.stack([components.to_image(frame) for frame in clip], dim=1)
+    clip = to_tensor(_clip(videos / pair.video, recipe)[None]).contiguous()
     tensors = {
-        "latents": _half(networks.autoencoder.encode(frames[None])[0]),
+        "latents": _half(networks.autoencoder.encode(clip)[0]),
         "text": _half(networks.text([pair.caption])[0]),
     }
     rng = np.random.default_rng([recipe.seed, zlib.crc32(key.encode())])
@@ -234,15 +234,16 @@ def _described(pair: Pair) -> dict[str, str]:
     }
 
 
-def _clip(path: Path, recipe: CacheRecipe) -> list[np.ndarray]:
-    """`frames` frames of the size, from the video's start."""
+def _clip(path: Path, recipe: CacheRecipe) -> np.ndarray:
+    """`frames` frames of the size, from the video's start: uint8 RGB (T, H, W, 3)."""
     count = count_frames(path)
     rate = read_video(path, [0]).fps
     stride = rate / recipe.fps if recipe.fps else 1.0
     indices = [round(i * stride) for i in range(recipe.frames)]
     if indices[-1] >= count:
         raise _Unusable(f"{path} has {count} frames, the clip needs {indices[-1] + 1}")
-    return [_cover(f, recipe.height, recipe.width) for f in read_video(path, indices).frames]
+    frames = read_video(path, indices).frames
+    return np.stack([_cover(frame, recipe.height, recipe.width) for frame in frames])
 
 
 def _cover(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from idbench.errors import UserError
 from idbench.files import read_json, write_json
-from idbench.models.concat_id.training.recipe import StageRecipe, differences
+from idbench.models.concat_id.training.recipe import StageRecipe
 from idbench.training.average import Average
 from idbench.training.resumable_loop import Progress
 from idbench.training.save import saying_full, sync
@@ -121,7 +121,8 @@ def check(folder: Path, fixed: Mapping[str, Any]) -> Progress:
                 "folder to use the one before it."
             )
     before = {"optimiser": "adamw", "decay_all": True, **stored.get("fixed", {})}
-    unlike = differences(fixed, before, FIXED)
+    unlike = [f"{name} {fixed.get(name)!r} instead of {before.get(name)!r}"
+              for name in FIXED if fixed.get(name) != before.get(name)]
     if unlike:
         raise UserError(
             f"The checkpoint {folder} belongs to another training ({'; '.join(unlike)}); undo the "

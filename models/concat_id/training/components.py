@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import AutoTokenizer
 
@@ -90,11 +89,6 @@ def load_text_encoder(source: str, device: torch.device) -> TextEncoder:
         encoder = family.TEXT_ENCODER.from_pretrained(folder, torch_dtype=_precision(device))
         encoder = encoder.to(device).eval()
     return lambda prompts: family.encode_text(tokenizer, encoder, prompts).float().cpu()
-
-
-def to_image(array: np.ndarray) -> torch.Tensor:
-    """uint8 RGB (H, W, 3) to float32 (3, H, W) in [-1, 1]."""
-    return torch.from_numpy(np.array(array)).permute(2, 0, 1).float().div_(127.5).sub_(1.0)
 
 
 def _precision(device: torch.device) -> torch.dtype:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -324,13 +324,3 @@ def read(kind: type[Checked], content: Mapping[str, Any]) -> Checked:
             f"The recipe {name!r} has an unusable value for {where}: {reason}, not "
             f"{first.get('input')!r}; correct that line."
         ) from error
-
-
-def differences(
-    now: Mapping[str, Any], before: Mapping[str, Any], names: Iterable[str]
-) -> list[str]:
-    """Phrases such as "seed 1 instead of 0" for the fields that differ."""
-    return [
-        f"{name} {now.get(name)!r} instead of {before.get(name)!r}"
-        for name in names if now.get(name) != before.get(name)
-    ]

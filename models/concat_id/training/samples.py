@@ -23,8 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from idbench.errors import UserError
 from idbench.files import read_json
 from idbench.models.concat_id.about import NOISE_MEAN, NOISE_SCALE
-from idbench.models.concat_id.autoencoder import to_frames
-from idbench.models.concat_id.training.components import to_image
+from idbench.models.concat_id.autoencoder import to_frames, to_tensor
 from idbench.models.concat_id.training.recipe import StageRecipe
 from idbench.provenance import cores
 
@@ -279,7 +278,8 @@ def vary(
 
 def read_image(stored: torch.Tensor) -> torch.Tensor:
     """float (3, H, W) in [-1, 1] of a stored PNG, uint8 (bytes,)."""
-    return to_image(np.asarray(Image.open(io.BytesIO(stored.numpy().tobytes())).convert("RGB")))
+    image = np.asarray(Image.open(io.BytesIO(stored.numpy().tobytes())).convert("RGB"))
+    return to_tensor(image[None, None])[0, :, 0]
 
 
 @lru_cache(maxsize=2)

@@ -127,24 +127,29 @@ def make_optimisers(
         UserError: `muon_also` names a module that the network does not have.
     """
     live = [(n, p) for n, p in transformer.named_parameters() if p.requires_grad]
-    matrices = []
+    of_muon: set[str] = set()
     if recipe.optimiser == "muon":
         known = {part for name, _ in live for part in name.split(".")[:-1]}
         for name in recipe.muon_also:
             if name not in known:
                 raise unknown(f"module in muon_also of recipe {recipe.name}", name, sorted(known))
-        also = {*network.BLOCKS, *recipe.muon_also}
-        matrices = [p for n, p in live if p.ndim == 2 and also & set(n.split("."))]
-    chosen = set(map(id, matrices))
+        of_muon = {*network.BLOCKS, *recipe.muon_also}
     kept = set() if recipe.decay_all else _undecayed(transformer)
-    norms = [p for n, p in live if recipe.norm_rate != 1 and (".norm_q." in n or ".norm_k." in n)]
-    chosen |= set(map(id, norms))
-    rest = [p for _, p in live if id(p) not in chosen | kept]
-    groups = [{"params": rest, "weight_decay": recipe.weight_decay}] if rest else []
-    if without := [p for _, p in live if id(p) in kept - chosen]:
-        groups.append({"params": without, "weight_decay": 0.0})
-    if norms:
-        groups.append({"params": norms, "weight_decay": 0.0, "factor": recipe.norm_rate})
+    matrices, norms, without, rest = [], [], [], []
+    for name, parameter in live:
+        if parameter.ndim == 2 and of_muon & set(name.split(".")):
+            matrices.append(parameter)
+        elif recipe.norm_rate != 1 and (".norm_q." in name or ".norm_k." in name):
+            norms.append(parameter)
+        elif id(parameter) in kept:
+            without.append(parameter)
+        else:
+            rest.append(parameter)
+    groups = [group for group in (
+        {"params": rest, "weight_decay": recipe.weight_decay},
+        {"params": without, "weight_decay": 0.0},
+        {"params": norms, "weight_decay": 0.0, "factor": recipe.norm_rate},
+    ) if group["params"]]
     made: list[torch.optim.Optimizer] = [torch.optim.AdamW(
         groups, lr=recipe.learning_rate, betas=recipe.betas,
         fused=None if accelerator.is_fsdp2 else True,

@@ -21,7 +21,7 @@ from idbench import embedded
 from idbench.cli import main
 from idbench.errors import UserError
 from idbench.models.concat_id import networks
-from idbench.models.concat_id.autoencoder import build_vae
+from idbench.models.concat_id.autoencoder import build_vae, to_tensor
 from idbench.models.concat_id.references import fit_and_pad
 from idbench.models.concat_id.training import cache as caching
 from idbench.models.concat_id.training import components, loop, network, samples
@@ -118,11 +118,11 @@ def test_cache_holds_clips_text_and_references_of_usable_pairs(pairs, tiny_parts
     stored = samples.read_sample(out, row.key, 1, True, None)
     frames = read_video(pairs.parent / "videos" / "1.mp4", range(0, 18, 2)).frames
     clip = np.stack([caching._cover(frame, 16, 24) for frame in frames])
-    expected = tiny_parts.encode(torch.stack([components.to_image(f) for f in clip], 1)[None])[0]
+    expected = tiny_parts.encode(to_tensor(clip[None]).contiguous())[0]
     torch.testing.assert_close(stored["latents"], expected, rtol=0, atol=2e-3)
     assert stored["latents"].shape == (3, 4, 4, 6) and stored["text"].shape == (32, 12)
     face = np.asarray(Image.open(pairs.parent / "faces" / "1_0.png"))
-    image = components.to_image(fit_and_pad(face, 16, 24))
+    image = to_tensor(fit_and_pad(face, 16, 24)[None, None])[0, :, 0]
     assert torch.equal(stored["images"][0], image)
     encoded = samples.read_sample(out, row.key, 1, False, None)["references"]
     clean = tiny_parts.encode(image[None, :, None])[:, 0]
