@@ -33,11 +33,8 @@ def targets(recipe: StageRecipe) -> tuple[str, ...]:
 
 
 def add(transformer: Any, recipe: StageRecipe) -> None:
-    """Freeze the network and add new adapters to its layers.
-
-    Raises:
-        UserError: peft is not installed.
-    """
+    """Freeze the network and add new adapters to its layers. Raises UserError: peft is not
+    installed."""
     try:
         from peft import LoraConfig
     except ImportError as error:
@@ -79,11 +76,8 @@ def frozen(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def load(transformer: Any, folder: Path) -> None:
-    """Put the adapters in `folder` on the network; it then computes with them.
-
-    Raises:
-        UserError: peft is not installed; the file is damaged or holds those of another network.
-    """
+    """Put the adapters in `folder` on the network; it then computes with them. Raises UserError:
+    peft is not installed; the file is damaged or holds those of another network."""
     try:
         import peft  # noqa: F401
     except ImportError as error:

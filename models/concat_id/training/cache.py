@@ -115,12 +115,9 @@ class _Networks:
 def prepare(
     content: dict[str, Any], state_dir: Path, resume: bool = True, evaluate: bool = False
 ) -> dict[str, Any]:
-    """Trainer of recipe `pairs_cache`: encode every sample that is not yet there.
-
-    Raises:
-        UserError: pairs or videos are missing, the size does not suit the autoencoder, no sample
-            could be made, or the disk is full.
-    """
+    """Trainer of recipe `pairs_cache`: encode every sample that is not yet there. Raises UserError:
+    pairs or videos are missing, the size does not suit the autoencoder, no sample could be made, or
+    the disk is full."""
     del resume, evaluate  # finished samples always stay
     recipe = read(CacheRecipe, content)
     out = Path(recipe.out) if recipe.out else Path(state_dir)

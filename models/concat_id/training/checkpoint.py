@@ -64,8 +64,7 @@ def save(
         fixed: from `described`.
         keep: number of recent checkpoints to keep.
 
-    Raises:
-        DiskFull: nothing is left half written, older checkpoints stay.
+    Raises DiskFull: nothing is left half written, older checkpoints stay.
     """
     name = f"{progress.step:08d}"
     target, temporary = folder / name, folder / f".{name}.part"
@@ -107,11 +106,8 @@ def save(
 
 
 def check(folder: Path, fixed: Mapping[str, Any]) -> Progress:
-    """How far the training of a checkpoint is.
-
-    Raises:
-        UserError: a file is missing or truncated, or another training wrote it.
-    """
+    """How far the training of a checkpoint is. Raises UserError: a file is missing or truncated, or
+    another training wrote it."""
     stored = read_json(folder / FILE)
     for name, size in stored.get("files", {}).items():
         path = folder / name
@@ -132,11 +128,8 @@ def check(folder: Path, fixed: Mapping[str, Any]) -> Progress:
 
 
 def restore(folder: Path, accelerator: Accelerator, average: Average | None) -> None:
-    """Load what `save` wrote into the prepared network, its optimisers and its average.
-
-    Raises:
-        UserError: the files do not fit or cannot be read.
-    """
+    """Load what `save` wrote into the prepared network, its optimisers and its average. Raises
+    UserError: the files do not fit or cannot be read."""
     try:
         accelerator.load_state(str(folder))
         if average is not None:

@@ -55,11 +55,7 @@ class Autoencoder:
 
 def load_autoencoder(source: str, device: torch.device) -> Autoencoder:
     """The autoencoder of a diffusers folder (its subfolder `vae`), or `embedded`; in bfloat16 on a
-    GPU.
-
-    Raises:
-        UserError: missing or damaged.
-    """
+    GPU. Raises UserError: missing or damaged."""
     vae: Any
     if source == "embedded":
         vae = networks.load_vae()
@@ -74,11 +70,8 @@ def load_autoencoder(source: str, device: torch.device) -> Autoencoder:
 
 
 def load_text_encoder(source: str, device: torch.device) -> TextEncoder:
-    """The text encoder of a diffusers folder (`tokenizer`, `text_encoder`), or `embedded`.
-
-    Raises:
-        UserError: missing or damaged.
-    """
+    """The text encoder of a diffusers folder (`tokenizer`, `text_encoder`), or `embedded`. Raises
+    UserError: missing or damaged."""
     if source == "embedded":
         return networks.load_text_encoder()
     folder = _part(source, "text_encoder")

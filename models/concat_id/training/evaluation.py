@@ -40,8 +40,7 @@ from idbench.types import Reference, Sample, Video
 
 
 def validation_samples(
-    people: int, identities: int, each: int, folder: Path, seed: int = 0,
-    subject: str | None = None,
+    people: int, identities: int, each: int, folder: Path, subject: str | None = None
 ) -> list[Sample]:
     """Samples of `people` unseen identities with prompts of random scenes.
 
@@ -63,7 +62,7 @@ def validation_samples(
                 Image.fromarray(render_portrait(identity).frames[0]).save(path)
             faces.append(Reference("face", f"v{identity}", path))
         for number in range(each):
-            rng = np.random.default_rng([seed, people, index, number])
+            rng = np.random.default_rng([0, people, index, number])
             scene = random_scene(rng, people, seeds)
             others = []
             if subject is not None:
@@ -86,11 +85,8 @@ def evaluate_recipe(recipe: SceneRecipe, state_dir: Path) -> dict[str, Any]:
     ViCLIP and CLIPDist, how often the right reference is the nearest of all, and the share of
     frames with a face; what dlib sees, if it is installed (`outside`); for two people also
     own-minus-other (faces told apart by place, which has no bias) and the share of videos in the
-    order of the references.
-
-    Raises:
-        UserError: weights are missing, or those of a baseline have another name than its own.
-    """
+    order of the references. Raises UserError: weights are missing, or those of a baseline have
+    another name than its own."""
     entry = recipe.entry or ""
     needed = {"arcface", "curricularface", "clip", "viclip", entry} - set(embedded.entries())
     if needed:

@@ -61,11 +61,8 @@ def train(
     content: dict[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
 ) -> dict[str, Any]:
     """Trainer of the stages. Writes checkpoints, a log, validation pictures, and the weights.
-
-    Raises:
-        Interrupted: by SIGTERM or Ctrl-C, after the present step and a checkpoint.
-        UserError: a recipe, a cache or a checkpoint that cannot be used, or a full disk.
-    """
+    Raises Interrupted: by SIGTERM or Ctrl-C, after the present step and a checkpoint; UserError: a
+    recipe, a cache or a checkpoint that cannot be used, or a full disk."""
     recipe, state_dir = read_stage(content), Path(state_dir)
     if evaluate and isinstance(recipe, SceneRecipe):
         return evaluate_recipe(recipe, state_dir)

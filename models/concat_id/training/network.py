@@ -48,11 +48,8 @@ INIT = "init"
 
 
 def configuration(recipe: StageRecipe) -> tuple[str, dict[str, Any]]:
-    """Family (`cogvideox` or `wan`) and the arguments of its class.
-
-    Raises:
-        UserError: unknown network or family.
-    """
+    """Family (`cogvideox` or `wan`) and the arguments of its class. Raises UserError: unknown
+    network or family."""
     given = recipe.network
     if given == INIT:
         return _configuration_of_init(recipe)
@@ -86,11 +83,8 @@ def _configuration_of_init(recipe: StageRecipe) -> tuple[str, dict[str, Any]]:
 
 
 def build(recipe: StageRecipe) -> nn.Module:
-    """The recipe's transformer with random weights (on the meta device inside its context).
-
-    Raises:
-        UserError: arguments of which the class makes no network.
-    """
+    """The recipe's transformer with random weights (on the meta device inside its context). Raises
+    UserError: arguments of which the class makes no network."""
     family, config = configuration(recipe)
     with explained(f"The recipe {recipe.name!r} has an unusable network", "correct `network`"):
         if family in BASELINES:
@@ -109,11 +103,8 @@ def build(recipe: StageRecipe) -> nn.Module:
 def load(recipe: StageRecipe) -> nn.Module:
     """The recipe's transformer with the weights of `init`; random from `seed` without `init`.
 
-    Adapters next to the weights of `init` are merged into them.
-
-    Raises:
-        UserError: `init` is missing, damaged, or holds another network.
-    """
+    Adapters next to the weights of `init` are merged into them. Raises UserError: `init` is
+    missing, damaged, or holds another network."""
     torch.manual_seed(recipe.seed)
     if recipe.init is None:
         return build(recipe)

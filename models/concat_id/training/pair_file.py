@@ -44,10 +44,8 @@ class Pair:
 
 def read_pairs(source: str, references: int) -> Iterator[Pair]:
     """The pairs of a parquet file that have `references` references; further ones are dropped.
-
-    Raises:
-        UserError: the file is missing, damaged, or lacks a column; or no pair has enough of them.
-    """
+    Raises UserError: the file is missing, damaged, or lacks a column; or no pair has enough of
+    them."""
     path = Path(source)
     if not source or not path.is_file():
         what = f"There is no pairs file {source}" if source else "No pairs are named"

@@ -125,11 +125,8 @@ class Plan:
 
 
 def make_plan(content: Mapping[str, Any], **assumed: Any) -> Plan:
-    """`plan` of a recipe's content; `assumed` are fields of `Assumptions`.
-
-    Raises:
-        UserError: see `plan`; or a stage on rendered scenes, whose batches have several shapes.
-    """
+    """`plan` of a recipe's content; `assumed` are fields of `Assumptions`. Raises UserError: see
+    `plan`; or a stage on rendered scenes, whose batches have several shapes."""
     recipe = read_stage(content)
     if isinstance(recipe, SceneRecipe):
         raise UserError(
@@ -140,12 +137,8 @@ def make_plan(content: Mapping[str, Any], **assumed: Any) -> Plan:
 
 
 def plan(recipe: StageRecipe, assumed: Assumptions) -> Plan:
-    """The plan of a recipe.
-
-    Raises:
-        UserError: a network that cannot be built, sizes that do not fit, or a global batch that
-            cannot be divided among the GPUs.
-    """
+    """The plan of a recipe. Raises UserError: a network that cannot be built, sizes that do not
+    fit, or a global batch that cannot be divided among the GPUs."""
     family, _ = network.configuration(recipe)
     frames, height, width = latent_size(recipe, family)
     with torch.device("meta"):
@@ -189,11 +182,8 @@ def plan(recipe: StageRecipe, assumed: Assumptions) -> Plan:
 
 
 def latent_size(recipe: StageRecipe, family: str) -> tuple[int, int, int]:
-    """Latent frames, height and width of the recipe's video.
-
-    Raises:
-        UserError: sizes that the autoencoder or the patches cannot divide.
-    """
+    """Latent frames, height and width of the recipe's video. Raises UserError: sizes that the
+    autoencoder or the patches cannot divide."""
     temporal, spatial = family_named(family).COMPRESSION
     unit = 2 * spatial
     if recipe.height % unit or recipe.width % unit or (recipe.frames - 1) % temporal:

@@ -236,11 +236,8 @@ class StageRecipe:
         return schedule.restarts_at(step, vars(self))
 
     def accumulation(self, processes: int) -> int:
-        """Number of batches that each process accumulates for one step.
-
-        Raises:
-            UserError: `global_batch` cannot be divided so.
-        """
+        """Number of batches that each process accumulates for one step. Raises UserError:
+        `global_batch` cannot be divided so."""
         together = self.batch * processes
         if self.global_batch % together:
             raise UserError(
@@ -304,11 +301,8 @@ def settings_of(kind: type[Any]) -> tuple[str, ...]:
 
 
 def read(kind: type[Checked], content: Mapping[str, Any]) -> Checked:
-    """A recipe of `kind` from the content of its YAML file.
-
-    Raises:
-        UserError: an unknown field (names the nearest), a missing one, or an unusable value.
-    """
+    """A recipe of `kind` from the content of its YAML file. Raises UserError: an unknown field
+    (names the nearest), a missing one, or an unusable value."""
     name = content.get("name", "?")
     known = settings_of(kind)
     for key in content:

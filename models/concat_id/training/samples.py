@@ -66,11 +66,8 @@ class Cache:
 
     @staticmethod
     def open(folder: Path) -> Cache:
-        """The cache in `folder`.
-
-        Raises:
-            UserError: there is none, it is unfinished, or another version's.
-        """
+        """The cache in `folder`. Raises UserError: there is none, it is unfinished, or another
+        version's."""
         if not (folder / "cache.json").is_file():
             raise UserError(f"There is no finished cache in {folder}; {PREPARE}.")
         settings = read_json(folder / "cache.json")
@@ -230,8 +227,7 @@ def read_sample(
         background_removed: chance that a reference which the cache has both ways is shown without
             its background.
 
-    Raises:
-        UserError: the file is missing or damaged.
+    Raises UserError: the file is missing or damaged.
     """
     path = sample_path(folder, key)
     try:
@@ -278,7 +274,7 @@ def vary(
 
 def read_image(stored: torch.Tensor) -> torch.Tensor:
     """float (3, H, W) in [-1, 1] of a stored PNG, uint8 (bytes,)."""
-    image = np.asarray(Image.open(io.BytesIO(stored.numpy().tobytes())).convert("RGB"))
+    image = np.array(Image.open(io.BytesIO(stored.numpy().tobytes())).convert("RGB"))
     return to_tensor(image[None, None])[0, :, 0]
 
 

@@ -52,8 +52,7 @@ def choose(
     Args:
         wanted: name of an output of `pairs` for each kind of scene; see `SceneRecipe.pairs`.
 
-    Raises:
-        UserError: an unknown output, or too few known pairs to calibrate on.
+    Raises UserError: an unknown output, or too few known pairs to calibrate on.
     """
     people, scenes, identities = people_of(faces)
     known = Identities(identities, 0)

@@ -77,8 +77,7 @@ class SceneSamples:
             as rows of `face_tower`.
         of_identity: index and scene of every reference of a person.
 
-    Raises:
-        UserError: nothing is encoded, or no sample has a pair.
+    Raises UserError: nothing is encoded, or no sample has a pair.
     """
 
     def __init__(self, recipe: SceneRecipe, home: Path) -> None:

@@ -34,11 +34,8 @@ Samples = Cache | SceneSamples
 
 
 def open_samples(recipe: StageRecipe, state_dir: Path) -> Samples:
-    """What the recipe trains on.
-
-    Raises:
-        UserError: it is missing, damaged, or does not fit the recipe.
-    """
+    """What the recipe trains on. Raises UserError: it is missing, damaged, or does not fit the
+    recipe."""
     samples: Samples
     if isinstance(recipe, SceneRecipe):
         samples = SceneSamples(recipe, state_dir.parent)
@@ -49,11 +46,8 @@ def open_samples(recipe: StageRecipe, state_dir: Path) -> Samples:
 
 
 def restart_of_embedded(recipe: StageRecipe, state_dir: Path) -> int:
-    """The step of the embedded weights, where this recipe wrote them and restarts from them.
-
-    Raises:
-        UserError: it does not, so without a checkpoint there is nothing to resume.
-    """
+    """The step of the embedded weights, where this recipe wrote them and restarts from them. Raises
+    UserError: it does not, so without a checkpoint there is nothing to resume."""
     known = embedded.entries().get(recipe.entry or "")
     if known and known["recipe"] == recipe.name and recipe.restarts_at(known["steps"]):
         return int(known["steps"])
@@ -121,11 +115,8 @@ def make_optimisers(
     which Muon updates.
 
     Muon orthogonalises the momentum (Jordan et al., 2024). Its updates are scaled to the size of
-    AdamW's, so that one learning rate serves both.
-
-    Raises:
-        UserError: `muon_also` names a module that the network does not have.
-    """
+    AdamW's, so that one learning rate serves both. Raises UserError: `muon_also` names a module
+    that the network does not have."""
     live = [(n, p) for n, p in transformer.named_parameters() if p.requires_grad]
     of_muon: set[str] = set()
     if recipe.optimiser == "muon":
@@ -179,10 +170,7 @@ def load_autoencoder(
     recipe: StageRecipe, device: torch.device
 ) -> components.Autoencoder | None:
     """The autoencoder that encodes references and shows validation samples; None: not needed.
-
-    Raises:
-        UserError: it is needed, and the recipe names none.
-    """
+    Raises UserError: it is needed, and the recipe names none."""
     needed = recipe.references > 0 and recipe.reference_noise == "fresh"
     if recipe.parts is None and needed:
         raise UserError(
