@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEMPLATES = Path(str(files("idbench.reports"))) / "templates"
-"""Where base.html and base.css are, which all pages share: colours, type, tables."""
+"""Pages of reports; base.html and base.css are of all pages: colours, type, tables."""
 
 
 def template(path: Path, **filters: Callable[..., Any]) -> jinja2.Template:
@@ -39,13 +39,14 @@ def _environment(path: Path) -> jinja2.Environment:
     return environment
 
 
-def inline(script: Path, style: Path) -> dict[str, Markup]:
-    """A script, a style sheet, and the script's hash for a security policy."""
-    text = script.read_text(encoding="utf-8")
+def inline(name: str) -> dict[str, Markup]:
+    """The script and the style sheet NAME.js and NAME.css, and the script's hash for a security
+    policy."""
+    text = (TEMPLATES / f"{name}.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return {
         "script": Markup(text), "script_hash": Markup(digest),
-        "style": Markup(style.read_text(encoding="utf-8")),
+        "style": Markup((TEMPLATES / f"{name}.css").read_text(encoding="utf-8")),
     }
 
 

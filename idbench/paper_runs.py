@@ -16,7 +16,7 @@ from idbench.evaluate import evaluate, score
 from idbench.files import check_new_folder, check_output, write_text
 from idbench.progress import Progress
 from idbench.reports import paper, paper_output, tables
-from idbench.reports.paper_rows import SECTIONS, shipped
+from idbench.reports.paper import SECTIONS, shipped
 from idbench.results import Results
 from idbench.runs import Run
 from idbench.suite import load_suite

@@ -7,7 +7,8 @@ So identities are drawn with replacement, each with all of its videos.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -40,6 +41,15 @@ class Estimate:
     @property
     def coverage(self) -> float | None:
         return self.scored / self.n if self.n else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both bounds, or None."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON value of everything."""
+        return {**asdict(self), "coverage": self.coverage}
 
 
 def estimate(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from idbench.measurements import metric_of as _metric
 from idbench.registry import METRICS
 from idbench.statistics import Estimate
 
 
+def plain_title(name: str) -> str:
+    """A metric's name as papers print it."""
+    return str(getattr(_metric(name), "title", name))
+
+
 def title(name: str) -> str:
-    """A metric's name as papers print it, with the arrow of the better direction."""
+    """The same with the arrow of the better direction, where it is known."""
     metric = _metric(name)
     if metric is None:
         return name
@@ -39,21 +44,40 @@ def about(names: Iterable[str], *what: str) -> list[str]:
     return [name for name in names if getattr(_metric(name), "about", "") in what]
 
 
-def cell(found: Estimate) -> str:
-    """`0.442 [0.401, 0.483] (96 %)`: mean, interval, and coverage where it is under 100 %."""
+def cell(found: Estimate | None) -> str:
+    """`0.442 [0.401, 0.483] (96 %)`: mean, interval, and coverage where it is under 100 %; nothing
+    for what was not asked."""
+    if found is None:
+        return ""
     if found.mean is None:
         return f"unscored (0% of {found.n})"
     text = f"{found.mean:z.3f}"
-    if found.low is not None and found.high is not None:
-        text += f" [{found.low:z.3f}, {found.high:z.3f}]"
+    if found.interval:
+        low, high = found.interval
+        text += f" [{low:z.3f}, {high:z.3f}]"
     if found.scored < found.n:
         text += f" ({found.scored / found.n:.0%})"
     return text
 
 
+def most_samples(estimates: Mapping[str, Estimate]) -> str:
+    """The cell of how many samples were asked for, of the metric with most."""
+    return str(max((e.n for e in estimates.values()), default=""))
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A value on a page, with a true minus sign; an en dash when there is none."""
     return "–" if value is None else f"{value:z.{digits}f}".replace("-", "−")
+
+
+def percent(value: float | None) -> str:
+    """A share as a whole percentage; an en dash when there is none."""
+    return "–" if value is None else f"{100 * value:.0f}%"
+
+
+def p_text(p_value: float) -> str:
+    """A p-value for reading: `p 0.012`."""
+    return "p under 0.001" if p_value < 0.001 else f"p {p_value:.3f}"
 
 
 def published_title(name: str) -> str:

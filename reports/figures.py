@@ -12,30 +12,29 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from idbench import pages
 from idbench.errors import UserError
 from idbench.files import check_output, write_bytes
+from idbench.reports.video_values import Points, Series
 from idbench.statistics import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+TRADEOFF = ("arcsim", "clipdist")
+"""Identity against editability: the axes of the report's first figure."""
 INK, MUTED, RULE = "#1d1c1a", "#6d6a63", "#d9d5cc"
 SERIES = ("#2c5d8f", "#b4532a", "#3f7a4c", "#7f569b", "#937400", "#2f8088")
 """Distinct in print and for colour-blind readers; markers differ too."""
 ENDINGS = (".pdf", ".png", ".svg", ".webp")
 MARKERS = ("o", "s", "D", "^", "v", "P")
-
-Points = Sequence[tuple[float, float | None]]
-"""Places along a video 0..1, each with a value or None (unscored)."""
 
 _VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)"} | {
     colour: f"var(--s{index})" for index, colour in enumerate(SERIES)
@@ -52,38 +51,32 @@ _STYLE = {
 }
 
 
-@dataclass(frozen=True)
-class Series:
-    """One run in a figure: its name, its estimates by metric, its videos and their samples."""
-
-    name: str
-    estimates: Mapping[str, Estimate]
-    points: Sequence[tuple[float, float]] = ()
-    keys: Sequence[str] = ()
-
-
 def colour(index: int) -> str:
     """Colour of run `index`."""
     return SERIES[index % len(SERIES)]
 
 
+def marker(index: int) -> str:
+    """Marker of run `index`."""
+    return MARKERS[index % len(MARKERS)]
+
+
 def tradeoff(series: Sequence[Series], x: str, y: str, titles: Mapping[str, str]) -> Figure:
     """Each run's mean of two metrics with 95% intervals, and its single videos behind."""
     with style():
-        figure, (axes,) = _axes(1, (5.4, 3.7))
-        axes.grid(color=RULE, linewidth=0.5)
-        axes.set_axisbelow(True)
+        figure = blank((5.4, 3.7), layout="constrained")
+        axes = figure.subplots()
+        _grid(axes)
         for index, one in enumerate(series):
-            c, marker = colour(index), MARKERS[index % len(MARKERS)]
             if one.points:
                 across, up = np.array(one.points, np.float64).T
-                axes.scatter(across, up, s=14, color=c, alpha=0.5, linewidths=0,
+                axes.scatter(across, up, s=14, color=colour(index), alpha=0.5, linewidths=0,
                              gid=f"points-{index}")
             a, b = one.estimates.get(x), one.estimates.get(y)
             if a is None or b is None or a.mean is None or b.mean is None:
                 continue
-            axes.errorbar([a.mean], [b.mean], xerr=_bar(a), yerr=_bar(b), fmt=marker, ms=7,
-                          color=c, elinewidth=1.6, capsize=0, label=one.name)
+            axes.errorbar([a.mean], [b.mean], xerr=_bar(a), yerr=_bar(b), fmt=marker(index), ms=7,
+                          color=colour(index), elinewidth=1.6, capsize=0, label=one.name)
         axes.locator_params(nbins=6)
         axes.set_xlabel(titles[x])
         axes.set_ylabel(titles[y])
@@ -111,10 +104,10 @@ def by_category(
     names = list(categories)
     with style():
         height = 0.75 + len(names) * (0.24 + 0.12 * max(len(v) for v in categories.values()))
-        figure, panels = _axes(len(metrics), (9.6, height))
+        figure = blank((9.6, height), layout="constrained")
+        panels = figure.subplots(1, len(metrics), squeeze=False)[0]
         for column, (axes, metric) in enumerate(zip(panels, metrics, strict=True)):
-            axes.grid(axis="x", color=RULE, linewidth=0.5)
-            axes.set_axisbelow(True)
+            _grid(axes, "x")
             for row, name in enumerate(names):
                 of_runs = categories[name]
                 for index, estimates in enumerate(of_runs):
@@ -123,7 +116,7 @@ def by_category(
                         continue
                     shift = (index - (len(of_runs) - 1) / 2) / (len(of_runs) + 2)
                     axes.errorbar([found.mean], [row + shift], xerr=_bar(found), ms=5,
-                                  fmt=MARKERS[index % len(MARKERS)], color=colour(index),
+                                  fmt=marker(index), color=colour(index),
                                   elinewidth=1.5, capsize=0)
             axes.set_ylim(len(names) - 0.45, -0.55)
             axes.set_yticks(range(len(names)), names if column == 0 else [""] * len(names))
@@ -151,9 +144,8 @@ def over_time(
         figure = blank((size[0] * len(panels), size[1]), layout="constrained")
         axes = figure.subplots(2, len(panels), squeeze=False, sharex=True, height_ratios=[3.2, 1])
         for (upper, lower), (title, series) in zip(axes.T, panels.items(), strict=True):
-            for one in (upper, lower):
-                one.grid(color=RULE, linewidth=0.5)
-                one.set_axisbelow(True)
+            _grid(upper)
+            _grid(lower)
             for index, (name, points) in enumerate(series):
                 if points:
                     _along(upper, lower, points, bins, index, name)
@@ -177,9 +169,7 @@ def _along(upper: Axes, lower: Axes, points: Points, bins: int, index: int, name
     known = [value[group & ~np.isnan(value)] for group in groups]
     quartiles = np.array([np.percentile(of, [25, 75]) if of.size else (np.nan, np.nan)
                           for of in known]).T
-    look: dict[str, Any] = {
-        "color": colour(index), "marker": MARKERS[index % len(MARKERS)], "linewidth": 1.6,
-    }
+    look: dict[str, Any] = {"color": colour(index), "marker": marker(index), "linewidth": 1.6}
     upper.fill_between(x, *quartiles, color=colour(index), alpha=0.14, linewidth=0)
     upper.plot(x, [float(of.mean()) if of.size else np.nan for of in known], ms=4, label=name,
                **look)
@@ -264,13 +254,14 @@ def save_as(figure: Figure, output: Path, dpi: int = 300) -> list[Path]:
     return paths
 
 
-def _axes(count: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    figure = blank(size, layout="constrained")
-    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+def _grid(axes: Axes, which: Literal["both", "x"] = "both") -> None:
+    axes.grid(axis=which, color=RULE, linewidth=0.5)
+    axes.set_axisbelow(True)
 
 
 def _bar(found: Estimate) -> np.ndarray:
     """Lengths below and above the mean (2, 1), for matplotlib's error bars."""
-    if found.low is None or found.high is None or found.mean is None:
+    if found.interval is None or found.mean is None:
         return np.zeros((2, 1))
-    return np.maximum([[found.mean - found.low], [found.high - found.mean]], 0.0)
+    low, high = found.interval
+    return np.maximum([[found.mean - low], [high - found.mean]], 0.0)

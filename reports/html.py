@@ -20,12 +20,11 @@ from markupsafe import Markup
 from idbench import __version__, pages
 from idbench.files import check_output, write_text
 from idbench.measurements import metric_of
-from idbench.reports import columns, figures, published, report_data, series, tables
+from idbench.reports import columns, figures, published, report_data, tables, video_values
 from idbench.reports.columns import number
 from idbench.runs import Run
 from idbench.statistics import Estimate
 
-TEMPLATES = Path(__file__).parent / "templates"
 PAGE_SIZE = 48
 """Samples shown at a time, few enough for browsers to lay out, sort and play without lag."""
 
@@ -36,38 +35,40 @@ def build_report(run_folders: Sequence[Path], output: Path, embed: bool | None =
     `embed`: whether videos go into the page or are linked; None: embedded if under 11 MB together.
     Raises UserError: no run, no scores, runs that cannot share a table, or `output` is something
     else."""
-    check_output(Path(output), "report")
-    runs = [Run.open(Path(folder)) for folder in run_folders]
+    output = Path(output)
+    check_output(output, "report")
+    runs = [Run.open(folder) for folder in run_folders]
     measured = tables.measured(runs)
-    report = report_data.read(runs, Path(output), embed)
+    report = report_data.read(runs, output, embed)
     page = pages.template(
-        TEMPLATES / "report.html", number=number, interval=interval, percent=percent, short=short,
-        plain=plain, seconds=lambda v: f"{v:.1f} s" if v < 120 else f"{v / 60:.1f} min",
+        pages.TEMPLATES / "report.html", number=number, interval=interval, short=short,
+        percent=columns.percent, plain=plain,
+        seconds=lambda v: f"{v:.1f} s" if v < 120 else f"{v / 60:.1f} min",
     )
-    write_text(Path(output), page.render(_context(report, measured)))
-    return Path(output)
+    write_text(output, page.render(_context(report, measured)))
+    return output
 
 
 def _context(report: report_data.ReportData, measured: tables.Tables) -> dict[str, Any]:
-    titles = {m: _title(m).rstrip(" ↑↓") for m in report.metrics}
+    titles = {m: _minus(columns.plain_title(m)) for m in report.metrics}
+    arrows = {m: columns.title(m)[-1] for m in report.metrics if columns.title(m)[-1] in "↑↓"}
     low, high = _curve_range(report)
+    shown, points = _figures(report, measured, titles)
     return {
-        **pages.inline(TEMPLATES / "report.js", TEMPLATES / "report.css"),
+        **pages.inline("report"),
         "media_source": "data:" if report.embedded else "data: file: 'self'",
-        "report": report, "measured": measured, "titles": titles,
-        "arrows": {m: columns.title(m)[-1] for m in report.metrics if columns.title(m)[-1] in "↑↓"},
-        "lower_is_better": [m for m in report.metrics if columns.title(m).endswith("↓")],
+        "report": report, "measured": measured, "titles": titles, "arrows": arrows,
+        "lower_is_better": [m for m, arrow in arrows.items() if arrow == "↓"],
         "explained": [_explained(m) for m in report.metrics],
-        "figures": _figures(report, measured, titles), "points": _points(report, measured),
-        "published": published.comparison(),
+        "figures": shown, "points": points, "published": published.published_tables(),
         "published_title": columns.published_title,
         "methods": [_method(run, label) for run, label in
                     zip(report.runs, report.labels, strict=True)],
         "spans": _spans(report), "curve_low": low, "curve_high": high,
         "curve_path": lambda curve: curve_path(curve, low, high),
         "zero": (high - 0) / (high - low) * 100 if low < 0 < high else None,
-        "dots": dots, "splits": _unique(c.split for c in report.cards),
-        "category_names": _unique(c.category for c in report.cards),
+        "dots": dots, "splits": list(dict.fromkeys(c.split for c in report.cards)),
+        "category_names": list(dict.fromkeys(c.category for c in report.cards)),
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "version": __version__,
         "as_json": json.dumps, "sort_values": sort_values, "reasons_of": reasons_of,
         "page_size": PAGE_SIZE,
@@ -76,14 +77,7 @@ def _context(report: report_data.ReportData, measured: tables.Tables) -> dict[st
 
 def interval(found: Estimate) -> str:
     """The 95 % interval, or nothing where there is none."""
-    if found.low is None or found.high is None:
-        return ""
-    return f"{number(found.low)} to {number(found.high)}"
-
-
-def percent(value: float | None) -> str:
-    """A share as a whole percentage."""
-    return "–" if value is None else f"{100 * value:.0f}%"
+    return " to ".join(map(number, found.interval or ()))
 
 
 def short(text: str, length: int = 12) -> str:
@@ -154,60 +148,61 @@ def _curve_range(report: report_data.ReportData) -> tuple[float, float]:
 
 def _spans(report: report_data.ReportData) -> dict[str, tuple[float, float]]:
     """Smallest and largest video-level value of each metric."""
-    found: dict[str, tuple[float, float]] = {}
-    for metric in report.metrics:
-        values = [t.values[metric].value for c in report.cards for t in c.takes
-                  if metric in t.values]
-        known = [v for v in values if v is not None]
-        if known:
-            found[metric] = (min(known), max(known))
-    return found
+    known: dict[str, list[float]] = {metric: [] for metric in report.metrics}
+    for card in report.cards:
+        for take in card.takes:
+            for metric, value in take.values.items():
+                if value.value is not None:
+                    known[metric].append(value.value)
+    return {metric: (min(values), max(values)) for metric, values in known.items() if values}
 
 
 def _figures(
     report: report_data.ReportData, measured: tables.Tables, titles: Mapping[str, str]
-) -> dict[str, Markup]:
+) -> tuple[dict[str, Markup], list[list[str]]]:
+    """The figures, and for each run the cards of the points of the first one, in its order."""
     shown = columns.headline(report.metrics)
-    made: dict[str, Markup] = {}
-
-    def keep(name: str, figure: Any, text: str) -> None:
-        made[name] = Markup(figures.to_svg(figure, text))
-
     arrowed = {m: columns.title(m) for m in report.metrics}
-    if set(series.TRADEOFF) <= set(shown):
-        found = series.tradeoff(report.runs, *series.TRADEOFF, measured.rows)
-        keep("tradeoff", figures.tradeoff(found, *series.TRADEOFF, arrowed),
-             "Identity against editability: ArcSim and CLIPDist, mean and 95% interval")
+    made: dict[str, tuple[Any, str]] = {}
+    points: list[list[str]] = []
+    if set(figures.TRADEOFF) <= set(shown):
+        found = video_values.series(report.runs, measured.rows, *figures.TRADEOFF)
+        points = [[f"s-{key}" for key in one.keys] for one in found]
+        made["tradeoff"] = (
+            figures.tradeoff(found, *figures.TRADEOFF, arrowed),
+            "Identity against editability: ArcSim and CLIPDist, mean and 95% interval")
     if shown and report.categories:
-        keep("categories", figures.by_category(report.categories, shown, arrowed),
-             "Mean and 95% interval of each metric in each prompt category")
+        made["categories"] = (figures.by_category(report.categories, shown, arrowed),
+                              "Mean and 95% interval of each metric in each prompt category")
     for identity in columns.about(report.metrics, "identity")[:1]:
-        frames = [(label, values.get(identity, [])) for label, values in
-                  zip(report.labels, report.frame_values, strict=True)]
-        if any(values for _, values in frames):
-            keep("time", figures.over_time({titles[identity]: frames}),
-                 f"{titles[identity]} along the videos: mean, middle half of the frames, share of "
-                 "frames scored")
-    return made
+        along = [(label, _along(report, run, identity)) for run, label in enumerate(report.labels)]
+        if any(values for _, values in along):
+            made["time"] = (
+                figures.over_time({titles[identity]: along}),
+                f"{titles[identity]} along the videos: mean, middle half of the frames, share of "
+                "frames scored")
+    return {name: Markup(figures.to_svg(*figure)) for name, figure in made.items()}, points
 
 
-def _points(report: report_data.ReportData, measured: tables.Tables) -> list[Sequence[str]]:
-    """For each run the cards of the points of the trade-off figure, in its order."""
-    if not set(series.TRADEOFF) <= set(columns.headline(report.metrics)):
-        return []
-    found = series.tradeoff(report.runs, *series.TRADEOFF, measured.rows)
-    return [[f"s-{key}" for key in one.keys] for one in found]
+def _along(report: report_data.ReportData, run: int, metric: str) -> video_values.Points:
+    """The curves of all people of a run as places along their videos."""
+    return [
+        (frame / max(curve.frames[-1], 1), value)
+        for card in report.cards for take in card.takes if take.run == run
+        for person in take.people for curve in person.curves if curve.metric == metric
+        for frame, value in zip(curve.frames, curve.values, strict=True)
+    ]
 
 
-def _title(metric: str) -> str:
-    """As `columns.title`, with a minus in place of the hyphen that a terminal shows."""
-    return columns.title(metric).replace(" - ", " − ")
+def _minus(title: str) -> str:
+    """A metric's title with a minus in place of the hyphen that a terminal shows."""
+    return title.replace(" - ", " − ")
 
 
 def _explained(name: str) -> dict[str, Any]:
     metric = metric_of(name)
     return {
-        "title": _title(name),
+        "title": _minus(columns.title(name)),
         "formula": getattr(metric, "formula", "from another package"),
         "range": getattr(metric, "range", None), "source": getattr(metric, "source", ""),
     }
@@ -254,7 +249,3 @@ def _flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
         else:
             pairs.append((name, plain(value)))
     return pairs
-
-
-def _unique(names: Any) -> list[str]:
-    return list(dict.fromkeys(names))

@@ -65,7 +65,7 @@ def small(pixels: np.ndarray, width: int = 576) -> np.ndarray:
 
 def crop_strip(
     frames: Mapping[int, np.ndarray], faces: Sequence[Mapping[str, Any]], identity: str | None
-) -> tuple[str | None, list[int]]:
+) -> tuple[str | None, tuple[int, ...], tuple[int, ...]]:
     """The face matched to an identity in each sampled frame, side by side.
 
     Args:
@@ -73,20 +73,21 @@ def crop_strip(
         faces: as `faces.json`: a mapping with frame, boxes and assignment for each frame.
         identity: name of the reference; None: the first face that was matched to nobody.
 
-    Returns a data URI (None without sampled frames), and the frame of each tile; `MISSING` is the
-    colour of a frame without the person.
+    Returns a data URI (None without sampled frames), the frame of each tile, and the places of the
+    tiles without the person, which have the colour `MISSING`.
     """
-    looked = [f for f in shown(faces) if int(f["frame"]) in frames]
+    looked = [f for f in shown(faces) if f["frame"] in frames]
     if not looked:
-        return None, []
-    tiles = []
-    for entry in looked:
-        index = entry["assignment"].get(identity) if identity else unmatched(entry)
-        if index is None:
-            tiles.append(np.full((CROP_SIZE, CROP_SIZE, 3), MISSING, np.uint8))
-        else:
-            tiles.append(_crop(frames[int(entry["frame"])], entry["boxes"][index]))
-    return picture_uri(np.concatenate(tiles, axis=1), quality=80), [int(f["frame"]) for f in looked]
+        return None, (), ()
+    found = [f["assignment"].get(identity) if identity else unmatched(f) for f in looked]
+    tiles = [
+        np.full((CROP_SIZE, CROP_SIZE, 3), MISSING, np.uint8) if index is None
+        else _crop(frames[entry["frame"]], entry["boxes"][index])
+        for entry, index in zip(looked, found, strict=True)
+    ]
+    missing = tuple(place for place, index in enumerate(found) if index is None)
+    uri = picture_uri(np.concatenate(tiles, axis=1), quality=80)
+    return uri, tuple(f["frame"] for f in looked), missing
 
 
 def unmatched(entry: Mapping[str, Any]) -> int | None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from os.path import commonprefix
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idbench.pages import template
+from idbench.pages import TEMPLATES, template
 from idbench.reports import columns, table_output, terminal
-from idbench.reports.paper import NOT_MEASURED, PaperRow, PaperTable, Step
-from idbench.reports.terminal import Rows
+from idbench.reports.paper import NOT_MEASURED, PaperTable, Step
+from idbench.reports.terminal import Rows, unmarked
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,9 +28,7 @@ def render(tables: Sequence[PaperTable], form: str) -> str:
     if form == "json":
         return json.dumps(as_json(tables), indent=2, ensure_ascii=False)
     if form == "csv":
-        import pandas as pd
-
-        return pd.DataFrame(_long(tables)).map(table_output.no_formula).to_csv(index=False)
+        return table_output.csv(_long(tables))
     return table_output.render_parts([p for table in tables for p in parts(table)], form)
 
 
@@ -67,34 +64,21 @@ def _to_run(table: PaperTable) -> list[str]:
 def measured_rows(table: PaperTable, how: bool = True) -> Rows:
     """One row a system; those that were not run say so, and with `how` by what they are run."""
     names = columns.columns(name for row in table.rows for name in row.estimates)
-    return [
-        {
-            "measured on avatars": (row.label, ""),
-            "system": (row.system or ("not run" + f"; {row.how}" * how), ""),
-            **{columns.title(n): (_cell(row, n), "") for n in names},
-            **({"n": (_count(row), "")} if names else {}),
-        }
-        for row in table.rows
-    ]
+    return unmarked({
+        "measured on avatars": row.label,
+        "system": row.system or ("not run" + f"; {row.how}" * how),
+        **{columns.title(n): columns.cell(row.estimates.get(n)) for n in names},
+        **({"n": columns.most_samples(row.estimates)} if names else {}),
+    } for row in table.rows)
 
 
 def order_rows(table: PaperTable) -> Rows:
     """One row a step of a published order."""
-    return [
-        {
-            "published order": (_order(s), ""), "published": (f"{s.published:+.3f}", ""),
-            "measured": ("" if s.measured is None else columns.cell(s.measured), ""),
-            "here": (f"{s.verdict}{p_text(s)}", ""),
-        }
-        for s in table.steps
-    ]
-
-
-def p_text(step: Step) -> str:
-    """A p-value for reading, in brackets after a space."""
-    if step.p_value is None:
-        return ""
-    return " (p under 0.001)" if step.p_value < 0.001 else f" (p {step.p_value:.3f})"
+    return unmarked({
+        "published order": _order(s), "published": f"{s.published:+.3f}",
+        "measured": columns.cell(s.measured),
+        "here": s.verdict + ("" if s.p_value is None else f" ({columns.p_text(s.p_value)})"),
+    } for s in table.steps)
 
 
 def _order(step: Step) -> str:
@@ -102,15 +86,7 @@ def _order(step: Step) -> str:
     start = commonprefix([step.first, step.second])
     start = start[: start.rfind(" ") + 1]
     first, second = step.first.removeprefix(start), step.second.removeprefix(start)
-    return f"{columns.title(step.metric)[:-2]}: {first} > {second}"
-
-
-def _cell(row: PaperRow, metric: str) -> str:
-    return columns.cell(row.estimates[metric]) if metric in row.estimates else ""
-
-
-def _count(row: PaperRow) -> str:
-    return str(max(e.n for e in row.estimates.values())) if row.estimates else ""
+    return f"{columns.plain_title(step.metric)}: {first} > {second}"
 
 
 def as_json(tables: Sequence[PaperTable]) -> dict[str, Any]:
@@ -123,8 +99,7 @@ def as_json(tables: Sequence[PaperTable]) -> dict[str, Any]:
                 "title": table.section.title, "caption": table.caption,
                 "measured": [
                     {"label": r.label, "system": r.system, "run": r.run, "how": r.how,
-                     "metrics": {n: {**asdict(e), "coverage": e.coverage}
-                                 for n, e in r.estimates.items()}}
+                     "metrics": {n: e.as_dict() for n, e in r.estimates.items()}}
                     for r in table.rows
                 ],
                 "published": [
@@ -140,33 +115,29 @@ def as_json(tables: Sequence[PaperTable]) -> dict[str, Any]:
     }
 
 
-def _long(tables: Sequence[PaperTable]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+def _long(tables: Sequence[PaperTable]) -> Iterator[dict[str, Any]]:
     for table in tables:
-        about = {"table": table.section.title}
+        title = table.section.title
         for row in table.rows:
-            rows += [
-                {**about, "data": "measured", "row": row.label, "system": row.system,
-                 "metric": n, **asdict(e), "coverage": e.coverage}
-                for n, e in row.estimates.items()
-            ] or [{**about, "data": "measured", "row": row.label, "verdict": f"not run; {row.how}"}]
-        rows += [
-            {**about, "data": t.caption, "row": row.label, "metric": n, "mean": value}
-            for t in table.section.published for row in t.rows for n, value in row.values.items()
-        ]
-        rows += [
-            {**about, "data": "paired difference", "row": f"{s.first} - {s.second}",
-             "metric": s.metric, **({} if s.measured is None else asdict(s.measured)),
-             "published": s.published, "p_holm": s.p_value, "verdict": s.verdict}
-            for s in table.steps
-        ]
-    return rows
+            about = {"table": title, "data": "measured", "row": row.label}
+            for name, found in row.estimates.items():
+                yield {**about, "system": row.system, "metric": name, **found.as_dict()}
+            if not row.estimates:
+                yield {**about, "verdict": f"not run; {row.how}"}
+        for published in table.section.published:
+            for printed in published.rows:
+                for name, value in printed.values.items():
+                    yield {"table": title, "data": published.caption, "row": printed.label,
+                           "metric": name, "mean": value}
+        for s in table.steps:
+            yield {"table": title, "data": "paired difference", "row": f"{s.first} - {s.second}",
+                   "metric": s.metric, **({} if s.measured is None else asdict(s.measured)),
+                   "published": s.published, "p_holm": s.p_value, "verdict": s.verdict}
 
 
 def page(tables: Sequence[PaperTable], about: Sequence[str] = ()) -> str:
     """One HTML page that needs no network; `about`: sentences on how it was made."""
-    path = Path(__file__).parent / "templates" / "paper.html"
-    return template(path, unbroken=_unbroken).render(
+    return template(TEMPLATES / "paper.html", unbroken=_unbroken).render(
         tables=[
             {"table": table, "measured": measured_rows(table), "orders": order_rows(table),
              "caption": _below(table.section.title, table.caption),

@@ -9,7 +9,6 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from idbench import yaml_text
-from idbench.errors import UserError
 from idbench.names import unknown
 
 NOT_COMPARABLE = "a separate data set, not measured by idbench; not comparable with the rows above"
@@ -73,19 +72,8 @@ def systems() -> tuple[str, ...]:
     return tuple(sorted({row.system for table in published_tables() for row in table.rows}))
 
 
-def comparison(system: str | None = None, paper: int | None = None) -> list[PublishedTable]:
-    """The published tables that hold `system` (None: any), of table `paper` (None: any). Raises
-    UserError: there are none."""
-    if system is not None and system not in systems():
+def comparison(system: str) -> list[PublishedTable]:
+    """The published tables with a row of `system`. Raises UserError: there are none."""
+    if system not in systems():
         raise unknown("published system", system, systems())
-    found = [
-        table for table in published_tables()
-        if (paper is None or table.paper == paper)
-        and (system is None or any(row.system == system for row in table.rows))
-    ]
-    if not found:
-        raise UserError(
-            f"Table {paper} of the paper has no row of {system}; leave out --paper to see where "
-            "it has."
-        )
-    return found
+    return [t for t in published_tables() if any(row.system == system for row in t.rows)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 from markupsafe import Markup
@@ -12,9 +12,10 @@ from idbench.differences import differences, in_words, scoring_differences
 from idbench.errors import UserError
 from idbench.measurements import Share, higher_is_better, shares_of
 from idbench.names import unknown
-from idbench.pages import template
+from idbench.pages import TEMPLATES, template
 from idbench.reports import columns, figures
-from idbench.reports.series import TRADEOFF
+from idbench.reports.figures import TRADEOFF
+from idbench.reports.video_values import Series
 from idbench.runs import now
 from idbench.statistics import Estimate, estimate, identity_clusters
 from idbench.submissions import Entry
@@ -38,8 +39,8 @@ def build(entries: Sequence[Entry], metric: str = "arcsim") -> dict[str, Any]:
     boards = []
     for (suite_name, version, split), group in groups.items():
         _check_alike(group)
-        found = shares_of([entry.measured for entry in group])
-        rows = [_row(entry, share) for entry, share in zip(group, found, strict=True)]
+        shares = shares_of([entry.measured for entry in group])
+        rows = [_row(entry, share) for entry, share in zip(group, shares, strict=True)]
         _rank(rows, metric)
         boards.append({
             "suite": suite_name, "suite_version": version, "split": split,
@@ -52,18 +53,16 @@ def build(entries: Sequence[Entry], metric: str = "arcsim") -> dict[str, Any]:
 
 def page(board: dict[str, Any], title: str = "idbench leaderboard") -> str:
     """The leaderboard as one HTML file that needs no network."""
-    path = Path(__file__).parent / "templates" / "leaderboard.html"
-    plots = [_plot(one) for one in board["boards"]]
     told = {
         **board, "made": f"{board['made'][:10]} {board['made'][11:16]} UTC",
-        "ranked_by": columns.title(board["ranked_by"]).rstrip(" ↑↓"),
+        "ranked_by": columns.plain_title(board["ranked_by"]),
     }
-    return template(path, number=columns.number).render(title=title, plots=plots, **told)
+    return template(TEMPLATES / "leaderboard.html", number=columns.number).render(
+        title=title, plots=[_plot(one) for one in board["boards"]], **told)
 
 
 def _plot(board: dict[str, Any]) -> Markup | None:
     """Identity against editability as SVG; None where fewer than two systems have both."""
-    across, up = TRADEOFF
     shown = []
     for row in board["rows"]:
         found = {
@@ -71,15 +70,15 @@ def _plot(board: dict[str, Any]) -> Markup | None:
             for name, m in row["metrics"].items() if name in TRADEOFF and m["mean"] is not None
         }
         if len(found) == len(TRADEOFF):
-            share = row["share"]
-            part = share["measured"] < share["of"]
-            marked = f" ({share['measured']} of {share['of']})" if part else ""
-            shown.append(figures.Series(row["name"] + marked, found))
+            measured, of = row["share"]["measured"], row["share"]["of"]
+            part = f" ({measured} of {of})" if measured < of else ""
+            shown.append(Series(row["name"] + part, found))
     if len(shown) < 2:
         return None
     titles = {name: columns.title(name) for name in TRADEOFF}
-    words = f"{titles[up]} against {titles[across]}: mean and 95% interval, {board['split']}"
-    return Markup(figures.to_svg(figures.tradeoff(shown, across, up, titles), words))
+    across, up = titles.values()
+    words = f"{up} against {across}: mean and 95% interval, {board['split']}"
+    return Markup(figures.to_svg(figures.tradeoff(shown, *TRADEOFF, titles), words))
 
 
 def _check_alike(group: Sequence[Entry]) -> None:
@@ -96,31 +95,27 @@ def _check_alike(group: Sequence[Entry]) -> None:
 
 
 def _metrics(group: Sequence[Entry]) -> list[dict[str, Any]]:
-    present = columns.columns(name for entry in group for name in entry.measured.metrics)
     better = {n: b for e in group for n, b in e.measured.better.items() if b is not None}
     return [
         {"metric": name, "title": columns.title(name),
          "higher_is_better": better.get(name, higher_is_better(name))}
-        for name in present
+        for name in columns.columns(n for entry in group for n in entry.measured.metrics)
     ]
 
 
 def _row(entry: Entry, share: Share) -> dict[str, Any]:
     measured = entry.measured
     clusters = identity_clusters(list(measured.values["identities"]))
-    found = {
-        name: estimate(measured.values[name], clusters)
-        for name in measured.metrics if columns.shown(name)
-    }
+    metrics = {}
+    for name in filter(columns.shown, measured.metrics):
+        found = estimate(measured.values[name], clusters)
+        metrics[name] = {
+            "mean": found.mean, "low": found.low, "high": found.high, "coverage": found.coverage}
     return {
         "name": entry.name, "description": entry.description, "link": entry.link,
         "licence": entry.licence, "submitted": entry.submitted, "source": measured.source,
         "samples": len(measured.values), "identity_groups": len(set(clusters)), "rank": None,
-        "share": {"measured": share.measured, "of": share.of},
-        "metrics": {
-            name: {"mean": e.mean, "low": e.low, "high": e.high, "coverage": e.coverage}
-            for name, e in found.items()
-        },
+        "share": asdict(share), "metrics": metrics,
     }
 
 

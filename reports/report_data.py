@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import collections
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,17 +14,6 @@ from idbench.errors import UserError
 from idbench.records import FacesFile, SampleFile
 from idbench.reports import columns, media, tables
 from idbench.reports.video_values import estimates, metric_names, video_values
-from idbench.reports.views import (
-    CardView,
-    Curve,
-    IdentityView,
-    PersonView,
-    ReferenceView,
-    ReportData,
-    TakeView,
-    Unscored,
-    Value,
-)
 from idbench.runs import Run
 from idbench.score_table import long_scores
 from idbench.statistics import Estimate, identity_clusters
@@ -34,6 +24,122 @@ if TYPE_CHECKING:
 
 EMBED_LIMIT = 11_000_000
 """Bytes of video embedded in a page at most; more are linked."""
+Missing = tuple[str, int, str, str | None]
+"""A value that is not there: key of the card, run, metric, identity (None: the whole video)."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value, or the reason why there is none."""
+
+    value: float | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values of one metric over the frames looked at (None: unscored)."""
+
+    metric: str
+    frames: tuple[int, ...]
+    values: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class PersonView:
+    """One identity in one video: values, matched face of each frame, curves over frames.
+
+    `tiles` are the frames of the strip; `missing` the places in it where no face was found.
+    """
+
+    name: str
+    values: dict[str, Value]
+    strip: str | None
+    tiles: tuple[int, ...]
+    missing: tuple[int, ...]
+    curves: tuple[Curve, ...]
+
+
+@dataclass(frozen=True)
+class TakeView:
+    """One model's video of a sample. `run` is the index of its run in the report.
+
+    `file` is the address of the video file, relative to the page.
+    `others` are faces that were detected and matched to no reference (None: there are none).
+    """
+
+    run: int
+    video: str | None
+    poster: str | None
+    width: int
+    height: int
+    frames: int
+    fps: float
+    values: dict[str, Value]
+    people: tuple[PersonView, ...]
+    problem: str | None
+    file: str | None = None
+    others: PersonView | None = None
+
+
+@dataclass(frozen=True)
+class ReferenceView:
+    """A reference image next to the videos."""
+
+    kind: str
+    name: str
+    uri: str | None
+
+
+@dataclass
+class CardView:
+    """One sample as asked, with the video of each run.
+
+    `repeat`: such as `2 of 3`, where others have the same references and prompt, as with seeds.
+    """
+
+    key: str
+    split: str
+    category: str
+    prompt: str
+    references: tuple[ReferenceView, ...]
+    takes: list[TakeView] = field(default_factory=list)
+    repeat: str = ""
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        return tuple(r.name for r in self.references if r.kind == "face")
+
+    @property
+    def complete(self) -> bool:
+        """Whether every value of every video was scored."""
+        return all(v.value is not None for t in self.takes for v in t.values.values())
+
+
+@dataclass(frozen=True)
+class IdentityView:
+    """One identity over all samples: for each run its values of each metric."""
+
+    name: str
+    uri: str | None
+    values: tuple[dict[str, list[float]], ...]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything a page shows.
+
+    `unscored`: by reason. `categories`: for each run the estimate of each metric.
+    """
+
+    runs: tuple[Run, ...]
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    cards: tuple[CardView, ...]
+    identities: tuple[IdentityView, ...]
+    unscored: dict[str, list[Missing]]
+    categories: dict[str, tuple[dict[str, Estimate], ...]]
+    embedded: bool
 
 
 def read(runs: Sequence[Run], page: Path, embed: bool | None = None) -> ReportData:
@@ -44,79 +150,31 @@ def read(runs: Sequence[Run], page: Path, embed: bool | None = None) -> ReportDa
     if embed is None:
         videos = [r.video for of_run in records for r in of_run if r.video]
         embed = sum(v.stat().st_size for v in videos) <= EMBED_LIMIT
-    metrics = _metrics(values)
+    metrics = tuple(columns.columns(n for table in values for n in metric_names(table)))
 
     cards: dict[str, CardView] = {}
-    of_people: dict[str, list[dict[str, list[float]]]] = {}
-    pictures: dict[str, str | None] = {}
-    reasons: dict[str, list[tuple[str, int, str, str | None]]] = collections.defaultdict(list)
-    over_time: list[dict[str, list[tuple[float, float | None]]]] = []
+    takes: list[tuple[CardView, TakeView]] = []
     for index, run in enumerate(runs):
         scores = _scores(run)
-        over_time.append(collections.defaultdict(list))
         for record in records[index]:
             card = cards.setdefault(record.suite_id, _card(record))
-            take = _take(run, index, record, scores.get(record.sample.id, []), metrics, page, embed)
+            take = _take(run, index, record, scores.get(record.id, []), metrics, page, embed)
             card.takes.append(take)
-            for person in take.people:
-                mine = of_people.setdefault(
-                    person.name, [collections.defaultdict(list) for _ in runs])[index]
-                for metric, value in person.values.items():
-                    if value.value is not None:
-                        mine[metric].append(value.value)
-                for curve in person.curves:
-                    last = max(curve.frames[-1], 1)
-                    over_time[index][curve.metric] += [
-                        (f / last, v) for f, v in zip(curve.frames, curve.values, strict=True)]
-            for reference in card.references:
-                if reference.kind == "face":
-                    pictures[reference.name] = reference.uri
-            _reasons(card.key, index, take, reasons)
+            takes.append((card, take))
     _number_repeats(cards.values())
-    identities = tuple(
-        IdentityView(name, pictures.get(name),
-                     tuple({m: tuple(v) for m, v in of_run.items()} for of_run in of_runs))
-        for name, of_runs in sorted(of_people.items())
-    )
-    unscored = tuple(
-        Unscored(reason, tuple(rows))
-        for reason, rows in sorted(reasons.items(), key=lambda item: -len(item[1]))
-    )
     return ReportData(
-        tuple(runs), tuple(tables.labels(runs)), metrics, tuple(cards.values()), identities,
-        unscored, _categories(records, values, metrics), tuple(dict(o) for o in over_time), embed,
+        tuple(runs), tuple(tables.labels(runs)), metrics, tuple(cards.values()),
+        _identities(takes, len(runs)), _unscored(takes), _categories(records, values, metrics),
+        embed,
     )
 
 
-def _metrics(values: Sequence[pd.DataFrame]) -> tuple[str, ...]:
-    """Metrics of the runs that have a column, in the tables' order."""
-    return tuple(columns.columns(n for table in values for n in metric_names(table)))
-
-
-class Seen(NamedTuple):
-    """A video's length in frames, its rate, and some of its frames by index."""
-
-    length: int
-    fps: float
-    frames: dict[int, np.ndarray]
-
-
-class _Row(NamedTuple):
-    metric: str
-    identity: str | None
-    frame: int | None
-    value: float | None
-    reason: str | None
-
-
-def _scores(run: Run) -> dict[str, list[_Row]]:
-    """The rows of each sample, with None for what is missing."""
+def _scores(run: Run) -> dict[str, list[Any]]:
+    """The rows of each sample, with the columns as attributes and None for what is missing."""
     frame = long_scores(run).astype(object)
-    frame = frame.where(frame.notna(), None)
-    found: dict[str, list[_Row]] = collections.defaultdict(list)
-    columns = (frame[name] for name in ("sample", *_Row._fields))
-    for sample, *row in zip(*columns, strict=True):
-        found[sample].append(_Row(*row))
+    found: dict[str, list[Any]] = defaultdict(list)
+    for row in frame.where(frame.notna(), None).itertuples(index=False):
+        found[row.sample].append(row)
     return found
 
 
@@ -137,7 +195,7 @@ def _card(record: SampleFile) -> CardView:
 
 
 def _number_repeats(cards: Iterable[CardView]) -> None:
-    alike: dict[Any, list[CardView]] = collections.defaultdict(list)
+    alike: dict[Any, list[CardView]] = defaultdict(list)
     for card in cards:
         named = tuple((r.kind, r.name) for r in card.references)
         alike[card.split, card.category, card.prompt, named].append(card)
@@ -147,99 +205,103 @@ def _number_repeats(cards: Iterable[CardView]) -> None:
 
 
 def _take(
-    run: Run, index: int, record: SampleFile, rows: Sequence[_Row], metrics: Sequence[str],
+    run: Run, index: int, record: SampleFile, rows: Sequence[Any], metrics: Sequence[str],
     page: Path, embed: bool,
 ) -> TakeView:
-    sample, problem = record.sample, record.reason
-    faces = _faces(run.path(sample.id, "faces.json"))
+    faces, problem = _faces(run.path(record.id, "faces.json")), record.reason
+    of_faces = {f["frame"] for f in media.shown(faces)}
     uri = poster = file = None
-    seen = Seen(0, record.fps or 8.0, {})
+    length, fps, frames = 0, record.fps or 8.0, dict[int, np.ndarray]()
     if record.video is not None:
         try:
-            seen = _look(record.video, faces)
+            # Frames that the page does not show are not kept in memory.
+            clip = read_chosen(record.video, lambda count: {
+                i for i in of_faces if 0 <= i < count} | {count // 2})
+            length, fps, frames = clip.count, clip.fps, dict(clip.frames)
             uri = media.video_uri(record.video, page, embed)
             file = media.video_uri(record.video, page, embed=False)
-            poster = media.picture_uri(media.small(seen.frames[seen.length // 2]), quality=78)
+            poster = media.picture_uri(media.small(frames[length // 2]), quality=78)
         except UnreadableVideo as error:
             problem = str(error)
-    values = {
+    values = _values(rows, None, metrics)
+    height, width = next(iter(frames.values())).shape[:2] if frames else (1, 1)
+    return TakeView(
+        index, uri, poster, width, height, length, fps,
+        {m: values[m] for m in metrics if m in values},
+        tuple(_person(name, rows, frames, faces, metrics) for name in record.identities),
+        problem, file, _others(frames, faces),
+    )
+
+
+def _values(rows: Sequence[Any], identity: str | None, metrics: Sequence[str]) -> dict[str, Value]:
+    """Of a whole video, or of one person in all of it."""
+    return {
         r.metric: Value(r.value, r.reason)
-        for r in rows if r.identity is None and r.frame is None and r.metric in metrics
+        for r in rows if r.identity == identity and r.frame is None and r.metric in metrics
     }
-    ordered = {m: values[m] for m in metrics if m in values}
-    people = tuple(_person(name, rows, seen.frames, faces, metrics) for name in sample.identities)
-    height, width = next(iter(seen.frames.values())).shape[:2] if seen.frames else (1, 1)
-    return TakeView(index, sample.id, uri, poster, width, height, seen.length, seen.fps,
-                    ordered, people, problem, file, _others(seen.frames, faces))
-
-
-def _look(path: Path, faces: Sequence[dict[str, Any]]) -> Seen:
-    """The frames of a video that the page shows; others are not kept in memory."""
-    of_faces = {int(f["frame"]) for f in media.shown(faces)}
-    clip = read_chosen(path, lambda count: {i for i in of_faces if 0 <= i < count} | {count // 2})
-    return Seen(clip.count, clip.fps, dict(clip.frames))
 
 
 def _person(
-    name: str, rows: Sequence[_Row], frames: Mapping[int, np.ndarray],
+    name: str, rows: Sequence[Any], frames: Mapping[int, np.ndarray],
     faces: Sequence[dict[str, Any]], metrics: Sequence[str],
 ) -> PersonView:
-    mine = [r for r in rows if r.identity == name]
-    listed = columns.about(metrics, "identity", "person")
-    values = {
-        r.metric: Value(r.value, r.reason)
-        for r in mine if r.frame is None and r.metric in listed
-    }
-    strip, tiles = media.crop_strip(frames, faces, name)
     curves = []
     for metric in columns.about(metrics, "identity"):
-        points = {r.frame: r.value for r in mine if r.metric == metric and r.frame is not None}
+        points = {r.frame: r.value for r in rows
+                  if r.identity == name and r.metric == metric and r.frame is not None}
         if points:
-            frames_of = tuple(sorted(points))
-            curves.append(Curve(metric, frames_of, tuple(points[f] for f in frames_of)))
-    with_face = {int(f["frame"]) for f in faces if name in f["assignment"]}
-    missing = tuple(i for i, frame in enumerate(tiles) if frame not in with_face)
-    return PersonView(name, values, strip, tuple(tiles), missing, tuple(curves))
+            curves.append(Curve(metric, *zip(*sorted(points.items()), strict=True)))
+    values = _values(rows, name, columns.about(metrics, "identity", "person"))
+    return PersonView(name, values, *media.crop_strip(frames, faces, name), tuple(curves))
 
 
 def _others(frames: Mapping[int, np.ndarray], faces: Sequence[dict[str, Any]]) -> PersonView | None:
     """Faces matched to nobody, one of each shown frame; None where every face was matched."""
-    with_face = {int(f["frame"]) for f in media.shown(faces) if media.unmatched(f) is not None}
-    if not with_face & frames.keys():
+    if all(media.unmatched(f) is None for f in media.shown(faces) if f["frame"] in frames):
         return None
-    strip, tiles = media.crop_strip(frames, faces, None)
-    missing = tuple(i for i, frame in enumerate(tiles) if frame not in with_face)
-    return PersonView("", {}, strip, tuple(tiles), missing, ())
+    return PersonView("", {}, *media.crop_strip(frames, faces, None), ())
 
 
-def _reasons(
-    key: str, run: int, take: TakeView, reasons: dict[str, list[tuple[str, int, str, str | None]]]
-) -> None:
-    """Files every missing value of a video under its reason, those of one person only once."""
-    told = set()
-    for person in take.people:
-        for metric, value in person.values.items():
-            if value.value is None and value.reason:
-                reasons[value.reason].append((key, run, metric, person.name))
-                told.add(metric)
-    for metric, value in take.values.items():
-        if value.value is None and value.reason and metric not in told:
-            reasons[value.reason].append((key, run, metric, None))
+def _identities(takes: list[tuple[CardView, TakeView]], runs: int) -> tuple[IdentityView, ...]:
+    of_people: dict[str, list[dict[str, list[float]]]] = {}
+    for _, take in takes:
+        for person in take.people:
+            of_runs = of_people.setdefault(person.name, [{} for _ in range(runs)])
+            for metric, value in person.values.items():
+                if value.value is not None:
+                    of_runs[take.run].setdefault(metric, []).append(value.value)
+    pictures = {r.name: r.uri for card, _ in takes for r in card.references if r.kind == "face"}
+    return tuple(IdentityView(name, pictures.get(name), tuple(of_runs))
+                 for name, of_runs in sorted(of_people.items()))
+
+
+def _unscored(takes: list[tuple[CardView, TakeView]]) -> dict[str, list[Missing]]:
+    """Every missing value of a video under its reason, those of one person only once."""
+    found: dict[str, list[Missing]] = defaultdict(list)
+    for card, take in takes:
+        told = set()
+        for person in take.people:
+            for metric, value in person.values.items():
+                if value.value is None and value.reason:
+                    found[value.reason].append((card.key, take.run, metric, person.name))
+                    told.add(metric)
+        for metric, value in take.values.items():
+            if value.value is None and value.reason and metric not in told:
+                found[value.reason].append((card.key, take.run, metric, None))
+    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
 
 
 def _categories(
     records: Sequence[Sequence[SampleFile]], values: Sequence[pd.DataFrame], metrics: Sequence[str]
 ) -> dict[str, tuple[dict[str, Estimate], ...]]:
     """For each category and run the estimate of each metric."""
-    names = dict.fromkeys(r.sample.category for of_run in records for r in of_run)
     found: dict[str, tuple[dict[str, Estimate], ...]] = {}
-    for name in names:
+    for name in dict.fromkeys(r.category for of_run in records for r in of_run):
         of_runs = []
         for of_run, table in zip(records, values, strict=True):
-            chosen = [r for r in of_run if r.sample.category == name]
-            rows = table.loc[[r.sample.id for r in chosen]]
-            clusters = identity_clusters([r.sample.identities for r in chosen])
-            known = estimates(rows, clusters)
+            chosen = [r for r in of_run if r.category == name]
+            clusters = identity_clusters([r.identities for r in chosen])
+            known = estimates(table.loc[[r.id for r in chosen]], clusters)
             of_runs.append({m: known[m] for m in metrics if m in known})
         found[name] = tuple(of_runs)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from idbench.errors import UserError
 from idbench.files import atomic_folder, check_new_folder, sha256_json, write_bytes
 from idbench.pictures import UnreadablePicture, open_rgb
 from idbench.records import SampleFile
-from idbench.reports.study_record import QUESTIONS, Pair, Study, StudySample
+from idbench.reports.study_files import QUESTIONS, Pair, Study, StudySample
+from idbench.reports.video_values import shared_records
 from idbench.runs import Run
 from idbench.video import read_video, write_video
 
@@ -47,34 +49,34 @@ def build(
     rng = random.Random(seed)
     order = _spread(shared, rng)
     count = min(len(order), pairs // len(couples))
-    chosen = {couple: [order[(i * count + k) % len(order)] for k in range(count)]
-              for i, couple in enumerate(couples)}
-    used = [k for k in order if any(k in of for of in chosen.values())]
+    wanted = [(order[(i * count + k) % len(order)], first, second)
+              for i, (first, second) in enumerate(couples) for k in range(count)]
+    used = {key for key, _, _ in wanted}
+    number = {key: f"s{i}" for i, key in enumerate(key for key in order if key in used)}
 
     with atomic_folder(folder) as place:
         media = _Media(place / "media", rng)
         code_of: dict[tuple[str, int], str] = {}
         samples: dict[str, StudySample] = {}
-        for key in used:
-            sample = shared[key][0].sample
-            samples[key] = StudySample(
-                suite_id=key, prompt=sample.prompt, category=sample.category,
-                identities=list(sample.identities),
-                references=[media.picture(r.image) for r in sample.references],
+        for key, name in number.items():
+            asked = shared[key][0].sample
+            samples[name] = StudySample(
+                suite_id=key, prompt=asked.prompt, category=asked.category,
+                identities=list(asked.identities),
+                references=[media.picture(r.image) for r in asked.references],
             )
             for system, record in enumerate(shared[key]):
-                if any(system in couple and key in of for couple, of in chosen.items()):
+                if any(key == of and system in couple for of, *couple in wanted):
                     code_of[key, system] = media.video(record)
-        number = {key: f"s{i}" for i, key in enumerate(used)}
-        made = [(number[key], code_of[key, a], code_of[key, b])
-                for (a, b), keys in chosen.items() for key in keys]
-        rng.shuffle(made)
+        rng.shuffle(wanted)
         study = Study(
             id="", seed=seed, ties=ties, questions=QUESTIONS, systems=list(labels),
-            samples={number[key]: sample for key, sample in samples.items()},
-            videos={code: system for (_, system), code in code_of.items()}, media=media.kinds,
-            pairs=[Pair(id=f"p{i}", sample=sample, first=first, second=second)
-                   for i, (sample, first, second) in enumerate(made)],
+            samples=samples, videos={code: system for (_, system), code in code_of.items()},
+            media=media.kinds, pairs=[
+                Pair(id=f"p{i}", sample=number[key], first=code_of[key, first],
+                     second=code_of[key, second])
+                for i, (key, first, second) in enumerate(wanted)
+            ],
         )
         study.id = sha256_json(study.model_dump(exclude={"id"}))[:16]
         study.write(place / "study.json")
@@ -122,8 +124,7 @@ class _Media:
 
 def _shared(runs: Sequence[Run]) -> dict[str, list[SampleFile]]:
     """Suite id -> the record of each run, of the samples that all runs have a video of."""
-    by_run = [{r.suite_id: r for r in run.records() if r.video} for run in runs]
-    shared = {k: [of[k] for of in by_run] for k in by_run[0] if all(k in of for of in by_run)}
+    shared = {key: of for key, of in shared_records(runs).items() if all(r.video for r in of)}
     if not shared:
         raise UserError(
             "These runs share no sample that all have a video of; name runs of one suite and "
@@ -136,17 +137,15 @@ def _spread(shared: Mapping[str, Sequence[SampleFile]], rng: random.Random) -> l
     """Sample ids in an order whose every beginning has identities and categories evenly."""
     waiting = list(shared)
     rng.shuffle(waiting)
-    seen: dict[str, int] = {}
+    seen = Counter[str]()
     order: list[str] = []
 
     def groups(key: str) -> list[str]:
-        sample = shared[key][0].sample
-        return [f"identity {n}" for n in sample.identities] + [f"category {sample.category}"]
+        record = shared[key][0]
+        return [f"identity {n}" for n in record.identities] + [f"category {record.category}"]
 
     while waiting:
-        key = min(waiting, key=lambda k: sum(seen.get(g, 0) for g in groups(k)))
-        waiting.remove(key)
-        order.append(key)
-        for group in groups(key):
-            seen[group] = seen.get(group, 0) + 1
+        order.append(min(waiting, key=lambda k: sum(seen[g] for g in groups(k))))
+        waiting.remove(order[-1])
+        seen.update(groups(order[-1]))
     return order

@@ -1,4 +1,5 @@
-"""What the votes of a study say: preference rates, agreement of voters, strengths of systems."""
+"""What the votes of a study say, as text, JSON and bars: preference rates, agreement of voters,
+strengths of systems."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,24 +15,16 @@ import numpy as np
 from idbench import statistics
 from idbench.errors import UserError
 from idbench.output import escape_markdown
-from idbench.reports import terminal
-from idbench.reports.study_record import TITLES, Study
-from idbench.reports.voter_agreement import (
-    bradley_terry_interval,
-    counts,
-    fleiss_kappa,
-    krippendorff_alpha,
-    raw_agreement,
-)
-from idbench.reports.votes import Votes
+from idbench.reports import figures, terminal, voter_agreement
+from idbench.reports.columns import percent
+from idbench.reports.study_files import TITLES, Study, Votes
+from idbench.reports.terminal import Rows, unmarked
 from idbench.statistics import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
     from rich.console import Console
-
-Table = list[dict[str, object]]
-"""Rows of text and numbers by column."""
 
 
 @dataclass(frozen=True)
@@ -156,9 +150,11 @@ def _preferences(study: Study, by_question: Mapping[str, pd.DataFrame]) -> tuple
 def _agreement(question: str, mine: pd.DataFrame) -> Agreement:
     # Categories are the systems, so that agreement on who wins counts, not on a side.
     chosen = mine["first"].where(mine.value == 1, mine.second).where(mine.value != 0.5, -1)
-    table = counts([of.tolist() for _, of in chosen.groupby(mine.pair, sort=False)])
-    return Agreement(question, raw_agreement(table), fleiss_kappa(table),
-                     krippendorff_alpha(table), int((table.sum(1) >= 2).sum()))
+    table = voter_agreement.counts(
+        [of.tolist() for _, of in chosen.groupby(mine.pair, sort=False)])
+    return Agreement(
+        question, voter_agreement.raw_agreement(table), voter_agreement.fleiss_kappa(table),
+        voter_agreement.krippendorff_alpha(table), int((table.sum(1) >= 2).sum()))
 
 
 def _strengths(study: Study, question: str, mine: pd.DataFrame) -> list[Strength]:
@@ -167,7 +163,8 @@ def _strengths(study: Study, question: str, mine: pd.DataFrame) -> list[Strength
     wins = np.zeros((len(clusters), number, number))
     np.add.at(wins, (codes, mine["first"], mine.second), mine.value)
     np.add.at(wins, (codes, mine.second, mine["first"]), 1 - mine.value)
-    logs, low, high = bradley_terry_interval(wins, 2_000, statistics.SEED)
+    logs, low, high = voter_agreement.bradley_terry_interval(
+        wins, 2_000, statistics.SEED)
     order = np.argsort(-logs)
     made = []
     for index, name in enumerate(study.systems):
@@ -191,63 +188,55 @@ def to_json(result: Result) -> str:
 
 def to_markdown(result: Result) -> str:
     """Tables for reading."""
-    return "\n\n".join(p if isinstance(p, str) else _rows(p) for p in _parts(result))
+    import pandas as pd
+
+    return "\n\n".join(
+        part if isinstance(part, str) else
+        pd.DataFrame([
+            {column: escape_markdown(text) for column, (text, _) in row.items()} for row in part
+        ]).to_markdown(index=False)
+        for part in _parts(result))
 
 
 def show(result: Result, console: Console) -> None:
     """The same on a terminal of any width."""
-    terminal.show_parts(
-        [part if isinstance(part, str) else
-         [{column: (str(value), "") for column, value in row.items()} for row in part]
-         for part in _parts(result)],
-        console)
+    terminal.show_parts(_parts(result), console)
 
 
-def _parts(result: Result) -> list[str | Table]:
+def _parts(result: Result) -> list[str | Rows]:
     """Sentences and tables in the order of reading."""
     total = sum(result.voters.values())
     people = ", ".join(f"{name} {count}" for name, count in result.voters.items())
-    parts: list[str | Table] = [
+    parts: list[str | Rows] = [
         f"{total} votes of {len(result.voters)} voter{'' if len(result.voters) == 1 else 's'} "
         f"({people}; {result.expected} asked of each). "
-        f"The left video was preferred in {_percent(result.left)} of the votes.",
-        [{
+        f"The left video was preferred in {percent(result.left)} of the votes.",
+        unmarked({
             "question": TITLES.get(p.question, p.question), "preferred": p.first,
             "to": p.second, "rate [95% interval]": _estimate(p.rate),
             "won / tie / lost": f"{p.wins} / {p.ties} / {p.losses}",
             "p (Holm)": "–" if p.p_value is None else f"{p.p_value:.3f}",
-            "by voter": ", ".join(_percent(v) for v in p.by_voter.values()),
-        } for p in result.preferences],
+            "by voter": ", ".join(percent(v) for v in p.by_voter.values()),
+        } for p in result.preferences),
         "Rate: share of votes, a tie counting half; interval and p-value over identities, for "
         "these voters.",
-        [{
+        unmarked({
             "question": TITLES.get(a.question, a.question),
-            "votes that agree": _percent(a.raw), "Fleiss' kappa": _plain(a.fleiss_kappa),
+            "votes that agree": percent(a.raw), "Fleiss' kappa": _plain(a.fleiss_kappa),
             "Krippendorff's alpha": _plain(a.krippendorff_alpha),
-            "pairs with two votes or more": a.pairs,
-        } for a in result.agreements],
+            "pairs with two votes or more": str(a.pairs),
+        } for a in result.agreements),
     ]
     if len(result.systems) > 2:
         questions = [a.question for a in result.agreements]
         ranked = sorted(result.strengths, key=lambda s: (questions.index(s.question), s.rank))
-        parts.append([{
-            "question": TITLES.get(s.question, s.question), "rank": s.rank,
+        parts.append(unmarked({
+            "question": TITLES.get(s.question, s.question), "rank": str(s.rank),
             "system": s.system, "won of all [95% interval]": _estimate(s.share),
             "Bradley-Terry log strength [95% interval]": f"{s.strength:.2f}" + (
                 "" if s.low is None else f" [{s.low:.2f}, {s.high:.2f}]"),
-        } for s in ranked])
+        } for s in ranked))
     return parts
-
-
-def _rows(rows: Table) -> str:
-    import pandas as pd
-
-    shown = pd.DataFrame(rows).map(lambda v: escape_markdown(v) if isinstance(v, str) else v)
-    return shown.to_markdown(index=False)
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.0f}%"
 
 
 def _plain(value: float | None) -> str:
@@ -255,7 +244,43 @@ def _plain(value: float | None) -> str:
 
 
 def _estimate(found: Estimate) -> str:
-    text = _percent(found.mean)
-    if found.low is not None and found.high is not None:
-        text += f" [{100 * found.low:.0f}, {100 * found.high:.0f}]"
-    return text
+    low, high = found.interval or (None, None)
+    return percent(found.mean) + (
+        "" if low is None or high is None else f" [{100 * low:.0f}, {100 * high:.0f}]")
+
+
+def bars(result: Result) -> Figure:
+    """For each question a bar for each system, as in Figure 6 of the Concat-ID paper: the share of
+    its comparisons that it won."""
+    questions = [a.question for a in result.agreements]
+    number = len(result.systems)
+    width = 0.8 / number
+    with figures.style():
+        figure = figures.blank((max(4.2, 1.1 + len(questions) * (0.5 + 0.42 * number)), 3.0),
+                               layout="constrained")
+        axes = figure.subplots()
+        axes.axhline(50, color=figures.MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+        for index, system in enumerate(result.systems):
+            of_system = [s.share for s in result.strengths if s.system == system]
+            for place, share in enumerate(of_system):
+                if share.mean is None:
+                    continue
+                x = place + (index - (number - 1) / 2) * width
+                mean = above = 100 * share.mean
+                axes.bar([x], [mean], width * 0.9, color=figures.colour(index),
+                         label=system if place == 0 else None)
+                if share.interval:
+                    low, high = share.interval
+                    axes.errorbar([x], [mean], yerr=[[max(mean - 100 * low, 0)],
+                                                     [max(100 * high - mean, 0)]],
+                                  color=figures.INK, elinewidth=1.1, capsize=2.5)
+                    above = max(above, 100 * high)
+                axes.text(x, above + 1.5, f"{mean:.0f}%", ha="center", va="bottom", fontsize=8)
+        axes.set_xticks(range(len(questions)), [fill(TITLES.get(q, q), 18) for q in questions])
+        axes.tick_params(axis="x", labelcolor=figures.INK)
+        axes.set_ylim(0, 112)
+        axes.set_yticks([0, 25, 50, 75, 100])
+        axes.set_ylabel("preferred, % of votes")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8.5,
+                    ncols=figures.legend_columns(result.systems))
+        return figure

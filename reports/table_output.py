@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from idbench.output import escape_markdown
 from idbench.reports import columns, terminal
 from idbench.reports.published import PublishedTable
-from idbench.reports.terminal import Rows
-from idbench.statistics import Estimate
+from idbench.reports.terminal import Rows, unmarked
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,21 +28,19 @@ def render(tables: t.Tables, form: str) -> str:
     if form == "json":
         return json.dumps(_as_json(tables), indent=2, ensure_ascii=False)
     if form == "csv":
-        import pandas as pd
-
-        return pd.DataFrame(_long(tables)).map(no_formula).to_csv(index=False)
+        return csv(_long(tables))
     return render_parts(_parts(tables), form)
 
 
 def render_parts(parts: Sequence[str | Rows], form: str) -> str:
     """Captions and tables as `md`, `latex` or `html`."""
     write, caption = {
-        "md": (_markdown, escape_markdown), "latex": (_latex_table, _latex_comment),
+        "md": (_markdown, escape_markdown),
         "html": (_html_table, lambda text: f"<p>{html.escape(text)}</p>"),
+        "latex": (_latex_table, lambda text: f"% {_one_line(text)}"),
     }[form]
     texts = ["% needs \\usepackage{booktabs}"] if form == "latex" else []
-    for item in parts:
-        texts.append(caption(item) if isinstance(item, str) else write(item))
+    texts += [caption(item) if isinstance(item, str) else write(item) for item in parts]
     return "\n\n".join(text.strip() for text in texts)
 
 
@@ -70,19 +66,15 @@ def _parts(tables: t.Tables) -> list[str | Rows]:
 # -- rows for reading
 
 
-def _columns(rows: Sequence[t.MeasuredRow | t.DifferenceRow]) -> list[str]:
-    return columns.columns(name for row in rows for name in row.estimates)
-
-
 def _wide(rows: Sequence[t.MeasuredRow]) -> Rows:
-    names = _columns(rows)
+    names = columns.columns(name for row in rows for name in row.estimates)
     return [
         {
             "system": (row.system, ""), "split": (row.split, ""),
-            **{columns.title(n): (columns.cell(row.estimates[n]), row.marks.get(n, ""))
-               if n in row.estimates else ("", "") for n in names},
+            **{columns.title(n): (columns.cell(row.estimates.get(n)), row.marks.get(n, ""))
+               for n in names},
             "samples scored": (_lowest(row), ""),
-            "n": (str(max(e.n for e in row.estimates.values())), ""),
+            "n": (columns.most_samples(row.estimates), ""),
             "identity groups": (str(max(e.clusters for e in row.estimates.values())), ""),
         }
         for row in rows if row.estimates
@@ -90,10 +82,8 @@ def _wide(rows: Sequence[t.MeasuredRow]) -> Rows:
 
 
 def _lowest(row: t.MeasuredRow) -> str:
-    """The lowest coverage of the identity metrics, or of all if there are none.
-
-    Another metric's is in its own cell.
-    """
+    """The lowest coverage of the identity metrics, or of all if there are none. Another metric's is
+    in its own cell."""
     names = columns.about(row.estimates, "identity") or list(row.estimates)
     shares = [row.estimates[n].coverage for n in names]
     known = [share for share in shares if share is not None]
@@ -101,35 +91,22 @@ def _lowest(row: t.MeasuredRow) -> str:
 
 
 def _wide_differences(rows: Sequence[t.DifferenceRow]) -> Rows:
-    names = _columns(rows)
-    return [
-        {
-            "difference": (f"{row.first} - {row.second}", ""), "split": (row.split, ""),
-            **{columns.title(n): (_difference(row, n), "") for n in names},
-            "n": (str(max(e.n for e in row.estimates.values())), ""),
-        }
-        for row in rows
-    ]
-
-
-def _difference(row: t.DifferenceRow, name: str) -> str:
-    found, p = row.estimates.get(name), row.p_values.get(name)
-    if found is None:
-        return ""
-    if p is None or found.mean is None:
-        return columns.cell(found)
-    return f"{columns.cell(found)}, p {'under 0.001' if p < 0.001 else f'{p:.3f}'}"
+    names = columns.columns(name for row in rows for name in row.estimates)
+    return unmarked({
+        "difference": f"{row.first} - {row.second}", "split": row.split,
+        **{columns.title(n): columns.cell(row.estimates.get(n)) + (
+            f", {columns.p_text(row.p_values[n])}" if n in row.p_values else "") for n in names},
+        "n": columns.most_samples(row.estimates),
+    } for row in rows)
 
 
 def published_rows(table: PublishedTable) -> Rows:
+    """One row a published system."""
     names = dict.fromkeys(name for row in table.rows for name in row.values)
-    return [
-        {
-            "published system": (row.label, ""), "split": (table.section, ""),
-            **{columns.published_title(n): (_number(row.values.get(n), n), "") for n in names},
-        }
-        for row in table.rows
-    ]
+    return unmarked({
+        "published system": row.label, "split": table.section,
+        **{columns.published_title(n): _number(row.values.get(n), n) for n in names},
+    } for row in table.rows)
 
 
 def _number(value: float | None, name: str) -> str:
@@ -165,76 +142,67 @@ def _latex_table(rows: Rows) -> str:
     return str(_frame(rows, marks, latex).to_latex(index=False, escape=False))
 
 
-_LATEX = {
+_LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
     "↑": r"$\uparrow$", "↓": r"$\downarrow$",
-}
+})
 
 
 def latex(text: str) -> str:
     """`text` with everything escaped that LaTeX would read as a command."""
-    return "".join(_LATEX.get(character, character) for character in _plain(text))
+    return _one_line(text).translate(_LATEX)
 
 
-def _latex_comment(text: str) -> str:
-    return f"% {_plain(text)}"
-
-
-def _plain(text: str) -> str:
-    """On one line: a line break in a name must not begin something new."""
+def _one_line(text: str) -> str:
+    """A line break in a name must not begin something new."""
     return " ".join(text.split())
 
 
 # -- full numbers
 
 
-def no_formula(value: Any) -> Any:
-    """A name that a spreadsheet would run as a formula gets an apostrophe before it."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value
+def csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows as CSV. A name that a spreadsheet would run as a formula gets an apostrophe."""
+    import pandas as pd
+
+    return pd.DataFrame(rows).map(
+        lambda v: f"'{v}" if isinstance(v, str) and v[:1] in tuple("=+-@\t\r") else v
+    ).to_csv(index=False)
 
 
-def _long(tables: t.Tables) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+def _long(tables: t.Tables) -> Iterator[dict[str, Any]]:
     for row in tables.rows:
-        rows += [
-            {"data": tables.caption.split(";")[0], "system": row.system, "run": row.run,
-             "split": row.split, "metric": name, **asdict(found), "coverage": found.coverage,
-             "mark": row.marks.get(name)}
-            for name, found in row.estimates.items()
-        ]
+        for name, found in row.estimates.items():
+            yield {"data": tables.caption.split(";")[0], "system": row.system, "run": row.run,
+                   "split": row.split, "metric": name, **found.as_dict(),
+                   "mark": row.marks.get(name)}
     for other in tables.differences:
-        rows += [
-            {"data": "paired difference", "system": f"{other.first} - {other.second}",
-             "split": other.split, "metric": name, **asdict(found), "coverage": found.coverage,
-             "p_holm": other.p_values.get(name)}
-            for name, found in other.estimates.items()
-        ]
+        for name, found in other.estimates.items():
+            yield {"data": "paired difference", "system": f"{other.first} - {other.second}",
+                   "split": other.split, "metric": name, **found.as_dict(),
+                   "p_holm": other.p_values.get(name)}
     for table in tables.published:
-        rows += [
-            {"data": table.caption, "system": entry.label, "split": table.section,
-             "metric": name, "mean": value}
-            for entry in table.rows for name, value in entry.values.items()
-        ]
-    return rows
+        for entry in table.rows:
+            for name, value in entry.values.items():
+                yield {"data": table.caption, "system": entry.label, "split": table.section,
+                       "metric": name, "mean": value}
 
 
 def _as_json(tables: t.Tables) -> dict[str, Any]:
-    def estimates(found: Mapping[str, Estimate]) -> dict[str, Any]:
-        return {n: {**asdict(e), "coverage": e.coverage} for n, e in found.items()}
-
     return {
         "schema": 1,
         "caption": tables.caption,
         "measured": [
             {"system": r.system, "run": r.run, "split": r.split, "status": r.status,
-             "metrics": estimates(r.estimates), "marks": dict(r.marks)}
+             "metrics": {n: e.as_dict() for n, e in r.estimates.items()}, "marks": dict(r.marks)}
             for r in tables.rows
         ],
         "differences": [
             {"first": d.first, "second": d.second, "split": d.split,
-             "metrics": estimates(d.estimates), "p_holm": dict(d.p_values)}
+             "metrics": {n: e.as_dict() for n, e in d.estimates.items()},
+             "p_holm": dict(d.p_values)}
             for d in tables.differences
         ],
         "notes": list(tables.notes),

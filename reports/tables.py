@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from idbench.differences import differences, in_words, scoring_differences
 from idbench.errors import UserError
+from idbench.measurements import Share, keys, metric_of, present, shares
 from idbench.published_weights import published_name
 from idbench.reports import table_output
 from idbench.reports.columns import shown
-from idbench.reports.marks import mark, part_notes, shares_of_runs
 from idbench.reports.published import PublishedTable
 from idbench.reports.video_values import estimates, metric_names, pair, video_values
 from idbench.runs import Run
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = ("md", "csv", "json", "latex", "html")
-PARTS = ("suite", "protocol", "weights", "detector")
-"""What has to be equal in one table."""
 NAMED = 8
 """So many references are named in a note."""
+SIGNIFICANT = 0.05
+CELLS = "mean [95% interval, bootstrap over identities]; (share scored) where it is under 100%."
 
 
 @dataclass(frozen=True)
@@ -86,16 +86,21 @@ def measured(
     values = [video_values(run) for run in runs]
     names = labels(runs)
     splits = [run.split for run in runs]
-    found = shares_of_runs(runs, values)
-    marks = mark(values, splits, [share.whole for share in found])
+    found = _shares(runs, values)
+    marks = _marks(values, splits, [share.whole for share in found])
     rows = tuple(
         MeasuredRow(name, str(run.folder), split, estimates(of_run), run.file.status, best)
         for run, name, split, of_run, best in zip(runs, names, splits, values, marks, strict=True)
     )
     chosen = None if compare is None else matching(runs, compare)
+    notes = [
+        f"{name} has {share} of {split}: a part of a split is not comparable, so it is never "
+        "marked as best."
+        for name, split, share in zip(names, splits, found, strict=True) if not share.whole
+    ]
     return Tables(
         _caption(runs, any(marks)), rows, tuple(_differences(names, splits, values, chosen)),
-        tuple(published), tuple(dict.fromkeys(part_notes(names, splits, found) + _notes(runs))),
+        tuple(published), tuple(dict.fromkeys(notes + _notes(runs))),
     )
 
 
@@ -121,7 +126,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
     for run in runs[1:]:
         first = runs[0]
         before, after = first.file.scoring, run.file.scoring
-        found = differences(_part(first, "suite"), _part(run, "suite"), "suite")
+        found = differences(_suite(first), _suite(run), "suite")
         found += sum(scoring_differences(before, after).values(), [])
         for name in sorted(before.metrics.keys() & after.metrics.keys()):
             found += differences(before.metrics[name], after.metrics[name], f"version of {name}")
@@ -134,9 +139,61 @@ def check_comparable(runs: Sequence[Run]) -> None:
 
 def comparability(run: Run) -> str:
     """Equal for runs that may stand in one table."""
-    versions = sorted(set(run.file.scoring.metrics.values()))
-    parts = [_part(run, what) for what in PARTS]
-    return json.dumps([*parts, [v for v in versions if v.startswith("idbench ")]], sort_keys=True)
+    scoring = run.file.scoring
+    versions = {v for v in scoring.metrics.values() if v.startswith("idbench ")}
+    parts = [_suite(run), *(part or None for part in (
+        scoring.protocol, scoring.weights, scoring.detector))]
+    return json.dumps([*parts, sorted(versions)], sort_keys=True)
+
+
+def _suite(run: Run) -> dict[str, Any]:
+    return run.file.identity.suite.model_dump()
+
+
+def _shares(runs: Sequence[Run], values: Sequence[pd.DataFrame]) -> list[Share]:
+    """The share of each run in what the runs of its split were asked for together."""
+    groups = []
+    for run, of_run in zip(runs, values, strict=True):
+        there = of_run[present(of_run, metric_names(of_run))]
+        unfinished = len(run.sample_ids) - len(of_run)
+        groups.append((set(keys(there)), set(keys(of_run)), unfinished))
+    found: dict[int, Share] = {}
+    for places in _by_split([run.split for run in runs]):
+        found |= zip(places, shares([groups[i] for i in places]), strict=True)
+    return [found[i] for i in range(len(runs))]
+
+
+def _by_split(splits: Sequence[str]) -> list[list[int]]:
+    """The places of each split."""
+    return [[i for i, s in enumerate(splits) if s == split] for split in dict.fromkeys(splits)]
+
+
+def _marks(
+    values: Sequence[pd.DataFrame], splits: Sequence[str], whole: Sequence[bool]
+) -> list[dict[str, str]]:
+    """The best of each split and metric among runs with the whole split, and the second if it is
+    surely worse."""
+    marks: list[dict[str, str]] = [{} for _ in values]
+    seconds: list[tuple[int, str, float | None]] = []
+    for of_split in _by_split(splits):
+        places = [i for i in of_split if whole[i]]
+        for name in dict.fromkeys(n for i in places for n in metric_names(values[i]) if shown(n)):
+            metric = metric_of(name)
+            means = {i: float(values[i][name].mean()) for i in places
+                     if name in values[i] and values[i][name].notna().any()}
+            if metric is None or len(means) < 2:
+                continue
+            order = sorted(means, key=lambda i: means[i], reverse=metric.higher_is_better)
+            best = [i for i in order if means[i] == means[order[0]]]
+            for i in best:
+                marks[i][name] = "best"
+            if len(best) == 1:
+                paired = pair(values[order[0]], values[order[1]], name)
+                seconds.append((order[1], name, sign_flip(*paired)))
+    for (i, name, _), p in zip(seconds, holm([p for _, _, p in seconds]), strict=True):
+        if p is not None and p < SIGNIFICANT:
+            marks[i][name] = "second"
+    return marks
 
 
 def _caption(runs: Sequence[Run], marked: bool) -> str:
@@ -147,10 +204,7 @@ def _caption(runs: Sequence[Run], marked: bool) -> str:
     named = f"suite {suite.name} {suite.version}"
     if any(_lacks_published_weights(run) for run in runs):
         protocol += " without the published weights"
-    caption = (
-        f"Measured: {named.strip()}, protocol {protocol}; mean "
-        "[95% interval, bootstrap over identities]; (share scored) where it is under 100%."
-    )
+    caption = f"Measured: {named.strip()}, protocol {protocol}; {CELLS}"
     if marked:
         caption += (
             " Bold: best of the split; underlined: second, where its paired difference from the "
@@ -210,26 +264,24 @@ def _differences(
     compared: Sequence[int] | None,
 ) -> list[DifferenceRow]:
     """Within each split: the first run minus each other, or each other minus the compared."""
-    rows: list[tuple[int, int, dict[str, Estimate], dict[str, float | None]]] = []
-    for split in dict.fromkeys(splits):
-        places = [i for i, s in enumerate(splits) if s == split]
+    rows: list[DifferenceRow] = []
+    raw: list[dict[str, float | None]] = []
+    for places in _by_split(splits):
         base = [i for i in places if compared is None or i in compared][:1]
         for other in places:
             if not base or other == base[0]:
                 continue
             first, second = (base[0], other) if compared is None else (other, base[0])
-            found = _difference(values[first], values[second])
-            if found[0]:
-                rows.append((first, second, *found))
-    keys = [(i, name) for i, row in enumerate(rows) for name in row[3]]
-    corrected = holm([rows[i][3][name] for i, name in keys])
-    known: list[dict[str, float]] = [{} for _ in rows]
-    for (i, name), p in zip(keys, corrected, strict=True):
-        if p is not None:
-            known[i][name] = p
+            estimates, p_values = _difference(values[first], values[second])
+            if estimates:
+                rows.append(DifferenceRow(
+                    names[first], names[second], splits[first], estimates))
+                raw.append(p_values)
+    corrected = iter(holm([p for of_row in raw for p in of_row.values()]))
     return [
-        DifferenceRow(names[first], names[second], splits[first], estimates, p_values)
-        for (first, second, estimates, _), p_values in zip(rows, known, strict=True)
+        replace(row, p_values={
+            name: p for name, p in zip(of_row, corrected, strict=False) if p is not None})
+        for row, of_row in zip(rows, raw, strict=True)
     ]
 
 
@@ -247,9 +299,3 @@ def _difference(
         if shown(name):
             p_values[name] = sign_flip(paired, clusters)
     return estimates, p_values
-
-
-def _part(run: Run, what: str) -> Any:
-    if what == "suite":
-        return run.file.identity.suite.model_dump()
-    return getattr(run.file.scoring, what) or None

@@ -7,7 +7,7 @@ value above its interval; or its columns are spread over several tables, one bel
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from idbench.output import visible, wrapped
@@ -27,6 +27,11 @@ WIDEST = 40
 """Longer texts in a cell are wrapped."""
 STYLES = {"best": "bold", "second": "underline", "": ""}
 _VALUE = re.compile(r"(\S+) (\[[^]]*\])(.*)")
+
+
+def unmarked(rows: Iterable[Mapping[str, str]]) -> Rows:
+    """Rows of plain text."""
+    return [{column: (text, "") for column, text in row.items()} for row in rows]
 
 
 def show_parts(parts: Sequence[str | Rows], console: Console) -> None:

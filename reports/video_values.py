@@ -1,19 +1,27 @@
-"""The values of a run's videos, as its tables, marks and differences read them."""
+"""The values of a run's videos, as tables, marks, differences and figures read them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from idbench.measurements import metric_of
+from idbench.names import unknown
+from idbench.records import SampleFile
 from idbench.runs import Run
-from idbench.score_table import sample_table, wide_scores
+from idbench.score_table import long_scores, sample_table, wide_scores
 from idbench.statistics import Estimate, estimate, identity_clusters
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from idbench.reports.tables import MeasuredRow
+
+Points = Sequence[tuple[float, float | None]]
+"""Places along a video 0..1, each with a value or None (unscored)."""
 
 ABOUT = ("suite_id", "identities", "prompt_id", "status", "cluster", "not_asked")
 """Columns of `video_values` that are no metric."""
@@ -45,6 +53,13 @@ def video_values(run: Run) -> pd.DataFrame:
     return values
 
 
+def shared_records(runs: Sequence[Run]) -> dict[str, list[SampleFile]]:
+    """Suite id -> the record of each run, of the samples that all of them finished."""
+    by_run = [{record.suite_id: record for record in run.records()} for run in runs]
+    return {key: [of[key] for of in by_run] for key in by_run[0]
+            if all(key in of for of in by_run)}
+
+
 def metric_names(values: pd.DataFrame) -> list[str]:
     """The metrics of `video_values`."""
     return [str(n) for n in values.columns if n not in ABOUT]
@@ -71,3 +86,42 @@ def pair(
     both = first.set_index("suite_id")[[name, "cluster"]].join(
         second.set_index("suite_id")[name].rename("second"), how="inner")
     return both[name] - both["second"], both["cluster"].tolist()
+
+
+@dataclass(frozen=True)
+class Series:
+    """One run in a figure: its name, its estimates by metric, its videos and their samples."""
+
+    name: str
+    estimates: Mapping[str, Estimate]
+    points: Sequence[tuple[float, float]] = ()
+    keys: Sequence[str] = ()
+
+
+def series(runs: Sequence[Run], rows: Sequence[MeasuredRow], x: str, y: str) -> list[Series]:
+    """For each run and its row of a table: its estimates, and the two values of each of its videos.
+    Raises UserError: none was measured by `x` or `y`."""
+    known = {name for row in rows for name in row.estimates}
+    for metric in (x, y):
+        if metric not in known:
+            raise unknown("metric of these runs", metric, known)
+    found = []
+    for run, row in zip(runs, rows, strict=True):
+        both = video_values(run).reindex(columns=["suite_id", x, y]).dropna()
+        points = [(float(a), float(b)) for _, a, b in both.itertuples(index=False)]
+        found.append(Series(row.system, row.estimates, points, both["suite_id"].tolist()))
+    return found
+
+
+def along(run: Run, metric: str) -> Points:
+    """Each looked-at frame of each person. Raises UserError: the run has no scores, or no value of
+    `metric` for single frames."""
+    frame = long_scores(run)
+    frame = frame[frame["frame"].notna()]
+    chosen = frame[frame["metric"] == metric]
+    if chosen.empty:
+        raise unknown("metric of single frames in this run", metric, set(frame["metric"]))
+    last = chosen.groupby("sample")["frame"].transform("max").clip(lower=1)
+    places = (chosen["frame"] / last).astype("float64")
+    return [(float(p), None if v != v else float(v))
+            for p, v in zip(places, chosen["value"].astype("float64"), strict=True)]

@@ -15,12 +15,9 @@ TOLERANCE = 1e-9
 
 def counts(ratings: Sequence[Sequence[Hashable]]) -> np.ndarray:
     """(units, categories) how often each category was given to each unit."""
-    names = {name: i for i, name in enumerate(dict.fromkeys(c for of in ratings for c in of))}
-    table = np.zeros((len(ratings), len(names)))
-    for row, of in zip(table, ratings, strict=True):
-        for category in of:
-            row[names[category]] += 1
-    return table
+    names = list(dict.fromkeys(category for of in ratings for category in of))
+    counted = [[of.count(name) for name in names] for of in ratings]
+    return np.array(counted, np.float64).reshape(len(ratings), len(names))
 
 
 def raw_agreement(table: np.ndarray) -> float | None:

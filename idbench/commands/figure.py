@@ -10,7 +10,7 @@ import click
 
 from idbench.commands import options as opt
 from idbench.output import echo
-from idbench.reports import columns, figures, series, tables
+from idbench.reports import columns, figures, tables, video_values
 from idbench.reports.strip import strip as draw
 from idbench.runs import Run
 
@@ -44,7 +44,8 @@ def figure() -> None:
 @click.option("-y", "up", default="clipdist", show_default=True, help="Metric of the y axis.")
 def tradeoff(run: tuple[Path, ...], output: Path | None, dpi: int, across: str, up: str) -> None:
     """One mark per run: the mean of two metrics with 95% intervals, over its videos."""
-    found = series.tradeoff(_open(run), across, up)
+    runs = _open(run)
+    found = video_values.series(runs, tables.measured(runs).rows, across, up)
     titles = {metric: columns.title(metric) for metric in (across, up)}
     _save(figures.tradeoff(found, across, up, titles), output or Path("tradeoff"), dpi)
 
@@ -87,7 +88,7 @@ def curves(run: tuple[Path, ...], output: Path | None, dpi: int, metrics: tuple[
     tables.check_comparable(runs)
     names = tables.labels(runs)
     panels = {
-        columns.title(metric): [(name, series.along(one, metric))
+        columns.title(metric): [(name, video_values.along(one, metric))
                                for name, one in zip(names, runs, strict=True)]
         for metric in metrics or ("arcsim", "cursim")
     }

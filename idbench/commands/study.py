@@ -13,11 +13,10 @@ from idbench.errors import UserError
 from idbench.files import disk_errors, real
 from idbench.lock import exclusive
 from idbench.output import console, echo
-from idbench.reports import figures, study_figure, study_page, study_score, tables
+from idbench.reports import figures, study_page, study_score, tables
 from idbench.reports.study_build import build as build_study
-from idbench.reports.study_record import Study
-from idbench.reports.study_server import StudyServer
-from idbench.reports.votes import check_name
+from idbench.reports.study_files import Study, check_name
+from idbench.reports.study_page import StudyServer
 from idbench.runs import Run
 
 _study = click.argument("study", type=opt.PATH)
@@ -106,7 +105,7 @@ def score(votes: tuple[Path, ...], folder: Path | None, output: Path | None, as_
     else:
         echo(study_score.to_markdown(result))
     if output:
-        for path in figures.save_as(study_figure.bars(result), output):
+        for path in figures.save_as(study_score.bars(result), output):
             echo(f"Figure: {path}", err=as_json)
 
 

@@ -25,7 +25,8 @@ from idbench.errors import explained
 from idbench.files import atomic_path, disk_errors
 from idbench.pictures import open_rgb
 from idbench.records import SampleFile
-from idbench.reports import series, table_output, tables
+from idbench.reports import table_output, tables
+from idbench.reports.video_values import along
 from idbench.runs import Run
 from idbench.score_table import long_scores, wide_scores
 from idbench.video import UnreadableVideo, read_spread
@@ -81,7 +82,7 @@ def _along(writer: Any, run: Run) -> None:
     frame = pd.read_parquet(run.folder / "scores.parquet", columns=["metric", "frame"])
     for metric in frame[frame["frame"].notna()]["metric"].unique():
         places: dict[int, list[float | None]] = defaultdict(list)
-        for place, value in series.along(run, str(metric)):
+        for place, value in along(run, str(metric)):
             places[round(100 * place)].append(value)
         for place, values in sorted(places.items()):
             known = [v for v in values if v is not None]

@@ -42,7 +42,7 @@ ONLY_READ = {
     r"suites .*--pack": "needs weights that idbench does not have",
     r"study serve": "waits for voters; tests/reports/test_study_browser.py votes",
     r"check .*(--embeddings|embeddings\.zip)": "needs a run of real networks; "
-                                               "tests/idbench/test_gate_cached.py runs it",
+                                               "tests/idbench/test_bundles.py runs it",
 }
 
 
@@ -127,8 +127,7 @@ def test_commands_of_a_page_work_in_their_order(
 
 def vote(study: Path) -> None:
     """A voter who always prefers the left video."""
-    from idbench.reports.study_record import Study
-    from idbench.reports.votes import Votes
+    from idbench.reports.study_files import Study, Votes
 
     opened = Study.open(study)
     votes = Votes.of(opened, "anna")

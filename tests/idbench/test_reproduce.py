@@ -17,7 +17,7 @@ from idbench.cli import main
 from idbench.errors import UserError
 from idbench.evaluate import evaluate, score
 from idbench.progress import Progress
-from idbench.reports.paper_rows import SECTIONS, shipped
+from idbench.reports.paper import SECTIONS, shipped
 from idbench.results import Results
 from idbench.runs import Run
 

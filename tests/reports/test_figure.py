@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from made_runs import made_run
 from matplotlib.figure import Figure
 from PIL import Image
 from report_runs import FRAMES, make_run
@@ -15,7 +16,7 @@ from report_runs import FRAMES, make_run
 from idbench.commands.figure import figure
 from idbench.errors import UserError
 from idbench.files import DiskError
-from idbench.reports import figures, series, tables
+from idbench.reports import figures, tables, video_values
 from idbench.runs import Run
 from idbench.statistics import Estimate
 
@@ -74,7 +75,7 @@ def test_equal_runs_give_equal_files(folders: list[Path], tmp_path: Path) -> Non
 
 def test_the_tradeoff_shows_the_means_and_intervals_of_the_table(folders: list[Path]) -> None:
     runs = [Run.open(f) for f in folders]
-    found = series.tradeoff(runs, "arcsim", "clipdist")
+    found = video_values.series(runs, tables.measured(runs).rows, "arcsim", "clipdist")
     drawn = figures.tradeoff(found, "arcsim", "clipdist", {"arcsim": "A", "clipdist": "C"})
     bars = drawn.axes[0].containers
     assert [bar.get_label() for bar in bars] == ["toy@multi", "toy@base"]
@@ -87,9 +88,18 @@ def test_the_tradeoff_shows_the_means_and_intervals_of_the_table(folders: list[P
     assert [len(s.points) for s in found] == [4, 6]
 
 
+def test_a_run_without_a_metric_of_the_figure_has_no_marks(tmp_path: Path) -> None:
+    both = {"arcsim": [0.1, 0.2, 0.3], "clipdist": [0.3, None, 0.5]}
+    runs = [made_run(tmp_path / name, name, {m: both[m] for m in metrics}, [("a",), ("b",), ("c",)])
+            for name, metrics in (("full", both), ("half", ["arcsim"]))]
+    found = video_values.series(runs, tables.measured(runs).rows, "arcsim", "clipdist")
+    assert [one.points for one in found] == [[(0.1, 0.3), (0.3, 0.5)], []]
+    assert [one.keys for one in found] == [["s0", "s2"], []]
+
+
 def test_curves_show_the_share_of_frames_scored(folders: list[Path]) -> None:
     run = Run.open(folders[0])
-    points = series.along(run, "arcsim")
+    points = video_values.along(run, "arcsim")
     assert len(points) == 5 * 2 * FRAMES and {0.0, 1.0} <= {p for p, _ in points}
     drawn = figures.over_time({"ArcSim": [("toy", points)]}, bins=1)
     upper, lower = drawn.axes

@@ -105,7 +105,7 @@ def test_means_and_coverage_are_those_of_the_table(usual: Usual) -> None:
 
 def test_what_is_unscored_is_listed_once_with_its_reason(usual: Usual, tmp_path: Path) -> None:
     report = report_data.read([Run.open(usual.folder)], tmp_path / "report.html")
-    reasons = {item.reason: item.rows for item in report.unscored}
+    reasons = report.unscored
     assert set(reasons) == {"out of memory", "the person was found in no frame"}
     assert {(metric, who) for _, _, metric, who in reasons["out of memory"]} == {
         (m, None) for m in ("arcsim", "cursim", "viclip", "clipdist")}
@@ -236,9 +236,10 @@ def test_a_strip_shows_each_frame_and_leaves_a_gap_where_nobody_was_found() -> N
     frames = {t: np.full((40, 60, 3), 200, np.uint8) for t in range(3)}
     faces = [{"frame": t, "boxes": [[-9.0, -9.0, 12.0, 12.0]], "assignment": {"a": 0} if t else {}}
              for t in range(3)]
-    uri, tiles = media.crop_strip(frames, faces, "a")
-    assert tiles == [0, 1, 2] and uri is not None and uri.startswith("data:image/webp;base64,")
-    assert media.crop_strip(frames, [], "a") == (None, [])
+    uri, tiles, missing = media.crop_strip(frames, faces, "a")
+    assert tiles == (0, 1, 2) and uri is not None and uri.startswith("data:image/webp;base64,")
+    assert missing == (0,)
+    assert media.crop_strip(frames, [], "a") == (None, (), ())
 
 
 def test_a_face_is_cut_out_as_from_the_whole_frame() -> None:
@@ -267,7 +268,7 @@ def test_a_curve_breaks_where_frames_are_unscored() -> None:
 def test_reasons_told_by_a_person_are_not_told_again() -> None:
     person = PersonView("a", {"arcsim": Value(None, "no face")}, None, (), (), ())
     values = {"arcsim": Value(None, "a: no face"), "viclip": Value(None, "no prompt")}
-    take = TakeView(0, "x", "v", None, 1, 1, 1, 8.0, values, (person,), None)
+    take = TakeView(0, "v", None, 1, 1, 1, 8.0, values, (person,), None)
     assert reasons_of(take) == ["no prompt"]
 
 

@@ -11,7 +11,7 @@ import pytest
 from made_runs import made_run
 from toy import World
 
-from idbench import gate_reference, submissions
+from idbench import measured_files, submissions
 from idbench.errors import UserError
 from idbench.files import read_json, sha256_file, write_json
 from idbench.reports import ranking
@@ -125,7 +125,7 @@ def test_a_part_of_a_suite_that_is_not_installed_is_no_submission(tmp_path: Path
         else:
             with pytest.raises(UserError, match="has 8 of the 9 samples of single"):
                 submissions.check_whole(measured)
-            gate_reference.write(tmp_path / "reference.json", measured)
+            measured_files.write_reference(tmp_path / "reference.json", measured)
     with pytest.raises(UserError, match="has 8 of the 9 samples of single"):
         submissions.pack(tmp_path / "reference.json", tmp_path / "new", {})
 

@@ -18,7 +18,7 @@ from toy import World
 
 from idbench.errors import UserError
 from idbench.reports import paper, paper_output
-from idbench.reports.paper_rows import CONTROL, SECTIONS, STAGES, Slot
+from idbench.reports.paper import CONTROL, SECTIONS, STAGES, Slot
 from idbench.runs import Run
 
 PEOPLE = [(f"p{i // 3}",) for i in range(36)]

@@ -17,10 +17,8 @@ from report_runs import make_run
 
 from idbench.errors import UserError
 from idbench.reports.study_build import build
-from idbench.reports.study_page import render, write
-from idbench.reports.study_record import QUESTIONS, Study
-from idbench.reports.study_server import HOST, StudyServer
-from idbench.reports.votes import Votes, check_name
+from idbench.reports.study_files import QUESTIONS, Study, Votes, check_name
+from idbench.reports.study_page import HOST, StudyServer, render, write
 from idbench.runs import Run
 from idbench.video import read_video
 

@@ -11,9 +11,8 @@ from report_runs import make_run
 
 from idbench.reports import study_score
 from idbench.reports.study_build import build
+from idbench.reports.study_files import Study, Votes
 from idbench.reports.study_page import write
-from idbench.reports.study_record import Study
-from idbench.reports.votes import Votes
 from idbench.runs import Run
 
 from .browser import Browser, why_not

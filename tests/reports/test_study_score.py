@@ -16,8 +16,8 @@ from idbench.commands.study import study as command
 from idbench.errors import UserError
 from idbench.files import write_json
 from idbench.reports import study_score
-from idbench.reports.study_figure import bars
-from idbench.reports.study_record import Study
+from idbench.reports.study_files import Study
+from idbench.reports.study_score import bars
 from idbench.runs import Run
 
 from .test_study import SYSTEMS, answer, build_study, systems
