@@ -17,7 +17,7 @@ import numpy as np
 
 from idbench.differences import differences, in_words, scoring_differences
 from idbench.errors import UserError
-from idbench.measurements import Measurement, metric_of
+from idbench.measurements import Measurement
 from idbench.names import unknown
 from idbench.reports.columns import shown
 from idbench.statistics import RESAMPLES, difference, identity_clusters
@@ -156,17 +156,22 @@ def _samples(
 ) -> Check:
     planned = len(reference.planned)
     if reference.missing:
-        return Check("samples", "incomparable", f"the reference lacks {len(reference.missing)} of "
-                     f"its {planned} samples; finish it first", samples=shared)
-    if not shared:
-        return Check("samples", "incomparable",
-                     "no shared sample; use the reference's split and seed", samples=0)
-    missing = planned - shared
-    if not missing:
-        return Check("samples", "held", f"all {planned} are there", samples=shared)
-    message = f"{missing} of {planned} are missing from the run"
-    outcome = "allowed" if "missing" in allow else "regressed"
+        outcome, message = "incomparable", (
+            f"the reference lacks {len(reference.missing)} of its {planned} samples; finish it "
+            "first")
+    elif not shared:
+        outcome, message = "incomparable", "no shared sample; use the reference's split and seed"
+    elif planned > shared:
+        outcome, message = _lost("missing", allow), (
+            f"{planned - shared} of {planned} are missing from the run")
+    else:
+        outcome, message = "held", f"all {planned} are there"
     return Check("samples", outcome, message, samples=shared)
+
+
+def _lost(what: str, allow: Collection[str]) -> str:
+    """The outcome for something that the run lost."""
+    return "allowed" if what in allow else "regressed"
 
 
 def _metric(
@@ -176,8 +181,7 @@ def _metric(
     """The coverage of a metric, and its mean."""
     before = reference.values.loc[shared, name].to_numpy(np.float64)
     if name not in run.values:
-        outcome = "allowed" if "missing" in allow else "regressed"
-        return [Check(name, outcome, "the run has no such metric")]
+        return [Check(name, _lost("missing", allow), "the run has no such metric")]
     after = run.values.loc[shared, name].to_numpy(np.float64)
     had, has = ~np.isnan(before), ~np.isnan(after)
     if not had.any():
@@ -191,32 +195,32 @@ def _metric(
     clusters = identity_clusters(list(reference.values.loc[shared, "identities"]))
     found = difference(after, before, clusters, resamples=resamples)
     assert found.mean is not None
-    numbers: dict[str, Any] = {
-        "reference": float(before[both].mean()), "run": float(after[both].mean()),
-        "change": found.mean, "low": found.low, "high": found.high, "tolerance": tolerance,
-        "samples": int(both.sum()), "clusters": found.clusters,
-    }
-    if better is None:
-        return [*checks, Check(
-            name, "incomparable", "it is unknown whether higher is better; install the "
-            "metric's package, or choose others with --metric", **numbers)]
     drop = -found.mean if better else found.mean
-    certain = found.low is not None and found.high is not None and (found.low > 0 or found.high < 0)
-    if drop > tolerance and found.low is None:
+    low, high = found.interval or (0.0, 0.0)
+    certain = low > 0 or high < 0
+    if better is None:
+        outcome, message = "incomparable", (
+            "it is unknown whether higher is better; install the metric's package, or choose "
+            "others with --metric")
+    elif drop > tolerance and found.interval is None:
         outcome, message = "incomparable", (
             f"worse by {drop:.3f}, but one group of identities has no interval; check a run with "
             "more identities")
     elif drop > tolerance and certain:
-        outcome = "regressed"
-        message = f"worse by {drop:.3f}, over the tolerance of {tolerance:g}; 0 is outside " \
-                  f"[{found.low:+.3f}, {found.high:+.3f}]"
+        outcome, message = "regressed", (
+            f"worse by {drop:.3f}, over the tolerance of {tolerance:g}; 0 is outside "
+            f"[{low:+.3f}, {high:+.3f}]")
     elif drop > tolerance:
         outcome, message = "held", f"worse by {drop:.3f}, but the interval includes 0"
     elif -drop > tolerance and certain:
         outcome, message = "improved", f"better by {-drop:.3f}"
     else:
         outcome, message = "held", "within the tolerance"
-    return [*checks, Check(name, outcome, message, **numbers)]
+    return [*checks, Check(
+        name, outcome, message, reference=float(before[both].mean()),
+        run=float(after[both].mean()), change=found.mean, low=found.low, high=found.high,
+        tolerance=tolerance, samples=int(both.sum()), clusters=found.clusters,
+    )]
 
 
 def _coverage(
@@ -224,28 +228,24 @@ def _coverage(
     allow: Collection[str],
 ) -> Check:
     before, after = float(had.mean()), float(has.mean())
-    numbers: dict[str, Any] = {
-        "reference": before, "run": after, "change": after - before, "tolerance": tolerance,
-        "samples": len(shared),
-    }
-    if before - after <= tolerance + 1e-12:
-        return Check(f"{name} coverage", "held", f"{after:.0%} scored", **numbers)
-    lost = [str(s) for s, a, b in zip(shared, had, has, strict=True) if a and not b]
-    more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
-    message = f"{before:.0%} were scored, now {after:.0%}; unscored now: " \
-              f"{', '.join(lost[:3])}{more}"
-    return Check(f"{name} coverage", "allowed" if "coverage" in allow else "regressed", message,
-                 **numbers)
+    outcome, message = "held", f"{after:.0%} scored"
+    if before - after > tolerance + 1e-12:
+        lost = [str(s) for s, a, b in zip(shared, had, has, strict=True) if a and not b]
+        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+        outcome = _lost("coverage", allow)
+        message = (f"{before:.0%} were scored, now {after:.0%}; unscored now: "
+                   f"{', '.join(lost[:3])}{more}")
+    return Check(f"{name} coverage", outcome, message, reference=before, run=after,
+                 change=after - before, tolerance=tolerance, samples=len(shared))
 
 
 def _notes(run: Measurement, reference: Measurement) -> list[str]:
     """What else differs: what is tested, and packages of metrics."""
     notes = []
-    for name, before, after in (
-        ("model", reference.model.model_dump(), run.model.model_dump()),
-        ("metric packages", reference.scoring.metrics, run.scoring.metrics),
+    for changed in (
+        differences(reference.model.model_dump(), run.model.model_dump(), "model"),
+        differences(reference.scoring.metrics, run.scoring.metrics, "metric packages"),
     ):
-        changed = differences(before, after, name)
         if changed:
             notes.append(f"reference / run: {in_words(changed)}")
     more = len(run.values) - sum(s in reference.values.index for s in run.values.index)
@@ -274,9 +274,3 @@ def parse_tolerances(texts: Collection[str]) -> tuple[float, dict[str, float]]:
         else:
             general = value
     return general, special
-
-
-def title(name: str) -> str:
-    """The metric's name as printed."""
-    metric = metric_of(name)
-    return name if metric is None else str(metric.title)

@@ -7,8 +7,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from idbench.files import write_bytes
-from idbench.gate import Check, Verdict, title
+from idbench.gate import Check, Verdict
 from idbench.output import escape_markdown
+from idbench.reports.columns import plain_title
 
 _COVERAGE = " coverage"
 
@@ -16,12 +17,12 @@ _COVERAGE = " coverage"
 def summary(verdict: Verdict) -> str:
     """A few lines: the verdict, a line a metric, and what decided against the run."""
     lines = [f"{verdict.word.upper()}: {verdict.run} against {verdict.reference}"]
-    rows = [_row(check) for check in _metrics(verdict)]
+    rows = _rows(verdict)
     if rows:
         head = ("metric", "reference", "run", "change [95%]", "tolerance", "n", "outcome")
-        widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         for row in (head, *rows):
-            cells = (cell.ljust(w) for cell, w in zip(row, widths, strict=True))
+            cells = map(str.ljust, row, widths)
             lines.append("  ".join(cells).rstrip())
     lines += [f"{_label(check)}: {check.message}." for check in _told(verdict)]
     lines += [f"Note: {note}." for note in verdict.notes]
@@ -34,7 +35,7 @@ def markdown(verdict: Verdict) -> str:
         f"### idbench: {verdict.word}", "",
         f"`{_code(verdict.run)}` against `{_code(verdict.reference)}`", "",
     ]
-    rows = [_row(check) for check in _metrics(verdict)]
+    rows = _rows(verdict)
     if rows:
         lines += [
             "| metric | reference | run | change [95%] | tolerance | samples | outcome |",
@@ -76,8 +77,10 @@ def write_junit(path: Path, verdict: Verdict) -> None:
     write_bytes(path, ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
-def _metrics(verdict: Verdict) -> list[Check]:
-    return [c for c in verdict.checks if c.change is not None and not c.name.endswith(_COVERAGE)]
+def _rows(verdict: Verdict) -> list[tuple[str, ...]]:
+    """A row a metric."""
+    return [_row(c) for c in verdict.checks
+            if c.change is not None and not c.name.endswith(_COVERAGE)]
 
 
 def _told(verdict: Verdict) -> Iterable[Check]:
@@ -87,8 +90,8 @@ def _told(verdict: Verdict) -> Iterable[Check]:
 
 def _label(check: Check) -> str:
     if check.name.endswith(_COVERAGE):
-        return f"{title(check.name.removesuffix(_COVERAGE))} coverage"
-    return title(check.name) if check.change is not None else check.name
+        return f"{plain_title(check.name.removesuffix(_COVERAGE))} coverage"
+    return plain_title(check.name) if check.change is not None else check.name
 
 
 def _row(check: Check) -> tuple[str, ...]:

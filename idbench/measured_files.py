@@ -1,12 +1,113 @@
-"""Where measurements are read from: run folders, reference files, bundles and submissions."""
+"""Where measurements are read from: run folders, reference files, bundles and submissions.
+
+A reference file of the gate has the values of one run, small enough to be committed.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import ClassVar, Literal, Self
 
-from idbench import gate_cached, gate_reference
-from idbench.measurements import Measurement, of_run
-from idbench.runs import Run
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from idbench import __version__, bundles
+from idbench.errors import UserError
+from idbench.measurements import ABOUT, Measurement, of_run
+from idbench.records import ModelName, ScoringKey, SuiteName
+from idbench.runs import Run, now
+from idbench.stored import Stored
+
+DIGITS = 6
+"""Decimals kept of a value: far below any tolerance, and a third of the size."""
+LEADING = ("suite_id", "identities", "category", "prompt_id", "status")
+
+_LEADING = TypeAdapter(
+    tuple[str, list[str], str, str, Literal["generated", "failed"]], config=ConfigDict(strict=True)
+)
+_VALUES = TypeAdapter(list[float | None], config=ConfigDict(strict=True))
+
+
+class ReferenceFile(Stored):
+    """A reference file of the gate, and `results.json` of a submission."""
+
+    FIX: ClassVar[str] = "restore it, or make it again with `idbench check RUN --update FILE`"
+
+    kind: Literal["idbench reference"] = "idbench reference"
+    idbench: str
+    made: str
+    system: str
+    model: ModelName
+    suite: SuiteName
+    split: str
+    seed: int
+    split_size: int | None = Field(
+        None, description="samples of the suite's whole split; null: not known"
+    )
+    scoring: ScoringKey
+    better: dict[str, bool | None] = Field(description="metric -> whether higher is better")
+    columns: list[str] = Field(description="suite_id, identities, category, prompt_id, status, "
+                                           "then the metrics")
+    samples: list[list[str | list[str] | float | None]] = Field(
+        description="one row a sample, in the order of `columns`; null: unscored"
+    )
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> Self:
+        if tuple(self.columns[:len(LEADING)]) != LEADING or (
+                len(set(self.columns)) < len(self.columns) or "sample" in self.columns):
+            raise ValueError("the columns are not those of a reference")
+        for number, row in enumerate(self.samples):
+            try:
+                _LEADING.validate_python(tuple(row[:len(LEADING)]))
+                values = _VALUES.validate_python(row[len(LEADING):])
+            except ValidationError as error:
+                raise ValueError(f"row {number} of samples: {error.errors()[0]['msg']}") from error
+            if len(values) != len(self.columns) - len(LEADING):
+                raise ValueError(f"row {number} of samples has another number of columns")
+        if len({row[0] for row in self.samples}) < len(self.samples):  # type: ignore[arg-type]
+            raise ValueError("a sample is there twice")
+        return self
+
+    @classmethod
+    def of(cls, measured: Measurement) -> ReferenceFile:
+        """The reference file of what was measured."""
+        names = measured.metrics
+        columns = [measured.values[name].tolist() for name in (*LEADING[1:], *names)]
+        rows = []
+        for suite_id, people, *cells in zip(measured.values.index, *columns, strict=True):
+            about, values = cells[:len(LEADING) - 2], cells[len(LEADING) - 2:]
+            rows.append([str(suite_id), list(people), *about,
+                         *(None if v != v else round(v, DIGITS) for v in values)])
+        return cls(
+            idbench=measured.idbench or __version__, made=now(), system=measured.system,
+            model=measured.model, suite=measured.suite, split=measured.split, seed=measured.seed,
+            scoring=measured.scoring, better={name: measured.better.get(name) for name in names},
+            split_size=measured.split_size, columns=[*LEADING, *names], samples=rows,
+        )
+
+    def measurement(self, source: str) -> Measurement:
+        """What was measured; `source` says where it was read."""
+        import pandas as pd
+
+        frame = pd.DataFrame(self.samples, columns=self.columns).set_index("suite_id")
+        frame["identities"] = [tuple(names) for names in frame["identities"]]
+        frame.insert(0, "sample", frame.index)
+        metrics = [name for name in frame.columns if name not in ABOUT]
+        return Measurement(
+            system=self.system, source=source, model=self.model, suite=self.suite,
+            split=self.split, seed=self.seed, scoring=self.scoring, better=self.better,
+            planned=tuple(frame.index), idbench=self.idbench, split_size=self.split_size,
+            values=frame.astype({name: "float64" for name in metrics}),
+        )
+
+    def json_text(self) -> str:
+        """One line a sample, so that a change is readable in a diff."""
+        content = self.model_dump()
+        rows = content.pop("samples")
+        head = json.dumps(content, indent=1, ensure_ascii=False)
+        lines = ",\n  ".join(json.dumps(row, ensure_ascii=False) for row in rows)
+        return f'{head[:-2]},\n "samples": [\n  {lines}\n ]\n}}\n'
 
 
 def read(path: Path) -> Measurement:
@@ -14,9 +115,21 @@ def read(path: Path) -> Measurement:
     Raises UserError: there is nothing of the kind, or it is damaged or of a newer idbench."""
     path = Path(path)
     if path.is_dir() and not (path / "run.json").is_file():
-        for name in ("results.json", "reference.json"):
-            if (path / name).is_file():
-                return gate_reference.read(path / name)
-    if path.suffix == ".zip" and path.is_file():
-        return gate_cached.read(path)
-    return gate_reference.read(path) if path.is_file() else of_run(Run.open(path))
+        files = [path / name for name in ("results.json", "reference.json")]
+        path = next((file for file in files if file.is_file()), path)
+    if not path.is_file():
+        return of_run(Run.open(path))
+    if path.suffix == ".zip":
+        return bundles.read(path)
+    return ReferenceFile.read(path).measurement(str(path))
+
+
+def write_reference(path: Path, measured: Measurement) -> None:
+    """Write a reference file, atomically. Raises UserError: samples are missing in what was
+    measured."""
+    if measured.missing:
+        raise UserError(
+            f"{measured.source} lacks {len(measured.missing)} of {len(measured.planned)} samples; "
+            "finish the run first."
+        )
+    ReferenceFile.of(measured).write(path)

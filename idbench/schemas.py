@@ -13,10 +13,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from idbench.files import write_json
-from idbench.gate_reference import ReferenceFile
+from idbench.measured_files import ReferenceFile
 from idbench.records import FacesFile, RunFile, SampleFile, ScoreRow, ScoresFile
-from idbench.reports.study_record import Study
-from idbench.reports.votes import Votes
+from idbench.reports.study_files import Study, Votes
 from idbench.stored import Part
 from idbench.submissions import Submission
 

@@ -13,10 +13,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from idbench import gate_reference
 from idbench.errors import UserError
 from idbench.files import atomic_folder, sha256_file
-from idbench.measured_files import read
+from idbench.measured_files import read, write_reference
 from idbench.measurements import Measurement, metric_of, share_of_suite
 from idbench.names import unknown
 from idbench.stored import Stored, validate
@@ -69,7 +68,7 @@ def pack(run: Path, folder: Path, about: Mapping[str, Any]) -> Path:
     manifest = validate(Submission, {**told, "files": {}}, f"The manifest of {folder}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as temporary:
-        gate_reference.write(temporary / RESULTS, measured)
+        write_reference(temporary / RESULTS, measured)
         manifest.files[RESULTS] = sha256_file(temporary / RESULTS)
         manifest.write(temporary / MANIFEST)
         for name in others:  # an earlier submission gives way

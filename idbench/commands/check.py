@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from idbench import gate, gate_cached, gate_output, gate_reference, measured_files
+from idbench import bundles, gate, gate_output, measured_files
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.files import check_output, write_text
@@ -103,11 +103,11 @@ def _update(
     bundle = target.with_suffix(".embeddings.zip")
     if embeddings:
         check_output(bundle, "embeddings")
-    gate_reference.write(target, measured)
+    measured_files.write_reference(target, measured)
     written = [target]
     if embeddings:
         written.append(bundle)
-        gate_cached.write(bundle, Run.open(run))
+        bundles.write(bundle, Run.open(run))
     if as_json:
         echo_json({"samples": len(measured.values),
                    "files": {str(path): path.stat().st_size for path in written}})

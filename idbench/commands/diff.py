@@ -12,7 +12,6 @@ from idbench import measured_files
 from idbench.commands import options as opt
 from idbench.differences import differences
 from idbench.errors import UserError
-from idbench.gate import title
 from idbench.names import unknown
 from idbench.output import echo, echo_json, show_table
 from idbench.reports import columns
@@ -130,7 +129,7 @@ def _print(found: dict[str, Any]) -> None:
         f"{len(samples['only_second'])} only in the second.\n")
     for name, moved in found["metrics"].items():
         mean = "" if moved["mean_change"] is None else f"; mean change {moved['mean_change']:+.3f}"
-        echo(f"{title(name)}: {moved['paired']} samples scored in both{mean}")
+        echo(f"{columns.plain_title(name)}: {moved['paired']} samples scored in both{mean}")
         for key, place in (("unscored_in_second", "second"), ("unscored_in_first", "first")):
             if moved[key]:
                 echo(f"  unscored only in the {place}: {', '.join(moved[key][:5])}"

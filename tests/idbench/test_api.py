@@ -17,7 +17,7 @@ from made_runs import made_run
 from toy import World
 
 import idbench
-from idbench import gate_reference, measured_files, schemas
+from idbench import measured_files, schemas
 from idbench.errors import UserError
 from idbench.files import read_json
 from idbench.records import FacesFile, RunFile, SampleFile, ScoresFile
@@ -87,7 +87,7 @@ def test_runs_of_every_earlier_version_load_and_hold(folder: Path) -> None:
 @pytest.mark.parametrize("folder", OLD, ids=lambda path: path.name)
 def test_files_are_as_their_schemas_say(folder: Path, runs: Path, tmp_path: Path) -> None:
     made = tmp_path / "reference.json"
-    gate_reference.write(made, measured_files.read(runs / "two"))
+    measured_files.write_reference(made, measured_files.read(runs / "two"))
     for run in (folder, runs / "two"):
         files = [RunFile.read(run / "run.json")]
         for name, model in (("sample", SampleFile), ("scores", ScoresFile), ("faces", FacesFile)):

@@ -25,12 +25,11 @@ from report_runs import make_run
 from toy import Done, World, make_suite
 
 from idbench import suite
+from idbench.bundles import CONTENT, Bundle
 from idbench.errors import UserError
-from idbench.gate_cached import CONTENT, Bundle
-from idbench.gate_reference import ReferenceFile
+from idbench.measured_files import ReferenceFile
 from idbench.records import FacesFile, RunFile, SampleFile, ScoresFile
-from idbench.reports.study_record import Study
-from idbench.reports.votes import Votes
+from idbench.reports.study_files import Study, Votes
 from idbench.schemas import MODELS
 from idbench.score_table import COLUMNS
 from idbench.stored import Stored

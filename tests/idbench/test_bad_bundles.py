@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from idbench import gate_cached
+from idbench import bundles
 from idbench.errors import UserError
 
 GOOD = Path(__file__).parents[2] / "references/concat_id-multi.embeddings.zip"
@@ -26,7 +26,7 @@ def bundle(
     with zipfile.ZipFile(GOOD) as source, zipfile.ZipFile(path, "w") as target:
         for name in source.namelist():
             data = source.read(name)
-            if name == gate_cached.CONTENT:
+            if name == bundles.CONTENT:
                 content = json.loads(data)
                 change(content)
                 data = json.dumps(content).encode()
@@ -41,7 +41,7 @@ def bundle(
 ], ids=["empty", "threes"])
 def test_damaged_arrays_are_one_sentence(tmp_path: Path, arrays: Any) -> None:
     with pytest.raises(UserError, match="cannot be scored .*make it again with"):
-        gate_cached.read(bundle(tmp_path / "x.zip", arrays=arrays))
+        bundles.read(bundle(tmp_path / "x.zip", arrays=arrays))
 
 
 @pytest.mark.parametrize(("change", "words"), [
@@ -51,7 +51,7 @@ def test_damaged_arrays_are_one_sentence(tmp_path: Path, arrays: Any) -> None:
 ], ids=["twice", "endless", "a metric that runs a network on frames"])
 def test_wrong_content_is_one_sentence(tmp_path: Path, change: Any, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        gate_cached.read(bundle(tmp_path / "x.zip", change))
+        bundles.read(bundle(tmp_path / "x.zip", change))
 
 
 def test_what_would_fill_the_disk_is_not_unpacked(
@@ -60,8 +60,8 @@ def test_what_would_fill_the_disk_is_not_unpacked(
     path = bundle(tmp_path / "x.zip")
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("embeddings/zeros", bytes(3_000_000))
-    monkeypatch.setattr(gate_cached, "LARGEST", 3_000_000)
-    assert len(gate_cached.read(path).values) == 8
-    monkeypatch.setattr(gate_cached, "MOST_PACKED", 3)
+    monkeypatch.setattr(bundles, "LARGEST", 3_000_000)
+    assert len(bundles.read(path).values) == 8
+    monkeypatch.setattr(bundles, "MOST_PACKED", 3)
     with pytest.raises(UserError, match="would unpack to 0.0 GB and is no bundle"):
-        gate_cached.read(path)
+        bundles.read(path)

@@ -21,7 +21,7 @@ import yaml
 from made_runs import made_run
 from toy import World
 
-from idbench import gate, gate_output, gate_reference, measured_files, measurements
+from idbench import gate, gate_output, measured_files, measurements
 from idbench.cli import cli
 from idbench.commands.check import check as command
 from idbench.errors import UserError
@@ -219,7 +219,7 @@ def test_a_reference_file_is_small_and_says_what_the_run_says(made: Made, tmp_pa
     values[3] = None
     run = made("a", values)
     path = tmp_path / "reference.json"
-    gate_reference.write(path, run)
+    measured_files.write_reference(path, run)
     assert path.stat().st_size < 120 * 48 + 2000
     again = measured_files.read(path)
     assert again.scoring == run.scoring and again.suite == run.suite
@@ -232,7 +232,7 @@ def test_a_reference_file_is_small_and_says_what_the_run_says(made: Made, tmp_pa
 
 def test_damaged_and_newer_references_are_refused_with_the_mend(made: Made, tmp_path: Path) -> None:
     path = tmp_path / "reference.json"
-    gate_reference.write(path, made("a", ARCSIM))
+    measured_files.write_reference(path, made("a", ARCSIM))
     data = json.loads(path.read_text())
     for change, words in (
         ({"schema": 99}, "newer idbench"), ({"kind": "x"}, "field 'kind' is wrong"),
@@ -242,7 +242,7 @@ def test_damaged_and_newer_references_are_refused_with_the_mend(made: Made, tmp_
         with pytest.raises(UserError, match=words):
             measured_files.read(path)
     with pytest.raises(UserError, match="lacks 1 of 49 samples"):
-        gate_reference.write(path, made("b", ARCSIM, planned=["s99"]))
+        measured_files.write_reference(path, made("b", ARCSIM, planned=["s99"]))
 
 
 def test_the_verdict_in_words_markdown_and_junit(made: Made, tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_the_commands_of_the_page_hold(made: Made, tmp_path: Path) -> None:
     world = World(tmp_path, tmp_path)
     lines = [line for line in (DOCS / "gate.md").read_text("utf-8").splitlines()
              if line.startswith("idbench check") and "embeddings" not in line]
-    assert len(lines) >= 6  # those with embeddings need networks: test_gate_cached.py
+    assert len(lines) >= 6  # those with embeddings need networks: test_bundles.py
     for line in lines:
         done = world.run(*shlex.split(line)[1:])
         assert done.returncode == 0, (line, done.stderr, done.stdout)

@@ -58,6 +58,11 @@ class Bundle(Stored):
             raise ValueError("a sample is there twice")
         return self
 
+    @property
+    def images(self) -> set[str]:
+        """The reference images, in the run folder."""
+        return {i for sample in self.samples for r in sample.references for i in r.images}
+
 
 def write(path: Path, run: Run) -> None:
     """Write the bundle of a run, atomically: only the embeddings that its scores need.
@@ -68,11 +73,10 @@ def write(path: Path, run: Run) -> None:
         split_size=run.file.split_size,
     )
     _, used = _score(bundle, run.folder)
-    images = {i for sample in bundle.samples for r in sample.references for i in r.images}
     with atomic_path(path) as temporary, zipfile.ZipFile(
             temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         _add(archive, CONTENT, bundle.json_text().encode())
-        for name in sorted({*images, *used}):
+        for name in sorted({*bundle.images, *used}):
             _add(archive, name, (run.folder / name).read_bytes())
 
 
@@ -83,7 +87,10 @@ def read(path: Path) -> Measurement:
         folder = Path(place)
         try:
             with zipfile.ZipFile(path) as archive:
-                _check_size(path, archive)
+                size = sum(member.file_size for member in archive.infolist())
+                if size > max(LARGEST, MOST_PACKED * path.stat().st_size):
+                    raise UserError(
+                        f"{path} would unpack to {size / 1e9:.1f} GB and is no bundle; {FIX}.")
                 archive.extractall(folder)  # zipfile keeps names inside the folder
             data = (folder / CONTENT).read_bytes()
         except (OSError, ValueError, RuntimeError, EOFError, zlib.error,
@@ -103,13 +110,6 @@ def read(path: Path) -> Measurement:
         planned=tuple(sample.suite_id for sample in bundle.samples),
         split_size=bundle.split_size,
     )
-
-
-def _check_size(path: Path, archive: zipfile.ZipFile) -> None:
-    """Raise UserError for an archive that would fill the disk."""
-    size = sum(member.file_size for member in archive.infolist())
-    if size > max(LARGEST, MOST_PACKED * path.stat().st_size):
-        raise UserError(f"{path} would unpack to {size / 1e9:.1f} GB and is no bundle; {FIX}.")
 
 
 def _with_shape(record: SampleFile) -> SampleFile:
@@ -147,7 +147,7 @@ def _score(
     bundle: Bundle, folder: Path
 ) -> tuple[dict[str, dict[str, float | None]], dict[str, None]]:
     """Sample -> metric -> value of the whole video, and the files of `folder` that were read."""
-    for image in {i for sample in bundle.samples for r in sample.references for i in r.images}:
+    for image in bundle.images:
         if not (folder / image).is_file():
             raise UserError(f"The reference image {image} is missing; make the embeddings again.")
     known = METRICS.targets()
