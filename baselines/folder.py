@@ -12,7 +12,7 @@ from idbench.pictures import FPS, frame_files
 from idbench.table_files import read_rows
 from idbench.types import Abilities, Sample, Video
 from idbench.values import number
-from idbench.video_files import existing, videos_by_name
+from idbench.video_folders import existing, videos_by_name
 
 COLUMNS = ("sample", "video")
 """Of a manifest: the sample's id as `idbench list samples` prints it, and the video's path."""

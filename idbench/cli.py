@@ -102,16 +102,14 @@ def _set_level(ctx: click.Context, parameter: click.Parameter, given: bool) -> N
         output.set_level(wanted)
 
 
-LEVELS = (
+LEVELS = [
     click.Option(
-        ["-q", "--quiet"], is_flag=True, expose_value=False, is_eager=True, callback=_set_level,
-        help="Print only results and errors.",
-    ),
-    click.Option(
-        ["-v", "--verbose"], is_flag=True, expose_value=False, is_eager=True, callback=_set_level,
-        help="Also print library messages and tracebacks.",
-    ),
-)
+        names, is_flag=True, expose_value=False, is_eager=True, callback=_set_level, help=meaning)
+    for names, meaning in (
+        (["-q", "--quiet"], "Print only results and errors."),
+        (["-v", "--verbose"], "Also print library messages and tracebacks."),
+    )
+]
 """Options of every command, before or after its name."""
 
 
@@ -126,7 +124,7 @@ def _with_level(command: click.Command) -> click.Command:
 
 
 @click.group(
-    cls=LazyGroup, params=list(LEVELS), context_settings={"help_option_names": ["-h", "--help"]}
+    cls=LazyGroup, params=[*LEVELS], context_settings={"help_option_names": ["-h", "--help"]}
 )
 @click.version_option(__version__, prog_name="idbench")
 def cli() -> None:
@@ -134,13 +132,6 @@ def cli() -> None:
 
     Start with: idbench run --model concat_id --split multi
     """
-
-
-def _where_to_look(error: click.ClickException) -> str:
-    """Where a missing option or argument is described; nothing for other mistakes."""
-    if isinstance(error, click.MissingParameter) and error.ctx is not None:
-        return f" See `{error.ctx.command_path} --help`."
-    return ""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -157,14 +148,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.exceptions.NoArgsIsHelpError as error:
         output.echo(error.format_message(), err=True)
         sys.exit(2)
-    except click.ClickException as error:
-        _say(f"Error: {error.format_message()}{_where_to_look(error)}")
-        sys.exit(2)
-    except UserError as error:
-        if output.level() == output.VERBOSE:
-            traceback.print_exc()
-        _say(f"Error: {error}")
-        sys.exit(2)
     except (KeyboardInterrupt, click.Abort) as error:
         terminated = isinstance(error.__cause__ or error, Terminated)  # click wraps it
         what = "Terminated" if terminated else "Interrupted"
@@ -175,36 +158,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception as error:
-        if is_out_of_memory(error):
-            _say("Error: The memory is full; close other programs or use a machine with more "
-                 "memory, and run the same command again.")
-            sys.exit(2)
-        if isinstance(error, OSError):
-            _say(f"Error: {_of_the_system(error)}")
-            sys.exit(2)
-        if isinstance(error, UnicodeEncodeError) or any(
-                words in str(error) for words in ("embedded null", "surrogates not allowed")):
-            _say("Error: A name or path contains a character that is not text; correct it.")
-            sys.exit(2)
-        if isinstance(error, ImportError) and not str(error.name).startswith("idbench"):
-            _say(f"Error: A package cannot be loaded ({error}); run `idbench doctor`.")
-            sys.exit(2)
-        # Not Python's 1: the gate's 1 means that a model regressed.
-        traceback.print_exc()
-        _say("This is a bug in idbench or in a package it calls, not an error in your input.")
-        sys.exit(FAULT)
+        told = _told(error)
+        if told is None:
+            traceback.print_exc()
+            _say("This is a bug in idbench or in a package it calls, not an error in your input.")
+            sys.exit(FAULT)  # not Python's 1: the gate's 1 means that a model regressed
+        if isinstance(error, UserError) and output.level() == output.VERBOSE:
+            traceback.print_exc()
+        _say(f"Error: {told}")
+        sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _of_the_system(error: OSError) -> str:
-    """What the operating system refused, as a sentence."""
-    if error.errno == errno.ENOSPC:
-        return "The disk is full; free some space and run the same command again."
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return TOO_MANY_FILES
-    name = str(error.filename or "A file")
-    shown = name if len(name) <= 200 else f"{name[:200]}..."
-    return f"{shown} cannot be used ({error.strerror or error}); check the path and the disk."
+def _told(error: Exception) -> str | None:
+    """What is wrong and how to fix it, as a sentence; None: not an error of the user."""
+    if isinstance(error, click.ClickException):
+        missing = isinstance(error, click.MissingParameter) and error.ctx
+        hint = f" See `{missing.command_path} --help`." if missing else ""
+        return f"{error.format_message()}{hint}"
+    if isinstance(error, UserError):
+        return str(error)
+    if is_out_of_memory(error):
+        return ("The memory is full; close other programs or use a machine with more memory, and "
+                "run the same command again.")
+    if isinstance(error, OSError):
+        if error.errno == errno.ENOSPC:
+            return "The disk is full; free some space and run the same command again."
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return TOO_MANY_FILES
+        name = str(error.filename or "A file")
+        shown = name if len(name) <= 200 else f"{name[:200]}..."
+        return f"{shown} cannot be used ({error.strerror or error}); check the path and the disk."
+    if isinstance(error, UnicodeEncodeError) or any(
+            words in str(error) for words in ("embedded null", "surrogates not allowed")):
+        return "A name or path contains a character that is not text; correct it."
+    if isinstance(error, ImportError) and not str(error.name).startswith("idbench"):
+        return f"A package cannot be loaded ({error}); run `idbench doctor`."
+    return None
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from idbench.scoring import Scoring, with_second_opinion
 from idbench.suite import Suite, load_suite
 from idbench.timings import Timings
 from idbench.types import Model
-from idbench.video_files import say_rate
+from idbench.video_folders import say_rate
 
 
 def evaluate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from idbench.stored import validate
 from idbench.suite import Suite, load_suite
 from idbench.table_files import read_rows
 from idbench.types import Reference, Sample
-from idbench.video_files import (
+from idbench.video_folders import (
     distinct_names,
     existing,
     say_skipped,
@@ -114,6 +115,7 @@ def listed(
         )
     if prompts and not references:
         raise UserError(PROMPTS)
+    about: dict[str, Any] = {}
     if manifest:
         if videos and not videos[0].is_dir():
             raise UserError(
@@ -121,23 +123,24 @@ def listed(
                 "relative to, or nothing."
             )
         pairs = from_manifest(manifest, videos[0] if videos else None)[:limit]
-        about = SuiteName(name=manifest.name, version="", sha256=sha256_file(manifest))
-        return _listed(pairs, about)
-    if not videos:
+        title = SuiteName(name=manifest.name, version="", sha256=sha256_file(manifest))
+    elif not videos:
         raise UserError("Pass the videos to score, or their folder.")
-    if references:
+    elif references:
         files, skipped = videos_in(videos)
         say_skipped(skipped, say)
         pairs = from_files(files, references, prompts)[:limit]
-        about = SuiteName(name="videos", version="", sha256=_seal(files, pairs))
-        return _listed(pairs, about)
-    if not split:
+        title = SuiteName(name="videos", version="", sha256=_seal(files, pairs))
+    elif not split:
         raise UserError("--suite needs --split, such as --split single.")
-    loaded = load_suite(suite or "avatars")
-    pairs = from_suite(loaded, split, videos[0], limit, seed)
-    taken = {video for _, video in pairs}
-    say_skipped([p.name for p in visible_files(videos[0]) if p not in taken], say)
-    return _listed(pairs, loaded.title, split=split, seed=seed, of=loaded)
+    else:
+        loaded = load_suite(suite or "avatars")
+        pairs = from_suite(loaded, split, videos[0], limit, seed)
+        taken = {video for _, video in pairs}
+        say_skipped([p.name for p in visible_files(videos[0]) if p not in taken], say)
+        title, about = loaded.title, {"split": split, "seed": seed, "of": loaded}
+    found = {sample.id: video for sample, video in pairs}
+    return Listed([sample for sample, _ in pairs], found, title, **about)
 
 
 def paths_of(given: Paths) -> list[Path]:
@@ -145,20 +148,17 @@ def paths_of(given: Paths) -> list[Path]:
     return [Path(given)] if isinstance(given, str | Path) else [Path(path) for path in given]
 
 
-def _listed(pairs: Sequence[Pair], suite: SuiteName, **about: Any) -> Listed:
-    return Listed(
-        [sample for sample, _ in pairs], {sample.id: video for sample, video in pairs}, suite,
-        **about,
-    )
-
-
 def _seal(videos: Sequence[Path], pairs: Sequence[Pair]) -> str:
     """Stands for the references and the folders of the videos: others are another run."""
-    images = pairs[0][0].references if pairs else ()
-    folders = sorted({str(real(video).parent) for video in videos})
-    hashes = [[sha256_file(path) for path in r.images] for r in images]
-    single = [of[0] if len(of) == 1 else of for of in hashes]
-    return sha256_json([single, folders])
+    people = pairs[0][0].references if pairs else ()
+    digests = [[sha256_file(path) for path in person.images] for person in people]
+    return sha256_json([
+        _of_people(digests), sorted({str(real(video).parent) for video in videos})])
+
+
+def _of_people(digests: Sequence[Sequence[str]]) -> list[str | Sequence[str]]:
+    """Of each person the digest of the one photograph, or those of several."""
+    return [of_person[0] if len(of_person) == 1 else of_person for of_person in digests]
 
 
 def from_suite(suite: Suite, split: str, folder: Path, limit: int | None, seed: int) -> list[Pair]:
@@ -187,7 +187,11 @@ def from_manifest(manifest: Path, base: Path | None) -> list[Pair]:
         raise UserError(f"The manifest {manifest} has no rows; add one for each video.")
     folder = base or manifest.parent
     made = _one_name_a_person([_row(row, where, manifest.parent, folder) for where, row in rows])
-    _distinct([sample.id for sample, _ in made], manifest)
+    if len({sample.id for sample, _ in made}) < len(made):
+        raise UserError(
+            f"Two rows of {manifest} have the same video name, prompt and references; give each "
+            "its own 'id' or remove one."
+        )
     return _one_prompt_id_each(made)
 
 
@@ -207,9 +211,8 @@ def from_files(
             raise UserError(f"The video {video} is given {count} times; give it once.")
     names = distinct_names(videos)
     people = [_photographs(str(reference), Path()) for reference in references]
-    for photographs in people:
-        for photograph in _existing(photographs):
-            open_picture(photograph).close()  # before any network is loaded
+    for photograph in chain(*people):
+        open_picture(photograph).close()  # before any network is loaded
     made = [
         _pair(video, people, prompt, "finished", None, names[video])
         for video, prompt in zip(videos, texts, strict=True)
@@ -223,8 +226,7 @@ def _row(row: Mapping[str, Any], where: str, home: Path, folder: Path) -> Pair:
         raise UserError(f"{where} names no reference image; fill in the field 'reference'.")
     return _pair(
         existing(folder / said.video), [_photographs(name, home) for name in said.images],
-        said.prompt or "",
-        said.category or "finished", said.id,
+        said.prompt or "", said.category or "finished", said.id,
     )
 
 
@@ -232,19 +234,20 @@ def _pair(
     video: Path, people: Sequence[Sequence[Path]], prompt: str, category: str, name: str | None,
     shown: str | None = None,
 ) -> Pair:
-    digests = [[sha256_file(path) for path in _existing(photographs)] for photographs in people]
-    every = [digest for of_person in digests for digest in of_person]
+    digests = [[sha256_file(path) for path in photographs] for photographs in people]
+    every = list(chain(*digests))
     if len(set(every)) < len(every):
         raise UserError(
             f"The references of {video} name the same image twice; use every image once."
         )
     # The same picture is the same person in every row, whatever its file is called.
     references = tuple(
-        Reference("face", f"{photographs[0].stem}-{of_person[0][:6]}", *_split(photographs))
-        for photographs, of_person in zip(map(_existing, people), digests, strict=True)
+        Reference("face", f"{first.stem}-{digest[:6]}", first, tuple(more))
+        for (first, *more), (digest, *_) in zip(people, digests, strict=True)
     )
-    hashes = [of_person[0] if len(of_person) == 1 else of_person for of_person in digests]
-    part = {"references": hashes, "prompt": prompt, "name": name or shown or video.name}
+    part = {
+        "references": _of_people(digests), "prompt": prompt, "name": name or shown or video.name,
+    }
     identifier = sha256_json(part)[:16]
     sample = Sample(
         id=identifier, suite_id=identifier, split="finished", prompt_id=name or video.stem,
@@ -257,22 +260,13 @@ def _photographs(text: str, home: Path) -> list[Path]:
     """The photographs of one person: a path, or several with `|` between them."""
     if (home / text).is_file():
         return [home / text]
-    parts = [part.strip() for part in text.split("|") if part.strip()]
-    if not parts:
+    found = [existing(home / part.strip()) for part in text.split("|") if part.strip()]
+    if not found:
         raise UserError(f"The reference {text!r} names no image; give the path of one.")
-    return [home / part for part in parts]
-
-
-def _existing(photographs: Sequence[Path]) -> list[Path]:
-    found = [existing(path) for path in photographs]
     for path in found:
         if not path.is_file():
             raise UserError(f"The reference image {path} is missing; check the path.")
     return found
-
-
-def _split(photographs: Sequence[Path]) -> tuple[Path, tuple[Path, ...]]:
-    return photographs[0], tuple(photographs[1:])
 
 
 def _one_name_a_person(pairs: Sequence[Pair]) -> list[Pair]:
@@ -321,11 +315,3 @@ def _one_prompt_id_each(pairs: Sequence[Pair]) -> list[Pair]:
             for sample, video in made
         ]
     return made
-
-
-def _distinct(ids: Sequence[str], where: Path) -> None:
-    if len(set(ids)) < len(ids):
-        raise UserError(
-            f"Two rows of {where} have the same video name, prompt and references; give each its "
-            "own 'id' or remove one."
-        )

@@ -6,7 +6,6 @@ A third-party package adds its models and metrics through the entry-point groups
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
 import sys
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from idbench import __version__
@@ -37,12 +37,8 @@ class Target:
         return f"{self.distribution} {self.version}".strip()
 
     def load(self) -> Any:
-        module, _, attribute = self.address.partition(":")
         with _directory_kept():
-            found: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-        return found
+            return resolve_name(self.address)
 
 
 @contextmanager
@@ -63,7 +59,8 @@ class Registry:
     Args:
         kind: the word for an entry in messages, such as "model".
         group: the entry-point group that other packages use.
-        builtin: name -> "module:attribute" of idbench's own; the attribute has the names, in order.
+        builtin: name -> "module:attribute" of idbench's own, in order; the attribute has their
+            targets.
         problem: what keeps a loaded object from being the entry of that name (None: nothing).
     """
 
@@ -75,9 +72,8 @@ class Registry:
         self._told: set[str] = set()
         self.kind = kind
         self.group = group
-        self.builtin = tuple(builtin)
         self._known: tuple[Any, dict[str, Target]] | None = None
-        self._builtin = {
+        self.builtin = {
             name: Target(address, "idbench", __version__) for name, address in builtin.items()
         }
 
@@ -87,7 +83,7 @@ class Registry:
         state = (entry_points, _places())
         if self._known is not None and self._known[0] == state:
             return dict(self._known[1])
-        found = dict(self._builtin)
+        found = dict(self.builtin)
         for point in entry_points(group=self.group):
             new = _target(point)
             old = found.get(point.name)

@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar
 import pydantic
 
 from idbench import yaml_text
-from idbench.errors import UserError
+from idbench.errors import UserError, explained
 from idbench.files import sha256_file, sha256_json, write_text
 from idbench.names import unknown
 from idbench.prompts import SUITES, suite_names
@@ -186,7 +186,11 @@ def load_suite(name_or_path: str | Path) -> Suite:
             "make suites.")
     else:
         raise unknown("suite", text, installed)
-    head = validate(SuiteFile, _yaml(folder / "suite.yaml"), folder / "suite.yaml")
+    about = folder / "suite.yaml"
+    data = about.read_bytes()
+    with explained(f"{about} is not valid YAML", "correct it"):
+        content = yaml_text.parse(data)
+    head = validate(SuiteFile, content, about)
     checksums = _verify(folder)
     listed = _rows(folder / "prompts.jsonl", PromptRow, lambda row: row.prompt_id)
     prompts = {row.prompt_id: row for row in listed}
@@ -197,7 +201,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
     for split, count in head.splits.items():
         if len(splits[split]) != count:
             raise UserError(
-                f"{folder / 'suite.yaml'} says that the split {split!r} has {count} samples, "
+                f"{about} says that the split {split!r} has {count} samples, "
                 f"splits/{split}.jsonl has {len(splits[split])}; correct one of them."
             )
     return Suite(
@@ -294,11 +298,3 @@ def _rows(path: Path, kind: type[Row], told_apart: Callable[[Row], Hashable]) ->
                 f"{path} has the same {what} in rows {before} and {number}; remove or change one."
             )
     return rows
-
-
-def _yaml(path: Path) -> Any:
-    try:
-        return yaml_text.parse(path.read_bytes())
-    except (yaml_text.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        where = str(error).replace("\n", " ")
-        raise UserError(f"{path} is not valid YAML ({where}); correct it.") from error

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from idbench.errors import UserError
+from idbench.errors import UserError, encodable
 from idbench.names import nearest
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
@@ -100,7 +100,9 @@ def _csv(
     reader = csv.DictReader(stream, delimiter=delimiter, restkey=_MORE)
     reader.fieldnames = [_column(name, columns) for name in reader.fieldnames or ()]
     names = [name for name in reader.fieldnames or () if name]
-    _distinct_columns(names, path)
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UserError(f"{path} has two columns named {twice[0]!r}; remove or rename one.")
     if names and not others:
         if not set(names) & set(columns) and not any(nearest(n, columns) for n in names):
             raise UserError(
@@ -114,12 +116,6 @@ def _csv(
         if not any(row.get(_MORE, ())):
             row.pop(_MORE, None)
         yield f"{path} line {before + reader.line_num}", row
-
-
-def _distinct_columns(names: list[str], path: Path) -> None:
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise UserError(f"{path} has two columns named {twice[0]!r}; remove or rename one.")
 
 
 def _delimiter(head: str, columns: Collection[str]) -> str:
@@ -173,8 +169,8 @@ def _check(where: str, row: Any, required: Collection[str]) -> None:
     if missing:
         raise UserError(f"{where} has no {missing[0]}; every row needs {' and '.join(required)}.")
     for key, value in row.items():
-        if isinstance(value, str) and not value.isascii():
-            _encodable(value, f"{where}: the {key}")
+        if isinstance(value, str) and encodable(value) != value:
+            raise UserError(f"{where}: the {key} has half a character (a lone surrogate); fix it.")
 
 
 def _check_known(where: str, row: dict[str, Any], known: Collection[str]) -> None:
@@ -183,10 +179,3 @@ def _check_known(where: str, row: dict[str, Any], known: Collection[str]) -> Non
             match = nearest(key, known)
             hint = f"did you mean {match!r}?" if match else f"known are {', '.join(known)}."
             raise UserError(f"{where} has an unknown column {key!r}: {hint}")
-
-
-def _encodable(text: str, what: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UserError(f"{what} has half a character (a lone surrogate); fix it.") from error

@@ -17,7 +17,7 @@ import numpy as np
 
 from idbench.commands import options as opt
 from idbench.embedded import entries, weight_path
-from idbench.errors import UserError, describe
+from idbench.errors import UserError, describe, explained
 from idbench.metrics.networks import weight_sources
 from idbench.output import echo, echo_json
 from idbench.prompts import suite_names
@@ -57,15 +57,12 @@ def _packages() -> str:
 
 def _imports() -> str:
     for name in IMPORTED:
-        try:
+        hint = " or use opencv-python-headless" if name == "cv2" else ""
+        with explained(
+            f"{name} cannot be loaded",
+            f"install the system library it names, reinstall the package{hint}",
+        ):
             importlib.import_module(name)
-        except Exception as error:  # also OSError, of a shared library that is missing
-            told = " ".join(str(error).split())[:200]
-            hint = " or use opencv-python-headless" if name == "cv2" else ""
-            raise UserError(
-                f"{name} cannot be loaded ({told}); install the system library it names, reinstall "
-                f"the package{hint}."
-            ) from error
     return f"{len(IMPORTED)} packages load"
 
 
@@ -164,6 +161,6 @@ def doctor(weights: tuple[str, ...], as_json: bool) -> int:
     ill = sum(not one["ok"] for one in found)
     if as_json:
         echo_json(found)
-        return 1 if ill else 0
-    echo("All checks passed." if not ill else f"{ill} of {len(checks)} checks failed.")
+    else:
+        echo(f"{ill} of {len(checks)} checks failed." if ill else "All checks passed.")
     return 1 if ill else 0

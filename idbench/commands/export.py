@@ -54,13 +54,8 @@ def export(
         told["file"] = str(tensorboard.export(opened, target, step, frames))
     if as_json:
         echo_json(told)
-    else:
-        echo(_words(told))
-
-
-def _words(told: dict[str, Any]) -> str:
-    if told["to"] == "datasets":
+    elif to == "datasets":
         rows = ", ".join(f"{count} {part}" for part, count in told["rows"].items())
-        loaded = "; loads with datasets" if "loaded" in told else ""
-        return f"Dataset: {told['out']}: {rows}{loaded}"
-    return f"TensorBoard: {told['file']}"
+        echo(f"Dataset: {target}: {rows}{'; loads with datasets' if check else ''}")
+    else:
+        echo(f"TensorBoard: {told['file']}")

@@ -17,8 +17,6 @@ from idbench.runs import Run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from idbench.runs import Run
-
 _common = opt.sharing(
     click.argument("run", nargs=-1, required=True, type=opt.PATH),
     click.option(

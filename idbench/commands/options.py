@@ -188,7 +188,6 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-
 def sharing(*options: Callable[..., Any]) -> Callable[..., Any]:
     """A decorator that adds `options` in the order given."""
 

@@ -1,17 +1,35 @@
-"""What `run` and `score` print at their end."""
+"""What commands print at their end: tables, and what became of a run."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
 
 from idbench import output
 from idbench.errors import UserError
 from idbench.reports import table_output
+from idbench.reports.tables import Tables
 from idbench.results import Results
 from idbench.runs import Run
+
+
+def usual_form(as_json: bool = False) -> str:
+    """How tables are printed where no form was chosen."""
+    return "json" if as_json else "terminal" if sys.stdout.isatty() else "md"
+
+
+def print_tables(made: Sequence[Tables], form: str) -> None:
+    """Print tables as `terminal` or in one of `tables.FORMATS`; several as JSON are one list."""
+    if form == "terminal":
+        for one in made:
+            table_output.show(one, Console(highlight=False))
+        return
+    texts = [table_output.render(one, form) for one in made]
+    several = form == "json" and len(texts) > 1
+    output.echo(f"[{', '.join(texts)}]" if several else "\n\n".join(texts))
 
 
 def show(results: Results, as_json: bool = False, scored: bool = True) -> None:
@@ -29,10 +47,8 @@ def show(results: Results, as_json: bool = False, scored: bool = True) -> None:
             "timings": run.file.timings, "peak_memory_gb": run.file.peak_memory_gb, "table": table,
         })
     else:
-        if scored and sys.stdout.isatty():
-            table_output.show(results.table(), Console(highlight=False))
-        elif scored:
-            output.echo(table_output.render(results.table(), "md"))
+        if scored:
+            print_tables([results.table()], usual_form())
         if reasons and not all_failed:
             hint = f" Retry them with --retry-failed; see {run.folder}/errors.log."
             output.echo(

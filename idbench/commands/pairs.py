@@ -19,15 +19,13 @@ def pairs() -> None:
     """Build training pairs of a video and references."""
 
 
-_FILE = opt.PATH
-
-
 @pairs.command(short_help="Filter videos, match people across videos, write pairs.")
-@click.argument("videos", type=_FILE)
-@click.option("--captions", type=_FILE, required=True,
+@click.argument("videos", type=opt.PATH)
+@click.option("--captions", type=opt.PATH, required=True,
               help="CSV, TSV, JSON lines or JSON with video (path inside VIDEOS) and caption.")
-@click.option("--out", type=_FILE, help="Output folder. Default: runs/pairs-NAME.")
-@click.option("--recipe", type=_FILE, help="YAML file with settings, such as `cross: [0.7, 0.9]`.")
+@click.option("--out", type=opt.PATH, help="Output folder. Default: runs/pairs-NAME.")
+@click.option("--recipe", type=opt.PATH,
+              help="YAML file with settings, such as `cross: [0.7, 0.9]`.")
 @click.option("--seed", type=opt.SEED, help="Random seed. Default: 0.")
 @click.option("--workers", type=opt.COUNT,
               help="Processes that read videos. Default: one per core.")
@@ -40,9 +38,9 @@ _FILE = opt.PATH
 @click.option(
     "--aesthetic", help="Scores for Stage III: a file with video and score, or module:function."
 )
-@click.option("--calibrate", type=_FILE,
+@click.option("--calibrate", type=opt.PATH,
               help="File with video and identity: fit the cosine ranges to the recogniser.")
-@click.option("--truth", type=_FILE,
+@click.option("--truth", type=opt.PATH,
               help="File with video and identity: report precision and recall.")
 @click.option(
     "--alignment", type=click.Choice(["upright", "arcface"]),

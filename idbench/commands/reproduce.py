@@ -37,15 +37,20 @@ def reproduce(
     """
     from idbench import from_scratch as scratch
     from idbench import paper_runs
+    from idbench.commands.outcome import print_tables, usual_form
     from idbench.reports import paper_output
 
-    progress = Progress(as_json)
+    progress, form = Progress(as_json), usual_form(as_json)
+    command = ["idbench", *sys.argv[1:]]
     if not plan:
         paper_runs.check_folder(out)
     if beyond:
         if from_scratch:
             raise UserError("--beyond does not take --from-scratch; leave one of them out.")
-        _beyond(out, limit, seeds, plan, progress, as_json)
+        progress.say(paper_runs.plan(paper_runs.ablations(), limit, seeds))
+        if not plan:
+            print_tables(
+                paper_runs.beyond(out, limit, seeds, progress=progress, command=command), form)
         return
     weights = contextlib.nullcontext()
     if from_scratch:
@@ -60,35 +65,11 @@ def reproduce(
         progress.say(paper_runs.plan(paper_runs.jobs(), limit, seeds))
         if plan:
             return
-        found = paper_runs.reproduce(
-            out, limit, seeds, progress=progress, command=["idbench", *sys.argv[1:]])
-    if as_json:
-        echo(paper_output.render(found.tables, "json"))
-    elif sys.stdout.isatty():
+        found = paper_runs.reproduce(out, limit, seeds, progress=progress, command=command)
+    if form == "terminal":
         paper_output.show(found.tables, Console(highlight=False))
     else:
-        echo(paper_output.render(found.tables, "md"))
+        echo(paper_output.render(found.tables, form))
     for problem in found.problems:
         progress.say(f"Not run: {problem}")
     progress.say(f"Page: {found.page}")
-
-
-def _beyond(
-    out: Path, limit: int, seeds: list[int], plan: bool, progress: Progress, as_json: bool
-) -> None:
-    """Run and print the ablations."""
-    from idbench import paper_runs
-    from idbench.reports import table_output
-
-    progress.say(paper_runs.plan(paper_runs.ablations(), limit, seeds))
-    if plan:
-        return
-    made = paper_runs.beyond(
-        out, limit, seeds, progress=progress, command=["idbench", *sys.argv[1:]])
-    if as_json:
-        echo(f"[{', '.join(table_output.render(one, 'json') for one in made)}]")
-    elif sys.stdout.isatty():
-        for one in made:
-            table_output.show(one, Console(highlight=False))
-    else:
-        echo("\n\n".join(table_output.render(one, "md") for one in made))

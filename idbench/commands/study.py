@@ -112,18 +112,15 @@ def score(votes: tuple[Path, ...], folder: Path | None, output: Path | None, as_
 def _files(votes: Sequence[Path], folder: Path | None) -> tuple[Path, list[Path]]:
     """The study's folder and the files of votes."""
     files: list[Path] = []
+    studies: list[Path] = []
     for path in votes:
         if path.is_dir():
-            inside = path if path.name == "votes" else path / "votes"
-            files += sorted(p for p in inside.glob("*.json") if not p.name.startswith("."))
+            studies.append(path.parent if path.name == "votes" else path)
+            inside = (studies[-1] / "votes").glob("*.json")
+            files += sorted(p for p in inside if not p.name.startswith("."))
         else:
+            studies.append(real(path).parent.parent)
             files.append(path)
-    if folder is None:
-        first = votes[0]
-        if first.is_dir():
-            folder = first.parent if first.name == "votes" else first
-        else:
-            folder = real(first).parent.parent
-            if not (folder / "study.json").is_file():
-                raise UserError(f"{first} is not inside a study; pass its folder with --study.")
-    return folder, files
+    if folder is None and not votes[0].is_dir() and not (studies[0] / "study.json").is_file():
+        raise UserError(f"{votes[0]} is not inside a study; pass its folder with --study.")
+    return folder or studies[0], files

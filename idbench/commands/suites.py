@@ -18,6 +18,7 @@ from idbench.importing.draw import Options
 from idbench.importing.faces import Face, FaceReader, find_alike, open_picture, write_embeddings
 from idbench.importing.layouts import read_source
 from idbench.importing.sources import PICTURES, Source, safe_name
+from idbench.names import unknown
 from idbench.output import echo, echo_json, note
 from idbench.progress import steps
 from idbench.suite import load_suite
@@ -104,10 +105,13 @@ def get(
     prompt of every category, drawn by --seed, since the paper's own draw is not published.
     opens2v-eval: its own pairs of pictures and prompts.
     """
-    chosen = layouts.benchmark(name)
-    check_new_folder(out or _default_folder(name, seed))  # before the download
+    if name not in layouts.BENCHMARKS:
+        raise unknown("benchmark", name, layouts.BENCHMARKS)
+    chosen = layouts.BENCHMARKS[name]
+    out = out or Path("suites") / f"{name}-seed{seed}"
+    check_new_folder(out)  # before the download
     note(f"{name} ({chosen.repository}): licence {chosen.licence}. {layouts.REAL_PEOPLE}")
-    source = read_source(layouts.download(name), chosen.layout)
+    source = read_source(layouts.download(chosen, name), chosen.layout)
     options = Options(
         name, licence=chosen.licence, seed=seed, several=several,
         people=people or chosen.people,
@@ -115,15 +119,11 @@ def get(
     _import(source, options, out, pack, as_json)
 
 
-def _default_folder(name: str, seed: int) -> Path:
-    return Path("suites") / f"{name}-seed{seed}"
-
-
 def _import(
     source: Source, options: Options, out: Path | None, pack: Path | None, as_json: bool
 ) -> None:
     """Make the suite and say what became of it."""
-    target = out or _default_folder(options.name, options.seed)
+    target = out or Path("suites") / f"{options.name}-seed{options.seed}"
     with steps("faces", len(source.people), as_json) as step:
         made = import_suite(source, target, options, FaceReader(pack), step)
     if as_json:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 
 from idbench.commands import options as opt
+from idbench.commands.outcome import print_tables, usual_form
 from idbench.errors import UserError
 from idbench.names import unknown
 from idbench.output import echo, note
 from idbench.reports import paper as papers
-from idbench.reports import paper_output, published, table_output, tables
+from idbench.reports import paper_output, published, tables
 from idbench.runs import Run
 from idbench.score_table import wide_scores
-
-if TYPE_CHECKING:
-    from idbench.reports.published import PublishedTable
-    from idbench.runs import Run
 
 FORMATS = ("terminal", *tables.FORMATS)
 
@@ -48,7 +43,7 @@ def table(
     Runs of different suites, protocols or versions never share a table: passed together they are
     refused, found under runs/ they get separate tables. A damaged one there is left out.
     """
-    form = "json" if as_json else form or ("terminal" if sys.stdout.isatty() else "md")
+    form = "json" if as_json else form or usual_form()
     if run:
         groups = [[Run.open(folder) for folder in run]]
     else:
@@ -71,15 +66,7 @@ def table(
         rows = beside if number == len(groups) else ()
         found = compare is not None and tables.matching(group, compare)
         made.append(tables.measured(group, rows, compare if found else None))
-    if form == "terminal":
-        for one in made:
-            table_output.show(one, Console(highlight=False))
-        return
-    texts = [table_output.render(one, form) for one in made]
-    if form == "json":
-        echo(texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]")
-    else:
-        echo("\n\n".join(texts))
+    print_tables(made, form)
 
 
 def _show_paper(paper: int, groups: list[list[Run]], compare: str | None, form: str) -> None:
@@ -95,7 +82,7 @@ def _show_paper(paper: int, groups: list[list[Run]], compare: str | None, form: 
         echo(paper_output.render(built, form))
 
 
-def _published(groups: list[list[Run]], compare: str | None) -> list[PublishedTable]:
+def _published(groups: list[list[Run]], compare: str | None) -> list[published.PublishedTable]:
     """The published tables with the compared system. Raises UserError: `compare` names neither a
     run nor a published system."""
     runs = [one for group in groups for one in group]

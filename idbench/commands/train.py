@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -37,15 +38,14 @@ STATE = (
               help="For --plan: model FLOPs utilisation, the share of the GPU's peak reached.")
 @click.option("--peak-tflops", type=float, default=989.0, show_default=True,
               help="For --plan: peak of one GPU in bfloat16 (H100 and H800: 989).")
-@click.option("--gpu-memory", type=float, default=80.0, show_default=True,
+@click.option("--gpu-memory", "memory", type=float, default=80.0, show_default=True,
               help="For --plan: GiB of memory per GPU.")
 @click.option("--overhead", type=float, default=4.0, show_default=True,
               help="For --plan: GiB per GPU for CUDA, the autoencoder and memory fragmentation.")
 @opt.sharing(opt.set_option, opt.json_option)
 def train(
-    recipe: str, resume: bool, evaluate: bool, state: Path | None, plan: bool, gpus: int,
-    strategy: str, mfu: float, peak_tflops: float, gpu_memory: float, overhead: float,
-    settings: tuple[str, ...], as_json: bool,
+    recipe: str, resume: bool, evaluate: bool, state: Path | None, plan: bool,
+    settings: tuple[str, ...], as_json: bool, **hardware: Any,
 ) -> None:
     """Train RECIPE (a name from `idbench list recipes`, or a YAML file) and print measurements."""
     name, content = load_recipe(recipe)
@@ -61,10 +61,7 @@ def train(
             raise UserError(
                 f"The recipe {name!r} has no plan; use --plan with stages such as cogvideox_stage1."
             )
-        planned = trainer.plan(
-            content, gpus=gpus, strategy=strategy, mfu=mfu, peak_tflops=peak_tflops,
-            memory=gpu_memory, overhead=overhead,
-        )
+        planned = trainer.plan(content, **hardware)
         if as_json:
             echo_json(planned.as_dict())
         else:

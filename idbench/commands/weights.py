@@ -73,7 +73,9 @@ def get(names: tuple[str, ...], folder: Path | None, accept_licence: bool) -> No
     `published` gets all that `--weights published` uses. A download that was cut continues where
     it stopped. IDBENCH_MIRROR=ADDRESS takes files from ADDRESS/NAME/FILE.
     """
-    wanted = _chosen(names)
+    if not names:
+        raise UserError("Name the weights to get, such as `idbench weights get published`.")
+    wanted = published.chosen(names)
     ask = partial(click.confirm, err=True) if sys.stdin.isatty() else None
     for name in wanted:
         downloads.agree(name, accept_licence, ask, " ".join(names))
@@ -112,13 +114,7 @@ def verify(names: tuple[str, ...], as_json: bool) -> int:
 @click.argument("name")
 def path(name: str) -> None:
     """Print the file of NAME, or its folder if it has several files."""
-    (name,) = published.chosen([name]) if name != published.PUBLISHED else (name,)
     if name == published.PUBLISHED:
         raise UserError(f"{name} stands for several weights; name one of `idbench weights list`.")
+    (name,) = published.chosen([name])
     echo(str(from_catalogue(name)))
-
-
-def _chosen(names: tuple[str, ...]) -> list[str]:
-    if not names:
-        raise UserError("Name the weights to get, such as `idbench weights get published`.")
-    return published.chosen(names)

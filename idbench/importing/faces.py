@@ -11,10 +11,9 @@ import numpy as np
 from PIL import ExifTags, Image
 from safetensors.numpy import load_file
 
-from idbench.errors import UserError
+from idbench.errors import UserError, explained
 from idbench.files import atomic_path
 from idbench.metrics.base import cosine
-from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.face_embedder import FaceEmbedder
 from idbench.picture_hash import NEAR, difference_hash, differing_bits
 from idbench.pictures import is_transparent, open_rgb
@@ -79,21 +78,16 @@ class Face:
 class FaceReader(FaceEmbedder):
     """Finds and embeds the faces of images."""
 
-    def detect(self, picture: Image.Image) -> Faces:
-        """The faces of an image, largest first."""
-        return self.find(np.asarray(picture)[None])[0]
-
     def read(self, picture: Image.Image) -> Face:
         """Number of faces; probability, box and embedding of the largest."""
-        faces = self.detect(picture)
+        pixels = np.asarray(picture)
+        (faces,) = self.find(pixels[None])
         if not len(faces):
             return Face(0)
-        vector = self.embed_largest(np.asarray(picture)[None], [faces])[0]
+        (vector,) = self.embed_largest(pixels[None], [faces])
         box = tuple(round(float(x), 1) for x in faces.boxes[0])
         return Face(
-            len(faces), round(float(faces.scores[0]), 4), box, vector,
-            difference_hash(np.asarray(picture)),
-        )
+            len(faces), round(float(faces.scores[0]), 4), box, vector, difference_hash(pixels))
 
 
 @dataclass(frozen=True)
@@ -138,7 +132,10 @@ def read_embeddings(path: Path, reader: FaceReader, width: int | None = None) ->
     if not path.is_file():
         raise UserError(f"The embeddings file {path} is missing; check the path.")
     written_by = ""
-    try:
+    with explained(
+        f"{path} cannot be read as embeddings", "use .npy of shape (n, d), or .npz or .safetensors "
+        "with an array named embeddings",
+    ):
         if path.suffix == ".safetensors":
             found = load_file(path)["embeddings"]
         elif path.suffix == ".npz":
@@ -147,11 +144,6 @@ def read_embeddings(path: Path, reader: FaceReader, width: int | None = None) ->
                 written_by = str(stored["sha256"]) if "sha256" in stored.files else ""
         else:
             found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise UserError(
-            f"{path} cannot be read as embeddings ({error}); use .npy of shape (n, d), or .npz "
-            "or .safetensors with an array named embeddings."
-        ) from error
     if found.ndim != 2 or (width is not None and found.shape[1] != width):
         raise UserError(
             f"{path} has embeddings of shape {tuple(found.shape)}, not (n, {width or 'd'}) "

@@ -83,19 +83,11 @@ BENCHMARKS = {
 """By the name of `idbench suites get`. 97 people: the number of references in the paper."""
 
 
-def benchmark(name: str) -> Benchmark:
-    """The benchmark of that name. Raises UserError: unknown name; says the nearest."""
-    if name not in BENCHMARKS:
-        raise unknown("benchmark", name, BENCHMARKS)
-    return BENCHMARKS[name]
-
-
-def download(name: str) -> Path:
+def download(benchmark: Benchmark, name: str) -> Path:
     """The folder of its pictures and prompts, in the cache of huggingface_hub.
     Raises UserError: offline and not in the cache, or interrupted."""
-    found = benchmark(name)
     return Path(from_hub(name, lambda hub, offline: hub.snapshot_download(
-        found.repository, repo_type="dataset", allow_patterns=list(found.files),
+        benchmark.repository, repo_type="dataset", allow_patterns=list(benchmark.files),
         local_files_only=offline)))
 
 
@@ -224,9 +216,12 @@ def _opens2v_references(
     for index, path in enumerate(paths):
         label = labels[index] if index < len(labels) else ""
         words = set(Path(path).parent.as_posix().lower().split("/"))
+        if words & _PEOPLE_FOLDERS:
+            head = re.sub(r"(?<=/singlehuman/)(?=(wo)?man/)", "crop_", path)
+            path = head if (folder / head).is_file() else path
         name = safe_name(Path(path).with_suffix("").as_posix().removeprefix("Images/"))
         if words & _PEOPLE_FOLDERS:
-            people.append(_opens2v_person(folder, path))
+            people.append(Person(name, (folder / path,)))
         elif label in _GARMENT_LABELS or words & _GARMENT_LABELS:
             items.append(Item("garment", name, folder / path))
         elif label in _BACKGROUND_LABELS or words & _BACKGROUND_LABELS:
@@ -234,15 +229,6 @@ def _opens2v_references(
         else:
             others.append(label or Path(path).parent.name)
     return people, items, others
-
-
-def _opens2v_person(folder: Path, path: str) -> Person:
-    head = re.sub(r"(?<=/singlehuman/)(?=(wo)?man/)", "crop_", path)
-    path = head if (folder / head).is_file() else path
-    return Person(
-        safe_name(Path(path).with_suffix("").as_posix().removeprefix("Images/")),
-        (folder / path,),
-    )
 
 
 def _unusable(people: list[Person], items: list[Item], others: list[str]) -> str | None:

@@ -352,7 +352,7 @@ def test_a_pack_reads_faces_as_the_scorer_does(tmp_path: Path) -> None:
     assert reader.sha256 == sha256_file(pack / "w600k_r50.onnx")
     found = reader.read(Image.fromarray(pixels))
     assert found.count >= 1 and found.vector is not None
-    crops = align_crops(pixels, reader.detect(Image.fromarray(pixels)).landmarks[:1])
+    crops = align_crops(pixels, reader.find(pixels[None])[0].landmarks[:1])
     np.testing.assert_array_equal(found.vector, PackRecogniser(pack).embed(crops)[0])
     (pack / "w600k_r50.onnx").unlink()
     with pytest.raises(UserError, match="no recognition model .such as w600k_r50.onnx or"):

@@ -30,7 +30,7 @@ from idbench.models.concat_id.pairs.neighbours import check_size
 from idbench.models.concat_id.pairs.reader import FaceReader, ReaderSettings
 from idbench.models.concat_id.pairs.settings import PairSettings
 from idbench.models.concat_id.pairs.tracking import usual_count
-from idbench.video_files import VIDEO_SUFFIXES
+from idbench.video_folders import VIDEO_SUFFIXES
 
 NO_SCORER = (
     "No aesthetic scorer given: Stage III is ranked by optical flow and motion only "

@@ -25,7 +25,7 @@ from idbench.models.concat_id.pairs.tracking import VideoRecord
 from idbench.names import nearest
 from idbench.table_files import read_rows
 from idbench.values import finite
-from idbench.video_files import VIDEO_SUFFIXES
+from idbench.video_folders import VIDEO_SUFFIXES
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS videos (
