@@ -30,16 +30,12 @@ class Engine(Protocol):
 
     name: str
 
-    def open(self, run: Run) -> AbstractContextManager[None]:
-        """Be ready for the run until the block ends."""
+    def open(self) -> AbstractContextManager[None]:
+        """Be ready for a run until the block ends."""
         ...
 
-    def prepare(self, run: Run, model: Model) -> None:
-        """Load the model, if this process generates."""
-        ...
-
-    def generate(self, model: Model, samples: Sequence[Sample]) -> Iterator[Outcome]:
-        """One outcome per adopted sample."""
+    def generate(self, run: Run, model: Model, samples: Sequence[Sample]) -> Iterator[Outcome]:
+        """Load the model, if this process generates; then one outcome per adopted sample."""
         ...
 
     def score(
@@ -71,16 +67,15 @@ class LocalEngine:
         """Of torch. `auto` is looked up when a network needs it: most commands need none."""
         return resolve(self.asked)
 
-    def open(self, run: Run) -> AbstractContextManager[None]:
+    def open(self) -> AbstractContextManager[None]:
         return nullcontext()
-
-    def prepare(self, run: Run, model: Model) -> None:
-        load_model(run, model, lambda: self.device)
 
     def about(self) -> dict[str, Any]:
         return {"name": self.name, "device": self.__dict__.get("device", self.asked)}
 
-    def generate(self, model: Model, samples: Sequence[Sample]) -> Iterator[Outcome]:
+    def generate(self, run: Run, model: Model, samples: Sequence[Sample]) -> Iterator[Outcome]:
+        if samples:
+            load_model(run, model, lambda: self.device)
         return outcomes(model, samples, self.batch)
 
     def score(

@@ -79,7 +79,7 @@ def evaluate(
     with (steps.absolute(start, given) as folder,
           holding.begin(folder, identity, samples, command, timings, force, part,
                         loaded.size(split)) as run,
-          worker.open(run)):
+          worker.open()):
         if scoring and not rescore:
             scoring.check(run)
 

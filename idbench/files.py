@@ -110,19 +110,11 @@ def _lasting(path: Path) -> Path:
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path next to `path` (same suffix), renamed to it when the block succeeds, else
     removed; Ctrl-C leaves `path` untouched."""
-    path = Path(path)
-    with disk_errors(path):
-        handle, name = _temporary(path)
+    with _replacing(Path(path)) as (handle, temporary):
         os.close(handle)
-        temporary = Path(name)
-        try:
-            yield temporary
-            with open(temporary, "rb") as written:
-                os.fsync(written.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        yield Path(temporary)
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
 
 
 @contextmanager
@@ -195,20 +187,11 @@ def _usable(path: Path) -> Iterator[None]:
 def write_bytes(path: Path, data: bytes, wait: bool = True) -> None:
     """Write `data` to `path` atomically. Without `wait` for the disk, the file may be empty after a
     power loss: only for what can be computed again."""
-    path = Path(path)
-    with disk_errors(path):  # as `atomic_path`, in half the time
-        handle, temporary = _temporary(path)
-        try:
-            with open(handle, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                if wait:
-                    os.fsync(handle)
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
+    with _replacing(Path(path)) as (handle, _), open(handle, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        if wait:
+            os.fsync(handle)
 
 
 def write_text(path: Path, text: str, wait: bool = True) -> None:
@@ -259,6 +242,21 @@ def sha256_json(value: Any) -> str:
     """Hexadecimal sha256 of `value` as canonical JSON (sorted keys, no spaces)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[tuple[int, str]]:
+    """A temporary file as `_temporary` makes it, which takes the place of `path` if the block
+    succeeds, and is removed otherwise."""
+    with disk_errors(path):
+        handle, temporary = _temporary(path)
+        try:
+            yield handle, temporary
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
 
 
 def _temporary(path: Path) -> tuple[int, str]:

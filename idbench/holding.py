@@ -118,11 +118,7 @@ def locked(folder: Path, shard: Shard | None = None) -> Iterator[None]:
                 f"{folder} contains other files ({foreign[0]}) and no run; choose a new or empty "
                 "folder with --out."
             )
-    if shard:
-        holding = lock.part(folder, shard.name, excludes="shard-*")
-    else:
-        holding = lock.exclusive(folder)
-    with holding:
+    with lock.part(folder, shard.name) if shard else lock.exclusive(folder):
         clear_leftovers(folder, everyone=shard is None)
         if shard is None:
             _keep_worker_logs(folder)

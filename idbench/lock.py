@@ -41,15 +41,13 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def part(folder: Path, name: str, excludes: str = "") -> Iterator[None]:
-    """Hold the part `name` of `folder` (made if missing) until the block ends.
-
-    `excludes` is a glob pattern of parts that divide the folder in another way, so that others may
-    not hold them (except those with the same ending as `name`). Raises UserError: another process
-    holds the part, the whole folder or an excluded part."""
+def part(folder: Path, name: str) -> Iterator[None]:
+    """Hold the part `name`, such as shard-I-of-N, of `folder` (made if missing) until the block
+    ends. Raises UserError: another process holds the part, the whole folder, or a shard of another
+    N."""
     _make(folder)
     with briefly(folder):
-        for path in folder.glob(f".lock-{excludes}") if excludes else ():
+        for path in folder.glob(".lock-shard-*"):
             if path.name.rpartition("-")[2] != name.rpartition("-")[2] and not _is_free(path):
                 raise _in_use(folder, _holder(path))
         held = take(folder, name)

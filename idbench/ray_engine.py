@@ -42,7 +42,6 @@ class RayEngine:
     """
 
     name = "ray"
-    _run: Run
 
     def __init__(
         self, workers: int | None = None, gpus_per_worker: float | None = None,
@@ -70,15 +69,11 @@ class RayEngine:
         self._started = False
 
     @contextmanager
-    def open(self, run: Run) -> Iterator[None]:
+    def open(self) -> Iterator[None]:
         """The cluster is started, or joined, at the first work. At the end the workers are
         dismissed and the cluster is left."""
-        self._run = run
         with self._ends:
             yield
-
-    def prepare(self, run: Run, model: Model) -> None:
-        """The workers load it."""
 
     def about(self) -> dict[str, Any]:
         return {
@@ -87,14 +82,14 @@ class RayEngine:
             "ray": self._ray.__version__,
         }
 
-    def generate(self, model: Model, samples: Sequence[Sample]) -> Iterator[Outcome]:
-        """One outcome per sample, in the order in which workers finish."""
-        if not self._run.generates:  # finished videos are copied by this process
+    def generate(self, run: Run, model: Model, samples: Sequence[Sample]) -> Iterator[Outcome]:
+        """One outcome per sample, in the order in which workers, which load the model, finish."""
+        if not run.generates:  # finished videos are copied by this process
             yield from outcomes(model, samples)
             return
         by_id = {sample.id: sample for sample in samples}
         clock = time.perf_counter()
-        for sample, done, who in self._work("generate", by_id, model=model):
+        for sample, done, who in self._work(run, "generate", by_id, model=model):
             if isinstance(done, str):
                 seconds = time.perf_counter() - clock
                 yield Outcome(by_id[sample], None, done, seconds, done, note=who)
@@ -112,7 +107,7 @@ class RayEngine:
         measured = VideoScorer(run, scoring, "cpu").measured()  # loads no network
         describe(measured)
         items = {sample: sample for sample in by_id}
-        for sample, done, who in self._work("score", items, scoring=scoring):
+        for sample, done, who in self._work(run, "score", items, scoring=scoring):
             record = by_id[sample]
             if isinstance(done, str):
                 rows = missing(record.sample, scoring.metrics, f"scoring failed: {done}")
@@ -128,13 +123,12 @@ class RayEngine:
             advance(f"{record.prompt_id} ({who})")
 
     def _work(
-        self, method: str, items: Mapping[str, Any], model: Model | None = None,
+        self, run: Run, method: str, items: Mapping[str, Any], model: Model | None = None,
         scoring: Scoring | None = None,
     ) -> Iterator[tuple[str, Done | str, str]]:
         """As `Pool.work`; what workers measured and logged is kept."""
         if not items:
             return
-        run = self._run
         self._start()
         job = Job(Path.cwd(), run.folder, self.device, self.cpus, model, scoring)
         try:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from idbench.errors import UserError
 from idbench.runs import Run
-from idbench.score_table import long_scores, sample_table, wide_scores
+from idbench.score_table import COLUMNS, long_scores, sample_table, wide_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,16 +136,12 @@ def load(*paths: str | Path) -> Results:
 
 
 _TYPES = {
-    "run": "string", "system": "string", "split": "string", "sample": "string",
-    "suite_id": "string", "identities": "string", "category": "string", "prompt_id": "string",
-    "prompt": "string", "status": "string", "reason": "string", "seconds": "float64",
-    "video": "string",
+    **dict.fromkeys(("run", "system", "split", "sample", "suite_id", "identities", "category",
+                     "prompt_id", "prompt", "status", "reason", "video"), "string"),
+    "seconds": "float64",
 }
 _SCORE_TYPES = {
-    "run": "string", "system": "string", "split": "string", "sample": "string",
-    "suite_id": "string", "metric": "string", "identity": "string", "frame": "Int64",
-    "value": "float64", "status": "string", "reason": "string",
-}
+    **dict.fromkeys(("run", "system", "split", "sample", "suite_id"), "string"), **COLUMNS}
 
 
 def _samples(run: Run) -> pd.DataFrame:

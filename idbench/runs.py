@@ -87,8 +87,9 @@ class Run:
         shard: the part that this process holds (None: all of it).
     """
 
-    def __init__(self, folder: Path, file: RunFile, shard: Shard | None = None) -> None:
-        self.folder, self.file, self.shard = Path(folder), file, shard
+    def __init__(self, folder: Path, file: RunFile) -> None:
+        self.folder, self.file = Path(folder), file
+        self.shard: Shard | None = None
         self.timings = Timings(file.timings)
         self.damaged: dict[str, str] = {}
         self.logged: list[str] | None = None

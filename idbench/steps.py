@@ -127,13 +127,11 @@ def generate(
 ) -> None:
     """Generate the videos of `samples` and write each at once. A sample that fails is finished as
     failed, its traceback goes to errors.log. Raises DiskError, WeightError."""
-    if samples:
-        if run.generates:
-            progress.say("loading the model")
-        engine.prepare(run, model)
-    adopted = [run.adopt(sample) for sample in samples]
-    with progress.bar("generate" if run.generates else "copy", len(adopted)) as advance:
-        for outcome in engine.generate(model, adopted):
+    if samples and run.generates:
+        progress.say("loading the model")
+    outcomes = engine.generate(run, model, [run.adopt(sample) for sample in samples])
+    with progress.bar("generate" if run.generates else "copy", len(samples)) as advance:
+        for outcome in outcomes:
             if run.generates:
                 run.timings.add("generate", outcome.seconds)
             if not outcome.kept:
@@ -244,7 +242,7 @@ def score_run(
         metrics = with_second_opinion(metrics, samples, protocol, weights, progress.say)
     scoring = Scoring.of(protocol, metrics, weights)
     with (absolute(Path.cwd(), given) as folder, holding.reopen(folder, part) as run,
-          worker.open(run)):
+          worker.open()):
         mine = part.of(run.sample_ids) if part else run.sample_ids
         score(run, mine, scoring, worker, progress, force)
         run.close(worker.about())

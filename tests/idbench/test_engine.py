@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from toy import World
 from idbench.embedded import WeightError
 from idbench.engines import LocalEngine
 from idbench.errors import UserError
+from idbench.timings import Timings
 from idbench.types import Sample, Video
 
 
@@ -40,7 +43,8 @@ class Model:
 
 
 def run(model: Model, count: int = 7, batch: int = 3) -> list[tuple[str, int | str | None]]:
-    outcomes = LocalEngine(batch).generate(model, samples(count))  # type: ignore[arg-type]
+    folder: Any = SimpleNamespace(name="m", timings=Timings())
+    outcomes = LocalEngine(batch).generate(folder, model, samples(count))  # type: ignore[arg-type]
     return [
         (o.sample.id, int(o.video.frames[0, 0, 0, 0]) if o.video else o.reason) for o in outcomes
     ]

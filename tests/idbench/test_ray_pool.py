@@ -122,8 +122,8 @@ def test_an_interrupt_between_two_samples_dismisses_the_workers_first(
     monkeypatch.setattr(ray_pool, "share_cluster", lambda *_: (1, 0.0))
     pretended.cluster_resources = dict  # type: ignore[attr-defined]
     samples = {"first": None, "second": None}
-    with pytest.raises(KeyboardInterrupt), engine.open(run):
-        for _ in engine._work("generate", samples):
+    with pytest.raises(KeyboardInterrupt), engine.open():
+        for _ in engine._work(run, "generate", samples):
             raise KeyboardInterrupt
     assert pretended.ends == ["kill", "shutdown"]
 
@@ -133,11 +133,11 @@ def test_a_failed_sample_took_the_time_since_the_one_before(
 ) -> None:
     assert world.run(*world.toy("--no-score", "--limit", "2")).returncode == 0
     engine = RayEngine(workers=1)
-    engine._run = Run.open(world.folder / "out")
-    samples = [record.sample for record in engine._run.records()]
+    run = Run.open(world.folder / "out")
+    samples = [record.sample for record in run.records()]
     clock = iter([0.0, 5.0, 5.0, 7.0, 7.0])
     monkeypatch.setattr(ray_engine, "time", SimpleNamespace(perf_counter=clock.__next__))
     monkeypatch.setattr(engine, "_work", lambda *_, **__: [
         (sample.id, "its worker died", "worker 0") for sample in samples])
     model: Any = None
-    assert [outcome.seconds for outcome in engine.generate(model, samples)] == [5.0, 2.0]
+    assert [outcome.seconds for outcome in engine.generate(run, model, samples)] == [5.0, 2.0]
