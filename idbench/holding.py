@@ -189,10 +189,8 @@ def merge(folders: Sequence[Path], out: Path) -> Run:
                 status="running", created=now(), identity=parts[0].file.identity, samples={}))
         scoring = _scoring([run, *parts])
         planned = {k: v for part in (run, *parts) for k, v in part.file.samples.items()}
-        timings = Timings(run.file.timings)
         for part in parts:
-            timings.include(part.file.timings)
-        run.timings = timings
+            run.timings.include(part.file.timings)
         first = parts[0].file
         run.save(
             samples=planned, status="running", scoring=scoring, git=first.git,
