@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import sys
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -87,6 +88,8 @@ class Worker:
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(self.job.threads)
         os.environ["OMP_NUM_THREADS"] = str(self.job.threads)
+        # Ray's own handler raises SystemExit, which would pass for a failure of the sample.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _write_output_to(log_path(self.job.folder, self.name))
         self._lock = lock.take(self.job.folder, self.name)
         run = Run.open(self.job.folder)
