@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 from idbench.devices import AUTO, check_name, resolve
 from idbench.errors import UserError
@@ -23,31 +23,6 @@ from idbench.runs import Run
 from idbench.scoring import Scoring
 from idbench.types import Model, Sample
 from idbench.video_scorer import Describe, VideoScorer
-
-
-class Engine(Protocol):
-    """Where a run is worked through."""
-
-    name: str
-
-    def open(self) -> AbstractContextManager[None]:
-        """Be ready for a run until the block ends."""
-        ...
-
-    def generate(self, run: Run, model: Model, samples: Sequence[Sample]) -> Iterator[Outcome]:
-        """Load the model, if this process generates; then one outcome per adopted sample."""
-        ...
-
-    def score(
-        self, run: Run, records: Sequence[SampleFile], scoring: Scoring, describe: Describe,
-        advance: Step,
-    ) -> None:
-        """Score the records and write their scores; `advance` after each."""
-        ...
-
-    def about(self) -> dict[str, Any]:
-        """For run.json."""
-        ...
 
 
 class LocalEngine:
@@ -68,12 +43,15 @@ class LocalEngine:
         return resolve(self.asked)
 
     def open(self) -> AbstractContextManager[None]:
+        """Be ready for a run until the block ends."""
         return nullcontext()
 
     def about(self) -> dict[str, Any]:
+        """For run.json."""
         return {"name": self.name, "device": self.__dict__.get("device", self.asked)}
 
     def generate(self, run: Run, model: Model, samples: Sequence[Sample]) -> Iterator[Outcome]:
+        """Load the model; then one outcome per adopted sample."""
         if samples:
             load_model(run, model, lambda: self.device)
         return outcomes(model, samples, self.batch)
@@ -82,10 +60,11 @@ class LocalEngine:
         self, run: Run, records: Sequence[SampleFile], scoring: Scoring, describe: Describe,
         advance: Step,
     ) -> None:
+        """Score the records and write their scores; `advance` after each."""
         VideoScorer(run, scoring, self.asked).score(records, describe, advance)
 
 
-ENGINES = ("local", "ray")
+Engine = LocalEngine | RayEngine
 
 
 def make_engine(
@@ -99,7 +78,7 @@ def make_engine(
     if engine == "ray":
         return RayEngine(device=device, **given)
     if engine != LocalEngine.name:
-        raise unknown("engine", engine, ENGINES)
+        raise unknown("engine", engine, ("local", "ray"))
     if given:
         name = next(iter(given)).replace("_", "-")
         raise UserError(f"--{name} belongs to --engine ray; add that, or leave it out.")

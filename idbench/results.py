@@ -156,9 +156,8 @@ def _samples(run: Run) -> pd.DataFrame:
 def _folders(paths: Iterable[str | Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in paths:
-        pattern = str(path)
-        matches = sorted(map(Path, glob.glob(pattern))) if glob.has_magic(pattern) else [Path(path)]
-        runs = [folder for match in matches for folder in _inside(match)]
+        pattern = str(Path(path))
+        runs = [run for match in sorted(map(Path, glob.glob(pattern))) for run in _inside(match)]
         if not runs and not glob.has_magic(pattern):
             Run.open(Path(path))  # says what to do
         found.update(dict.fromkeys(runs))
