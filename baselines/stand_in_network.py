@@ -21,7 +21,7 @@ from torch import nn
 
 from idbench.baselines.face_attention import LoRA
 from idbench.checkpoints import check_fit
-from idbench.models.concat_id.wan_layers import ReferenceRotary, Rotary
+from idbench.models.concat_id.wan import ReferenceRotary, Rotary
 
 RANK = 128
 """Of the LoRA layers, which have neither scale nor bias."""
@@ -34,30 +34,17 @@ class StandInRotary(ReferenceRotary):
 
     def forward(self, hidden_states: torch.Tensor, references: int = 0) -> Rotary:
         """Of the video's latents (B, C, N, H, W): cosines and sines, each (1, tokens, 1, d)."""
-        return self._at(*(range(OFFSET, OFFSET + size) for size in self._grid_size(hidden_states)))
+        size = self.grid_size(hidden_states)
+        return self.at(tuple(range(OFFSET, OFFSET + tokens) for tokens in size))
 
     def of_picture(self, video: torch.Tensor, picture: torch.Tensor) -> Rotary:
         """Of the picture's latents (B, C, 1, H, W), below and to the right of the video's."""
-        _, rows, columns = self._grid_size(video)
-        _, height, width = self._grid_size(picture)
-        return self._at(
+        _, rows, columns = self.grid_size(video)
+        _, height, width = self.grid_size(picture)
+        return self.at((
             range(1), range(OFFSET + rows, OFFSET + rows + height),
             range(OFFSET + columns, OFFSET + columns + width),
-        )
-
-    def _grid_size(self, latents: torch.Tensor) -> tuple[int, int, int]:
-        frames, rows, columns = (
-            size // patch for size, patch in zip(latents.shape[2:], self.patch_size, strict=True)
-        )
-        return frames, rows, columns
-
-    def _at(self, *axes: range) -> Rotary:
-        frames, rows, columns = axes
-        cos, sin = (
-            self._grid(table, (frames, rows, columns))
-            for table in (self.freqs_cos, self.freqs_sin)
-        )
-        return cos[None, :, None], sin[None, :, None]
+        ))
 
 
 class StandInAttention(nn.Module):

@@ -8,20 +8,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffusers import __version__
+import torch
 from safetensors import safe_open
 
-from idbench.checkpoints import Checkpoint, read_checkpoint, read_settings
+from idbench.checkpoints import read_checkpoint, read_settings
 from idbench.errors import UserError
-from idbench.models.concat_id.families import CogVideoX, Wan
+from idbench.models.concat_id.families import Kind
 
 PARTS = ("tokenizer", "text_encoder", "vae")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-
-
-def index_of(family: type[CogVideoX] | type[Wan]) -> dict[str, Any]:
-    """model_index.json of a new folder of this family."""
-    return {"_diffusers_version": __version__, **family.INDEX}
 
 
 def transformer_folder(folder: Path) -> Path | None:
@@ -30,7 +25,7 @@ def transformer_folder(folder: Path) -> Path | None:
     return next((place for place in places if (place / "config.json").is_file()), None)
 
 
-def read_folder(folder: Path) -> Checkpoint:
+def read_folder(folder: Path) -> dict[str, torch.Tensor]:
     """The tensors of one network in diffusers' folder layout, from one file or from shards.
     Raises UserError: a file is missing or damaged, or a shard lacks a tensor of the index."""
     index = folder / f"{WEIGHTS}.index.json"
@@ -39,7 +34,7 @@ def read_folder(folder: Path) -> Checkpoint:
             raise UserError(
                 f"{folder} has no {WEIGHTS}; save the model with safetensors, or download it again."
             )
-        return Checkpoint(folder, read_checkpoint(folder / WEIGHTS).state)
+        return read_checkpoint(folder / WEIGHTS).state
     files = _shards(index)
     state = {}
     for name in sorted(set(files.values())):
@@ -50,7 +45,7 @@ def read_folder(folder: Path) -> Checkpoint:
             f"{folder} lacks {len(missing)} tensors of its index ({missing[0]}, ...); fetch it "
             "again."
         )
-    return Checkpoint(folder, state)
+    return state
 
 
 def tensor_names(folder: Path) -> set[str]:
@@ -67,22 +62,12 @@ def tensor_names(folder: Path) -> set[str]:
 
 
 def add_base(
-    base: Path, folder: Path, family: type[CogVideoX] | type[Wan], transformer: Mapping[str, Any]
+    base: Path, folder: Path, family: Kind, transformer: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Link (or else copy) autoencoder, text encoder and tokenizer of the folder `base` into
     `folder`; returns their entries of model_index.json. `transformer` is the configuration they
     must fit. Raises UserError: parts are missing, or belong to another base."""
     index = read_settings(base / "model_index.json")
-    _check_base(base, index, family, transformer)
-    for name in PARTS:
-        shutil.copytree(base / name, folder / name, copy_function=_link_or_copy)
-    return {name: index[name] for name in PARTS}
-
-
-def _check_base(
-    base: Path, index: Mapping[str, Any], family: type[CogVideoX] | type[Wan],
-    transformer: Mapping[str, Any],
-) -> None:
     missing = lacking(base, index, PARTS)
     if missing:
         raise UserError(
@@ -107,6 +92,9 @@ def _check_base(
         for path in (base / name).rglob("*"):
             if not path.exists():  # a link into a cache that was emptied
                 raise UserError(f"{path} is a broken link; download the base again.")
+    for name in PARTS:
+        shutil.copytree(base / name, folder / name, copy_function=_link_or_copy)
+    return {name: index[name] for name in PARTS}
 
 
 def lacking(folder: Path, index: Mapping[str, Any], parts: Iterable[str]) -> list[str]:

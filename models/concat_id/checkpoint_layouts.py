@@ -30,9 +30,12 @@ class Rule:
     join: Callable[[Sequence[torch.Tensor]], torch.Tensor] = itemgetter(0)
 
 
-def same_pair(theirs: str, ours: str) -> list[Rule]:
-    """Weight and bias of a layer."""
-    return [Rule(f"{theirs}.{end}", (f"{ours}.{end}",)) for end in ("weight", "bias")]
+def pairs(layers: Mapping[str, str]) -> list[Rule]:
+    """Weight and bias of each of `layers`: name in the release -> name here."""
+    return [
+        Rule(f"{theirs}.{end}", (f"{ours}.{end}",))
+        for theirs, ours in layers.items() for end in ("weight", "bias")
+    ]
 
 
 def to_ours(state: State, rules: Iterable[Rule], what: str) -> dict[str, torch.Tensor]:

@@ -17,7 +17,7 @@ from idbench.models.concat_id.checkpoint_layouts import (
     Rule,
     State,
     layer_count,
-    same_pair,
+    pairs,
     to_ours,
     to_theirs,
 )
@@ -83,13 +83,10 @@ def _qkv_split(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 def rules(layers: int) -> list[Rule]:
     """Rules for every tensor of a checkpoint with this many layers, named without `PREFIX`."""
-    made = []
-    for theirs, ours in _WHOLE.items():
-        made += same_pair(theirs, ours)
+    made = pairs(_WHOLE)
     for i in range(layers):
         block = f"transformer_blocks.{i}"
-        for theirs, ours in _LAYER.items():
-            made += same_pair(theirs.format(i=i), f"{block}.{ours}")
+        made += pairs({t.format(i=i): f"{block}.{o}" for t, o in _LAYER.items()})
         for end in ("weight", "bias"):
             made.append(Rule(
                 f"transformer.layers.{i}.attention.query_key_value.{end}",
@@ -171,6 +168,6 @@ def config_of(network: State, what: str = "the checkpoint") -> dict[str, Any]:
         "in_channels": channels, "out_channels": channels, "patch_size": 2,
         "time_embed_dim": time_width, "text_embed_dim": text_width,
         "num_layers": layer_count(network, "transformer.layers."),
-        "max_text_seq_length": CogVideoX.TEXT_TOKENS, "use_rotary_positional_embeddings": True,
+        "max_text_seq_length": CogVideoX.text_tokens, "use_rotary_positional_embeddings": True,
         **_SAMPLE,
     }

@@ -15,7 +15,7 @@ from idbench.models.concat_id.checkpoint_layouts import (
     Rule,
     State,
     layer_count,
-    same_pair,
+    pairs,
     to_ours,
     to_theirs,
 )
@@ -64,18 +64,13 @@ _OTHERS = {
 
 def rules(layers: int, adaln: bool) -> list[Rule]:
     """Rules for every tensor of a checkpoint with this many blocks."""
-    made = [Rule("head.modulation", ("scale_shift_table",))]
-    for theirs, ours in _WHOLE.items():
-        made += same_pair(theirs, ours)
+    made = [Rule("head.modulation", ("scale_shift_table",)), *pairs(_WHOLE)]
     if adaln:
-        made += same_pair("time_projection_ref.1", "reference_time_proj")
+        made += pairs({"time_projection_ref.1": "reference_time_proj"})
     for i in range(layers):
-        for theirs, ours in _BLOCK.items():
-            made += same_pair(f"blocks.{i}.{theirs}", f"blocks.{i}.{ours}")
-        for theirs, ours in _BLOCK_ALONE.items():
-            made.append(Rule(f"blocks.{i}.{theirs}", (f"blocks.{i}.{ours}",)))
-        if adaln:
-            made.append(Rule(f"blocks.{i}.modulation_ref", (f"blocks.{i}.reference_table",)))
+        made += pairs({f"blocks.{i}.{t}": f"blocks.{i}.{o}" for t, o in _BLOCK.items()})
+        alone = {**_BLOCK_ALONE, **({"modulation_ref": "reference_table"} if adaln else {})}
+        made += [Rule(f"blocks.{i}.{t}", (f"blocks.{i}.{o}",)) for t, o in alone.items()]
     return made
 
 

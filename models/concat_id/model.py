@@ -66,7 +66,7 @@ class ConcatID:
         negative: Wan's form only: text of the unconditional branch, `...` in the release; None: a
             zeroed embedding.
         sampling: CogVideoX's form only: `default`; `released`: exactly the released sampler, see
-            `families.cogvideox_released`; `detail`: more steps near the end, see
+            `families.cogvideox.ReleasedCogVideoX`; `detail`: more steps near the end, see
             `families.cogvideox.DetailCogVideoX`.
         faces, parser, alignment, preparation: how face references are prepared; see `face_tools`.
         references: one of `REFERENCES`: `given`, the control `zeroed`, or an ablation.

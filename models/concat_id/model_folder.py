@@ -110,7 +110,7 @@ def _load(folder: Path, kind: str, dtype: torch.dtype, sampling: str) -> VideoPi
         options["sampling"] = sampling
         if kind == "CogVideoXPipeline":
             options.update(
-                text_tokens=CogVideoX.TEXT_TOKENS, mask_padding=False,
+                text_tokens=CogVideoX.text_tokens, mask_padding=False,
                 scheduler=CogVideoXDPMScheduler.from_pretrained(folder / "scheduler"),
             )
         return ConcatIDPipeline.from_pretrained(folder, **options)

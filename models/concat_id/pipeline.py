@@ -221,7 +221,7 @@ class ConcatIDPipeline(VideoPipeline):
         mask_padding: hide padding from the text encoder and zero its embeddings. CogVideoX was
             trained without.
         sampling: `default`: the noise levels of training; `released`: exactly as the released
-            code samples, see `families.cogvideox_released`; `detail`: see `DetailCogVideoX`.
+            code samples, see `ReleasedCogVideoX`; `detail`: see `DetailCogVideoX`.
     """
 
     def __init__(
@@ -268,7 +268,7 @@ class ConcatIDWanPipeline(VideoPipeline):
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, text_encoder: UMT5EncoderModel,
         vae: AutoencoderKLWan, transformer: ConcatIDWanTransformer3DModel,
-        scheduler: FlowMatchEulerDiscreteScheduler, text_tokens: int = Wan.TEXT_TOKENS,
+        scheduler: FlowMatchEulerDiscreteScheduler, text_tokens: int = Wan.text_tokens,
     ) -> None:
         super().__init__()
         self.register_modules(

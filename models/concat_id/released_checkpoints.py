@@ -15,7 +15,7 @@ from idbench.checkpoints import Checkpoint, check_names, listed, read_checkpoint
 from idbench.errors import UserError, explained
 from idbench.files import atomic_folder, atomic_path, check_new_folder, sha256_file, write_json
 from idbench.models.concat_id import convert_sat, convert_wan, networks
-from idbench.models.concat_id.base_parts import add_base, index_of, read_folder, transformer_folder
+from idbench.models.concat_id.base_parts import add_base, read_folder, transformer_folder
 from idbench.models.concat_id.checkpoint_layouts import (
     CONCAT_ID,
     SAT_FILE,
@@ -24,12 +24,12 @@ from idbench.models.concat_id.checkpoint_layouts import (
     check_weights,
     read_released,
 )
-from idbench.models.concat_id.families import CogVideoX, Wan
+from idbench.models.concat_id.families import CogVideoX, Kind, Wan
 from idbench.models.concat_id.families.wan21 import build_flow_scheduler
 from idbench.models.concat_id.training import adapters
 
 ASIDE = "unused.safetensors"
-Kind = type[CogVideoX] | type[Wan]
+LAYOUTS: dict[Kind, Any] = {CogVideoX: convert_sat, Wan: convert_wan}
 
 
 @dataclass(frozen=True)
@@ -85,16 +85,12 @@ def _to_folder(checkpoint: Checkpoint, target: Path, to: str | None, base: Path 
     what, refused = str(checkpoint.path), dict(checkpoint.refused)
     family = _family_of(checkpoint)
     _check_layout(what, f"is in the layout {family.LAYOUT}, which", to, "diffusers")
-    network, scheduler = checkpoint.state, None
+    network, layout = checkpoint.state, LAYOUTS[family]
     aside: dict[str, torch.Tensor] = {}
     if family is CogVideoX:
         network, aside, others = convert_sat.sort(network, what)
         refused.update(others)
-        config = convert_sat.config_of(network, what)
-        state, scheduler = convert_sat.from_released(network, what), networks.build_scheduler()
-    else:
-        config = convert_wan.config_of(network, what)
-        state, scheduler = convert_wan.from_released(network, what), build_flow_scheduler()
+    config, state = layout.config_of(network, what), layout.from_released(network, what)
     transformer = _filled(family, config, state, what)
     report = Report(
         checkpoint.path.name, sha256_file(checkpoint.path), family.LAYOUT, "diffusers",
@@ -103,11 +99,12 @@ def _to_folder(checkpoint: Checkpoint, target: Path, to: str | None, base: Path 
     )
     _check_space(target, state)
     with atomic_folder(target) as folder:
-        index = index_of(family)
+        index = dict(family.INDEX)
         if base is not None:
             index.update(add_base(base, folder, family, transformer.config))
         transformer.save_pretrained(folder / "transformer", max_shard_size="5GB")
-        scheduler.save_pretrained(folder / "scheduler")
+        build = networks.build_scheduler if family is CogVideoX else build_flow_scheduler
+        build().save_pretrained(folder / "scheduler")
         if aside:
             save_file({name: tensor.clone() for name, tensor in aside.items()}, folder / ASIDE)
         write_json(folder / "model_index.json", index)
@@ -123,7 +120,7 @@ def _to_released(
     config, what = read_settings(inner / "config.json"), str(inner)
     family = _family_of_class(str(config.get("_class_name")), what)
     _check_layout(str(source), f"is a {config['_class_name']}, which", to, family.LAYOUT)
-    state: State = read_folder(inner).state
+    state: State = read_folder(inner)
     network = _filled(family, config, state, what)
     _check_representable(config, family, what)
     place = inner.absolute()
@@ -133,20 +130,18 @@ def _to_released(
         count += len(read_checkpoint(whole / adapters.FILE).state)
         adapters.merge(network, whole)
         state = network.state_dict()
-    content: Any
+    content = LAYOUTS[family].to_released(state, what)
     if family is CogVideoX:
         aside = _read_aside(whole / ASIDE)
-        content = {"module": {**convert_sat.to_released(state, what), **aside}}
+        content |= aside
         count += len(aside)
-    else:
-        content = convert_wan.to_released(state, what)
     report = Report(source.name, None, "diffusers", family.LAYOUT, _form(family, config), count)
-    _check_space(target, content.get("module", content))
-    _write_released(content, family, report, target)
+    _check_space(target, content)
+    _write_released({"module": content} if family is CogVideoX else content, report, target)
     return report
 
 
-def _write_released(content: Any, family: Kind, report: Report, target: Path) -> None:
+def _write_released(content: Any, report: Report, target: Path) -> None:
     if target.suffix in (".pt", ".pth"):
         if target.is_dir():
             raise UserError(f"{target} is a folder; remove it or choose another target.")
@@ -154,7 +149,7 @@ def _write_released(content: Any, family: Kind, report: Report, target: Path) ->
             _save(content, temporary)
         return
     with atomic_folder(target) as folder:
-        if family is CogVideoX:
+        if report.form == "CogVideoX":
             (folder / "1").mkdir()
             _save(content, folder / "1" / SAT_FILE)
             (folder / "latest").write_text("1")
@@ -234,8 +229,7 @@ def _check_layout(source: str, kind: str, to: str | None, possible: str) -> None
 
 def _check_representable(config: Mapping[str, Any], family: Kind, what: str) -> None:
     """Raise UserError where the released code would compute something else than the folder."""
-    computed = convert_sat.COMPUTED if family is CogVideoX else convert_wan.COMPUTED
-    for name, value in computed.items():
+    for name, value in LAYOUTS[family].COMPUTED.items():
         if name == "reference_ffn_quirk" and not config.get("reference_adaln"):
             continue
         if config.get(name, value) != value:

@@ -23,10 +23,110 @@ from diffusers import (
 )
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, WanTransformerBlock
 from torch import nn
 
 from idbench.models.concat_id.about import MAXIMUM_REFERENCES
-from idbench.models.concat_id.wan_layers import ReferenceBlock, ReferenceRotary
+
+Rotary = tuple[torch.Tensor, torch.Tensor]
+Modulation = tuple[torch.Tensor, ...]
+
+
+class ReferenceRotary(WanRotaryPosEmbed):
+    """Wan's rotary embedding, with places for references."""
+
+    def forward(self, hidden_states: torch.Tensor, references: int = 0) -> Rotary:
+        """Cosines and sines, each (1, tokens, 1, head_dim), for the video's latents (B, C, N, H, W)
+        and the `references` frames that follow them."""
+        if references == 0:
+            return super().forward(hidden_states)
+        frames, height, width = self.grid_size(hidden_states)
+        if max(frames + references, height, 2 * width) > self.max_seq_len:
+            raise ValueError(
+                f"{frames} + {references} frames of {height}x{width} tokens need more than the "
+                f"{self.max_seq_len} positions of the network"
+            )
+        return self.at(
+            (range(frames), range(height), range(width)),
+            (range(frames, frames + references), range(height), range(width, 2 * width)),
+        )
+
+    def grid_size(self, latents: torch.Tensor) -> tuple[int, ...]:
+        """Tokens of latents (B, C, N, H, W) in time, height and width."""
+        return tuple(s // p for s, p in zip(latents.shape[2:], self.patch_size, strict=True))
+
+    def at(self, *grids: tuple[range, ...]) -> Rotary:
+        """Cosines and sines, each (1, tokens, 1, head_dim), of every (time, height, width) of the
+        `grids`, one after the other."""
+        places = torch.cat([
+            torch.cartesian_prod(*(torch.arange(axis.start, axis.stop) for axis in axes))
+            for axes in grids
+        ])
+        sizes = [self.t_dim, self.h_dim, self.w_dim]
+
+        def rows(table: torch.Tensor) -> torch.Tensor:
+            parts = zip(table.split(sizes, dim=1), places.to(table.device).unbind(1), strict=True)
+            return torch.cat([part[index] for part, index in parts], dim=1)[None, :, None]
+
+        return rows(self.freqs_cos), rows(self.freqs_sin)
+
+
+class ReferenceBlock(WanTransformerBlock):
+    """Wan's block on a sequence whose last tokens are those of references; `adaln`, `quirk`:
+    `reference_adaln`, `reference_ffn_quirk` of the transformer."""
+
+    def __init__(self, *others: Any, adaln: bool, quirk: bool) -> None:
+        super().__init__(*others)
+        self.quirk = quirk
+        start = nn.Parameter(self.scale_shift_table.detach().clone()) if adaln else None
+        self.register_parameter("reference_table", start)
+
+    def forward(
+        self, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, temb: torch.Tensor,
+        rotary_emb: Rotary, tokens: int = 0, reference_temb: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """One block.
+
+        Args:
+            hidden_states: (B, L, D), the video's tokens, then the references'.
+            encoder_hidden_states: text (B, T, D).
+            temb: modulation of the video from the timestep, (B, 6, D).
+            rotary_emb: of all L tokens.
+            tokens: how many of the L belong to references; with 0 this is Wan's own block.
+            reference_temb: modulation of the references, (B, 6, D); None where they share the
+                video's.
+        """
+        if tokens == 0:
+            return super().forward(hidden_states, encoder_hidden_states, temb, rotary_emb)
+        x, lengths = hidden_states, [hidden_states.shape[1] - tokens, tokens]
+        video = (self.scale_shift_table + temb.float()).chunk(6, dim=1)
+        reference: Modulation = video
+        if self.reference_table is not None and reference_temb is not None:
+            reference = (self.reference_table + reference_temb.float()).chunk(6, dim=1)
+
+        def modulate(normed: torch.Tensor, at: int, reference_at: int) -> torch.Tensor:
+            """Shift and scale from rows `at` and `at + 1` of each part's modulation."""
+            first, second = normed.split(lengths, dim=1)
+            first = first * (1 + video[at + 1]) + video[at]
+            second = second * (1 + reference[reference_at + 1]) + reference[reference_at]
+            return torch.cat([first, second], dim=1).type_as(x)
+
+        def gate(before: torch.Tensor, update: torch.Tensor, at: int) -> torch.Tensor:
+            first, second = update.float().split(lengths, dim=1)
+            gated = torch.cat([first * video[at], second * reference[at]], dim=1)
+            return (before.float() + gated).type_as(x)
+
+        update = self.attn1(modulate(self.norm1(x.float()), 0, 0), None, None, rotary_emb)
+        x = gate(x, update, 2)
+
+        watched, beside = x.split(lengths, dim=1)
+        query = self.norm2(watched.float()).type_as(x)
+        watched = watched + self.attn2(query, encoder_hidden_states, None, None)
+        x = torch.cat([watched, beside], dim=1)
+
+        reference_at = 0 if self.quirk and self.reference_table is not None else 3
+        update = self.ffn(modulate(self.norm3(x.float()), 3, reference_at))
+        return gate(x, update, 5)
 
 
 class ConcatIDWanTransformer3DModel(WanTransformer3DModel):

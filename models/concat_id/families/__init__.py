@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from idbench.models.concat_id.families.cogvideox import CogVideoX, DetailCogVideoX
-from idbench.models.concat_id.families.cogvideox_released import (
+from idbench.models.concat_id.families.cogvideox import (
+    CogVideoX,
+    DetailCogVideoX,
     ReleasedCogVideoX,
     use_released_epsilon,
 )
@@ -21,8 +22,8 @@ from idbench.models.concat_id.families.family import (
 )
 from idbench.models.concat_id.families.wan21 import Wan
 
-FAMILIES: dict[str, type[CogVideoX] | type[Wan]] = {"cogvideox": CogVideoX, "wan": Wan}
-
+Kind = type[CogVideoX] | type[Wan]
+FAMILIES: dict[str, Kind] = {"cogvideox": CogVideoX, "wan": Wan}
 
 BASELINES = {
     "consisid": ("ConsisIDTransformer3DModel", "ConsisIDFamily"),
@@ -49,7 +50,7 @@ def family_of(class_name: str) -> Any:
 
 
 __all__ = [
-    "BASELINES", "FAMILIES", "CogVideoX", "Defaults", "DetailCogVideoX", "Family", "Network",
-    "Noised", "ReleasedCogVideoX", "Wan", "check_size", "check_steps", "family_named", "family_of",
-    "guide", "use_released_epsilon",
+    "BASELINES", "FAMILIES", "CogVideoX", "Defaults", "DetailCogVideoX", "Family", "Kind",
+    "Network", "Noised", "ReleasedCogVideoX", "Wan", "check_size", "check_steps", "family_named",
+    "family_of", "guide", "use_released_epsilon",
 ]

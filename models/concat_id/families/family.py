@@ -40,7 +40,7 @@ class Family(ABC):
     Attributes:
         scheduler: diffusers' scheduler; its settings are used for training and sampling, its
             state is never changed.
-        text_tokens: tokens that a prompt is padded or cut to.
+        text_tokens: tokens that a prompt is padded or cut to; by default the published networks'.
         mask_padding: whether padding is hidden from the text encoder and its embeddings zeroed.
     """
 
@@ -53,8 +53,6 @@ class Family(ABC):
     """Class of the transformer with references; `AUTOENCODER`, `TEXT_ENCODER`: of the others."""
     AUTOENCODER: ClassVar[Any]
     TEXT_ENCODER: ClassVar[Any]
-    TEXT_TOKENS: ClassVar[int]
-    """Of the published networks."""
     TEXT_WIDTH: ClassVar[str]
     """Where the transformer's configuration has the width of the text embeddings."""
     COMPRESSION: ClassVar[tuple[int, int]] = (4, 8)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import diffusers
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
@@ -36,11 +37,11 @@ class Wan(Family):
     TRANSFORMER: ClassVar[Any] = ConcatIDWanTransformer3DModel
     AUTOENCODER: ClassVar[Any] = AutoencoderKLWan
     TEXT_ENCODER: ClassVar[Any] = UMT5EncoderModel
-    TEXT_TOKENS: ClassVar[int] = 512
     TEXT_WIDTH: ClassVar[str] = "text_dim"
     DEFAULTS: ClassVar[Defaults] = Defaults(50, 5.0, 81, 480, 832, 16.0, negative=NEGATIVE)
     LAYOUT: ClassVar[str] = "wan"
     INDEX: ClassVar[Mapping[str, Any]] = {
+        "_diffusers_version": diffusers.__version__,
         "_class_name": "ConcatIDWanPipeline",
         "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
         "transformer": ["idbench.models.concat_id.wan", "ConcatIDWanTransformer3DModel"],

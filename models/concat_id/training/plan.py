@@ -148,7 +148,7 @@ def plan(recipe: StageRecipe, assumed: Assumptions) -> Plan:
     text = (
         (transformer.config.max_text_seq_length, transformer.config.text_embed_dim)
         if family == "cogvideox"
-        else (Wan.TEXT_TOKENS, transformer.config.text_dim)
+        else (Wan.text_tokens, transformer.config.text_dim)
     )
     area = (height // side) * (width // side)
     # Counted before the network changes its type: weights are kept as the loop keeps them.

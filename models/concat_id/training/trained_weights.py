@@ -26,7 +26,7 @@ from idbench import embedded
 from idbench.errors import UserError
 from idbench.files import DiskFull, write_json
 from idbench.models.concat_id import networks
-from idbench.models.concat_id.base_parts import add_base, index_of
+from idbench.models.concat_id.base_parts import add_base
 from idbench.models.concat_id.training import adapters, network
 from idbench.models.concat_id.training.recipe import StageRecipe
 from idbench.training.save import saying_full
@@ -104,7 +104,7 @@ def complete(
     """
     if recipe.parts is None:
         return "the recipe names neither components nor init"
-    index = index_of(family)
+    index = dict(family.INDEX)
     try:
         if recipe.parts == "embedded":
             index.update(_embedded(folder))
