@@ -9,7 +9,7 @@
                folder or hub id, such as jonathandinu/face-parsing, which the release uses
 
 `released` and `released_wan` compute the released pixels with such a pack and parser; see
-`released_preparation`.
+`references.prepare_released`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,12 @@ from idbench.metrics.faces.detect import detector_hashes, make_detector
 from idbench.metrics.faces.search import find_faces
 from idbench.metrics.protocols import Detection
 from idbench.models.concat_id.about import alignment_of, check_preparation
-from idbench.models.concat_id.references import Foreground, Prepared, prepare
+from idbench.models.concat_id.references import (
+    Foreground,
+    Prepared,
+    prepare,
+    prepare_released,
+)
 from idbench.released_files import local, released_folder
 
 if TYPE_CHECKING:
@@ -74,9 +79,7 @@ class FaceTools:
         found = self.locate_all(image)
         largest = found[0] if len(found) else None
         if self.preparation != "default" and self.foreground is not None:
-            from idbench.models.concat_id import released_preparation  # imports torch
-
-            made = released_preparation.prepare(
+            made = prepare_released(
                 image, largest, self.foreground, height, width,
                 wrapped=self.preparation == "released_wan",
             )

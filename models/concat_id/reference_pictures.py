@@ -57,14 +57,14 @@ class ReferencePictures:
         faces, see `references.prepare`.
         Raises UserError: the picture cannot be read."""
         # Imported late: a finished run only asks for the settings.
-        from idbench.models.concat_id import references
+        from idbench.models.concat_id.references import Prepared, fit_and_pad
 
         key = (reference.kind, reference.image, fill)
         if key not in self._prepared:
             read = read_rgb if self.preparation == "default" else read_converted
             image = read_reference(reference.image, read)
-            if reference.kind != "face":
-                result = references.plain(image, self.height, self.width)
+            if reference.kind != "face":  # nothing is removed
+                result = Prepared(fit_and_pad(image, self.height, self.width))
             else:
                 result = self._tools.prepare(image, self.height, self.width, fill)
             if result.problem:

@@ -4,6 +4,14 @@ The steps: the largest face, an upright crop around it, everything but the head 
 (only where the head fills at least 40 % of the crop), resized to fit the video's size, padded
 with black on all sides. Without a face the whole image is fitted and padded instead.
 Source: the released Concat-ID inference code; see `Prepared.problem` for what was not done.
+
+`prepare_released` makes the released pixels themselves: one search for faces, without a grey
+border; without a face the whole picture is used. The parser runs either way. Crops are resized
+bicubically as floats, to sizes cut to whole pixels.
+
+Source: `get_face_image` and `resize_pad_crop` of github.com/ML-GSAI/Concat-ID, sample_video.py; and
+inference_wan.py, whose conversion to 8 bits lets what the filter overshoots wrap around, so that
+0.2 % of a photograph's pixels, at strong edges, turn from white to black or the reverse.
 """
 
 from __future__ import annotations
@@ -99,9 +107,15 @@ def fit_and_pad(image: np.ndarray, height: int, width: int, fill: float = 1.0) -
     new = (max(1, round(image.shape[0] * zoom)), max(1, round(image.shape[1] * zoom)))
     if new != image.shape[:2]:
         image = np.asarray(Image.fromarray(image).resize(new[::-1], Image.Resampling.LANCZOS))
-    top, left = (height - new[0]) // 2, (width - new[1]) // 2
+    return _pad(image, height, width)
+
+
+def _pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The image in the middle of a black one of (height, width)."""
+    rows, columns = image.shape[:2]
+    top, left = (height - rows) // 2, (width - columns) // 2
     canvas = np.zeros((height, width, 3), np.uint8)
-    canvas[top : top + new[0], left : left + new[1]] = image
+    canvas[top : top + rows, left : left + columns] = image
     return canvas
 
 
@@ -135,6 +149,46 @@ def prepare(
     return Prepared(fit_and_pad(crop, height, width, fill), problem)
 
 
-def plain(image: np.ndarray, height: int, width: int) -> Prepared:
-    """A garment or background reference: fitted and padded, nothing removed."""
-    return Prepared(fit_and_pad(image, height, width))
+def prepare_released(
+    image: np.ndarray, landmarks: np.ndarray | None, foreground: Foreground, height: int,
+    width: int, wrapped: bool = False,
+) -> Prepared:
+    """A face reference for a video of (height, width), from a photograph as
+    `pictures.read_converted` reads it, the landmarks, float32 (5, 2), of the largest face (None: no
+    face), and the face parser. `wrapped`: as inference_wan.py, see `_fit_and_pad_released`."""
+    from insightface.utils.face_align import norm_crop  # imports all of insightface
+
+    problems = []
+    if landmarks is None:
+        problems.append(NO_FACE)
+        face = image
+    else:
+        face = norm_crop(image, landmarks, image_size=ARCFACE_SIZE)
+    face, removed = remove_background(face, foreground(face))
+    if not removed:
+        problems.append(SMALL_HEAD)
+    fitted = _fit_and_pad_released(face, height, width, wrapped)
+    return Prepared(fitted, "; ".join(problems) or None)
+
+
+def _fit_and_pad_released(
+    image: np.ndarray, height: int, width: int, wrapped: bool
+) -> np.ndarray:
+    """Resize uint8 RGB (H, W, 3) to fit into (height, width), and pad with black. `wrapped`: values
+    are cut to whole numbers, not rounded, and what lies beyond 0..255 wraps around."""
+    import torch
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.functional import resize
+
+    rows, columns = image.shape[:2]
+    if rows / columns >= height / width:
+        size = [height, max(1, int(columns * height / rows))]
+    else:
+        size = [max(1, int(rows * width / columns)), width]
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1) / 255
+    fitted = resize(pixels, size, InterpolationMode.BICUBIC, antialias=True)
+    if wrapped:
+        whole = (fitted * 255).int() & 255
+    else:
+        whole = (fitted.clamp(0, 1) * 255).round()
+    return _pad(whole.byte().permute(1, 2, 0).numpy(), height, width)

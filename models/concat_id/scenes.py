@@ -18,7 +18,7 @@ import numpy as np
 
 from idbench import recipes
 from idbench.errors import UserError
-from idbench.models.concat_id import references
+from idbench.models.concat_id.references import fit_and_pad
 from idbench.prompts.avatars.scene import TRAINING_IDENTITIES, VALIDATION_IDENTITIES, Garment, Scene
 
 CLIP_FRAMES = 9
@@ -166,4 +166,4 @@ def subject_reference(subject: str, scene: Scene) -> np.ndarray:
 
 def prepared_subject(subject: str, scene: Scene, height: int, width: int) -> np.ndarray:
     """`subject_reference` fitted and padded: uint8 RGB (height, width, 3)."""
-    return references.plain(subject_reference(subject, scene), height, width).image
+    return fit_and_pad(subject_reference(subject, scene), height, width)
