@@ -60,18 +60,15 @@ def unpack(
         for key, value in packed.items() if key.endswith(_WHOLE)
     }
     for key, base in parent.items():
-        if key in state:
-            continue
-        if key not in packed and key + _CODES not in packed:
-            state[key] = base.float()
-            continue
         if key in packed:
             state[key] = base.float() + packed[key].float()
-            continue
-        codes = packed[key + _CODES]
-        numbers = torch.stack([codes & 15, codes >> 4], 1).view(-1, GROUP).float() - 8
-        rows = numbers * packed[key + _SCALES].float()[:, None]
-        state[key] = base.float() + rows.flatten()[: base.numel()].view(base.shape)
+        elif key + _CODES in packed:
+            codes = packed[key + _CODES]
+            numbers = torch.stack([codes & 15, codes >> 4], 1).view(-1, GROUP).float() - 8
+            rows = numbers * packed[key + _SCALES].float()[:, None]
+            state[key] = base.float() + rows.flatten()[: base.numel()].view(base.shape)
+        elif key not in state:
+            state[key] = base.float()
     return state
 
 

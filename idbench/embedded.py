@@ -228,26 +228,19 @@ def save_entry(
             raise UserError(
                 f"{plain!r} is not a name for embedded weights; use letters, digits and `_`."
             )
-    origin = None
-    if parent is not None:
-        from idbench import deltas
-
-        assert not isinstance(weights, bytes)
-        numbers = sum(value.numel() for value in weights.values())
-        weights, bits = deltas.pack(weights, load_state(parent)), 16
-        origin = {"name": parent, "sha256": entry(parent)["sha256"]}
     if data_version is None:
         from idbench.prompts.avatars.march import DATA_VERSION
 
         data_version = f"avatars-{DATA_VERSION}"
-    raw = isinstance(weights, bytes)
-    path = weights_folder() / (file or (name if raw else f"{name}.safetensors"))
+    path = weights_folder() / (file or name)
     parameters = 0
     if isinstance(weights, bytes):
         data = weights
         write_bytes(path, data)
     else:
-        data, parameters = _serialized(weights, half, bits)
+        path = path if file else path.with_name(f"{name}.safetensors")
+        parameters = sum(value.numel() for value in weights.values())
+        data = _serialized(weights, half, bits, parent)
         write_bytes(_compressed(path), weight_files.compress(data))
         path.unlink(missing_ok=True)
     new: dict[str, Any] = {
@@ -255,8 +248,8 @@ def save_entry(
         "seed": seed, "steps": steps, "data_version": data_version, "licence": "Apache-2.0",
         "parameters": parameters, "config": dict(config), "measured": dict(measured),
     }
-    if origin is not None:
-        new.update(parent=origin, parameters=numbers)
+    if parent is not None:
+        new.update(parent={"name": parent, "sha256": entry(parent)["sha256"]})
     if reference_fill != 1:
         new.update(reference_fill=reference_fill)
     _write_entry(name, new)
@@ -277,13 +270,16 @@ def _write_entry(name: str, new: Mapping[str, Any]) -> None:
 
 
 def _serialized(
-    state: Mapping[str, torch.Tensor], half: bool, bits: int
-) -> tuple[bytes, int]:
-    """The safetensors file of a state dict, and how many numbers it holds."""
+    state: Mapping[str, torch.Tensor], half: bool, bits: int, parent: str | None
+) -> bytes:
+    """The safetensors file of a state dict, or of its difference to that of `parent`."""
     import torch
     from safetensors.torch import save
 
     from idbench import deltas
+
+    if parent is not None:
+        state, bits = deltas.pack(state, load_state(parent)), 16
 
     def prepared(tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.detach().cpu()
@@ -291,5 +287,4 @@ def _serialized(
             tensor = deltas.rounded(tensor, bits) if half else tensor.to(torch.float32)
         return tensor.contiguous().clone()
 
-    ready = {key: prepared(value) for key, value in state.items()}
-    return save(ready), sum(value.numel() for value in ready.values())
+    return save({key: prepared(value) for key, value in state.items()})

@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from idbench import yaml_text
 from idbench.errors import UserError
@@ -100,10 +100,6 @@ class Entry(_Strict):
         return bool(self.files) and all(file.sha256 for file in self.files)
 
 
-class _Catalogue(RootModel[dict[str, Entry]]):
-    """The entries by name."""
-
-
 @dataclass(frozen=True)
 class Found:
     """A file of the catalogue and its state on this machine: `published` (the published sha256),
@@ -120,7 +116,7 @@ class Found:
 def catalogue() -> dict[str, Entry]:
     """The entries by name."""
     text = files("idbench.weights").joinpath("catalogue.yaml").read_text(encoding="utf-8")
-    return _Catalogue.model_validate(yaml_text.parse(text)).root
+    return TypeAdapter(dict[str, Entry]).validate_python(yaml_text.parse(text))
 
 
 def store() -> Path:
@@ -165,11 +161,8 @@ def find_folder(name: str) -> Path | None:
     entry = catalogue()[name]
     own = store() / name
     if not entry.folder:
-        paths = [find_file(name, file) for file in entry.files]
-        kept = [path for path in paths if path is not None]
-        same = {_root(path, file.path or file.name)
-                for path, file in zip(kept, entry.files, strict=False)}
-        return same.pop() if len(kept) == len(paths) and len(same) == 1 else None
+        roots = {_root(find_file(name, file), file.path or file.name) for file in entry.files}
+        return roots.pop() if len(roots) == 1 else None
     if own.is_dir():
         return own
     from huggingface_hub import snapshot_download
@@ -190,8 +183,10 @@ def place(name: str) -> Path | None:
     return find_file(name, files[0]) if len(files) == 1 else find_folder(name)
 
 
-def _root(path: Path, name: str) -> Path:
+def _root(path: Path | None, name: str) -> Path | None:
     """The folder under which `path` is called `name`; else its own folder."""
+    if path is None:
+        return None
     parts = len(Path(name).parts)
     return path.parents[parts - 1] if path.parts[-parts:] == Path(name).parts else path.parent
 

@@ -13,7 +13,7 @@ import json
 import math
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -79,23 +79,27 @@ def _state(path: Path) -> _State:
 def compress(data: bytes) -> bytes:
     """A safetensors file in fewer bytes; the same bytes give the same result."""
     coder = zlib.compressobj(9, memLevel=9, strategy=zlib.Z_FILTERED)
-    return coder.compress(_reordered(data, _split)) + coder.flush()
+    return coder.compress(_reordered(data, lambda width: (-1, width))) + coder.flush()
 
 
 def decompress(data: bytes) -> bytes:
     """What `compress` was given. Raises DamagedFile."""
     try:
-        return _reordered(zlib.decompress(data), _join)
+        return _reordered(zlib.decompress(data), lambda width: (width, -1))
     except (zlib.error, struct.error, ValueError, KeyError) as error:
         raise DamagedFile(f"it cannot be uncompressed ({error})") from error
 
 
-def _reordered(data: bytes, change: Any) -> bytes:
-    """`data` with the bytes of each run of numbers of one width changed, but not its header."""
+def _reordered(data: bytes, shape: Callable[[int], tuple[int, int]]) -> bytes:
+    """`data` with the bytes of each run of numbers of one width, but not its header, as a table
+    of `shape`, turned."""
+    import numpy as np
+
     start = _HEADER.size + _HEADER.unpack_from(data)[0]
     parts = [data[:start]]
     for width, size in _runs(json.loads(data[_HEADER.size : start])):
-        parts.append(change(data[start : start + size], width))
+        table = np.frombuffer(data, np.uint8, size, start).reshape(shape(width))
+        parts.append(table.T.tobytes())
         start += size
     return b"".join(parts)
 
@@ -111,14 +115,3 @@ def _runs(header: dict[str, Any]) -> Iterator[tuple[int, int]]:
             tensors.append((first, (end - first) // numbers, end - first))
     for width, run in groupby(sorted(tensors), key=itemgetter(1)):
         yield width, sum(size for _, _, size in run)
-
-
-def _split(numbers: bytes, width: int) -> bytes:
-    return b"".join(numbers[place::width] for place in range(width))
-
-
-def _join(planes: bytes, width: int) -> bytes:
-    numbers, count = bytearray(len(planes)), len(planes) // width
-    for place in range(width):
-        numbers[place::width] = planes[place * count : (place + 1) * count]
-    return bytes(numbers)

@@ -110,10 +110,11 @@ def load_tools(
     check_device(device)
     check_preparation(preparation, faces, parser, alignment)
     released = preparation != "default"
-    locate, hashes = _load_locator(faces, device, released)
+    find, hashes = load_finder(faces, device, released)
     foreground, more = load_foreground(parser, device, released)
     return FaceTools(
-        locate, foreground, alignment_of(faces, alignment), {**hashes, **more}, preparation
+        lambda image: find(image).landmarks, foreground, alignment_of(faces, alignment),
+        {**hashes, **more}, preparation,
     )
 
 
@@ -190,11 +191,6 @@ def _parser_folder(source: str) -> Path:
             "hub id of a SegFormer face parser."
         )
     return folder
-
-
-def _load_locator(faces: str, device: str, released: bool) -> tuple[Locate, dict[str, str]]:
-    find, hashes = load_finder(faces, device, released)
-    return lambda image: find(image).landmarks, hashes
 
 
 def load_finder(

@@ -48,9 +48,10 @@ class VideoPipeline(DiffusionPipeline, ABC):
         """How these networks are used."""
 
     @property
-    @abstractmethod
     def patch(self) -> int:
         """Latents per token, in height and width."""
+        size = self.transformer.config.patch_size
+        return size if isinstance(size, int) else size[-1]
 
     @property
     def compression(self) -> int:
@@ -247,10 +248,6 @@ class ConcatIDPipeline(VideoPipeline):
         kind = kinds.get(self.config.sampling, CogVideoX)
         return kind(self.scheduler, self.config.text_tokens, self.config.mask_padding)
 
-    @property
-    def patch(self) -> int:
-        return self.transformer.config.patch_size
-
     def __call__(
         self, prompts: Sequence[str], references: torch.Tensor | None = None,
         seeds: Sequence[int] = (0,), steps: int = 20, guidance: float = 6.0, frames: int = 9,
@@ -280,10 +277,6 @@ class ConcatIDWanPipeline(VideoPipeline):
     @property
     def family(self) -> Wan:
         return Wan(self.scheduler, self.config.text_tokens)
-
-    @property
-    def patch(self) -> int:
-        return self.transformer.config.patch_size[1]
 
     def __call__(
         self, prompts: Sequence[str], references: torch.Tensor | None = None,

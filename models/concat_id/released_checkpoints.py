@@ -196,10 +196,9 @@ def _save(content: Any, path: Path) -> None:
 
 
 def _family_of(checkpoint: Checkpoint) -> Kind:
-    if convert_sat.is_released(checkpoint.state):
-        return CogVideoX
-    if convert_wan.is_released(checkpoint.state):
-        return Wan
+    for family, layout in LAYOUTS.items():
+        if layout.is_released(checkpoint.state):
+            return family
     raise UserError(
         f"{checkpoint.path} is not a checkpoint of Concat-ID: it contains "
         f"{listed(checkpoint.state)}, "

@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -77,8 +78,8 @@ def test_a_run_keeps_the_note(bases, tmp_path, monkeypatch):
     from idbench.models.concat_id import face_tools
 
     monkeypatch.setattr(
-        face_tools, "_load_locator",
-        lambda faces, device, released: (lambda image: np.zeros((0, 5, 2), np.float32), {}),
+        face_tools, "load_finder", lambda faces, device, released: (
+            lambda image: SimpleNamespace(landmarks=np.zeros((0, 5, 2), np.float32)), {}),
     )
     try:
         main([str(part) for part in generate(bases[0], tmp_path / "run")])
