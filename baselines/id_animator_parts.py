@@ -193,9 +193,8 @@ def _text_state(state: Mapping[str, torch.Tensor], text: Any) -> dict[str, torch
     wanted = text.state_dict()
     found = {}
     for name, value in state.items():
-        if name.startswith(TEXT):
+        # The positions' numbers are computed.
+        if name.startswith(TEXT) and "position_ids" not in name:
             plain = name.removeprefix(TEXT)
-            short = plain.removeprefix("text_model.")
-            if "position_ids" not in plain:  # a table of numbers, which is computed
-                found[plain if plain in wanted else short] = value
+            found[plain if plain in wanted else plain.removeprefix("text_model.")] = value
     return found

@@ -113,11 +113,8 @@ class ReleasedModel(ABC):
 
     @cached_property
     def folder(self) -> Path:
-        """The released folder; every file that is read is there, or in its own entry.
-
-        Raises:
-            UserError: it is missing or lacks a file; names it.
-        """
+        """The released folder; every file that is read is there, or in its own entry. Raises
+        UserError: it is missing or lacks a file; names it."""
         own = [file for file in self.files if file not in self.ELSEWHERE]
         found = released_folder(self.source, self.entry, own)
         for file in self.files:
@@ -125,11 +122,7 @@ class ReleasedModel(ABC):
         return found
 
     def path(self, file: str) -> Path:
-        """Where a file or folder of `files` lies.
-
-        Raises:
-            UserError: as `folder`.
-        """
+        """Where a file or folder of `files` lies. Raises UserError: as `folder`."""
         return self._found(self.folder, file)
 
     def _found(self, folder: Path, file: str) -> Path:
@@ -141,12 +134,8 @@ class ReleasedModel(ABC):
     # Networks
 
     def load(self) -> None:
-        """Load the networks once.
-
-        Raises:
-            UserError: missing packages, incomplete or damaged files, an unusable device, or a
-                size that the networks cannot make.
-        """
+        """Load the networks once. Raises UserError: missing packages, incomplete or damaged files,
+        an unusable device, or a size that the networks cannot make."""
         _ = self.networks
 
     @property
@@ -182,11 +171,8 @@ class ReleasedModel(ABC):
         self, kind: Any, folder: Path,
         checked: Sequence[str] = ("transformer", "vae", "text_encoder"), **options: Any,
     ) -> Any:
-        """A pipeline of `folder`, every tensor of the `checked` parts found in it.
-
-        Raises:
-            UserError: damaged files, or missing or unknown tensors.
-        """
+        """A pipeline of `folder`, every tensor of the `checked` parts found in it. Raises
+        UserError: damaged files, or missing or unknown tensors."""
         from idbench.models.concat_id.model_folder import check_tensors
 
         with explained(f"The model folder {folder} cannot be loaded", "download it again"):
@@ -241,11 +227,8 @@ class ReleasedModel(ABC):
 
 
 def check_there(path: Path, entry: str) -> Path:
-    """`path`, if it is a file or folder that is not empty.
-
-    Raises:
-        UserError: missing or empty; names the file and the entry of the catalogue that has it.
-    """
+    """`path`, if it is a file or folder that is not empty. Raises UserError: missing or empty;
+    names the file and the entry of the catalogue that has it."""
     problem = "is missing" if not path.exists() else ""
     if path.is_file() and not path.stat().st_size:
         problem = "is empty"

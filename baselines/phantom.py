@@ -68,17 +68,21 @@ class Phantom(OnBase):
 
     @property
     def files(self) -> tuple[str, ...]:
-        return checkpoint_files(self.folder, self.start)
+        """The files of the checkpoint: one `.pth`, or the shards of a safetensors file."""
+        found = sorted(
+            path.name for path in self.folder.glob(f"{self.start}*")
+            if path.suffix in (".pth", ".pt", ".safetensors")
+        )
+        if not found:
+            raise UserError(
+                f"{self.folder} has no {self.start}*.pth; `idbench weights get {self.entry}` "
+                "downloads it."
+            )
+        return tuple(found)
 
     @cached_property
     def folder(self) -> Path:
-        found = released_folder(self.source, self.entry)
-        if not checkpoint_files(found, self.start):
-            raise UserError(
-                f"{found} has no {self.start}*.pth; `idbench weights get {self.entry}` downloads "
-                "it."
-            )
-        return found
+        return released_folder(self.source, self.entry)
 
     def _load(self, place: str) -> Any:
         from diffusers import WanPipeline
@@ -169,11 +173,3 @@ class Phantom(OnBase):
             found = (neg + self.guidance * (shown - neg) + self.text_guidance * (told - shown))
             latents = scheduler.step(found, time, latents, return_dict=False)[0]
         return latents
-
-
-def checkpoint_files(folder: Path, start: str) -> tuple[str, ...]:
-    """The files of a checkpoint: one `.pth`, or the shards of a safetensors file."""
-    return tuple(sorted(
-        path.name for path in folder.glob(f"{start}*")
-        if path.suffix in (".pth", ".pt", ".safetensors")
-    ))

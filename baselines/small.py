@@ -86,11 +86,6 @@ class FaceFamily(CogVideoX):
     ) -> Any:
         """`predict` with the references taken apart; `others` are arguments of the transformer."""
 
-    @classmethod
-    def added(cls, transformer: Any, base: Mapping[str, torch.Tensor]) -> list[nn.Parameter]:
-        """The parameters that the base does not have."""
-        return [p for name, p in transformer.named_parameters() if name not in base]
-
 
 @dataclass(frozen=True)
 class ConsisIDFamily(FaceFamily):

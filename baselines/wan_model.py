@@ -14,6 +14,13 @@ from idbench.released_files import released_folder
 from idbench.types import Reference
 from idbench.values import number
 
+NEGATIVE = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
+    "丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，"
+    "杂乱的背景，三条腿，背景人很多，倒着走"
+)
+"""Wan2.1's own negative prompt. Source: github.com/Wan-Video/Wan2.1, its shared configuration."""
+
 
 class WanModel(ReleasedModel):
     """A released system on Wan2.1.
@@ -60,8 +67,6 @@ class WanModel(ReleasedModel):
     @property
     def negative_prompt(self) -> str:
         """What the unconditional branch reads."""
-        from idbench.baselines.wan_parts import NEGATIVE
-
         return NEGATIVE if self.negative is None else self.negative
 
     @cached_property
@@ -72,11 +77,8 @@ class WanModel(ReleasedModel):
 
     def _read_wan(self, kind: Any, folder: Path, **options: Any) -> Any:
         """A pipeline of `folder` whose networks can make the videos; options of `_read_pipeline`.
-
-        Raises:
-            UserError: as `_read_pipeline`, or a size that Wan cannot make: frames are 4k + 1,
-                sides multiples of 16.
-        """
+        Raises UserError: as that, or a size that Wan cannot make: frames are 4k + 1, sides
+        multiples of 16."""
         import torch
 
         from idbench.models.concat_id.families import Wan, check_size

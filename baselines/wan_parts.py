@@ -19,12 +19,6 @@ from idbench.models.concat_id.references import crop_face
 from idbench.pictures import read_reference
 from idbench.types import Reference
 
-NEGATIVE = (
-    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
-    "丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，"
-    "杂乱的背景，三条腿，背景人很多，倒着走"
-)
-"""Wan2.1's own negative prompt. Source: github.com/Wan-Video/Wan2.1, its shared configuration."""
 CROP = 512
 """Side of a face that is cut out, in pixels."""
 

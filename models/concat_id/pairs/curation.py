@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,7 @@ def _select(
         "aesthetic": "given" if scored else NO_SCORER,
         "calibration": calibrated,
         "truth": calibration.report(everyone, known, similarity, outputs) if known else None,
-        "settings": settings.as_dict(),
+        "settings": asdict(settings),
         "similarity": similarity.as_dict(),
         "reader": {
             "weights": list(request.reader.weights), "subjects": request.reader.subjects,
@@ -237,14 +237,17 @@ def _write_videos(
                 unreadable.append({"video": row.name, "problem": str(row.problem)})
             if reason == rules.NO_TERM and len(no_term) < NAMED:
                 no_term.append({"video": row.name, "caption": str(row.caption)})
-            yield {
-                "video": row.name, "kept": reason is None, "reason": reason,
-                "detail": row.problem, "people": usual_count(record.counts) if record else 0,
-                "other_count_share": rules.count_inconsistency(record.counts) if record else None,
-                "other_identity_share": rules.identity_inconsistency(
-                    record.cosines, settings.identity_cosine) if record else None,
-                "frames_in_other_order": record.conflicts if record else None,
-            }
+            found = {"video": row.name, "kept": reason is None, "reason": reason,
+                     "detail": row.problem, "people": 0}
+            if record is not None:
+                found |= {
+                    "people": usual_count(record.counts),
+                    "other_count_share": rules.count_inconsistency(record.counts),
+                    "other_identity_share": rules.identity_inconsistency(
+                        record.cosines, settings.identity_cosine),
+                    "frames_in_other_order": record.conflicts,
+                }
+            yield found
 
     parquet_files.write_rows(path, schema, rows())
     return unreadable, no_term

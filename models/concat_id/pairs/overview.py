@@ -36,11 +36,11 @@ def write_page(
 ) -> None:
     """Write the page, atomically: one file without scripts, which opens from disk."""
     settings = {**summary["settings"], **((summary["calibration"] or {}).get("used", {}))}
+    seed = settings["seed"]
     samples = {
-        made.name: [_shown(row, people, store, out) for row in
-                    rows(sample(made, summary["settings"]["seed"]), people, store,
-                         summary["settings"]["seed"])]
-        for made in outputs
+        made.name: [
+            _shown(row, people, store, out) for row in rows(sample(made, seed), people, store, seed)
+        ] for made in outputs
     }
     text = template(TEMPLATE).render(
         summary=summary, samples=samples,
@@ -108,7 +108,7 @@ def _shown(row: Mapping[str, Any], people: People, store: Store, out: Path) -> d
         } for r in row["references"]
     ]
     return {
-        "video": row["video"], "caption": row["caption"], "score": row["score"],
+        "video": row["video"], "caption": row["caption"], "score": row.get("score"),
         "own": [_data(out / image) for image in own], "references": references,
     }
 

@@ -68,7 +68,7 @@ def write_rows(path: Path, schema: pa.Schema, made: Iterable[dict[str, Any]]) ->
 
 
 def rows(output: Output, people: People, store: Store, seed: int) -> Iterator[dict[str, Any]]:
-    """The rows of `SCHEMA`, as dictionaries."""
+    """The rows of `SCHEMA`, as dictionaries without what is null."""
     for i, (targets, partners) in enumerate(zip(output.targets, output.partners, strict=True)):
         target = store.get(people.video[targets[0]])
         record = target.record
@@ -81,15 +81,17 @@ def rows(output: Output, people: People, store: Store, seed: int) -> Iterator[di
             cosine = float(output.cosines[i, place]) if crossed else None
             references.append(_face(output, target, source, place, who, cosine, seed))
         references += [_subject(target, kind, seed) for kind in output.subjects]
-        ranked = output.score is not None
-        yield {
+        row = {
             "video": target.name, "caption": target.caption, "height": record.height,
             "width": record.width, "fps": record.fps, "frames": record.frames,
             "references": references,
-            "score": float(output.score[i]) if output.score is not None else None,
-            "aesthetic": target.aesthetic if ranked else None,
-            "flow": record.flow if ranked else None, "motion": record.motion if ranked else None,
         }
+        if output.score is not None:
+            row |= {
+                "score": float(output.score[i]), "aesthetic": target.aesthetic,
+                "flow": record.flow, "motion": record.motion,
+            }
+        yield row
 
 
 def _face(
@@ -114,11 +116,8 @@ def _face(
 def _subject(target: Row, kind: str, seed: int) -> dict[str, Any]:
     assert target.record is not None
     rng = np.random.default_rng([seed, person_key(f"{kind}/{target.name}", 0)])
-    image = getattr(target.record, kind)
     return {
         "kind": kind, "video": target.name, "person": 0, "crossed": False, "cosine": None,
         "chosen": 0, "flip": bool(kind == "garment" and rng.random() < 0.5),
-        "candidates": [
-            {"image": image, "frame": None, "box": None, "landmarks": None, "share": None}
-        ],
+        "candidates": [{"image": getattr(target.record, kind)}],
     }

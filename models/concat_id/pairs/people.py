@@ -76,10 +76,9 @@ def collect(store: Store, settings: PairSettings) -> tuple[People, dict[str, int
         people.person[part] = np.arange(size)
         people.share[part] = [p.share for p in record.people]
         people.keys[part] = [person_key(row.name, i) for i in range(size)]
-        for name, value in (
-            ("flow", record.flow), ("motion", record.motion), ("aesthetic", row.aesthetic)
-        ):
-            getattr(people, name)[part] = np.nan if value is None else value
+        # Of None NumPy makes NaN.
+        people.flow[part], people.motion[part] = record.flow, record.motion
+        people.aesthetic[part] = row.aesthetic
         people.garment[part] = record.garment is not None
         people.background[part] = record.background is not None
         people.prints[part] = copies.as_array(record.prints)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +87,6 @@ class PairSettings:
     def lowest_cosine(self) -> float:
         """Pairs below this are in no output."""
         return min(self.cross[0], self.tradeoff[0], self.multi[0])
-
-    def as_dict(self) -> dict[str, Any]:
-        """All fields as JSON values."""
-        return asdict(self)
 
     def reading(self) -> dict[str, Any]:
         """The fields that change what is read from a video; the rest needs no second reading."""

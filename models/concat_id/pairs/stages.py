@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -146,15 +147,14 @@ def cross_of_several(people: People, best: Best, size: int, settings: PairSettin
 def _drop_shared(partners: np.ndarray, cosines: np.ndarray) -> int:
     """Drop, in place, all but the most similar of references to one partner; returns how many."""
     dropped = 0
-    for i in range(partners.shape[1]):
-        for j in range(i + 1, partners.shape[1]):
-            same = (partners[:, i] == partners[:, j]) & (partners[:, i] != OWN)
-            # Of equal cosines the left one stays.
-            loser = np.where(cosines[:, i] >= cosines[:, j], j, i)
-            rows = np.flatnonzero(same)
-            partners[rows, loser[rows]] = OWN
-            cosines[rows, loser[rows]] = np.nan
-            dropped += len(rows)
+    for i, j in combinations(range(partners.shape[1]), 2):
+        same = (partners[:, i] == partners[:, j]) & (partners[:, i] != OWN)
+        # Of equal cosines the left one stays.
+        loser = np.where(cosines[:, i] >= cosines[:, j], j, i)
+        rows = np.flatnonzero(same)
+        partners[rows, loser[rows]] = OWN
+        cosines[rows, loser[rows]] = np.nan
+        dropped += len(rows)
     return dropped
 
 
