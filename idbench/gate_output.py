@@ -19,11 +19,9 @@ def summary(verdict: Verdict) -> str:
     lines = [f"{verdict.word.upper()}: {verdict.run} against {verdict.reference}"]
     rows = _rows(verdict)
     if rows:
-        head = ("metric", "reference", "run", "change [95%]", "tolerance", "n", "outcome")
-        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        for row in (head, *rows):
-            cells = map(str.ljust, row, widths)
-            lines.append("  ".join(cells).rstrip())
+        rows.insert(0, ("metric", "reference", "run", "change [95%]", "tolerance", "n", "outcome"))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     lines += [f"{_label(check)}: {check.message}." for check in _told(verdict)]
     lines += [f"Note: {note}." for note in verdict.notes]
     return "\n".join(lines)

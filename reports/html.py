@@ -138,7 +138,7 @@ def reasons_of(take: report_data.TakeView) -> list[str]:
 
 def _curve_range(report: report_data.ReportData) -> tuple[float, float]:
     """One range of all per-frame curves, so that they can be compared: whole tenths."""
-    values = [v for card in report.cards for take in card.takes for person in take.people
+    values = [v for take in report.takes for person in take.people
               for curve in person.curves for v in curve.values if v is not None]
     if not values:
         return 0.0, 1.0
@@ -149,11 +149,10 @@ def _curve_range(report: report_data.ReportData) -> tuple[float, float]:
 def _spans(report: report_data.ReportData) -> dict[str, tuple[float, float]]:
     """Smallest and largest video-level value of each metric."""
     known: dict[str, list[float]] = {metric: [] for metric in report.metrics}
-    for card in report.cards:
-        for take in card.takes:
-            for metric, value in take.values.items():
-                if value.value is not None:
-                    known[metric].append(value.value)
+    for take in report.takes:
+        for metric, value in take.values.items():
+            if value.value is not None:
+                known[metric].append(value.value)
     return {metric: (min(values), max(values)) for metric, values in known.items() if values}
 
 
@@ -188,7 +187,7 @@ def _along(report: report_data.ReportData, run: int, metric: str) -> video_value
     """The curves of all people of a run as places along their videos."""
     return [
         (frame / max(curve.frames[-1], 1), value)
-        for card in report.cards for take in card.takes if take.run == run
+        for take in report.takes if take.run == run
         for person in take.people for curve in person.curves if curve.metric == metric
         for frame, value in zip(curve.frames, curve.values, strict=True)
     ]

@@ -6,21 +6,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from idbench.errors import UserError
 from idbench.records import FacesFile, SampleFile
 from idbench.reports import columns, media, tables
-from idbench.reports.video_values import estimates, metric_names, video_values
+from idbench.reports.video_values import category_estimates, metric_names, video_values
 from idbench.runs import Run
 from idbench.score_table import long_scores
-from idbench.statistics import Estimate, identity_clusters
+from idbench.statistics import Estimate
 from idbench.video import UnreadableVideo, read_chosen
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 EMBED_LIMIT = 11_000_000
 """Bytes of video embedded in a page at most; more are linked."""
@@ -141,6 +138,11 @@ class ReportData:
     categories: dict[str, tuple[dict[str, Estimate], ...]]
     embedded: bool
 
+    @property
+    def takes(self) -> list[TakeView]:
+        """All videos."""
+        return [take for card in self.cards for take in card.takes]
+
 
 def read(runs: Sequence[Run], page: Path, embed: bool | None = None) -> ReportData:
     """Read `runs` for a page to be written to `page`; `embed`: whether videos go into it (None:
@@ -151,6 +153,7 @@ def read(runs: Sequence[Run], page: Path, embed: bool | None = None) -> ReportDa
         videos = [r.video for of_run in records for r in of_run if r.video]
         embed = sum(v.stat().st_size for v in videos) <= EMBED_LIMIT
     metrics = tuple(columns.columns(n for table in values for n in metric_names(table)))
+    categories = dict.fromkeys(category for table in values for category in table["category"])
 
     cards: dict[str, CardView] = {}
     takes: list[tuple[CardView, TakeView]] = []
@@ -164,7 +167,8 @@ def read(runs: Sequence[Run], page: Path, embed: bool | None = None) -> ReportDa
     _number_repeats(cards.values())
     return ReportData(
         tuple(runs), tuple(tables.labels(runs)), metrics, tuple(cards.values()),
-        _identities(takes, len(runs)), _unscored(takes), _categories(records, values, metrics),
+        _identities(takes, len(runs)), _unscored(takes),
+        {name: tuple(category_estimates(table, name) for table in values) for name in categories},
         embed,
     )
 
@@ -289,19 +293,3 @@ def _unscored(takes: list[tuple[CardView, TakeView]]) -> dict[str, list[Missing]
             if value.value is None and value.reason and metric not in told:
                 found[value.reason].append((card.key, take.run, metric, None))
     return dict(sorted(found.items(), key=lambda item: -len(item[1])))
-
-
-def _categories(
-    records: Sequence[Sequence[SampleFile]], values: Sequence[pd.DataFrame], metrics: Sequence[str]
-) -> dict[str, tuple[dict[str, Estimate], ...]]:
-    """For each category and run the estimate of each metric."""
-    found: dict[str, tuple[dict[str, Estimate], ...]] = {}
-    for name in dict.fromkeys(r.category for of_run in records for r in of_run):
-        of_runs = []
-        for of_run, table in zip(records, values, strict=True):
-            chosen = [r for r in of_run if r.category == name]
-            clusters = identity_clusters([r.identities for r in chosen])
-            known = estimates(table.loc[[r.id for r in chosen]], clusters)
-            of_runs.append({m: known[m] for m in metrics if m in known})
-        found[name] = tuple(of_runs)
-    return found

@@ -7,7 +7,7 @@ value above its interval; or its columns are spread over several tables, one bel
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from idbench.output import visible, wrapped
@@ -60,7 +60,7 @@ def fitted(rows: Rows, width: int) -> list[Rows]:
     for form in (rows, turned(rows), _stacked(rows), _stacked(turned(rows))):
         if sum(_widths(form)) + GAP * (len(form[0]) - 1) <= width:
             return [form]
-    return list(_blocks(_stacked(rows), width))
+    return _blocks(_stacked(rows), width)
 
 
 def turned(rows: Rows) -> Rows:
@@ -94,18 +94,19 @@ def _stacked(rows: Rows) -> Rows:
     ]
 
 
-def _blocks(rows: Rows, width: int) -> Iterator[Rows]:
+def _blocks(rows: Rows, width: int) -> list[Rows]:
     """`rows` as tables with as many columns as fit, each with the first column."""
     name, *others = rows[0]
     first, *widths = _widths(rows)
-    left, chosen = width - min(first, width // 2), list[str]()
+    room = left = width - min(first, width // 2)
+    blocks: list[list[str]] = [[]]
     for column, needed in zip(others, widths, strict=True):
-        if chosen and needed + GAP > left:
-            yield [{key: row[key] for key in (name, *chosen)} for row in rows]
-            left, chosen = width - min(first, width // 2), []
-        chosen.append(column)
+        if blocks[-1] and needed + GAP > left:
+            blocks.append([])
+            left = room
+        blocks[-1].append(column)
         left -= needed + GAP
-    yield [{key: row[key] for key in (name, *chosen)} for row in rows]
+    return [[{key: row[key] for key in (name, *block)} for row in rows] for block in blocks]
 
 
 def _widths(rows: Rows) -> list[int]:

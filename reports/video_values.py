@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Points = Sequence[tuple[float, float | None]]
 """Places along a video 0..1, each with a value or None (unscored)."""
 
-ABOUT = ("suite_id", "identities", "prompt_id", "status", "cluster", "not_asked")
+ABOUT = ("suite_id", "identities", "category", "prompt_id", "status", "cluster", "not_asked")
 """Columns of `video_values` that are no metric."""
 
 
@@ -65,18 +65,22 @@ def metric_names(values: pd.DataFrame) -> list[str]:
     return [str(n) for n in values.columns if n not in ABOUT]
 
 
-def estimates(
-    values: pd.DataFrame, clusters: Sequence[str] | None = None
-) -> dict[str, Estimate]:
+def estimates(values: pd.DataFrame) -> dict[str, Estimate]:
     """The estimate of each metric over the samples that it applies to; none of a metric that
-    applies to none of them. `clusters`: in place of the column."""
-    groups = np.asarray(values["cluster"] if clusters is None else clusters, object)
+    applies to none of them."""
+    groups = np.asarray(values["cluster"], object)
     found = {}
     for name in metric_names(values):
         asked = np.array([name not in others for others in values["not_asked"]])
         if asked.any():
             found[name] = estimate(values[name][asked], groups[asked].tolist())
     return found
+
+
+def category_estimates(values: pd.DataFrame, category: str) -> dict[str, Estimate]:
+    """`estimates` of the samples of a category, which are clustered anew."""
+    chosen = values[values["category"] == category]
+    return estimates(chosen.assign(cluster=identity_clusters(chosen["identities"].tolist())))
 
 
 def pair(
