@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from idbench.errors import UserError
-from idbench.prompts.truth import scene_of
+from idbench.prompts.avatars.scene import scene_of
 from idbench.types import Abilities, Sample, Video
 
 STRANGERS_FROM = 500

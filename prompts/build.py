@@ -19,11 +19,10 @@ from PIL import Image
 
 from idbench import yaml_text
 from idbench.prompts import SUITES
+from idbench.prompts.avatars.judge import detect_faces
 from idbench.prompts.avatars.render import render_background, render_garment, render_portrait
-from idbench.prompts.avatars.scene import EVALUATION_IDENTITIES, Garment
-from idbench.prompts.detection import detect_faces
+from idbench.prompts.avatars.scene import EVALUATION_IDENTITIES, Garment, check_truth
 from idbench.prompts.language import MAXIMUM_TOKENS, tokens, vocabulary
-from idbench.prompts.truth import check_truth
 from idbench.suite import write_checksums
 
 SUITE = SUITES / "avatars"
@@ -139,12 +138,17 @@ def write_references(source: Mapping[str, Any], folder: Path) -> None:
     identities: Row = {}
     for seed in source["identities"]:
         pixels = render_portrait(seed, size=PORTRAIT_SIZE).frames[0]
-        probability, box = _detect(pixels, identity_name(seed))
-        identities[identity_name(seed)] = {
-            "seed": seed, "detected_by": "facenet-pytorch MTCNN", "probability": probability,
-            "box": box,
+        name = identity_name(seed)
+        boxes, probabilities = detect_faces(pixels)
+        if len(boxes) != 1:
+            raise ValueError(f"MTCNN finds {len(boxes)} faces on the portrait of {name}; "
+                             "use another identity in source.yaml")
+        identities[name] = {
+            "seed": seed, "detected_by": "facenet-pytorch MTCNN",
+            "probability": round(float(probabilities[0]), 4),
+            "box": [round(float(x), 1) for x in boxes[0]],
         }
-        Image.fromarray(pixels).save(target / f"{identity_name(seed)}.png", optimize=True)
+        Image.fromarray(pixels).save(target / f"{name}.png", optimize=True)
     for name, garment in source["garments"].items():
         image = Image.fromarray(render_garment(Garment(**garment), size=PORTRAIT_SIZE))
         image.save(target / f"garment_{name}.png", optimize=True)
@@ -162,15 +166,6 @@ def build(folder: Path = SUITE, texts_only: bool = False) -> None:
     if not texts_only:
         write_references(source, folder)
     write_checksums(folder)
-
-
-def _detect(pixels: Any, name: str) -> tuple[float, list[float]]:
-    """Probability and box of the one face of a portrait."""
-    boxes, probabilities = detect_faces(pixels)
-    if len(boxes) != 1:
-        raise ValueError(f"MTCNN finds {len(boxes)} faces on the portrait of {name}; "
-                         "use another identity in source.yaml")
-    return round(float(probabilities[0]), 4), [round(float(x), 1) for x in boxes[0]]
 
 
 def _write_lines(path: Path, rows: Sequence[Row]) -> None:

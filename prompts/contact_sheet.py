@@ -17,9 +17,16 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from idbench.prompts.avatars.render import render_clip
-from idbench.prompts.avatars.scene import BACKGROUNDS, EXPRESSIONS, MOTIONS, Garment, Person, Scene
+from idbench.prompts.avatars.scene import (
+    BACKGROUNDS,
+    EXPRESSIONS,
+    MOTIONS,
+    Garment,
+    Person,
+    Scene,
+    scene_of,
+)
 from idbench.prompts.build import SUITE
-from idbench.prompts.truth import scene_of
 
 HEIGHT, WIDTH = 128, 192
 MARGIN, LINE, FONT_SIZE = 10, 15, 12
@@ -88,8 +95,8 @@ def backgrounds() -> np.ndarray:
 
 def references() -> np.ndarray:
     """Garment and background references."""
-    files = [*sorted((SUITE / "references").glob("garment_*.png")),
-             *sorted((SUITE / "references").glob("background_*.png"))]
+    files = [file for kind in ("garment", "background")
+             for file in sorted((SUITE / "references").glob(f"{kind}_*.png"))]
     tiles = []
     for file in files:
         picture = Image.open(file).convert("RGB")

@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -45,11 +46,8 @@ def tokens(text: str) -> list[str]:
 @cache
 def vocabulary() -> tuple[str, ...]:
     """Every token that `describe` can write, sorted."""
-    names = [n for n in vars(phrases) if n.isupper()]
-    found: set[str] = set()
-    for name in names:
-        for text in _strings(getattr(phrases, name)):
-            found.update(tokens(re.sub(r"\{\w+\}", " ", text)))
+    texts = _strings([value for name, value in vars(phrases).items() if name.isupper()])
+    found = {word for text in texts for word in tokens(re.sub(r"\{\w+\}", " ", text))}
     return tuple(sorted(found))
 
 
@@ -118,17 +116,14 @@ def garment_phrase(garment: Garment, rng: np.random.Generator) -> str:
     return f"{text} with {' and '.join(with_parts)}" if with_parts else text
 
 
-def _strings(value: object) -> Iterator[str]:
+def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if value is phrases.VERBS:
-                yield key
-            yield from _strings(item)
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from _strings(item)
+        return
+    if value is phrases.VERBS:
+        yield from value
+    for item in value.values() if isinstance(value, dict) else value:
+        yield from _strings(item)
 
 
 def _draw(scene: Scene, rng: np.random.Generator, likely: Mapping[str, float]) -> set[str]:

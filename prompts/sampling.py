@@ -1,8 +1,10 @@
-"""Random avatar scenes for training sets."""
+"""Random avatar scenes, and scenes in which one thing is changed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +29,9 @@ _TOGETHER: tuple[tuple[str, str, str], ...] = (
     ("expression", "smile", "smile"), ("motion", "nod", "nod"),
 )
 """What people do together: the attribute, its value for the first and for the others."""
+EDITS = {"expression": EXPRESSIONS, "motion": MOTIONS, "garment": GARMENT_COLOURS,
+         "background": BACKGROUNDS}
+"""What can be changed of a scene of one person, with the possible values."""
 
 
 def random_garment(rng: np.random.Generator) -> Garment:
@@ -59,3 +64,28 @@ def random_scene(
         for seed, row in zip(chosen, rows, strict=True)
     )
     return Scene(persons, pick(rng, BACKGROUNDS), pick(rng, LIGHTS), seed=int(rng.integers(2**31)))
+
+
+def value_of(scene: Scene, attribute: str) -> str:
+    """The value of one of `EDITS`: of the one person, or of the scene."""
+    if attribute == "background":
+        return scene.background
+    (person,) = scene.people
+    return person.attributes["colour" if attribute == "garment" else attribute]
+
+
+def with_value(scene: Scene, attribute: str, value: str) -> Scene:
+    """`scene` with another value of one of `EDITS`."""
+    if attribute == "background":
+        return replace(scene, background=value)
+    (person,) = scene.people
+    changed: dict[str, Any] = {attribute: value}
+    if attribute == "garment":
+        changed = {"garment": replace(person.garment, colour=value)}
+    return replace(scene, people=(replace(person, **changed),))
+
+
+def edited(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene:
+    """`scene` with another value of one of `EDITS`, drawn by `rng`."""
+    others = [value for value in EDITS[attribute] if value != value_of(scene, attribute)]
+    return with_value(scene, attribute, str(rng.choice(others)))

@@ -45,17 +45,16 @@ def validate_metrics(
     """
     if photographs:
         return _photographs(as_json)
-    from idbench.metrics.validation import validation_page
     from idbench.metrics.validation.experiments import Sizes
-    from idbench.metrics.validation.validate import validate
+    from idbench.metrics.validation.validate import number, validate
 
     sizes = Sizes(people, steps, clips, height, seed)
-    found, about, html, data = validate(output, sizes, protocol, controls, runs, as_json)
+    found, values, html, data = validate(output, sizes, protocol, controls, runs, as_json)
     if as_json:
-        echo_json(validation_page.as_json(found, about))
+        echo_json(values)
         return
     show_table(
-        (("held" if claim.held else "NOT HELD", f"{validation_page.number(claim.value):>7}",
+        (("held" if claim.held else "NOT HELD", f"{number(claim.value):>7}",
           f"{'>=' if claim.at_least else '<='} {claim.bar}", claim.text)
          for claim in found.claims),
         "outcome", "measured", "bar", "claim")

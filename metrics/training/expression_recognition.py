@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from idbench.metrics.networks.expression_reader import (
     embedded_reader,
 )
 from idbench.metrics.training.augment import training_crop
-from idbench.metrics.training.fitting import DEVICE, train_network, write_entry
+from idbench.metrics.training.fitting import DEVICE, Config, Task, trainer
 from idbench.metrics.training.rendered_data import Frames, Settings, batches, dataset, faces_of
 from idbench.prompts.avatars.render import render_clip
 from idbench.prompts.avatars.scene import EXPRESSIONS, VALIDATION_IDENTITIES
@@ -26,28 +25,10 @@ from idbench.prompts.sampling import random_scene
 from idbench.training.resumable_loop import Values
 
 
-def train(
-    recipe: Mapping[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
-) -> dict[str, Any]:
-    """Train by a recipe and write the embedded weights; with `evaluate`, only measure those."""
-    config = {**recipe["network"], "classes": list(EXPRESSIONS)}
-    network, steps = None, 0
-    if not evaluate:
-        network, steps = _fit(recipe, state_dir, resume, config)
-    reader = ExpressionReader(network, config["size"]) if network else embedded_reader()
-    crops, labels = rendered(**recipe["validation"])
-    measured = measure(reader(crops), labels)
-    write_entry(recipe, network and network.state_dict(), steps, config, measured)
-    return measured
-
-
-def _fit(
-    recipe: Mapping[str, Any], state_dir: Path, resume: bool, config: Mapping[str, Any]
-) -> tuple[ExpressionNet, int]:
-    torch.manual_seed(recipe["seed"])
+def _task(recipe: Config, config: Config, folder: Path) -> Task:
     network = ExpressionNet(config).to(DEVICE)
     batch, seed = int(recipe["batch"]), int(recipe["seed"])
-    data = dataset(Settings(**recipe["data"]), state_dir.parent / "metrics-data")
+    data = dataset(Settings(**recipe["data"]), folder)
     crops, labels = training_crops(data, config["size"], recipe["copies"], seed)
 
     def loss_of(step: int) -> tuple[torch.Tensor, Values]:
@@ -59,8 +40,7 @@ def _fit(
         right = (scores.argmax(1) == y).float().mean()
         return F.cross_entropy(scores, y, label_smoothing=0.05), {"accuracy": right}
 
-    steps = train_network(recipe, state_dir, resume, {"network": network}, loss_of)
-    return network.float().cpu().eval(), steps
+    return {"network": network}, loss_of
 
 
 def training_crops(
@@ -113,3 +93,16 @@ def measure(scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         },
         "crops": len(labels),
     }
+
+
+def _measure(
+    recipe: Config, config: Config, folder: Path, network: ExpressionNet | None
+) -> dict[str, Any]:
+    reader = ExpressionReader(network, config["size"]) if network else embedded_reader()
+    crops, labels = rendered(**recipe["validation"])
+    return measure(reader(crops), labels)
+
+
+train = trainer(
+    _task, _measure, lambda recipe: {**recipe["network"], "classes": list(EXPRESSIONS)}
+)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from idbench.metrics.networks.parser import (
     face_foreground,
 )
 from idbench.metrics.training.augment import degrade
-from idbench.metrics.training.fitting import DEVICE, train_network, write_entry
+from idbench.metrics.training.fitting import DEVICE, Config, Task, trainer
 from idbench.metrics.training.rendered_data import (
     Frames,
     Settings,
@@ -31,49 +30,31 @@ from idbench.metrics.training.rendered_data import (
 from idbench.training.resumable_loop import Values
 
 
-def train(
-    recipe: Mapping[str, Any], state_dir: Path, resume: bool = False, evaluate: bool = False
-) -> dict[str, Any]:
-    """Train by a recipe and write the embedded weights; with `evaluate`, only measure those."""
-    cache = state_dir.parent / "metrics-data"
-    network, steps = (None, 0) if evaluate else _fit(recipe, state_dir, cache, resume)
-    parser = FaceParser(recipe["entry"], network=network, size=recipe["network"]["size"])
-    measured = measure(parser, recipe, cache)
-    write_entry(recipe, network and network.state_dict(), steps, recipe["network"], measured)
-    return measured
-
-
-def _fit(
-    recipe: Mapping[str, Any], state_dir: Path, cache: Path, resume: bool
-) -> tuple[torch.nn.Module, int]:
-    torch.manual_seed(recipe["seed"])
-    scenes, photos = training_faces(Settings(**recipe["data"]), cache)
+def _task(recipe: Config, config: Config, folder: Path) -> Task:
+    scenes, photos = training_faces(Settings(**recipe["data"]), folder)
     # The parser is for photographs: they are as many as faces in scenes.
     rows = scenes + photos * max(1, len(scenes) // len(photos))
-    network = build_parser(recipe["network"]).to(DEVICE)
-    batch, seed, size = int(recipe["batch"]), int(recipe["seed"]), recipe["network"]["size"]
+    network = build_parser(config).to(DEVICE)
+    batch, seed, size = int(recipe["batch"]), int(recipe["seed"]), config["size"]
 
     def loss_of(step: int) -> tuple[torch.Tensor, Values]:
         rng = np.random.default_rng([seed, step])
-        crops = np.empty((batch, size, size, 3), np.uint8)
-        labels = np.empty((batch, size, size), np.int64)
-        for i, index in enumerate(batches(len(rows), batch, seed, step)):
-            source, (s, t, p, _) = rows[index]
-            crops[i], labels[i] = _example(source, s, t, p, rng, size)
+        made = [_example(*rows[i], rng, size) for i in batches(len(rows), batch, seed, step)]
+        crops, labels = (np.stack(some) for some in zip(*made, strict=True))
         logits = network(pixel_values=crops_to_parser(crops, size).to(DEVICE)).logits.float()
         logits = F.interpolate(logits, (size, size), mode="bilinear", align_corners=False)
-        y = torch.as_tensor(labels, device=DEVICE)
+        y = torch.as_tensor(labels, dtype=torch.long, device=DEVICE)
         right = (logits.argmax(1) == y).float().mean()
         return F.cross_entropy(logits, y), {"accuracy": right}
 
-    steps = train_network(recipe, state_dir, resume, {"network": network}, loss_of)
-    return network.float().cpu().eval(), steps
+    return {"network": network}, loss_of
 
 
 def _example(
-    source: Frames, s: int, t: int, p: int, rng: np.random.Generator, size: int
+    source: Frames, row: np.ndarray, rng: np.random.Generator, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """A square crop around a head, and its parts. Border beyond the picture is repeated."""
+    s, t, p, _ = row
     x0, y0, x1, y1 = source.boxes[s, t, p]
     side = (y1 - y0) * rng.uniform(1.2, 2.6)
     centre = np.array([x0 + x1, y0 + y1]) / 2 + rng.normal(0, 0.08, 2) * side
@@ -83,22 +64,21 @@ def _example(
     frame = source.frames[s, t]
     if rng.random() < 0.5:
         frame = degrade(frame, rng)
-    crop = cv2.warpAffine(
-        frame, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    parts = cv2.warpAffine(
-        source.parts[s, t], matrix, (size, size), flags=cv2.INTER_NEAREST,
-        borderMode=cv2.BORDER_REPLICATE,
+    crop, parts = (
+        cv2.warpAffine(picture, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        for picture, flags in ((frame, cv2.INTER_LINEAR), (source.parts[s, t], cv2.INTER_NEAREST))
     )
     if rng.random() < 0.5:  # heads have two sides; this is no recogniser
         crop, parts = crop[:, ::-1], parts[:, ::-1]
     return crop, parts
 
 
-def measure(parser: FaceParser, recipe: Mapping[str, Any], cache: Path) -> dict[str, Any]:
+def _measure(
+    recipe: Config, config: Config, folder: Path, network: torch.nn.Module | None
+) -> dict[str, Any]:
     """Overlap of the found foreground with the true one, on photographs of validation people."""
-    settings = Settings(**recipe["validation"])
-    photos = portraits(settings.seeds, cache, size=192)
+    parser = FaceParser(recipe["entry"], network=network, size=config["size"])
+    photos = portraits(Settings(**recipe["validation"]).seeds, folder, size=192)
     kept = [CLASSES.index(name) for name in FOREGROUND]
     overlaps, right = [], []
     for s, (x0, y0, x1, y1) in enumerate(photos.boxes[:, 0, 0]):
@@ -115,3 +95,6 @@ def measure(parser: FaceParser, recipe: Mapping[str, Any], cache: Path) -> dict[
         "pixel_accuracy": round(float(np.mean(right)), 4),
         "photographs": len(overlaps),
     }
+
+
+train = trainer(_task, _measure)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from idbench.metrics.training.looks import looks_of
 from idbench.output import note
 from idbench.pools import pool
 from idbench.prompts.avatars.march import DATA_VERSION as LOOK
-from idbench.prompts.avatars.render import render_clip, render_portrait
+from idbench.prompts.avatars.render import Clip, render_clip, render_portrait
 from idbench.prompts.avatars.scene import (
     EXPRESSIONS,
     MOTIONS,
@@ -149,20 +149,16 @@ def dataset(settings: Settings, folder: Path) -> Frames:
     if settings.group == 1:
         del described["group"]  # the name that such data has always had
     home = Path(folder) / f"frames-{sha256_json(described)[:12]}"
-    paths = {s: home / f"{s:06d}-{len(scenes[s : s + SHARD])}.npz"
-             for s in range(0, len(scenes), SHARD)}
-    missing = [s for s, path in paths.items() if not path.is_file()]
+    shards = [(scenes[s : s + SHARD], settings, home / f"{s:06d}-{len(scenes[s : s + SHARD])}.npz")
+              for s in range(0, len(scenes), SHARD)]
+    missing = [shard for shard in shards if not shard[2].is_file()]
     workers = int(os.environ.get("IDBENCH_WORKERS", "1"))
-    jobs = [(scenes[s : s + SHARD], settings, paths[s]) for s in missing]
-    if jobs:
-        note(f"rendering {len(jobs) * SHARD} scenes of {settings.frames} frames")
-        if workers > 1:
-            with pool(workers) as processes:
-                list(processes.map(_render_shard, *zip(*jobs, strict=True)))
-        else:
-            for job in jobs:
-                _render_shard(*job)
-    parts = [_read(path) for path in paths.values()]
+    if missing:
+        note(f"rendering {len(missing) * SHARD} scenes of {settings.frames} frames")
+        with pool(workers) if workers > 1 else nullcontext() as processes:
+            render = processes.map if processes else map
+            list(render(_render_shard, *zip(*missing, strict=True)))
+    parts = [_read(path) for _, _, path in shards]
     names = ("frames", "parts", "landmarks", "boxes", "identities")
     arrays = {name: np.concatenate([p[name] for p in parts]) for name in names}
     return Frames(**arrays, scenes=tuple(scenes))
@@ -171,12 +167,12 @@ def dataset(settings: Settings, folder: Path) -> Frames:
 def portraits(seeds: Sequence[int], folder: Path, size: int = 96) -> Frames:
     """One reference photograph (T = 1) of each identity; see `render_portrait`."""
     described = {"seeds": [*map(int, seeds)], "size": size, "seed": 0, "version": DATA_VERSION}
-    path = Path(folder) / f"portraits-{sha256_json(described)[:12]}.npz"
-    if not path.is_file():
+
+    def render() -> dict[str, np.ndarray]:
         note(f"rendering {len(seeds)} portraits")
-        clips = [render_portrait(int(s), size=size) for s in seeds]
-        _write(path, [clip.scene for clip in clips], clips)
-    stored = _read(path)
+        return _arrays([render_portrait(int(s), size=size) for s in seeds])
+
+    stored = kept_arrays(Path(folder) / f"portraits-{sha256_json(described)[:12]}.npz", render)
     scenes = tuple(Scene.from_dict(json.loads(text)) for text in stored.pop("scenes"))
     return Frames(**stored, scenes=scenes)
 
@@ -196,34 +192,46 @@ def faces_of(data: Frames) -> np.ndarray:
     return np.concatenate([rows, data.identities[rows[:, 0], rows[:, 2]][:, None]], axis=1)
 
 
+def kept_arrays(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays in the file `path`, which is written first if it is missing."""
+    if not path.is_file():
+        _write(path, make())
+    return _read(path)
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as stored:
+        return dict(stored)
+
+
 def _render_shard(scenes: Sequence[Scene], settings: Settings, path: Path) -> None:
     size = {"frames": settings.frames, "height": settings.height, "width": settings.width}
-    _write(path, scenes, [
+    _write(path, _arrays([
         render_clip(scene, **size, looks=looks_of(scene) if settings.looks else None)
         for scene in scenes
-    ])
+    ]))
 
 
-def _write(path: Path, scenes: Sequence[Scene], clips: Sequence[Any]) -> None:
+def _arrays(clips: Sequence[Clip]) -> dict[str, np.ndarray]:
+    """The fields of `Frames`, with the scenes as JSON."""
     count = len(clips[0].frames)
     landmarks = np.full((len(clips), count, PEOPLE, 5, 2), np.nan, np.float32)
     boxes = np.full((len(clips), count, PEOPLE, 4), np.nan, np.float32)
     identities = np.full((len(clips), PEOPLE), -1, np.int64)
-    for i, (scene, clip) in enumerate(zip(scenes, clips, strict=True)):
-        people = len(scene.people)
+    for i, clip in enumerate(clips):
+        people = len(clip.scene.people)
         landmarks[i, :, :people], boxes[i, :, :people] = clip.landmarks, clip.boxes
-        identities[i, :people] = [person.identity for person in scene.people]
-    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        np.savez(
-            stream, frames=np.stack([c.frames for c in clips]),
-            parts=np.stack([c.parts for c in clips]), landmarks=landmarks, boxes=boxes,
-            identities=identities, scenes=np.array([json.dumps(asdict(s)) for s in scenes]),
-        )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+        identities[i, :people] = [person.identity for person in clip.scene.people]
+    return {
+        "frames": np.stack([c.frames for c in clips]), "parts": np.stack([c.parts for c in clips]),
+        "landmarks": landmarks, "boxes": boxes, "identities": identities,
+        "scenes": np.array([json.dumps(asdict(c.scene)) for c in clips]),
+    }
 
 
 def batches(count: int, batch: int, seed: int, step: int, group: int = 1) -> Iterator[int]:

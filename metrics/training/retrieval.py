@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from idbench.metrics.training.rendered_data import Frames
-from idbench.metrics.validation.experiments import edited
 from idbench.prompts.avatars.scene import Scene
 from idbench.prompts.language import describe
+from idbench.prompts.sampling import edited
 
 EVERYTHING = ("background", "expression", "motion", "garment")
 GROUP = 32

@@ -6,7 +6,7 @@ A metric that only networks of its own world believe in would not.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from idbench.metrics.faces.detect import make_detector
 from idbench.metrics.networks import dlib_resnet
 from idbench.metrics.validation.readers import DETECTION, Embed, mean_vectors
 from idbench.pictures import read_rgb
+from idbench.progress import Step
 from idbench.runs import Run
 from idbench.video import read_spread
 
@@ -24,7 +25,6 @@ OUTSIDE = "dlib"
 FRAMES = 3
 FEWEST = 3
 """Samples or systems that a rank correlation needs."""
-Step = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Agreement:
 
 
 def read_runs(
-    runs: Sequence[Run], by: Mapping[str, Embed], step: Step = lambda note: None
+    runs: Sequence[Run], by: Mapping[str, Embed], step: Step = lambda note="": None
 ) -> list[Similarity]:
     """Similarities of the videos of one person in `runs`; those without a face are left out.
     Raises UserError: dlib is not installed."""

@@ -10,7 +10,6 @@ reference against references of other videos.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import tempfile
 from collections import defaultdict
@@ -23,6 +22,7 @@ from idbench.metrics import arcsim, clipdist, region_similarity
 from idbench.metrics.attributes import ATTRIBUTES, read_attributes
 from idbench.metrics.base import Embeddings
 from idbench.metrics.scorer import Scorer
+from idbench.metrics.validation.experiments import described
 from idbench.names import DEFAULT_PROTOCOL
 from idbench.prompts.avatars.render import (
     render_background,
@@ -33,7 +33,7 @@ from idbench.prompts.avatars.render import (
 from idbench.prompts.avatars.scene import VALIDATION_IDENTITIES, Scene
 from idbench.prompts.sampling import random_scene
 from idbench.statistics import Estimate, area_under_curve, estimate
-from idbench.types import Reference, Sample, Video
+from idbench.types import Reference
 
 
 def measure_readers(clips: int, seed: int = 0, people: int = 1) -> dict[str, Estimate]:
@@ -48,10 +48,8 @@ def measure_readers(clips: int, seed: int = 0, people: int = 1) -> dict[str, Est
             embeddings = _embedded(scene, scorer, Path(temporary))
             for number, person in enumerate(scene.people):
                 wanted = ATTRIBUTES if number == 0 else ATTRIBUTES[:-1]
-                truth = {
-                    "expression": person.expression, "motion": person.motion,
-                    "garment": person.garment.colour, "background": scene.background,
-                }
+                truth = {**person.attributes, "garment": person.garment.colour,
+                         "background": scene.background}
                 read = read_attributes(embeddings, number, wanted)
                 for name in wanted:
                     if read[name] is not None:
@@ -110,10 +108,7 @@ def _embedded(
         if not path.exists():
             Image.fromarray(render_portrait(person.identity, size=128).frames[0]).save(path)
         references.append(Reference("face", str(person.identity), path))
-    video = render_clip(scene)
-    digest = hashlib.sha256(video.frames.tobytes()).hexdigest()
-    sample = Sample(digest[:16], "single", "p", "a person", "c", (*references, *items), 0)
-    return scorer.embed(sample, Video(video.frames, 8.0), digest)
+    return scorer.embed(*described(render_clip(scene).frames, references=(*references, *items)))
 
 
 def main() -> None:

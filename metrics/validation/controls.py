@@ -15,6 +15,7 @@ import numpy as np
 from idbench.metrics.faces.detect import make_detector
 from idbench.metrics.training.looks import COLOURS, STYLE, with_attributes_of, with_shape_of
 from idbench.metrics.validation.readers import DETECTION, Embed, mean_vectors
+from idbench.progress import Step
 from idbench.prompts.avatars.identity import Identity, sample_identity
 from idbench.prompts.avatars.render import render_clip, render_portrait
 from idbench.prompts.avatars.scene import VALIDATION_IDENTITIES
@@ -23,7 +24,6 @@ from idbench.statistics import area_under_curve
 
 FRAMES = 2
 PORTRAIT = 192
-Step = Callable[[str], None]
 
 EXCHANGED: Mapping[str, Callable[[Identity, Identity], Identity]] = {
     "nothing": lambda own, other: own,
@@ -75,30 +75,24 @@ class Control:
 
 
 def read_controls(
-    people: int, seed: int, by: Mapping[str, Embed], step: Step = lambda note: None
+    people: int, seed: int, by: Mapping[str, Embed], step: Step = lambda note="": None
 ) -> list[Control]:
     """Every control of validation people, by every reader. The other person, whose part is shown,
     is among the references too."""
     rng = np.random.default_rng([60013, seed])
     seeds = rng.choice(np.asarray(VALIDATION_IDENTITIES), people, replace=False).tolist()
     detector = make_detector(DETECTION)
-    references: dict[str, list[np.ndarray | None]] = {name: [] for name in by}
-    clips: dict[tuple[str, str], list[np.ndarray | None]] = {
-        (name, control): [] for name in by for control in CONTROLS
-    }
+    references: list[dict[str, np.ndarray | None]] = []
+    clips: dict[str, list[dict[str, np.ndarray | None]]] = {control: [] for control in CONTROLS}
     for index, mine in enumerate(seeds):
-        for name, vector in mean_vectors(
-            render_portrait(mine, size=PORTRAIT).frames, detector, by
-        ).items():
-            references[name].append(vector)
-        other = seeds[(index + 1) % people]
-        for control, frames in _frames(mine, other, rng).items():
-            for name, vector in mean_vectors(frames, detector, by).items():
-                clips[name, control].append(vector)
+        portrait = render_portrait(mine, size=PORTRAIT).frames
+        references.append(mean_vectors(portrait, detector, by))
+        for control, frames in _frames(mine, seeds[(index + 1) % people], rng).items():
+            clips[control].append(mean_vectors(frames, detector, by))
         step(f"v{mine}")
     return [
-        control_of(name, control, vectors, references[name])
-        for (name, control), vectors in clips.items()
+        control_of(name, control, [v[name] for v in vectors], [v[name] for v in references])
+        for name in by for control, vectors in clips.items()
     ]
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from difflib import SequenceMatcher
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,20 +15,27 @@ from PIL import Image
 from idbench.metrics import arcsim, clipdist, cursim, viclip
 from idbench.metrics.protocols import get_protocol
 from idbench.metrics.scorer import Scorer
-from idbench.metrics.validation.heads import View, between, render_head
-from idbench.prompts.avatars.identity import sample_identity
-from idbench.prompts.avatars.render import render_clip
+from idbench.progress import Step
+from idbench.prompts.avatars.backgrounds import background_image
+from idbench.prompts.avatars.identity import Identity, sample_identity
+from idbench.prompts.avatars.movement import expression_values, face_record
+from idbench.prompts.avatars.render import (
+    CAMERA_DISTANCE,
+    PIVOT,
+    render_clip,
+    render_frame,
+    rotation,
+    to_pixels,
+)
 from idbench.prompts.avatars.scene import (
     BACKGROUNDS,
-    EXPRESSIONS,
     GARMENT_COLOURS,
-    MOTIONS,
     VALIDATION_IDENTITIES,
     Garment,
     Scene,
 )
 from idbench.prompts.language import describe, tokens
-from idbench.prompts.sampling import random_scene
+from idbench.prompts.sampling import EDITS, edited, random_scene
 from idbench.types import Reference, Sample, Video
 
 FACE_METRICS = ("arcsim", "cursim", "clipdist")
@@ -36,10 +43,9 @@ AXES = ("identity", "shape", "yaw", "pitch", "expression")
 """What is moved: the whole identity; bones and flesh alone; the head; the expression."""
 MAXIMUM_YAW, MAXIMUM_PITCH = 0.44, 0.26
 MOVED_EXPRESSIONS = ("laugh", "surprise", "anger", "sadness")
-VALUES = {"expression": EXPRESSIONS, "motion": MOTIONS, "garment": GARMENT_COLOURS,
-          "background": BACKGROUNDS}
-EDITED = tuple(VALUES)
 WORDINGS = 12
+_LIGHT = np.array((-0.30, 0.55, 0.80))
+_KEY, _AMBIENT = np.array((0.72, 0.71, 0.70)), np.array((0.42, 0.42, 0.44))
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Sizes:
     Attributes:
         people: identities; each has one other to move towards.
         steps: places on each axis, both ends included.
-        clips: videos for ViCLIP; each has one edited prompt for each of `EDITED`.
+        clips: videos for ViCLIP; each has one edited prompt for each of `EDITS`.
         height: of the frames, pixels.
         seed: of every draw.
     """
@@ -84,11 +90,8 @@ class Preference:
     other: float
 
 
-Step = Callable[[str], None]
-
-
 def read_faces(
-    sizes: Sizes, folder: Path, protocol: str, step: Step = lambda note: None
+    sizes: Sizes, folder: Path, protocol: str, step: Step = lambda note="": None
 ) -> list[Reading]:
     """ArcSim, CurSim and CLIPDist along every axis, through the scorer, `folder` for references:
     the head at share 0, in other clothes and before another background than the frames."""
@@ -99,7 +102,7 @@ def read_faces(
     for index, (mine, other) in enumerate(seeds.reshape(2, -1).T.tolist()):
         name = f"v{mine}"
         picture = folder / f"{name}.png"
-        head = render_head(sample_identity(mine), View(), 2 * sizes.height, "studio", seed=mine)
+        head = render_head(sample_identity(mine), 2 * sizes.height, seed=mine)
         Image.fromarray(head).save(picture)
         reference = Reference("face", name, picture)
         expression = MOVED_EXPRESSIONS[index % len(MOVED_EXPRESSIONS)]
@@ -112,7 +115,11 @@ def read_faces(
                     readings += [replace(r, axis=axis) for r in start]
                     continue
                 frame = _frame(axis, share, mine, other, expression, side, background, sizes)
-                rows = _scored(scorer, frame, reference, axis, share)
+                rows = [
+                    Reading(axis, name, round(share, 4), r.metric, r.value, r.reason)
+                    for r in scorer.score(*described(frame[None], references=(reference,)))
+                    if r.identity is None and r.frame is None
+                ]
                 readings += rows
                 start = start or rows
         step(name)
@@ -123,74 +130,95 @@ def _frame(
     axis: str, share: float, mine: int, other: int, expression: str, side: float,
     background: str, sizes: Sizes,
 ) -> np.ndarray:
-    identity, view = sample_identity(mine), View()
+    identity = sample_identity(mine)
+    view: dict[str, Any] = {}
     if axis in ("identity", "shape"):
         identity = between(identity, sample_identity(other), share, shape_only=axis == "shape")
     elif axis == "yaw":
-        view = View(yaw=side * share * MAXIMUM_YAW)
+        view = {"yaw": side * share * MAXIMUM_YAW}
     elif axis == "pitch":
-        view = View(pitch=side * share * MAXIMUM_PITCH)
+        view = {"pitch": side * share * MAXIMUM_PITCH}
     else:
-        view = View(expression=expression, strength=share)
+        view = {"expression": expression, "strength": share}
     garment = Garment(GARMENT_COLOURS[mine % len(GARMENT_COLOURS)], "striped")
-    return render_head(identity, view, sizes.height, background, garment, seed=mine)
+    return render_head(identity, sizes.height, background, garment, seed=mine, **view)
 
 
-def _scored(
-    scorer: Scorer, frame: np.ndarray, reference: Reference, axis: str, share: float
-) -> list[Reading]:
-    digest = hashlib.sha256(frame.tobytes()).hexdigest()
-    sample = Sample(digest[:16], "single", "p", "a person", "c", (reference,), 0)
-    rows = scorer.score(sample, Video(frame[None], 8.0), digest)
-    return [
-        Reading(axis, reference.name, round(share, 4), r.metric, r.value, r.reason)
-        for r in rows if r.identity is None and r.frame is None
-    ]
+def between(first: Identity, second: Identity, share: float, shape_only: bool = False) -> Identity:
+    """The identity at `share` (0..1) of the way from `first` to `second`.
+
+    Numbers (bones, flesh, colours, age, ...) are interpolated linearly; hair style, beard and
+    glasses are those of the nearer end. With `shape_only` only bones and flesh change.
+    """
+    shape = MappingProxyType({
+        name: (1 - share) * first.shape[name] + share * second.shape[name] for name in first.shape
+    })
+    if shape_only:
+        return replace(first, shape=shape)
+    changes: dict[str, Any] = {"shape": shape}
+    for name in (field.name for field in fields(Identity) if field.name not in ("seed", "shape")):
+        start, end = getattr(first, name), getattr(second, name)
+        if isinstance(start, str):
+            changes[name] = start if share < 0.5 else end
+        else:
+            value = (1 - share) * np.asarray(start, float) + share * np.asarray(end, float)
+            changes[name] = tuple(value.tolist()) if value.ndim else float(value)
+    return replace(first, **changes)
 
 
-def value_of(scene: Scene, attribute: str) -> str:
-    """The value of one of `EDITED` (of the one person, or of the scene)."""
-    if attribute == "background":
-        return scene.background
-    (person,) = scene.people
-    return person.garment.colour if attribute == "garment" else getattr(person, attribute)
+def render_head(
+    identity: Identity, height: int = 96, background: str = "studio",
+    garment: Garment | None = None, seed: int = 0, *, yaw: float = 0.0, pitch: float = 0.0,
+    expression: str = "neutral", strength: float = 1.0,
+) -> np.ndarray:
+    """One frame of one person: uint8 RGB (height, 1.5 height, 3).
+
+    The framing is that of `render_clip` for one person, without its small differences.
+
+    Args:
+        yaw, pitch: radians, as of `movement.head_pose`.
+        expression: of `scene.EXPRESSIONS`.
+        strength: of the expression, 0 (none of it) to 1.
+    """
+    width = height * 3 // 2
+    controls = expression_values(expression if strength else "neutral", 1.0, 0.0, strength)
+    record = face_record(identity, garment or Garment("grey"), controls)
+    turn = rotation(yaw, pitch, 0.0)[None]
+    camera = np.array([20.0 * height / 64 * CAMERA_DISTANCE, width / 2, 0.40 * height,
+                       CAMERA_DISTANCE])
+    backdrop = background_image(background, seed, 2 * height, 2 * width)
+    colour, _, _ = render_frame(
+        record, turn, np.zeros((1, 2)), PIVOT, camera, _LIGHT / np.linalg.norm(_LIGHT), _KEY,
+        _AMBIENT, backdrop, height, width,
+    )
+    return to_pixels(colour)
 
 
-def with_value(scene: Scene, attribute: str, value: str) -> Scene:
-    """`scene` with another value of one of `EDITED`."""
-    if attribute == "background":
-        return replace(scene, background=value)
-    (person,) = scene.people
-    if attribute == "garment":
-        garment = replace(person.garment, colour=value)
-        return replace(scene, people=(replace(person, garment=garment),))
-    changed: dict[str, Any] = {attribute: value}
-    return replace(scene, people=(replace(person, **changed),))
-
-
-def edited(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene:
-    """`scene` with another value of one of `EDITED`, drawn by `rng`."""
-    now = value_of(scene, attribute)
-    others = [value for value in VALUES[attribute] if value != now]
-    return with_value(scene, attribute, str(rng.choice(others)))
+def described(
+    frames: np.ndarray, prompt: str = "a person", references: tuple[Reference, ...] = ()
+) -> tuple[Sample, Video, str]:
+    """Frames uint8 (n, h, w, 3) for a scorer: the sample, its video, and what identifies it."""
+    digest = hashlib.sha256(frames.tobytes()).hexdigest()
+    sample = Sample(digest[:16], "single", "p", prompt, "c", references, 0)
+    return sample, Video(frames, 8.0), digest
 
 
 def wordings(
     scene: Scene, other: Scene, rng: np.random.Generator, draws: int = WORDINGS
 ) -> tuple[str, str]:
     """A prompt of each of two scenes, of `draws` wordings the one in which they differ least. Both
-    name all of `EDITED`. A draw may change the rest of a sentence too, and then measures more than
+    name all of `EDITS`. A draw may change the rest of a sentence too, and then measures more than
     the edit."""
     best: tuple[float, str, str] = (-1.0, "", "")
     for wording in rng.integers(2**31, size=draws).tolist():
-        one, two = (describe(s, np.random.default_rng(wording), EDITED) for s in (scene, other))
+        one, two = (describe(s, np.random.default_rng(wording), EDITS) for s in (scene, other))
         alike = SequenceMatcher(None, tokens(one), tokens(two)).ratio()
         best = max(best, (alike, one, two))
     return best[1], best[2]
 
 
 def read_prompts(
-    sizes: Sizes, cache: Path, protocol: str, step: Step = lambda note: None
+    sizes: Sizes, cache: Path, protocol: str, step: Step = lambda note="": None
 ) -> list[Preference]:
     """ViCLIP of clips with their true prompt and with prompts in which one thing was changed;
     nothing under a protocol without ViCLIP."""
@@ -202,15 +230,16 @@ def read_prompts(
     for index in range(sizes.clips):
         scene = random_scene(rng, 1, VALIDATION_IDENTITIES)
         video = render_clip(scene, frames=9, height=sizes.height, width=sizes.height * 3 // 2)
-        digest = hashlib.sha256(video.frames.tobytes()).hexdigest()
-
-        def score(text: str, frames: np.ndarray = video.frames, digest: str = digest) -> float:
-            sample = Sample(digest[:16], "single", "p", text, "c", (), 0)
-            (row,) = scorer.score(sample, Video(frames, 8.0), digest)
-            return float("nan") if row.value is None else row.value
-
-        for attribute in EDITED:
-            true, other = wordings(scene, edited(scene, attribute, rng), rng)
-            found.append(Preference(index, attribute, score(true), score(other)))
+        for attribute in EDITS:
+            true, other = (
+                _viclip(scorer, video.frames, text)
+                for text in wordings(scene, edited(scene, attribute, rng), rng)
+            )
+            found.append(Preference(index, attribute, true, other))
         step(f"clip {index}")
     return found
+
+
+def _viclip(scorer: Scorer, frames: np.ndarray, prompt: str) -> float:
+    (row,) = scorer.score(*described(frames, prompt))
+    return float("nan") if row.value is None else row.value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,12 @@ from scipy.stats import spearmanr
 from idbench.metrics import arcsim, clipdist, cursim, viclip
 from idbench.metrics.validation.agreement import Agreement
 from idbench.metrics.validation.controls import Control
-from idbench.metrics.validation.experiments import AXES, EDITED, FACE_METRICS, Preference, Reading
+from idbench.metrics.validation.experiments import AXES, FACE_METRICS, Preference, Reading
+from idbench.prompts.sampling import EDITS
 from idbench.statistics import Estimate, area_under_curve, estimate
 
 TITLES = {m.name: m.title for m in (arcsim.METRIC, cursim.METRIC, clipdist.METRIC, viclip.METRIC)}
+RECOGNISERS = ("arcsim", "cursim")
 STABLE = ("yaw", "pitch", "expression")
 Table = dict[str, np.ndarray]
 """Values of one metric along one axis by person, by ascending share; NaN where unscored."""
@@ -70,12 +72,15 @@ class Findings:
     prompt_auc: float | None
     scored: dict[tuple[str, str], float]
     claims: tuple[Claim, ...]
-    controls: tuple[Control, ...] = ()
-    agreements: tuple[Agreement, ...] = ()
+    controls: tuple[Control, ...]
+    agreements: tuple[Agreement, ...]
 
 
-def find(readings: Sequence[Reading], preferences: Sequence[Preference]) -> Findings:
-    """The findings of the readings; those of controls and of finished runs are added later."""
+def find(
+    readings: Sequence[Reading], preferences: Sequence[Preference],
+    controls: Sequence[Control] = (), agreements: Sequence[Agreement] = (),
+) -> Findings:
+    """What was read, and the claims that are made of it."""
     tables = {(m, a): _by_person(readings, m, a) for m in FACE_METRICS for a in AXES}
     shares = {a: tuple(sorted({r.share for r in readings if r.axis == a})) for a in AXES}
     curves = tuple(
@@ -92,52 +97,80 @@ def find(readings: Sequence[Reading], preferences: Sequence[Preference]) -> Find
             [float(p.true > p.other) for p in preferences if p.edited == e],
             [p.clip for p in preferences if p.edited == e],
         )
-        for e in EDITED
+        for e in EDITS
     }
     prompt_auc = area_under_curve([p.true for p in preferences], [p.other for p in preferences])
+    # A protocol without some of the metrics makes no claims about them.
+    read = {metric for (metric, _), table in tables.items() if table}
+    read |= {"viclip"} if any(found.n for found in preferred.values()) else set()
+    claims = [
+        *(c for c in _claims(tables, correlations, aucs, preferred) if c.metric in read),
+        *claims_of_controls(controls), *claims_of_agreement(agreements),
+    ]
     return Findings(
-        curves, correlations, aucs, preferred, prompt_auc, scored,
-        _claims(tables, correlations, aucs, preferred),
+        curves, correlations, aucs, preferred, prompt_auc, scored, tuple(claims),
+        tuple(controls), tuple(agreements),
     )
+
+
+def _claims(
+    tables: dict[tuple[str, str], Table], rho: dict[tuple[str, str], Estimate],
+    aucs: dict[str, float | None], preferred: dict[str, Estimate],
+) -> Iterator[Claim]:
+    for metric in RECOGNISERS:
+        title = TITLES[metric]
+        yield Claim(metric, f"{title} falls as the identity moves away (Spearman)",
+                    rho[metric, "identity"].mean, -0.8, False)
+        yield Claim(metric, f"{title} falls as the face's shape alone moves (Spearman)",
+                    rho[metric, "shape"].mean, -0.5, False)
+        yield Claim(metric, f"{title} tells own faces from another's (AUC)", aucs[metric], 0.95,
+                    True)
+        fall = _change(tables[metric, "identity"])
+        for axis in STABLE:
+            moved = _change(tables[metric, axis])
+            share = None if not fall or moved is None else moved / fall
+            yield Claim(metric, f"{title} stays when only {axis} moves (its change, as a share of "
+                        "the fall to another identity)", share, 0.35, False)
+    for axis in STABLE:
+        yield Claim("clipdist", f"CLIPDist rises with {axis} at a fixed identity (Spearman)",
+                    rho["clipdist", axis].mean, 0.3, True)
+    for name, found in preferred.items():
+        yield Claim("viclip", f"ViCLIP prefers the true prompt to one with another {name} (share "
+                    "of clips)", found.mean, 0.75, True)
+
+
+def claims_of_controls(controls: Sequence[Control]) -> Iterator[Claim]:
+    """The claims about the embedded recognisers; none about a reader from outside."""
+    for metric in RECOGNISERS:
+        of = {control.name: control for control in controls if control.reader == metric}
+        if not of:
+            continue
+        title, plain = TITLES[metric], of["nothing"]
+        yield Claim(metric, f"{title} does not find a person by all but the face's shape (share "
+                    "found, the shape being another's)", of["shape"].right, 0.2, False)
+        yield Claim(metric, f"{title} finds a person by the face's shape (share found, all else "
+                    "being another's)", of["all but shape"].right, 0.7, True)
+        yield Claim(metric, f"{title} tells own faces from others' in grey (AUC)", of["grey"].auc,
+                    0.95, True)
+        fall = plain.own - plain.other
+        for name, text in (("colour balance", "the colour balance"),
+                           ("colours", "the colour of skin, hair, eyes and lips")):
+            share = (plain.own - of[name].own) / fall if fall > 0 else None
+            yield Claim(metric, f"{title} stays when only {text} changes (its fall, as a share of "
+                        "the fall to another person)", share, 0.35, False)
+
+
+def claims_of_agreement(agreements: Sequence[Agreement]) -> Iterator[Claim]:
+    """A metric ranks the samples of systems as dlib does."""
+    for a in agreements:
+        yield Claim(a.metric, f"{TITLES[a.metric]} ranks {a.over} as dlib does (Spearman)", a.rho,
+                    0.6, True)
 
 
 def _change(table: Table) -> float | None:
     """Mean over people of the value at the end of an axis minus that at its start."""
     moved = [v[-1] - v[0] for v in table.values() if np.isfinite(v[[0, -1]]).all()]
     return float(np.mean(moved)) if moved else None
-
-
-def _claims(
-    tables: dict[tuple[str, str], Table], rho: dict[tuple[str, str], Estimate],
-    aucs: dict[str, float | None], preferred: dict[str, Estimate],
-) -> tuple[Claim, ...]:
-    claims = []
-    for metric in ("arcsim", "cursim"):
-        title = TITLES[metric]
-        claims.append(Claim(metric, f"{title} falls as the identity moves away (Spearman)",
-                            rho[metric, "identity"].mean, -0.8, False))
-        claims.append(Claim(metric, f"{title} falls as the face's shape alone moves (Spearman)",
-                            rho[metric, "shape"].mean, -0.5, False))
-        claims.append(Claim(metric, f"{title} tells own faces from another's (AUC)",
-                            aucs[metric], 0.95, True))
-        fall = _change(tables[metric, "identity"])
-        for axis in STABLE:
-            moved = _change(tables[metric, axis])
-            share = None if not fall or moved is None else moved / fall
-            claims.append(Claim(
-                metric, f"{title} stays when only {axis} moves (its change, as a share of the "
-                "fall to another identity)", share, 0.35, False,
-            ))
-    for axis in STABLE:
-        claims.append(Claim("clipdist", f"CLIPDist rises with {axis} at a fixed identity "
-                            "(Spearman)", rho["clipdist", axis].mean, 0.3, True))
-    for name, found in preferred.items():
-        claims.append(Claim("viclip", f"ViCLIP prefers the true prompt to one with another {name} "
-                            "(share of clips)", found.mean, 0.75, True))
-    # A protocol without some of the metrics makes no claims about them.
-    read = {metric for (metric, _), table in tables.items() if table}
-    read |= {"viclip"} if any(found.n for found in preferred.values()) else set()
-    return tuple(claim for claim in claims if claim.metric in read)
 
 
 def _by_person(readings: Sequence[Reading], metric: str, axis: str) -> Table:
@@ -150,10 +183,7 @@ def _by_person(readings: Sequence[Reading], metric: str, axis: str) -> Table:
 
 def _means(table: Table, places: int) -> tuple[Estimate, ...]:
     """The mean over people at each place of an axis."""
-    return tuple(
-        estimate([v[i] for v in table.values()], list(table))
-        for i in range(places)
-    )
+    return tuple(estimate([v[i] for v in table.values()], list(table)) for i in range(places))
 
 
 def _correlation(table: Table) -> Estimate:
@@ -164,8 +194,7 @@ def _correlation(table: Table) -> Estimate:
         if good.sum() < 3 or np.ptp(of_person[good]) == 0:
             values.append(None)
         else:
-            rho = spearmanr(np.flatnonzero(good), of_person[good]).statistic
-            values.append(float(rho))
+            values.append(spearmanr(np.flatnonzero(good), of_person[good]).statistic)
     return estimate(values, list(table))
 
 

@@ -24,6 +24,7 @@ from idbench.metrics.networks import dlib_resnet
 from idbench.metrics.networks.recogniser import Recogniser
 from idbench.metrics.protocols import get_protocol
 from idbench.pictures import read_rgb
+from idbench.progress import Step
 from idbench.statistics import area_under_curve
 
 ORL_PEOPLE, ORL_PHOTOS = 40, 10
@@ -55,7 +56,7 @@ Embed = Callable[[np.ndarray, Faces], np.ndarray]
 
 def measure(
     people: int = ORL_PEOPLE, photos: int = ORL_PHOTOS,
-    advance: Callable[[str], None] = lambda note: None,
+    advance: Step = lambda note="": None,
 ) -> list[Separation]:
     """Every recogniser on both sets.
 

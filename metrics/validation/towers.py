@@ -18,11 +18,10 @@ import numpy as np
 
 from idbench.metrics.networks.clip import ViclipEmbedder
 from idbench.metrics.protocols import STRICT, sample_video_frames
-from idbench.metrics.validation.experiments import EDITED, VALUES, value_of, with_value
 from idbench.prompts.avatars.render import render_clip
 from idbench.prompts.avatars.scene import VALIDATION_IDENTITIES, Scene
 from idbench.prompts.language import describe
-from idbench.prompts.sampling import random_scene
+from idbench.prompts.sampling import EDITS, random_scene, value_of, with_value
 from idbench.statistics import Estimate, estimate
 
 FOLDS = 5
@@ -79,31 +78,31 @@ def fit(
 
 
 def measure_towers(clips: int, seed: int = 0) -> dict[str, Known]:
-    """What the embedded ViCLIP knows of each of `EDITED`, on clips of validation people."""
+    """What the embedded ViCLIP knows of each of `EDITS`, on clips of validation people."""
     network = ViclipEmbedder("viclip")
     rng = np.random.default_rng([70001, seed])
     scenes: list[Scene] = []
     videos, texts = [], []
-    right: dict[str, list[float]] = {attribute: [] for attribute in EDITED}
+    right: dict[str, list[float]] = {attribute: [] for attribute in EDITS}
     for _ in range(clips):
         scene = random_scene(rng, 1, VALIDATION_IDENTITIES)
         frames = render_clip(scene).frames
         chosen = list(sample_video_frames(STRICT, len(frames)))
         video = network.video(frames[chosen], STRICT.video_picture)
         wording = int(rng.integers(2**31))
-        for attribute, values in VALUES.items():
+        for attribute, values in EDITS.items():
             said = [
-                describe(with_value(scene, attribute, v), np.random.default_rng(wording), EDITED)
+                describe(with_value(scene, attribute, v), np.random.default_rng(wording), EDITS)
                 for v in values
             ]
             nearest = int((network.texts(said) @ video).argmax())
             right[attribute].append(float(values[nearest] == value_of(scene, attribute)))
         scenes.append(scene)
         videos.append(video)
-        texts.append(describe(scene, np.random.default_rng(wording), EDITED))
+        texts.append(describe(scene, np.random.default_rng(wording), EDITS))
     vectors, words = np.stack(videos), network.texts(texts)
     found = {}
-    for attribute, values in VALUES.items():
+    for attribute, values in EDITS.items():
         labels = np.array([values.index(value_of(s, attribute)) for s in scenes])
         found[attribute] = Known(
             _share(read_linearly(vectors, labels)),

@@ -106,7 +106,8 @@ class Identity:
     mole: tuple[float, float, float]
 
 
-def _rgb(values: np.ndarray) -> tuple[float, float, float]:
+def rgb(values: np.ndarray) -> tuple[float, float, float]:
+    """A colour of numbers (3,), cut to [0, 1]."""
     r, g, b = (float(v) for v in np.clip(values, 0.0, 1.0))
     return r, g, b
 
@@ -152,17 +153,17 @@ def sample_identity(seed: int) -> Identity:
     return Identity(
         seed=seed,
         shape=MappingProxyType(shape),
-        skin=_rgb(skin),
+        skin=rgb(skin),
         hair_style=style,
-        hair_colour=_rgb(hair),
+        hair_colour=rgb(hair),
         hair_volume=float(rng.uniform(0.0, 1.0)),
         hairline=float(rng.uniform(0.56, 0.72)),
         parting=float(rng.choice([-1, 1]) * rng.uniform(0.5, 1.0)),
         beard=beard,
-        iris=_rgb(iris * rng.uniform(0.85, 1.15, 3)),
-        lips=_rgb(lips),
+        iris=rgb(iris * rng.uniform(0.85, 1.15, 3)),
+        lips=rgb(lips),
         glasses=glasses,
-        glasses_colour=_rgb(GLASSES_COLOURS[rng.integers(len(GLASSES_COLOURS))]),
+        glasses_colour=rgb(GLASSES_COLOURS[rng.integers(len(GLASSES_COLOURS))]),
         age=age,
         freckles=float(rng.uniform(0.3, 1.0)) if dark < 0.45 and rng.uniform() < 0.2 else 0.0,
         blush=float(rng.uniform(0, 1)) * (1 - 0.6 * dark),

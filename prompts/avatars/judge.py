@@ -11,17 +11,35 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
 
 from idbench.metrics.networks import dlib_resnet
-from idbench.prompts.detection import mtcnn
 from idbench.prompts.sampling import random_scene
 from idbench.statistics import area_under_curve
 
 from .render import render_clip
 from .scene import VALIDATION_IDENTITIES
+
+
+@cache
+def mtcnn(min_face_size: int = 20) -> Any:
+    """facenet-pytorch's MTCNN on the CPU, whose weights come with the package."""
+    from facenet_pytorch import MTCNN
+
+    return MTCNN(keep_all=True, min_face_size=min_face_size, device="cpu")
+
+
+def detect_faces(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Faces that MTCNN with its default thresholds finds in one RGB image (H, W, 3): boxes (faces,
+    4) as x0, y0, x1, y1 in pixels, and probabilities (faces,)."""
+    boxes, probabilities = mtcnn().detect(np.ascontiguousarray(pixels))
+    if boxes is None:
+        return np.zeros((0, 4)), np.zeros(0)
+    return np.asarray(boxes), np.asarray(probabilities)
 
 
 @dataclass(frozen=True)
@@ -103,15 +121,11 @@ def measure_separation(
             box = boxes[int(np.argmax(scores))] / factor
             embeddings.append(dlib_embedding(clip.frames[1], box, enlarged))
             labels.append(identity)
-    return separation_auc(np.array(embeddings), np.array(labels)), len(labels)
-
-
-def separation_auc(embeddings: np.ndarray, labels: np.ndarray) -> float | None:
-    """AUC in [0, 1] of same-label against different-label pairs by Euclidean distance."""
-    rows, columns = np.triu_indices(len(labels), 1)
-    near = -np.linalg.norm(embeddings[rows] - embeddings[columns], axis=1)
-    same = labels[rows] == labels[columns]
-    return area_under_curve(near[same], near[~same])
+    vectors, people = np.array(embeddings), np.array(labels)
+    rows, columns = np.triu_indices(len(people), 1)
+    near = -np.linalg.norm(vectors[rows] - vectors[columns], axis=1)
+    same = people[rows] == people[columns]
+    return area_under_curve(near[same], near[~same]), len(people)
 
 
 def main() -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from .identity import BEARDS, GLASSES, HAIR_STYLES, Identity
-from .scene import GARMENT_EMBLEMS, GARMENT_PATTERNS, Garment, Person
+from .scene import GARMENT_EMBLEMS, GARMENT_PATTERNS, Garment
 from .shape import FACE, settle
 
 CLOTH = {
@@ -52,17 +50,9 @@ MAXIMUM_YAW = 0.44
 """Largest head turn in radians (25 degrees), before small differences of pose."""
 
 
-@dataclass(frozen=True)
-class Pose:
-    """Head angles in radians: yaw + to the viewer's right, pitch + down, roll + clockwise."""
-
-    yaw: float
-    pitch: float
-    roll: float
-
-
-def head_pose(motion: str, time: float, rng_values: np.ndarray) -> Pose:
-    """Pose at `time` in [0, 1] of the clip. `rng_values`: 4 uniform numbers fixed for the clip."""
+def head_pose(motion: str, time: float, rng_values: np.ndarray) -> tuple[float, float, float]:
+    """Yaw, pitch and roll in radians at `time` in [0, 1] of the clip: + to the viewer's right, down
+    and clockwise. `rng_values`: 4 uniform numbers fixed for the clip."""
     yaw = 0.10 * (2 * rng_values[0] - 1)
     pitch = 0.06 * (2 * rng_values[1] - 1)
     roll = 0.04 * (2 * rng_values[2] - 1)
@@ -78,7 +68,7 @@ def head_pose(motion: str, time: float, rng_values: np.ndarray) -> Pose:
     elif motion == "tilt":
         side = 1.0 if rng_values[0] > 0.5 else -1.0
         roll += side * 0.30 * size * sweep
-    return Pose(float(yaw), float(pitch), float(roll))
+    return float(yaw), float(pitch), float(roll)
 
 
 def expression_values(
@@ -111,47 +101,43 @@ def garment_colours(garment: Garment) -> tuple[tuple[float, ...], tuple[float, .
 
 
 def face_record(
-    identity: Identity, person: Person, controls: dict[str, float],
+    identity: Identity, garment: Garment, controls: dict[str, float],
     gaze: tuple[float, float] = (0, 0),
 ) -> np.ndarray:
     """The `FACE` record (shape (1,)) of a person in one frame."""
     s, c = identity.shape, controls
     record = np.zeros(1, dtype=FACE)
     p = record[0]
+    for name in s.keys() & set(FACE.names or ()):  # what carries the name of its parameter
+        p[name] = s[name]
     length = s["face_length"]
     p["hw"], p["ch"], p["cd"] = s["head_width"], s["cranium_height"], s["cranium_depth"]
     p["fl"] = length
     p["jaw_w"], p["jaw_y"], p["jaw_open"] = s["jaw_width"], s["jaw_height"], c["jaw"]
     p["chin_w"], p["chin_y"], p["chin_z"] = s["chin_width"], s["chin_length"], s["chin_forward"]
-    p["cheekbone"], p["cheekbone_y"] = s["cheekbone"], s["cheekbone_y"]
-    p["cheek_fat"], p["cheek_raise"] = s["cheek_fat"], c["cheek"]
-    p["brow_ridge"], p["socket"] = s["brow_ridge"], s["socket_depth"]
+    p["cheek_raise"], p["socket"] = c["cheek"], s["socket_depth"]
     p["eye_x"] = s["eye_spacing"] * (0.5 + 0.5 * s["head_width"])
-    p["eye_y"], p["eye_w"] = s["eye_y"], s["eye_width"]
+    p["eye_w"] = s["eye_width"]
     opening = s["eye_height"] * (1 - 0.35 * s["eye_lid"])
     p["eye_up"] = opening * c["eye"]
     p["eye_low"] = 0.62 * opening * max(c["low"], 0.0) * (1.0 if c["eye"] > 0 else 0.35)
     if c["eye"] <= 0:  # shut: the upper lid lies on the lower one
         p["eye_up"] = -p["eye_low"]
-    p["eye_tilt"] = s["eye_tilt"]
     p["gaze_x"], p["gaze_y"] = gaze[0], gaze[1] + c["look"] + 0.004
     p["iris_r"] = 0.068
     p["crease"] = 0.050 * (1 - s["eye_lid"]) + 0.012
     p["brow_y"] = s["brow_y"] + c["brow"]
-    p["brow_t"], p["brow_arch"] = s["brow_thickness"], s["brow_arch"]
-    p["brow_tilt"], p["brow_len"] = s["brow_tilt"], s["brow_length"]
+    p["brow_t"], p["brow_len"] = s["brow_thickness"], s["brow_length"]
     p["brow_in"], p["brow_close"] = c["inner"], c["close"]
-    p["lashes"] = identity.lashes
-    p["nose_len"] = s["nose_length"] * length
-    p["nose_w"], p["nose_out"] = s["nose_width"], s["nose_out"]
-    p["nose_bridge"], p["nose_tip"], p["nose_up"] = s["nose_bridge"], s["nose_tip"], s["nose_up"]
+    p["nose_len"], p["nose_w"] = s["nose_length"] * length, s["nose_width"]
     p["mouth_y"] = s["eye_y"] - (s["nose_length"] + s["philtrum"]) * length - 0.02 - 0.25 * c["jaw"]
     p["mouth_w"] = s["mouth_width"] * c["width"]
-    p["lip_u"], p["lip_l"], p["lip_out"] = s["lip_upper"], s["lip_lower"], s["lip_out"]
+    p["lip_u"], p["lip_l"] = s["lip_upper"], s["lip_lower"]
     p["smile"] = s["mouth_curve"] + c["smile"]
     p["gap"], p["teeth"] = max(c["gap"], 0.0), c["teeth"]
-    p["ear"], p["ear_out"] = s["ear_size"], s["ear_out"]
+    p["ear"], p["neck_w"], p["shoulder"] = s["ear_size"], s["neck_width"], s["shoulder_width"]
     p["age"], p["freckles"], p["blush"] = identity.age, identity.freckles, identity.blush
+    p["lashes"] = identity.lashes
     p["mole_x"], p["mole_y"], p["mole_r"] = identity.mole
     _hair(p, identity)
     p["glasses"] = GLASSES.index(identity.glasses)
@@ -159,12 +145,11 @@ def face_record(
         p["glasses_w"], p["glasses_h"], p["glasses_r"] = GLASSES_SIZES[identity.glasses]
     p["skin"], p["hair"], p["iris"] = identity.skin, identity.hair_colour, identity.iris
     p["lips"], p["glasses_rgb"] = identity.lips, identity.glasses_colour
-    p["g1"], p["g2"] = garment_colours(person.garment)
-    p["pattern"] = GARMENT_PATTERNS.index(person.garment.pattern)
-    p["emblem"] = GARMENT_EMBLEMS.index(person.garment.emblem)
+    p["g1"], p["g2"] = garment_colours(garment)
+    p["pattern"] = GARMENT_PATTERNS.index(garment.pattern)
+    p["emblem"] = GARMENT_EMBLEMS.index(garment.emblem)
     p["beard"] = BEARDS.index(identity.beard)
     p["salt"] = identity.seed % 65521
-    p["neck_w"], p["shoulder"] = s["neck_width"], s["shoulder_width"]
     settle(p)
     return record
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from PIL import Image
 
+from . import march
 from .backgrounds import background_image
-from .compiled import render_frame
 from .identity import Identity, sample_identity
-from .march import PARTS
 from .movement import expression_values, face_record, head_pose
 from .scene import Garment, Person, Scene
 
@@ -31,6 +33,8 @@ _LIGHTS = {  # direction to the key light, key RGB, ambient RGB
     "right": ((0.70, 0.40, 0.65), (0.78, 0.77, 0.75), (0.36, 0.36, 0.38)),
     "warm": ((0.35, 0.45, 0.80), (0.88, 0.72, 0.52), (0.40, 0.35, 0.31)),
 }
+_compiled: set[str] = set()
+"""Folders of compiled code that this process has read or written."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +65,31 @@ class Clip:
     @property
     def face_mask(self) -> np.ndarray:
         """uint8 (T, H, W): 1 + person where head, hair or neck is seen; what a portrait keeps."""
-        kept = (self.parts > 0) & (self.parts != PARTS.index("garment"))
+        kept = (self.parts > 0) & (self.parts != march.PARTS.index("garment"))
         return self.person_mask * kept
 
     @property
     def garment_mask(self) -> np.ndarray:
         """uint8 (T, H, W): 1 + person where the garment is seen."""
-        return self.person_mask * (self.parts == PARTS.index("garment"))
+        return self.person_mask * (self.parts == march.PARTS.index("garment"))
+
+
+def render_frame(*arguments: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `march.render_frame`, which one process compiles while others wait for what it leaves on
+    the disk: it takes ten seconds of a core, which processes that begin together, such as workers
+    that render the same data, would each spend."""
+    folder = march.render_frame.stats.cache_path
+    if folder is None or folder in _compiled:
+        return march.render_frame(*arguments)
+    with FileLock(Path(folder) / "render_frame.lock"):
+        made = march.render_frame(*arguments)
+    _compiled.add(folder)
+    return made
+
+
+def to_pixels(colour: np.ndarray) -> np.ndarray:
+    """Colours of 0 to 1 as uint8."""
+    return np.clip(colour * 255.0 + 0.5, 0, 255).astype(np.uint8)
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
@@ -96,22 +118,17 @@ def render_clip(
     count = len(scene.people)
     scale = {1: 20.0, 2: 18.4, 3: 13.8}[count] * min(height / 64, width / 96)
     scale *= rng.uniform(0.95, 1.05)
-    slot = width / count
+    across = (np.arange(count) + 0.5) * (width / count) - width / 2
     jitter = rng.uniform(-1, 1, (count, 2))
-    centres = np.empty((count, 2))
-    for i in range(count):
-        # The outer slots move a little inwards: shoulders may overlap, faces do not.
-        x = (i + 0.5) * slot - width / 2
-        spread = 1.0 if count == 1 else 0.94
-        centres[i, 0] = x * spread / scale + jitter[i, 0] * (0.25 if count == 1 else 0.06)
-        centres[i, 1] = 0.06 * jitter[i, 1]
+    # The outer slots move a little inwards: shoulders may overlap, faces do not.
+    spread, sway = (1.0, 0.25) if count == 1 else (0.94, 0.06)
+    centres = np.stack([across * spread / scale + jitter[:, 0] * sway, 0.06 * jitter[:, 1]], 1)
     eye_line = {1: 0.40, 2: 0.41, 3: 0.44}[count] * height  # row of the eyes in the image
     if face_size is not None:
         sizes, middles = np.transpose([framing(identity) for identity in identities])
         scale = face_size / sizes.mean()
         eye_line = height / 2 - scale * middles.mean()
-        centres[:, 0] = ((np.arange(count) + 0.5) * slot - width / 2) / scale
-        centres[:, 1] = middles - middles.mean()
+        centres = np.stack([across / scale, middles - middles.mean()], 1)
     poses_rng = rng.uniform(0, 1, (count, 4))
     phases, strengths = rng.uniform(0, 1, count), rng.uniform(0.85, 1.1, count)
     gazes = rng.normal(0, 0.008, (count, 2))
@@ -132,17 +149,16 @@ def render_clip(
         records, turns = [], np.empty((count, 3, 3))
         for i, person in enumerate(scene.people):
             controls = expression_values(person.expression, time, phases[i], strengths[i])
-            records.append(face_record(identities[i], person, controls, tuple(gazes[i])))
+            records.append(face_record(identities[i], person.garment, controls, tuple(gazes[i])))
             pose = head_pose(person.motion, time, poses_rng[i])
-            angles[t, i] = pose.yaw, pose.pitch, pose.roll
-            turns[i] = rotation(pose.yaw, pose.pitch, pose.roll)
+            angles[t, i], turns[i] = pose, rotation(*pose)
         people = np.concatenate(records)
         camera = np.array([scale * CAMERA_DISTANCE, width / 2, eye_line, CAMERA_DISTANCE])
         colour, parts[t], owners[t] = render_frame(
             people, turns, centres, PIVOT, camera, light, np.array(key) * level,
             np.array(ambient) * level, backdrop, height, width,
         )
-        out[t] = np.clip(colour * 255.0 + 0.5, 0, 255).astype(np.uint8)
+        out[t] = to_pixels(colour)
         for i in range(count):
             boxes[t, i], landmarks[t, i] = _truth(people[i], turns[i], centres[i], camera)
     return Clip(scene, fps, out, boxes, landmarks, parts, owners, *np.moveaxis(angles, -1, 0))
@@ -154,8 +170,7 @@ def framing(identity: Identity) -> tuple[float, float]:
     The size is the root mean square of the distance between the eyes and of that from the eyes to
     the mouth; the middle lies 30 % of the way from the eyes to the mouth.
     """
-    person = Person(identity.seed)
-    face = face_record(identity, person, expression_values("neutral", 0.0, 0.0, 1.0), (0.0, 0.0))
+    face = face_record(identity, Garment(), expression_values("neutral", 0.0, 0.0, 1.0))
     camera = np.array([CAMERA_DISTANCE, 0.0, 0.0, CAMERA_DISTANCE])
     _, marks = _truth(face[0], np.eye(3), np.zeros(2), camera)
     eyes, mouth, across = marks[:2].mean(0), marks[3:].mean(0), marks[1] - marks[0]
@@ -226,5 +241,4 @@ def render_garment(garment: Garment, size: int = 192) -> np.ndarray:
 def render_background(name: str, seed: int, height: int = 64, width: int = 96) -> np.ndarray:
     """The scene without people, uint8 (height, width, 3)."""
     image = background_image(name, seed, 2 * height, 2 * width)
-    small = image.reshape(height, 2, width, 2, 3).mean((1, 3))
-    return np.clip(small * 255 + 0.5, 0, 255).astype(np.uint8)
+    return to_pixels(image.reshape(height, 2, width, 2, 3).mean((1, 3)))

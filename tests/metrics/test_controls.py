@@ -12,7 +12,7 @@ from idbench.metrics.training.looks import COLOURS, STYLE
 from idbench.metrics.validation import agreement, controls
 from idbench.metrics.validation.agreement import Agreement, Similarity, agreements, read_runs
 from idbench.metrics.validation.controls import CONTROLS, EXCHANGED, Control, control_of
-from idbench.metrics.validation.identity_claims import claims_of_agreement, claims_of_controls
+from idbench.metrics.validation.findings import claims_of_agreement, claims_of_controls
 from idbench.prompts.avatars.identity import sample_identity
 
 
@@ -61,8 +61,8 @@ def _controls(shape: float, rest: float, colours: float) -> list[Control]:
 
 
 def test_a_reader_of_colours_holds_fewer_claims_than_a_reader_of_shapes():
-    good, bad = claims_of_controls(_controls(0.1, 0.8, 0.7)), claims_of_controls(
-        _controls(0.9, 0.1, 0.2))
+    good, bad = (list(claims_of_controls(_controls(*given)))
+                 for given in ((0.1, 0.8, 0.7), (0.9, 0.1, 0.2)))
     assert all(claim.held for claim in good) and {c.metric for c in good} == {"arcsim"}
     assert [c.held for c in bad] == [False, False, True, True, False]
 

@@ -10,19 +10,20 @@ import torch
 
 from idbench.metrics.networks.clip import build_clip
 from idbench.metrics.networks.video_text import ViCLIP, from_clip, strides
-from idbench.metrics.training.attribute_classes import (
+from idbench.metrics.training.contrastive import training_pictures
+from idbench.metrics.training.rendered_data import Settings, batches, plan
+from idbench.metrics.training.retrieval import preferred
+from idbench.metrics.training.second_tasks import (
+    CLASSES,
     IGNORE,
+    WEIGHTS,
     AttributeHead,
-    classes,
+    Helpers,
+    MotionHelpers,
     mentioned,
     poses,
     truth,
-    weights,
 )
-from idbench.metrics.training.contrastive import training_pictures
-from idbench.metrics.training.helper_heads import Helpers, MotionHelpers
-from idbench.metrics.training.rendered_data import Settings, batches, plan
-from idbench.metrics.training.retrieval import preferred
 from idbench.prompts.avatars.render import render_clip
 from idbench.prompts.avatars.scene import EXPRESSIONS, MOTIONS, Person, Scene
 from idbench.prompts.language import description
@@ -118,13 +119,13 @@ def test_a_true_prompt_is_preferred_to_a_false_one():
 def test_fine_attributes_count_more():
     head = AttributeHead(4)
     inputs = torch.randn(2, 4)
-    answers = torch.full((2, len(classes())), IGNORE)
+    answers = torch.full((2, len(CLASSES)), IGNORE)
     answers[:, 0] = 1  # the background
     background = head(inputs, answers)
     answers[:, 3], answers[:, 0] = 2, IGNORE  # the left person's expression
     expression = head(inputs, answers)
     answers[:, 0] = 1
-    assert weights()[0] == 1 and weights()[3] == 4
+    assert WEIGHTS[0] == 1 and WEIGHTS[3] == 4
     torch.testing.assert_close(head(inputs, answers), (background + 4 * expression) / 5)
 
 
@@ -154,7 +155,7 @@ def test_text_and_poses_teach_the_towers():
     helpers = MotionHelpers(network.vision_encoder, 16)
     network.encode_video(torch.randn(2, 3, 2, 24, 24))
     words = torch.randn(2, 16, requires_grad=True)
-    said = torch.full((2, len(classes())), IGNORE)
+    said = torch.full((2, len(CLASSES)), IGNORE)
     said[:, 4] = 1
     shown = torch.randn(2, 2, 2, 3)
     shown[:, :, 1] = torch.nan  # nobody at the second place
@@ -168,7 +169,7 @@ def test_text_and_poses_teach_the_towers():
 def test_the_stem_learns_from_its_own_head(stem):
     network = ViCLIP(_with_stem(VICLIP) if stem else VICLIP)
     helpers = Helpers(network.vision_encoder, 16)
-    answers = torch.zeros((2, len(classes())), dtype=torch.long)
+    answers = torch.zeros((2, len(CLASSES)), dtype=torch.long)
     network.encode_video(torch.randn(2, 3, 2, 24, 24))  # two clips of two frames
     helpers(torch.randn(2, 16), answers).backward()
     first = next(network.vision_encoder.conv1.parameters())

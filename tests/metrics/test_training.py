@@ -14,7 +14,6 @@ from idbench.metrics.training.augment import (
     recolour,
     training_crop,
 )
-from idbench.metrics.training.bones import SEEN, ShapeHead, shape_truth
 from idbench.metrics.training.contrastive import contrastive_loss
 from idbench.metrics.training.looks import looks_of, random_look
 from idbench.metrics.training.rendered_data import (
@@ -25,9 +24,24 @@ from idbench.metrics.training.rendered_data import (
     plan,
 )
 from idbench.metrics.training.retrieval import recall_at_1
+from idbench.metrics.training.second_tasks import (
+    CLASSES,
+    IGNORE,
+    SEEN,
+    AttributeHead,
+    ShapeHead,
+    shape_truth,
+    truth,
+)
 from idbench.prompts.avatars.identity import SHAPE_RANGES, sample_identity
 from idbench.prompts.avatars.march import PARTS
-from idbench.prompts.avatars.scene import EVALUATION_IDENTITIES, Scene
+from idbench.prompts.avatars.scene import (
+    BACKGROUNDS,
+    EVALUATION_IDENTITIES,
+    EXPRESSIONS,
+    GARMENT_COLOURS,
+    Scene,
+)
 from idbench.recipes import load_recipe, load_trainer
 
 SMALL = Settings("training", seed=1, identities=12, scenes=20, frames=2)
@@ -139,12 +153,9 @@ def test_the_contrastive_loss_is_the_symmetric_cross_entropy():
 
 
 def test_attributes_are_the_scenes_truth_and_ignore_empty_places():
-    from idbench.metrics.training.attribute_classes import IGNORE, AttributeHead, classes, truth
-    from idbench.prompts.avatars.scene import BACKGROUNDS, EXPRESSIONS, GARMENT_COLOURS
-
     scenes = plan(SMALL)
     answers = np.stack([truth(scene) for scene in scenes])
-    assert answers.shape[1] == len(classes()) and (answers < classes()).all()
+    assert answers.shape[1] == len(CLASSES) and (answers < CLASSES).all()
     for scene, row in zip(scenes, answers, strict=True):
         assert BACKGROUNDS[row[0]] == scene.background and row[2] == len(scene.people) - 1
         last = scene.people[-1]

@@ -12,18 +12,18 @@ from click.testing import CliRunner
 
 from idbench.metrics.validation.experiments import (
     AXES,
-    EDITED,
     FACE_METRICS,
     Preference,
     Reading,
-    edited,
+    between,
+    render_head,
     wordings,
 )
 from idbench.metrics.validation.findings import find
-from idbench.metrics.validation.heads import View, between, render_head
 from idbench.prompts.avatars.identity import sample_identity as person
 from idbench.prompts.avatars.scene import Garment, Person, Scene
 from idbench.prompts.language import describe, tokens
+from idbench.prompts.sampling import EDITS, edited
 from idbench.statistics import area_under_curve
 
 
@@ -43,10 +43,9 @@ def test_identities_move_in_a_straight_line_and_end_at_the_other():
 
 
 def test_one_thing_moves_at_a_time():
-    start = render_head(person(1001), View(), 64)
-    assert np.array_equal(start, render_head(person(1001), View(expression="laugh", strength=0.0),
-                                             64))
-    turned = render_head(person(1001), View(yaw=0.4), 64).astype(int)
+    start = render_head(person(1001), 64)
+    assert np.array_equal(start, render_head(person(1001), 64, expression="laugh", strength=0.0))
+    turned = render_head(person(1001), 64, yaw=0.4).astype(int)
     moved = np.abs(turned - start).max(-1) > 12
     assert moved[10:45, 30:66].mean() > 0.2, "the head turned"
     assert moved[:, :10].mean() < 0.02, "the background stayed"
@@ -65,7 +64,7 @@ def test_an_edit_changes_one_attribute(attribute):
     assert [name for name, is_other in changed.items() if is_other] == [attribute]
 
 
-@pytest.mark.parametrize("attribute", EDITED)
+@pytest.mark.parametrize("attribute", EDITS)
 def test_of_the_wordings_the_one_is_taken_in_which_the_prompts_differ_least(attribute):
     scene = Scene((Person(1001, "smile", "nod", Garment("red", "striped")),), "park")
     other = edited(scene, attribute, np.random.default_rng(3))
@@ -79,7 +78,7 @@ def test_of_the_wordings_the_one_is_taken_in_which_the_prompts_differ_least(attr
         assert one != two, "the edit is said"
         seeds = np.random.default_rng(7).integers(2**31, size=draws).tolist()
         drawn = [
-            tuple(describe(s, np.random.default_rng(seed), EDITED) for s in (scene, other))
+            tuple(describe(s, np.random.default_rng(seed), EDITS) for s in (scene, other))
             for seed in seeds
         ]
         assert (one, two) in drawn, "both in one wording"

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from filelock import FileLock
 
-from idbench.prompts.avatars import compiled
+from idbench.prompts.avatars import render
 
 
 def test_the_first_frame_waits_for_a_process_that_compiles_and_later_ones_do_not(
@@ -21,15 +21,15 @@ def test_the_first_frame_waits_for_a_process_that_compiles_and_later_ones_do_not
         def __call__(self, height: int) -> int:
             return 2 * height
 
-    monkeypatch.setattr(compiled.march, "render_frame", Frame())
+    monkeypatch.setattr(render.march, "render_frame", Frame())
     made: list[object] = []
     lock = FileLock(tmp_path / "render_frame.lock")
     with lock:
-        waiting = threading.Thread(target=lambda: made.append(compiled.render_frame(3)))
+        waiting = threading.Thread(target=lambda: made.append(render.render_frame(3)))
         waiting.start()
         waiting.join(0.2)
         assert waiting.is_alive() and not made
     waiting.join(10)
     assert made == [6]
     with lock:
-        assert compiled.render_frame(4) == 8
+        assert render.render_frame(4) == 8

@@ -59,7 +59,7 @@ def test_references_are_what_the_renderer_makes() -> None:
 
 
 def test_mtcnn_still_finds_what_the_suite_recorded() -> None:
-    from idbench.prompts.detection import detect_faces
+    from idbench.prompts.avatars.judge import detect_faces
 
     known = json.loads((build.SUITE / "identities.json").read_text(encoding="utf-8"))
     for name in ("a003", "a012"):

@@ -7,14 +7,13 @@ from numba import njit
 
 from idbench.prompts.avatars.identity import HAIR_STYLES, sample_identity
 from idbench.prompts.avatars.movement import expression_values, face_record
-from idbench.prompts.avatars.scene import Garment, Person
+from idbench.prompts.avatars.scene import Garment
 from idbench.prompts.avatars.shape import beyond, ellipsoid, hair, settle, skin
 
 
 def record(identity: int) -> np.void:
-    person = Person(identity, "neutral", "still", Garment("red", "plain"))
     controls = expression_values("neutral", 0.5, 0.0, 1.0)
-    face = face_record(sample_identity(identity), person, controls, (0.0, 0.0))
+    face = face_record(sample_identity(identity), Garment("red", "plain"), controls)
     settle(face[0])
     return face[0]
 

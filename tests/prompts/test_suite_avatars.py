@@ -17,9 +17,10 @@ from idbench.prompts.avatars.scene import (
     EVALUATION_IDENTITIES,
     TRAINING_IDENTITIES,
     VALIDATION_IDENTITIES,
+    check_truth,
+    scene_of,
 )
 from idbench.prompts.language import MAXIMUM_TOKENS, describe, tokens, vocabulary
-from idbench.prompts.truth import check_truth, scene_of
 
 FOLDER = build.SUITE
 
