@@ -24,6 +24,8 @@ MAXIMUM_TOKENS = 30
 PERSON_ATTRIBUTES = ("expression", "motion", "garment")
 SCENE_ATTRIBUTES = ("background", "light")
 
+SPOKEN = {"speaking": "talk", "laugh": "laugh", "smile": "smile"}
+"""What two people do together by an expression that they share."""
 _PROBABILITY = {"expression": 0.75, "motion": 0.65, "garment": 0.7, "background": 0.75,
                 "light": 0.25}
 _TOKEN = re.compile(r"[a-z0-9]+|[^\sa-z0-9]")
@@ -87,13 +89,11 @@ def interaction(scene: Scene) -> str | None:
     if len(scene.people) != 2:
         return None
     left, right = scene.people
-    if (left.motion, right.motion) == ("turn right", "turn left"):
-        return "facing"
-    if (left.motion, right.motion) == ("turn left", "turn right"):
-        return "apart"
-    shared = {"speaking": "talk", "laugh": "laugh", "smile": "smile"}
-    if left.expression == right.expression and left.expression in shared:
-        return shared[left.expression]
+    turns = {("turn right", "turn left"): "facing", ("turn left", "turn right"): "apart"}
+    if (left.motion, right.motion) in turns:
+        return turns[left.motion, right.motion]
+    if left.expression == right.expression and left.expression in SPOKEN:
+        return SPOKEN[left.expression]
     return "nod" if left.motion == right.motion == "nod" else None
 
 
@@ -193,9 +193,8 @@ def _write_many(
     together = interaction(scene)
     named = set(named)
     opening = ""
-    spoken = {"talk": "expression", "laugh": "expression", "smile": "expression"}
     if together and rng.random() < 0.7:
-        attribute = spoken.get(together, "motion")
+        attribute = "expression" if together in SPOKEN.values() else "motion"
         pair = {f"{attribute}:0", f"{attribute}:1"}
         if pair <= named:
             named -= pair

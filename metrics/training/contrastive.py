@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from idbench.metrics.networks.video_text import ViCLIP, from_clip
 from idbench.metrics.protocols import STRICT, Picture, sample_video_frames
 from idbench.metrics.training.fitting import DEVICE, Config, Task, trainer
 from idbench.metrics.training.rendered_data import Frames, Settings, batches, dataset, portraits
-from idbench.metrics.training.retrieval import EVERYTHING, measure
 from idbench.metrics.training.second_tasks import (
     Helpers,
     MotionHelpers,
@@ -36,10 +35,14 @@ from idbench.metrics.training.second_tasks import (
     truth,
 )
 from idbench.prompts.avatars.scene import Scene
-from idbench.prompts.language import Description, description
+from idbench.prompts.language import Description, describe, description
 from idbench.prompts.language import vocabulary as words_of_prompts
+from idbench.prompts.sampling import edited
 from idbench.training.resumable_loop import Values
 
+EVERYTHING = ("background", "expression", "motion", "garment")
+GROUP = 32
+"""Prompts that each video is compared with."""
 SHIFT = 3
 """Pixels by which training pictures are shifted at most; what leaves one side enters the other."""
 
@@ -152,7 +155,7 @@ def _measure_clip(
     recipe: Config, config: Config, folder: Path, network: nn.Module | None
 ) -> dict[str, Any]:
     embedder = ClipEmbedder(recipe["entry"], network=network, config=config)
-    return measure(
+    return retrieval(
         dataset(Settings(**recipe["validation"]), folder),
         lambda frames: embedder.pictures(frames, STRICT.clip_picture).mean(0), embedder.texts,
     )
@@ -219,7 +222,67 @@ def _measure_viclip(
         chosen = list(sample_video_frames(STRICT, len(frames)))
         return embedder.video(frames[chosen], STRICT.video_picture)
 
-    return measure(dataset(Settings(**recipe["validation"]), folder), of_clip, embedder.texts)
+    return retrieval(dataset(Settings(**recipe["validation"]), folder), of_clip, embedder.texts)
+
+
+def recall_at_1(videos: np.ndarray, texts: np.ndarray, group: int = GROUP) -> tuple[float, float]:
+    """Share of videos whose own prompt is the nearest of `group`, and of prompts likewise;
+    embeddings (n, d) in pairs, n cut to a multiple of `group`."""
+    count = len(videos) // group * group
+    similarity = np.einsum(
+        "gnd,gmd->gnm",
+        videos[:count].reshape(-1, group, videos.shape[1]),
+        texts[:count].reshape(-1, group, texts.shape[1]),
+    )
+    own = np.arange(group)
+    return (
+        float((similarity.argmax(2) == own).mean()),
+        float((similarity.argmax(1) == own).mean()),
+    )
+
+
+def retrieval(
+    data: Frames, of_clip: Callable[[np.ndarray], np.ndarray],
+    of_texts: Callable[[Sequence[str]], np.ndarray],
+) -> dict[str, Any]:
+    """Retrieval of prompts among 32 by true clips of validation people: how well it has learned.
+
+    `expression_preferred`, `motion_preferred`: see `preferred`.
+
+    `r1_full`: prompts that name all that fits in 30 words (background, garments, expressions,
+    motions); `r1_partial`: prompts that name a random part, of which several may be true of one
+    video, so that 1 is out of reach.
+    """
+    videos = np.stack([of_clip(frames) for frames in data.frames])
+    videos /= np.linalg.norm(videos, axis=1, keepdims=True)
+    measured: dict[str, Any] = {
+        f"{attribute}_preferred": preferred(data.scenes, videos, of_texts, attribute)
+        for attribute in ("expression", "motion")
+    }
+    for name, mention in (("full", EVERYTHING), ("partial", None)):
+        texts = [describe(scene, np.random.default_rng([0, 17, i]), mention)
+                 for i, scene in enumerate(data.scenes)]
+        to_text, to_video = recall_at_1(videos, of_texts(texts))
+        measured[f"r1_{name}"] = round(to_text, 4)
+        measured[f"r1_{name}_text_to_video"] = round(to_video, 4)
+    return {**measured, "videos": len(videos) // GROUP * GROUP, "prompts": GROUP}
+
+
+def preferred(
+    scenes: Sequence[Scene], videos: np.ndarray, of_texts: Callable[[Sequence[str]], np.ndarray],
+    attribute: str,
+) -> float:
+    """How often a video of one person is nearer to its own prompt than to one in which `attribute`
+    was changed, worded the same. Chance is 0.5."""
+    rng = np.random.default_rng([0, 23])
+    alone = [i for i, scene in enumerate(scenes) if len(scene.people) == 1]
+    texts = [
+        describe(scene, np.random.default_rng([0, 29, i]), (attribute, "background"))
+        for i in alone for scene in (scenes[i], edited(scenes[i], attribute, rng))
+    ]
+    own, wrong = of_texts(texts).reshape(len(alone), 2, -1).transpose(1, 0, 2)
+    shown = videos[alone]
+    return round(float(((shown * own).sum(1) > (shown * wrong).sum(1)).mean()), 4)
 
 
 train_clip = trainer(_clip, _measure_clip, partial(_with_vocabulary, key="vocab_size"))

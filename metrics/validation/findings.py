@@ -9,9 +9,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from idbench.metrics import arcsim, clipdist, cursim, viclip
-from idbench.metrics.validation.agreement import Agreement
-from idbench.metrics.validation.controls import Control
 from idbench.metrics.validation.experiments import AXES, FACE_METRICS, Preference, Reading
+from idbench.metrics.validation.readers import Agreement, Control
 from idbench.prompts.sampling import EDITS
 from idbench.statistics import Estimate, area_under_curve, estimate
 
@@ -61,8 +60,8 @@ class Findings:
         preferences: edited attribute -> share of clips that prefer their true prompt.
         prompt_auc: AUC of true against edited prompts over all clips.
         scored: (metric, axis) -> share of readings that have a value.
-        controls: what recognisers read of a face, see `controls`.
-        agreements: rank correlations with dlib on finished runs, see `agreement`.
+        controls: what recognisers read of a face, see `readers`.
+        agreements: rank correlations with dlib on finished runs, see `readers`.
     """
 
     curves: tuple[Curve, ...]

@@ -13,8 +13,6 @@ from idbench.files import check_output, write_json, write_text
 from idbench.metrics import arcsim
 from idbench.metrics.networks.weight_sources import NETWORKS
 from idbench.metrics.protocols import get_protocol
-from idbench.metrics.validation import agreement
-from idbench.metrics.validation.controls import read_controls
 from idbench.metrics.validation.experiments import (
     AXES,
     FACE_METRICS,
@@ -23,7 +21,7 @@ from idbench.metrics.validation.experiments import (
     read_prompts,
 )
 from idbench.metrics.validation.findings import RECOGNISERS, TITLES, Curve, Findings, find
-from idbench.metrics.validation.readers import readers
+from idbench.metrics.validation.readers import agreements, read_controls, read_runs, readers
 from idbench.pages import svg, template
 from idbench.progress import steps as progress
 from idbench.prompts.sampling import EDITS
@@ -67,7 +65,7 @@ def validate(
         controls = 0
     opened = [Run.open(folder) for folder in runs]
     with progress("videos", sum(len(run.sample_ids) for run in opened), quiet) as step:
-        seen = agreement.read_runs(opened, readers(), step) if opened else []
+        seen = read_runs(opened, readers(), step) if opened else {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with progress("faces", sizes.people, quiet) as step:
@@ -76,7 +74,7 @@ def validate(
             preferences = read_prompts(sizes, folder / "cache", defined.name, step)
     with progress("controls", controls, quiet) as step:
         exchanged = read_controls(controls, sizes.seed, readers(), step) if controls else []
-    agreed = agreement.agreements(seen, RECOGNISERS) if opened else []
+    agreed = agreements(seen, RECOGNISERS) if opened else []
     found = find(readings, preferences, exchanged, agreed)
     about = {
         "idbench": __version__, "protocol": defined.name,

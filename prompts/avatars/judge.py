@@ -65,7 +65,7 @@ def measure_detection(
 ) -> Detection:
     """Detect the first, middle and last frame of random scenes of validation identities."""
     rng = np.random.default_rng(seed)
-    faces, hits, errors = 0, 0, []
+    errors = []
     for _ in range(scenes):
         scene = random_scene(rng, people=people, identities=VALIDATION_IDENTITIES)
         clip = render_clip(scene, frames=3, height=height, width=height * 3 // 2)
@@ -73,22 +73,17 @@ def measure_detection(
         images = [_enlarged(frame, factor) for frame in clip.frames]
         boxes, _, marks = mtcnn(40).detect(images, landmarks=True)
         for t in range(3):
-            for i in range(people):
+            for i in range(people if boxes[t] is not None else 0):
                 truth = clip.landmarks[t, i] * factor
                 x, y = truth.mean(0)
-                faces += 1
                 eyes = np.linalg.norm(truth[0] - truth[1]) / np.cos(clip.yaw[t, i])
-                if boxes[t] is None:
-                    continue
                 for box, mark in zip(boxes[t], marks[t], strict=True):
                     if box[0] < x < box[2] and box[1] < y < box[3]:
-                        hits += 1
                         error = np.linalg.norm(np.asarray(mark, float) - truth, axis=1)
                         errors.append(error / eyes)
                         break
-    return Detection(
-        faces, hits / faces, float((np.array(errors) < 0.08).mean()), float(np.median(errors))
-    )
+    faces, within = 3 * scenes * people, np.array(errors) < 0.08
+    return Detection(faces, len(errors) / faces, float(within.mean()), float(np.median(errors)))
 
 
 def _enlarged(frame: np.ndarray, factor: float) -> np.ndarray:

@@ -9,10 +9,17 @@ import pytest
 
 from idbench.errors import UserError
 from idbench.metrics.training.looks import COLOURS, STYLE
-from idbench.metrics.validation import agreement, controls
-from idbench.metrics.validation.agreement import Agreement, Similarity, agreements, read_runs
-from idbench.metrics.validation.controls import CONTROLS, EXCHANGED, Control, control_of
+from idbench.metrics.validation import readers
 from idbench.metrics.validation.findings import claims_of_agreement, claims_of_controls
+from idbench.metrics.validation.readers import (
+    CONTROLS,
+    EXCHANGED,
+    Agreement,
+    Control,
+    agreements,
+    control_of,
+    read_runs,
+)
 from idbench.prompts.avatars.identity import sample_identity
 
 
@@ -45,8 +52,8 @@ def _by_brightness(frame: np.ndarray, box: np.ndarray, landmarks: np.ndarray) ->
 
 
 def test_every_control_is_read_by_every_reader(monkeypatch):
-    monkeypatch.setattr(controls, "FRAMES", 1)
-    found = controls.read_controls(2, 0, {"arcsim": _by_brightness})
+    monkeypatch.setattr(readers, "CONTROL_FRAMES", 1)
+    found = readers.read_controls(2, 0, {"arcsim": _by_brightness})
     assert [c.name for c in found] == list(CONTROLS)
     assert all(c.reader == "arcsim" and c.clips <= 2 for c in found)
     assert sum(c.clips for c in found) >= len(CONTROLS), "faces are found"
@@ -68,16 +75,16 @@ def test_a_reader_of_colours_holds_fewer_claims_than_a_reader_of_shapes():
 
 
 def test_agreement_is_the_rank_correlation_over_samples_and_systems():
-    rows = [
-        Similarity(system, str(i), {"arcsim": base + i, "cursim": -base - i, "dlib": base + 2 * i})
-        for system, base in (("a", 0.0), ("b", 10.0), ("c", 20.0)) for i in range(3)
-    ]
+    rows = {
+        system: [{"arcsim": base + i, "cursim": -base - i, "dlib": base + 2 * i} for i in range(3)]
+        for system, base in (("a", 0.0), ("b", 10.0), ("c", 20.0))
+    }
     found = {(a.metric, a.over): a for a in agreements(rows, ("arcsim", "cursim"))}
     assert found["arcsim", "samples"].rho == pytest.approx(1) and \
         found["arcsim", "samples"].count == 9
     assert found["cursim", "systems"].rho == pytest.approx(-1) and \
         found["cursim", "systems"].count == 3
-    assert agreements(rows[:2], ("arcsim",))[0].rho is None, "two are too few"
+    assert agreements({"a": rows["a"][:2]}, ("arcsim",))[0].rho is None, "two are too few"
 
 
 def test_agreement_needs_dlib():
@@ -95,8 +102,8 @@ def test_runs_of_one_model_with_other_settings_are_two_systems(monkeypatch, tmp_
     from types import SimpleNamespace as Made
 
     for name in ("make_detector", "read_spread", "read_rgb"):
-        monkeypatch.setattr(agreement, name, lambda *_: np.zeros((1, 8, 8, 3), np.uint8))
-    monkeypatch.setattr(agreement, "mean_vectors", lambda *_: {"dlib": np.ones(2)})
+        monkeypatch.setattr(readers, name, lambda *_: np.zeros((1, 8, 8, 3), np.uint8))
+    monkeypatch.setattr(readers, "mean_vectors", lambda *_: {"dlib": np.ones(2)})
     person = Made(kind="face", image=tmp_path / "a.png")
     record = Made(sample=Made(references=[person]), video_name="v.mp4", id="s", suite_id="s")
     runs = [
@@ -105,4 +112,4 @@ def test_runs_of_one_model_with_other_settings_are_two_systems(monkeypatch, tmp_
         for folder in ("plain", "zeroed")
     ]
     found = read_runs(runs, {"dlib": _by_brightness})
-    assert len({similarity.system for similarity in found}) == 2
+    assert len(found) == 2

@@ -10,9 +10,8 @@ import torch
 
 from idbench.metrics.networks.clip import build_clip
 from idbench.metrics.networks.video_text import ViCLIP, from_clip, strides
-from idbench.metrics.training.contrastive import training_pictures
+from idbench.metrics.training.contrastive import preferred, training_pictures
 from idbench.metrics.training.rendered_data import Settings, batches, plan
-from idbench.metrics.training.retrieval import preferred
 from idbench.metrics.training.second_tasks import (
     CLASSES,
     IGNORE,
@@ -111,9 +110,9 @@ def test_a_true_prompt_is_preferred_to_a_false_one():
         rows[1::2, 1] = 1
         return rows
 
-    assert preferred(scenes, videos, texts, "expression", 0) == 1.0
+    assert preferred(scenes, videos, texts, "expression") == 1.0
     assert all(true != false for true, false in zip(said[::2], said[1::2], strict=True))
-    assert preferred(scenes, videos[:, ::-1], texts, "expression", 0) == 0.0
+    assert preferred(scenes, videos[:, ::-1], texts, "expression") == 0.0
 
 
 def test_fine_attributes_count_more():

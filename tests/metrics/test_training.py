@@ -14,7 +14,7 @@ from idbench.metrics.training.augment import (
     recolour,
     training_crop,
 )
-from idbench.metrics.training.contrastive import contrastive_loss
+from idbench.metrics.training.contrastive import contrastive_loss, recall_at_1
 from idbench.metrics.training.looks import looks_of, random_look
 from idbench.metrics.training.rendered_data import (
     Settings,
@@ -23,7 +23,6 @@ from idbench.metrics.training.rendered_data import (
     faces_of,
     plan,
 )
-from idbench.metrics.training.retrieval import recall_at_1
 from idbench.metrics.training.second_tasks import (
     CLASSES,
     IGNORE,
