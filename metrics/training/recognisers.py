@@ -33,6 +33,8 @@ from idbench.metrics.training.second_tasks import ShapeHead, shape_truth
 from idbench.statistics import area_under_curve, true_accept_rate
 from idbench.training.resumable_loop import Values
 
+DETECTION = Detection()
+
 
 def _task(recipe: Config, config: Config, folder: Path) -> Task:
     settings = Settings(**recipe["data"])
@@ -47,7 +49,7 @@ def _task(recipe: Config, config: Config, folder: Path) -> Task:
     bones = ShapeHead(config["embedding"]).to(DEVICE)
     truth = torch.from_numpy(np.stack([shape_truth(s) for s in settings.seeds])).to(DEVICE)
     batch, seed, size = int(recipe["batch"]), int(recipe["seed"]), config["size"]
-    errors = landmark_errors(scenes[0][0], Detection(), folder, settings)
+    errors = landmark_errors(scenes[0][0], folder, settings)
     ramp = max(1, int(recipe["steps"]) // 4)
 
     def loss_of(step: int) -> tuple[torch.Tensor, Values]:
@@ -76,13 +78,11 @@ def _task(recipe: Config, config: Config, folder: Path) -> Task:
     return {"backbone": backbone, "head": head, "bones": bones}, loss_of
 
 
-def landmark_errors(
-    data: Frames, detection: Detection, folder: Path, settings: Settings
-) -> np.ndarray:
+def landmark_errors(data: Frames, folder: Path, settings: Settings) -> np.ndarray:
     """Landmark errors of the metrics' detector in the first 250 scenes: float32 (n, 5, 2), in
     `extent`s. They are large and correlated within a face; a recogniser not trained for that loses
     a twentieth of its genuine pairs."""
-    found, rows = _detected(data, detection, folder, asdict(settings), 250)
+    found, rows = _detected(data, folder, asdict(settings), 250)
     true = data.landmarks[rows[:, 0], rows[:, 1], rows[:, 2]]
     return ((found - true) / extent(true)[:, None, None]).astype(np.float32)
 
@@ -91,20 +91,19 @@ def landmark_errors(
 
 
 def _detected(
-    data: Frames, detection: Detection, folder: Path, described: Mapping[str, Any],
-    scenes: int | None = None,
+    data: Frames, folder: Path, described: Mapping[str, Any], scenes: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Landmarks (n, 5, 2) of the people that the metrics' own detector finds in the first `scenes`
     scenes, and their rows. A face belongs to the person whose true nose is nearest, within half a
     face's width. Kept in `folder`; `described` names the data."""
     count = len(data.frames) if scenes is None else min(scenes, len(data.frames))
-    key = sha256_json({**described, "detection": asdict(detection), "count": count})
+    key = sha256_json({**described, "detection": asdict(DETECTION), "count": count})
 
     def find() -> dict[str, np.ndarray]:
-        detector = make_detector(detection)
+        detector = make_detector(DETECTION)
         landmarks, rows = [], []
         for s in range(count):
-            for t, faces in enumerate(find_faces(detector, data.frames[s], detection)):
+            for t, faces in enumerate(find_faces(detector, data.frames[s], DETECTION)):
                 for p in np.flatnonzero(data.identities[s] >= 0) if len(faces) else ():
                     nose = data.landmarks[s, t, p, 2]
                     away = np.linalg.norm(faces.landmarks[:, 2] - nose, axis=1)
@@ -121,13 +120,13 @@ def _detected(
 
 
 def detected_crops(
-    data: Frames, detection: Detection, folder: Path, described: Mapping[str, Any]
+    data: Frames, folder: Path, described: Mapping[str, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Crops uint8 (n, 112, 112, 3) of the faces that the metrics' own detector finds, and their
     rows, int64 (n, 4), as of `faces_of`."""
-    landmarks, rows = _detected(data, detection, folder, described)
+    landmarks, rows = _detected(data, folder, described)
     crops = [
-        align_crops(data.frames[s, t], points[None], detection.crop)[0]
+        align_crops(data.frames[s, t], points[None], DETECTION.crop)[0]
         for points, (s, t, _, _) in zip(landmarks, rows, strict=True)
     ]
     return np.stack(crops), rows
@@ -143,11 +142,11 @@ def _measure(
     compare."""
     network = Recogniser(recipe["entry"], network=backbone)
     settings = Settings(**recipe["validation"])
-    data, detection = dataset(settings, folder), Detection()
-    crops, rows = detected_crops(data, detection, folder, asdict(settings))
+    data = dataset(settings, folder)
+    crops, rows = detected_crops(data, folder, asdict(settings))
     photos = portraits(settings.seeds, folder, size=192)
     photo_crops, photo_rows = detected_crops(
-        photos, detection, folder, {"portraits": asdict(settings), "size": 192}
+        photos, folder, {"portraits": asdict(settings), "size": 192}
     )
     vectors, photo_vectors = network.embed(crops), network.embed(photo_crops)
     scenes, people = rows[:, 0], rows[:, 3]

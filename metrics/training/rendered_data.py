@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from idbench.files import atomic_path, sha256_json
-from idbench.metrics.training.looks import looks_of
+from idbench.metrics.training.augment import looks_of
 from idbench.output import note
 from idbench.pools import pool
 from idbench.prompts.avatars.march import DATA_VERSION as LOOK
@@ -52,7 +52,7 @@ class Settings:
         pairs: share of scenes with two people.
         height, width: of a frame, pixels.
         group: scenes in a row that differ in expressions and motions alone; see `variant`.
-        looks: whether people change their look from scene to scene, see `looks`.
+        looks: whether people change their look from scene to scene, see `augment.looks_of`.
         version: of the avatars; data of another version is never reused.
     """
 

@@ -105,16 +105,13 @@ def read_faces(
         head = render_head(sample_identity(mine), 2 * sizes.height, seed=mine)
         Image.fromarray(head).save(picture)
         reference = Reference("face", name, picture)
-        expression = MOVED_EXPRESSIONS[index % len(MOVED_EXPRESSIONS)]
-        background = BACKGROUNDS[1 + index % (len(BACKGROUNDS) - 1)]
-        side = 1.0 if index % 2 else -1.0
         start: list[Reading] = []  # the same image on every axis
         for axis in AXES:
             for share in np.linspace(0.0, 1.0, sizes.steps).tolist():
                 if share == 0.0 and start:
                     readings += [replace(r, axis=axis) for r in start]
                     continue
-                frame = _frame(axis, share, mine, other, expression, side, background, sizes)
+                frame = _frame(axis, share, mine, other, index, sizes)
                 rows = [
                     Reading(axis, name, round(share, 4), r.metric, r.value, r.reason)
                     for r in scorer.score(*described(frame[None], references=(reference,)))
@@ -127,21 +124,23 @@ def read_faces(
 
 
 def _frame(
-    axis: str, share: float, mine: int, other: int, expression: str, side: float,
-    background: str, sizes: Sizes,
+    axis: str, share: float, mine: int, other: int, index: int, sizes: Sizes
 ) -> np.ndarray:
-    identity = sample_identity(mine)
-    view: dict[str, Any] = {}
-    if axis in ("identity", "shape"):
+    """Of the person number `index`, whose side, expression and background depend on it."""
+    identity, side = sample_identity(mine), 1.0 if index % 2 else -1.0
+    views: dict[str, dict[str, Any]] = {
+        "yaw": {"yaw": side * share * MAXIMUM_YAW},
+        "pitch": {"pitch": side * share * MAXIMUM_PITCH},
+        "expression": {"expression": MOVED_EXPRESSIONS[index % len(MOVED_EXPRESSIONS)],
+                       "strength": share},
+    }
+    if axis not in views:
         identity = between(identity, sample_identity(other), share, shape_only=axis == "shape")
-    elif axis == "yaw":
-        view = {"yaw": side * share * MAXIMUM_YAW}
-    elif axis == "pitch":
-        view = {"pitch": side * share * MAXIMUM_PITCH}
-    else:
-        view = {"expression": expression, "strength": share}
+    background = BACKGROUNDS[1 + index % (len(BACKGROUNDS) - 1)]
     garment = Garment(GARMENT_COLOURS[mine % len(GARMENT_COLOURS)], "striped")
-    return render_head(identity, sizes.height, background, garment, seed=mine, **view)
+    return render_head(
+        identity, sizes.height, background, garment, seed=mine, **views.get(axis, {})
+    )
 
 
 def between(first: Identity, second: Identity, share: float, shape_only: bool = False) -> Identity:

@@ -23,7 +23,7 @@ from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks import dlib_resnet
 from idbench.metrics.networks.recogniser import Recogniser
 from idbench.metrics.protocols import get_protocol
-from idbench.metrics.training.looks import COLOURS, STYLE, with_attributes_of, with_shape_of
+from idbench.metrics.training.augment import COLOURS, STYLE, with_attributes_of, with_shape_of
 from idbench.pictures import read_rgb
 from idbench.progress import Step
 from idbench.prompts.avatars.identity import Identity, sample_identity

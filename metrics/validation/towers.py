@@ -26,6 +26,7 @@ from idbench.statistics import Estimate, estimate
 
 FOLDS = 5
 SHRINKAGE = 0.1
+"""Share of the covariance that is replaced by its mean variance."""
 
 
 @dataclass(frozen=True)
@@ -55,24 +56,21 @@ def read_linearly(vectors: np.ndarray, labels: np.ndarray) -> np.ndarray:
         test = np.arange(len(labels)) % FOLDS == fold
         seen = np.unique(labels[~test])
         known = np.searchsorted(seen, labels[~test])
-        weight, bias = fit(vectors[~test].astype(np.float64), known, SHRINKAGE, len(seen))
+        weight, bias = fit(vectors[~test].astype(np.float64), known)
         right[test] = seen[(vectors[test] @ weight + bias).argmax(1)] == labels[test]
     return right
 
 
-def fit(
-    vectors: np.ndarray, labels: np.ndarray, shrinkage: float, count: int
-) -> tuple[np.ndarray, np.ndarray]:
+def fit(vectors: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Linear discriminants of features (n, d) with labels (n,) of 0..k-1: weight (d, k), bias (k,).
 
-    `shrinkage` (0..1) is the share of the covariance that is replaced by its mean variance.
     Source: Fisher 1936; Ledoit and Wolf 2004 for shrinking.
     """
-    means = np.stack([vectors[labels == k].mean(0) for k in range(count)])
+    means = np.stack([vectors[labels == k].mean(0) for k in range(labels.max() + 1)])
     centred = vectors - means[labels]
     covariance = centred.T @ centred / len(vectors)
-    shrunk = (1 - shrinkage) * covariance
-    shrunk.flat[:: len(shrunk) + 1] += shrinkage * np.trace(covariance) / len(covariance)
+    shrunk = (1 - SHRINKAGE) * covariance
+    shrunk.flat[:: len(shrunk) + 1] += SHRINKAGE * np.trace(covariance) / len(covariance)
     weight = np.linalg.solve(shrunk, means.T)
     return weight, -0.5 * (means.T * weight).sum(0)
 

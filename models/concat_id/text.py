@@ -32,9 +32,7 @@ def _questions() -> dict[str, tuple[str, ...]]:
     """What the heads answer: name -> possible answers."""
     found: dict[str, tuple[str, ...]] = {"background": s.BACKGROUNDS, "light": s.LIGHTS}
     for i in range(MAXIMUM_PEOPLE):
-        found[f"expression:{i}"], found[f"motion:{i}"] = s.EXPRESSIONS, s.MOTIONS
-        found[f"colour:{i}"], found[f"pattern:{i}"] = s.GARMENT_COLOURS, s.GARMENT_PATTERNS
-        found[f"emblem:{i}"] = s.GARMENT_EMBLEMS
+        found |= {f"{name}:{i}": values for name, values in s.PERSON_VALUES.items()}
     return found
 
 
@@ -49,12 +47,9 @@ def _example(rng: np.random.Generator) -> tuple[str, dict[str, str]]:
         if not place:
             answers[kind] = getattr(scene, kind)
             continue
-        person = scene.people[int(place)]
-        if kind == "garment":
-            for part in ("colour", "pattern", "emblem"):
-                answers[f"{part}:{place}"] = getattr(person.garment, part)
-        else:
-            answers[name] = getattr(person, kind)
+        shown = scene.people[int(place)].attributes
+        for part in ("colour", "pattern", "emblem") if kind == "garment" else (kind,):
+            answers[f"{part}:{place}"] = shown[part]
     return told.text, answers
 
 

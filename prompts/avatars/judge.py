@@ -24,6 +24,9 @@ from idbench.statistics import area_under_curve
 from .render import render_clip
 from .scene import VALIDATION_IDENTITIES
 
+DETECTED_ROWS, EMBEDDED_ROWS = 256, 384
+"""Height of the frames that the two networks see."""
+
 
 @cache
 def mtcnn(min_face_size: int = 20) -> Any:
@@ -60,16 +63,14 @@ class Detection:
     landmark_error: float
 
 
-def measure_detection(
-    people: int, scenes: int, height: int = 64, seed: int = 5, enlarged: int = 256
-) -> Detection:
+def measure_detection(people: int, scenes: int, height: int = 64) -> Detection:
     """Detect the first, middle and last frame of random scenes of validation identities."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(5)
     errors = []
     for _ in range(scenes):
         scene = random_scene(rng, people=people, identities=VALIDATION_IDENTITIES)
         clip = render_clip(scene, frames=3, height=height, width=height * 3 // 2)
-        factor = enlarged / height
+        factor = DETECTED_ROWS / height
         images = [_enlarged(frame, factor) for frame in clip.frames]
         boxes, _, marks = mtcnn(40).detect(images, landmarks=True)
         for t in range(3):
@@ -90,16 +91,16 @@ def _enlarged(frame: np.ndarray, factor: float) -> np.ndarray:
     return cv2.resize(frame, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
 
 
-def dlib_embedding(image: np.ndarray, box: np.ndarray, enlarged: int = 384) -> np.ndarray:
+def dlib_embedding(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     """dlib's embedding (128,) of one face in `box` (x0, y0, x1, y1, from forehead to chin) of uint8
-    RGB (H, W, 3), enlarged to `enlarged` rows; same people are less than about 0.6 apart."""
+    RGB (H, W, 3), enlarged to 384 rows; same people are less than about 0.6 apart."""
     network = dlib_resnet.load(dlib_resnet.recogniser_file())
-    factor = enlarged / image.shape[0]
+    factor = EMBEDDED_ROWS / image.shape[0]
     return network.embed(_enlarged(image, factor), np.asarray(box)[None] * factor)[0]
 
 
 def measure_separation(
-    identities: list[int], scenes: int = 6, height: int = 64, enlarged: int = 384
+    identities: list[int], scenes: int = 6, height: int = 64
 ) -> tuple[float | None, int]:
     """How well dlib's ResNet tells identities apart over pose, expression, garment and place: AUC
     of same against different pairs by embedding distance, and the number of faces."""
@@ -109,12 +110,12 @@ def measure_separation(
         for _ in range(scenes):
             scene = random_scene(rng, people=1, identities=[identity])
             clip = render_clip(scene, frames=2, height=height, width=height * 3 // 2)
-            factor = enlarged / height
+            factor = EMBEDDED_ROWS / height
             boxes, scores = mtcnn(40).detect(_enlarged(clip.frames[1], factor))
             if boxes is None:
                 continue
             box = boxes[int(np.argmax(scores))] / factor
-            embeddings.append(dlib_embedding(clip.frames[1], box, enlarged))
+            embeddings.append(dlib_embedding(clip.frames[1], box))
             labels.append(identity)
     vectors, people = np.array(embeddings), np.array(labels)
     rows, columns = np.triu_indices(len(people), 1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from idbench.errors import UserError
-from idbench.metrics.training.looks import COLOURS, STYLE
+from idbench.metrics.training.augment import COLOURS, STYLE
 from idbench.metrics.validation import readers
 from idbench.metrics.validation.findings import claims_of_agreement, claims_of_controls
 from idbench.metrics.validation.readers import (

@@ -11,11 +11,12 @@ from idbench.metrics.training.augment import (
     change_colours,
     degrade,
     face_patch,
+    looks_of,
+    random_look,
     recolour,
     training_crop,
 )
 from idbench.metrics.training.contrastive import contrastive_loss, recall_at_1
-from idbench.metrics.training.looks import looks_of, random_look
 from idbench.metrics.training.rendered_data import (
     Settings,
     batches,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -68,9 +70,13 @@ def test_mtcnn_still_finds_what_the_suite_recorded() -> None:
         assert boxes[0] == pytest.approx(known[name]["box"], abs=2.0)
 
 
-def test_a_portrait_without_a_face_is_refused() -> None:
+def test_a_portrait_without_a_face_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grey = SimpleNamespace(frames=np.full((1, 96, 96, 3), 128, np.uint8))
+    monkeypatch.setattr(build, "render_portrait", lambda *_, **__: grey)
     with pytest.raises(ValueError, match="finds 0 faces on the portrait of a000"):
-        build._detect(np.full((96, 96, 3), 128, np.uint8), "a000")
+        build.write_references({"identities": [0]}, tmp_path)
 
 
 def test_a_contact_sheet_places_every_tile_over_its_label() -> None:
