@@ -67,7 +67,7 @@ def _photographs(as_json: bool) -> None:
 
     images = photographs.ORL_PEOPLE * photographs.ORL_PHOTOS + 2
     with progress("photographs", images, as_json) as step:
-        found = photographs.measure(advance=step)
+        found = photographs.measure(step)
     if as_json:
         echo_json([vars(one) for one in found])
         return

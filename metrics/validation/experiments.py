@@ -90,9 +90,7 @@ class Preference:
     other: float
 
 
-def read_faces(
-    sizes: Sizes, folder: Path, protocol: str, step: Step = lambda note="": None
-) -> list[Reading]:
+def read_faces(sizes: Sizes, folder: Path, protocol: str, step: Step) -> list[Reading]:
     """ArcSim, CurSim and CLIPDist along every axis, through the scorer, `folder` for references:
     the head at share 0, in other clothes and before another background than the frames."""
     scorer = Scorer(protocol, None, (arcsim.METRIC, cursim.METRIC, clipdist.METRIC))
@@ -216,9 +214,7 @@ def wordings(
     return best[1], best[2]
 
 
-def read_prompts(
-    sizes: Sizes, cache: Path, protocol: str, step: Step = lambda note="": None
-) -> list[Preference]:
+def read_prompts(sizes: Sizes, cache: Path, protocol: str, step: Step) -> list[Preference]:
     """ViCLIP of clips with their true prompt and with prompts in which one thing was changed;
     nothing under a protocol without ViCLIP."""
     if not get_protocol(protocol).defines(viclip.METRIC):

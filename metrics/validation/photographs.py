@@ -55,14 +55,13 @@ Embed = Callable[[np.ndarray, Faces], np.ndarray]
 
 
 def measure(
-    people: int = ORL_PEOPLE, photos: int = ORL_PHOTOS,
-    advance: Step = lambda note="": None,
+    advance: Step, people: int = ORL_PEOPLE, photos: int = ORL_PHOTOS
 ) -> list[Separation]:
     """Every recogniser on both sets.
 
     Args:
-        people, photos: of ORL, the first so many people, and photographs of each.
         advance: called once for each of `people * photos + 2` images.
+        people, photos: of ORL, the first so many people, and photographs of each.
 
     Raises:
         UserError: a package with photographs, or dlib, is not installed.

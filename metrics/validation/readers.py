@@ -141,7 +141,7 @@ def mean_vectors(
 
 
 def read_controls(
-    people: int, seed: int, by: Mapping[str, Embed], step: Step = lambda note="": None
+    people: int, seed: int, by: Mapping[str, Embed], step: Step
 ) -> list[Control]:
     """Every control of validation people, by every reader. The other person, whose part is shown,
     is among the references too."""
@@ -195,7 +195,7 @@ def control_of(
 
 
 def read_runs(
-    runs: Sequence[Run], by: Mapping[str, Embed], step: Step = lambda note="": None
+    runs: Sequence[Run], by: Mapping[str, Embed], step: Step
 ) -> dict[str, list[dict[str, float]]]:
     """The cosines of a video's faces to its reference, by reader, of each video of one person; by
     the folder of the run, as runs of one model may differ in their settings. Videos without a face

@@ -44,6 +44,10 @@ def test_a_clip_is_found_when_its_own_reference_is_nearest():
     assert control_of("arcsim", "grey", [None, None], references[:2]).clips == 0
 
 
+def _ignore(note: str = "") -> None:
+    pass
+
+
 def _by_brightness(frame: np.ndarray, box: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """A reader of colour alone."""
     x0, y0, x1, y1 = np.clip(box, 0, None).astype(int)
@@ -53,7 +57,7 @@ def _by_brightness(frame: np.ndarray, box: np.ndarray, landmarks: np.ndarray) ->
 
 def test_every_control_is_read_by_every_reader(monkeypatch):
     monkeypatch.setattr(readers, "CONTROL_FRAMES", 1)
-    found = readers.read_controls(2, 0, {"arcsim": _by_brightness})
+    found = readers.read_controls(2, 0, {"arcsim": _by_brightness}, _ignore)
     assert [c.name for c in found] == list(CONTROLS)
     assert all(c.reader == "arcsim" and c.clips <= 2 for c in found)
     assert sum(c.clips for c in found) >= len(CONTROLS), "faces are found"
@@ -89,7 +93,7 @@ def test_agreement_is_the_rank_correlation_over_samples_and_systems():
 
 def test_agreement_needs_dlib():
     with pytest.raises(UserError, match="pip install dlib-bin"):
-        read_runs([], {"arcsim": _by_brightness})
+        read_runs([], {"arcsim": _by_brightness}, _ignore)
 
 
 def test_claims_of_agreement_have_a_bar():
@@ -111,5 +115,5 @@ def test_runs_of_one_model_with_other_settings_are_two_systems(monkeypatch, tmp_
              path=lambda *parts: tmp_path)
         for folder in ("plain", "zeroed")
     ]
-    found = read_runs(runs, {"dlib": _by_brightness})
+    found = read_runs(runs, {"dlib": _by_brightness}, _ignore)
     assert len(found) == 2
