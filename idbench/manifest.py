@@ -271,21 +271,13 @@ def _photographs(text: str, home: Path) -> list[Path]:
 
 def _one_name_a_person(pairs: Sequence[Pair]) -> list[Pair]:
     """People who share a photograph in any row have one name, the first one's."""
-    names: dict[str, str] = {}  # sha256 of a photograph -> name
-
-    def name_of(reference: Reference) -> str:
-        digests = [sha256_once(path) for path in reference.images]
-        known = {names[digest] for digest in digests if digest in names}
-        name = min(known, key=list(names.values()).index) if known else reference.name
-        for digest, other in list(names.items()):
-            if other in known:
-                names[digest] = name
-        names.update(dict.fromkeys(digests, name))
-        return name
-
-    for sample, _ in pairs:
-        for reference in sample.references:
-            name_of(reference)
+    people: dict[str, set[str]] = {}  # name -> sha256 of each photograph
+    for reference in chain(*(sample.references for sample, _ in pairs)):
+        digests = {sha256_once(path) for path in reference.images}
+        known = [name for name, theirs in people.items() if not theirs.isdisjoint(digests)]
+        name = known[0] if known else reference.name
+        people[name] = digests.union(people.get(name, ()), *(people.pop(n) for n in known[1:]))
+    names = {digest: name for name, theirs in people.items() for digest in theirs}
     made = [
         (replace(sample, references=tuple(
             replace(r, name=names[sha256_once(r.image)]) for r in sample.references

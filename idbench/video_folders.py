@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from idbench.errors import UserError
+from idbench.errors import UserError, encodable
 from idbench.files import real
 from idbench.pictures import ANIMATED_SUFFIXES, FPS, frame_files, is_animated
 
@@ -129,10 +129,10 @@ def distinct_names(videos: Sequence[Path]) -> dict[Path, str]:
 def say_skipped(names: Sequence[str], say: Callable[[str], None]) -> None:
     """Tell which files were skipped, so that nobody believes that all were scored."""
     if names:
-        readable = [name.encode(errors="backslashreplace").decode() for name in names[:5]]
-        shown = ", ".join(readable) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         files = "1 file was" if len(names) == 1 else f"{len(names)} files were"
-        say(f"{files} skipped (not a video, or not of a sample): {shown}")
+        shown = encodable(", ".join(names[:5]))
+        say(f"{files} skipped (not a video, or not of a sample): {shown}{more}")
 
 
 def say_rate(videos: Iterable[Path | None], fps: float | None, say: Callable[[str], None]) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _common = opt.sharing(
-    click.argument("run", nargs=-1, required=True, type=opt.PATH),
+    opt.runs_argument,
     click.option(
         "-o", "--output", type=opt.FILE,
         help="Output file: .pdf, .png, .svg or .webp; without such an ending, PDF and PNG are "

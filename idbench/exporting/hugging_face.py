@@ -74,12 +74,11 @@ def check(folder: Path) -> dict[str, int]:
         import datasets
 
     datasets.disable_progress_bars()
-    counts = {}
+    places = {"videos": folder, "references": folder / "references", "scores": folder / "scores"}
     with tempfile.TemporaryDirectory() as cache:
-        for part, place in (("videos", ""), ("references", "references"), ("scores", "scores")):
-            loaded = datasets.load_dataset(str(folder / place), cache_dir=cache)
-            counts[part] = sum(len(rows) for rows in loaded.values())
-    return counts
+        loaded = {part: datasets.load_dataset(str(place), cache_dir=cache)
+                  for part, place in places.items()}
+        return {part: sum(map(len, splits.values())) for part, splits in loaded.items()}
 
 
 def _write(run: Run, folder: Path) -> dict[str, int]:
