@@ -100,18 +100,17 @@ def test_full_disk_keeps_what_is_finished(
 
 
 def full_after(monkeypatch: pytest.MonkeyPatch, name: str, count: int) -> None:
-    """The disk is full when the file `name` is to be written for the (count + 1)th time."""
-    real, seen = Path.write_bytes, []
+    """The disk is full when the file `name` is written for the (count + 1)th time."""
+    real, seen = os.replace, []
 
-    def write(self: Path, data: bytes) -> int:
-        if Path(name).stem in self.name and Path(name).suffix == self.suffix:
-            seen.append(self)
+    def replace(source: str | Path, target: str | Path) -> None:
+        if Path(target).name == name:
+            seen.append(target)
             if len(seen) > count:
-                real(self, data[: len(data) // 2])
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return real(self, data)
+        real(source, target)
 
-    monkeypatch.setattr(Path, "write_bytes", write)
+    monkeypatch.setattr(os, "replace", replace)
 
 
 def test_tables_of_what_is_not_there(world: World) -> None:
