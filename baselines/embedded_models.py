@@ -70,8 +70,7 @@ class EmbeddedBaseline(ConcatID):
     @cached_property
     def _pipeline(self) -> VideoPipeline:
         vae, text, scheduler = self.generator.parts
-        made = family_named(self.name).build(embedded.entry(self.name)["config"])
-        made.load_state_dict(embedded.load_state(self.name))
+        made = embedded.built(self.name, family_named(self.name).build)
         pipeline = FacePipeline(text.tokenizer, text.network, vae, made.eval(), scheduler)
         pipeline.set_progress_bar_config(disable=True)  # the harness shows one of samples
         return pipeline

@@ -15,7 +15,7 @@ from diffusers.models.transformers.consisid_transformer_3d import PerceiverAtten
 from torch import nn
 from torch.nn import functional as F
 
-from idbench.models.concat_id.attention import MatrixAttention
+from idbench.models.concat_id.networks import MatrixAttention
 
 
 class Resampler(nn.Module):

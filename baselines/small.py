@@ -22,10 +22,9 @@ from idbench.baselines.routing import (
     collect_logits,
     routing_loss,
 )
-from idbench.models.concat_id.attention import use_matrix_attention
 from idbench.models.concat_id.conditioning import rotary_embedding
 from idbench.models.concat_id.families.cogvideox import CogVideoX
-from idbench.models.concat_id.networks import TEXT_TOKENS
+from idbench.models.concat_id.networks import TEXT_TOKENS, use_matrix_attention
 
 if TYPE_CHECKING:
     from idbench.models.concat_id.training.objective import Batch

@@ -1,21 +1,17 @@
-"""Released checkpoints: their files, and their tensors' names translated without loss."""
+"""Tensors of released checkpoints, by rules that translate their names without loss."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from pathlib import Path
 
 import torch
 
-from idbench.checkpoints import Checkpoint, check_fit, check_names, read_checkpoint
+from idbench.checkpoints import check_names
 from idbench.errors import UserError
 
 State = Mapping[str, torch.Tensor]
-SAT_FILE = "mp_rank_00_model_states.pt"
-WAN_FILES = ("first_stage.pt", "second_stage_adaln.pt")
 CONCAT_ID = "a Concat-ID transformer"
 
 
@@ -60,48 +56,6 @@ def to_theirs(state: State, rules: Iterable[Rule], what: str) -> dict[str, torch
     rules = list(rules)
     check_names(state, {name for rule in rules for name in rule.ours}, what, CONCAT_ID)
     return {rule.theirs: rule.join([state[name] for name in rule.ours]) for rule in rules}
-
-
-def check_weights(state: State, network: torch.nn.Module, what: str) -> None:
-    """Raise UserError unless these are the dense tensors of `network`, which may be on meta."""
-    check_fit(state, network.state_dict(), what, CONCAT_ID)
-    for name, tensor in state.items():
-        if not tensor.is_floating_point() or tensor.layout != torch.strided:
-            kind = f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
-            raise UserError(
-                f"{what}: {name} is not a dense floating-point tensor ({kind}); use the weights "
-                "as they were released, not compressed."
-            )
-
-
-def read_released(source: Path) -> Checkpoint:
-    """The tensors of a released checkpoint, a file or the folder of a release.
-    Raises UserError: missing, several checkpoints, or as `checkpoints.read_checkpoint`."""
-    return read_checkpoint(_find_file(source), mapped=True)
-
-
-def _find_file(source: Path) -> Path:
-    if source.is_file():
-        return source
-    if not source.is_dir():
-        raise UserError(f"{source} is missing; check the path.")
-    latest = source / "latest"
-    if latest.is_file():
-        step = latest.read_text(encoding="utf-8", errors="replace").strip()
-        found = source / step / SAT_FILE
-        if not re.fullmatch(r"[\w.-]+", step) or not found.is_file():
-            raise UserError(
-                f"{latest} names the step {step[:40]!r}, but {SAT_FILE} is not there; fetch the "
-                "checkpoint again."
-            )
-        return found
-    files = [source / name for name in (SAT_FILE, *WAN_FILES) if (source / name).is_file()]
-    if len(files) != 1:
-        what = "more than one checkpoint" if files else "no checkpoint and no model folder"
-        raise UserError(
-            f"{source} holds {what}; pass the file itself ({SAT_FILE}, {', '.join(WAN_FILES)})."
-        )
-    return files[0]
 
 
 def layer_count(names: Iterable[str], prefix: str) -> int:

@@ -27,14 +27,11 @@ def _rotary(
     """Cosines and sines, each (len(positions) * height * width, head_dim), on the CPU."""
     crops = get_resize_crop_region_for_grid(grid, base[1], base[0])
     cos, sin = get_3d_rotary_pos_embed(head_dim, crops, grid, max(positions) + 1)
-    if positions == tuple(range(len(positions))):
-        return cos, sin
-    area = grid[0] * grid[1]
-    rows = torch.tensor(positions)
-    return (
-        cos.view(-1, area, head_dim)[rows].reshape(-1, head_dim),
-        sin.view(-1, area, head_dim)[rows].reshape(-1, head_dim),
+    frames = torch.tensor(positions)
+    cos, sin = (
+        part.view(max(positions) + 1, -1, head_dim)[frames].flatten(0, 1) for part in (cos, sin)
     )
+    return cos, sin
 
 
 def rotary_embedding(

@@ -146,21 +146,15 @@ class ConcatID:
 
     def settings(self) -> Mapping[str, Any]:
         """Everything that changes what is generated."""
-        chosen = {
-            "variant": self.variant, "steps": self.steps, "guidance": self.guidance,
-            "frames": self.frames, "height": self.height, "width": self.width,
-            "bfloat16": self.bfloat16,
-        }
+        names = ["variant", "steps", "guidance", "frames", "height", "width", "bfloat16"]
         if self.folder is not None:
-            chosen.update(tiling=self.tiling, negative=self.negative)
-        chosen.update(self.pictures.settings())
-        if self.references != "given":
-            chosen.update(references=self.references)
-        if self.sampling != "default":
-            chosen.update(sampling=self.sampling)
-        if self.reference_guidance != 1:
-            chosen.update(reference_guidance=self.reference_guidance)
-        return chosen
+            names += ["tiling", "negative"]
+        # Runs of earlier versions do not have these: they are named only where they differ.
+        usual = {"references": "given", "sampling": "default", "reference_guidance": 1.0}
+        return {
+            **{name: getattr(self, name) for name in names}, **self.pictures.settings(),
+            **{n: getattr(self, n) for n, value in usual.items() if getattr(self, n) != value},
+        }
 
     def weight_hashes(self) -> Mapping[str, str]:
         """sha256 of the weight files of this model, by file name."""

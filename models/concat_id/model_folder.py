@@ -20,8 +20,9 @@ from idbench.checkpoints import listed
 from idbench.devices import check_device
 from idbench.errors import UserError, explained
 from idbench.files import read_json
+from idbench.models.concat_id.about import Defaults
 from idbench.models.concat_id.base_parts import is_part, lacking, tensor_names
-from idbench.models.concat_id.families import CogVideoX, Defaults, family_of
+from idbench.models.concat_id.families import CogVideoX, family_of
 from idbench.models.concat_id.families.wan21 import build_flow_scheduler
 from idbench.models.concat_id.pipeline import ConcatIDPipeline, ConcatIDWanPipeline, VideoPipeline
 from idbench.models.concat_id.training import adapters

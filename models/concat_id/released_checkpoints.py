@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,24 +12,26 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from idbench.checkpoints import Checkpoint, check_names, listed, read_checkpoint, read_settings
+from idbench.checkpoints import (
+    Checkpoint,
+    check_fit,
+    check_names,
+    listed,
+    read_checkpoint,
+    read_settings,
+)
 from idbench.errors import UserError, explained
 from idbench.files import atomic_folder, atomic_path, check_new_folder, sha256_file, write_json
 from idbench.models.concat_id import convert_sat, convert_wan, networks
 from idbench.models.concat_id.base_parts import add_base, read_folder, transformer_folder
-from idbench.models.concat_id.checkpoint_layouts import (
-    CONCAT_ID,
-    SAT_FILE,
-    WAN_FILES,
-    State,
-    check_weights,
-    read_released,
-)
+from idbench.models.concat_id.checkpoint_layouts import CONCAT_ID, State
 from idbench.models.concat_id.families import CogVideoX, Kind, Wan
 from idbench.models.concat_id.families.wan21 import build_flow_scheduler
 from idbench.models.concat_id.training import adapters
 
 ASIDE = "unused.safetensors"
+SAT_FILE = "mp_rank_00_model_states.pt"
+WAN_FILES = ("first_stage.pt", "second_stage_adaln.pt")
 LAYOUTS: dict[Kind, Any] = {CogVideoX: convert_sat, Wan: convert_wan}
 
 
@@ -79,6 +82,36 @@ def convert(source: Path, target: Path, to: str | None = None, base: Path | None
     if (source / "model_index.json").is_file():
         raise UserError(f"{source} lacks transformer/config.json; download the folder again.")
     return _to_folder(read_released(source), target, to, base)
+
+
+def read_released(source: Path) -> Checkpoint:
+    """The tensors of a released checkpoint, a file or the folder of a release.
+    Raises UserError: missing, several checkpoints, or as `checkpoints.read_checkpoint`."""
+    return read_checkpoint(_find_file(source), mapped=True)
+
+
+def _find_file(source: Path) -> Path:
+    if source.is_file():
+        return source
+    if not source.is_dir():
+        raise UserError(f"{source} is missing; check the path.")
+    latest = source / "latest"
+    if latest.is_file():
+        step = latest.read_text(encoding="utf-8", errors="replace").strip()
+        found = source / step / SAT_FILE
+        if not re.fullmatch(r"[\w.-]+", step) or not found.is_file():
+            raise UserError(
+                f"{latest} names the step {step[:40]!r}, but {SAT_FILE} is not there; fetch the "
+                "checkpoint again."
+            )
+        return found
+    files = [source / name for name in (SAT_FILE, *WAN_FILES) if (source / name).is_file()]
+    if len(files) != 1:
+        what = "more than one checkpoint" if files else "no checkpoint and no model folder"
+        raise UserError(
+            f"{source} holds {what}; pass the file itself ({SAT_FILE}, {', '.join(WAN_FILES)})."
+        )
+    return files[0]
 
 
 def _to_folder(checkpoint: Checkpoint, target: Path, to: str | None, base: Path | None) -> Report:
@@ -216,6 +249,18 @@ def _family_of_class(name: str, what: str) -> Kind:
     raise UserError(
         f"{what} is a {name}, which Concat-ID is not built on; use {cogvideox} or {wan}."
     )
+
+
+def check_weights(state: State, network: torch.nn.Module, what: str) -> None:
+    """Raise UserError unless these are the dense tensors of `network`, which may be on meta."""
+    check_fit(state, network.state_dict(), what, CONCAT_ID)
+    for name, tensor in state.items():
+        if not tensor.is_floating_point() or tensor.layout != torch.strided:
+            kind = f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
+            raise UserError(
+                f"{what}: {name} is not a dense floating-point tensor ({kind}); use the weights "
+                "as they were released, not compressed."
+            )
 
 
 def _check_layout(source: str, kind: str, to: str | None, possible: str) -> None:

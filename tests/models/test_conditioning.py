@@ -8,8 +8,8 @@ from diffusers import CogVideoXTransformer3DModel
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 
 from idbench.models.concat_id import conditioning
-from idbench.models.concat_id.attention import use_matrix_attention
 from idbench.models.concat_id.conditioning import denoise, rotary_embedding
+from idbench.models.concat_id.networks import use_matrix_attention
 
 
 def test_there_is_no_new_parameter(transformer):

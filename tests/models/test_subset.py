@@ -7,10 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from idbench.models.concat_id.attention import use_matrix_attention
 from idbench.models.concat_id.conditioning import denoise
 from idbench.models.concat_id.families import CogVideoX
-from idbench.models.concat_id.networks import build_scheduler
+from idbench.models.concat_id.networks import build_scheduler, use_matrix_attention
 from idbench.models.concat_id.training.network import Denoiser
 from idbench.models.concat_id.training.objective import Batch, loss
 from idbench.models.concat_id.training.subset import (

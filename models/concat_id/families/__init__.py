@@ -11,15 +11,7 @@ from idbench.models.concat_id.families.cogvideox import (
     ReleasedCogVideoX,
     use_released_epsilon,
 )
-from idbench.models.concat_id.families.family import (
-    Defaults,
-    Family,
-    Network,
-    Noised,
-    check_size,
-    check_steps,
-    guide,
-)
+from idbench.models.concat_id.families.family import Family, check_size, check_steps
 from idbench.models.concat_id.families.wan21 import Wan
 
 Kind = type[CogVideoX] | type[Wan]
@@ -50,7 +42,6 @@ def family_of(class_name: str) -> Any:
 
 
 __all__ = [
-    "BASELINES", "FAMILIES", "CogVideoX", "Defaults", "DetailCogVideoX", "Family", "Kind",
-    "Network", "Noised", "ReleasedCogVideoX", "Wan", "check_size", "check_steps", "family_named",
-    "family_of", "guide", "use_released_epsilon",
+    "BASELINES", "FAMILIES", "CogVideoX", "DetailCogVideoX", "Family", "Kind", "ReleasedCogVideoX",
+    "Wan", "check_size", "check_steps", "family_named", "family_of", "use_released_epsilon",
 ]

@@ -24,7 +24,6 @@ from idbench.errors import UserError
 from idbench.files import atomic_path, check_output, write_json
 from idbench.metrics.validation.readers import Embed, readers
 from idbench.models.concat_id import about, networks, references
-from idbench.models.concat_id.attention import use_matrix_attention
 from idbench.models.concat_id.autoencoder import decode, encode, to_frames, to_tensor
 from idbench.models.concat_id.families import CogVideoX
 from idbench.models.concat_id.training.checkpoint import latest
@@ -223,7 +222,7 @@ def load_weights(name: str) -> Any:
     stored = load_file(found / "average.0.safetensors")
     for i, parameter in enumerate(transformer.parameters()):
         parameter.data.copy_(stored[str(i)])
-    use_matrix_attention(transformer)
+    networks.use_matrix_attention(transformer)
     return transformer.eval()
 
 

@@ -26,9 +26,8 @@ import torch
 
 from idbench import deltas
 from idbench.errors import UserError
-from idbench.models.concat_id.attention import use_matrix_attention
 from idbench.models.concat_id.families import CogVideoX
-from idbench.models.concat_id.networks import CLIP_LATENT_FRAMES
+from idbench.models.concat_id.networks import CLIP_LATENT_FRAMES, use_matrix_attention
 from idbench.models.concat_id.training import adapters, checkpoint, network
 from idbench.models.concat_id.training.copy_heads import start_copying
 from idbench.models.concat_id.training.evaluation import evaluate_recipe

@@ -19,9 +19,8 @@ from idbench.commands.convert import convert as command
 from idbench.errors import UserError
 from idbench.models.concat_id import convert_sat, convert_wan
 from idbench.models.concat_id import released_checkpoints as module
-from idbench.models.concat_id.checkpoint_layouts import check_weights, read_released
 from idbench.models.concat_id.conditioning import denoise
-from idbench.models.concat_id.released_checkpoints import convert
+from idbench.models.concat_id.released_checkpoints import check_weights, convert, read_released
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 
 

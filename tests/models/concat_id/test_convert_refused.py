@@ -13,8 +13,8 @@ from tiny_base import cogvideox_base, wan_base
 
 from idbench.errors import UserError
 from idbench.models.concat_id import convert_sat
-from idbench.models.concat_id.checkpoint_layouts import layer_count, read_released
-from idbench.models.concat_id.released_checkpoints import ASIDE, convert
+from idbench.models.concat_id.checkpoint_layouts import layer_count
+from idbench.models.concat_id.released_checkpoints import ASIDE, convert, read_released
 
 QKV = "transformer.layers.0.attention.query_key_value.weight"
 MODULATION = "mixins.adaln_layer.adaLN_modulations.0.1.weight"
