@@ -15,7 +15,7 @@ from typing import Any
 from idbench.devices import AUTO, check_name, resolve
 from idbench.errors import UserError
 from idbench.generating import Outcome, load_model, outcomes
-from idbench.names import unknown
+from idbench.names import one_of
 from idbench.progress import Step
 from idbench.ray_engine import RayEngine
 from idbench.records import SampleFile
@@ -75,10 +75,8 @@ def make_engine(
     if not isinstance(engine, str):
         return engine
     given = {name: value for name, value in workers.items() if value is not None}
-    if engine == "ray":
+    if one_of("engine", engine, ("local", "ray")) == "ray":
         return RayEngine(device=device, **given)
-    if engine != LocalEngine.name:
-        raise unknown("engine", engine, ("local", "ray"))
     if given:
         name = next(iter(given)).replace("_", "-")
         raise UserError(f"--{name} belongs to --engine ray; add that, or leave it out.")

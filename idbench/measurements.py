@@ -1,4 +1,4 @@
-"""Measurements: what a table, a gate or a ranking needs of a run, and where it is read from.
+"""Measurements: what a table, a gate or a ranking needs of a run, and how much of a split it is.
 
 A run folder, a reference file of the gate and a submission to a leaderboard all give the same:
 one value a sample and metric, and under what it was measured. Reading imports no network.
@@ -59,6 +59,11 @@ class Measurement:
     def metrics(self) -> list[str]:
         """Names of the measured metrics."""
         return [str(name) for name in self.values.columns if name not in ABOUT]
+
+    @property
+    def present(self) -> pd.DataFrame:
+        """The rows of `values` of samples that were measured, see `present`."""
+        return self.values[present(self.values, self.metrics)]
 
     @property
     def missing(self) -> list[str]:
@@ -164,36 +169,22 @@ def shares(groups: Sequence[tuple[set[Key], set[Key], int]]) -> list[Share]:
 
 def shares_of(group: Sequence[Measurement]) -> list[Share]:
     """`shares` of measurements of one split."""
-    return shares([(_present_keys(one), set(keys(one.values)), len(one.missing)) for one in group])
+    return shares([
+        (set(keys(one.present)), set(keys(one.values)), len(one.missing)) for one in group])
 
 
 def share_of_suite(measured: Measurement) -> Share:
     """The share of the suite's split: as installed, else by the size kept with the values; where
     neither is known, of what was asked for."""
-    known = _split_keys(measured)
-    if known is None:
+    suite, values = measured.suite, measured.present
+    loaded = load_suite(suite.name) if suite.name in suite_names() else None
+    if loaded is None or loaded.sha256 != suite.sha256:
         share = shares_of([measured])[0]
         return Share(share.measured, max(share.of, measured.split_size or 0))
-    values = measured.values[present(measured.values, measured.metrics)]
-    has = {known.get(str(i), key) for i, key in zip(values.index, keys(values), strict=True)}
-    whole = set(known.values())
-    return Share(len(whole & has), len(whole))
-
-
-def _present_keys(measured: Measurement) -> set[Key]:
-    values = measured.values
-    return set(keys(values[present(values, measured.metrics)]))
-
-
-def _split_keys(measured: Measurement) -> dict[str, Key] | None:
-    """The key of each sample of the split by suite id; None where the suite is not installed."""
-    suite = measured.suite
-    if suite.name not in suite_names():
-        return None
-    loaded = load_suite(suite.name)
-    if loaded.sha256 != suite.sha256:
-        return None
-    return {
+    of_split: dict[str, Key] = {
         sample.id: (tuple(sample.identities), str(sample.prompt_id))
         for sample in loaded.samples(measured.split, None, measured.seed)
     }
+    has = {of_split.get(str(i), key) for i, key in zip(values.index, keys(values), strict=True)}
+    whole = set(of_split.values())
+    return Share(len(whole & has), len(whole))
