@@ -51,28 +51,28 @@ class Claim:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything the page shows.
+    """Everything the page shows, with the names of the data.
 
     Attributes:
-        curves: of every metric of faces along every axis.
-        correlations: (metric, axis) -> mean over people of Spearman's rho with the share.
-        aucs: metric -> AUC of the own identity (any pose and expression) against another's.
-        preferences: edited attribute -> share of clips that prefer their true prompt.
+        spearman: by metric and axis, the mean over people of Spearman's rho with the share.
+        auc: by metric, the AUC of the own identity (any pose and expression) against another's.
         prompt_auc: AUC of true against edited prompts over all clips.
-        scored: (metric, axis) -> share of readings that have a value.
+        prefers_true_prompt: by edited attribute, the share of clips that do.
+        scored: by metric and axis, the share of readings that have a value.
         controls: what recognisers read of a face, see `readers`.
-        agreements: rank correlations with dlib on finished runs, see `readers`.
+        agreement_with_dlib: rank correlations on finished runs, see `readers`.
+        curves: of every metric of faces along every axis.
     """
 
-    curves: tuple[Curve, ...]
-    correlations: dict[tuple[str, str], Estimate]
-    aucs: dict[str, float | None]
-    preferences: dict[str, Estimate]
-    prompt_auc: float | None
-    scored: dict[tuple[str, str], float]
     claims: tuple[Claim, ...]
+    spearman: dict[str, dict[str, Estimate]]
+    auc: dict[str, float | None]
+    prompt_auc: float | None
+    prefers_true_prompt: dict[str, Estimate]
+    scored: dict[str, dict[str, float]]
     controls: tuple[Control, ...]
-    agreements: tuple[Agreement, ...]
+    agreement_with_dlib: tuple[Agreement, ...]
+    curves: tuple[Curve, ...]
 
 
 def find(
@@ -80,17 +80,15 @@ def find(
     controls: Sequence[Control] = (), agreements: Sequence[Agreement] = (),
 ) -> Findings:
     """What was read, and the claims that are made of it."""
-    tables = {(m, a): _by_person(readings, m, a) for m in FACE_METRICS for a in AXES}
+    tables = {m: {a: _by_person(readings, m, a) for a in AXES} for m in FACE_METRICS}
     shares = {a: tuple(sorted({r.share for r in readings if r.axis == a})) for a in AXES}
     curves = tuple(
-        Curve(m, a, shares[a], _means(table, len(shares[a]))) for (m, a), table in tables.items()
+        Curve(m, a, shares[a], _means(table, len(shares[a])))
+        for m, of in tables.items() for a, table in of.items()
     )
-    correlations = {cell: _correlation(table) for cell, table in tables.items()}
-    scored = {
-        cell: float(np.isfinite(np.concatenate(list(table.values()))).mean()) if table else 0.0
-        for cell, table in tables.items()
-    }
-    aucs = {m: _identity_auc(readings, m) for m in FACE_METRICS}
+    spearman = {m: {a: _correlation(table) for a, table in of.items()} for m, of in tables.items()}
+    scored = {m: {a: _scored(table) for a, table in of.items()} for m, of in tables.items()}
+    auc = {m: _identity_auc(readings, m) for m in FACE_METRICS}
     preferred = {
         e: estimate(
             [float(p.true > p.other) for p in preferences if p.edited == e],
@@ -100,39 +98,39 @@ def find(
     }
     prompt_auc = area_under_curve([p.true for p in preferences], [p.other for p in preferences])
     # A protocol without some of the metrics makes no claims about them.
-    read = {metric for (metric, _), table in tables.items() if table}
+    read = {metric for metric, of in tables.items() if any(of.values())}
     read |= {"viclip"} if any(found.n for found in preferred.values()) else set()
-    claims = [
-        *(c for c in _claims(tables, correlations, aucs, preferred) if c.metric in read),
+    claims = (
+        *(c for c in _claims(tables, spearman, auc, preferred) if c.metric in read),
         *claims_of_controls(controls), *claims_of_agreement(agreements),
-    ]
+    )
     return Findings(
-        curves, correlations, aucs, preferred, prompt_auc, scored, tuple(claims),
-        tuple(controls), tuple(agreements),
+        claims, spearman, auc, prompt_auc, preferred, scored, tuple(controls), tuple(agreements),
+        curves,
     )
 
 
 def _claims(
-    tables: dict[tuple[str, str], Table], rho: dict[tuple[str, str], Estimate],
-    aucs: dict[str, float | None], preferred: dict[str, Estimate],
+    tables: dict[str, dict[str, Table]], spearman: dict[str, dict[str, Estimate]],
+    auc: dict[str, float | None], preferred: dict[str, Estimate],
 ) -> Iterator[Claim]:
     for metric in RECOGNISERS:
-        title = TITLES[metric]
+        title, rho = TITLES[metric], spearman[metric]
         yield Claim(metric, f"{title} falls as the identity moves away (Spearman)",
-                    rho[metric, "identity"].mean, -0.8, False)
+                    rho["identity"].mean, -0.8, False)
         yield Claim(metric, f"{title} falls as the face's shape alone moves (Spearman)",
-                    rho[metric, "shape"].mean, -0.5, False)
-        yield Claim(metric, f"{title} tells own faces from another's (AUC)", aucs[metric], 0.95,
+                    rho["shape"].mean, -0.5, False)
+        yield Claim(metric, f"{title} tells own faces from another's (AUC)", auc[metric], 0.95,
                     True)
-        fall = _change(tables[metric, "identity"])
+        fall = _change(tables[metric]["identity"])
         for axis in STABLE:
-            moved = _change(tables[metric, axis])
+            moved = _change(tables[metric][axis])
             share = None if not fall or moved is None else moved / fall
             yield Claim(metric, f"{title} stays when only {axis} moves (its change, as a share of "
                         "the fall to another identity)", share, 0.35, False)
     for axis in STABLE:
         yield Claim("clipdist", f"CLIPDist rises with {axis} at a fixed identity (Spearman)",
-                    rho["clipdist", axis].mean, 0.3, True)
+                    spearman["clipdist"][axis].mean, 0.3, True)
     for name, found in preferred.items():
         yield Claim("viclip", f"ViCLIP prefers the true prompt to one with another {name} (share "
                     "of clips)", found.mean, 0.75, True)
@@ -178,6 +176,10 @@ def _by_person(readings: Sequence[Reading], metric: str, axis: str) -> Table:
     for r in sorted(here, key=lambda r: r.share):
         table.setdefault(r.person, []).append(np.nan if r.value is None else r.value)
     return {person: np.array(values) for person, values in table.items()}
+
+
+def _scored(table: Table) -> float:
+    return float(np.isfinite(np.concatenate([*table.values()])).mean()) if table else 0.0
 
 
 def _means(table: Table, places: int) -> tuple[Estimate, ...]:

@@ -24,7 +24,6 @@ from idbench.metrics.validation.findings import RECOGNISERS, TITLES, Curve, Find
 from idbench.metrics.validation.readers import agreements, read_controls, read_runs, readers
 from idbench.pages import svg, template
 from idbench.progress import steps as progress
-from idbench.prompts.sampling import EDITS
 from idbench.runs import Run
 from idbench.statistics import Estimate
 
@@ -81,32 +80,11 @@ def validate(
         "sizes": {**vars(sizes), "controls": controls}, "runs": [run.name for run in opened],
         "weights": {n: embedded.entry(n)["sha256"] for n in NETWORKS},
     }
-    values = _as_json(found, about)
+    claims = [{**asdict(claim), "held": claim.held} for claim in found.claims]
+    values = {"schema": 1, **about, **asdict(found), "claims": claims}
     write_text(html, _page(found, about))
     write_json(data, values)
     return Validation(found, values, html, data)
-
-
-def _as_json(findings: Findings, about: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "schema": 1,
-        **about,
-        "claims": [{**asdict(c), "held": c.held} for c in findings.claims],
-        "spearman": {
-            m: {a: asdict(findings.correlations[m, a]) for a in AXES} for m in FACE_METRICS
-        },
-        "auc": findings.aucs,
-        "prompt_auc": findings.prompt_auc,
-        "prefers_true_prompt": {e: asdict(findings.preferences[e]) for e in EDITS},
-        "scored": {m: {a: findings.scored[m, a] for a in AXES} for m in FACE_METRICS},
-        "controls": [asdict(control) for control in findings.controls],
-        "agreement_with_dlib": [asdict(agreement) for agreement in findings.agreements],
-        "curves": [
-            {"metric": c.metric, "axis": c.axis, "shares": list(c.shares),
-             "means": [asdict(m) for m in c.means]}
-            for c in findings.curves
-        ],
-    }
 
 
 def _page(findings: Findings, about: dict[str, Any]) -> str:

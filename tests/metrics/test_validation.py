@@ -121,9 +121,10 @@ def test_a_metric_that_does_what_it_should_holds_its_claims_and_a_bad_one_does_n
     assert {"stays when only yaw", "tells own faces"} <= {
         key for c in wrong for key in ("stays when only yaw", "tells own faces") if key in c.text
     }
-    assert found.correlations["arcsim", "identity"].mean == pytest.approx(-1.0)
-    assert found.aucs["arcsim"] == 1.0 and found.aucs["clipdist"] == 1.0
-    assert found.preferences["motion"].mean == 0.0 and found.preferences["garment"].mean == 1.0
+    assert found.spearman["arcsim"]["identity"].mean == pytest.approx(-1.0)
+    assert found.auc["arcsim"] == 1.0 and found.auc["clipdist"] == 1.0
+    preferred = found.prefers_true_prompt
+    assert preferred["motion"].mean == 0.0 and preferred["garment"].mean == 1.0
 
 
 def test_what_was_not_measured_is_not_held():
@@ -131,8 +132,8 @@ def test_what_was_not_measured_is_not_held():
             for m in FACE_METRICS for axis in AXES for share in (0.0, 0.5, 1.0)]
     found = find(rows, [Preference(0, "expression", float("nan"), float("nan"))])
     assert not any(c.held for c in found.claims if c.metric != "viclip")
-    assert found.scored["arcsim", "yaw"] == 0.0
-    assert found.aucs["arcsim"] is None
+    assert found.scored["arcsim"]["yaw"] == 0.0
+    assert found.auc["arcsim"] is None
 
 
 def test_the_command_writes_a_page_on_the_embedded_networks(tmp_path: Path):
