@@ -38,9 +38,8 @@ FIXED = (
 
 def described(recipe: StageRecipe, processes: int) -> dict[str, Any]:
     """The values of `FIXED`."""
-    values = {name: getattr(recipe, name, None) for name in FIXED}
-    levels = None if recipe.levels is None else asdict(recipe.levels)
-    return {**values, "averaged": recipe.ema > 0, "processes": processes, "levels": levels}
+    values = asdict(recipe) | {"averaged": recipe.ema > 0, "processes": processes}
+    return {name: values[name] for name in FIXED}
 
 
 def latest(folder: Path) -> Path | None:

@@ -42,8 +42,8 @@ from idbench.models.concat_id.training.recipe import (
 from idbench.models.concat_id.training.setup import (
     Samples,
     Trackers,
-    load_autoencoder,
     make_accelerator,
+    make_autoencoder,
     make_family,
     make_optimisers,
     open_samples,
@@ -138,7 +138,7 @@ class Session:
             self.average = Average(self.parameters, recipe.ema, place)
         if found is not None:
             checkpoint.restore(found, self.accelerator, self.average)
-        self.autoencoder = load_autoencoder(recipe, device)
+        self.autoencoder = make_autoencoder(recipe, device)
 
     @property
     def step(self) -> int:

@@ -123,9 +123,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     for folder in parser.parse_args(given).runs:
         seen, margin = read_run(folder)
-        low, mean, high = (
-            np.nan if v is None else v for v in (margin.low, margin.mean, margin.high)
-        )
+        low, mean, high = np.array([margin.low, margin.mean, margin.high], float)  # None: NaN
         print(f"{folder}: right reference of {seen['right']:.1%} of people, AUC "
               f"{seen.get('auc', np.nan):.3f}, margin {mean:.3f} [{low:.3f}, {high:.3f}]")
 

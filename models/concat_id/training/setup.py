@@ -166,9 +166,7 @@ def _undecayed(network: torch.nn.Module) -> set[int]:
     }
 
 
-def load_autoencoder(
-    recipe: StageRecipe, device: torch.device
-) -> components.Autoencoder | None:
+def make_autoencoder(recipe: StageRecipe, device: torch.device) -> components.Autoencoder | None:
     """The autoencoder that encodes references and shows validation samples; None: not needed.
     Raises UserError: it is needed, and the recipe names none."""
     needed = recipe.references > 0 and recipe.reference_noise == "fresh"
