@@ -167,7 +167,7 @@ def _score(
         if column.notna().any()
     }
     shown = [sample.identities for sample in samples]
-    clusters = ["+".join(names) for names in shown]
+    clusters = ["+".join(sample.identities) for sample in samples]
     for name in ("arcsim", "cursim") if "without" in table else ():
         gain = table["with"][name] - table["without"][name]
         values |= _interval(f"{name}_gain", gain.to_numpy(), clusters)

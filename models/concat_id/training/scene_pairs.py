@@ -82,29 +82,27 @@ def people_of(faces: Sequence[Faces]) -> tuple[People, list[int], np.ndarray]:
     """
     rows = []
     for scene, held in enumerate(faces):
-        found = [_usable(held, person) for person in range(len(held.identities))]
-        if all(found):
-            rows += [(scene, person) for person in range(len(found))]
+        everybody = range(len(held.identities))
+        if all(_usable(held, person) for person in everybody):
+            rows += [(scene, held, person) for person in everybody]
     if not rows:
         raise UserError(
             "No face was found in any reference; run `idbench train concat_id_latents` again."
         )
-    count = len(rows)
-    number = np.array([scene for scene, _ in rows])
-    nothing = np.full(count, np.nan, np.float32)
-    one_person = np.array([len(faces[scene].identities) == 1 for scene in number])
+    numbers = [scene for scene, _, _ in rows]
+    group = np.array([len(held.identities) for _, held, _ in rows])
+    nothing = np.full(len(rows), np.nan, np.float32)
     people = People(
-        vectors=np.stack([_vector(faces[scene], person) for scene, person in rows]),
-        video=number,
-        person=np.array([person for _, person in rows]),
-        group=np.array([len(faces[scene].identities) for scene in number]),
-        share=np.array([_share(faces[scene], person) for scene, person in rows]),
-        keys=np.array([person_key(faces[s].name, p) for s, p in rows], np.uint64),
-        flow=nothing, motion=nothing, aesthetic=nothing, garment=one_person,
-        background=one_person,
-        prints=np.zeros((count, copies.PRINTS, BYTES), np.uint8),
+        vectors=np.stack([_vector(held, person) for _, held, person in rows]),
+        video=np.array(numbers),
+        person=np.array([person for _, _, person in rows]),
+        group=group,
+        share=np.array([_share(held, person) for _, held, person in rows]),
+        keys=np.array([person_key(held.name, person) for _, held, person in rows], np.uint64),
+        flow=nothing, motion=nothing, aesthetic=nothing, garment=group == 1, background=group == 1,
+        prints=np.zeros((len(rows), copies.PRINTS, BYTES), np.uint8),
     )
-    return people, number.tolist(), np.array([faces[s].identities[p] for s, p in rows])
+    return people, numbers, np.array([held.identities[person] for _, held, person in rows])
 
 
 def _usable(faces: Faces, person: int) -> tuple[int, ...]:
