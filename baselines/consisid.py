@@ -16,10 +16,9 @@ from PIL import Image
 
 from idbench.baselines.loading import RELEASED, ByWeights, ReleasedModel
 from idbench.errors import UserError, explained
-from idbench.names import one_of
+from idbench.names import one_of, switch
 from idbench.pictures import read_reference
 from idbench.types import Abilities, Reference, Sample
-from idbench.values import switch
 
 CROPS = ("facexlib", "pack")
 DETECTION = "face_encoder/detection_Resnet50_Final.pth"

@@ -8,10 +8,10 @@ from typing import Any
 
 from idbench.errors import UserError
 from idbench.files import sha256_file, sha256_json
+from idbench.names import number
 from idbench.pictures import FPS, frame_files
 from idbench.table_files import read_rows
 from idbench.types import Abilities, Sample, Video
-from idbench.values import number
 from idbench.video_folders import existing, videos_by_name
 
 COLUMNS = ("sample", "video")

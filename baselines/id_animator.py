@@ -16,11 +16,10 @@ import numpy as np
 
 from idbench.baselines.loading import RELEASED, ByWeights, ReleasedModel
 from idbench.errors import UserError, explained
-from idbench.names import one_of
+from idbench.names import number, one_of
 from idbench.pictures import read_reference
 from idbench.released_files import local
 from idbench.types import Abilities, Reference, Sample
-from idbench.values import number
 
 NEGATIVE = (
     "semi-realistic, cgi, 3d, render, sketch, cartoon, drawing, anime, text, close up, cropped, "

@@ -17,12 +17,11 @@ import numpy as np
 
 from idbench.errors import UserError, explained
 from idbench.files import sha256_once
-from idbench.names import check_variant
+from idbench.names import check_variant, number, switch, whole
 from idbench.output import note
 from idbench.published_weights import find_folder
 from idbench.released_files import from_catalogue, released_folder
 from idbench.types import Abilities, Reference, Sample, Video
-from idbench.values import number, switch, whole
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".json", ".model",
                    ".txt")

@@ -15,9 +15,9 @@ import numpy as np
 
 from idbench.baselines.wan_model import OnBase
 from idbench.errors import UserError
+from idbench.names import number
 from idbench.released_files import released_folder
 from idbench.types import Abilities, Sample
-from idbench.values import number
 
 RELEASES = {
     None: ("Phantom-Wan-1.3B", 81, 16.0, "wan2.1-t2v-1.3b"),

@@ -12,9 +12,8 @@ import numpy as np
 
 from idbench.baselines.wan_model import WanModel
 from idbench.errors import UserError
-from idbench.names import one_of
+from idbench.names import number, one_of
 from idbench.types import Abilities, Sample
-from idbench.values import number
 
 ORDERS = ("original", "diffusers")
 

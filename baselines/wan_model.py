@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from idbench.baselines.loading import ReleasedModel, check_there, hashes_of
+from idbench.names import number
 from idbench.released_files import released_folder
 from idbench.types import Reference
-from idbench.values import number
 
 NEGATIVE = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"

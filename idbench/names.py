@@ -1,11 +1,14 @@
-"""Names that a user types: the default, the nearest known one, and the error if there is none."""
+"""What a user types: names and values, and the sentence where one of them is wrong."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from numbers import Real
+from typing import Any
 
 from idbench.errors import UserError
 
@@ -51,3 +54,43 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     hint = f": did you mean {match!r}?" if match else "."
     listed = ", ".join(known) if known else "none"
     return UserError(f"Unknown {what} {name!r}{hint} Known: {listed}.")
+
+
+def choose(asked: Sequence[str], usual: Iterable[str]) -> list[str]:
+    """What `--metric` means: only the NAMEs, or the `usual` ones, and every +NAME in addition."""
+    only = [name for name in asked if not name.startswith("+")]
+    return list(dict.fromkeys([*(only or usual), *(n[1:] for n in asked if n.startswith("+"))]))
+
+
+def whole(name: str, value: Any) -> int:
+    """`value` as an int. Raises UserError, with `name`: no whole number."""
+    found = number(name, value)
+    if not math.isfinite(found) or found != int(found):
+        raise UserError(f"{name} must be a whole number, not {value!r}.")
+    return int(value)
+
+
+def number(name: str, value: Any) -> float:
+    """`value` as a float. Raises UserError, with `name`: no number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise UserError(f"{name} must be a number, not {value!r}.")
+    return float(value)
+
+
+def finite(name: str, text: Any) -> float:
+    """The finite number in a cell of a table, text or number. Raises UserError, with `name`:
+    none."""
+    try:
+        found = float(text)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise UserError(f"{name} must be a number, not {text!r}.")
+    return found
+
+
+def switch(name: str, value: Any) -> bool:
+    """`value` as a bool. Raises UserError, with `name`: neither true nor false."""
+    if not isinstance(value, bool):
+        raise UserError(f"{name} must be true or false, not {value!r}.")
+    return value

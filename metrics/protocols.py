@@ -11,9 +11,8 @@ from dataclasses import replace
 from idbench.errors import UserError
 from idbench.metrics.protocol_types import Detection, Picture, Protocol
 from idbench.metrics.rules import SAMPLERS
-from idbench.names import DEFAULT_PROTOCOL, unknown
+from idbench.names import DEFAULT_PROTOCOL, choose, unknown
 from idbench.registry import METRICS
-from idbench.values import choose
 
 STRICT = Protocol(
     name="strict-v1",

@@ -11,9 +11,9 @@ from idbench import bundles, gate, gate_output, measured_files
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.files import check_output, write_text
+from idbench.names import choose
 from idbench.output import echo, echo_json
 from idbench.runs import Run
-from idbench.values import choose
 
 if TYPE_CHECKING:
     from idbench.measurements import Measurement

@@ -12,10 +12,9 @@ from idbench import measured_files
 from idbench.commands import options as opt
 from idbench.differences import differences
 from idbench.errors import UserError
-from idbench.names import unknown
+from idbench.names import choose, unknown
 from idbench.output import echo, echo_json, show_table
 from idbench.reports import columns
-from idbench.values import choose
 
 if TYPE_CHECKING:
     from idbench.measurements import Measurement

@@ -21,9 +21,9 @@ from idbench.models.concat_id.about import (
     Defaults,
 )
 from idbench.models.concat_id.reference_pictures import ReferencePictures
+from idbench.names import number, switch, whole
 from idbench.released_files import local
 from idbench.types import Sample, Video
-from idbench.values import number, switch, whole
 
 if TYPE_CHECKING:
     from idbench.models.concat_id.generator import Generator

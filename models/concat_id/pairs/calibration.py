@@ -21,8 +21,8 @@ from idbench.models.concat_id.pairs.people import People
 from idbench.models.concat_id.pairs.settings import PairSettings
 from idbench.models.concat_id.pairs.stages import OWN, Output
 from idbench.models.concat_id.pairs.store import Store
+from idbench.names import finite
 from idbench.table_files import read_rows
-from idbench.values import finite
 
 FEWEST_PAIRS = 20
 """Known same-person pairs that a calibration needs."""

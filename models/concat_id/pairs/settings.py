@@ -9,8 +9,7 @@ from typing import Any
 
 from idbench import yaml_text
 from idbench.errors import UserError
-from idbench.names import unknown
-from idbench.values import number, whole
+from idbench.names import number, unknown, whole
 
 Range = tuple[float, float]
 

@@ -22,9 +22,8 @@ from idbench.errors import UserError
 from idbench.files import DiskFull, real, sha256_json
 from idbench.models.concat_id.pairs.subjects import BESIDE, beside
 from idbench.models.concat_id.pairs.tracking import VideoRecord
-from idbench.names import nearest
+from idbench.names import finite, nearest
 from idbench.table_files import read_rows
-from idbench.values import finite
 from idbench.video_folders import VIDEO_SUFFIXES
 
 _TABLES = """
