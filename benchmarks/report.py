@@ -52,7 +52,7 @@ def make(folder: Path, count: int) -> Path:
 
 
 def main() -> None:
-    from idbench.reports.html import build_report
+    from idbench.reports.report_page import build_report
     from tests.reports.browser import browse
 
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000

@@ -97,7 +97,7 @@ class Results:
 
     def report(self, path: str | Path) -> Path:
         """Write the HTML report of the runs to `path`."""
-        from idbench.reports.html import build_report
+        from idbench.reports.report_page import build_report
 
         build_report(self.folders, Path(path))
         return Path(path)

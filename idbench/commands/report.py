@@ -9,7 +9,7 @@ import click
 from idbench.commands import options as opt
 from idbench.files import disk_errors, real
 from idbench.output import echo
-from idbench.reports import html, tables
+from idbench.reports import report_page, tables
 from idbench.runs import Run
 
 
@@ -29,5 +29,5 @@ def report(run: tuple[Path, ...], output: Path | None, videos: str) -> None:
     target = output or runs[0].folder / "report.html"
     with disk_errors(target):
         embed = {"auto": None, "embed": True, "link": False}[videos]
-        html.build_report([one.folder for one in runs], target, embed)
+        report_page.build_report([one.folder for one in runs], target, embed)
     echo(f"Report: {real(target)}")

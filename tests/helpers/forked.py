@@ -19,7 +19,7 @@ import pytest
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload([
     "idbench.models.concat_id.training.loop", "idbench.models.concat_id.pairs.curation",
-    "idbench.evaluate", "idbench.metrics.scorer", "idbench.reports.html",
+    "idbench.evaluate", "idbench.metrics.scorer", "idbench.reports.report_page",
     "torch.distributed.fsdp",
 ])
 

@@ -11,7 +11,7 @@ import pytest
 from once import once
 from toy import World, install_plugin, make_suite
 
-from idbench.reports import html
+from idbench.reports import report_page
 
 # Tests started in the background of a shell (`make test &`) inherit an ignored SIGINT,
 # and so would the commands that they interrupt.
@@ -24,7 +24,7 @@ def one_drawing() -> Iterator[None]:
     """The figures of reports are drawn once for each content: here many reports are of one run.
     tests/reports draws every figure."""
     with pytest.MonkeyPatch.context() as patch:
-        once(patch, html, "_figures")
+        once(patch, report_page, "_figures")
         yield
 
 

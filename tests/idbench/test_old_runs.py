@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from idbench.reports import tables
-from idbench.reports.html import build_report
+from idbench.reports.report_page import build_report
 from idbench.runs import Run
 from idbench.video import read_video
 

@@ -12,7 +12,7 @@ from report_runs import make_run
 from idbench.cli import cli
 from idbench.errors import UserError
 from idbench.files import check_output
-from idbench.reports import html
+from idbench.reports import report_page
 
 
 @pytest.fixture
@@ -70,13 +70,13 @@ def test_an_own_file_is_replaced(run: Path, tmp_path: Path) -> None:
 
 def test_reports_of_earlier_versions_are_replaced(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "runs" / "toy", count=2)
-    page = html.build_report([folder], folder / "report.html")
+    page = report_page.build_report([folder], folder / "report.html")
     marked = '<meta name="generator" content="idbench report">'
     page.write_text(page.read_text().replace(marked, ""))
-    html.build_report([folder], page)
+    report_page.build_report([folder], page)
     page.write_text("<p>my notes</p>")
     with pytest.raises(UserError, match="is not a report of idbench"):
-        html.build_report([folder], page)
+        report_page.build_report([folder], page)
 
 
 def test_a_long_file_is_known_by_its_end(tmp_path: Path) -> None:

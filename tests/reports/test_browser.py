@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from report_runs import make_run
 
-from idbench.reports.html import build_report
+from idbench.reports.report_page import build_report
 
 from .browser import Browser, why_not
 from .test_html import HOSTILE

@@ -15,8 +15,8 @@ from report_runs import WEIGHT, make_run
 from idbench.errors import UserError
 from idbench.records import FacesFile
 from idbench.reports import figures, media, report_data, tables
-from idbench.reports.html import build_report, curve_path, interval, number, reasons_of
 from idbench.reports.report_data import Curve, PersonView, TakeView, Value
+from idbench.reports.report_page import build_report, curve_path, interval, number, reasons_of
 from idbench.runs import Run
 from idbench.statistics import Estimate
 

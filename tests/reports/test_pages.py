@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from report_runs import make_run
 
-from idbench.reports import html, report_data
-from idbench.reports.html import PAGE_SIZE, build_report
+from idbench.reports import report_data, report_page
+from idbench.reports.report_page import PAGE_SIZE, build_report
 
 from .browser import Browser, why_not
 from .test_html import HOSTILE
@@ -30,7 +30,7 @@ def paged(tmp_path_factory: pytest.TempPathFactory) -> str:
     root = tmp_path_factory.mktemp("pages")
     folder = make_run(root / "toy", count=8, prompts=[*(f"A {p}." for p in PLACES), HOSTILE])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(html, "PAGE_SIZE", 3)
+        patch.setattr(report_page, "PAGE_SIZE", 3)
         return build_report([folder], root / "report.html").as_uri()
 
 
