@@ -53,8 +53,7 @@ class Estimate:
 
 
 def estimate(
-    values: Values, clusters: Sequence[Hashable], *, resamples: int = RESAMPLES,
-    seed: int = SEED,
+    values: Values, clusters: Sequence[Hashable], *, resamples: int = RESAMPLES
 ) -> Estimate:
     """Mean of `values` and its interval, resampling whole `clusters`.
 
@@ -67,17 +66,16 @@ def estimate(
     if not len(sums):
         return Estimate(None, None, None, len(array), 0, 0)
     mean = float(array[~np.isnan(array)].mean())
-    low, high = _interval(sums, sizes, mean, resamples, seed)
+    low, high = _interval(sums, sizes, mean, resamples)
     return Estimate(mean, low, high, len(array), int(sizes.sum()), len(sums))
 
 
 def difference(
-    first: Values, second: Values, clusters: Sequence[Hashable], *,
-    resamples: int = RESAMPLES, seed: int = SEED,
+    first: Values, second: Values, clusters: Sequence[Hashable], *, resamples: int = RESAMPLES
 ) -> Estimate:
     """Mean of first - second over the samples that both have scored, paired, with interval."""
     paired = np.asarray(first, np.float64) - np.asarray(second, np.float64)
-    return estimate(paired, clusters, resamples=resamples, seed=seed)
+    return estimate(paired, clusters, resamples=resamples)
 
 
 def resampled_means(
@@ -112,8 +110,7 @@ def identity_clusters(identities: Sequence[Sequence[str]]) -> list[str]:
 
 
 def sign_flip(
-    differences: Values, clusters: Sequence[Hashable], *, resamples: int = RESAMPLES,
-    seed: int = SEED,
+    differences: Values, clusters: Sequence[Hashable], *, resamples: int = RESAMPLES
 ) -> float | None:
     """Two-sided p-value of "paired differences have mean 0", 0..1, flipping whole clusters.
 
@@ -127,7 +124,7 @@ def sign_flip(
     if exact:
         signs = 1.0 - 2.0 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
     else:
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(SEED)
         signs = 1.0 - 2.0 * rng.integers(0, 2, (resamples, count))
     observed = abs(sums.sum())
     # A pattern that ties with the observed one counts, whatever the rounding.
@@ -159,7 +156,7 @@ def _sums(values: Values, clusters: Sequence[Hashable]) -> tuple[np.ndarray, np.
 
 
 def _interval(
-    sums: np.ndarray, sizes: np.ndarray, mean: float, resamples: int, seed: int
+    sums: np.ndarray, sizes: np.ndarray, mean: float, resamples: int
 ) -> tuple[float | None, float | None]:
     count = len(sums)
     if count < 2:
@@ -168,7 +165,7 @@ def _interval(
         return mean, mean
     from scipy.special import ndtr, ndtri, stdtrit
 
-    means = _resampled(sums, sizes, resamples, seed)
+    means = _resampled(sums, sizes, resamples, SEED)
     # Few clusters make a bootstrap interval too short: widened as in Hesterberg, "What teachers
     # should know about the bootstrap" (2015), section 3.3, so that it covers as a t interval.
     z = np.sqrt(count / (count - 1)) * stdtrit(count - 1, (1 + LEVEL) / 2) * np.array([-1.0, 1.0])
