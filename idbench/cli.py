@@ -124,7 +124,8 @@ def _with_level(command: click.Command) -> click.Command:
 
 
 @click.group(
-    cls=LazyGroup, params=[*LEVELS], context_settings={"help_option_names": ["-h", "--help"]}
+    cls=LazyGroup, params=[*LEVELS],
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
 @click.version_option(__version__, prog_name="idbench")
 def cli() -> None:

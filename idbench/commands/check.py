@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 )
 @click.option("--tolerance", multiple=True, metavar="[METRIC=]NUMBER",
               help="Largest drop of a mean that always passes (default: 0.01). Repeatable.")
-@click.option("--coverage-tolerance", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+@click.option("--coverage-tolerance", type=click.FloatRange(0, 1), default=0.0,
               help="Share of samples that may become unscored.")
 @opt.compared_option
 @click.option(
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     help="Allow a difference in suite, split, protocol, weights, detector, missing or coverage. "
          "Repeatable.",
 )
-@click.option("--resamples", type=click.IntRange(2000, 1_000_000), default=4000, show_default=True,
+@click.option("--resamples", type=click.IntRange(2000, 1_000_000), default=4000,
               help="Bootstrap resamples for the intervals.")
 @click.option("--junit", metavar="FILE", type=opt.FILE, help="Also write JUnit XML.")
 @click.option("--markdown", metavar="FILE", type=opt.FILE,

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 @click.argument("first", type=opt.PATH)
 @click.argument("second", type=opt.PATH)
 @opt.compared_option
-@click.option("--top", type=opt.COUNT, default=5, show_default=True,
-              help="Samples to show per metric.")
+@click.option("--top", type=opt.COUNT, default=5, help="Samples to show per metric.")
 @opt.json_option
 def diff(first: Path, second: Path, metrics: tuple[str, ...], top: int, as_json: bool) -> None:
     """Show the settings in which two runs differ, and the samples that changed most.

@@ -22,9 +22,9 @@ from idbench.runs import Run
 )
 @click.option("--out", metavar="FOLDER", type=opt.PATH,
               help="Output folder. Default: exports/TO/NAME.")
-@click.option("--step", type=click.IntRange(0, 2**62), default=0, show_default=True,
+@click.option("--step", type=click.IntRange(0, 2**62), default=0,
               help="tensorboard only: step of the values, such as that of a checkpoint.")
-@click.option("--frames", type=click.IntRange(min=0, max=64), default=0, show_default=True,
+@click.option("--frames", type=click.IntRange(min=0, max=64), default=0,
               help="tensorboard only: frames of each video to write as one image; 0: none.")
 @click.option("--check", is_flag=True, help="datasets only: check that the export loads, offline.")
 @opt.json_option

@@ -25,7 +25,7 @@ _common = opt.sharing(
         "written. Default: the figure's name.",
     ),
     click.option(
-        "--dpi", type=click.IntRange(40, 1200), default=300, show_default=True,
+        "--dpi", type=click.IntRange(40, 1200), default=300,
         help="Pixels per inch, for PNG and WebP.",
     ),
 )
@@ -38,8 +38,8 @@ def figure() -> None:
 
 @figure.command(short_help="Identity against editability, with intervals.")
 @_common
-@click.option("-x", "across", default="arcsim", show_default=True, help="Metric of the x axis.")
-@click.option("-y", "up", default="clipdist", show_default=True, help="Metric of the y axis.")
+@click.option("-x", "across", default="arcsim", help="Metric of the x axis.")
+@click.option("-y", "up", default="clipdist", help="Metric of the y axis.")
 def tradeoff(run: tuple[Path, ...], output: Path | None, dpi: int, across: str, up: str) -> None:
     """One mark per run: the mean of two metrics with 95% intervals, over its videos."""
     runs = _open(run)
@@ -50,12 +50,11 @@ def tradeoff(run: tuple[Path, ...], output: Path | None, dpi: int, across: str, 
 
 @figure.command(short_help="References and evenly spaced frames of several systems.")
 @_common
-@click.option("--samples", type=click.IntRange(1, 50), default=3, show_default=True,
+@click.option("--samples", type=click.IntRange(1, 50), default=3,
               help="Number of samples, spread evenly over those that all runs have.")
 @click.option("--sample", "only", multiple=True, metavar="ID",
               help="Show this sample; give the start of its code in the report. Repeatable.")
-@click.option("--frames", type=click.IntRange(1, 16), default=5, show_default=True,
-              help="Frames per video.")
+@click.option("--frames", type=click.IntRange(1, 16), default=5, help="Frames per video.")
 @click.option("--no-prompt", is_flag=True, help="Leave the prompts out.")
 def strip(
     run: tuple[Path, ...], output: Path | None, dpi: int, samples: int, only: tuple[str, ...],

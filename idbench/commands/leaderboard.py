@@ -19,8 +19,8 @@ from idbench.reports import columns, ranking
 @click.argument("entries", nargs=-1, required=True, type=opt.PATH)
 @click.option("-o", "--output", type=opt.FILE,
               help="The page; the data is also written as .json. Default: leaderboard.html.")
-@click.option("--metric", default="arcsim", show_default=True, help="Rank by this metric.")
-@click.option("--title", default="idbench leaderboard", show_default=True, help="Page title.")
+@click.option("--metric", default="arcsim", help="Rank by this metric.")
+@click.option("--title", default="idbench leaderboard", help="Page title.")
 @click.option("--pack", metavar="FOLDER", type=opt.FOLDER,
               help="Make a submission from one run; --set name=..., description, link and licence.")
 @click.option("--validate", is_flag=True, help="Only check whether each entry is valid.")

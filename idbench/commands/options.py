@@ -90,14 +90,12 @@ COUNT = click.IntRange(min=1)
 
 runs_argument = click.argument("run", nargs=-1, required=True, type=PATH)
 suite_option = click.option(
-    "--suite", default="avatars", show_default=True, shell_complete=suite_names,
-    help="Name or folder of a suite.",
-)
+    "--suite", default="avatars", shell_complete=suite_names, help="Name or folder of a suite.")
 limit_option = click.option("--limit", type=COUNT, help="Use only the first N samples.")
 SEED = click.IntRange(0, 999_999_999)
-seed_option = click.option("--seed", type=SEED, default=0, show_default=True, help="Random seed.")
+seed_option = click.option("--seed", type=SEED, default=0, help="Random seed.")
 seeds_option = click.option(
-    "--seed", "--seeds", "seeds", default="0", show_default=True, metavar="N[,N...]",
+    "--seed", "--seeds", "seeds", default="0", metavar="N[,N...]",
     callback=lambda ctx, parameter, text: parse_seeds(text),
     help="Another seed gives other videos of the same samples; with several, such as 0,1,2, each "
          "sample is generated with each.",
@@ -107,7 +105,7 @@ out_option = click.option(
     help="The run folder. Default: a folder under runs/ named after the run.",
 )
 protocol_option = click.option(
-    "--protocol", default=DEFAULT_PROTOCOL, show_default=True, shell_complete=protocol_names,
+    "--protocol", default=DEFAULT_PROTOCOL, shell_complete=protocol_names,
     help="Scoring protocol; see `idbench list protocols`.",
 )
 metric_option = click.option(
@@ -137,7 +135,7 @@ def settings_option(what: str) -> Callable[..., Any]:
 
 set_option = settings_option("A setting, such as steps=20.")
 device_option = click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]|mps",
+    "--device", default="auto", metavar="auto|cpu|cuda[:N]|mps",
     help="Where networks run; auto is a CUDA GPU if there is one, else the CPU.",
 )
 shard_option = click.option(
@@ -149,7 +147,7 @@ shard_option = click.option(
 
 ENGINE = (
     click.option(
-        "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+        "--engine", type=click.Choice(["local", "ray"]), default="local",
         help="Where samples are generated and scored: in this process, or by workers of Ray.",
     ),
     click.option("--workers", type=COUNT,

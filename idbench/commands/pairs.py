@@ -29,10 +29,9 @@ def pairs() -> None:
 @click.option("--seed", type=opt.SEED, help="Random seed. Default: 0.")
 @click.option("--workers", type=opt.COUNT,
               help="Processes that read videos. Default: one per core.")
-@click.option("--device", default="cpu", show_default=True, help="A torch device, such as cuda.")
+@click.option("--device", default="cpu", help="A torch device, such as cuda.")
 @click.option(
     "--subjects", type=click.Choice(["files", "parser", "none"]), default="files",
-    show_default=True,
     help="Garment and background references: files next to the videos, the face parser, or none.",
 )
 @click.option(

@@ -18,7 +18,7 @@ from idbench.runs import Run
 @click.option("-o", "--output", type=opt.FILE,
               help="The page. Default: report.html in the (first) run folder.")
 @click.option(
-    "--videos", type=click.Choice(("auto", "embed", "link")), default="auto", show_default=True,
+    "--videos", type=click.Choice(("auto", "embed", "link")), default="auto",
     help="Embed the videos in the page, or link to them; auto: embed if together they are under "
     "11 MB.",
 )

@@ -17,8 +17,8 @@ from idbench.progress import Progress
 
 @click.command()
 @click.option("--out", type=opt.FOLDER, default=Path("runs/paper"),
-              show_default=True, help="Folder of the runs and of the page, paper.html.")
-@click.option("--limit", type=opt.COUNT, default=72, show_default=True,
+              help="Folder of the runs and of the page, paper.html.")
+@click.option("--limit", type=opt.COUNT, default=72,
               help="Samples of each split at most; 144 is the whole of the split single.")
 @opt.seeds_option
 @click.option("--from-scratch", is_flag=True,

@@ -24,7 +24,8 @@ from idbench.commands import options as opt
     help="An image of the person, or several with | between them (quote it). Repeat it for several "
     "people, left to right.",
 )
-@click.option("--prompt", default="", help="The prompt of the video (for ViCLIP).")
+@click.option("--prompt", default="", show_default=False,
+              help="The prompt of the video (for ViCLIP).")
 @click.option("--suite", shell_complete=opt.suite_names,
               help="The suite of the videos; files are named SAMPLE_ID.mp4.")
 @click.option("--split", shell_complete=opt.split_names, help="The split of the suite.")

@@ -29,10 +29,8 @@ def study() -> None:
 
 @study.command(short_help="Make a study of two or more runs.")
 @opt.runs_argument
-@click.option("-o", "--output", type=opt.PATH, default=Path("study"), show_default=True,
-              help="Folder of the study.")
-@click.option("--pairs", type=opt.COUNT, default=100, show_default=True,
-              help="Maximum number of pairs per voter.")
+@click.option("-o", "--output", type=opt.PATH, default=Path("study"), help="Folder of the study.")
+@click.option("--pairs", type=opt.COUNT, default=100, help="Maximum number of pairs per voter.")
 @click.option("--ties", is_flag=True, help='Allow "no difference" as an answer.')
 @opt.seed_option
 def build(run: tuple[Path, ...], output: Path, pairs: int, ties: bool, seed: int) -> None:
@@ -48,7 +46,8 @@ def build(run: tuple[Path, ...], output: Path, pairs: int, ties: bool, seed: int
 
 @study.command(short_help="Show a study on this machine and collect votes.")
 @_study
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: any free port.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=False,
+              help="Default: any free port.")
 @click.option("--voter", metavar="NAME", help="Name of the voter. Default: the page asks.")
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in the browser.")
 def serve(study: Path, port: int, voter: str | None, open_browser: bool) -> None:

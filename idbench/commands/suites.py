@@ -41,11 +41,11 @@ _people = click.option(
     help="Draw so many people, by --seed. Default: all; for consisid-bench the paper's 97.",
 )
 _seed = click.option(
-    "--seed", type=opt.SEED, default=0, show_default=True,
+    "--seed", type=opt.SEED, default=0,
     help="Seed of the random draw of people, prompts and pairs.",
 )
 _several = click.option(
-    "--several", type=click.Choice(["drop", "largest"]), default="drop", show_default=True,
+    "--several", type=click.Choice(["drop", "largest"]), default="drop",
     help="If a reference has several faces, drop the person or use the largest face.",
 )
 
@@ -54,12 +54,12 @@ _several = click.option(
 @click.argument("folder", type=opt.PATH)
 @click.option("--out", type=opt.PATH, help="Folder of the new suite.")
 @click.option("--name", help="Name of the suite; the seed is appended. Default: FOLDER's name.")
-@click.option("--layout", default="auto", show_default=True,
+@click.option("--layout", default="auto",
               help="own, consisid (ConsisID-Benchmark) or opens2v (OpenS2V-Eval).")
 @_seed
 @_people
 @click.option(
-    "--pairs", type=click.IntRange(min=0), default=14, show_default=True,
+    "--pairs", type=click.IntRange(min=0), default=14,
     help="Pairs (and triples) to draw for prompts of two (and three) people, without a pairs.csv.",
 )
 @_several
@@ -67,10 +67,11 @@ _several = click.option(
     "--training-embeddings", "training", type=opt.PATH,
     help="Embeddings of a training set (see `idbench suites embed`); people too close are dropped.",
 )
-@click.option("--maximum-cosine", type=click.FloatRange(-1, 1), default=0.45, show_default=True,
+@click.option("--maximum-cosine", type=click.FloatRange(-1, 1), default=0.45,
               help="Drop people whose cosine to the training set is higher; 0.45 is the paper's.")
-@click.option("--version", default="1.0", show_default=True, help="The suite's version.")
-@click.option("--licence", default="not stated", help="Licence of the images and prompts.")
+@click.option("--version", default="1.0", help="The suite's version.")
+@click.option("--licence", default="not stated", show_default=False,
+              help="Licence of the images and prompts.")
 @opt.sharing(_pack, opt.json_option)
 def import_(
     folder: Path, out: Path | None, name: str | None, layout: str, pack: Path | None,

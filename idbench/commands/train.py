@@ -31,16 +31,15 @@ STATE = (
 @click.option("--state", type=opt.PATH,
               help="Folder of the training state. Default: .training/RECIPE.")
 @click.option("--plan", is_flag=True, help="Do not train; print the cost of a stage.")
-@click.option("--gpus", type=int, default=8, show_default=True, help="For --plan: number of GPUs.")
-@click.option("--strategy", default="ddp", show_default=True,
-              help="For --plan: ddp, fsdp, or zero2 (DeepSpeed).")
-@click.option("--mfu", type=float, default=0.4, show_default=True,
+@click.option("--gpus", type=int, default=8, help="For --plan: number of GPUs.")
+@click.option("--strategy", default="ddp", help="For --plan: ddp, fsdp, or zero2 (DeepSpeed).")
+@click.option("--mfu", type=float, default=0.4,
               help="For --plan: model FLOPs utilisation, the share of the GPU's peak reached.")
-@click.option("--peak-tflops", type=float, default=989.0, show_default=True,
+@click.option("--peak-tflops", type=float, default=989.0,
               help="For --plan: peak of one GPU in bfloat16 (H100 and H800: 989).")
-@click.option("--gpu-memory", "memory", type=float, default=80.0, show_default=True,
+@click.option("--gpu-memory", "memory", type=float, default=80.0,
               help="For --plan: GiB of memory per GPU.")
-@click.option("--overhead", type=float, default=4.0, show_default=True,
+@click.option("--overhead", type=float, default=4.0,
               help="For --plan: GiB per GPU for CUDA, the autoencoder and memory fragmentation.")
 @opt.sharing(opt.set_option, opt.json_option)
 def train(

@@ -11,18 +11,14 @@ from idbench.output import echo, echo_json, show_table
 
 
 @click.command("validate-metrics")
-@click.option("-o", "--output", type=opt.FOLDER,
-              default=Path("validation"), show_default=True,
+@click.option("-o", "--output", type=opt.FOLDER, default=Path("validation"),
               help="Folder for validation.html and validation.json.")
-@click.option("--people", type=click.IntRange(2, 500), default=12, show_default=True,
-              help="Identities to vary.")
-@click.option("--steps", type=click.IntRange(3, 50), default=5, show_default=True,
-              help="Steps along each axis.")
-@click.option("--clips", type=click.IntRange(2, 5000), default=48, show_default=True,
-              help="Clips for ViCLIP.")
-@click.option("--height", type=click.IntRange(48, 1080), default=96, show_default=True,
+@click.option("--people", type=click.IntRange(2, 500), default=12, help="Identities to vary.")
+@click.option("--steps", type=click.IntRange(3, 50), default=5, help="Steps along each axis.")
+@click.option("--clips", type=click.IntRange(2, 5000), default=48, help="Clips for ViCLIP.")
+@click.option("--height", type=click.IntRange(48, 1080), default=96,
               help="Height of the frames in pixels.")
-@click.option("--controls", type=click.IntRange(0, 900), default=24, show_default=True,
+@click.option("--controls", type=click.IntRange(0, 900), default=24,
               help="Identities whose parts are exchanged, to see what recognisers read; 0: none.")
 @click.option("--run", "runs", multiple=True, type=opt.FOLDER,
               help="A run whose videos of one person are also read by dlib. May be repeated.")
