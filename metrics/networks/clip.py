@@ -76,6 +76,8 @@ def _resized(frames: np.ndarray, size: int, picture: Picture) -> torch.Tensor:
     if picture.resize == "crop":
         scale = size / min(height, width)
         target = max(size, round(height * scale)), max(size, round(width * scale))
+    elif picture.resize != "squash":
+        raise ValueError(f"unknown resize {picture.resize!r}")
     if (height, width) != target:
         # Bicubic interpolation overshoots; an image stays in 0..1.
         x = F.interpolate(
