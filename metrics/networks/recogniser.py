@@ -183,9 +183,10 @@ def build_recogniser(config: Mapping[str, Any]) -> IResNet | IR:
     """A network of {backbone: iresnet|ir, layers, widths, size, embedding, middle_norm}; the
     embedded IR does not state the last: then it is False."""
     sizes = {name: config[name] for name in ("layers", "widths", "size", "embedding")}
-    if config["backbone"] == "iresnet":
-        return IResNet(**sizes)
-    return IR(**sizes, middle_norm=config.get("middle_norm", False))
+    backbones: dict[str, Callable[..., IResNet | IR]] = {
+        "iresnet": IResNet, "ir": partial(IR, middle_norm=config.get("middle_norm", False)),
+    }
+    return backbones[config["backbone"]](**sizes)
 
 
 def crops_to_input(crops: np.ndarray, size: int) -> torch.Tensor:
