@@ -16,7 +16,6 @@ from idbench.metrics.networks.clip import (
     clip_vocabulary,
     prepare_pictures,
 )
-from idbench.metrics.networks.margin import ArcFaceHead, CurricularFaceHead
 from idbench.metrics.networks.parser import CLASSES, FaceParser, build_parser, face_foreground
 from idbench.metrics.networks.recogniser import (
     DEPTHS,
@@ -29,6 +28,7 @@ from idbench.metrics.networks.recogniser import (
 )
 from idbench.metrics.networks.video_text import ViCLIP, from_clip
 from idbench.metrics.protocols import Picture
+from idbench.metrics.training.recognisers import ArcFaceHead, CurricularFaceHead
 
 from .conftest import ARCFACE, CLIP, CURRICULARFACE, VOCABULARY
 
