@@ -11,6 +11,7 @@ A suite is a folder:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -209,6 +210,17 @@ def load_suite(name_or_path: str | Path) -> Suite:
         splits=head.splits, folder=folder, description=head.description, licence=head.licence,
         checksums=checksums, _prompts=prompts, _split_rows=splits,
     )
+
+
+def write_rows(
+    folder: Path, prompts: Sequence[Mapping[str, Any]],
+    splits: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> None:
+    """Write prompts.jsonl and splits/NAME.jsonl of a suite's folder."""
+    (folder / "splits").mkdir(exist_ok=True)
+    for name, rows in {"prompts": prompts, **{f"splits/{n}": r for n, r in splits.items()}}.items():
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
 
 def write_checksums(folder: Path) -> None:

@@ -23,7 +23,7 @@ from idbench.prompts.avatars.judge import detect_faces
 from idbench.prompts.avatars.render import render_background, render_garment, render_portrait
 from idbench.prompts.avatars.scene import EVALUATION_IDENTITIES, Garment, check_truth
 from idbench.prompts.language import MAXIMUM_TOKENS, tokens, vocabulary
-from idbench.suite import write_checksums
+from idbench.suite import write_checksums, write_rows
 
 SUITE = SUITES / "avatars"
 SPLITS = ("single", "multi", "multi3", "tryon", "background")
@@ -122,10 +122,7 @@ def write_texts(source: Mapping[str, Any], folder: Path) -> None:
     found = {split: len(rows) for split, rows in splits.items()}
     if found != expected:
         raise ValueError(f"suite.yaml says {expected}, the source gives {found}")
-    _write_lines(folder / "prompts.jsonl", prompt_rows(source))
-    (folder / "splits").mkdir(exist_ok=True)
-    for split, rows in splits.items():
-        _write_lines(folder / "splits" / f"{split}.jsonl", rows)
+    write_rows(folder, prompt_rows(source), splits)
 
 
 def write_references(source: Mapping[str, Any], folder: Path) -> None:
@@ -166,10 +163,6 @@ def build(folder: Path = SUITE, texts_only: bool = False) -> None:
     if not texts_only:
         write_references(source, folder)
     write_checksums(folder)
-
-
-def _write_lines(path: Path, rows: Sequence[Row]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from idbench.importing.faces import (
 )
 from idbench.importing.sources import Person, Source
 from idbench.metrics.faces.face_embedder import EMBEDDED
-from idbench.suite import write_checksums
+from idbench.suite import write_checksums, write_rows
 
 NAMED = 5
 """Pairs of names that are listed; the rest is counted."""
@@ -135,7 +135,6 @@ def _write(
     reader: FaceReader,
 ) -> None:
     (folder / "references").mkdir()
-    (folder / "splits").mkdir()
     identities: Row = {}
     published = source.layout in ("consisid", "opens2v")
     used = {r["name"] for rows in splits.values() for row in rows for r in row["references"]}
@@ -164,18 +163,18 @@ def _write(
     (folder / "suite.yaml").write_text(
         yaml.safe_dump(head, sort_keys=False, allow_unicode=True), encoding="utf-8"
     )
-    _json(folder / "identities.json", identities)
-    _json(folder / "import.json", {
+    about = {
         "layout": source.layout, "seed": None if source.rows else options.seed,
         "several_faces": options.several, "detector": reader.detector,
         "recogniser": reader.recogniser, "recogniser_sha256": reader.sha256,
         "training_embeddings": options.training.name if options.training else None,
         "maximum_cosine": options.maximum_cosine if options.training else None,
         "dropped": dict(dropped),
-    })
-    _lines(folder / "prompts.jsonl", prompts)
-    for split, rows in splits.items():
-        _lines(folder / "splits" / f"{split}.jsonl", rows)
+    }
+    for file, content in (("identities.json", identities), ("import.json", about)):
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        (folder / file).write_text(text, encoding="utf-8")
+    write_rows(folder, prompts, splits)
     write_checksums(folder)
 
 
@@ -209,12 +208,3 @@ def _notes(
         notes.append(f"{len(left)} pairs of names may be one person{doubt}: "
                      f"{'; '.join(left[:NAMED])}{more}.")
     return notes
-
-
-def _json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _lines(path: Path, rows: Sequence[Row]) -> None:
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    path.write_text(text, encoding="utf-8")

@@ -138,17 +138,17 @@ def draw_prompts(prompts: Sequence[Prompt], who: str, seed: int) -> list[Prompt]
 def _groups(
     source: Source, names: Sequence[str], options: Options, lost: dict[str, str]
 ) -> list[tuple[str, ...]]:
-    if source.groups:
-        for group in source.groups:
-            gone = [n for n in group if n not in names]
-            if gone:
-                lost["+".join(group)] = f"its person {gone[0]} was dropped"
-        return [g for g in source.groups if all(n in names for n in g)]
-    drawn: list[tuple[str, ...]] = []
-    for size in (2, 3):
-        if any(p.people == size for p in source.prompts):
-            drawn += draw_groups(names, size, options.pairs, options.seed)
-    return drawn
+    groups: list[tuple[str, ...]] = []
+    for group in source.groups:
+        gone = [n for n in group if n not in names]
+        if gone:
+            lost["+".join(group)] = f"its person {gone[0]} was dropped"
+        else:
+            groups.append(group)
+    sizes = () if source.groups else sorted({p.people for p in source.prompts} - {1})
+    for size in sizes:
+        groups += draw_groups(names, size, options.pairs, options.seed)
+    return groups
 
 
 def draw_groups(names: Sequence[str], size: int, count: int, seed: int) -> list[tuple[str, ...]]:
