@@ -73,14 +73,12 @@ def agree(
     asked_for: str = "",
 ) -> None:
     """Show the licence of an entry; one that excludes commercial use has to be accepted once.
+    Raises UserError: it was not accepted.
 
     Args:
         accepted: the user has accepted it already.
         ask: puts a question to the user; None: nobody can be asked.
         asked_for: the names after `idbench weights get`, if they are not `name` alone.
-
-    Raises:
-        UserError: it was not accepted.
     """
     entry = published.catalogue()[name]
     note(f"{name}: licence {entry.licence}; {entry.terms}")

@@ -139,7 +139,7 @@ def weight_path(name: str) -> Path:
     Raises WeightError: no such entry, the file is missing, or its sha256 is not the manifest's."""
     path = stored_path(name)
     with _explained(name, path):
-        _check(name, path, weight_files.sha256_once(path))
+        _check(name, weight_files.sha256_once(path))
     return path
 
 
@@ -148,7 +148,7 @@ def _content(name: str) -> bytes:
     path = stored_path(name)
     with _explained(name, path):
         content, sha256 = weight_files.read_checked(path)
-    _check(name, path, sha256)
+        _check(name, sha256)
     return content
 
 
@@ -162,19 +162,15 @@ def _explained(name: str, path: Path) -> Iterator[None]:
             f"{entry(name)['recipe']}`."
         ) from error
     except weight_files.DamagedFile as error:
-        raise _damaged(name, path, str(error)) from error
+        raise WeightError(
+            f"The weight file {path} is damaged or swapped: {error}, the manifest's sha256 is "
+            f"{entry(name)['sha256']}; reinstall idbench or restore the file."
+        ) from error
 
 
-def _check(name: str, path: Path, actual: str) -> None:
+def _check(name: str, actual: str) -> None:
     if actual != entry(name)["sha256"]:
-        raise _damaged(name, path, f"the sha256 of its content is {actual}")
-
-
-def _damaged(name: str, path: Path, told: str) -> WeightError:
-    return WeightError(
-        f"The weight file {path} is damaged or swapped: {told}, the manifest's sha256 is "
-        f"{entry(name)['sha256']}; reinstall idbench or restore the file."
-    )
+        raise weight_files.DamagedFile(f"the sha256 of its content is {actual}")
 
 
 def load_state(name: str) -> dict[str, torch.Tensor]:

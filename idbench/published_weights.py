@@ -268,24 +268,17 @@ def published_weights(weights: Sequence[str], networks: Iterable[str]) -> tuple[
     if PUBLISHED not in weights:
         return tuple(weights)
     named = [text for text in weights if text != PUBLISHED]
-    given = {text.partition("=")[0] for text in named}
-    wanted = set(networks) - given
-    return (*named, *(
-        f"{network}={form}:{_place(name, network)}"
-        for name, entry in catalogue().items()
-        for network, form in entry.networks.items() if network in wanted
-    ))
-
-
-def _place(name: str, network: str) -> Path:
-    entry = catalogue()[name]
-    if entry.networks[network] == "insightface":
-        found = find_folder(name)
-    else:
-        found = find_file(name, entry.files[0])
-    if found is None:
-        raise UserError(
-            f"The published weights {name} ({network}) are not on this machine; run `idbench "
-            f"weights get {PUBLISHED}`, or name a file with --weights {network}=..."
-        )
-    return found
+    wanted = set(networks) - {text.partition("=")[0] for text in named}
+    for name, entry in catalogue().items():
+        for network, form in entry.networks.items():
+            if network not in wanted:
+                continue
+            found = place(name)
+            if found is None:
+                raise UserError(
+                    f"The published weights {name} ({network}) are not on this machine; run "
+                    f"`idbench weights get {PUBLISHED}`, or name a file with --weights "
+                    f"{network}=..."
+                )
+            named.append(f"{network}={form}:{found}")
+    return tuple(named)

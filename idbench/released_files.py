@@ -15,11 +15,8 @@ from idbench.errors import UserError, explained
 
 
 def local(text: str | Path) -> Path:
-    """The path `text`, or the files of the catalogue that it names.
-
-    Raises:
-        UserError: a name of the catalogue whose files are not on this machine.
-    """
+    """The path `text`, or the files of the catalogue that it names. Raises UserError: a name of the
+    catalogue whose files are not on this machine."""
     path = Path(text).expanduser()
     if path.exists() or not path.parts or path.parts[0] not in published.catalogue():
         return path
@@ -28,30 +25,22 @@ def local(text: str | Path) -> Path:
 
 
 def from_catalogue(name: str) -> Path:
-    """The file of an entry on this machine, or its folder if it has several.
-
-    Raises:
-        UserError: not on this machine; says how to get it.
-    """
+    """The file of an entry on this machine, or its folder if it has several. Raises UserError: not
+    on this machine; says how to get it."""
     found = published.place(name)
     if found is None:
         raise UserError(f"{name} is not on this machine; run `idbench weights get {name}`.")
     return found
 
 
-def released_folder(
-    source: str | None, entry: str | None, files: Sequence[str] = ()
-) -> Path:
-    """The folder of a release.
+def released_folder(source: str | None, entry: str | None, files: Sequence[str] = ()) -> Path:
+    """The folder of a release. Raises UserError: not on this machine and not to be fetched.
 
     Args:
         source: a folder, a name of the catalogue, or a hub id, which is then fetched once; None:
             the entry as it is on this machine.
         entry: what of the catalogue `source` stands for by default; None: nothing.
         files: files and folders (or patterns) that are needed of it; all where empty.
-
-    Raises:
-        UserError: not on this machine and not to be fetched.
     """
     if source is None:
         assert entry is not None

@@ -35,7 +35,7 @@ _unloaded: dict[_State, bytes] = {}
 
 
 class DamagedFile(ValueError):
-    """A compressed file that does not come back."""
+    """A file of weights that is not what was written."""
 
 
 def read(path: Path) -> bytes:

@@ -64,7 +64,8 @@ def open_folder(
     folder: Path, *, device: str | None = None, bfloat16: bool = True, tiling: bool = False,
     offload: str = "none", sampling: str = "default",
 ) -> VideoPipeline:
-    """The pipeline of a model folder, on its device.
+    """The pipeline of a model folder, on its device. Raises UserError: no complete folder, damaged
+    files, no accelerator to offload from.
 
     Args:
         device: such as `cuda` or `cpu`; None: an accelerator if there is one.
@@ -73,9 +74,6 @@ def open_folder(
         tiling: decode in tiles.
         sampling: of CogVideoX's form, see `ConcatIDPipeline`.
         offload: `none`, or `model`: networks are on the device only while they work.
-
-    Raises:
-        UserError: no complete folder, damaged files, no accelerator to offload from.
     """
     place = check_place(device, offload)
     kind = _check_folder(folder)
