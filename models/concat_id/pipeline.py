@@ -129,8 +129,8 @@ class VideoPipeline(DiffusionPipeline, ABC):
     def sample_latents(
         self, text: torch.Tensor, references: torch.Tensor | None, seeds: Sequence[int], steps: int,
         guidance: float, latent_frames: int, height: int, width: int, bfloat16: bool = False,
-        clip_frames: int | None = None, negative: torch.Tensor | None = None,
-        shared: bool = False, reference_guidance: float = 1.0,
+        negative: torch.Tensor | None = None, shared: bool = False,
+        reference_guidance: float = 1.0,
     ) -> torch.Tensor:
         """Sample with text embeddings and reference latents; (B, N, C, h, w)."""
         dtype = self.transformer.dtype
@@ -145,8 +145,7 @@ class VideoPipeline(DiffusionPipeline, ABC):
         ) -> torch.Tensor:
             with torch.autocast(latents.device.type, torch.bfloat16, enabled=bfloat16):
                 return family.predict(
-                    self.transformer, latents.to(dtype), references, text, times, clip_frames,
-                    **places,
+                    self.transformer, latents.to(dtype), references, text, times, **places
                 )
 
         size = self.compression
