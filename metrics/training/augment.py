@@ -83,7 +83,7 @@ def face_patch(frame: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np
     """The part of a frame that an aligned crop can show (cheaper to degrade than the whole), and
     the landmarks in its pixels."""
     centre = landmarks.mean(0)
-    reach = 3.6 * max(4.0, float(np.linalg.norm(landmarks - centre, axis=1).max()))
+    reach = 3.6 * max(4.0, float(extent(landmarks)))
     x0, y0 = np.maximum(np.floor(centre - reach).astype(int), 0)
     x1, y1 = np.ceil(centre + reach).astype(int) + 1
     patch = np.ascontiguousarray(frame[y0:y1, x0:x1])

@@ -37,10 +37,9 @@ from idbench.metrics.training.second_tasks import (
 from idbench.prompts.avatars.scene import Scene
 from idbench.prompts.language import Description, describe, description
 from idbench.prompts.language import vocabulary as words_of_prompts
-from idbench.prompts.sampling import edited
+from idbench.prompts.sampling import EDITS, edited
 from idbench.training.resumable_loop import Values
 
-EVERYTHING = ("background", "expression", "motion", "garment")
 GROUP = 32
 """Prompts that each video is compared with."""
 SHIFT = 3
@@ -102,7 +101,7 @@ def _prompts(
     random part by the recipe's `chances`."""
     return [
         description(
-            scene, rng, EVERYTHING if rng.random() < recipe["everything"] else None,
+            scene, rng, EDITS if rng.random() < recipe["everything"] else None,
             recipe["chances"],
         )
         for scene in scenes
@@ -259,7 +258,7 @@ def retrieval(
         f"{attribute}_preferred": preferred(data.scenes, videos, of_texts, attribute)
         for attribute in ("expression", "motion")
     }
-    for name, mention in (("full", EVERYTHING), ("partial", None)):
+    for name, mention in (("full", EDITS), ("partial", None)):
         texts = [describe(scene, np.random.default_rng([0, 17, i]), mention)
                  for i, scene in enumerate(data.scenes)]
         to_text, to_video = recall_at_1(videos, of_texts(texts))
