@@ -42,6 +42,7 @@ class ConsisID(ReleasedModel):
     """
 
     name = "consisid"
+    revision = "2"  # of 1, the noise of the solver came from the process, not from the seed alone
     abilities = Abilities(
         people=(1, 1), licence="Apache-2.0", extra="consisid",
         why="its transformer reads one face",

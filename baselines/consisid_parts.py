@@ -61,8 +61,10 @@ class AnyStepsScheduler(CogVideoXDPMScheduler):
 
     def step(
         self, model_output: torch.Tensor, old_pred_original_sample: torch.Tensor | None,
-        timestep: Any, timestep_back: Any, sample: torch.Tensor, *arguments: Any, **options: Any,
+        timestep: Any, timestep_back: Any, sample: torch.Tensor, *,
+        generator: torch.Generator | list[torch.Generator] | None = None, **options: Any,
     ) -> Any:
+        # diffusers passes the sample's generator only where the signature names it.
         # The schedule at the chosen times alone, where the next time is one place back.
         times = self.timesteps.tolist()
         number = times.index(int(timestep))
@@ -73,7 +75,7 @@ class AnyStepsScheduler(CogVideoXDPMScheduler):
         chosen.num_inference_steps = self.config.num_train_timesteps
         return CogVideoXDPMScheduler.step(
             chosen, model_output, old_pred_original_sample, place, place + 1 if number else None,
-            sample, *arguments, **options,
+            sample, generator=generator, **options,
         )
 
 
