@@ -18,7 +18,7 @@ import numpy as np
 from idbench.differences import differences, in_words, scoring_differences
 from idbench.errors import UserError
 from idbench.measurements import Measurement
-from idbench.names import unknown
+from idbench.names import one_of
 from idbench.reports.columns import shown
 from idbench.statistics import RESAMPLES, difference, identity_clusters
 
@@ -109,11 +109,9 @@ def check(
             f"--coverage-tolerance {coverage_tolerance} is not a share; use a number from 0 to 1."
         )
     for name in allow:
-        if name not in ALLOWABLE:
-            raise unknown("name to allow", name, ALLOWABLE)
+        one_of("name to allow", name, ALLOWABLE)
     for name in (*metrics, *(tolerances or {})):
-        if name not in reference.metrics:
-            raise unknown("metric of the reference", name, reference.metrics)
+        one_of("metric of the reference", name, reference.metrics)
     checks = _settings(run, reference, allow)
     shared = [s for s in reference.values.index if s in run.values.index]
     checks.append(_samples(run, reference, len(shared), allow))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from idbench.names import unknown
+from idbench.names import one_of
 
 if TYPE_CHECKING:
     from idbench.gate import Verdict
@@ -37,8 +37,7 @@ class CheckedRun:
         has no such metric."""
         from idbench.statistics import estimate, identity_clusters
 
-        if metric not in self.measured.metrics:
-            raise unknown("metric of the run", metric, self.measured.metrics)
+        one_of("metric of the run", metric, self.measured.metrics)
         values = self.measured.values
         clusters = identity_clusters(list(values["identities"]))
         return estimate(values[metric], clusters)

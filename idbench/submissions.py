@@ -17,7 +17,7 @@ from idbench.errors import UserError
 from idbench.files import atomic_folder, sha256_file
 from idbench.measured_files import read, write_reference
 from idbench.measurements import Measurement, metric_of, share_of_suite
-from idbench.names import unknown
+from idbench.names import one_of
 from idbench.stored import Stored, validate
 
 MANIFEST = "submission.json"
@@ -56,8 +56,7 @@ def pack(run: Path, folder: Path, about: Mapping[str, Any]) -> Path:
     model's. Raises UserError, and writes nothing: a part of the split is missing, values are
     implausible, the folder holds other files, or `about` is wrong."""
     for key in about:
-        if key not in ABOUT:
-            raise unknown("field of a submission", key, ABOUT)
+        one_of("field of a submission", key, ABOUT)
     measured = read(run)
     others = [p.name for p in folder.iterdir()] if folder.is_dir() else []
     if any(name not in (RESULTS, MANIFEST) for name in others):

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from idbench import yaml_text
-from idbench.names import unknown
+from idbench.names import one_of
 
 NOT_COMPARABLE = "a separate data set, not measured by idbench; not comparable with the rows above"
 
@@ -74,6 +74,5 @@ def systems() -> tuple[str, ...]:
 
 def comparison(system: str) -> list[PublishedTable]:
     """The published tables with a row of `system`. Raises UserError: there are none."""
-    if system not in systems():
-        raise unknown("published system", system, systems())
+    one_of("published system", system, systems())
     return [t for t in published_tables() if any(row.system == system for row in t.rows)]

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from idbench.differences import differences, in_words, scoring_differences
 from idbench.errors import UserError
 from idbench.measurements import Share, higher_is_better, shares_of
-from idbench.names import unknown
+from idbench.names import one_of
 from idbench.pages import TEMPLATES, template
 from idbench.reports import columns, figures
 from idbench.reports.figures import TRADEOFF
@@ -29,9 +29,8 @@ def build(entries: Sequence[Entry], metric: str = "arcsim") -> dict[str, Any]:
     The rank counts the systems whose mean is better; there is none without a value, or without all
     samples of the split. Raises UserError: entries of one suite scored differently; none has
     `metric`."""
-    known = {name for entry in entries for name in entry.measured.metrics}
-    if metric not in known:
-        raise unknown("metric of these entries", metric, known)
+    one_of("metric of these entries", metric,
+           {name for entry in entries for name in entry.measured.metrics})
     groups: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in entries:
         suite = entry.measured.suite

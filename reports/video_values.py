@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idbench.measurements import metric_of
-from idbench.names import unknown
+from idbench.names import one_of
 from idbench.records import SampleFile
 from idbench.runs import Run
 from idbench.score_table import long_scores, sample_table, wide_scores
@@ -107,8 +107,7 @@ def series(runs: Sequence[Run], rows: Sequence[MeasuredRow], x: str, y: str) -> 
     Raises UserError: none was measured by `x` or `y`."""
     known = {name for row in rows for name in row.estimates}
     for metric in (x, y):
-        if metric not in known:
-            raise unknown("metric of these runs", metric, known)
+        one_of("metric of these runs", metric, known)
     found = []
     for run, row in zip(runs, rows, strict=True):
         both = video_values(run).reindex(columns=["suite_id", x, y]).dropna()
@@ -122,9 +121,8 @@ def along(run: Run, metric: str) -> Points:
     `metric` for single frames."""
     frame = long_scores(run)
     frame = frame[frame["frame"].notna()]
+    one_of("metric of single frames in this run", metric, set(frame["metric"]))
     chosen = frame[frame["metric"] == metric]
-    if chosen.empty:
-        raise unknown("metric of single frames in this run", metric, set(frame["metric"]))
     last = chosen.groupby("sample")["frame"].transform("max").clip(lower=1)
     places = (chosen["frame"] / last).astype("float64")
     return [(float(p), None if v != v else float(v))
