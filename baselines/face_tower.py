@@ -22,7 +22,7 @@ from idbench.metrics.protocols import Picture
 
 ENTRY = "face_tower"
 BATCH = 64
-"""Scenes that are read at once."""
+"""People whose references are read at once."""
 SCALES = 2
 """Hidden states that are read: after the first and second block of three."""
 
@@ -87,15 +87,10 @@ class FaceTower:
         path = encoded / f"tower-{embedded.entry(ENTRY)['sha256'][:8]}.npy"
         if not path.exists():
             shard = scenes.read_shard(rendered)
-            places = [(s, p) for s, scene in enumerate(shard.scenes)
-                      for p in range(len(scene.people))]
-            found = np.zeros((*latents.shape[:3], sizes().total), np.float16)
-            for at in range(0, len(places), BATCH):
-                where = tuple(np.array(places[at : at + BATCH]).T)
-                pictures = np.asarray(shard.references[where])
-                features = self.encode(pictures.reshape(-1, *pictures.shape[2:]))
-                found[where] = features.numpy().reshape(*pictures.shape[:2], -1)
-            save_array(path, found)
+            batch = BATCH * shard.references.shape[2]
+            features = torch.cat([self.encode(part) for part in np.split(
+                shard.pictures, range(batch, len(shard.pictures), batch))])
+            save_array(path, shard.at_places(features.numpy(), 0.0))
         return pack(latents, torch.from_numpy(np.load(path)))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,15 @@ class RenderSet:
     def shards(self) -> int:
         return -(-self.scenes // self.shard)
 
+    def path(self, folder: Path, number: int) -> Path:
+        """Where a shard lies under `folder`."""
+        return folder / self.name / f"{number:05d}"
+
+    def finished(self, folder: Path) -> list[Path]:
+        """The finished shards under `folder`, in order."""
+        paths = (self.path(folder, number) for number in range(self.shards))
+        return [path for path in paths if path.exists()]
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -106,6 +115,23 @@ class Shard:
     scenes: tuple[Scene, ...]
     captions: tuple[str, ...]
 
+    @cached_property
+    def people(self) -> tuple[np.ndarray, ...]:
+        """Scene and place of each of the n people: the index of their rows in (S, P, ...)."""
+        counts = np.array([len(scene.people) for scene in self.scenes])
+        return np.nonzero(np.arange(self.references.shape[1]) < counts[:, None])
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """The references of all people, uint8 (n R, H, W, 3)."""
+        return np.asarray(self.references[self.people]).reshape(-1, *self.references.shape[3:])
+
+    def at_places(self, rows: np.ndarray, empty: float) -> np.ndarray:
+        """float16 (S, P, R, ...): rows (n R, ...) of `pictures` at their places, else `empty`."""
+        out = np.full((*self.references.shape[:3], *rows.shape[1:]), empty, np.float16)
+        out[self.people] = rows.reshape(-1, *out.shape[2:])
+        return out
+
 
 def read_shard(folder: Path) -> Shard:
     """A finished shard; arrays are memory-mapped."""
@@ -116,12 +142,6 @@ def read_shard(folder: Path) -> Shard:
     truth = json.loads((folder / "truth.json").read_text())
     scenes = tuple(Scene.from_dict(row["scene"]) for row in truth)
     return Shard(**arrays, scenes=scenes, captions=tuple(row["caption"] for row in truth))
-
-
-def finished(folder: Path, described: RenderSet) -> list[Path]:
-    """Paths of the finished shards of a set, in order."""
-    paths = (folder / described.name / f"{k:05d}" for k in range(described.shards))
-    return [path for path in paths if path.exists()]
 
 
 def load_recipe(name: str) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class FramePool:
 
     def refresh(self) -> None:
         for described in self.sets:
-            for path in scenes.finished(self.folder, described):
+            for path in described.finished(self.folder):
                 if path not in self.known:
                     self.known[path] = scenes.read_shard(path)
         shards = list(self.known.values())
@@ -201,7 +201,7 @@ def measure(
     values: dict[str, list[float]] = {"psnr": [], "head_psnr": []}
     rows = []
     for described in (s for s in sets if s.split == "validation" and s.people > 0):
-        for path in scenes.finished(folder, described):
+        for path in described.finished(folder):
             shard = scenes.read_shard(path)
             for i in range(min(limit // 4, len(shard.frames))):
                 clip, heads = np.asarray(shard.frames[i]), np.asarray(shard.faces[i]) > 0
@@ -218,7 +218,7 @@ def measure(
 
 def _measure_all(vae: Any, folder: Path, sets: list[scenes.RenderSet]) -> dict[str, float]:
     validation = [s for s in sets if s.split == "validation" and s.people == 1]
-    shards = [scenes.read_shard(p) for s in validation for p in scenes.finished(folder, s)]
+    shards = [scenes.read_shard(p) for s in validation for p in s.finished(folder)]
     return {**measure(vae, folder, sets), **gate(vae, shards)}
 
 

@@ -44,10 +44,8 @@ def prepare(
     rendered = folder.parent / recipe["data"]
     sets = scenes.sets_of(scenes.load_recipe(recipe["data"]))
     jobs = [
-        (described, path, folder / described.name / path.name, recipe["seed"],
-         recipe.get("threads", 1))
-        for described, number in rendering.jobs_of(sets)
-        if (path := rendered / described.name / f"{number:05d}").exists()
+        (s, path, s.path(folder, number), recipe["seed"], recipe.get("threads", 1))
+        for s, number in rendering.jobs_of(sets) if (path := s.path(rendered, number)).exists()
     ]
     if not jobs:
         raise UserError(
@@ -100,12 +98,11 @@ def encode_shard(
             z = encode(vae, images)
             rows.append(z if clips else z.view(len(frames), frames.shape[1], *z.shape[2:]))
         save_array(latents, torch.cat(rows).half().numpy())
-    places = _places(shard)
-    if not places:
+    pictures = shard.pictures
+    if not len(pictures):
         raise UserError(f"{source} contains no references; remove it and render it again.")
-    pictures = np.stack([shard.references[place] for place in places])
     encoded = _encode_noisy(vae, pictures, seed, _key(source))
-    save_array(target / "references.npy", _at(places, encoded, shard, 0.0))
+    save_array(target / "references.npy", shard.at_places(encoded, 0.0))
 
 
 def encode_subjects(vae: Any, source: Path, target: Path, seed: int) -> None:
@@ -141,27 +138,11 @@ def _embed_shard(embedder: FaceEmbedder, source: Path, target: Path) -> None:
     if path.exists():
         return
     shard = scenes.read_shard(source)
-    places = _places(shard)
-    parts = [embedder.embed_largest(np.stack([shard.references[k] for k in places[i : i + 64]]))
-             for i in range(0, len(places), 64)]
+    pictures = shard.pictures
+    parts = [embedder.embed_largest(pictures[i : i + 64]) for i in range(0, len(pictures), 64)]
     width = max(part.shape[1] for part in parts)
     rows = [np.broadcast_to(part, (len(part), width)) for part in parts]  # (n, 1): no face in it
-    save_array(path, _at(places, np.concatenate(rows), shard, np.nan))
-
-
-def _places(shard: scenes.Shard) -> list[tuple[int, int, int]]:
-    """Scene, person and number of every reference of a shard."""
-    return [(s, p, r) for s, scene in enumerate(shard.scenes)
-            for p in range(len(scene.people)) for r in range(shard.references.shape[2])]
-
-
-def _at(
-    places: list[tuple[int, int, int]], rows: np.ndarray, shard: scenes.Shard, empty: float
-) -> np.ndarray:
-    """float16 (S, P, R, ...): the rows at their places, `empty` elsewhere."""
-    out = np.full((*shard.references.shape[:3], *rows.shape[1:]), empty, np.float16)
-    out[tuple(np.array(places).T)] = rows
-    return out
+    save_array(path, shard.at_places(np.concatenate(rows), np.nan))
 
 
 def _key(source: Path, *parts: str) -> int:

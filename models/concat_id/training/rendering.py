@@ -34,8 +34,7 @@ def render(
     sets = sets_of(recipe)
     jobs = [
         (s, k, recipe["seed"], folder)
-        for s, k in jobs_of(sets)
-        if not (folder / s.name / f"{k:05d}").exists()
+        for s, k in jobs_of(sets) if not s.path(folder, k).exists()
     ]
     start = time.monotonic()
     in_processes(render_shard, jobs, recipe.get("workers", 2), "render shards")
@@ -61,11 +60,11 @@ def scene_of(described: RenderSet, index: int, seed: int) -> Scene:
     return scene
 
 
-def render_shard(described: RenderSet, number: int, seed: int, folder: Path) -> Path:
-    """Render one shard of a set into `folder` unless it exists; returns its path."""
-    target = folder / described.name / f"{number:05d}"
+def render_shard(described: RenderSet, number: int, seed: int, folder: Path) -> None:
+    """Render one shard of a set into `folder` unless it exists."""
+    target = described.path(folder, number)
     if target.exists():
-        return target
+        return
     first = number * described.shard
     indices = range(first, min(first + described.shard, described.scenes))
     rows: dict[str, list[Any]] = {k: [] for k in ("frames", "faces", "boxes", "references")}
@@ -99,7 +98,6 @@ def render_shard(described: RenderSet, number: int, seed: int, folder: Path) -> 
     except OSError:
         if not target.exists():  # else another worker was first
             raise
-    return target
 
 
 def head_mask(clip: Any) -> np.ndarray:

@@ -101,8 +101,8 @@ class SceneSamples:
             if group not in GROUPS:
                 raise unknown("group", group, GROUPS)
         for described in (s for s in self.sets if s.split == "training"):
-            for path in self._finished(described):
-                self._read(described, path)
+            for rendered, encoded in self._finished(described):
+                self._read(described, rendered, encoded)
         self._refuse_empty(f"There are no encoded samples of {{}}; {PREPARE}.")
         if recipe.pairs:
             self._pair()
@@ -223,14 +223,13 @@ class SceneSamples:
         found: list[HeldOut] = []
         for described in self.sets:
             if described.split == "validation" and described.people in people:
-                for path in self._finished(described):
-                    found += self._clips(described, path, count - len(found))
+                for rendered, encoded in self._finished(described):
+                    found += self._clips(rendered, encoded, count - len(found))
         return found
 
-    def _clips(self, described: scenes.RenderSet, path: Path, count: int) -> list[HeldOut]:
-        target = self.encoded / described.name / path.name
-        shard, subject = scenes.read_shard(path), self.recipe.subject
-        stored = {name: np.load(target / f"{name}.npy", mmap_mode="r")
+    def _clips(self, rendered: Path, encoded: Path, count: int) -> list[HeldOut]:
+        shard, subject = scenes.read_shard(rendered), self.recipe.subject
+        stored = {name: np.load(encoded / f"{name}.npy", mmap_mode="r")
                   for name in ("latents", "text", "references", *((subject,) if subject else ()))}
         found = []
         for i, scene in enumerate(shard.scenes[:count]):
@@ -247,44 +246,44 @@ class SceneSamples:
                 if self._tower is not None:
                     row["references"] = self._tower.rows(row["references"], np.stack(pictures))
             found.append(HeldOut(
-                f"{described.name}-{path.name}-{i}", shard.captions[i],
+                f"{rendered.parent.name}-{rendered.name}-{i}", shard.captions[i],
                 ("face",) * len(people) + ((subject,) if subject else ()),
                 {name: torch.from_numpy(np.array(v)).float() for name, v in row.items()},
                 tuple(pictures),
             ))
         return found
 
-    def _finished(self, described: scenes.RenderSet) -> list[Path]:
-        """The rendered shards of a set that are encoded as well."""
+    def _finished(self, described: scenes.RenderSet) -> list[tuple[Path, Path]]:
+        """The shards of a set that are rendered, and encoded as well."""
+        shards = [(described.path(self.rendered, k), described.path(self.encoded, k))
+                  for k in range(described.shards)]
         return [
-            path for path in scenes.finished(self.rendered, described)
-            if all((self.encoded / described.name / path.name / f"{name}.npy").exists()
-                   for name in ("references", "text"))
+            (rendered, encoded) for rendered, encoded in shards if rendered.exists()
+            and all((encoded / f"{name}.npy").exists() for name in ("references", "text"))
         ]
 
-    def _read(self, described: scenes.RenderSet, path: Path) -> None:
-        target = self.encoded / described.name / path.name
-        truth = json.loads((path / "truth.json").read_text())
+    def _read(self, described: scenes.RenderSet, rendered: Path, encoded: Path) -> None:
+        truth = json.loads((rendered / "truth.json").read_text())
         stored = {
-            name: torch.from_numpy(np.load(target / f"{name}.npy"))
+            name: torch.from_numpy(np.load(encoded / f"{name}.npy"))
             for name in ("latents", "references", "text", "embeddings", *scenes.SUBJECTS)
-            if (target / f"{name}.npy").exists()
+            if (encoded / f"{name}.npy").exists()
         }
-        heads = np.load(path / "faces.npy", mmap_mode="r")
+        heads = np.load(rendered / "faces.npy", mmap_mode="r")
         people = boxes = None
         if self._tower is not None:
-            stored["references"] = self._tower.of_shard(stored["references"], path, target)
+            stored["references"] = self._tower.of_shard(stored["references"], rendered, encoded)
             if "latents" in stored:
                 people = middle_pixels(heads, stored["latents"].shape[-2:])
         if self.recipe.pairs:
-            boxes = np.load(path / "boxes.npy") / (2 * described.size)
+            boxes = np.load(rendered / "boxes.npy") / (2 * described.size)
         for s, row in enumerate(truth):
             identities = tuple(person["identity"] for person in row["scene"]["people"])
             scene = len(self._faces)
             own = tuple(self._own(identity, stored["references"][s, p], scene)
                         for p, identity in enumerate(identities))
             self._faces.append(Faces(
-                f"{described.name}/{path.name}/{s}", identities, own,
+                f"{described.name}/{rendered.name}/{s}", identities, own,
                 stored["embeddings"][s].numpy() if "embeddings" in stored else None,
                 None if boxes is None else boxes[s],
             ))
