@@ -13,14 +13,14 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 
 from idbench import __version__, bundles
 from idbench.errors import UserError
-from idbench.measurements import ABOUT, Measurement, of_run
+from idbench.measurements import ABOUT, Measurement, metric_names, of_run
 from idbench.records import ModelName, ScoringKey, SuiteName
 from idbench.runs import Run, now
 from idbench.stored import Stored
 
 DIGITS = 6
 """Decimals kept of a value: far below any tolerance, and a third of the size."""
-LEADING = ("suite_id", "identities", "category", "prompt_id", "status")
+LEADING = ("suite_id", *ABOUT[1:])
 
 _LEADING = TypeAdapter(
     tuple[str, list[str], str, str, Literal["generated", "failed"]], config=ConfigDict(strict=True)
@@ -93,12 +93,11 @@ class ReferenceFile(Stored):
         frame = pd.DataFrame(self.samples, columns=self.columns).set_index("suite_id")
         frame["identities"] = [tuple(names) for names in frame["identities"]]
         frame.insert(0, "sample", frame.index)
-        metrics = [name for name in frame.columns if name not in ABOUT]
         return Measurement(
             system=self.system, source=source, model=self.model, suite=self.suite,
             split=self.split, seed=self.seed, scoring=self.scoring, better=self.better,
             planned=tuple(frame.index), idbench=self.idbench, split_size=self.split_size,
-            values=frame.astype({name: "float64" for name in metrics}),
+            values=frame.astype(dict.fromkeys(metric_names(frame), "float64")),
         )
 
     def json_text(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from idbench.errors import UserError
@@ -17,13 +17,16 @@ from idbench.records import Identity, ModelName, SampleFile, ScoringKey, SuiteNa
 from idbench.registry import METRICS
 from idbench.runs import Run
 from idbench.score_table import wide_scores
+from idbench.statistics import Estimate, estimate, identity_clusters
 from idbench.suite import load_suite
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ABOUT = ("sample", "identities", "category", "prompt_id", "status")
-"""Columns of `Measurement.values` that are no metric."""
+"""Columns of `sample_values` that are no metric."""
+ADDED = ("cluster", "not_asked")
+"""Columns that `reports.video_values` adds to them."""
 Key = tuple[tuple[str, ...], str]
 """What a sample is of: its identities and its prompt's id, whatever its seed."""
 
@@ -38,8 +41,7 @@ class Measurement:
         better: metric -> whether higher is better (None: not known).
         planned: suite ids of all samples asked for, in the suite's order.
         split_size: how many the whole split has, see `RunFile`.
-        values: DataFrame indexed by suite id, one row a measured sample: the columns `ABOUT`
-            (identities: tuple of names), then one float64 column a metric, NaN: unscored.
+        values: the measured samples, see `sample_values`.
     """
 
     system: str
@@ -58,17 +60,21 @@ class Measurement:
     @property
     def metrics(self) -> list[str]:
         """Names of the measured metrics."""
-        return [str(name) for name in self.values.columns if name not in ABOUT]
-
-    @property
-    def present(self) -> pd.DataFrame:
-        """The rows of `values` of samples that were measured, see `present`."""
-        return self.values[present(self.values, self.metrics)]
+        return metric_names(self.values)
 
     @property
     def missing(self) -> list[str]:
         """Suite ids of the samples that were asked for and not measured."""
         return [sample for sample in self.planned if sample not in self.values.index]
+
+    @cached_property
+    def clusters(self) -> list[str]:
+        """The cluster of each row of `values`, see `identity_clusters`."""
+        return identity_clusters(self.values["identities"].tolist())
+
+    def estimate(self, metric: str) -> Estimate:
+        """Mean, 95% interval and coverage of a metric over `values`."""
+        return estimate(self.values[metric], self.clusters)
 
 
 def of_run(run: Run) -> Measurement:
@@ -87,21 +93,32 @@ def of_records(
     *, source: str, planned: tuple[str, ...], idbench: str | None = None,
     split_size: int | None = None,
 ) -> Measurement:
-    """What was measured of finished samples; `wide` has a row per sample id and a float64 column
-    per metric."""
+    """What was measured of finished samples; `wide` as in `sample_values`."""
+    return Measurement(
+        system=identity.model.title, source=source, model=identity.model, suite=identity.suite,
+        split=identity.split, seed=identity.seed, scoring=scoring,
+        better={str(name): higher_is_better(str(name)) for name in wide.columns},
+        planned=planned, values=sample_values(records, wide), idbench=idbench,
+        split_size=split_size,
+    )
+
+
+def sample_values(records: Sequence[SampleFile], wide: pd.DataFrame) -> pd.DataFrame:
+    """A table indexed by suite id, one row a sample: the columns `ABOUT` (identities: tuple of
+    names), then those of `wide`, which has a row per sample id and a float64 column per metric.
+    NaN: unscored."""
     import pandas as pd
 
     about = pd.DataFrame(
         [(r.id, r.identities, r.category, r.prompt_id, r.status) for r in records],
         columns=list(ABOUT), index=pd.Index([r.suite_id for r in records], name="suite_id"),
     )
-    return Measurement(
-        system=identity.model.title, source=source, model=identity.model, suite=identity.suite,
-        split=identity.split, seed=identity.seed, scoring=scoring,
-        better={str(name): higher_is_better(str(name)) for name in wide.columns},
-        planned=planned, values=about.join(wide, on="sample"), idbench=idbench,
-        split_size=split_size,
-    )
+    return about.join(wide, on="sample")
+
+
+def metric_names(values: pd.DataFrame) -> list[str]:
+    """The metrics of a table of samples."""
+    return [str(name) for name in values.columns if name not in ABOUT + ADDED]
 
 
 def metric_of(name: str) -> Any:
@@ -139,10 +156,10 @@ class Share:
         return f"{self.measured} of {self.of} samples"
 
 
-def present(values: pd.DataFrame, metrics: Sequence[str]) -> pd.Series:
-    """Which rows of `values` (columns `status` and `metrics`) were measured: not a failed sample
-    without any value."""
-    return (values["status"] != "failed") | values[list(metrics)].notna().any(axis=1)
+def present(values: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table of samples that were measured: not a failed sample without any value."""
+    valued = values[metric_names(values)].notna().any(axis=1)
+    return values[(values["status"] != "failed") | valued]
 
 
 def keys(values: pd.DataFrame) -> list[Key]:
@@ -153,30 +170,27 @@ def keys(values: pd.DataFrame) -> list[Key]:
     ]
 
 
-def shares(groups: Sequence[tuple[set[Key], set[Key], int]]) -> list[Share]:
+def shares(groups: Sequence[tuple[pd.DataFrame, int]]) -> list[Share]:
     """The share of each system in what all systems of a split were asked for together.
 
     Args:
-        groups: per system, the keys it has, those it was asked for, and how many samples of an
+        groups: per system, its samples as in `sample_values`, and how many samples of an
             unfinished run have no known key yet.
     """
-    together = set().union(*(asked | has for has, asked, _ in groups)) if groups else set()
-    return [
-        Share(len(has), max(len(together), len(has) + unfinished))
-        for has, _, unfinished in groups
-    ]
+    together = {key for values, _ in groups for key in keys(values)}
+    counts = [(len(set(keys(present(values)))), unfinished) for values, unfinished in groups]
+    return [Share(has, max(len(together), has + unfinished)) for has, unfinished in counts]
 
 
 def shares_of(group: Sequence[Measurement]) -> list[Share]:
     """`shares` of measurements of one split."""
-    return shares([
-        (set(keys(one.present)), set(keys(one.values)), len(one.missing)) for one in group])
+    return shares([(one.values, len(one.missing)) for one in group])
 
 
 def share_of_suite(measured: Measurement) -> Share:
     """The share of the suite's split: as installed, else by the size kept with the values; where
     neither is known, of what was asked for."""
-    suite, values = measured.suite, measured.present
+    suite, values = measured.suite, present(measured.values)
     loaded = load_suite(suite.name) if suite.name in suite_names() else None
     if loaded is None or loaded.sha256 != suite.sha256:
         share = shares_of([measured])[0]

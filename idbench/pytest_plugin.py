@@ -35,12 +35,8 @@ class CheckedRun:
     def estimate(self, metric: str) -> Estimate:
         """Mean, 95% interval and coverage of a metric over all samples. Raises UserError: the run
         has no such metric."""
-        from idbench.statistics import estimate, identity_clusters
-
         one_of("metric of the run", metric, self.measured.metrics)
-        values = self.measured.values
-        clusters = identity_clusters(list(values["identities"]))
-        return estimate(values[metric], clusters)
+        return self.measured.estimate(metric)
 
     def mean(self, metric: str) -> float:
         """Mean over the scored samples. Raises AssertionError if there are none."""

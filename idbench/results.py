@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from idbench.errors import UserError
 from idbench.runs import Run
-from idbench.score_table import COLUMNS, long_scores, sample_table, wide_scores
+from idbench.score_table import COLUMNS, long_scores, wide_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,20 +137,25 @@ def load(*paths: str | Path) -> Results:
 
 _TYPES = {
     **dict.fromkeys(("run", "system", "split", "sample", "suite_id", "identities", "category",
-                     "prompt_id", "prompt", "status", "reason", "video"), "string"),
-    "seconds": "float64",
+                     "prompt_id", "prompt", "status", "reason"), "string"),
+    "seconds": "float64", "video": "string",
 }
 _SCORE_TYPES = {
     **dict.fromkeys(("run", "system", "split", "sample", "suite_id"), "string"), **COLUMNS}
 
 
 def _samples(run: Run) -> pd.DataFrame:
-    table = sample_table(run)
-    table["identities"] = ["+".join(names) for names in table["identities"]]
-    for place, (name, value) in enumerate(
-            {"run": str(run.folder), "system": run.name, "split": run.split}.items()):
-        table.insert(place, name, value)
-    return table.astype(_TYPES)
+    """A row a finished sample, in the suite's order: `_TYPES`, and its references' paths."""
+    import pandas as pd
+
+    rows = [
+        (str(run.folder), run.name, run.split, r.id, r.suite_id, "+".join(r.identities),
+         r.category, r.prompt_id, r.prompt, r.status, r.reason, r.seconds,
+         None if r.video_name is None else f"{run.folder}/samples/{r.id}/{r.video_name}",
+         [f"{run.folder}/{image}" for i in r.references for image in i.images])
+        for r in run.records()
+    ]
+    return pd.DataFrame(rows, columns=[*_TYPES, "references"]).astype(_TYPES)
 
 
 def _folders(paths: Iterable[str | Path]) -> list[Path]:

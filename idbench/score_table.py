@@ -1,4 +1,4 @@
-"""RUN/scores.parquet, and a run's samples, as tables. Reading imports no network."""
+"""RUN/scores.parquet as tables. Reading imports no network."""
 
 from __future__ import annotations
 
@@ -77,24 +77,6 @@ def wide_scores(run: Run) -> pd.DataFrame:
     wide = frame.pivot(index="sample", columns="metric", values="value").astype("float64")
     wide.columns = [str(name) for name in wide.columns]
     return wide
-
-
-def sample_table(run: Run) -> pd.DataFrame:
-    """One row per finished sample, in the suite's order: sample, suite_id, identities (tuple),
-    category, prompt_id, prompt, status, reason, seconds, video (path or None), references (list of
-    paths)."""
-    import pandas as pd
-
-    rows = [
-        (r.id, r.suite_id, r.identities, r.category,
-         r.prompt_id, r.prompt, r.status, r.reason, r.seconds,
-         None if r.video_name is None else f"{run.folder}/samples/{r.id}/{r.video_name}",
-         [f"{run.folder}/{image}" for i in r.references for image in i.images])
-        for r in run.records()
-    ]
-    columns = ["sample", "suite_id", "identities", "category", "prompt_id", "prompt", "status",
-               "reason", "seconds", "video", "references"]
-    return pd.DataFrame(rows, columns=columns)
 
 
 def _read(run: Run) -> pyarrow.Table:

@@ -248,7 +248,7 @@ def _values(run: Run, person: int | None) -> pd.DataFrame:
         & scores["metric"].isin(PEOPLES_METRICS)
     ]
     wide = mine.pivot(index="sample", columns="metric", values="value").astype("float64")
-    return videos[["suite_id", "cluster"]].join(wide)
+    return videos[["sample", "cluster"]].join(wide, on="sample")
 
 
 def _steps(section: Section, values: Mapping[str, pd.DataFrame]) -> list[Step]:

@@ -17,7 +17,7 @@ from idbench.reports import columns, figures
 from idbench.reports.figures import TRADEOFF
 from idbench.reports.video_values import Series
 from idbench.runs import now
-from idbench.statistics import Estimate, estimate, identity_clusters
+from idbench.statistics import Estimate
 from idbench.submissions import Entry
 
 SCHEMA = 1
@@ -104,17 +104,16 @@ def _metrics(group: Sequence[Entry]) -> list[dict[str, Any]]:
 
 def _row(entry: Entry, share: Share) -> dict[str, Any]:
     measured = entry.measured
-    clusters = identity_clusters(list(measured.values["identities"]))
     metrics = {}
     for name in filter(columns.shown, measured.metrics):
-        found = estimate(measured.values[name], clusters)
+        found = measured.estimate(name)
         metrics[name] = {
             "mean": found.mean, "low": found.low, "high": found.high, "coverage": found.coverage}
     return {
         "name": entry.name, "description": entry.description, "link": entry.link,
         "licence": entry.licence, "submitted": entry.submitted, "source": measured.source,
-        "samples": len(measured.values), "identity_groups": len(set(clusters)), "rank": None,
-        "share": asdict(share), "metrics": metrics,
+        "samples": len(measured.values), "identity_groups": len(set(measured.clusters)),
+        "rank": None, "share": asdict(share), "metrics": metrics,
     }
 
 

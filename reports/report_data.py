@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from idbench.errors import UserError
+from idbench.measurements import metric_names
 from idbench.records import FacesFile, SampleFile
 from idbench.reports import columns, media, tables
-from idbench.reports.video_values import category_estimates, metric_names, video_values
+from idbench.reports.video_values import category_estimates, video_values
 from idbench.runs import Run
 from idbench.score_table import long_scores
 from idbench.statistics import Estimate

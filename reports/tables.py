@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from idbench.differences import differences, in_words, scoring_differences
 from idbench.errors import UserError
-from idbench.measurements import Share, keys, metric_of, present, shares
+from idbench.measurements import Share, metric_names, metric_of, shares
 from idbench.published_weights import published_name
 from idbench.reports import table_output
 from idbench.reports.columns import shown
 from idbench.reports.published import PublishedTable
-from idbench.reports.video_values import estimates, metric_names, pair, video_values
+from idbench.reports.video_values import estimates, pair, video_values
 from idbench.runs import Run
 from idbench.statistics import Estimate, estimate, holm, sign_flip
 
@@ -152,11 +152,8 @@ def _suite(run: Run) -> dict[str, Any]:
 
 def _shares(runs: Sequence[Run], values: Sequence[pd.DataFrame]) -> list[Share]:
     """The share of each run in what the runs of its split were asked for together."""
-    groups = []
-    for run, of_run in zip(runs, values, strict=True):
-        there = of_run[present(of_run, metric_names(of_run))]
-        unfinished = len(run.sample_ids) - len(of_run)
-        groups.append((set(keys(there)), set(keys(of_run)), unfinished))
+    groups = [(of_run, len(run.sample_ids) - len(of_run))
+              for run, of_run in zip(runs, values, strict=True)]
     found: dict[int, Share] = {}
     for places in _by_split([run.split for run in runs]):
         found |= zip(places, shares([groups[i] for i in places]), strict=True)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idbench.measurements import metric_of
+from idbench.measurements import metric_names, metric_of, sample_values
 from idbench.names import one_of
 from idbench.records import SampleFile
 from idbench.runs import Run
-from idbench.score_table import long_scores, sample_table, wide_scores
+from idbench.score_table import long_scores, wide_scores
 from idbench.statistics import Estimate, estimate, identity_clusters
 
 if TYPE_CHECKING:
@@ -23,33 +23,27 @@ if TYPE_CHECKING:
 Points = Sequence[tuple[float, float | None]]
 """Places along a video 0..1, each with a value or None (unscored)."""
 
-ABOUT = ("suite_id", "identities", "category", "prompt_id", "status", "cluster", "not_asked")
-"""Columns of `video_values` that are no metric."""
-
 
 def video_values(run: Run) -> pd.DataFrame:
-    """Video-level values: one row a finished sample, with `ABOUT`, and one column a metric.
+    """Values of all finished samples, scored or not, as in `measurements.sample_values`, with the
+    sample's cluster.
 
-    A missing or unscored value is NaN. `not_asked` has the metrics that do not apply to the sample:
-    a sample without a garment has no similarity of garments, and none is missing.
-
-    Raises UserError: the run has no scores yet.
+    `not_asked` has the metrics that do not apply to the sample: a sample without a garment has no
+    similarity of garments, and none is missing. Raises UserError: the run has no scores yet.
     """
-    wide = wide_scores(run)
-    base = sample_table(run)[["sample", *ABOUT[:-2]]]
-    base["cluster"] = identity_clusters(base["identities"].tolist())
-    values = base.set_index("sample").join(wide, how="left")
-    not_asked: dict[str, set[str]] = {}
+    records, wide = run.records(), wide_scores(run)
+    values = sample_values(records, wide)
+    values["cluster"] = identity_clusters(values["identities"].tolist())
     asking = {
-        name: (applies_to, set(values.index[missing])) for name in wide.columns
+        name: applies_to for name in wide.columns
         if (applies_to := getattr(metric_of(name), "applies_to", None)) is not None
-        and (missing := values[name].isna()).any()
     }
-    for record in run.records() if asking else ():  # reading them again takes a while
-        for name, (applies_to, unscored) in asking.items():
-            if record.id in unscored and not applies_to(record.sample):
-                not_asked.setdefault(record.id, set()).add(name)
-    values["not_asked"] = [frozenset(not_asked.get(sample, ())) for sample in values.index]
+    unscored = values[list(asking)].isna().to_numpy()
+    values["not_asked"] = [
+        frozenset(name for (name, applies_to), missing in zip(asking.items(), row, strict=True)
+                  if missing and not applies_to(record.sample))
+        for record, row in zip(records, unscored, strict=True)
+    ]
     return values
 
 
@@ -58,11 +52,6 @@ def shared_records(runs: Sequence[Run]) -> dict[str, list[SampleFile]]:
     by_run = [{record.suite_id: record for record in run.records()} for run in runs]
     return {key: [of[key] for of in by_run] for key in by_run[0]
             if all(key in of for of in by_run)}
-
-
-def metric_names(values: pd.DataFrame) -> list[str]:
-    """The metrics of `video_values`."""
-    return [str(n) for n in values.columns if n not in ABOUT]
 
 
 def estimates(values: pd.DataFrame) -> dict[str, Estimate]:
@@ -87,8 +76,7 @@ def pair(
     first: pd.DataFrame, second: pd.DataFrame, name: str
 ) -> tuple[pd.Series, list[str]]:
     """Differences first - second of the samples in both, and the sample's cluster."""
-    both = first.set_index("suite_id")[[name, "cluster"]].join(
-        second.set_index("suite_id")[name].rename("second"), how="inner")
+    both = first[[name, "cluster"]].join(second[name].rename("second"), how="inner")
     return both[name] - both["second"], both["cluster"].tolist()
 
 
@@ -110,9 +98,9 @@ def series(runs: Sequence[Run], rows: Sequence[MeasuredRow], x: str, y: str) -> 
         one_of("metric of these runs", metric, known)
     found = []
     for run, row in zip(runs, rows, strict=True):
-        both = video_values(run).reindex(columns=["suite_id", x, y]).dropna()
-        points = [(float(a), float(b)) for _, a, b in both.itertuples(index=False)]
-        found.append(Series(row.system, row.estimates, points, both["suite_id"].tolist()))
+        both = video_values(run).reindex(columns=[x, y]).dropna()
+        points = list(zip(both[x].tolist(), both[y].tolist(), strict=True))
+        found.append(Series(row.system, row.estimates, points, both.index.tolist()))
     return found
 
 
