@@ -23,7 +23,7 @@ import idbench.weights
 from idbench import weight_files
 from idbench.errors import FatalError, UserError
 from idbench.files import read_json, write_bytes, write_json
-from idbench.names import nearest
+from idbench.names import suggestion
 from idbench.stored import Part, validate
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ def entry(name: str) -> dict[str, Any]:
     Raises WeightError: no such entry."""
     known = entries()
     if name not in known:
-        match = nearest(name, known)
-        hint = f"did you mean {match!r}?" if match else "train it with its recipe"
+        hint = suggestion(name, known, "train it with its recipe")
         raise WeightError(
             f"There are no embedded weights named {name!r}: {hint} (`idbench list weights`)."
         )

@@ -22,6 +22,12 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return by_lower[matches[0]] if matches else None
 
 
+def suggestion(name: str, known: Iterable[str], otherwise: str) -> str:
+    """"did you mean 'NEAREST'?", or what to say `otherwise`, where no known name is alike."""
+    match = nearest(name, known)
+    return f"did you mean {match!r}?" if match else otherwise
+
+
 def folder_name(text: str) -> str:
     """`text` as the name of one folder: without separators, and at most 150 bytes long."""
     plain = re.sub(r"[/\\\0]", "_", text)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from idbench import yaml_text
 from idbench.errors import UserError
 from idbench.files import read_json, sha256_once, write_json
-from idbench.names import unknown
+from idbench.names import one_of
 from idbench.stored import InsidePath
 
 PUBLISHED = "published"
@@ -133,10 +133,8 @@ def chosen(names: Sequence[str]) -> list[str]:
     for name in names:
         if name == PUBLISHED:
             found += [n for n, entry in catalogue().items() if entry.networks]
-        elif name in catalogue():
-            found.append(name)
         else:
-            raise unknown("weights", name, [*catalogue(), PUBLISHED])
+            found.append(one_of("weights", name, [*catalogue(), PUBLISHED]))
     return list(dict.fromkeys(found))
 
 

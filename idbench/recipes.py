@@ -26,7 +26,7 @@ from typing import Any
 
 from idbench import yaml_text
 from idbench.errors import UserError, explained
-from idbench.names import unknown
+from idbench.names import one_of, unknown
 
 PACKAGES = ("idbench.models.concat_id", "idbench.baselines", "idbench.metrics", "idbench.prompts")
 """Packages with a folder `recipes`."""
@@ -142,11 +142,10 @@ def check_recipe(name: str, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
     installed = [_load(known, files, once)[1] for known in files]
     others = entry_points(group="idbench.trainers")
     trainers = {*(r["trainer"] for r in installed), *(point.value for point in others)}
-    if str(recipe.get("trainer")) not in trainers:
-        raise unknown(f"trainer of the recipe {name!r}", str(recipe.get("trainer")), trainers)
+    one_of(f"trainer of the recipe {name!r}", str(recipe.get("trainer")), trainers)
     entries = {str(r["entry"]) for r in installed if "entry" in r}
-    if "entry" in recipe and str(recipe["entry"]) not in entries:
-        raise unknown(f"entry of the recipe {name!r}", str(recipe["entry"]), entries)
+    if "entry" in recipe:
+        one_of(f"entry of the recipe {name!r}", str(recipe["entry"]), entries)
     steps = recipe.get("steps", 1)
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         raise UserError(f"The recipe {name!r} has steps {steps!r}; use a whole number from 1.")

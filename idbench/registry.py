@@ -20,7 +20,7 @@ from typing import Any
 from idbench import __version__
 from idbench.errors import UserError, explained
 from idbench.files import sha256_json, sha256_once
-from idbench.names import unknown
+from idbench.names import one_of, unknown
 from idbench.output import note
 from idbench.types import Abilities, Model
 
@@ -100,9 +100,7 @@ class Registry:
     def target(self, name: str) -> Target:
         """The target of `name`. Raises UserError: unknown name; says the nearest."""
         targets = self.targets()
-        if name not in targets:
-            raise unknown(self.kind, name, targets)
-        return targets[name]
+        return targets[one_of(self.kind, name, targets)]
 
     def load(self, name: str) -> Any:
         """Import and return the object registered as `name`. Raises UserError: unknown name, a

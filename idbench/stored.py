@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from idbench.errors import UserError
 from idbench.files import write_text
-from idbench.names import nearest
+from idbench.names import suggestion
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -125,9 +125,8 @@ def _explain(error: ValidationError, where: object, model: type[BaseModel], fix:
     if fault["type"] == "newer_schema":
         return f"{where} {message}."
     if fault["type"] == "extra_forbidden":
-        match = nearest(str(fault["loc"][-1]), model.model_fields)
-        known = ", ".join(model.model_fields)
-        hint = f"did you mean {match!r}?" if match else f"known are {known}."
+        known = model.model_fields
+        hint = suggestion(str(fault["loc"][-1]), known, f"known are {', '.join(known)}.")
         return f"{where} has an unknown field {name!r}: {hint}"
     if fault["type"] == "missing":
         return f"{where} has no field {name!r}; {fix}."

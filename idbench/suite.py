@@ -23,7 +23,7 @@ import pydantic
 from idbench import yaml_text
 from idbench.errors import UserError, explained
 from idbench.files import sha256_file, sha256_json, write_text
-from idbench.names import unknown
+from idbench.names import one_of, unknown
 from idbench.prompts import SUITES, suite_names
 from idbench.records import SuiteName
 from idbench.stored import InsidePath, PlainName, validate
@@ -108,8 +108,7 @@ class Suite:
         small limit already has many identities. Ids and seeds derive from suite version,
         references, prompt and `seed` alone; the id changes once the model is known
         (`runs.sample_id`). Raises UserError: unknown split, or a wrong row."""
-        if split not in self.splits:
-            raise unknown(f"split of suite {self.name}", split, self.splits)
+        one_of(f"split of suite {self.name}", split, self.splits)
         rows = _round_robin(self._split_rows[split])
         return [self._sample(split, row, seed) for row in rows[:limit]]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from idbench.errors import UserError, encodable
-from idbench.names import nearest
+from idbench.names import nearest, suggestion
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
@@ -176,6 +176,5 @@ def _check(where: str, row: Any, required: Collection[str]) -> None:
 def _check_known(where: str, row: dict[str, Any], known: Collection[str]) -> None:
     for key in row:
         if key not in known:
-            match = nearest(key, known)
-            hint = f"did you mean {match!r}?" if match else f"known are {', '.join(known)}."
+            hint = suggestion(key, known, f"known are {', '.join(known)}.")
             raise UserError(f"{where} has an unknown column {key!r}: {hint}")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from idbench.errors import UserError
 from idbench.metrics.protocol_types import Detection, Picture, Protocol
 from idbench.metrics.rules import SAMPLERS
-from idbench.names import DEFAULT_PROTOCOL, choose, unknown
+from idbench.names import DEFAULT_PROTOCOL, choose, one_of
 from idbench.registry import METRICS
 
 STRICT = Protocol(
@@ -292,9 +292,7 @@ def get_protocol(name: str | Protocol = DEFAULT_PROTOCOL) -> Protocol:
     """
     if isinstance(name, Protocol):
         return name
-    if name not in PROTOCOLS:
-        raise unknown("protocol", name, PROTOCOLS)
-    return PROTOCOLS[name]
+    return PROTOCOLS[one_of("protocol", name, PROTOCOLS)]
 
 
 def choose_metrics(protocol: Protocol, asked: Sequence[str] = ()) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from idbench import measured_files
 from idbench.commands import options as opt
 from idbench.differences import differences
 from idbench.errors import UserError
-from idbench.names import choose, unknown
+from idbench.names import choose, one_of
 from idbench.output import echo, echo_json, show_table
 from idbench.reports import columns
 
@@ -56,8 +56,7 @@ def compare(
     both = [name for name in before.metrics if name in after.metrics]
     chosen = choose(metrics, columns.about(both, "identity")[:1] or both[:1])
     for name in chosen:
-        if name not in both:
-            raise unknown("metric of both runs", name, both)
+        one_of("metric of both runs", name, both)
     if not both:
         raise UserError(
             f"{before.source} and {after.source} have no metric in common; rescore one with "

@@ -10,7 +10,7 @@ import click
 
 from idbench.commands import options as opt
 from idbench.errors import UserError
-from idbench.names import unknown
+from idbench.names import one_of
 from idbench.output import console, echo, echo_json, note, show_table, visible
 from idbench.prompts import suite_names
 from idbench.recipes import described_recipes
@@ -204,8 +204,7 @@ def listing(
 
     `samples` lists what a system must generate for a split.
     """
-    if kind not in KINDS:
-        raise unknown("list", kind, KINDS)
+    one_of("list", kind, KINDS)
     if name is not None and kind == "models":
         rows = [model_details(name, suite)]
     else:
@@ -236,8 +235,7 @@ def listing(
 def _show_one(kind: str, name: str, rows: Rows, as_json: bool) -> None:
     """Print the row of `name`, one line a column. Raises UserError: there is no such row."""
     found = {str(next(iter(row.values()))): row for row in rows}
-    if name not in found:
-        raise unknown(kind.removesuffix("s"), name, found)
+    one_of(kind.removesuffix("s"), name, found)
     row = found[name]
     if as_json:
         echo_json(row)

@@ -18,7 +18,7 @@ from idbench.importing.draw import Options
 from idbench.importing.faces import Face, FaceReader, find_alike, open_picture, write_embeddings
 from idbench.importing.layouts import read_source
 from idbench.importing.sources import PICTURES, Source, safe_name
-from idbench.names import unknown
+from idbench.names import one_of
 from idbench.output import echo, echo_json, note
 from idbench.progress import steps
 from idbench.suite import load_suite
@@ -106,8 +106,7 @@ def get(
     prompt of every category, drawn by --seed, since the paper's own draw is not published.
     opens2v-eval: its own pairs of pictures and prompts.
     """
-    if name not in layouts.BENCHMARKS:
-        raise unknown("benchmark", name, layouts.BENCHMARKS)
+    one_of("benchmark", name, layouts.BENCHMARKS)
     chosen = layouts.BENCHMARKS[name]
     out = out or Path("suites") / f"{name}-seed{seed}"
     check_new_folder(out)  # before the download

@@ -13,7 +13,7 @@ import click
 from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.files import check_new_folder, disk_errors
-from idbench.names import unknown
+from idbench.names import one_of
 from idbench.output import echo, echo_json
 from idbench.recipes import load_recipe, load_trainer
 
@@ -52,8 +52,7 @@ def train(
     trainer = load_trainer(name, {**content, **changes})
     known = getattr(trainer, "settings", content)  # a trainer may have fields with defaults
     for key in changes:
-        if key not in known:
-            raise unknown(f"setting of recipe {name}", key, known)
+        one_of(f"setting of recipe {name}", key, known)
     content = {**content, **changes, "name": content.get("name", name)}
     if plan:
         if not hasattr(trainer, "plan"):

@@ -37,7 +37,7 @@ from idbench.importing.sources import (
     required,
     safe_name,
 )
-from idbench.names import unknown
+from idbench.names import one_of
 from idbench.stored import validate
 from idbench.table_files import read_rows
 
@@ -112,8 +112,7 @@ def read_source(folder: Path, layout: str = "auto") -> Source:
     if layout == "auto":
         consisid = _face_images(folder) and _caption_table(folder)
         layout = "opens2v" if _sample_files(folder) else "consisid" if consisid else "own"
-    if layout not in readers:
-        raise unknown("layout", layout, [*readers, "auto"])
+    one_of("layout", layout, [*readers, "auto"])
     return readers[layout](folder)
 
 

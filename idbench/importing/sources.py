@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from idbench.errors import UserError
-from idbench.names import nearest
+from idbench.names import suggestion
 from idbench.table_files import read_rows
 
 PICTURES = (
@@ -231,9 +231,8 @@ def _groups(table: Path, known: list[str]) -> tuple[tuple[str, ...], ...]:
         names += [safe_name(str(row["third"]))] if row.get("third") else []
         for name in names:
             if name not in known:
-                match = nearest(name, known)
-                hint = f"; did you mean {match!r}?" if match else "; check the name."
-                raise UserError(f"{where} names {name!r}, who has no reference{hint}")
+                hint = suggestion(name, known, "check the name.")
+                raise UserError(f"{where} names {name!r}, who has no reference; {hint}")
         if len(set(names)) < len(names):
             raise UserError(f"{where} names {names[0]!r} twice; name different people.")
         groups.append(tuple(names))

@@ -26,7 +26,7 @@ from idbench.files import sha256_once
 from idbench.metrics.faces.detect import Detector, make_detector
 from idbench.metrics.networks.pack import PackRecogniser, pack_file, pack_hash
 from idbench.metrics.protocol_types import Detection
-from idbench.names import unknown
+from idbench.names import one_of
 from idbench.registry import METRICS
 from idbench.released_files import local
 
@@ -170,9 +170,7 @@ def _named(name: str) -> Network:
     if name not in known:
         for _, metric in METRICS.usable():
             known |= {one.name: one for one in metric.runs if isinstance(one, Network)}
-    if name not in known:
-        raise unknown("network of --weights", name, known)
-    return known[name]
+    return known[one_of("network of --weights", name, known)]
 
 
 def _parse_one(network: Network, spec: str) -> Source:
@@ -192,8 +190,7 @@ def _parse_one(network: Network, spec: str) -> Source:
     if kind == "open_clip":
         import open_clip
 
-        if model not in open_clip.list_models():
-            raise unknown("open_clip model", model, open_clip.list_models())
+        one_of("open_clip model", model, open_clip.list_models())
     return Source(network, kind, local(rest), model)
 
 

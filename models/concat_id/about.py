@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from idbench.errors import UserError
-from idbench.names import unknown
+from idbench.names import one_of
 from idbench.types import Abilities
 
 MAXIMUM_REFERENCES = 3
@@ -77,17 +77,13 @@ def alignment_of(faces: str, alignment: str | None) -> str:
     """The given alignment, or the default of this detector. Raises UserError: unknown alignment."""
     if alignment is None:
         return "upright" if faces == "embedded" else "arcface"
-    if alignment not in ALIGNMENTS:
-        raise unknown("alignment", alignment, ALIGNMENTS)
-    return alignment
+    return one_of("alignment", alignment, ALIGNMENTS)
 
 
 def check_preparation(preparation: str, faces: str, parser: str, alignment: str | None) -> None:
     """Raise UserError for an unknown preparation, or a released one with other tools than its own.
     """
-    if preparation not in PREPARATIONS:
-        raise unknown("preparation", preparation, PREPARATIONS)
-    if preparation == "default":
+    if one_of("preparation", preparation, PREPARATIONS) == "default":
         return
     if faces == "embedded" or parser in ("embedded", "none") or alignment == "upright":
         raise UserError(

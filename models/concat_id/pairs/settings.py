@@ -9,7 +9,7 @@ from typing import Any
 
 from idbench import yaml_text
 from idbench.errors import UserError
-from idbench.names import number, unknown, whole
+from idbench.names import number, one_of, whole
 
 Range = tuple[float, float]
 
@@ -100,8 +100,7 @@ def make_settings(*parts: Mapping[str, Any]) -> PairSettings:
     values: dict[str, Any] = {}
     for part in parts:
         for name, value in part.items():
-            if name not in kinds:
-                raise unknown("setting of pairs build", name, kinds)
+            one_of("setting of pairs build", name, kinds)
             values[name] = _typed(name, value, kinds[name])
     return PairSettings(**values)
 

@@ -20,7 +20,7 @@ from idbench.models.concat_id.training import adapters
 from idbench.models.concat_id.training.recipe import StageRecipe
 from idbench.models.concat_id.training.subset import denoise_tokens
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
-from idbench.names import unknown
+from idbench.names import one_of
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "cogvideox-5b": {
@@ -54,16 +54,12 @@ def configuration(recipe: StageRecipe) -> tuple[str, dict[str, Any]]:
     if given == INIT:
         return _configuration_of_init(recipe)
     if isinstance(given, str):
-        if given not in NETWORKS:
-            raise unknown("network", given, NETWORKS)
-        given = NETWORKS[given]
+        given = NETWORKS[one_of("network", given, NETWORKS)]
     config = dict(given)
     if config.pop("base", None) == INIT:  # a baseline's own arguments, beside those of its base
         config = {**_configuration_of_init(recipe)[1], **config}
     family = str(config.pop("family", "cogvideox"))
-    if family not in (*FAMILIES, *BASELINES):
-        raise unknown("family of networks", family, (*FAMILIES, *BASELINES))
-    return family, config
+    return one_of("family of networks", family, (*FAMILIES, *BASELINES)), config
 
 
 def _configuration_of_init(recipe: StageRecipe) -> tuple[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from idbench.errors import UserError
 from idbench.models.concat_id.about import MAXIMUM_REFERENCES, Sampling
-from idbench.names import unknown
+from idbench.names import one_of
 from idbench.training import schedule
 
 STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -202,8 +202,7 @@ class StageRecipe:
         for phase in self.phases:
             changes = {k: v for k, v in phase.items() if k not in ("until", "restart")}
             for key in changes:
-                if key not in known:
-                    raise unknown("setting of a phase", str(key), known)
+                one_of("setting of a phase", str(key), known)
             replace(self, **changes, phases=[])  # checks the values
         if self.delta and not (self.entry and (self.init or "").startswith("embedded:")):
             raise ValueError("`delta` needs `entry` and embedded weights as `init`")
@@ -306,8 +305,7 @@ def read(kind: type[Checked], content: Mapping[str, Any]) -> Checked:
     name = content.get("name", "?")
     known = settings_of(kind)
     for key in content:
-        if key not in known:
-            raise unknown(f"field of recipe {name}", str(key), known)
+        one_of(f"field of recipe {name}", str(key), known)
     try:
         return kind(**content)
     except pydantic.ValidationError as error:

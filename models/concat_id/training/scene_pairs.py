@@ -18,7 +18,7 @@ from idbench.models.concat_id.pairs.curation import choose_outputs
 from idbench.models.concat_id.pairs.people import People, person_key
 from idbench.models.concat_id.pairs.settings import PairSettings
 from idbench.models.concat_id.pairs.stages import OWN
-from idbench.names import unknown
+from idbench.names import one_of
 from idbench.output import note
 from idbench.picture_hash import BYTES
 
@@ -62,9 +62,7 @@ def choose(
     outputs = {made.name: made for made in choose_outputs(people, fitted.settings)[0]}
     chosen: dict[str, Partners] = {}
     for kind, name in wanted.items():
-        if name not in outputs:
-            raise unknown("output of pairs", name, outputs)
-        made = outputs[name]
+        made = outputs[one_of("output of pairs", name, outputs)]
         found = chosen.setdefault(kind, {})
         for targets, partners in zip(made.targets, made.partners, strict=True):
             whom = np.where(partners == OWN, targets, partners)

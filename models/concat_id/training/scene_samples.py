@@ -23,7 +23,7 @@ from idbench.models.concat_id.training.recipe import SceneRecipe, StageRecipe
 from idbench.models.concat_id.training.samples import HeldOut
 from idbench.models.concat_id.training.scene_pairs import Faces, choose
 from idbench.models.concat_id.training.subset import PATCH, choose_tokens, reference_tokens
-from idbench.names import unknown
+from idbench.names import one_of
 from idbench.output import note
 
 COUNTS = {1: "one", 2: "two", 3: "three"}
@@ -98,8 +98,7 @@ class SceneSamples:
 
             self._tower = FaceTower()
         for group in recipe.groups:
-            if group not in GROUPS:
-                raise unknown("group", group, GROUPS)
+            one_of("group", group, GROUPS)
         for described in (s for s in self.sets if s.split == "training"):
             for rendered, encoded in self._finished(described):
                 self._read(described, rendered, encoded)

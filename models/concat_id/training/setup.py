@@ -25,7 +25,7 @@ from idbench.models.concat_id.training import components, network
 from idbench.models.concat_id.training.recipe import SceneRecipe, StageRecipe
 from idbench.models.concat_id.training.samples import Cache
 from idbench.models.concat_id.training.scene_samples import SceneSamples
-from idbench.names import unknown
+from idbench.names import one_of
 from idbench.training.resumable_loop import Log
 from idbench.training.save import saying_full
 
@@ -122,8 +122,7 @@ def make_optimisers(
     if recipe.optimiser == "muon":
         known = {part for name, _ in live for part in name.split(".")[:-1]}
         for name in recipe.muon_also:
-            if name not in known:
-                raise unknown(f"module in muon_also of recipe {recipe.name}", name, sorted(known))
+            one_of(f"module in muon_also of recipe {recipe.name}", name, known)
         of_muon = {*network.BLOCKS, *recipe.muon_also}
     kept = set() if recipe.decay_all else _undecayed(transformer)
     matrices, norms, without, rest = [], [], [], []
