@@ -44,12 +44,10 @@ def similarity(faces: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 def scores(embeddings: Embeddings) -> list[Score]:
     """Rows a frame and identity, an identity, and one of the video."""
-    network, detector = embeddings.network("dlib"), embeddings.network("detector")
-    detection = embeddings.protocol.detection
+    network = embeddings.network("dlib")
     references = [
         _person([
-            _photograph(image, sha256_once(image), network, detector, detection)
-            for image in person.images
+            _photograph(image, embeddings) for image in person.images
         ])
         for person in embeddings.sample.people
     ]
@@ -79,15 +77,22 @@ def _person(read: Sequence[np.ndarray | str]) -> np.ndarray | str:
     return np.mean(usable, axis=0) if usable else read[0]
 
 
+def _photograph(image: Path, embeddings: Embeddings) -> np.ndarray | str:
+    """The descriptor (128,) of an image's largest face, or why there is none."""
+    network, detector = embeddings.network("dlib"), embeddings.network("detector")
+    try:
+        return _descriptor(
+            image, sha256_once(image), network, detector, embeddings.protocol.detection)
+    except (OSError, UnreadablePicture) as error:
+        kind = error.kind if isinstance(error, UnreadablePicture) else type(error).__name__
+        return f"the reference {image.name} cannot be read ({kind})"
+
+
 @lru_cache(maxsize=4096)
-def _photograph(
+def _descriptor(
     image: Path, sha256: str, network: DlibRecogniser, detector: Detector, detection: Detection
 ) -> np.ndarray | str:
-    """The descriptor (128,) of an image's largest face, or why there is none."""
-    try:
-        picture = read_rgb(image)
-    except UnreadablePicture as error:
-        return f"the reference {image.name} cannot be read ({error.kind})"
+    picture = read_rgb(image)
     (faces,) = find_faces(detector, picture[None], detection)
     if not len(faces):
         return f"no face was found in the reference {image.name}"

@@ -66,6 +66,17 @@ def test_a_reference_without_a_face_is_unscored_with_the_reason(
     assert "no face was found in the reference wall.png" in whole(rows)[None].reason
 
 
+@pytest.mark.parametrize("content", [None, b"no picture"])
+def test_a_reference_that_cannot_be_read_is_unscored_with_the_reason(
+    tiny_weights, sample, one_face, tmp_path, content
+):
+    if content:
+        (tmp_path / "gone.png").write_bytes(content)
+    gone = replace(sample, references=(Reference("face", "gone", tmp_path / "gone.png"),))
+    rows = Scorer(metrics=ONLY).score(gone, Video(one_face[None], 8.0), "e" * 64)
+    assert "the reference gone.png cannot be read" in whole(rows)[None].reason
+
+
 def test_several_photographs_of_a_person_are_averaged(tiny_weights, sample, one_face, tmp_path):
     image = sample.references[0].image
     Image.new("RGB", (96, 96), "grey").save(tmp_path / "wall.png")
