@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 
 from idbench.errors import UserError, explained
 from idbench.files import atomic_path
-from idbench.measurements import Measurement, of_records
+from idbench.measurements import Measurement, directions, sample_values
 from idbench.metrics.embedding_cache import EmbeddingCache
 from idbench.metrics.protocols import get_protocol
 from idbench.metrics.scorer import Scorer
@@ -105,9 +105,10 @@ def read(path: Path) -> Measurement:
     key = bundle.scoring.key
     protocol = get_protocol(key.protocol_name or "")
     key.protocol = json.loads(json.dumps(protocol.as_dict()))  # tuples become lists
-    return of_records(
-        bundle.samples, wide, bundle.identity, key, source=str(path),
-        planned=tuple(sample.suite_id for sample in bundle.samples),
+    found = sample_values(bundle.samples, wide)
+    return Measurement(
+        system=bundle.identity.model.title, source=str(path), identity=bundle.identity,
+        scoring=key, better=directions(found), planned=tuple(found.index), values=found,
         split_size=bundle.split_size,
     )
 

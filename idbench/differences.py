@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from idbench.records import ScoringKey
+from idbench.records import RunFile, ScoringKey
+
+if TYPE_CHECKING:
+    from idbench.measurements import Measurement
 
 Difference = tuple[str, Any, Any]
 """Place, first value, second value."""
@@ -39,6 +42,15 @@ def scoring_differences(
         + (differences(first.opencv, second.opencv, "OpenCV")
            if first.opencv and second.opencv else []),
     }
+
+
+def incomparable(
+    first: RunFile | Measurement, second: RunFile | Measurement
+) -> list[Difference]:
+    """What keeps two measurements out of one table."""
+    before, after = first.identity.suite.model_dump(), second.identity.suite.model_dump()
+    found = scoring_differences(first.scoring, second.scoring)
+    return differences(before, after, "suite") + sum(found.values(), [])
 
 
 def metric_weight_differences(

@@ -130,9 +130,10 @@ def judged(reference: Measurement) -> list[str]:
 
 def _settings(run: Measurement, reference: Measurement, allow: Collection[str]) -> list[Check]:
     """Whether both were measured alike, one check each."""
+    before, after = reference.identity, run.identity
     unlike = {
-        "suite": differences(reference.suite.model_dump(), run.suite.model_dump(), "suite"),
-        "split": differences(reference.split, run.split, "split"),
+        "suite": differences(before.suite.model_dump(), after.suite.model_dump(), "suite"),
+        "split": differences(before.split, after.split, "split"),
         **scoring_differences(reference.scoring, run.scoring, shared_networks=True),
     }
     found = []
@@ -241,7 +242,8 @@ def _notes(run: Measurement, reference: Measurement) -> list[str]:
     """What else differs: what is tested, and packages of metrics."""
     notes = []
     for changed in (
-        differences(reference.model.model_dump(), run.model.model_dump(), "model"),
+        differences(
+            reference.identity.model.model_dump(), run.identity.model.model_dump(), "model"),
         differences(reference.scoring.metrics, run.scoring.metrics, "metric packages"),
     ):
         if changed:

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 from idbench import __version__, bundles
 from idbench.errors import UserError
 from idbench.measurements import ABOUT, Measurement, metric_names, of_run
-from idbench.records import ModelName, ScoringKey, SuiteName
+from idbench.records import Identity, ModelName, ScoringKey, SuiteName
 from idbench.runs import Run, now
 from idbench.stored import Stored
 
@@ -72,16 +72,16 @@ class ReferenceFile(Stored):
     @classmethod
     def of(cls, measured: Measurement) -> ReferenceFile:
         """The reference file of what was measured."""
-        names = measured.metrics
-        columns = [measured.values[name].tolist() for name in (*LEADING[1:], *names)]
-        rows = []
-        for suite_id, people, *cells in zip(measured.values.index, *columns, strict=True):
-            about, values = cells[:len(LEADING) - 2], cells[len(LEADING) - 2:]
-            rows.append([str(suite_id), list(people), *about,
-                         *(None if v != v else round(v, DIGITS) for v in values)])
+        names, identity = measured.metrics, measured.identity
+        rows = [
+            [suite_id, list(people), category, prompt_id, status,
+             *(None if v != v else round(v, DIGITS) for v in values)]
+            for suite_id, people, category, prompt_id, status, *values in
+            measured.values[[*LEADING[1:], *names]].itertuples(name=None)
+        ]
         return cls(
             idbench=measured.idbench or __version__, made=now(), system=measured.system,
-            model=measured.model, suite=measured.suite, split=measured.split, seed=measured.seed,
+            model=identity.model, suite=identity.suite, split=identity.split, seed=identity.seed,
             scoring=measured.scoring, better={name: measured.better.get(name) for name in names},
             split_size=measured.split_size, columns=[*LEADING, *names], samples=rows,
         )
@@ -93,11 +93,13 @@ class ReferenceFile(Stored):
         frame = pd.DataFrame(self.samples, columns=self.columns).set_index("suite_id")
         frame["identities"] = [tuple(names) for names in frame["identities"]]
         frame.insert(0, "sample", frame.index)
+        identity = Identity(
+            model=self.model, suite=self.suite, split=self.split, seed=self.seed)
         return Measurement(
-            system=self.system, source=source, model=self.model, suite=self.suite,
-            split=self.split, seed=self.seed, scoring=self.scoring, better=self.better,
-            planned=tuple(frame.index), idbench=self.idbench, split_size=self.split_size,
+            system=self.system, source=source, identity=identity, scoring=self.scoring,
+            better=self.better, planned=tuple(frame.index), idbench=self.idbench,
             values=frame.astype(dict.fromkeys(metric_names(frame), "float64")),
+            split_size=self.split_size,
         )
 
     def json_text(self) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from idbench.errors import UserError
 from idbench.prompts import suite_names
-from idbench.records import Identity, ModelName, SampleFile, ScoringKey, SuiteName
+from idbench.records import Identity, SampleFile, ScoringKey
 from idbench.registry import METRICS
 from idbench.runs import Run
 from idbench.score_table import wide_scores
@@ -46,10 +46,7 @@ class Measurement:
 
     system: str
     source: str
-    model: ModelName
-    suite: SuiteName
-    split: str
-    seed: int
+    identity: Identity
     scoring: ScoringKey
     better: Mapping[str, bool | None]
     planned: tuple[str, ...]
@@ -81,25 +78,11 @@ def of_run(run: Run) -> Measurement:
     """What was measured in a run folder. A sample without scores is missing in `values`.
     Raises UserError: it has no scores yet."""
     file, wide = run.file, wide_scores(run)
-    return of_records(
-        [record for record in run.records() if record.id in wide.index], wide, file.identity,
-        file.scoring.key, source=str(run.folder), planned=tuple(file.samples),
-        idbench=file.packages.get("idbench"), split_size=file.split_size,
-    )
-
-
-def of_records(
-    records: Sequence[SampleFile], wide: pd.DataFrame, identity: Identity, scoring: ScoringKey,
-    *, source: str, planned: tuple[str, ...], idbench: str | None = None,
-    split_size: int | None = None,
-) -> Measurement:
-    """What was measured of finished samples; `wide` as in `sample_values`."""
+    values = sample_values([r for r in run.records() if r.id in wide.index], wide)
     return Measurement(
-        system=identity.model.title, source=source, model=identity.model, suite=identity.suite,
-        split=identity.split, seed=identity.seed, scoring=scoring,
-        better={str(name): higher_is_better(str(name)) for name in wide.columns},
-        planned=planned, values=sample_values(records, wide), idbench=idbench,
-        split_size=split_size,
+        system=run.name, source=str(run.folder), identity=file.identity, scoring=file.scoring.key,
+        better=directions(values), planned=tuple(file.samples), values=values,
+        idbench=file.packages.get("idbench"), split_size=file.split_size,
     )
 
 
@@ -138,6 +121,11 @@ def higher_is_better(name: str) -> bool | None:
     """The metric's better direction; None when its package is not installed."""
     metric = metric_of(name)
     return None if metric is None else bool(metric.higher_is_better)
+
+
+def directions(values: pd.DataFrame) -> dict[str, bool | None]:
+    """`higher_is_better` of each metric of a table of samples."""
+    return {name: higher_is_better(name) for name in metric_names(values)}
 
 
 @dataclass(frozen=True)
@@ -190,14 +178,15 @@ def shares_of(group: Sequence[Measurement]) -> list[Share]:
 def share_of_suite(measured: Measurement) -> Share:
     """The share of the suite's split: as installed, else by the size kept with the values; where
     neither is known, of what was asked for."""
-    suite, values = measured.suite, present(measured.values)
+    identity, values = measured.identity, present(measured.values)
+    suite = identity.suite
     loaded = load_suite(suite.name) if suite.name in suite_names() else None
     if loaded is None or loaded.sha256 != suite.sha256:
         share = shares_of([measured])[0]
         return Share(share.measured, max(share.of, measured.split_size or 0))
     of_split: dict[str, Key] = {
         sample.id: (tuple(sample.identities), str(sample.prompt_id))
-        for sample in loaded.samples(measured.split, None, measured.seed)
+        for sample in loaded.samples(identity.split, None, identity.seed)
     }
     has = {of_split.get(str(i), key) for i, key in zip(values.index, keys(values), strict=True)}
     whole = set(of_split.values())

@@ -106,7 +106,7 @@ def check_whole(measured: Measurement) -> None:
     if not share.whole:
         raise UserError(
             f"{measured.source} has {share.measured} of the {share.of} samples of "
-            f"{measured.split}; run the whole split, without --limit."
+            f"{measured.identity.split}; run the whole split, without --limit."
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from idbench.differences import differences, in_words, scoring_differences
+from idbench.differences import in_words, incomparable
 from idbench.errors import UserError
 from idbench.measurements import Share, higher_is_better, shares_of
 from idbench.names import one_of
@@ -33,8 +33,9 @@ def build(entries: Sequence[Entry], metric: str = "arcsim") -> dict[str, Any]:
            {name for entry in entries for name in entry.measured.metrics})
     groups: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in entries:
-        suite = entry.measured.suite
-        groups.setdefault((suite.name, suite.version, entry.measured.split), []).append(entry)
+        identity = entry.measured.identity
+        key = identity.suite.name, identity.suite.version, identity.split
+        groups.setdefault(key, []).append(entry)
     boards = []
     for (suite_name, version, split), group in groups.items():
         _check_alike(group)
@@ -84,9 +85,7 @@ def _check_alike(group: Sequence[Entry]) -> None:
     first = group[0].measured
     for entry in group[1:]:
         other = entry.measured
-        found = differences(first.suite.model_dump(), other.suite.model_dump(), "suite")
-        found += sum(scoring_differences(first.scoring, other.scoring).values(), [])
-        if found:
+        if found := incomparable(first, other):
             raise UserError(
                 f"{first.source} and {other.source} cannot share a leaderboard "
                 f"({in_words(found)}); rescore one with `idbench score RUN`."

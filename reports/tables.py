@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from idbench.differences import differences, in_words, scoring_differences
+from idbench.differences import Difference, differences, in_words, incomparable
 from idbench.errors import UserError
 from idbench.measurements import Share, metric_names, metric_of, shares
 from idbench.published_weights import published_name
@@ -124,30 +123,20 @@ def labels(runs: Sequence[Run]) -> list[str]:
 def check_comparable(runs: Sequence[Run]) -> None:
     """Raise UserError, naming everything that differs, for runs that were not measured alike."""
     for run in runs[1:]:
-        first = runs[0]
-        before, after = first.file.scoring, run.file.scoring
-        found = differences(_suite(first), _suite(run), "suite")
-        found += sum(scoring_differences(before, after).values(), [])
-        for name in sorted(before.metrics.keys() & after.metrics.keys()):
-            found += differences(before.metrics[name], after.metrics[name], f"version of {name}")
-        if found:
+        if found := unlike(runs[0], run):
             raise UserError(
-                f"{first.folder} and {run.folder} cannot share a table ({in_words(found)}); "
+                f"{runs[0].folder} and {run.folder} cannot share a table ({in_words(found)}); "
                 "rescore one with `idbench score RUN`, or print two tables."
             )
 
 
-def comparability(run: Run) -> str:
-    """Equal for runs that may stand in one table."""
-    scoring = run.file.scoring
-    versions = {v for v in scoring.metrics.values() if v.startswith("idbench ")}
-    parts = [_suite(run), *(part or None for part in (
-        scoring.protocol, scoring.weights, scoring.detector))]
-    return json.dumps([*parts, sorted(versions)], sort_keys=True)
-
-
-def _suite(run: Run) -> dict[str, Any]:
-    return run.file.identity.suite.model_dump()
+def unlike(first: Run, second: Run) -> list[Difference]:
+    """What keeps two runs out of one table."""
+    before, after = first.file.scoring.metrics, second.file.scoring.metrics
+    found = incomparable(first.file, second.file)
+    for name in sorted(before.keys() & after.keys()):
+        found += differences(before[name], after[name], f"version of {name}")
+    return found
 
 
 def _shares(runs: Sequence[Run], values: Sequence[pd.DataFrame]) -> list[Share]:

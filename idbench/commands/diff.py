@@ -77,9 +77,11 @@ def compare(
 
 def _settings(before: Measurement, after: Measurement) -> list[dict[str, Any]]:
     def part(of: Measurement) -> dict[str, Any]:
+        asked = of.identity
         return {
-            "system": of.system, "model": of.model.model_dump(), "suite": of.suite.model_dump(),
-            "split": of.split, "seed": of.seed, "idbench": of.idbench, **of.scoring.model_dump(),
+            "system": of.system, "model": asked.model.model_dump(),
+            "suite": asked.suite.model_dump(), "split": asked.split, "seed": asked.seed,
+            "idbench": of.idbench, **of.scoring.model_dump(),
         }
 
     return [

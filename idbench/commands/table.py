@@ -98,13 +98,17 @@ def _published(groups: list[list[Run]], compare: str | None) -> list[published.P
 
 def _groups(folders: list[Path]) -> list[list[Run]]:
     """The scored runs, those of one table together; what cannot be read is left out."""
-    found: dict[str, list[Run]] = {}
+    groups: list[list[Run]] = []
     for folder in folders:
         try:
             one = Run.open(folder)
             if (folder / "scores.parquet").is_file():
                 wide_scores(one)
-                found.setdefault(tables.comparability(one), []).append(one)
+                group = next((of for of in groups if not tables.unlike(of[0], one)), None)
+                if group is None:
+                    groups.append([one])
+                else:
+                    group.append(one)
         except (UserError, OSError) as error:
             note(f"Left out: {error}")
-    return list(found.values())
+    return groups

@@ -222,7 +222,7 @@ def test_a_reference_file_is_small_and_says_what_the_run_says(made: Made, tmp_pa
     measured_files.write_reference(path, run)
     assert path.stat().st_size < 120 * 48 + 2000
     again = measured_files.read(path)
-    assert again.scoring == run.scoring and again.suite == run.suite
+    assert again.scoring == run.scoring and again.identity == run.identity
     assert np.allclose(again.values["arcsim"], run.values["arcsim"], atol=1e-6, equal_nan=True)
     assert list(again.values["identities"]) == PEOPLE
     assert gate.check(run, again).code == 0

@@ -71,8 +71,7 @@ def test_what_was_measured_otherwise_is_refused_naming_what_differs(
     other = make_run(tmp_path / "three", "three", [0.1] * 6, **change)
     with pytest.raises(UserError, match=re.escape(words)):
         tables.measured([runs[0], other])
-    assert tables.comparability(runs[0]) == tables.comparability(runs[1])
-    assert tables.comparability(runs[0]) != tables.comparability(other)
+    assert not tables.unlike(runs[0], runs[1]) and tables.unlike(runs[0], other)
 
 
 def test_files_that_a_metric_reads_besides_the_networks_count_where_both_have_it(
