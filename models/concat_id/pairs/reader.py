@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ import numpy as np
 from idbench.devices import check_device
 from idbench.errors import UserError
 from idbench.files import write_bytes
-from idbench.metrics.faces.align import align_crops, similarity_transforms
+from idbench.metrics.faces.align import align_crops, crops_of_frames, similarity_transforms
 from idbench.metrics.faces.detect import Faces, detector_hashes, make_detector
 from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks import weight_sources
@@ -103,27 +104,24 @@ class FaceReader:
         prints: list[str] = []
         single: tuple[np.ndarray, np.ndarray] | None = None
         count, size, fps = 0, (0, 0), 0.0
-        batch: list[SampledFrame] = []
-        for item in sample(path, limits.frames_per_second):
-            last = isinstance(item, int)
-            if isinstance(item, SampledFrame):
-                if moves and item.image.shape[:2] != size:
+        sampled = sample(path, limits.frames_per_second)
+        while items := list(islice(sampled, BATCH)):
+            if isinstance(items[-1], int):  # the video ends
+                count = items[-1]
+            batch = [item for item in items if isinstance(item, SampledFrame)]
+            for frame in batch:
+                if moves and frame.image.shape[:2] != size:
                     raise UnreadableVideo(f"{path} changes its frame size; convert it to one size.")
-                size, fps = item.image.shape[:2], item.fps
+                size, fps = frame.image.shape[:2], frame.fps
                 # Pictures are freed with their batch; the numbers are kept.
-                moves.append(replace(item, image=np.zeros((0, 0, 3), np.uint8)))
-                batch.append(item)
-                prints.append(copies.frame_print(item.image))
+                moves.append(replace(frame, image=np.zeros((0, 0, 3), np.uint8)))
+                prints.append(copies.frame_print(frame.image))
                 if self._scorer is not None:
-                    scores.append(self._scorer(item.image))
-            else:
-                count = item
-            if batch and (last or len(batch) == BATCH):
-                for frame, of_frame in zip(batch, self._faces(batch), strict=True):
-                    found.append(of_frame)
-                    if single is None and len(of_frame) == 1:
-                        single = frame.image, of_frame.boxes[0]
-                batch = []
+                    scores.append(self._scorer(frame.image))
+            for frame, of_frame in zip(batch, self._faces(batch), strict=True):
+                found.append(of_frame)
+                if single is None and len(of_frame) == 1:
+                    single = frame.image, of_frame.boxes[0]
         people, vectors, conflicts, crops = tracking.people_of(
             found, size, limits.people, limits.faces_kept
         )
@@ -148,29 +146,24 @@ class FaceReader:
 
     def _faces(self, batch: list[SampledFrame]) -> list[tracking.FrameFaces]:
         """Faces of frames of one size; embedded together."""
-        limits = self.settings.pairs
+        if not batch:
+            return []
+        limits, side = self.settings.pairs, self.detection.crop
         frames = np.stack([f.image for f in batch])
-        faces = [_confident(f, limits.minimum_confidence)
+        faces = [f[f.scores >= limits.minimum_confidence]
                  for f in find_faces(self._detector, frames, self.detection)]
-        few = [len(f) <= limits.people for f in faces]
-        aligned = [align_crops(frame, f.landmarks, self.detection.crop)
-                   for frame, f, ok in zip(frames, faces, few, strict=True) if ok and len(f)]
-        vectors: Iterator[np.ndarray] = iter(())
-        if aligned:
-            cuts = np.cumsum([len(a) for a in aligned])[:-1]
-            vectors = iter(np.split(self._recogniser.embed(np.concatenate(aligned)), cuts))
-        result = []
-        for frame, of_frame, ok in zip(batch, faces, few, strict=True):
-            embedded_here = next(vectors) if ok and len(of_frame) else None
-            crops = tuple(
-                encode(face_crop(frame.image, marks, limits.crop_size, self.alignment))
-                for marks in of_frame.landmarks
-            ) if ok else ()
-            result.append(tracking.FrameFaces(
-                frame.index, of_frame.boxes, of_frame.landmarks, of_frame.scores, embedded_here,
-                crops,
-            ))
-        return result
+        few = [f if len(f) <= limits.people else Faces.none() for f in faces]
+        vectors = self._recogniser.embed(crops_of_frames(frames, few, side, side))
+        of_frames = np.split(vectors, np.cumsum([len(f) for f in few])[:-1])
+        return [
+            tracking.FrameFaces(
+                frame.index, every.boxes, every.landmarks, every.scores,
+                own if len(own) == len(every) else None,
+                tuple(encode(face_crop(frame.image, marks, limits.crop_size, self.alignment))
+                      for marks in read.landmarks),
+            )
+            for frame, every, read, own in zip(batch, faces, few, of_frames, strict=True)
+        ]
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:
@@ -237,8 +230,3 @@ def encode(image: np.ndarray) -> bytes:
     if not done:
         raise ValueError(f"cannot encode a picture of shape {image.shape}")
     return data.tobytes()
-
-
-def _confident(faces: Faces, minimum: float) -> Faces:
-    keep = faces.scores >= minimum
-    return Faces(faces.boxes[keep], faces.landmarks[keep], faces.scores[keep], faces.retried)
