@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -131,13 +132,13 @@ class Scorer:
 
     # -- one video
 
-    def score(self, sample: Sample, video: Video, video_sha256: str) -> list[Score]:
+    def score(self, sample: Sample, video: Video, video_sha256: str | None = None) -> list[Score]:
         """All metrics of one video, long form: rows of frames, of identities, and of the video.
-        `video_sha256`, of the file, is part of the cache's key."""
+        `video_sha256`, part of the cache's key, is of the file; None: of the frames."""
         return self.rows(sample, _whole(video, video_sha256))
 
-    def embed(self, sample: Sample, video: Video, video_sha256: str) -> Embeddings:
-        """Everything the metrics need of one video, its frames included."""
+    def embed(self, sample: Sample, video: Video, video_sha256: str | None = None) -> Embeddings:
+        """Everything the metrics need of one video, its frames included; see `score`."""
         clip = _whole(video, video_sha256)
         self._read_requests([sample])
         (found,) = self.embedder.each(lambda one: self._embed(sample, one), [clip])
@@ -295,9 +296,10 @@ class Scorer:
         )
 
 
-def _whole(video: Video, sha256: str) -> Clip:
+def _whole(video: Video, sha256: str | None) -> Clip:
     frames = np.asarray(video.frames)
-    return Clip(len(frames), video.fps, frames, sha256)
+    digest = sha256 or hashlib.sha256(frames.tobytes()).hexdigest()
+    return Clip(len(frames), video.fps, frames, digest)
 
 
 def _described(embeddings: Embeddings) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from idbench import embedded
-from idbench.metrics.training.rendered_data import DATA_VERSION
 from idbench.recipes import Trainer
 from idbench.training.fit import fit, pace_of
 from idbench.training.resumable_loop import Values
@@ -54,7 +53,7 @@ def trainer(
         measured = measure(recipe, config, data, network)
         embedded.save_entry(
             recipe["entry"], network.state_dict(), recipe=recipe["name"], seed=recipe["seed"],
-            steps=steps, config=config, measured=measured, data_version=DATA_VERSION,
+            steps=steps, config=config, measured=measured,
         )
         return measured
 
