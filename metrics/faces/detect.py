@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol as Interface
@@ -42,9 +42,12 @@ class Faces:
         return len(self.boxes)
 
     def __getitem__(self, which: slice | np.ndarray) -> Faces:
-        return Faces(
-            self.boxes[which], self.landmarks[which], self.scores[which], self.retried
-        )
+        return Faces(self.boxes[which], self.landmarks[which], self.scores[which], self.retried)
+
+    def moved(self, move: Callable[[np.ndarray], np.ndarray]) -> Faces:
+        """The faces with `move` of all their points (..., 2), x y."""
+        corners = move(self.boxes.reshape(-1, 2, 2))
+        return replace(self, boxes=corners.reshape(-1, 4), landmarks=move(self.landmarks))
 
     def largest(self, count: int) -> Faces:
         """The `count` largest of them (0: all)."""

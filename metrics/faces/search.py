@@ -55,10 +55,7 @@ def _search_padded(
 ) -> list[Faces]:
     """Faces of the padded frames, in pixels of the frames themselves."""
     padded, shift = pad_frames(frames, settings)
-    return [
-        Faces(faces.boxes - np.tile(shift, 2), faces.landmarks - shift, faces.scores)
-        for faces in _search(detector, padded, height)
-    ]
+    return [faces.moved(lambda at: at - shift) for faces in _search(detector, padded, height)]
 
 
 def _near_border(boxes: np.ndarray, shape: Sequence[int], share: float) -> np.ndarray:
@@ -109,9 +106,4 @@ def _search(detector: Detector, frames: np.ndarray, height: int) -> list[Faces]:
     found = [faces for part in batches.run(detect, len(frames)) for faces in part]
     # Resizing maps pixel centres: x_small + 0.5 = (x_large + 0.5) / scale.
     ratio = np.array([size[0] / frames.shape[2], size[1] / frames.shape[1]], np.float32)
-    return [
-        Faces(
-            (f.boxes + 0.5) / np.tile(ratio, 2) - 0.5, (f.landmarks + 0.5) / ratio - 0.5, f.scores
-        )
-        for f in found
-    ]
+    return [faces.moved(lambda at: (at + 0.5) / ratio - 0.5) for faces in found]
