@@ -17,24 +17,21 @@ from PIL import Image
 
 from idbench import embedded
 from idbench.errors import UserError
-from idbench.metrics.faces.face_embedder import FaceEmbedder
 from idbench.metrics.networks import dlib_resnet
 from idbench.metrics.scorer import Scorer
 from idbench.models.concat_id import scenes
-from idbench.models.concat_id.autoencoder import decode, encode, to_frames, to_tensor
 from idbench.models.concat_id.families import BASELINES
 from idbench.models.concat_id.training.network import configuration
 from idbench.models.concat_id.training.outside import embed_references, similarities, summarise
 from idbench.models.concat_id.training.recipe import SceneRecipe
 from idbench.models.concat_id.training.scene_samples import GROUPS
 from idbench.names import DEFAULT_PROTOCOL
-from idbench.output import note
 from idbench.prompts.avatars.render import render_portrait
 from idbench.prompts.avatars.scene import VALIDATION_IDENTITIES
 from idbench.prompts.language import describe
 from idbench.prompts.sampling import random_scene
 from idbench.registry import METRICS, make_model
-from idbench.statistics import area_under_curve, resampled_means
+from idbench.statistics import resampled_means
 from idbench.types import Reference, Sample, Video
 
 
@@ -135,7 +132,7 @@ def _score(
     names = ("arcsim", "cursim", "viclip", "clipdist", "face_coverage", "own_minus_other_by_order",
              "order")
     scorer = Scorer(DEFAULT_PROTOCOL, folder / "cache", [METRICS.load(n) for n in names])
-    people = {r.name: r for s in samples for r in s.references if r.kind == "face"}
+    people = {r.name: r for s in samples for r in s.people}
     vectors = {n: scorer.embedder.person([r.image]).faces["arcface"] for n, r in people.items()}
     seen = {n: v for n, v in vectors.items() if v is not None}
     known, matrix = list(seen), np.stack(list(seen.values()))
@@ -213,34 +210,3 @@ def _picture(
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.fromarray(np.concatenate(rows))
     picture.resize((picture.width * 2, picture.height * 2)).save(path)
-
-
-def gate(vae: Any, shards: Sequence[scenes.Shard], limit: int = 150) -> dict[str, float]:
-    """The gate of the autoencoder: can a recogniser tell a face's own reconstruction?
-
-    Middle frames of one-person clips of unseen identities are encoded and decoded as clips.
-    `gate_auc` is the chance that a true face is nearer to its own reconstruction than to a
-    reconstruction of another identity; `gate_arcsim` the mean cosine to its own.
-    """
-    if "arcface" not in embedded.entries():
-        note("gate: there is no embedded arcface yet, so faces are not compared")
-        return {}
-    embedder = FaceEmbedder()
-    true: list[np.ndarray] = []
-    again: list[np.ndarray] = []
-    identities: list[int] = []
-    for shard in shards:
-        for i, scene in enumerate(shard.scenes):
-            if len(scene.people) != 1 or len(identities) >= limit:
-                continue
-            clip = np.asarray(shard.frames[i])
-            made = to_frames(decode(vae, encode(vae, to_tensor(clip[None]))))[0]
-            both = embedder.embed_largest(np.stack([clip[4], made[4]]))
-            if np.isfinite(both).all():
-                true.append(both[0])
-                again.append(both[1])
-                identities.append(scene.people[0].identity)
-    similarity = np.stack(true) @ np.stack(again).T
-    own, other = np.diag(similarity), similarity[~np.equal.outer(identities, identities)]
-    return {"gate_auc": round(area_under_curve(own, other) or 0.0, 4),
-            "gate_arcsim": round(float(own.mean()), 4), "gate_faces": len(identities)}
