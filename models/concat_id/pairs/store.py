@@ -12,7 +12,7 @@ import sqlite3
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 from idbench.errors import UserError
 from idbench.files import DiskFull, real, sha256_json
 from idbench.models.concat_id.pairs.subjects import BESIDE, beside
-from idbench.models.concat_id.pairs.tracking import VideoRecord
+from idbench.models.concat_id.pairs.tracking import RECORD, VideoRecord
 from idbench.names import finite, nearest
 from idbench.table_files import read_rows
 from idbench.video_folders import VIDEO_SUFFIXES
@@ -209,7 +209,7 @@ class Store:
         vectors: np.ndarray | None = None,
     ) -> None:
         """Finish a video: it is on disk when this returns."""
-        text = None if record is None else json.dumps(record.as_dict(), separators=(",", ":"))
+        text = None if record is None else json.dumps(asdict(record), separators=(",", ":"))
         blob = None if vectors is None else np.ascontiguousarray(vectors, np.float32).tobytes()
         with self._errors():
             self._base.execute(
@@ -242,7 +242,7 @@ class Store:
 
 
 def _decode(record: str | None, blob: bytes | None) -> tuple[VideoRecord | None, np.ndarray | None]:
-    found = None if record is None else VideoRecord.of(json.loads(record))
+    found = None if record is None else RECORD.validate_python(json.loads(record))
     if blob is None or found is None:
         return found, None
     people = len(found.people)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -76,17 +75,9 @@ class VideoRecord:
     background: str | None = None
     prints: tuple[str, ...] = ()
 
-    def as_dict(self) -> dict[str, Any]:
-        """All fields, nested, as JSON values."""
-        return asdict(self)
 
-    @staticmethod
-    def of(value: Mapping[str, Any]) -> VideoRecord:
-        """The record that `as_dict` was called on."""
-        return _RECORD.validate_python(value)
-
-
-_RECORD = TypeAdapter(VideoRecord)  # slow to build, so built once
+RECORD = TypeAdapter(VideoRecord)
+"""Makes records of the JSON values that `asdict` gives; slow to build, so built once."""
 
 
 @dataclass(frozen=True)

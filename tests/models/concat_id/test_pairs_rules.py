@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -179,4 +180,4 @@ def test_a_record_survives_json() -> None:
     frames = [frame(k, [(0, 20)]) for k in range(3)]
     people = tracking.people_of(frames, (64, 96), 3, 5)[0]
     record = tracking.VideoRecord(9, 8.0, 64, 96, (1, 1, 0), (0.9, None), people, flow=0.1)
-    assert tracking.VideoRecord.of(json.loads(json.dumps(record.as_dict()))) == record
+    assert tracking.RECORD.validate_python(json.loads(json.dumps(asdict(record)))) == record
