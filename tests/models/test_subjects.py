@@ -50,11 +50,11 @@ def test_scenes_are_paired_as_videos_are(capsys):
     faces = faces_of(6, 12)
     chosen = scene_pairs.choose(faces, {"one": "cross", "two": "multi2_cross"}, 0)
     said = capsys.readouterr().err
-    people, scenes_of, identities = scene_pairs.people_of(faces)
+    people, identities = scene_pairs.people_of(faces)
     fitted = calibrate(people, Identities(identities, 0), PairSettings())
     assert all(step in said for step in fitted.steps)
     low, high = fitted.settings.cross
-    place = {s: k for k, s in enumerate(scenes_of) if people.group[k] == 1}
+    place = {s: k for k, s in enumerate(people.video.tolist()) if people.group[k] == 1}
     owner = {r: (s, i, p) for s, f in enumerate(faces)
              for p, i in enumerate(f.identities) for r in f.references[p]}
     assert len(chosen["one"]) > 20 and len(chosen["two"]) > 5
@@ -72,10 +72,10 @@ def test_scenes_are_paired_as_videos_are(capsys):
 def test_the_least_similar_of_the_similar_is_the_partner_of_stage_three():
     faces = faces_of(6, 12)
     chosen = scene_pairs.choose(faces, {"one": "tradeoff"}, 0)["one"]
-    people, scenes_of, identities = scene_pairs.people_of(faces)
+    people, identities = scene_pairs.people_of(faces)
     low, high = calibrate(
         people, Identities(identities, 0), PairSettings()).settings.tradeoff
-    place = {s: k for k, s in enumerate(scenes_of)}
+    place = {s: k for k, s in enumerate(people.video.tolist())}
     single = [k for k in range(len(people)) if people.group[k] == 1]
     for scene, (references,) in chosen.items():
         cosines = {k: float(people.vectors[place[scene]] @ people.vectors[k])
@@ -92,8 +92,8 @@ def test_scenes_without_a_face_are_in_no_pair():
     half = replace(faces[1], embeddings=faces[1].embeddings.copy())
     half.embeddings[0, 1] = np.nan
     faces[:2] = [hidden, half]
-    people, scenes_of, _ = scene_pairs.people_of(faces)
-    assert 0 not in scenes_of and 1 in scenes_of
+    people, _ = scene_pairs.people_of(faces)
+    assert 0 not in people.video and 1 in people.video
     assert np.linalg.norm(people.vectors, axis=1) == pytest.approx(1, abs=1e-4)
     chosen = scene_pairs.choose(faces, {"one": "cross"}, 0)["one"]
     used = {r for row in chosen.values() for references in row for r in references}

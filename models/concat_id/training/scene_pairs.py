@@ -54,7 +54,7 @@ def choose(
 
     Raises UserError: an unknown output, or too few known pairs to calibrate on.
     """
-    people, scenes, identities = people_of(faces)
+    people, identities = people_of(faces)
     known = Identities(identities, 0)
     fitted = calibrate(people, known, PairSettings(seed=seed))
     for step in fitted.steps:
@@ -66,41 +66,38 @@ def choose(
         found = chosen.setdefault(kind, {})
         for targets, partners in zip(made.targets, made.partners, strict=True):
             whom = np.where(partners == OWN, targets, partners)
-            found[scenes[targets[0]]] = tuple(
-                _usable(faces[scenes[i]], int(people.person[i])) for i in whom
+            found[int(people.video[targets[0]])] = tuple(
+                _usable(faces[people.video[i]], int(people.person[i])) for i in whom
             )
     return chosen
 
 
-def people_of(faces: Sequence[Faces]) -> tuple[People, list[int], np.ndarray]:
-    """Everybody in the scenes in which a face is found of each person.
-
-    Returns:
-        The people, the number of each one's scene, and their identities.
-    """
+def people_of(faces: Sequence[Faces]) -> tuple[People, np.ndarray]:
+    """Everybody in the scenes in which a face is found of each person, and their identities; as
+    their video, the number of the scene."""
     rows = []
     for scene, held in enumerate(faces):
         everybody = range(len(held.identities))
         if all(_usable(held, person) for person in everybody):
-            rows += [(scene, held, person) for person in everybody]
+            rows += [(scene, person) for person in everybody]
     if not rows:
         raise UserError(
             "No face was found in any reference; run `idbench train concat_id_latents` again."
         )
-    numbers = [scene for scene, _, _ in rows]
-    group = np.array([len(held.identities) for _, held, _ in rows])
+    shown = [(faces[scene], person) for scene, person in rows]
+    group = np.array([len(held.identities) for held, _ in shown])
     nothing = np.full(len(rows), np.nan, np.float32)
     people = People(
-        vectors=np.stack([_vector(held, person) for _, held, person in rows]),
-        video=np.array(numbers),
-        person=np.array([person for _, _, person in rows]),
+        vectors=np.stack([_vector(*one) for one in shown]),
+        video=np.array([scene for scene, _ in rows]),
+        person=np.array([person for _, person in rows]),
         group=group,
-        share=np.array([_share(held, person) for _, held, person in rows]),
-        keys=np.array([person_key(held.name, person) for _, held, person in rows], np.uint64),
+        share=np.array([_share(*one) for one in shown]),
+        keys=np.array([person_key(held.name, person) for held, person in shown], np.uint64),
         flow=nothing, motion=nothing, aesthetic=nothing, garment=group == 1, background=group == 1,
         prints=np.zeros((len(rows), copies.PRINTS, BYTES), np.uint8),
     )
-    return people, numbers, np.array([held.identities[person] for _, held, person in rows])
+    return people, np.array([held.identities[person] for held, person in shown])
 
 
 def _usable(faces: Faces, person: int) -> tuple[int, ...]:
