@@ -22,10 +22,10 @@ DIGITS = 6
 """Decimals kept of a value: far below any tolerance, and a third of the size."""
 LEADING = ("suite_id", *ABOUT[1:])
 
-_LEADING = TypeAdapter(
-    tuple[str, list[str], str, str, Literal["generated", "failed"]], config=ConfigDict(strict=True)
+_ROW = TypeAdapter(
+    tuple[tuple[str, list[str], str, str, Literal["generated", "failed"]], list[float | None]],
+    config=ConfigDict(strict=True),
 )
-_VALUES = TypeAdapter(list[float | None], config=ConfigDict(strict=True))
 
 
 class ReferenceFile(Stored):
@@ -59,11 +59,10 @@ class ReferenceFile(Stored):
             raise ValueError("the columns are not those of a reference")
         for number, row in enumerate(self.samples):
             try:
-                _LEADING.validate_python(tuple(row[:len(LEADING)]))
-                values = _VALUES.validate_python(row[len(LEADING):])
+                _ROW.validate_python((tuple(row[:len(LEADING)]), row[len(LEADING):]))
             except ValidationError as error:
                 raise ValueError(f"row {number} of samples: {error.errors()[0]['msg']}") from error
-            if len(values) != len(self.columns) - len(LEADING):
+            if len(row) != len(self.columns):
                 raise ValueError(f"row {number} of samples has another number of columns")
         if len({row[0] for row in self.samples}) < len(self.samples):  # type: ignore[arg-type]
             raise ValueError("a sample is there twice")

@@ -75,7 +75,7 @@ def tradeoff(series: Sequence[Series], x: str, y: str, titles: Mapping[str, str]
             a, b = one.estimates.get(x), one.estimates.get(y)
             if a is None or b is None or a.mean is None or b.mean is None:
                 continue
-            axes.errorbar([a.mean], [b.mean], xerr=_bar(a), yerr=_bar(b), fmt=marker(index), ms=7,
+            axes.errorbar([a.mean], [b.mean], xerr=bar(a), yerr=bar(b), fmt=marker(index), ms=7,
                           color=colour(index), elinewidth=1.6, capsize=0, label=one.name)
         axes.locator_params(nbins=6)
         axes.set_xlabel(titles[x])
@@ -115,7 +115,7 @@ def by_category(
                     if found is None or found.mean is None:
                         continue
                     shift = (index - (len(of_runs) - 1) / 2) / (len(of_runs) + 2)
-                    axes.errorbar([found.mean], [row + shift], xerr=_bar(found), ms=5,
+                    axes.errorbar([found.mean], [row + shift], xerr=bar(found), ms=5,
                                   fmt=marker(index), color=colour(index),
                                   elinewidth=1.5, capsize=0)
             axes.set_ylim(len(names) - 0.45, -0.55)
@@ -259,7 +259,7 @@ def _grid(axes: Axes, which: Literal["both", "x"] = "both") -> None:
     axes.set_axisbelow(True)
 
 
-def _bar(found: Estimate) -> np.ndarray:
+def bar(found: Estimate) -> np.ndarray:
     """Lengths below and above the mean (2, 1), for matplotlib's error bars."""
     if found.interval is None or found.mean is None:
         return np.zeros((2, 1))

@@ -35,19 +35,11 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """Values of one metric over the frames looked at (None: unscored)."""
-
-    metric: str
-    frames: tuple[int, ...]
-    values: tuple[float | None, ...]
-
-
-@dataclass(frozen=True)
 class PersonView:
     """One identity in one video: values, matched face of each frame, curves over frames.
 
     `tiles` are the frames of the strip; `missing` the places in it where no face was found.
+    `curves`: metric -> frame looked at, in order -> value (None: unscored).
     """
 
     name: str
@@ -55,7 +47,7 @@ class PersonView:
     strip: str | None
     tiles: tuple[int, ...]
     missing: tuple[int, ...]
-    curves: tuple[Curve, ...]
+    curves: Mapping[str, Mapping[int, float | None]]
 
 
 @dataclass(frozen=True)
@@ -250,21 +242,21 @@ def _person(
     name: str, rows: Sequence[Any], frames: Mapping[int, np.ndarray],
     faces: Sequence[dict[str, Any]], metrics: Sequence[str],
 ) -> PersonView:
-    curves = []
-    for metric in columns.about(metrics, "identity"):
-        points = {r.frame: r.value for r in rows
-                  if r.identity == name and r.metric == metric and r.frame is not None}
-        if points:
-            curves.append(Curve(metric, *zip(*sorted(points.items()), strict=True)))
+    points = {
+        metric: {r.frame: r.value for r in rows
+                 if r.identity == name and r.metric == metric and r.frame is not None}
+        for metric in columns.about(metrics, "identity")
+    }
+    curves = {metric: dict(sorted(of.items())) for metric, of in points.items() if of}
     values = _values(rows, name, columns.about(metrics, "identity", "person"))
-    return PersonView(name, values, *media.crop_strip(frames, faces, name), tuple(curves))
+    return PersonView(name, values, *media.crop_strip(frames, faces, name), curves)
 
 
 def _others(frames: Mapping[int, np.ndarray], faces: Sequence[dict[str, Any]]) -> PersonView | None:
     """Faces matched to nobody, one of each shown frame; None where every face was matched."""
     if all(media.unmatched(f) is None for f in media.shown(faces) if f["frame"] in frames):
         return None
-    return PersonView("", {}, *media.crop_strip(frames, faces, None), ())
+    return PersonView("", {}, *media.crop_strip(frames, faces, None), {})
 
 
 def _identities(takes: list[tuple[CardView, TakeView]], runs: int) -> tuple[IdentityView, ...]:

@@ -65,7 +65,7 @@ def _context(report: report_data.ReportData, measured: tables.Tables) -> dict[st
         "methods": [_method(run, label) for run, label in
                     zip(report.runs, report.labels, strict=True)],
         "spans": _spans(report), "curve_low": low, "curve_high": high,
-        "curve_path": lambda curve: curve_path(curve, low, high),
+        "curve_path": lambda values: curve_path(values, low, high),
         "zero": (high - 0) / (high - low) * 100 if low < 0 < high else None,
         "dots": dots, "splits": list(dict.fromkeys(c.split for c in report.cards)),
         "category_names": list(dict.fromkeys(c.category for c in report.cards)),
@@ -94,14 +94,14 @@ def plain(value: Any) -> str:
     return "–" if value is None else str(value)
 
 
-def curve_path(curve: report_data.Curve, low: float, high: float) -> tuple[str, str]:
+def curve_path(values: Sequence[float | None], low: float, high: float) -> tuple[str, str]:
     """SVG paths of a curve in a box of 100 x 100: its line, broken at gaps, and its dots."""
     line, points, pen_down = [], [], False
-    for index, value in enumerate(curve.values):
+    for index, value in enumerate(values):
         if value is None:
             pen_down = False
             continue
-        x = 100 * (index + 0.5) / len(curve.values)
+        x = 100 * (index + 0.5) / len(values)
         y = 100 * (high - value) / (high - low)
         line.append(f"{'L' if pen_down else 'M'}{x:.2f} {y:.2f}")
         points.append(f"M{x:.2f} {y:.2f}h0")
@@ -139,7 +139,7 @@ def reasons_of(take: report_data.TakeView) -> list[str]:
 def _curve_range(report: report_data.ReportData) -> tuple[float, float]:
     """One range of all per-frame curves, so that they can be compared: whole tenths."""
     values = [v for take in report.takes for person in take.people
-              for curve in person.curves for v in curve.values if v is not None]
+              for curve in person.curves.values() for v in curve.values() if v is not None]
     if not values:
         return 0.0, 1.0
     low = min(0.0, math.floor(min(values) * 10) / 10)
@@ -186,10 +186,10 @@ def _figures(
 def _along(report: report_data.ReportData, run: int, metric: str) -> video_values.Points:
     """The curves of all people of a run as places along their videos."""
     return [
-        (frame / max(curve.frames[-1], 1), value)
+        (frame / max(*curve, 1), value)
         for take in report.takes if take.run == run
-        for person in take.people for curve in person.curves if curve.metric == metric
-        for frame, value in zip(curve.frames, curve.values, strict=True)
+        for person in take.people if (curve := person.curves.get(metric))
+        for frame, value in curve.items()
     ]
 
 

@@ -3,9 +3,8 @@ strengths of systems."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
@@ -181,11 +180,6 @@ def _strengths(study: Study, question: str, mine: pd.DataFrame) -> list[Strength
 # -- printing
 
 
-def to_json(result: Result) -> str:
-    """Everything, full numbers."""
-    return json.dumps(asdict(result), indent=2, ensure_ascii=False)
-
-
 def to_markdown(result: Result) -> str:
     """Tables for reading."""
     import pandas as pd
@@ -270,11 +264,9 @@ def bars(result: Result) -> Figure:
                 axes.bar([x], [mean], width * 0.9, color=figures.colour(index),
                          label=system if place == 0 else None)
                 if share.interval:
-                    low, high = share.interval
-                    axes.errorbar([x], [mean], yerr=[[max(mean - 100 * low, 0)],
-                                                     [max(100 * high - mean, 0)]],
-                                  color=figures.INK, elinewidth=1.1, capsize=2.5)
-                    above = max(above, 100 * high)
+                    axes.errorbar([x], [mean], yerr=100 * figures.bar(share), color=figures.INK,
+                                  elinewidth=1.1, capsize=2.5)
+                    above = max(above, 100 * share.interval[1])
                 axes.text(x, above + 1.5, f"{mean:.0f}%", ha="center", va="bottom", fontsize=8)
         axes.set_xticks(range(len(questions)), [fill(TITLES.get(q, q), 18) for q in questions])
         axes.tick_params(axis="x", labelcolor=figures.INK)

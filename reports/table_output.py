@@ -26,7 +26,7 @@ DIFFERENCES = (
 def render(tables: t.Tables, form: str) -> str:
     """`tables` in one of `tables.FORMATS`; csv and json hold full numbers in long form."""
     if form == "json":
-        return json.dumps(_as_json(tables), indent=2, ensure_ascii=False)
+        return json.dumps(as_json(tables), indent=2, ensure_ascii=False)
     if form == "csv":
         return csv(_long(tables))
     return render_parts(_parts(tables), form)
@@ -190,7 +190,8 @@ def _long(tables: t.Tables) -> Iterator[dict[str, Any]]:
                        "metric": name, "mean": value}
 
 
-def _as_json(tables: t.Tables) -> dict[str, Any]:
+def as_json(tables: t.Tables) -> dict[str, Any]:
+    """Everything, in full precision."""
     return {
         "schema": 1,
         "caption": tables.caption,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 
@@ -41,7 +40,7 @@ def show(results: Results, as_json: bool = False, scored: bool = True) -> None:
     first = _in_a_sentence((reasons[0] if reasons else None) or "of an unknown fault")
     all_failed = bool(reasons) and len(reasons) == run.file.counts.planned
     if as_json:
-        table = json.loads(table_output.render(results.table(), "json")) if scored else None
+        table = table_output.as_json(results.table()) if scored else None
         output.echo_json({
             "run": str(run.folder), "counts": run.file.counts.model_dump(),
             "timings": run.file.timings, "peak_memory_gb": run.file.peak_memory_gb, "table": table,

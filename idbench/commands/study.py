@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -12,7 +13,7 @@ from idbench.commands import options as opt
 from idbench.errors import UserError
 from idbench.files import disk_errors, real
 from idbench.lock import exclusive
-from idbench.output import console, echo
+from idbench.output import console, echo, echo_json
 from idbench.reports import figures, study_page, study_score, tables
 from idbench.reports.study_build import build as build_study
 from idbench.reports.study_files import Study, check_name
@@ -98,7 +99,7 @@ def score(votes: tuple[Path, ...], folder: Path | None, output: Path | None, as_
     place, files = _files(votes, folder)
     result = study_score.score(Study.open(place), files)
     if as_json:
-        echo(study_score.to_json(result))
+        echo_json(asdict(result))
     elif sys.stdout.isatty():
         study_score.show(result, console())
     else:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from idbench.errors import explained
@@ -79,7 +78,7 @@ def export(run: Run, folder: Path, step: int = 0, frames: int = 0) -> Path:
 
 def _along(writer: Any, run: Run) -> None:
     """Means over all people and videos at each place of the video, and the share scored there."""
-    frame = pd.read_parquet(run.folder / "scores.parquet", columns=["metric", "frame"])
+    frame = long_scores(run)
     for metric in frame[frame["frame"].notna()]["metric"].unique():
         places: dict[int, list[float | None]] = defaultdict(list)
         for place, value in along(run, str(metric)):

@@ -15,7 +15,7 @@ from report_runs import WEIGHT, make_run
 from idbench.errors import UserError
 from idbench.records import FacesFile
 from idbench.reports import figures, media, report_data, tables
-from idbench.reports.report_data import Curve, PersonView, TakeView, Value
+from idbench.reports.report_data import PersonView, TakeView, Value
 from idbench.reports.report_page import build_report, curve_path, interval, number, reasons_of
 from idbench.runs import Run
 from idbench.statistics import Estimate
@@ -260,13 +260,13 @@ def test_a_face_is_cut_out_as_from_the_whole_frame() -> None:
 
 
 def test_a_curve_breaks_where_frames_are_unscored() -> None:
-    line, points = curve_path(Curve("arcsim", (0, 1, 2, 3), (0.0, None, 1.0, 0.5)), 0.0, 1.0)
+    line, points = curve_path([0.0, None, 1.0, 0.5], 0.0, 1.0)
     assert line == "M12.50 100.00M62.50 0.00L87.50 50.00"
     assert points.count("M") == 3
 
 
 def test_reasons_told_by_a_person_are_not_told_again() -> None:
-    person = PersonView("a", {"arcsim": Value(None, "no face")}, None, (), (), ())
+    person = PersonView("a", {"arcsim": Value(None, "no face")}, None, (), (), {})
     values = {"arcsim": Value(None, "a: no face"), "viclip": Value(None, "no prompt")}
     take = TakeView(0, "v", None, 1, 1, 1, 8.0, values, (person,), None)
     assert reasons_of(take) == ["no prompt"]
