@@ -188,7 +188,7 @@ def to_markdown(result: Result) -> str:
         part if isinstance(part, str) else
         pd.DataFrame([
             {column: escape_markdown(text) for column, (text, _) in row.items()} for row in part
-        ]).to_markdown(index=False)
+        ]).to_markdown(index=False, disable_numparse=True)
         for part in _parts(result))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,8 @@ def test_three_systems_are_ranked(runs: list[Run], tmp_path: Path) -> None:
     console = Console(width=80, file=io.StringIO(), highlight=False)
     study_score.show(result, console)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
+    numbers = re.findall(r"\b[01]\.\d+\b", shown)
+    assert numbers and set(numbers) <= set(re.findall(r"\b[01]\.\d+\b", text)), "the same digits"
     assert "Bradley-Terry" in shown and all(len(line) <= 80 for line in shown.splitlines())
     figure = bars(result)
     heights = [p.get_height() for p in figure.axes[0].patches]
