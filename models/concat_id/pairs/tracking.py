@@ -124,28 +124,16 @@ def consecutive_cosines(frames: Sequence[FrameFaces]) -> tuple[float | None, ...
     return tuple(found)
 
 
-@dataclass(frozen=True)
-class Tracks:
-    """The people of a video: P of them, found in F frames.
+def follow(
+    frames: Sequence[FrameFaces], people: int
+) -> tuple[list[int], np.ndarray, np.ndarray] | None:
+    """Follow P people through the frames that have exactly as many faces, matched one to one to the
+    mean embeddings so far.
 
-    Attributes:
-        frames: indices (F,) into the sampled frames.
-        faces: int (F, P), index of each person's face in that frame, people from left to right.
-        vectors: float32 (P, d), the mean embedding of each person, of length 1.
-        x: (P,) mean centres of the boxes, pixels.
-        in_order: bool (F,), whether the frame shows the people in the order of their mean x.
+    Returns:
+        The F indices of those frames; int (F, P), the index of each person's face in them; and
+        float64 (P, d), the sums of their embeddings. None when no frame fits, or P is 0.
     """
-
-    frames: np.ndarray
-    faces: np.ndarray
-    vectors: np.ndarray
-    x: np.ndarray
-    in_order: np.ndarray
-
-
-def follow(frames: Sequence[FrameFaces], people: int) -> Tracks | None:
-    """Follow the people through the frames that have exactly `people` faces, matched one to one to
-    the mean embeddings so far. None when no frame fits, or `people` is 0."""
     fits = [
         (i, f.vectors) for i, f in enumerate(frames) if len(f) == people and f.vectors is not None
     ]
@@ -164,17 +152,7 @@ def follow(frames: Sequence[FrameFaces], people: int) -> Tracks | None:
             totals += vectors[faces]
         rows.append(faces)
         used.append(i)
-    if not used:
-        return None
-    chosen = np.array(rows)
-    x = np.array([_centres(frames[i])[row] for i, row in zip(used, rows, strict=True)])
-    order = np.argsort(x.mean(0), kind="stable")
-    x = x[:, order]
-    lengths = np.linalg.norm(totals, axis=1, keepdims=True)
-    return Tracks(
-        np.array(used), chosen[:, order], (totals / lengths)[order].astype(np.float32),
-        x.mean(0), np.asarray((np.diff(x, axis=1) > 0).all(1)),
-    )
+    return (used, np.array(rows), totals) if used else None
 
 
 def spread(count: int, kept: int) -> list[int]:
@@ -190,17 +168,26 @@ def people_of(
     (`PERSON_NUMBER`), as `Face.image` names them. Faces come only from frames in the usual order,
     since others would contradict the order of the references."""
     usual = usual_count([len(f) for f in frames])
-    tracks = follow(frames, usual) if usual <= limit else None
-    if tracks is None or not tracks.in_order.any():
-        conflicts = 0 if tracks is None else len(tracks.in_order)
-        return (), np.zeros((0, 0), np.float32), conflicts, {}
-    good = np.flatnonzero(tracks.in_order)
+    followed = follow(frames, usual) if usual <= limit else None
+    nobody = np.zeros((0, 0), np.float32)
+    if followed is None:
+        return (), nobody, 0, {}
+    used, faces_of, totals = followed
+    x = np.array([_centres(frames[i])[row] for i, row in zip(used, faces_of, strict=True)])
+    order = np.argsort(x.mean(0), kind="stable")  # from left to right
+    x, faces_of = x[:, order], faces_of[:, order]
+    in_order = (np.diff(x, axis=1) > 0).all(1)
+    if not in_order.any():
+        return (), nobody, len(used), {}
+    lengths = np.linalg.norm(totals, axis=1, keepdims=True)
+    vectors = (totals / lengths)[order].astype(np.float32)
+    centres, good = x.mean(0), np.flatnonzero(in_order)
     people, crops = [], {}
     height, width = size
     for person in range(usual):
         faces = []
         for number, row in enumerate(good[spread(len(good), kept)]):
-            frame, face = frames[tracks.frames[row]], int(tracks.faces[row, person])
+            frame, face = frames[used[row]], int(faces_of[row, person])
             box = frame.boxes[face].astype(float)
             name = f"{person}_{number}"
             crops[name] = frame.crops[face]
@@ -211,9 +198,9 @@ def people_of(
             ))
         share = float(np.mean([f.share for f in faces]))
         people.append(PersonFaces(
-            round(float(tracks.x[person]) / width, 6), round(share, 6), tuple(faces)
+            round(float(centres[person]) / width, 6), round(share, 6), tuple(faces)
         ))
-    return tuple(people), tracks.vectors, int((~tracks.in_order).sum()), crops
+    return tuple(people), vectors, int((~in_order).sum()), crops
 
 
 def _centres(frame: FrameFaces) -> np.ndarray:
