@@ -121,7 +121,7 @@ class FaceReader:
             for frame, of_frame in zip(batch, self._faces(batch), strict=True):
                 found.append(of_frame)
                 if single is None and len(of_frame) == 1:
-                    single = frame.image, of_frame.boxes[0]
+                    single = frame.image, of_frame.found.boxes[0]
         people, vectors, conflicts, crops = tracking.people_of(
             found, size, limits.people, limits.faces_kept
         )
@@ -157,8 +157,7 @@ class FaceReader:
         of_frames = np.split(vectors, np.cumsum([len(f) for f in few])[:-1])
         return [
             tracking.FrameFaces(
-                frame.index, every.boxes, every.landmarks, every.scores,
-                own if len(own) == len(every) else None,
+                frame.index, every, own if len(own) == len(every) else None,
                 tuple(encode(face_crop(frame.image, marks, limits.crop_size, self.alignment))
                       for marks in read.landmarks),
             )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import TypeAdapter
 
+from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.match import match_faces
 
 
@@ -86,20 +87,18 @@ class FrameFaces:
 
     Attributes:
         index: of the frame in the video.
-        boxes: (n, 4); landmarks: (n, 5, 2); confidences: (n,), as the detector gives them.
+        found: as the detector gives them.
         vectors: (n, d) of length 1, or None where there were more people than the limit.
         crops: n encoded images (JPEG), empty without vectors.
     """
 
     index: int
-    boxes: np.ndarray
-    landmarks: np.ndarray
-    confidences: np.ndarray
+    found: Faces
     vectors: np.ndarray | None
     crops: tuple[bytes, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.boxes)
+        return len(self.found)
 
 
 def usual_count(counts: Sequence[int]) -> int:
@@ -188,13 +187,13 @@ def people_of(
         faces = []
         for number, row in enumerate(good[spread(len(good), kept)]):
             frame, face = frames[used[row]], int(faces_of[row, person])
-            box = frame.boxes[face].astype(float)
+            box = frame.found.boxes[face].astype(float)
             name = f"{person}_{number}"
             crops[name] = frame.crops[face]
             faces.append(Face(
                 frame.index, tuple(box.round(2).tolist()),
-                tuple(map(tuple, frame.landmarks[face].astype(float).round(2).tolist())),
-                _share(box, height, width), round(float(frame.confidences[face]), 4), name,
+                tuple(map(tuple, frame.found.landmarks[face].astype(float).round(2).tolist())),
+                _share(box, height, width), round(float(frame.found.scores[face]), 4), name,
             ))
         share = float(np.mean([f.share for f in faces]))
         people.append(PersonFaces(
@@ -204,7 +203,7 @@ def people_of(
 
 
 def _centres(frame: FrameFaces) -> np.ndarray:
-    return (frame.boxes[:, 0] + frame.boxes[:, 2]) / 2
+    return (frame.found.boxes[:, 0] + frame.found.boxes[:, 2]) / 2
 
 
 def _share(box: np.ndarray, height: int, width: int) -> float:

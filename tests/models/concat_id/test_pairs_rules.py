@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from idbench.errors import UserError
+from idbench.metrics.faces.detect import Faces
 from idbench.models.concat_id.pairs import filter as rules
 from idbench.models.concat_id.pairs import tracking
 from idbench.models.concat_id.pairs.settings import PairSettings, make_settings, read_settings
@@ -124,10 +125,8 @@ def frame(index: int, people: list[tuple[int, float]]) -> tracking.FrameFaces:
     vectors = vectors + rng.normal(0, 0.05, vectors.shape)
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     crops = tuple(f"{index}:{i}".encode() for i, _ in people)
-    return tracking.FrameFaces(
-        index, boxes, np.zeros((count, 5, 2), np.float32), np.ones(count, np.float32), vectors,
-        crops,
-    )
+    found = Faces(boxes, np.zeros((count, 5, 2), np.float32), np.ones(count, np.float32))
+    return tracking.FrameFaces(index, found, vectors, crops)
 
 
 def test_people_are_followed_whatever_order_the_detector_lists_them_in() -> None:
