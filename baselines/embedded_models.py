@@ -9,14 +9,17 @@ from typing import Any
 import torch
 
 from idbench import embedded
+from idbench.baselines.consisid import ConsisID
 from idbench.baselines.face_tower import ENTRY, FaceTower, pack
+from idbench.baselines.id_animator import IDAnimator
+from idbench.baselines.ingredients import Ingredients
 from idbench.models.concat_id.about import EMBEDDED_BASE
 from idbench.models.concat_id.autoencoder import to_frames
 from idbench.models.concat_id.families import family_named, family_of
 from idbench.models.concat_id.model import ConcatID
 from idbench.models.concat_id.pipeline import ConcatIDPipeline, VideoPipeline
 from idbench.names import check_variant
-from idbench.types import Abilities, Sample
+from idbench.types import Sample
 
 BASE = "transformer_base"
 _tower = cache(FaceTower)
@@ -77,17 +80,12 @@ class EmbeddedBaseline(ConcatID):
 
 
 class EmbeddedConsisID(EmbeddedBaseline):
-    name = "consisid"
-    abilities = Abilities(people=(1, 1), licence="Apache-2.0", why="its network reads one face")
+    name, abilities = ConsisID.name, ConsisID.abilities
 
 
 class EmbeddedIDAnimator(EmbeddedBaseline):
-    name = "id_animator"
-    abilities = Abilities(people=(1, 1), licence="Apache-2.0", why="several faces are averaged")
+    name, abilities = IDAnimator.name, IDAnimator.abilities
 
 
 class EmbeddedIngredients(EmbeddedBaseline):
-    name = "ingredients"
-    abilities = Abilities(
-        people=(2, 2), licence="Apache-2.0", why="its routers tell two faces apart"
-    )
+    name, abilities = Ingredients.name, Ingredients.abilities

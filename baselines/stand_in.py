@@ -96,7 +96,7 @@ class StandIn(OnBase):
     def _foreground(self) -> Any:
         """What finds the head in a crop, as `concat_id.references.Foreground`; None: nothing."""
         if not self.bisenet:
-            return self._tools.foreground
+            return self.pictures.tools.foreground
         from idbench.baselines.face_crop import BiSeNet, as_tensor
 
         bisenet = BiSeNet(self.path(BISENET_FILE), self.device or "cpu")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from idbench.baselines.wan_model import WanModel
 from idbench.errors import UserError
@@ -62,8 +63,6 @@ class Vace(WanModel):
         return pipeline
 
     def _frames(self, sample: Sample) -> np.ndarray:
-        from PIL import Image
-
         pictures = [Image.fromarray(self.prepared(r)) for r in sample.references]
         if self.order == "original":
             pictures.reverse()  # the pipeline puts each before those that it has

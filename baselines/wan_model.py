@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from idbench.baselines.loading import ReleasedModel, check_there, hashes_of
+from idbench.models.concat_id.reference_pictures import ReferencePictures
 from idbench.names import number
 from idbench.released_files import released_folder
 from idbench.types import Reference
@@ -53,6 +54,9 @@ class WanModel(ReleasedModel):
         self.shift = number("shift", self.SHIFT if shift is None else shift)
         self.negative = None if negative is None else str(negative)
         self.faces, self.parser = str(faces), str(parser)
+        self.pictures = ReferencePictures(
+            self.height, self.width, self.faces, self.parser, "upright", device=self.device or "cpu"
+        )
 
     def settings(self) -> Mapping[str, Any]:
         return {
@@ -61,19 +65,12 @@ class WanModel(ReleasedModel):
         }
 
     def weight_hashes(self) -> Mapping[str, str]:
-        own = {} if self.faces == self.parser == "embedded" else self._tools.hashes
-        return {**super().weight_hashes(), **own}
+        return {**super().weight_hashes(), **self.pictures.hashes()}
 
     @property
     def negative_prompt(self) -> str:
         """What the unconditional branch reads."""
         return NEGATIVE if self.negative is None else self.negative
-
-    @cached_property
-    def _tools(self) -> Any:
-        from idbench.models.concat_id.face_tools import load_tools
-
-        return load_tools(self.faces, self.parser, "upright", self.device or "cpu")
 
     def _read_wan(self, kind: Any, folder: Path, **options: Any) -> Any:
         """A pipeline of `folder` whose networks can make the videos; options of `_read_pipeline`.
@@ -95,7 +92,7 @@ class WanModel(ReleasedModel):
         """The reference cut out on white, uint8 RGB of any size."""
         from idbench.baselines.wan_parts import cut_out
 
-        return cut_out(reference, self._tools)
+        return cut_out(reference, self.pictures.tools)
 
 
 class OnBase(WanModel):

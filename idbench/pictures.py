@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import IO
 
@@ -42,6 +43,13 @@ class UnreadablePicture(UserError):
     def __init__(self, message: str, kind: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+def encoded(picture: Image.Image, form: str, **options: int) -> bytes:
+    """A picture as the bytes of a file of Pillow's `form`, such as "WEBP", with its `options`."""
+    stream = BytesIO()
+    picture.save(stream, form, **options)
+    return stream.getvalue()
 
 
 def open_rgb(source: Path | IO[bytes]) -> Image.Image:

@@ -74,8 +74,6 @@ def _load(
         path = installed[name_or_path]
     elif name_or_path.endswith((".yaml", ".yml")):
         path = Path(name_or_path)
-        if not path.is_file():
-            raise UserError(f"The recipe {path} is missing; check the path.")
     else:
         raise unknown("recipe", name_or_path, installed)
     content = dict(read(path))
@@ -96,8 +94,8 @@ def described_recipes() -> Iterator[tuple[str, str, str]]:
     """Name, trainer and description of each installed recipe. The description is the file's
     `description`, or the first sentence of the comment that it begins with; not that of a recipe
     it extends."""
-    texts = {name: _text(path) for name, path in recipe_files().items()}
-    read = {name: _parse(text, Path(name)) for name, text in texts.items()}
+    texts = {name: path.read_text(encoding="utf-8") for name, path in recipe_files().items()}
+    read = {name: yaml_text.parse(text) for name, text in texts.items()}
     for name, text in texts.items():
         content = read[name]
         named = str(content.get("description", "")) or _first_sentence(text)
@@ -113,22 +111,7 @@ def _first_sentence(text: str) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return _parse(_text(path), path)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"The recipe {path} is not UTF-8 text; save it as UTF-8.") from error
-
-
-def _parse(text: str, path: Path) -> dict[str, Any]:
-    try:
-        recipe = yaml_text.parse(text)
-    except (yaml_text.YAMLError, ValueError, RecursionError) as error:
-        where = " ".join(str(error).split())
-        raise UserError(f"The recipe {path} is not valid YAML ({where}); correct it.") from error
+    recipe = yaml_text.read(path, f"The recipe {path}")
     if not isinstance(recipe, dict):
         raise UserError(f"The recipe {path} has no settings such as `steps: 100`; correct it.")
     return recipe

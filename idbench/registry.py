@@ -273,8 +273,7 @@ def _make(base: str, factory: Any, variant: str | None, settings: dict[str, Any]
         if "keyword argument" not in str(error):
             raise
         for setting in settings:
-            if setting not in known:
-                raise unknown(f"setting of {base}", setting, known) from error
+            one_of(f"setting of {base}", setting, known)
         raise
 
 

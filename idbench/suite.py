@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar
 import pydantic
 
 from idbench import yaml_text
-from idbench.errors import UserError, explained
+from idbench.errors import UserError
 from idbench.files import sha256_file, sha256_json, write_text
 from idbench.names import one_of, unknown
 from idbench.prompts import SUITES, suite_names
@@ -187,10 +187,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
     else:
         raise unknown("suite", text, installed)
     about = folder / "suite.yaml"
-    data = about.read_bytes()
-    with explained(f"{about} is not valid YAML", "correct it"):
-        content = yaml_text.parse(data)
-    head = validate(SuiteFile, content, about)
+    head = validate(SuiteFile, yaml_text.read(about, str(about)), about)
     checksums = _verify(folder)
     listed = _rows(folder / "prompts.jsonl", PromptRow, lambda row: row.prompt_id)
     prompts = {row.prompt_id: row for row in listed}

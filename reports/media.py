@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import mimetypes
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from PIL import Image
 
 from idbench.files import real
 from idbench.pages import data_uri
-from idbench.pictures import UnreadablePicture, open_rgb
+from idbench.pictures import UnreadablePicture, encoded, open_rgb
 
 REFERENCE_SIZE = 144
 CROP_SIZE = 48
@@ -27,9 +26,8 @@ MISSING = (214, 211, 204)
 
 def picture_uri(pixels: np.ndarray, quality: int = 82) -> str:
     """An RGB image (H, W, 3) uint8 as a WebP data URI."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "WEBP", quality=quality, method=2)
-    return data_uri("image/webp", buffer.getvalue())
+    data = encoded(Image.fromarray(pixels), "WEBP", quality=quality, method=2)
+    return data_uri("image/webp", data)
 
 
 @lru_cache(maxsize=4096)

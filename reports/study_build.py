@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import random
 from collections import Counter
@@ -13,7 +12,7 @@ from PIL import Image
 
 from idbench.errors import UserError
 from idbench.files import atomic_folder, check_new_folder, sha256_json, write_bytes
-from idbench.pictures import UnreadablePicture, open_rgb
+from idbench.pictures import UnreadablePicture, encoded, open_rgb
 from idbench.records import SampleFile
 from idbench.reports.study_files import QUESTIONS, Pair, Study, StudySample
 from idbench.reports.video_values import shared_records
@@ -108,9 +107,7 @@ class _Media:
                 f"The reference {image} cannot be read; generate its run again."
             ) from error
         pixels.thumbnail((REFERENCE_SIZE, REFERENCE_SIZE), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        pixels.save(buffer, "WEBP", quality=92)
-        data = buffer.getvalue()
+        data = encoded(pixels, "WEBP", quality=92)
         if data not in self._pictures:
             code = self._pictures[data] = self._code("image/webp")
             write_bytes(self.folder / code, data)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from idbench import embedded
 from idbench.errors import UserError
-from idbench.files import sha256_file
+from idbench.files import sha256_once
 from idbench.models.concat_id.about import (
     ABILITIES,
     EMBEDDED,
@@ -21,7 +21,7 @@ from idbench.models.concat_id.about import (
     Defaults,
 )
 from idbench.models.concat_id.reference_pictures import ReferencePictures
-from idbench.names import number, switch, whole
+from idbench.names import check_variant, number, switch, whole
 from idbench.released_files import local
 from idbench.types import Sample, Video
 
@@ -157,7 +157,8 @@ class ConcatID:
         }
 
     def weight_hashes(self) -> Mapping[str, str]:
-        """sha256 of the weight files of this model, by file name."""
+        """sha256 of the weight files of this model, by file name; of a folder's by their place in
+        it."""
         known = embedded.entries()
         if self.folder is not None:
             names = ["face_parser"]
@@ -168,19 +169,14 @@ class ConcatID:
         hashes = {known[n]["file"]: known[n]["sha256"] for n in names if n in known}
         if self.pictures.parser != "embedded":
             hashes.pop(known.get("face_parser", {}).get("file", ""), None)
-        return {**hashes, **self._folder_hashes, **self.pictures.hashes()}
+        if self.folder is not None:
+            from idbench.models.concat_id.model_folder import files_of
 
-    @cached_property
-    def _folder_hashes(self) -> dict[str, str]:
-        """sha256 of every file of the folder that decides what is computed, by its place there."""
-        if self.folder is None:
-            return {}
-        from idbench.models.concat_id.model_folder import files_of
-
-        return {
-            path.relative_to(self.folder).as_posix(): sha256_file(path)
-            for path in files_of(self.folder)
-        }
+            hashes |= {
+                path.relative_to(self.folder).as_posix(): sha256_once(path)
+                for path in files_of(self.folder)
+            }
+        return {**hashes, **self.pictures.hashes()}
 
     @cached_property
     def generator(self) -> Generator:
@@ -235,10 +231,7 @@ def variants_known() -> list[str]:
 
 
 def _check_names(variant: str | None, references: str, sampling: str) -> None:
-    if variant is not None and variant not in variants_known():
-        raise UserError(
-            f"concat_id has no variant {variant!r}; use one of {', '.join(variants_known())}."
-        )
+    check_variant("concat_id", variant, variants_known())
     if references not in REFERENCES:
         raise UserError(f"references is one of {', '.join(REFERENCES)}, not {references!r}.")
     if sampling not in SAMPLINGS:

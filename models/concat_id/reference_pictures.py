@@ -50,7 +50,7 @@ class ReferencePictures:
 
     def hashes(self) -> Mapping[str, str]:
         """sha256 of the user's own weight files by name."""
-        return {} if self.faces == self.parser == "embedded" else self._tools.hashes
+        return {} if self.faces == self.parser == "embedded" else self.tools.hashes
 
     def prepare(self, reference: Reference, fill: float = 1.0) -> np.ndarray:
         """A reference as uint8 RGB (height, width, 3) for the VAE; remembered by path. `fill`: of
@@ -66,14 +66,15 @@ class ReferencePictures:
             if reference.kind != "face":  # nothing is removed
                 result = Prepared(fit_and_pad(image, self.height, self.width))
             else:
-                result = self._tools.prepare(image, self.height, self.width, fill)
+                result = self.tools.prepare(image, self.height, self.width, fill)
             if result.problem:
                 self.problems[str(reference.image)] = result.problem
             self._prepared[key] = result.image
         return self._prepared[key]
 
     @cached_property
-    def _tools(self) -> FaceTools:
+    def tools(self) -> FaceTools:
+        """What finds and cuts out faces. Raises UserError: see `face_tools.load_tools`."""
         from idbench.models.concat_id.face_tools import load_tools
 
         return load_tools(self.faces, self.parser, self.alignment, self.device, self.preparation)

@@ -121,11 +121,23 @@ def test_lists_can_be_read_by_machines_and_people(world: World, kind: str) -> No
         assert str(next(iter(row.values()))) in text
 
 
+def recipes_read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The YAML files that are read from now on."""
+    read, text = [], Path.read_text
+
+    def read_text(path: Path, **how: str) -> str:
+        if path.suffix == ".yaml":  # not what Python reads of installed packages
+            read.append(path)
+        return text(path, **how)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    return read
+
+
 def test_list_recipes_reads_each_file_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from idbench import recipes
 
-    read, text = [], recipes._text
-    monkeypatch.setattr(recipes, "_text", lambda path: (read.append(path), text(path))[1])
+    read = recipes_read(monkeypatch)
     described = list(recipes.described_recipes())
     assert sorted(read) == sorted(recipes.recipe_files().values())
     trainers = {name: trainer for name, trainer, _ in described}
@@ -141,8 +153,7 @@ def test_a_recipe_is_checked_against_all_by_reading_each_file_once(
     name, content = load_recipe("stage3")
     alike = [known for _, known in map(load_recipe, recipes.recipe_files())
              if known["trainer"] == content["trainer"]]
-    read, text = [], recipes._text
-    monkeypatch.setattr(recipes, "_text", lambda path: (read.append(path), text(path))[1])
+    read = recipes_read(monkeypatch)
     listed, files = [], recipes.recipe_files
     monkeypatch.setattr(recipes, "recipe_files", lambda: (listed.append(1), files())[1])
     assert recipes.check_recipe(name, content) == alike

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from idbench.models.concat_id.pairs.people import People
 from idbench.models.concat_id.pairs.stages import Output
 from idbench.models.concat_id.pairs.store import Store
 from idbench.pages import data_uri, template
-from idbench.pictures import UnreadablePicture, open_rgb
+from idbench.pictures import UnreadablePicture, encoded, open_rgb
 from idbench.reports import figures
 
 SHOWN = 8
@@ -39,7 +38,7 @@ def write_page(
     seed = settings["seed"]
     samples = {
         made.name: [
-            _shown(row, people, store, out) for row in rows(sample(made, seed), people, store, seed)
+            _shown(row, store, out) for row in rows(sample(made, seed), people, store, seed)
         ] for made in outputs
     }
     text = template(TEMPLATE).render(
@@ -96,7 +95,7 @@ def histogram(similarity: Mapping[str, Any], settings: Mapping[str, Any]) -> str
     return figures.to_svg(figure, "How many pairs of people have which ArcFace cosine")
 
 
-def _shown(row: Mapping[str, Any], people: People, store: Store, out: Path) -> dict[str, Any]:
+def _shown(row: Mapping[str, Any], store: Store, out: Path) -> dict[str, Any]:
     """A pair with its images: the target's own faces, and the references."""
     number = store.number_of(row["video"])
     record = store.get(number).record if number else None
@@ -120,6 +119,4 @@ def _data(path: Path) -> str | None:
     except UnreadablePicture:
         return None
     small.thumbnail((96, 96))
-    stream = io.BytesIO()
-    small.save(stream, "JPEG", quality=85)
-    return data_uri("image/jpeg", stream.getvalue())
+    return data_uri("image/jpeg", encoded(small, "JPEG", quality=85))

@@ -107,12 +107,7 @@ def make_settings(*parts: Mapping[str, Any]) -> PairSettings:
 
 def read_settings(path: Path) -> dict[str, Any]:
     """The settings of a YAML file. Raises UserError: missing, no YAML, or no mapping."""
-    try:
-        found = yaml_text.parse(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise UserError(f"The recipe {path} is missing; check the path.") from error
-    except (yaml_text.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"The recipe {path} is not valid YAML; correct it.") from error
+    found = yaml_text.read(path, f"The recipe {path}")
     if found is None:
         return {}
     if not isinstance(found, dict):

@@ -18,7 +18,6 @@ again, so preparing resumes where it stopped, also with several processes.
 
 from __future__ import annotations
 
-import io
 import json
 import zlib
 from collections.abc import Mapping
@@ -54,7 +53,7 @@ from idbench.models.concat_id.families import check_size
 from idbench.models.concat_id.training import components, samples
 from idbench.models.concat_id.training.pair_file import Pair, alignment_of, held_out, read_pairs
 from idbench.models.concat_id.training.recipe import STRICT, read, settings_of
-from idbench.pictures import UnreadablePicture, read_rgb
+from idbench.pictures import UnreadablePicture, encoded, read_rgb
 from idbench.progress import steps
 from idbench.video import UnreadableVideo, count_frames, read_video
 
@@ -258,10 +257,9 @@ def _read(path: Path) -> np.ndarray:
 
 def _png(image: np.ndarray, recipe: CacheRecipe) -> torch.Tensor:
     """An image at the video's size as a PNG, uint8 (bytes,)."""
-    buffer = io.BytesIO()
     fitted = preparation.fit_and_pad(image, recipe.height, recipe.width)
-    Image.fromarray(fitted).save(buffer, format="PNG")
-    return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+    data = encoded(Image.fromarray(fitted), "PNG")
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
 def _half(tensor: torch.Tensor) -> torch.Tensor:

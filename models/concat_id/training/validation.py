@@ -6,7 +6,6 @@ pictures of different steps show the same people, prompts and starting noise.
 
 from __future__ import annotations
 
-import io
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from idbench.models.concat_id.autoencoder import to_frames
 from idbench.models.concat_id.training.objective import Batch, loss
 from idbench.models.concat_id.training.samples import HeldOut
 from idbench.names import DEFAULT_PROTOCOL
+from idbench.pictures import encoded
 from idbench.registry import METRICS as REGISTERED
 from idbench.types import Reference, Sample, Score, Video
 
@@ -64,9 +64,8 @@ def validate(session: Session) -> dict[str, Any]:
     count = len(own)
     # Process r made the samples r, r + world, ...; put them back in order.
     made = [gathered[(i % world) * count + i // world] for i in range(len(held))]
-    buffer = io.BytesIO()
-    grid(held, made).save(buffer, format="PNG")
-    write_bytes(session.state_dir / "validation" / f"{session.step:08d}.png", buffer.getvalue())
+    shown = session.state_dir / "validation" / f"{session.step:08d}.png"
+    write_bytes(shown, encoded(grid(held, made), "PNG"))
     if session.recipe.score:
         values.update(score(session, held, made))
     return values
