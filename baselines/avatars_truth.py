@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from idbench.errors import UserError
-from idbench.names import check_variant
 from idbench.prompts.avatars.scene import scene_of
 from idbench.types import Abilities, Sample, Video
 
@@ -43,7 +42,10 @@ class AvatarsTruth:
     def __init__(
         self, variant: str | None = None, frames: int = 9, height: int = 64, width: int = 96
     ) -> None:
-        check_variant(self.name, variant, self.VARIANTS)
+        if variant is not None and variant not in self.VARIANTS:
+            raise UserError(
+                f"avatars_truth has no variant {variant!r}; use {self.VARIANTS[0]!r}, or none."
+            )
         if min(frames, height // 16, width // 16) < 1:
             raise UserError("frames must be at least 1, height and width at least 16.")
         self.variant, self.frames = variant, int(frames)

@@ -6,7 +6,7 @@ Steps count from 0: the factor of `step` is that of the update after `step` fini
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from idbench.errors import UserError
@@ -37,15 +37,11 @@ def cosine(step: int, steps: int, floor: float = 0.0) -> float:
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def check_phases(recipe: Mapping[str, Any]) -> None:
-    """Check the `phases` of a recipe. Raises UserError: they are not a list of settings in
-    order."""
-    phases = recipe.get("phases", [])
-    if not isinstance(phases, list) or not all(
-        isinstance(phase, dict) and isinstance(phase.get("until"), int) for phase in phases
-    ):
+def check_phases(phases: Sequence[Mapping[str, Any]]) -> None:
+    """Check the `phases` of a recipe. Raises UserError: they are not settings in order."""
+    ends = [phase.get("until") for phase in phases]
+    if not all(isinstance(end, int) for end in ends):
         raise UserError("`phases` must be a list of settings, each with its last step `until`.")
-    ends = [phase["until"] for phase in phases]
     if ends != sorted(set(ends)) or (ends and ends[0] < 1):
         raise UserError(f"`phases` end at {ends}; each must end after the one before.")
 
@@ -63,9 +59,3 @@ def phase_at(step: int, recipe: Mapping[str, Any]) -> tuple[dict[str, Any], int]
             return {**recipe, **phase, "steps": until - start}, step - start
         start = until
     return {**recipe, "steps": recipe["steps"] - start}, step - start
-
-
-def restarts_at(step: int, recipe: Mapping[str, Any]) -> bool:
-    """Whether a phase with `restart: true` begins at this step."""
-    settings, since = phase_at(step, recipe)
-    return since == 0 and bool(settings.get("restart"))

@@ -21,7 +21,7 @@ from idbench.models.concat_id.about import (
     Defaults,
 )
 from idbench.models.concat_id.reference_pictures import ReferencePictures
-from idbench.names import check_variant, number, switch, whole
+from idbench.names import number, switch, whole
 from idbench.released_files import local
 from idbench.types import Sample, Video
 
@@ -231,7 +231,10 @@ def variants_known() -> list[str]:
 
 
 def _check_names(variant: str | None, references: str, sampling: str) -> None:
-    check_variant("concat_id", variant, variants_known())
+    if variant is not None and variant not in variants_known():
+        raise UserError(
+            f"concat_id has no variant {variant!r}; use one of {', '.join(variants_known())}."
+        )
     if references not in REFERENCES:
         raise UserError(f"references is one of {', '.join(REFERENCES)}, not {references!r}.")
     if sampling not in SAMPLINGS:

@@ -106,12 +106,14 @@ def test_a_signal_writes_a_checkpoint_and_no_weights(home, monkeypatch, number):
 
 
 def test_phases_change_settings_and_begin_the_learning_rate_anew():
-    two = read_stage(recipe(steps=12, phases=[{"until": 8, "cross": 1.0}]))
+    phases = [{"until": 8, "cross": 1.0}, {"until": 12, "restart": True}]
+    two = read_stage(recipe(steps=12, phases=phases))
     assert [two.at(step)["cross"] for step in range(12)] == [1.0] * 8 + [0.5] * 4
     rates = [two.rate(step) for step in range(12)]
     assert rates[:8] == [read_stage(recipe(steps=8)).rate(step) for step in range(8)]
     assert rates[8:] == [read_stage(recipe(steps=4)).rate(step) for step in range(4)]
     assert rates[7] < rates[9]
+    assert [step for step in range(12) if two.restarts_at(step)] == [8]
 
 
 def test_a_phase_that_restarts_needs_only_the_stored_weights(home):

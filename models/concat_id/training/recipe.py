@@ -197,7 +197,7 @@ class StageRecipe:
 
     @pydantic.model_validator(mode="after")
     def _usable(self) -> StageRecipe:
-        schedule.check_phases(vars(self))
+        schedule.check_phases(self.phases)
         known = [name for name in PHASED if hasattr(self, name)]
         for phase in self.phases:
             changes = {k: v for k, v in phase.items() if k not in ("until", "restart")}
@@ -232,7 +232,8 @@ class StageRecipe:
 
     def restarts_at(self, step: int) -> bool:
         """Whether a phase with `restart: true` begins at `step`."""
-        return schedule.restarts_at(step, vars(self))
+        now, since = schedule.phase_at(step, vars(self))
+        return since == 0 and bool(now.get("restart"))
 
     def accumulation(self, processes: int) -> int:
         """Number of batches that each process accumulates for one step. Raises UserError:
