@@ -5,12 +5,12 @@ Nothing here imports torch before a network is loaded, so that listing models st
 
 from __future__ import annotations
 
-import importlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, ClassVar
 
 import numpy as np
@@ -266,8 +266,7 @@ class ByWeights:
     @property
     def parts(self) -> tuple[Any, ...]:
         """The classes whose settings it takes."""
-        module, _, name = self.embedded.partition(":")
-        return self.released, getattr(importlib.import_module(module), name)
+        return self.released, resolve_name(self.embedded)
 
     def __call__(
         self, variant: str | None = None, *, weights: str | None = None, **settings: Any

@@ -117,8 +117,7 @@ def _load(folder: Path, kind: str, dtype: torch.dtype, sampling: str) -> VideoPi
         options.update(
             scheduler=build_flow_scheduler(),
             transformer=ConcatIDWanTransformer3DModel.from_pretrained(
-                folder / "transformer", torch_dtype=dtype, use_safetensors=True,
-                local_files_only=True,
+                folder / "transformer", **options
             ),
         )
     options["torch_dtype"] = {"default": dtype, "vae": torch.float32}
