@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from idbench import embedded
-from idbench.baselines.small import FaceFamily
+from idbench.baselines.embedded_models import FaceFamily
 from idbench.errors import UserError
 from idbench.metrics.networks import dlib_resnet
 from idbench.models.concat_id.families import family_named

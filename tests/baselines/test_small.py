@@ -11,7 +11,7 @@ from accelerate import Accelerator
 
 from idbench import deltas, embedded
 from idbench.baselines import face_tower
-from idbench.baselines.small import side_by_side
+from idbench.baselines.embedded_models import side_by_side
 from idbench.errors import UserError
 from idbench.models.concat_id import networks
 from idbench.models.concat_id.conditioning import denoise

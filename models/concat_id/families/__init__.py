@@ -28,7 +28,7 @@ BASELINES = {
 def family_named(name: str) -> Any:
     """The family of this name: one of `FAMILIES` or `BASELINES`."""
     if name in BASELINES:
-        return getattr(import_module("idbench.baselines.small"), BASELINES[name][1])
+        return getattr(import_module("idbench.baselines.embedded_models"), BASELINES[name][1])
     return FAMILIES[name]
 
 
