@@ -39,7 +39,7 @@ def cosine(step: int, steps: int, floor: float = 0.0) -> float:
 
 def check_phases(phases: Sequence[Mapping[str, Any]]) -> None:
     """Check the `phases` of a recipe. Raises UserError: they are not settings in order."""
-    ends = [phase.get("until") for phase in phases]
+    ends: list[Any] = [phase.get("until") for phase in phases]
     if not all(isinstance(end, int) for end in ends):
         raise UserError("`phases` must be a list of settings, each with its last step `until`.")
     if ends != sorted(set(ends)) or (ends and ends[0] < 1):
