@@ -58,7 +58,6 @@ KINDS = {
 """Kind of output -> a pattern that every file of the kind holds near its beginning or end."""
 
 
-
 class DiskError(FatalError):
     """The output disk cannot be used."""
 
@@ -136,43 +135,37 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 def check_output(path: Path, kind: str) -> None:
     """Raise UserError unless `path` is missing, empty, or a file of `kind`, a key of `KINDS`."""
-    with _usable(path):
-        try:
-            state = path.stat()
-            if not stat.S_ISREG(state.st_mode):  # a folder, a device, a pipe
-                raise UserError(f"{path} is not a file that can be replaced; name another one.")
-            size = state.st_size
-            with open(path, "rb") as stream:
-                data = stream.read(_END)
-                if size > _END:
-                    stream.seek(max(_END, size - _END))
-                    data += stream.read()
-        except FileNotFoundError:
-            return
-    if data and not re.search(KINDS[kind], data):
-        raise UserError(
-            f"{path} exists and is not a {kind} of idbench; name another file, or remove it."
-        )
+    with _missing_or_usable(path):
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):  # a folder, a device, a pipe
+            raise UserError(f"{path} is not a file that can be replaced; name another one.")
+        with open(path, "rb") as stream:
+            data = stream.read(_END)
+            if state.st_size > _END:
+                stream.seek(max(_END, state.st_size - _END))
+                data += stream.read()
+        if data and not re.search(KINDS[kind], data):
+            raise UserError(
+                f"{path} exists and is not a {kind} of idbench; name another file, or remove it."
+            )
 
 
 def check_new_folder(path: Path, known_by: Sequence[str] = ()) -> None:
     """Raise UserError unless `path` is missing, an empty folder, or one that the same command wrote
     before, which has a file that matches one of the patterns `known_by`."""
-    with _usable(path):
-        try:
-            filled = not stat.S_ISDIR(path.stat().st_mode) or any(path.iterdir())
-            if filled and any(any(path.glob(pattern)) for pattern in known_by):
-                return
-        except FileNotFoundError:
-            return
-    if filled:
-        raise UserError(f"{path} already exists; name a new or empty folder, or remove it.")
+    with _missing_or_usable(path):
+        filled = not stat.S_ISDIR(path.stat().st_mode) or any(path.iterdir())
+        if filled and not any(any(path.glob(pattern)) for pattern in known_by):
+            raise UserError(f"{path} already exists; name a new or empty folder, or remove it.")
 
 
 @contextmanager
-def _usable(path: Path) -> Iterator[None]:
+def _missing_or_usable(path: Path) -> Iterator[None]:
+    """Ends the block where `path` is missing. Raises UserError: it cannot be written."""
     try:
         yield
+    except FileNotFoundError:
+        return
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         shown = f"{str(path)[:200]}..." if len(str(path)) > 200 else path
         if isinstance(error, NotADirectoryError):
@@ -246,10 +239,18 @@ def sha256_json(value: Any) -> str:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[tuple[int, str]]:
-    """A temporary file as `_temporary` makes it, which takes the place of `path` if the block
-    succeeds, and is removed otherwise."""
+    """A new empty file beside `path`, whose folder is made: its descriptor, open, and its name. It
+    takes the place of `path` if the block succeeds, and is removed otherwise."""
+    folder, file = os.path.split(path)
     with disk_errors(path):
-        handle, temporary = _temporary(path)
+        clear_once(folder or ".")
+        temporary = os.path.join(folder, temporary_name(file))
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+        try:
+            handle = os.open(temporary, flags, 0o666)
+        except FileNotFoundError:
+            os.makedirs(folder or ".", exist_ok=True)
+            handle = os.open(temporary, flags, 0o666)
         try:
             yield handle, temporary
             os.replace(temporary, path)
@@ -257,16 +258,3 @@ def _replacing(path: Path) -> Iterator[tuple[int, str]]:
             with suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
-
-
-def _temporary(path: Path) -> tuple[int, str]:
-    """A new empty file next to `path`, whose folder is made: its descriptor, open, and its name."""
-    folder, file = os.path.split(path)
-    clear_once(folder or ".")
-    name = os.path.join(folder, temporary_name(file))
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
-    try:
-        return os.open(name, flags, 0o666), name
-    except FileNotFoundError:
-        os.makedirs(folder or ".", exist_ok=True)
-        return os.open(name, flags, 0o666), name
