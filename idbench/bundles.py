@@ -9,7 +9,6 @@ Other networks or another detection have other keys; then nothing is computed, a
 
 from __future__ import annotations
 
-import json
 import tempfile
 import zipfile
 import zlib
@@ -104,7 +103,7 @@ def read(path: Path) -> Measurement:
     wide = pd.DataFrame.from_dict(values, orient="index", dtype="float64")
     key = bundle.scoring.key
     protocol = get_protocol(key.protocol_name or "")
-    key.protocol = json.loads(json.dumps(protocol.as_dict()))  # tuples become lists
+    key.protocol = protocol.as_dict()
     found = sample_values(bundle.samples, wide)
     return Measurement(
         system=bundle.identity.model.title, source=str(path), identity=bundle.identity,

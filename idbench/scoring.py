@@ -5,7 +5,6 @@ DlibSim is a second opinion, added where embedded recognisers alone would judge 
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,9 +57,36 @@ class Scoring:
 
     @cached_property
     def key(self) -> dict[str, Any]:
-        """Everything that moves a score apart from the video; equal keys, comparable scores."""
-        protocol = json.loads(json.dumps(self.protocol.as_dict()))  # tuples become lists
-        return scoring_key(protocol, self.metrics, self.sources)
+        """Everything that moves a score apart from the video, as JSON; equal keys, comparable
+        scores. Imports no network.
+
+        Weights are named by their sha256, the user's also by how they are read, never by their
+        path. Other files that metrics read are `metric_weights`."""
+        there = embedded.entries()
+        besides: dict[str, str] = {}
+        for name in self.metrics:
+            with explained(
+                f"The metric {name} of {METRICS.target(name)} does not name its weights",
+                "report this to its authors",
+            ):
+                besides |= METRICS.load(name).weight_hashes(self.sources)
+        return {
+            "protocol": self.protocol.as_dict(),
+            "weights": {
+                name: self.sources[name].identity() for name in NETWORKS
+                if name in there or self.sources[name].path is not None
+            },
+            **({"metric_weights": dict(sorted(besides.items()))} if besides else {}),
+            "detector": self._detector(),
+            "opencv": opencv_version(),
+            "metrics": {name: metric_version(name) for name in sorted(self.metrics)},
+        }
+
+    def _detector(self) -> str:
+        """The detector that will find the faces: its weights, and the package that runs them."""
+        pack = self.protocol.detection.detector == "pack" and "detector" in self.sources
+        version = package_versions().get("insightface" if pack else "facenet-pytorch", "missing")
+        return f"{self.sources['detector'].identity()} {version}" if pack else version
 
     @cached_property
     def sha256(self) -> str:
@@ -100,44 +126,6 @@ def _networks(metrics: Sequence[str]) -> set[str]:
         found.update(metric.networks)
         found.update(one if isinstance(one, str) else one.name for one in metric.runs)
     return found
-
-
-def scoring_key(
-    protocol: Mapping[str, Any], metrics: Sequence[str],
-    sources: Mapping[str, Source] | None = None,
-) -> dict[str, Any]:
-    """Everything that moves a score apart from the video, as JSON; imports no network.
-
-    Weights are named by their sha256, the user's also by how they are read, never by their path.
-    Other files that metrics read are `metric_weights`."""
-    if sources is None:
-        sources = parse()
-    there = embedded.entries()
-    besides: dict[str, str] = {}
-    for name in metrics:
-        with explained(
-            f"The metric {name} of {METRICS.target(name)} does not name its weights",
-            "report this to its authors",
-        ):
-            besides |= METRICS.load(name).weight_hashes(sources)
-    return {
-        "protocol": dict(protocol),
-        "weights": {
-            name: sources[name].identity() for name in NETWORKS
-            if name in there or sources[name].path is not None
-        },
-        **({"metric_weights": dict(sorted(besides.items()))} if besides else {}),
-        "detector": _detector(protocol, sources),
-        "opencv": opencv_version(),
-        "metrics": {name: metric_version(name) for name in sorted(metrics)},
-    }
-
-
-def _detector(protocol: Mapping[str, Any], sources: Mapping[str, Source]) -> str:
-    """The detector that will find the faces: its weights, and the package that runs them."""
-    pack = protocol.get("detection", {}).get("detector") == "pack" and "detector" in sources
-    version = package_versions().get("insightface" if pack else "facenet-pytorch", "missing")
-    return f"{sources['detector'].identity()} {version}" if pack else version
 
 
 def with_second_opinion(

@@ -6,6 +6,7 @@ What its names mean is in `rules` (which frames, and from them to one value) and
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +160,7 @@ class Protocol:
 
     def as_dict(self) -> dict[str, Any]:
         """All fields that move a number, nested, as JSON values; written to run.json."""
-        return plain(self)
+        return dict(json.loads(json.dumps(plain(self))))  # tuples become lists
 
     def defines(self, metric: Metric) -> bool:
         """Whether `metric` has a meaning under this protocol."""

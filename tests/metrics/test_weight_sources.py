@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from idbench.metrics.networks.recogniser import build_recogniser
 from idbench.metrics.protocols import get_protocol
 from idbench.metrics.scorer import Scorer
 from idbench.registry import METRICS
-from idbench.scoring import scoring_key
+from idbench.scoring import Scoring
 from idbench.types import Video
 from idbench.video import write_video
 
@@ -157,13 +158,13 @@ def test_the_key_is_of_what_the_file_holds_not_where_it_lies(tiny_weights, tmp_p
     first = make_pack(tmp_path / "one" / "buffalo_l")
     same = shutil.copytree(first, tmp_path / "elsewhere")
     other = make_pack(tmp_path / "other", seed=1)
-    protocol = {"name": "p", "detection": {"detector": "pack"}}
+    strict = get_protocol("strict-v3")
+    pack = replace(strict, detection=replace(strict.detection, detector="pack"))
 
-    def key(*weights):
-        return scoring_key(protocol, ["arcsim"], weight_sources.parse(weights))
+    def key(*weights, protocol=pack):
+        return Scoring(protocol, ("arcsim",), (), weight_sources.parse(weights)).key
 
     embedded_key = key()
-    assert embedded_key == scoring_key(protocol, ["arcsim"])
     assert embedded_key["weights"]["arcface"] == embedded.entry("arcface")["sha256"]
     one = key(f"arcface=insightface:{first}")
     assert one == key(f"arcface=insightface:{same}")
@@ -174,10 +175,9 @@ def test_the_key_is_of_what_the_file_holds_not_where_it_lies(tiny_weights, tmp_p
     assert changed["weights"]["arcface"] != one["weights"]["arcface"]
     assert len({str(k["detector"]) for k in (embedded_key, one, changed)}) == 3
     # Where the protocol asks for MTCNN, a pack's detector moves nothing.
-    strict = {"name": "s", "detection": {"detector": "mtcnn"}}
-    keys = [scoring_key(strict, ["arcsim"], weight_sources.parse(w)) for w in (
-        [], [f"arcface=insightface:{first}"])]
-    assert keys[0]["detector"] == keys[1]["detector"]
+    assert strict.detection.detector == "mtcnn"
+    with_pack = key(f"arcface=insightface:{first}", protocol=strict)
+    assert key(protocol=strict)["detector"] == with_pack["detector"]
 
 
 def test_weights_that_a_metric_reads_besides_the_networks_are_recorded(tiny_weights, tmp_path):
@@ -187,7 +187,7 @@ def test_weights_that_a_metric_reads_besides_the_networks_are_recorded(tiny_weig
 
     def hashes(sources=None):
         scorer = Scorer(strict, metrics=[METRICS.load(name) for name in names], sources=sources)
-        key = scoring_key(strict.as_dict(), names, sources)
+        key = Scoring(strict, names, (), sources or weight_sources.parse()).key
         return key["weights"], key["metric_weights"], scorer.weight_hashes()
 
     def save_expression(value):
@@ -213,7 +213,7 @@ def test_weights_that_a_metric_reads_besides_the_networks_are_recorded(tiny_weig
     assert files == {"expression.safetensors": digest, "clip/ViT-B-32.bin": sha256_file(theirs),
                      **{k: v for k, v in files.items() if k.startswith(("arcface", "mtcnn"))}}
 
-    usual = scoring_key(strict.as_dict(), ["arcsim"])
+    usual = Scoring(strict, ("arcsim",), (), weight_sources.parse()).key
     assert "metric_weights" not in usual, "scores of before stay comparable, and stay"
     assert metric_weight_differences(again, {}) == []
     assert save_expression(2.0) != digest
