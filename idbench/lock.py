@@ -102,8 +102,8 @@ def wait_for_parts(folder: Path, names: Sequence[str]) -> None:
     """Wait until no process holds the parts, and remove their locks."""
     end = time.monotonic() + WAIT_SECONDS
     for path in (folder / f".lock-{name}" for name in names):
-        while path.exists() and not _is_free(path) and time.monotonic() < end:
-            time.sleep(0.05)
+        if path.exists():
+            _is_free(path, end - time.monotonic())
         path.unlink(missing_ok=True)
 
 
@@ -133,19 +133,18 @@ def _clear_parts(folder: Path) -> None:
     """Remove what parts left; those of a killed process may take a moment to end."""
     end = time.monotonic() + WAIT_SECONDS
     for path in folder.glob(".lock-*"):
-        while not _is_free(path):
-            worker = path.name.startswith(".lock-worker-")
-            if not worker or time.monotonic() > end:
-                raise _in_use(folder, _holder(path))
-            time.sleep(0.1)
+        worker = path.name.startswith(".lock-worker-")
+        if not _is_free(path, end - time.monotonic() if worker else 0.0):
+            raise _in_use(folder, _holder(path))
         path.unlink(missing_ok=True)
         _holder(path).unlink(missing_ok=True)
 
 
-def _is_free(path: Path) -> bool:
+def _is_free(path: Path, wait: float = 0.0) -> bool:
+    """Whether no process holds a lock, or none does any more within `wait` seconds."""
     guard = FileLock(path)
     try:
-        guard.acquire(blocking=False)
+        guard.acquire(timeout=max(wait, 0.0))
     except Timeout:
         return False
     guard.release()

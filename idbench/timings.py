@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 PHASES = ("load", "generate", "encode", "decode", "detect", "embed", "score")
@@ -13,23 +13,19 @@ PHASES = ("load", "generate", "encode", "decode", "detect", "embed", "score")
 class Timings:
     """Seconds spent in each phase. An inner phase does not count in the outer one."""
 
-    def __init__(
-        self, seconds: Mapping[str, float] | None = None,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        self._clock = clock
+    def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
         self._seconds: dict[str, float] = dict(seconds or {})
         self._open: list[float] = []
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the time of the block to `name`."""
-        start = self._clock()
+        start = time.perf_counter()
         self._open.append(0.0)
         try:
             yield
         finally:
-            elapsed = self._clock() - start
+            elapsed = time.perf_counter() - start
             inner = self._open.pop()
             self.add(name, elapsed - inner)
             if self._open:
