@@ -28,7 +28,7 @@ from idbench.errors import UserError
 from idbench.files import DiskError, disk_errors, sha256_file, sha256_json, write_bytes
 from idbench.records import Counts, ModelName, RunFile, SampleFile
 from idbench.timings import Timings
-from idbench.types import Reference, Sample, Video
+from idbench.types import Sample, Video
 
 T = TypeVar("T")
 
@@ -201,7 +201,7 @@ class Run:
     def adopt(self, sample: Sample) -> Sample:
         """`sample` with its reference images copied into the run folder, so that later changes of
         the originals have no effect."""
-        return replace(sample, references=tuple(map(self._copy, sample.references)))
+        return replace(sample, references=tuple(r.moved(self._copy) for r in sample.references))
 
     def finish(
         self, sample: Sample, *, video: Path | None, reason: str | None = None,
@@ -262,11 +262,7 @@ class Run:
                 path, "a", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(text)
 
-    def _copy(self, reference: Reference) -> Reference:
-        image, *more = map(self._copy_image, reference.images)
-        return replace(reference, image=image, more=tuple(more))
-
-    def _copy_image(self, image: Path) -> Path:
+    def _copy(self, image: Path) -> Path:
         folder = self.folder / "references"
         if image.parent == folder:
             return image

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +32,10 @@ class Reference:
     def images(self) -> tuple[Path, ...]:
         """Every photograph."""
         return (self.image, *self.more)
+
+    def moved(self, place: Callable[[Path], Path]) -> Reference:
+        """The same, with each photograph at its `place`."""
+        return replace(self, image=place(self.image), more=tuple(map(place, self.more)))
 
 
 @dataclass(frozen=True)
