@@ -105,8 +105,7 @@ def complete_run(
     made = evaluate(
         SUITE, job.system, out=out / job.folder, split=job.split, limit=limit,
         settings={} if job.references == GIVEN else {"references": job.references},
-        seed=seeds[0] if len(seeds) == 1 else list(seeds), scored=False, progress=progress,
-        command=command,
+        seed=seeds, scored=False, progress=progress, command=command,
     )
     return score(made.folders, progress=progress)
 

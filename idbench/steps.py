@@ -1,5 +1,4 @@
-"""The steps that fill a run folder: `plan` the samples, `generate` their videos, `score` them;
-`score_run` does the last alone.
+"""The steps that fill a run folder: `plan` the samples, `generate` their videos, `score` them.
 
 Each works sample by sample, writes what it made at once, and skips what is there already.
 """
@@ -18,16 +17,14 @@ from typing import Literal, cast
 
 from pydantic import ConfigDict, TypeAdapter
 
-from idbench import holding
 from idbench.engines import Engine
 from idbench.errors import UserError, explained
 from idbench.generating import keep
 from idbench.progress import Progress
 from idbench.records import FacesFile, ModelName, SampleFile, ScoresFile, ScoringRecord
-from idbench.results import Results
 from idbench.runs import Run, Shard, sample_id
 from idbench.score_table import collect
-from idbench.scoring import Scoring, with_second_opinion
+from idbench.scoring import Scoring
 from idbench.stored import PlainName
 from idbench.types import Abilities, Model, Sample
 
@@ -85,10 +82,7 @@ def plan(
     identify = getattr(model, "sample_id", lambda s: sample_id(s.suite_id, name))
 
     def named(sample: Sample) -> Sample:
-        references = tuple(
-            replace(r, image=start / r.image, more=tuple(start / path for path in r.more))
-            for r in sample.references
-        )
+        references = tuple(r.moved(start.joinpath) for r in sample.references)
         return replace(sample, id=identify(sample), references=references)
 
     with explained(f"The model {name.title} cannot name its samples", _REPORT):
@@ -222,29 +216,3 @@ def _describe_scoring(run: Run, measured: ScoringRecord) -> None:
                 # If this ends half-way, the old table must not pass for the new scores.
                 (run.folder / "scores.parquet").unlink(missing_ok=True)
             run.save(scoring=described)
-
-
-def score_run(
-    given: Path, metrics: Sequence[str], protocol: str, weights: Sequence[str], worker: Engine,
-    part: Shard | None, progress: Progress, force: bool,
-) -> Results:
-    """Score the videos of a run that have no scores yet, or all with `force`.
-
-    Args:
-        given: the run folder. The others as in `evaluate.evaluate`.
-
-    Raises:
-        UserError: what the caller can fix, in one sentence.
-    """
-    before = Run.open(given)
-    if not before.generates:
-        samples = [record.sample for record in before.records()]
-        metrics = with_second_opinion(metrics, samples, protocol, weights, progress.say)
-    scoring = Scoring.of(protocol, metrics, weights)
-    with (absolute(Path.cwd(), given) as folder, holding.reopen(folder, part) as run,
-          worker.open()):
-        mine = part.of(run.sample_ids) if part else run.sample_ids
-        score(run, mine, scoring, worker, progress, force)
-        run.close(worker.about())
-    run.folder = given
-    return Results([run])
