@@ -1,6 +1,12 @@
-"""A perceptual hash of pictures, by which copies are found."""
+"""A perceptual hash of pictures, by which copies are found, and near-copies of videos by it.
+
+The hash survives encoding, size and brightness. A near-copy of a video (re-encoded, resized or cut
+anew) shows the same frames.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -9,6 +15,9 @@ SIDE = 16
 BYTES = SIDE * SIDE // 8
 NEAR = 32
 """Bits of 256 in which a picture and its copy (re-encoded, resized, brighter) differ at most."""
+PRINTS = 5
+"""Frames of a video that are compared, spread evenly over it."""
+_CHUNK = 2048
 
 
 def difference_hash(image: np.ndarray) -> np.ndarray:
@@ -25,3 +34,30 @@ def difference_hash(image: np.ndarray) -> np.ndarray:
 def differing_bits(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Number of bits in which hashes (..., BYTES) differ, of the broadcast shape."""
     return np.unpackbits(first ^ second, axis=-1).sum(-1, dtype=np.int16)
+
+
+def frame_print(image: np.ndarray) -> str:
+    """The difference hash of uint8 RGB (h, w, 3) as hexadecimal text."""
+    return difference_hash(image).tobytes().hex()
+
+
+def as_array(prints: Sequence[str]) -> np.ndarray:
+    """uint8 (PRINTS, BYTES) of a video's prints, the last repeated; of none: zeros."""
+    if not prints:
+        return np.zeros((PRINTS, BYTES), np.uint8)
+    rows = [np.frombuffer(bytes.fromhex(text), np.uint8) for text in prints[:PRINTS]]
+    return np.stack([*rows, *rows[-1:] * (PRINTS - len(rows))])
+
+
+def are_copies(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Which of m pairs of videos, uint8 (m, PRINTS, BYTES) each, are near-copies: most frames of
+    either one are nearly a frame of the other. Without prints (all zeros) they never are."""
+    found = np.zeros(len(first), bool)
+    for start in range(0, len(first), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        a, b = first[part], second[part]
+        near = differing_bits(a[:, :, None], b[:, None]) <= NEAR
+        shared = np.maximum(near.any(2).sum(1), near.any(1).sum(1))
+        known = a.any((1, 2)) & b.any((1, 2))
+        found[part] = known & (2 * shared > PRINTS)
+    return found

@@ -8,10 +8,8 @@ Every image is rendered from the suite's data; no model generates anything in th
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -27,6 +25,7 @@ from idbench.prompts.avatars.scene import (
     scene_of,
 )
 from idbench.prompts.build import SUITE
+from idbench.suite import load_suite
 
 HEIGHT, WIDTH = 128, 192
 MARGIN, LINE, FONT_SIZE = 10, 15, 12
@@ -54,25 +53,19 @@ def sheet(tiles: Sequence[np.ndarray], labels: Sequence[str], columns: int) -> n
 
 def identities() -> np.ndarray:
     """The reference portraits of the suite."""
-    known = json.loads((SUITE / "identities.json").read_text(encoding="utf-8"))
+    known = load_suite(SUITE).identities
     tiles = [np.asarray(Image.open(SUITE / "references" / f"{name}.png").resize((144, 144)))
              for name in known]
     return sheet(tiles, list(known), 8)
 
 
 def split(name: str, count: int = 6) -> np.ndarray:
-    """Scenes that fulfil prompts of a split: what a perfect model could show."""
-    prompts = {row["prompt_id"]: row["prompt"] for row in _lines(SUITE / "prompts.jsonl")}
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for row in _lines(SUITE / "splits" / f"{name}.jsonl"):
-        people = tuple(p["identity"] for p in row["truth"]["people"])
-        groups.setdefault(people, []).append(row)
-    tiles, labels = [], []
-    for index, (people, rows) in enumerate(list(groups.items())[:count]):
-        row = rows[index % len(rows)]
-        tiles.append(_frame(scene_of(row["truth"], [int(p[1:]) for p in people], seed=index)))
-        labels.append(prompts[row["prompt_id"]])
-    return sheet(tiles, labels, 3)
+    """Scenes that fulfil prompts of a split, each of other people: what a perfect model could
+    show."""
+    samples = load_suite(SUITE).samples(name, count)
+    tiles = [_frame(scene_of(s.truth, [int(p[1:]) for p in s.identities], seed=index))
+             for index, s in enumerate(samples)]
+    return sheet(tiles, [s.prompt for s in samples], 3)
 
 
 def expressions(identity: int = 7) -> np.ndarray:
@@ -129,10 +122,6 @@ def _broken(text: str, width: int, length: Callable[[str], float]) -> list[str]:
         else:
             lines.append(word)
     return lines[:4]
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def main() -> None:

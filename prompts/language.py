@@ -17,7 +17,7 @@ import numpy as np
 
 from idbench.prompts import phrases
 from idbench.prompts.avatars.scene import Garment, Person, Scene
-from idbench.prompts.grammar import finish, join, listed, pick, plural, with_article
+from idbench.prompts.phrases import finish, join, listed, pick, plural, with_article
 
 MAXIMUM_TOKENS = 30
 """Words and punctuation marks of a prompt; the tokenizer of the embedded scale keeps 32."""

@@ -21,7 +21,7 @@ from idbench.prompts.avatars.scene import (
     Person,
     Scene,
 )
-from idbench.prompts.grammar import pick
+from idbench.prompts.phrases import pick
 
 _TOGETHER: tuple[tuple[str, str, str], ...] = (
     ("motion", "turn right", "turn left"), ("motion", "turn left", "turn right"),

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from idbench.errors import UserError
-from idbench.models.concat_id.pairs.neighbours import exact_cosines
-from idbench.models.concat_id.pairs.partners import Similarity
+from idbench.models.concat_id.pairs.partners import Similarity, exact_cosines
 from idbench.models.concat_id.pairs.people import People
 from idbench.models.concat_id.pairs.settings import PairSettings
 from idbench.models.concat_id.pairs.stages import OWN, Output

@@ -16,18 +16,19 @@ from idbench.errors import UserError
 from idbench.files import check_output, sha256_json, write_json
 from idbench.lock import exclusive
 from idbench.models.concat_id.pairs import (
+    built_files,
     calibration,
-    overview,
-    parquet_files,
     partners,
     people,
     stages,
     store,
-    workers,
 )
-from idbench.models.concat_id.pairs import filter as rules
-from idbench.models.concat_id.pairs.neighbours import check_size
-from idbench.models.concat_id.pairs.reader import FaceReader, ReaderSettings
+from idbench.models.concat_id.pairs.reader import (
+    FaceReader,
+    Make,
+    ReaderSettings,
+    read_videos,
+)
 from idbench.models.concat_id.pairs.settings import PairSettings
 from idbench.models.concat_id.pairs.tracking import usual_count
 from idbench.video_folders import VIDEO_SUFFIXES
@@ -75,7 +76,7 @@ class Built:
     read: int
 
 
-def build(request: BuildRequest, make: workers.Make = FaceReader) -> Built:
+def build(request: BuildRequest, make: Make = FaceReader) -> Built:
     """Build pairs; a build that was stopped resumes, a finished one reads nothing. `make` makes the
     reader of videos, here and in workers. Raises UserError: wrong inputs."""
     _check(request)
@@ -87,7 +88,7 @@ def build(request: BuildRequest, make: workers.Make = FaceReader) -> Built:
             captions = base.note_captions(request.captions)
             if request.aesthetic:
                 base.note_aesthetic(request.aesthetic)
-            read = workers.read_videos(
+            read = read_videos(
                 base, request.videos, request.out, reader, make, request.reader, request.workers,
                 request.quiet,
             )
@@ -118,7 +119,7 @@ def _select(
     """Everything after reading; it is done anew each time, so thresholds can be changed."""
     asked = settings = request.reader.pairs
     everyone, dropped = people.collect(base, settings)
-    check_size(len(everyone), settings.exact_limit)
+    partners.check_size(len(everyone), settings.exact_limit)
     calibrated = None
     if request.calibrate:
         named = calibration.read_identities(request.calibrate, base, everyone)
@@ -130,7 +131,7 @@ def _select(
     )
     _remove_older(request.out, [made.name for made in outputs])
     for made in outputs:
-        parquet_files.write_output(
+        built_files.write_output(
             request.out / f"{made.name}.parquet", made, everyone, base, settings.seed,
             reader.get("alignment"),
         )
@@ -160,7 +161,7 @@ def _select(
     # Round trip: tuples become lists, as a reader of the file sees them.
     summary = json.loads(json.dumps(summary))
     write_json(request.out / "summary.json", summary)
-    overview.write_page(request.out / "pairs.html", summary, outputs, everyone, base, request.out)
+    built_files.write_page(request.out / "pairs.html", summary, outputs, everyone, base, request.out)
     return summary
 
 
@@ -232,22 +233,22 @@ def _write_videos(
 
     def rows() -> Iterator[dict[str, Any]]:
         for row in base.rows(vectors=False):
-            reason, record = rules.why_dropped(row, settings), row.record
-            if reason == rules.UNREADABLE and len(unreadable) < NAMED:
+            reason, record = people.why_dropped(row, settings), row.record
+            if reason == people.UNREADABLE and len(unreadable) < NAMED:
                 unreadable.append({"video": row.name, "problem": str(row.problem)})
-            if reason == rules.NO_TERM and len(no_term) < NAMED:
+            if reason == people.NO_TERM and len(no_term) < NAMED:
                 no_term.append({"video": row.name, "caption": str(row.caption)})
             found = {"video": row.name, "kept": reason is None, "reason": reason,
                      "detail": row.problem, "people": 0}
             if record is not None:
                 found |= {
                     "people": usual_count(record.counts),
-                    "other_count_share": rules.count_inconsistency(record.counts),
-                    "other_identity_share": rules.identity_inconsistency(
+                    "other_count_share": people.count_inconsistency(record.counts),
+                    "other_identity_share": people.identity_inconsistency(
                         record.cosines, settings.identity_cosine),
                     "frames_in_other_order": record.conflicts,
                 }
             yield found
 
-    parquet_files.write_rows(path, schema, rows())
+    built_files.write_rows(path, schema, rows())
     return unreadable, no_term

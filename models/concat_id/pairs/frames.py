@@ -1,7 +1,8 @@
-"""Frames of a video at a fixed rate, decoded once, with the movement after each."""
+"""Pictures of a video: frames at a fixed rate with the movement after each, and crops of faces."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,10 @@ import cv2
 import numpy as np
 
 from idbench import video
+from idbench.metrics.faces.align import align_crops, similarity_transforms
+from idbench.models.concat_id.references import ARCFACE_SIZE, CROP_SCALE, crop_face
 
+JPEG_QUALITY = 95
 _FLOW_HEIGHT = 128
 """Rows of the grey pictures that optical flow and motion are measured on."""
 
@@ -77,3 +81,46 @@ def _grey(frame: video.av.VideoFrame) -> np.ndarray:
     height = min(frame.height, _FLOW_HEIGHT)
     width = max(1, round(frame.width * height / frame.height))
     return frame.reformat(width=width, height=height, format="gray").to_ndarray()
+
+
+def key(name: str) -> str:
+    """A file name for a video's crops, from its name, which may hold any characters."""
+    return hashlib.blake2b(name.encode("utf-8"), digest_size=8).hexdigest()
+
+
+def crop_file(stem: str, crop: str) -> str:
+    """The crop's file, relative to the output folder; 256 folders keep each one small."""
+    return f"faces/{stem[:2]}/{stem}_{crop}.jpg"
+
+
+def face_crop(
+    image: np.ndarray, landmarks: np.ndarray, largest: int, alignment: str = "upright"
+) -> np.ndarray:
+    """A face as `references.prepare` crops it, with its background, at its own resolution, at most
+    `largest` pixels a side: uint8 RGB (side, side, 3)."""
+    marks = np.asarray(landmarks, np.float64)
+    if alignment == "arcface":
+        # At the face's own resolution the similarity onto the template neither grows nor shrinks.
+        zoom = float(np.hypot(*similarity_transforms(marks, ARCFACE_SIZE)[:, 0]))
+        size = int(np.clip(round(ARCFACE_SIZE / max(zoom, 1e-6)), 16, largest))
+        return align_crops(image, marks[None], size)[0]
+    eyes, mouth, across = marks[:2].mean(0), marks[3:5].mean(0), marks[1] - marks[0]
+    squares = float(across @ across + (mouth - eyes) @ (mouth - eyes))
+    side = CROP_SCALE * max(np.sqrt(squares / 2), 1.0)
+    # Resize only the neighbourhood: for each face, a whole 4K frame would be slow.
+    low = np.clip(np.floor(eyes - side), 0, None).astype(int)
+    high = np.ceil(eyes + side).astype(int) + 1
+    window = image[low[1] : high[1], low[0] : high[0]]
+    if not window.size:
+        window, low = image, np.zeros(2, int)
+    return crop_face(window, marks - low, int(np.clip(round(side), 16, largest)))
+
+
+def encode(image: np.ndarray) -> bytes:
+    """A JPEG of an RGB picture."""
+    done, data = cv2.imencode(
+        ".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    )
+    if not done:
+        raise ValueError(f"cannot encode a picture of shape {image.shape}")
+    return data.tobytes()

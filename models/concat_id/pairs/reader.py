@@ -1,10 +1,10 @@
-"""Reads one video: sampled frames, faces, embeddings, crops, movement."""
+"""Reads videos, in this process or in several: frames, faces, embeddings, crops, movement."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -13,28 +13,41 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from idbench import progress
 from idbench.devices import check_device
 from idbench.errors import UserError
 from idbench.files import write_bytes
-from idbench.metrics.faces.align import align_crops, crops_of_frames, similarity_transforms
+from idbench.metrics.faces.align import crops_of_frames
 from idbench.metrics.faces.detect import Faces, detector_hashes, make_detector
 from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks import weight_sources
 from idbench.metrics.protocols import Detection
 from idbench.models.concat_id.about import alignment_of
-from idbench.models.concat_id.pairs import copies, subjects, tracking
-from idbench.models.concat_id.pairs.frames import SampledFrame, sample
+from idbench.models.concat_id.pairs import subjects, tracking
+from idbench.models.concat_id.pairs.frames import (
+    SampledFrame,
+    crop_file,
+    encode,
+    face_crop,
+    key,
+    sample,
+)
+from idbench.models.concat_id.pairs.people import has_human_term
 from idbench.models.concat_id.pairs.settings import PairSettings
-from idbench.models.concat_id.references import ARCFACE_SIZE, CROP_SCALE, crop_face
+from idbench.models.concat_id.pairs.store import Row, Store
+from idbench.picture_hash import PRINTS, frame_print
+from idbench.pools import pool
 from idbench.video import UnreadableVideo
 
 BATCH = 16
 """Frames detected and embedded together; numbers are only repeatable at a fixed batch size."""
-JPEG_QUALITY = 95
 EMBEDDED = Detection(thresholds=(0.6, 0.7, 0.9))
 """MTCNN. Its last stage is stricter than the metrics': a false face breaks the count."""
 PACK = Detection(detector="pack", size=320, height=0, thresholds=(0.5, 0.5, 0.5))
 """SCRFD of the insightface pack that `weights` names, as its authors run it."""
+
+_reader: Reader | None = None
+"""Of a worker process."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,10 @@ class Reader(Protocol):
     def identity(self) -> Mapping[str, Any]: ...
 
     def read(self, path: Path, name: str, out: Path) -> tuple[tracking.VideoRecord, np.ndarray]: ...
+
+
+Make = Callable[[ReaderSettings], Reader]
+Result = tuple[str | None, tracking.VideoRecord | None, np.ndarray | None]
 
 
 class FaceReader:
@@ -115,7 +132,7 @@ class FaceReader:
                 size, fps = frame.image.shape[:2], frame.fps
                 # Pictures are freed with their batch; the numbers are kept.
                 moves.append(replace(frame, image=np.zeros((0, 0, 3), np.uint8)))
-                prints.append(copies.frame_print(frame.image))
+                prints.append(frame_print(frame.image))
                 if self._scorer is not None:
                     scores.append(self._scorer(frame.image))
             for frame, of_frame in zip(batch, self._faces(batch), strict=True):
@@ -140,7 +157,7 @@ class FaceReader:
             flow=mean_of(m.flow for m in moves),
             motion=mean_of(m.motion for m in moves),
             aesthetic=mean_of(scores),
-            prints=tuple(prints[i] for i in tracking.spread(len(prints), copies.PRINTS)), **made,
+            prints=tuple(prints[i] for i in tracking.spread(len(prints), PRINTS)), **made,
         )
         return record, vectors
 
@@ -188,44 +205,73 @@ def load_scorer(address: str) -> Callable[[np.ndarray], float]:
     return found
 
 
-def key(name: str) -> str:
-    """A file name for a video's crops, from its name, which may hold any characters."""
-    return hashlib.blake2b(name.encode("utf-8"), digest_size=8).hexdigest()
+def read_videos(
+    store: Store, folder: Path, out: Path, reader: Reader, make: Make, settings: ReaderSettings,
+    workers: int, quiet: bool = False,
+) -> int:
+    """Read what is not yet in the store; returns the number of videos read. The result for a video
+    depends on that video alone. Raises UserError: a worker process died."""
+    terms = settings.pairs.human_terms
+    total = sum(1 for _ in _unread(store, terms))
+    workers = min(workers, max(total // 4, 1))
+    if workers == 1:
+        one_thread()
+        results: Iterator[tuple[Row, Result]] = (
+            (row, _read(reader, folder, row.name, out)) for row in _unread(store, terms)
+        )
+    else:
+        results = _in_processes(_unread(store, terms), folder, out, make, settings, workers)
+    with progress.steps("read videos", total, quiet) as step:
+        for row, result in results:
+            store.put(row, *result)
+            step(row.name)
+    return total
 
 
-def crop_file(stem: str, crop: str) -> str:
-    """The crop's file, relative to the output folder; 256 folders keep each one small."""
-    return f"faces/{stem[:2]}/{stem}_{crop}.jpg"
+def one_thread() -> None:
+    """Compute with one thread, so that sums do not depend on the number of threads."""
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
 
 
-def face_crop(
-    image: np.ndarray, landmarks: np.ndarray, largest: int, alignment: str = "upright"
-) -> np.ndarray:
-    """A face as `references.prepare` crops it, with its background, at its own resolution, at most
-    `largest` pixels a side: uint8 RGB (side, side, 3)."""
-    marks = np.asarray(landmarks, np.float64)
-    if alignment == "arcface":
-        # At the face's own resolution the similarity onto the template neither grows nor shrinks.
-        zoom = float(np.hypot(*similarity_transforms(marks, ARCFACE_SIZE)[:, 0]))
-        size = int(np.clip(round(ARCFACE_SIZE / max(zoom, 1e-6)), 16, largest))
-        return align_crops(image, marks[None], size)[0]
-    eyes, mouth, across = marks[:2].mean(0), marks[3:5].mean(0), marks[1] - marks[0]
-    squares = float(across @ across + (mouth - eyes) @ (mouth - eyes))
-    side = CROP_SCALE * max(np.sqrt(squares / 2), 1.0)
-    # Resize only the neighbourhood: for each face, a whole 4K frame would be slow.
-    low = np.clip(np.floor(eyes - side), 0, None).astype(int)
-    high = np.ceil(eyes + side).astype(int) + 1
-    window = image[low[1] : high[1], low[0] : high[0]]
-    if not window.size:
-        window, low = image, np.zeros(2, int)
-    return crop_face(window, marks - low, int(np.clip(round(side), 16, largest)))
+def _unread(store: Store, terms: str) -> Iterator[Row]:
+    for row in store.rows(vectors=False):
+        if not row.finished and has_human_term(row.caption or "", terms):
+            yield row
 
 
-def encode(image: np.ndarray) -> bytes:
-    """A JPEG of an RGB picture."""
-    done, data = cv2.imencode(
-        ".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    )
-    if not done:
-        raise ValueError(f"cannot encode a picture of shape {image.shape}")
-    return data.tobytes()
+def _read(reader: Reader, folder: Path, name: str, out: Path) -> Result:
+    try:
+        return (None, *reader.read(folder / name, name, out))
+    except UnreadableVideo as error:
+        return str(error), None, None
+
+
+def _in_processes(
+    rows: Iterator[Row], folder: Path, out: Path, make: Make, settings: ReaderSettings,
+    workers: int,
+) -> Iterator[tuple[Row, Result]]:
+    """Results as they come, with at most four videos a worker in flight."""
+    running: dict[Future[Result], Row] = {}
+    with pool(workers, _start, make, settings) as processes:
+        while True:
+            for row in islice(rows, 4 * workers - len(running)):
+                running[processes.submit(_work, folder, row.name, out)] = row
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+
+
+def _start(make: Make, settings: ReaderSettings) -> None:
+    """Start a worker."""
+    global _reader
+    one_thread()
+    _reader = make(settings)
+
+
+def _work(folder: Path, name: str, out: Path) -> Result:
+    assert _reader is not None
+    return _read(_reader, folder, name, out)

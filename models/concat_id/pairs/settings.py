@@ -43,7 +43,7 @@ class PairSettings:
             of two, both have.
         people: most people in a video; videos with more are dropped.
         human_terms: words of which a caption must have one, separated by commas; empty: our list
-            (see `filter`); `none`: captions are not filtered, the face detector alone decides
+            (see `people`); `none`: captions are not filtered, the face detector alone decides
             (ours; the paper filters by terms and does not list them).
         minimum_confidence: of a detected face (ours; the embedded detector's own limit is 0.9).
         crop_size: largest side of the face crops written, pixels; small faces are not enlarged.

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from idbench.models.concat_id.pairs.neighbours import Best
+from idbench.models.concat_id.pairs.partners import Best
 from idbench.models.concat_id.pairs.people import People
 from idbench.models.concat_id.pairs.settings import PairSettings
 

@@ -56,7 +56,7 @@ class VideoRecord:
             that number is 0 or over the limit.
         conflicts: number of those frames that show the people in another order.
         flow, motion, aesthetic: quality for the ranking of Stage III (see `stages.ranking`).
-        prints: difference hashes of a few frames, see `copies`.
+        prints: difference hashes of a few frames, see `picture_hash`.
         garment, background: files of the subject references, relative to the output folder,
             or None.
     """

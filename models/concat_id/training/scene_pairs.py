@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from idbench.errors import UserError
-from idbench.models.concat_id.pairs import copies
 from idbench.models.concat_id.pairs.calibration import Identities, calibrate
 from idbench.models.concat_id.pairs.curation import choose_outputs
 from idbench.models.concat_id.pairs.people import People, person_key
@@ -20,7 +19,7 @@ from idbench.models.concat_id.pairs.settings import PairSettings
 from idbench.models.concat_id.pairs.stages import OWN
 from idbench.names import one_of
 from idbench.output import note
-from idbench.picture_hash import BYTES
+from idbench.picture_hash import BYTES, PRINTS
 
 Partners = dict[int, tuple[tuple[int, ...], ...]]
 """By scene, of each person in it, the references to use."""
@@ -95,7 +94,7 @@ def people_of(faces: Sequence[Faces]) -> tuple[People, np.ndarray]:
         share=np.array([_share(*one) for one in shown]),
         keys=np.array([person_key(held.name, person) for held, person in shown], np.uint64),
         flow=nothing, motion=nothing, aesthetic=nothing, garment=group == 1, background=group == 1,
-        prints=np.zeros((len(rows), copies.PRINTS, BYTES), np.uint8),
+        prints=np.zeros((len(rows), PRINTS, BYTES), np.uint8),
     )
     return people, np.array([held.identities[person] for held, person in shown])
 

@@ -12,7 +12,7 @@ from once import once
 from transformers import UMT5Config, UMT5EncoderModel
 
 from idbench.models.concat_id import networks
-from idbench.models.concat_id.pairs import overview
+from idbench.models.concat_id.pairs import built_files
 from idbench.models.concat_id.pipeline import ConcatIDWanPipeline
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
 
@@ -99,5 +99,5 @@ def one_drawing() -> Iterator[None]:
     """The figure of the pairs page is drawn once for each content: it takes longer than all else
     that `pairs build` does here, and most tests have the same people."""
     with pytest.MonkeyPatch.context() as patch:
-        once(patch, overview, "histogram")
+        once(patch, built_files, "histogram")
         yield

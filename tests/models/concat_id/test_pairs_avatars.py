@@ -175,10 +175,10 @@ def test_a_face_crop_is_the_same_from_a_window_as_from_the_whole_frame() -> None
 
     clip = clip_of(2, count=1)
     marks = clip.landmarks[0, 0].astype(float)
-    crop = reader.face_crop(clip.frames[0], marks, 448)
+    crop = frames.face_crop(clip.frames[0], marks, 448)
     whole = crop_face(clip.frames[0], marks, len(crop))
     assert np.abs(crop.astype(int) - whole).mean() < 4
-    assert len(reader.face_crop(clip.frames[0], marks, 20)) == 20
+    assert len(frames.face_crop(clip.frames[0], marks, 20)) == 20
 
 
 def test_a_crop_onto_arcfaces_template_is_what_a_reference_of_the_release_gets() -> None:
@@ -189,18 +189,18 @@ def test_a_crop_onto_arcfaces_template_is_what_a_reference_of_the_release_gets()
     image = cv2.resize(clip.frames[0], None, fx=6, fy=6, interpolation=cv2.INTER_CUBIC)
     marks = 6 * clip.landmarks[0, 0].astype(float)
     prepared = prepare(image, marks, None, 448, 448, "arcface").image
-    crop = reader.face_crop(image, marks, 448, "arcface")
+    crop = frames.face_crop(image, marks, 448, "arcface")
     # In the picture's own pixels: the eyes are as far apart as there.
     points = similarity_transforms(marks, len(crop)) @ np.append(marks[:2], np.ones((2, 1)), 1).T
     assert np.linalg.norm(points[:, 1] - points[:, 0]) == pytest.approx(
         np.linalg.norm(marks[1] - marks[0]), rel=0.01
     )
     assert np.abs(cv2.resize(crop, (448, 448)).astype(int) - prepared).mean() < 3
-    upright = reader.face_crop(image, marks, 448)
+    upright = frames.face_crop(image, marks, 448)
     assert np.abs(cv2.resize(upright, (448, 448)).astype(int) - prepared).mean() > 15
-    assert len(reader.face_crop(image, marks, 20, "arcface")) == 20
+    assert len(frames.face_crop(image, marks, 20, "arcface")) == 20
     # Five points in one place have no size.
-    assert reader.face_crop(image, marks * 0 + 9, 448, "arcface").shape == (448, 448, 3)
+    assert frames.face_crop(image, marks * 0 + 9, 448, "arcface").shape == (448, 448, 3)
 
 
 def test_faces_are_aligned_as_references_are_with_the_same_networks(tmp_path: Path) -> None:

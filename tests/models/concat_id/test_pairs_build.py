@@ -21,8 +21,9 @@ from kills import leftovers
 from pair_world import PairWorld, ToyReader, build_slowly, ten_people
 
 from idbench.errors import UserError
-from idbench.models.concat_id.pairs import calibration, copies, curation, people, settings, store
+from idbench.models.concat_id.pairs import calibration, curation, people, settings, store
 from idbench.models.concat_id.training.pair_file import alignment_of
+from idbench.picture_hash import are_copies, as_array, frame_print
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_near_copies_are_no_partners_and_are_named(tmp_path: Path) -> None:
     for name, shown in prints.items():
         cosine = {"clip.mp4": 0.985, "copy.mp4": 0.98, "other.mp4": 0.97}[name]
         world.add(name, 1, each={"cosine": cosine},
-                  prints=[copies.frame_print(f) for f in shown])
+                  prints=[frame_print(f) for f in shown])
     built = world.build()
     assert built.summary["copies"] == {"pairs": 1, "videos": [["clip.mp4", "copy.mp4"]]}
     rows = pd.read_parquet(tmp_path / "out" / "tradeoff.parquet")
@@ -118,10 +119,10 @@ def test_prints_survive_encoding_and_size_alone() -> None:
     done, data = cv2.imencode(".jpg", scene, [cv2.IMWRITE_JPEG_QUALITY, 40])
     small = cv2.convertScaleAbs(cv2.resize(cv2.imdecode(data, 1), (320, 180)), alpha=0.8, beta=20)
     other = np.ascontiguousarray(scene[:, ::-1])
-    a, b, c = (copies.as_array([copies.frame_print(x)])[None] for x in (scene, small, other))
-    assert done and copies.are_copies(a, b).all() and not copies.are_copies(a, c).any()
-    nothing = copies.as_array(())[None]
-    assert not copies.are_copies(nothing, nothing).any()
+    a, b, c = (as_array([frame_print(x)])[None] for x in (scene, small, other))
+    assert done and are_copies(a, b).all() and not are_copies(a, c).any()
+    nothing = as_array(())[None]
+    assert not are_copies(nothing, nothing).any()
 
 
 def test_rows_hold_the_video_and_its_references(world: PairWorld) -> None:

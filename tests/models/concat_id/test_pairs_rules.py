@@ -10,7 +10,7 @@ import pytest
 
 from idbench.errors import UserError
 from idbench.metrics.faces.detect import Faces
-from idbench.models.concat_id.pairs import filter as rules
+from idbench.models.concat_id.pairs import people as rules
 from idbench.models.concat_id.pairs import tracking
 from idbench.models.concat_id.pairs.settings import PairSettings, make_settings, read_settings
 from idbench.models.concat_id.pairs.store import Row

@@ -14,13 +14,12 @@ from pair_world import PairWorld
 
 from idbench.errors import UserError
 from idbench.models.concat_id.pairs import (
-    copies,
-    neighbours,
     partners,
     people,
     stages,
 )
 from idbench.models.concat_id.pairs.settings import PairSettings
+from idbench.picture_hash import are_copies
 
 
 def world(seed: int = 0, identities: int = 30, each: int = 4, groups: tuple[int, ...] = ()):
@@ -62,12 +61,12 @@ def naive(made, row, interval, usable):
 
 def test_every_pair_over_the_threshold_is_found_and_no_other(monkeypatch) -> None:
     made, _ = world(groups=(2, 3, 2))
-    monkeypatch.setattr(neighbours, "QUERY_BLOCK", 17)
-    monkeypatch.setattr(neighbours, "BASE_BLOCK", 13)
-    monkeypatch.setattr(neighbours, "_RECHECK", 5)
+    monkeypatch.setattr(partners, "QUERY_BLOCK", 17)
+    monkeypatch.setattr(partners, "BASE_BLOCK", 13)
+    monkeypatch.setattr(partners, "_RECHECK", 5)
     got = {
         (int(i), int(j)): float(c)
-        for block in neighbours.similar_people(made.vectors, made.video, 0.6, 10**6)
+        for block in partners.similar_people(made.vectors, made.video, 0.6, 10**6)
         for i, j, c in zip(block.rows, block.columns, block.cosines, strict=True)
     }
     anyone = np.ones(len(made), bool)
@@ -100,8 +99,8 @@ def test_stage_2_takes_a_partner_in_the_range_and_stage_3_the_least_similar() ->
 def test_choices_do_not_depend_on_blocks_or_order(monkeypatch) -> None:
     made, _ = world()
     first = found(made)
-    monkeypatch.setattr(neighbours, "QUERY_BLOCK", 7)
-    monkeypatch.setattr(neighbours, "BASE_BLOCK", 11)
+    monkeypatch.setattr(partners, "QUERY_BLOCK", 7)
+    monkeypatch.setattr(partners, "BASE_BLOCK", 11)
     second = found(made)
     for name in first:
         assert (first[name].partner == second[name].partner).all()
@@ -114,7 +113,7 @@ def test_random_partners_are_uniform() -> None:
     keys = np.array([people.person_key(f"v{i}", 0) for i in range(20_001)], np.uint64)
     rows = np.repeat(np.arange(20_000) + 1, 4)
     columns = np.tile(np.array([0, 1, 2, 3]), 20_000)
-    order = neighbours.random_order(keys, rows, columns, 0).reshape(-1, 4)
+    order = partners.random_order(keys, rows, columns, 0).reshape(-1, 4)
     shares = np.bincount(order.argmin(1), minlength=4) / 20_000
     assert np.abs(shares - 0.25).max() < 0.02
 
@@ -123,13 +122,13 @@ def test_beyond_the_limit_faiss_is_asked_for(monkeypatch) -> None:
     made, _ = world()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'idbench\[faiss\]'"):
-        list(neighbours.similar_people(made.vectors, made.video, 0.7, 50))
+        list(partners.similar_people(made.vectors, made.video, 0.7, 50))
 
 
 def pairs_of(made, limit: int) -> set[tuple[int, int]]:
     return {
         (int(i), int(j))
-        for block in neighbours.similar_people(made.vectors, made.video, 0.7, limit)
+        for block in partners.similar_people(made.vectors, made.video, 0.7, limit)
         for i, j in zip(block.rows, block.columns, strict=True)
     }
 
@@ -268,8 +267,8 @@ def test_try_on_needs_the_garment() -> None:
 
 
 def test_the_ends_of_every_range() -> None:
-    best = neighbours.Best(3, (0.7, 0.9), smallest=False)
-    found = neighbours.Similar(np.arange(3), np.array([1, 2, 0]), np.array([0.7, 0.9, 0.8]))
+    best = partners.Best(3, (0.7, 0.9), smallest=False)
+    found = partners.Similar(np.arange(3), np.array([1, 2, 0]), np.array([0.7, 0.9, 0.8]))
     best.add(found, np.ones(3, np.uint64))
     assert best.partner.tolist() == [1, -1, 0], "the lower end is included, the upper is not"
     everyone = people._empty(4, 2)
@@ -277,7 +276,7 @@ def test_the_ends_of_every_range() -> None:
     everyone.share[:] = [0.04, 0.9, 0.0399, 0.901]
     assert partners.requests(everyone, PairSettings())["tradeoff"].rows.tolist() == [
         True, True, False, False]
-    best = neighbours.Best(4, (0.9, 0.99), smallest=True)
+    best = partners.Best(4, (0.9, 0.99), smallest=True)
     best.partner[:], best.cosine[:] = [1, 0, 3, 2], 0.95
     assert stages.tradeoff(everyone, best, PairSettings()).targets.tolist() == [[0], [1]]
 
@@ -286,7 +285,7 @@ def test_pairs_at_the_limit_are_found_and_counted_once() -> None:
     everyone = people._empty(3, 2)
     everyone.vectors[:] = [[1, 0], [0.8, 0.6], [0.6, 0.8]]  # cosines 0.8, 0.6 and 0.96
     everyone.group[:], everyone.video[:] = 1, range(3)
-    (found,) = neighbours.similar_people(everyone.vectors, everyone.video, 0.8, 10)
+    (found,) = partners.similar_people(everyone.vectors, everyone.video, 0.8, 10)
     assert sorted(found.cosines.tolist()) == [0.8, 0.8, 0.96, 0.96]
     wanted = partners.requests(everyone, PairSettings())
     _, seen = partners.find_partners(everyone, wanted, PairSettings())
@@ -297,4 +296,4 @@ def test_most_frames_make_a_copy() -> None:
     first, second = np.random.default_rng(0).integers(0, 256, (2, 1, 5, 32)).astype(np.uint8)
     for shared in range(6):
         second[0, :shared] = first[0, :shared]
-        assert copies.are_copies(first, second).tolist() == [shared >= 3]
+        assert are_copies(first, second).tolist() == [shared >= 3]
