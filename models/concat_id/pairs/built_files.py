@@ -141,10 +141,9 @@ def _subject(target: Row, kind: str, seed: int) -> dict[str, Any]:
 
 
 def write_page(
-    path: Path, summary: Mapping[str, Any], outputs: Sequence[Output], people: People,
-    store: Store, out: Path,
+    out: Path, summary: Mapping[str, Any], outputs: Sequence[Output], people: People, store: Store
 ) -> None:
-    """Write the page, atomically: one file without scripts, which opens from disk."""
+    """Write `out`/pairs.html, atomically: one file without scripts, which opens from disk."""
     settings = {**summary["settings"], **((summary["calibration"] or {}).get("used", {}))}
     seed = settings["seed"]
     samples = {
@@ -157,7 +156,7 @@ def write_page(
         figure=Markup(histogram(summary["similarity"], settings)),
         videos=[(k, v) for k, v in summary["videos"]["dropped"].items() if v],
     )
-    write_text(path, text)
+    write_text(out / "pairs.html", text)
 
 
 def sample(output: Output, seed: int) -> Output:

@@ -161,7 +161,7 @@ def _select(
     # Round trip: tuples become lists, as a reader of the file sees them.
     summary = json.loads(json.dumps(summary))
     write_json(request.out / "summary.json", summary)
-    built_files.write_page(request.out / "pairs.html", summary, outputs, everyone, base, request.out)
+    built_files.write_page(request.out, summary, outputs, everyone, base)
     return summary
 
 
