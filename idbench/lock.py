@@ -49,7 +49,7 @@ def part(folder: Path, name: str) -> Iterator[None]:
     with briefly(folder):
         for path in folder.glob(".lock-shard-*"):
             if path.name.rpartition("-")[2] != name.rpartition("-")[2] and not _is_free(path):
-                raise _in_use(folder, _holder(path))
+                raise _in_use(path)
         held = take(folder, name)
     with held, _named(folder / f".holder-{name}"):
         try:
@@ -63,13 +63,13 @@ def part(folder: Path, name: str) -> Iterator[None]:
 def take(folder: Path, name: str = "") -> AcquireReturnProxy[FileLock]:
     """Hold the part `name`, or the folder itself, until the end of a `with` block or of the
     process. Raises UserError: another process holds it."""
-    suffix = f"-{name}" if name else ""
-    guard = FileLock(f"{folder}/.lock{suffix}", is_singleton=True)
+    path = folder / (f".lock-{name}" if name else ".lock")
+    guard = FileLock(path, is_singleton=True)
     with disk_errors(folder / "run.json"):
         try:
             return guard.acquire(blocking=False)
         except Timeout as error:
-            raise _in_use(folder, folder / f".holder{suffix}") from error
+            raise _in_use(path) from error
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def _clear_parts(folder: Path) -> None:
     for path in folder.glob(".lock-*"):
         worker = path.name.startswith(".lock-worker-")
         if not _is_free(path, end - time.monotonic() if worker else 0.0):
-            raise _in_use(folder, _holder(path))
+            raise _in_use(path)
         path.unlink(missing_ok=True)
         _holder(path).unlink(missing_ok=True)
 
@@ -155,13 +155,14 @@ def _holder(path: Path) -> Path:
     return path.with_name(path.name.replace(".lock", ".holder", 1))
 
 
-def _in_use(folder: Path, holder: Path) -> InUse:
+def _in_use(path: Path) -> InUse:
+    """The error where a process holds the lock `path`; names both."""
     try:
-        who = holder.read_text(encoding="utf-8") or "another process"
+        who = _holder(path).read_text(encoding="utf-8") or "another process"
     except OSError:
         who = "another process"
-    name = holder.name.removeprefix(".holder").removeprefix("-")
+    name = path.name.removeprefix(".lock").removeprefix("-")
     return InUse(
-        f"The run folder {folder} is in use by {who}{f' ({name})' if name else ''}; wait for it to "
-        "end, or choose another folder with --out."
+        f"The run folder {path.parent} is in use by {who}{f' ({name})' if name else ''}; wait for "
+        "it to end, or choose another folder with --out."
     )
