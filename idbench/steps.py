@@ -108,12 +108,10 @@ def kind_of(model: Model) -> Literal["generate", "videos"]:
 
 def unfinished(run: Run, samples: Sequence[Sample], retry_failed: bool = False) -> list[Sample]:
     """The samples that have no video yet; failed ones only with `retry_failed`."""
-    found = []
-    for sample in samples:
-        record = run.record(sample.id)
-        if record is None or (retry_failed and record.status == "failed"):
-            found.append(sample)
-    return found
+    def is_open(record: SampleFile | None) -> bool:
+        return record is None or (retry_failed and record.status == "failed")
+
+    return [sample for sample in samples if is_open(run.record(sample.id))]
 
 
 def generate(
