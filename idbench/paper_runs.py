@@ -1,20 +1,26 @@
-"""`reproduce`: the paper's tables on avatars, from the embedded weights to one page.
+"""`reproduce`: the paper's tables on avatars, from the embedded weights to one page, or from
+scratch: every network is first trained by its recipe, into a folder of weights of its own.
 
 Beyond the paper: ablations that need no training, of how references enter at sampling.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
+from idbench.embedded import entries
 from idbench.errors import UserError
 from idbench.evaluate import evaluate, score
-from idbench.files import check_new_folder, check_output, write_text
+from idbench.files import check_new_folder, check_output, disk_errors, write_text
 from idbench.progress import Progress
+from idbench.recipes import load_recipe, load_trainer, recipe_files
 from idbench.reports import paper, paper_output, tables
 from idbench.reports.paper import SECTIONS, shipped
 from idbench.results import Results
@@ -49,6 +55,23 @@ TRAINING = (
     "does to a network trained with it needs a training, and so does channel concatenation instead "
     "of sequence concatenation, which is another network (ConsisID's low-frequency path is one)."
 )
+ORDER = (
+    "arcface", "curricularface", "clip", "viclip", "face_parser", "expression", "text_encoder",
+    "concat_id_data", "vae", "concat_id_latents", "first_base", "first_single", "aligned_data",
+    "aligned_latents", "base", "single", "stages_data", "stages_latents", "continued", "stage2",
+    "stage3", "multi", "multi3", "multi_scratch", "equal_concat_id", "consisid", "id_animator",
+    "ingredients",
+)
+"""Recipes, each after those that it starts from; those that are not installed are left out."""
+RECORDED: dict[str, float | None] = {
+    "concat_id_data": 9.0, "concat_id_latents": 11.0, "aligned_data": 8.0, "aligned_latents": None,
+    "stages_data": 12.0, "stages_latents": 22.0,
+}
+"""Minutes of recipes that leave no weights, as measured (those of `stages` with one worker), or
+None. Source: docs/training.md."""
+LOOP = "idbench.models.concat_id.training.loop:train"
+PACE = "base"
+"""The recipe whose pace stands for other transformers without a recorded time."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +95,19 @@ class Reproduced:
     tables: tuple[paper.PaperTable, ...]
     page: Path
     problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One recipe to train. `minutes`: as `recorded` for the shipped weights, else a lower bound by
+    the pace of `PACE`, or None; `done`: its weights exist."""
+
+    recipe: str
+    entry: str | None
+    steps: int
+    minutes: float | None
+    recorded: bool
+    done: bool
 
 
 def jobs() -> list[Job]:
@@ -146,12 +182,11 @@ def reproduce(
 
 
 def beyond(
-    out: Path, limit: int, seeds: Sequence[int] = (0,), *, progress: Progress | None = None,
-    command: Sequence[str] = (),
+    out: Path, limit: int, seeds: Sequence[int], *, progress: Progress, command: Sequence[str]
 ) -> list[tables.Tables]:
     """Generate and score what is missing of `ablations` in `out`; one table per split, with paired
     differences."""
-    progress, found = progress or Progress(), []
+    found = []
     for _, group in groupby(ablations(), attrgetter("split")):
         folders: list[Path] = []
         todo = list(group)
@@ -175,3 +210,79 @@ def _table(runs: Sequence[Run], made: Sequence[Job]) -> tables.Tables:
             replace(d, first=named[d.first], second="as by default") for d in table.differences),
         notes=(*table.notes, TRAINING),
     )
+
+
+def trainings(folder: Path) -> list[Training]:
+    """What has to be trained into `folder`, in order, with the times known."""
+    embedded, pace = entries(), None
+    with weights_in(folder):
+        made = entries()
+    measured = {e["recipe"]: e["measured"] for e in embedded.values()}
+    if "minutes" in measured.get(PACE, {}):
+        pace = measured[PACE]["minutes"] / measured[PACE]["step"]
+    found = []
+    for name in (n for n in ORDER if n in recipe_files()):
+        content = load_recipe(name)[1]
+        data = name in RECORDED
+        entry = None if data else str(content.get("entry", name))
+        minutes = RECORDED.get(name, measured.get(name, {}).get("minutes"))
+        recorded = minutes is not None
+        steps = int(content.get("steps", 0))
+        if not recorded and pace is not None and content["trainer"] == LOOP:
+            minutes = steps * pace
+        found.append(Training(name, entry, steps, minutes, recorded, entry in made))
+    return found
+
+
+def in_words(planned: list[Training]) -> list[str]:
+    """The plan with its estimate, in words."""
+    found = []
+    for one in planned:
+        steps = f"{one.steps} steps" if one.steps else ""
+        if one.done:
+            time = "done"
+        elif one.minutes is None:
+            time = "time not recorded"
+        else:
+            time = f"{'' if one.recorded else 'at least '}{one.minutes:.0f} minutes"
+        found.append(f"  {one.recipe:20} {steps:>12}  {time}")
+    left = [one for one in planned if not one.done]
+    known = sum(one.minutes or 0 for one in left)
+    unknown = sum(one.minutes is None for one in left)
+    total = f"At least {known / 60:.1f} hours on two cores are left"
+    if unknown:
+        total += f", not counting recipes without a recorded time ({unknown})"
+    return [*found, f"{total}. Ctrl-C is safe: the same command continues."]
+
+
+def train(folder: Path, say: Callable[[str], None]) -> None:
+    """Train what is missing in `folder`: weights in `weights`, states in `training`.
+    Raises UserError: a recipe that cannot be trained here."""
+    todo = trainings(folder / "weights")
+    with disk_errors(folder / "weights"):
+        (folder / "weights").mkdir(parents=True, exist_ok=True)
+    for one in todo:
+        if one.done:
+            continue
+        name, content = load_recipe(one.recipe)
+        recipe: dict[str, Any] = {**content, "name": content.get("name", name)}
+        state = folder / "training" / one.recipe
+        with weights_in(folder / "weights"), disk_errors(state):
+            resume = state.is_dir()
+            state.mkdir(parents=True, exist_ok=True)
+            say(f"training {one.recipe}{' (continued)' if resume else ''}")
+            load_trainer(name, content)(recipe, state, resume, False)
+
+
+@contextmanager
+def weights_in(folder: Path) -> Iterator[None]:
+    """The embedded weights are those in `folder`."""
+    before = os.environ.get("IDBENCH_WEIGHTS")
+    os.environ["IDBENCH_WEIGHTS"] = str(folder.resolve())
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("IDBENCH_WEIGHTS")
+        else:
+            os.environ["IDBENCH_WEIGHTS"] = before

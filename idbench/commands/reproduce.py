@@ -35,7 +35,6 @@ def reproduce(
 
     Run the same command again to resume; a finished one only prints.
     """
-    from idbench import from_scratch as scratch
     from idbench import paper_runs
     from idbench.commands.outcome import print_tables, usual_form
     from idbench.reports import paper_output
@@ -52,16 +51,14 @@ def reproduce(
             print_tables(
                 paper_runs.beyond(out, limit, seeds, progress=progress, command=command), form)
         return
-    weights = contextlib.nullcontext()
-    if from_scratch:
-        trainings = scratch.plan(out / "weights")
-        for line in scratch.lines(trainings):
-            progress.say(line)
-        if not plan:
-            with contextlib.redirect_stdout(sys.stderr):
-                scratch.train(out, progress.say)
-            weights = scratch.weights_in(out / "weights")  # type: ignore[assignment]
-    with weights:
+    with contextlib.ExitStack() as weights:
+        if from_scratch:
+            for line in paper_runs.in_words(paper_runs.trainings(out / "weights")):
+                progress.say(line)
+            if not plan:
+                with contextlib.redirect_stdout(sys.stderr):
+                    paper_runs.train(out, progress.say)
+                weights.enter_context(paper_runs.weights_in(out / "weights"))
         progress.say(paper_runs.plan(paper_runs.jobs(), limit, seeds))
         if plan:
             return

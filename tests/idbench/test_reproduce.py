@@ -12,7 +12,7 @@ import pytest
 from made_runs import made_run
 from toy import World
 
-from idbench import embedded, from_scratch, paper_runs
+from idbench import embedded, paper_runs
 from idbench.cli import main
 from idbench.errors import UserError
 from idbench.evaluate import evaluate, score
@@ -143,7 +143,7 @@ def test_the_plan_trains_nothing_and_says_what_it_does_not_know(
 def test_every_recipe_comes_after_those_it_starts_from(tmp_path: Path) -> None:
     from idbench.recipes import load_recipe
 
-    planned = from_scratch.plan(tmp_path)
+    planned = paper_runs.trainings(tmp_path)
     place = {one.entry: number for number, one in enumerate(planned)}
     for one in planned:
         start = str(load_recipe(one.recipe)[1].get("init", ""))
@@ -170,15 +170,15 @@ def test_weights_that_are_there_are_not_trained_again(
                 config={}, measured={}, data_version="x")
         return {}
 
-    monkeypatch.setattr(from_scratch, "load_trainer", lambda name, content: trainer)
+    monkeypatch.setattr(paper_runs, "load_trainer", lambda name, content: trainer)
     before = dict(embedded.entries())
     with pytest.raises(KeyboardInterrupt):
-        from_scratch.train(tmp_path, lambda text: None)
+        paper_runs.train(tmp_path, lambda text: None)
     first = [name for name, _ in calls]
     assert first[0] == "arcface" and first[-1] == "single" and "stage2" not in first
     calls[:] = calls * 30
     seen = len(calls)
-    from_scratch.train(tmp_path, lambda text: None)
+    paper_runs.train(tmp_path, lambda text: None)
     again = dict(calls[seen:])
     assert "arcface" not in again and "base" not in again  # their weights are there
     assert again["single"] is True and again["stage2"] is False
