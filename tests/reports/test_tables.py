@@ -17,6 +17,7 @@ from made_runs import made_run
 from rich.console import Console
 from toy import World
 
+from idbench.commands.table import table
 from idbench.errors import UserError
 from idbench.output import escape_markdown
 from idbench.reports import columns, table_output, tables
@@ -87,6 +88,18 @@ def test_files_that_a_metric_reads_besides_the_networks_count_where_both_have_it
     second.save(scoring=second.file.scoring.model_copy(update=expression))
     with pytest.raises(UserError, match="weights expression.safetensors: 1 / 2"):
         tables.measured([first, second])
+
+
+def test_found_runs_that_cannot_share_a_table_get_one_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, opencv in (("a", "4.9"), ("b", "4.10"), ("c", "4.9")):
+        run = make_run(tmp_path / "runs" / name, name, [0.5] * 6)
+        run.save(scoring=run.file.scoring.model_copy(update={"opencv": opencv}))
+    monkeypatch.chdir(tmp_path)
+    table.main(["--json"], standalone_mode=False)
+    found = json.loads(capsys.readouterr().out)
+    assert [[row["system"] for row in one["measured"]] for one in found] == [["a", "c"], ["b"]]
 
 
 MANY = [(f"p{i // 2}",) for i in range(24)]
