@@ -13,8 +13,7 @@ import numpy as np
 
 from idbench import statistics
 from idbench.errors import UserError
-from idbench.output import escape_markdown
-from idbench.reports import figures, terminal, voter_agreement
+from idbench.reports import figures, table_output, terminal, voter_agreement
 from idbench.reports.columns import percent
 from idbench.reports.study_files import TITLES, Study, Votes
 from idbench.reports.terminal import Rows, unmarked
@@ -182,14 +181,7 @@ def _strengths(study: Study, question: str, mine: pd.DataFrame) -> list[Strength
 
 def to_markdown(result: Result) -> str:
     """Tables for reading."""
-    import pandas as pd
-
-    return "\n\n".join(
-        part if isinstance(part, str) else
-        pd.DataFrame([
-            {column: escape_markdown(text) for column, (text, _) in row.items()} for row in part
-        ]).to_markdown(index=False, disable_numparse=True)
-        for part in _parts(result))
+    return table_output.render_parts(_parts(result), "md")
 
 
 def show(result: Result, console: Console) -> None:
