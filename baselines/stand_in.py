@@ -79,18 +79,12 @@ class StandIn(OnBase):
     def _prepare(self, reference: Reference) -> tuple[np.ndarray, str | None]:
         """The face on white, uint8 RGB (512, 512, 3), as the release prepares it."""
         image = read_reference(reference.image)
-        faces = self._find(image)
+        faces = self.pictures.tools.find(image)
         crop, problem = square(image, faces.boxes[0] if len(faces) else None)
         if self._foreground is not None:
             head = np.asarray(self._foreground(crop)) >= 0.5
             crop = np.where(head[..., None], crop, np.uint8(255))
         return crop, problem
-
-    @cached_property
-    def _find(self) -> Any:
-        from idbench.models.concat_id.face_tools import load_finder
-
-        return load_finder(self.faces, self.device or "cpu")[0]
 
     @cached_property
     def _foreground(self) -> Any:

@@ -41,8 +41,6 @@ from idbench.released_files import local, released_folder
 if TYPE_CHECKING:
     from idbench.metrics.faces.detect import Faces
 
-Locate = Callable[[np.ndarray], np.ndarray]
-"""From uint8 RGB (H, W, 3) to the landmarks (n, 5, 2) of its faces, the largest first."""
 CLASSES = 19
 PARSER_FILES = ("config.json", "preprocessor_config.json", "*.safetensors")
 BACKGROUND = (0, 14, 15, 16, 18)
@@ -57,14 +55,14 @@ class FaceTools:
     """What prepares face references.
 
     Attributes:
-        locate_all: finds the faces.
+        find: finds the faces of uint8 RGB (H, W, 3), the largest first.
         foreground: finds the head in a crop; None leaves the background.
         alignment: `upright` or `arcface`.
         hashes: sha256 of the user's own weight files by name; empty for the embedded ones.
         preparation: see `load_tools`.
     """
 
-    locate_all: Locate
+    find: Callable[[np.ndarray], Faces]
     foreground: Foreground | None
     alignment: str
     hashes: Mapping[str, str]
@@ -76,7 +74,7 @@ class FaceTools:
         """A photograph, uint8 RGB, as a reference for a video of (height, width). Of several faces
         the largest is used, as in the release, and `problem` says so. `fill`: see
         `references.prepare`; the released preparation fills the whole canvas."""
-        found = self.locate_all(image)
+        found = self.find(image).landmarks
         largest = found[0] if len(found) else None
         if self.preparation != "default" and self.foreground is not None:
             made = prepare_released(
@@ -94,7 +92,7 @@ class FaceTools:
 
     def locate(self, image: np.ndarray) -> np.ndarray | None:
         """The landmarks (5, 2) of the largest face of uint8 RGB (H, W, 3), or None."""
-        found = self.locate_all(image)
+        found = self.find(image).landmarks
         return found[0] if len(found) else None
 
 
@@ -113,8 +111,7 @@ def load_tools(
     find, hashes = load_finder(faces, device, released)
     foreground, more = load_foreground(parser, device, released)
     return FaceTools(
-        lambda image: find(image).landmarks, foreground, alignment_of(faces, alignment),
-        {**hashes, **more}, preparation,
+        find, foreground, alignment_of(faces, alignment), {**hashes, **more}, preparation
     )
 
 

@@ -19,6 +19,7 @@ from tiny_parser import make_parser
 from transformers import SegformerForSemanticSegmentation, SegformerImageProcessor
 
 from idbench.errors import UserError
+from idbench.metrics.faces.detect import Faces
 from idbench.models.concat_id import face_tools, references
 from idbench.models.concat_id.model import ConcatID
 from idbench.types import Reference
@@ -119,8 +120,10 @@ def test_without_a_face_the_whole_image_is_used(pack, tmp_path):
 
 def test_of_several_faces_the_largest_is_used_and_it_is_said(pack, photograph):
     tools = face_tools.load_tools(f"insightface:{pack}", "none")
-    landmarks = tools.locate(photograph)
-    both = replace(tools, locate_all=lambda image: np.stack([landmarks, landmarks / 2]))
+    face = tools.find(photograph)[:1]
+    marks = np.concatenate([face.landmarks, face.landmarks / 2])
+    two = Faces(np.repeat(face.boxes, 2, 0), marks, np.repeat(face.scores, 2))
+    both = replace(tools, find=lambda image: two)
     made, alone = both.prepare(photograph, 64, 96), tools.prepare(photograph, 64, 96)
     np.testing.assert_array_equal(made.image, alone.image)
     assert made.problem == "2 faces found: the largest is used; " + alone.problem

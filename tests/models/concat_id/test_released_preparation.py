@@ -120,9 +120,9 @@ def test_one_search_alone_and_the_parser_on_the_whole_picture(pack, parser):
         return np.ones(crop.shape[:2], np.float32)
 
     calls = []
-    locate = tools.locate_all
+    find = tools.find
     made = face_tools.replace(
-        tools, foreground=foreground, locate_all=lambda image: calls.append(1) or locate(image)[:0]
+        tools, foreground=foreground, find=lambda image: calls.append(1) or find(image)[:0]
     ).prepare(picture, 64, 96)
     assert seen == [(640, 640, 3)] and made.problem == "no face found: whole image used"
 
