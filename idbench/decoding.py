@@ -118,7 +118,8 @@ def _from_container(path: Path) -> Generator[tuple[av.VideoFrame, About], None, 
             about = _about(container, stream, stated)
             check_size(path, about)
             stated_size = about.width * about.height
-            if _lacks_time_scale(stream):
+            # An mp4 without a time scale: FFmpeg takes 1 s, in which no two frames fit.
+            if stream.time_base == 1 and stream.frames > max(stream.duration or 0, 1):
                 raise UnreadableVideo(
                     f"The video {path} has no valid time scale, so most of its frames would be "
                     "left out; encode it again."
@@ -187,11 +188,6 @@ def check_size(path: Path, about: About) -> None:
             f"The video {path} has frames of {about.width} x {about.height} pixels, more than the "
             f"limit of {_LIMIT}; make it smaller."
         )
-
-
-def _lacks_time_scale(stream: Any) -> bool:
-    """Whether an mp4's time scale is missing: FFmpeg takes 1 s, in which no two frames fit."""
-    return bool(stream.time_base == 1 and stream.frames > max(stream.duration or 0, 1))
 
 
 def _stated_seconds(container: Any, stream: Any) -> float | None:

@@ -20,9 +20,6 @@ from idbench.pictures import is_transparent, open_rgb
 
 LARGEST_SIDE = 1280
 """Longest side of stored references, in pixels: the scorer sees what was checked."""
-MAXIMUM_COSINE = 0.45
-"""An identity nearer than this to a face of the training set is dropped. Source: Concat-ID
-(arXiv 2503.14151), section 4."""
 SAME_PERSON = 0.6
 """Two people whose faces have at least this ArcFace cosine may be one (ours)."""
 COPY = 0.9

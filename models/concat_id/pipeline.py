@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerBase, T5EncoderModel, UMT5EncoderMod
 from idbench.errors import UserError
 from idbench.models.concat_id.about import MAXIMUM_REFERENCES
 from idbench.models.concat_id.families import (
+    FINAL_EPSILON,
     CogVideoX,
     DetailCogVideoX,
     Family,
@@ -31,7 +32,6 @@ from idbench.models.concat_id.families import (
     Wan,
     check_size,
     check_steps,
-    use_released_epsilon,
 )
 from idbench.models.concat_id.networks import TEXT_TOKENS
 from idbench.models.concat_id.wan import ConcatIDWanTransformer3DModel
@@ -239,7 +239,7 @@ class ConcatIDPipeline(VideoPipeline):
             text_tokens=text_tokens, mask_padding=mask_padding, sampling=sampling
         )
         if sampling == "released":
-            use_released_epsilon(transformer)
+            transformer.norm_out.norm.eps = FINAL_EPSILON
 
     @property
     def family(self) -> CogVideoX:

@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import Any
 
 from idbench.models.concat_id.families.cogvideox import (
+    FINAL_EPSILON,
     CogVideoX,
     DetailCogVideoX,
     ReleasedCogVideoX,
-    use_released_epsilon,
 )
 from idbench.models.concat_id.families.family import Family, check_size, check_steps
 from idbench.models.concat_id.families.wan21 import Wan
@@ -42,6 +42,6 @@ def family_of(class_name: str) -> Any:
 
 
 __all__ = [
-    "BASELINES", "FAMILIES", "CogVideoX", "DetailCogVideoX", "Family", "Kind", "ReleasedCogVideoX",
-    "Wan", "check_size", "check_steps", "family_named", "family_of", "use_released_epsilon",
+    "BASELINES", "FAMILIES", "FINAL_EPSILON", "CogVideoX", "DetailCogVideoX", "Family", "Kind",
+    "ReleasedCogVideoX", "Wan", "check_size", "check_steps", "family_named", "family_of",
 ]

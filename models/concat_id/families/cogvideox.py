@@ -194,8 +194,3 @@ def rescale(alphas: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(roots)
     # In the release's order: some levels lie halfway between two of training, up to rounding.
     return (roots - roots[-1]) * (roots[0] / (roots[0] - roots[-1]))
-
-
-def use_released_epsilon(transformer: Any) -> None:
-    """Give the last normalisation of a CogVideoX transformer the release's epsilon."""
-    transformer.norm_out.norm.eps = FINAL_EPSILON

@@ -66,15 +66,6 @@ TEMPLATE = Path(__file__).parent / "templates" / "pairs.html"
 
 
 
-def write_output(
-    path: Path, output: Output, people: People, store: Store, seed: int,
-    alignment: str | None = None,
-) -> None:
-    """Write one output, atomically, some rows at a time."""
-    schema = SCHEMA.with_metadata({"alignment": alignment} if alignment else None)
-    write_rows(path, schema, rows(output, people, store, seed))
-
-
 def write_rows(path: Path, schema: pa.Schema, made: Iterable[dict[str, Any]]) -> None:
     """Write rows to a parquet file, atomically, some at a time."""
     waiting = iter(made)

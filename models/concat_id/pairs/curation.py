@@ -130,11 +130,11 @@ def _select(
         everyone, settings, known.of_person if known else None, request.reader.subjects != "none"
     )
     _remove_older(request.out, [made.name for made in outputs])
+    alignment = reader.get("alignment")
+    schema = built_files.SCHEMA.with_metadata({"alignment": alignment} if alignment else None)
     for made in outputs:
-        built_files.write_output(
-            request.out / f"{made.name}.parquet", made, everyone, base, settings.seed,
-            reader.get("alignment"),
-        )
+        rows = built_files.rows(made, everyone, base, settings.seed)
+        built_files.write_rows(request.out / f"{made.name}.parquet", schema, rows)
     unreadable, no_term = _write_videos(request.out / "videos.parquet", base, settings)
     kept = {str(n): len(everyone.of_group(n)) for n in (1, 2, 3)}
     scored = bool(np.isfinite(everyone.aesthetic).any())
@@ -155,7 +155,7 @@ def _select(
         "similarity": similarity.as_dict(),
         "reader": {
             "weights": list(request.reader.weights), "subjects": request.reader.subjects,
-            "alignment": reader.get("alignment"), "sha256": sha256_json(reader),
+            "alignment": alignment, "sha256": sha256_json(reader),
         },
     }
     # Round trip: tuples become lists, as a reader of the file sees them.

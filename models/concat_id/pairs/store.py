@@ -193,7 +193,7 @@ class Store:
 
     def _row(self, found: tuple) -> Row:
         number, name, caption, size, changed, aesthetic, stored, problem, record, blob = found
-        fingerprint = self._fingerprint(size, changed)
+        fingerprint = f"{size}-{changed}-{self._identity[:24]}"
         if stored != fingerprint:
             return Row(number, name, caption, fingerprint, aesthetic)
         try:
@@ -217,9 +217,6 @@ class Store:
                 (row.name, row.fingerprint, problem, text, blob),
             )
             self._base.commit()
-
-    def _fingerprint(self, size: int, changed: int) -> str:
-        return f"{size}-{changed}-{self._identity[:24]}"
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
