@@ -15,6 +15,7 @@ difference of cosines.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -48,9 +49,7 @@ def scores(embeddings: Embeddings) -> list[Score]:
         if people[person].more:
             first, other = _photographs(embeddings, person)
         else:
-            image, landmarks = _other_picture(int(people[person].name[1:]))
-            # Aligned by the true landmarks.
-            other = embeddings.network(NETWORK).embed(align_crops(image, landmarks[None]))[0]
+            other = _avatar(embeddings.network(NETWORK), people[person].name)
         if first is None or other is None:
             return "no face was found in the person's other pictures"
         return _difference(embeddings, person, first, other)
@@ -80,6 +79,13 @@ def _photographs(
     apart = embeddings.photograph_vectors[person]
     others = [v / np.linalg.norm(v) for v in apart[1:] if v is not None]
     return apart[0], np.mean(others, axis=0) if others else None
+
+
+def _avatar(network: Any, name: str) -> np.ndarray:
+    """The embedding of an avatar's other picture, aligned by the true landmarks."""
+    image, landmarks = _other_picture(int(name[1:]))
+    vector: np.ndarray = network.embed(align_crops(image, landmarks[None]))[0]
+    return vector
 
 
 @lru_cache(maxsize=256)

@@ -28,7 +28,7 @@ from idbench import deltas
 from idbench.errors import UserError
 from idbench.models.concat_id.families import CogVideoX
 from idbench.models.concat_id.networks import CLIP_LATENT_FRAMES, use_matrix_attention
-from idbench.models.concat_id.training import adapters, checkpoint, network
+from idbench.models.concat_id.training import adapters, checkpoint, network, setup
 from idbench.models.concat_id.training.copy_heads import start_copying
 from idbench.models.concat_id.training.evaluation import evaluate_recipe
 from idbench.models.concat_id.training.objective import Batch, LevelSampler, Threads, loss
@@ -38,17 +38,6 @@ from idbench.models.concat_id.training.recipe import (
     StageRecipe,
     read_stage,
     settings_of,
-)
-from idbench.models.concat_id.training.setup import (
-    Samples,
-    Trackers,
-    make_accelerator,
-    make_autoencoder,
-    make_family,
-    make_optimisers,
-    open_samples,
-    reshard,
-    restart_of_embedded,
 )
 from idbench.models.concat_id.training.trained_weights import write_weights
 from idbench.models.concat_id.training.validation import validate
@@ -75,8 +64,8 @@ def train(
         raise UserError(f"There is no checkpoint in {state_dir} to evaluate; train first.")
     step = 0
     if resume and found is None and recipe.entry:
-        step = restart_of_embedded(recipe, state_dir)
-    session = Session(recipe, open_samples(recipe, state_dir), state_dir, found, step)
+        step = setup.restart_of_embedded(recipe, state_dir)
+    session = Session(recipe, setup.open_samples(recipe, state_dir), state_dir, found, step)
     if not evaluate:
         return session.run()
     values = session.validate()
@@ -98,11 +87,11 @@ class Session:
     """
 
     def __init__(
-        self, recipe: StageRecipe, samples: Samples, state_dir: Path, found: Path | None = None,
-        step: int = 0,
+        self, recipe: StageRecipe, samples: setup.Samples, state_dir: Path,
+        found: Path | None = None, step: int = 0,
     ) -> None:
         self.recipe, self.samples, self.state_dir = recipe, samples, state_dir
-        self.accelerator = make_accelerator(recipe, state_dir)
+        self.accelerator = setup.make_accelerator(recipe, state_dir)
         self.fixed = checkpoint.described(recipe, self.accelerator.num_processes)
         self.resumed = found is not None
         self.progress = checkpoint.check(found, self.fixed) if found else Progress(step)
@@ -117,7 +106,7 @@ class Session:
         if recipe.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
         transformer.train()
-        self.family = make_family(recipe)
+        self.family = setup.make_family(recipe)
         threads = recipe.threads if device.type == "cpu" else 0
         if self.family.name == "cogvideox" and (threads or isinstance(recipe, SceneRecipe)):
             use_matrix_attention(transformer)
@@ -128,7 +117,7 @@ class Session:
         # Images have their references at the positions that they have beside a clip.
         clip_frames = CLIP_LATENT_FRAMES if isinstance(recipe, SceneRecipe) else None
         denoiser = network.Denoiser(transformer, clip_frames)
-        optimisers = make_optimisers(denoiser, recipe, self.accelerator)
+        optimisers = setup.make_optimisers(denoiser, recipe, self.accelerator)
         self.network, *self.optimisers = self.accelerator.prepare(denoiser, *optimisers)
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.threads = Threads(threads, self.parameters) if threads else None
@@ -138,7 +127,7 @@ class Session:
             self.average = Average(self.parameters, recipe.ema, place)
         if found is not None:
             checkpoint.restore(found, self.accelerator, self.average)
-        self.autoencoder = make_autoencoder(recipe, device)
+        self.autoencoder = setup.make_autoencoder(recipe, device)
 
     @property
     def step(self) -> int:
@@ -148,7 +137,7 @@ class Session:
     def run(self) -> dict[str, Any]:
         """Train to the end; returns the last row of the log (nothing on other processes)."""
         accelerator, recipe = self.accelerator, self.recipe
-        trackers = Trackers(accelerator, recipe, self.state_dir / "log.jsonl")
+        trackers = setup.Trackers(accelerator, recipe, self.state_dir / "log.jsonl")
         trackers.start(self.step)
         batches = self.batches()
         pace = Pace(
@@ -272,10 +261,10 @@ class Session:
             yield
             return
         # What FSDP has gathered for a forward pass is not what is written to.
-        reshard(self.network)
+        setup.reshard(self.network)
         with self.average.in_place():
             yield
-            reshard(self.network)
+            setup.reshard(self.network)
 
     def _agree(self, stop: bool) -> bool:
         """Whether to stop; all processes agree, asked only where they wait for each other."""
