@@ -36,13 +36,17 @@ class Batches:
                     raise
             # Not in the block above: the error holds all that the network had computed.
             self.size, self.halved = (end - start + 1) // 2, True
-            import torch
-
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            _free()
         return results
 
 
 def joined(parts: list[np.ndarray]) -> np.ndarray:
     """The parts as one array; of none, float32 (0, 0)."""
     return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+
+
+def _free() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

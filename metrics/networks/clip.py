@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import cv2
 import numpy as np
@@ -194,17 +194,24 @@ class ReducedTokenizer(FullTokenizer):
 
 
 class _TwoTowers:
-    """The embedded network `name`, or `network` with its `config`: texts and what they describe to
-    float32 vectors of length 1. Raises UserError: its weights are missing or damaged."""
+    """The embedded network `name` (usually `NAME`), or `network` with its `config`: texts and what
+    they describe to float32 vectors of length 1. Raises UserError: its weights are missing or
+    damaged."""
+
+    NAME: ClassVar[str]
+    BUILD: ClassVar[Any]
+    """Makes the network of a config."""
 
     def __init__(
-        self, name: str, build: Callable[[dict[str, Any]], nn.Module], device: str,
-        network: nn.Module | None, config: Mapping[str, Any] | None,
+        self, name: str | None = None, device: str = "cpu", network: nn.Module | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
+        name = name or self.NAME
         config = config or embedded.entry(name)["config"]
-        network = embedded.built(name, build) if network is None else network
-        self.network: Any = network.eval().to(device)
+        self.network: Any = embedded.built(name, self.BUILD) if network is None else network
+        self.network.eval().to(device)
         self.device = device
+        self.batches = Batches(BATCH)
         vision, text = config["vision"], config["text"]
         # As open_clip names them, or ViCLIP.
         self.size: int = vision.get("image_size") or vision["size"]
@@ -224,12 +231,7 @@ class _TwoTowers:
 class ClipEmbedder(_TwoTowers):
     """CLIP: images and texts."""
 
-    def __init__(
-        self, name: str = "clip", device: str = "cpu", network: nn.Module | None = None,
-        config: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(name, build_clip, device, network, config)
-        self.batches = Batches(BATCH)
+    NAME, BUILD = "clip", staticmethod(build_clip)
 
     @torch.inference_mode()
     def pictures(self, frames: np.ndarray, picture: Picture) -> np.ndarray:
@@ -245,11 +247,7 @@ class ClipEmbedder(_TwoTowers):
 class ViclipEmbedder(_TwoTowers):
     """ViCLIP: videos and texts."""
 
-    def __init__(
-        self, name: str = "viclip", device: str = "cpu", network: ViCLIP | None = None,
-        config: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(name, ViCLIP, device, network, config)
+    NAME, BUILD = "viclip", ViCLIP
 
     @torch.inference_mode()
     def video(self, frames: np.ndarray, picture: Picture) -> np.ndarray:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from idbench import __version__, embedded
 from idbench.files import check_output, write_json, write_text
@@ -35,20 +35,12 @@ _LINES = {"arcsim": ("#2c5d8f", "o"), "cursim": ("#b4532a", "s"), "clipdist": ("
 """Colour and marker of each metric."""
 
 
-class Validation(NamedTuple):
-    """What was found, as JSON values too, and the page and the JSON file that hold it."""
-
-    found: Findings
-    values: dict[str, Any]
-    html: Path
-    data: Path
-
-
 def validate(
     output: Path, sizes: Sizes, protocol: str, controls: int = 0, runs: Sequence[Path] = (),
     quiet: bool = False,
-) -> Validation:
+) -> tuple[Findings, dict[str, Any], Path, Path]:
     """Vary avatars, read them by every metric of `protocol`, and write the page into `output`.
+    Returns what was found, as JSON values too, and the page and the JSON file that hold it.
 
     Args:
         controls: identities whose parts are exchanged; 0: none.
@@ -84,7 +76,7 @@ def validate(
     values = {"schema": 1, **about, **asdict(found), "claims": claims}
     write_text(html, _page(found, about))
     write_json(data, values)
-    return Validation(found, values, html, data)
+    return found, values, html, data
 
 
 def _page(findings: Findings, about: dict[str, Any]) -> str:
