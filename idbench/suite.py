@@ -208,6 +208,12 @@ def load_suite(name_or_path: str | Path) -> Suite:
     )
 
 
+def reference_row(kind: str, name: str) -> dict[str, str]:
+    """A reference as a row of a split names it, with the file in which a suite made here has it."""
+    file = name if kind == "face" else f"{kind}_{name}"
+    return {"kind": kind, "name": name, "file": f"references/{file}.png"}
+
+
 def write_rows(
     folder: Path, prompts: Sequence[Mapping[str, Any]],
     splits: Mapping[str, Sequence[Mapping[str, Any]]],

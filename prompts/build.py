@@ -23,7 +23,7 @@ from idbench.prompts.avatars.judge import detect_faces
 from idbench.prompts.avatars.render import render_background, render_garment, render_portrait
 from idbench.prompts.avatars.scene import EVALUATION_IDENTITIES, Garment, check_truth
 from idbench.prompts.language import MAXIMUM_TOKENS, tokens, vocabulary
-from idbench.suite import write_checksums, write_rows
+from idbench.suite import reference_row, write_checksums, write_rows
 
 SUITE = SUITES / "avatars"
 SPLITS = ("single", "multi", "multi3", "tryon", "background")
@@ -101,12 +101,12 @@ def _row(prompt: Row, group: Sequence[int], kind: str, name: str, shown: Any) ->
     if len(set(group)) != len(group):
         raise ValueError(f"a person occurs twice in {group}")
     names = [identity_name(seed) for seed in group]
-    references = [{"kind": "face", "name": n, "file": f"references/{n}.png"} for n in names]
+    references = [reference_row("face", n) for n in names]
     stated = prompt["truth"].get("people") or [{}] * len(names)
     people = [{"identity": n, **said} for n, said in zip(names, stated, strict=True)]
     truth: Row = {**prompt["truth"], "people": people}
     if kind:
-        references.append({"kind": kind, "name": name, "file": f"references/{kind}_{name}.png"})
+        references.append(reference_row(kind, name))
     if kind == "garment":
         people[0]["garment"] = dict(shown)
     elif kind == "background":

@@ -11,7 +11,7 @@ import yaml
 
 from idbench.errors import UserError
 from idbench.files import atomic_folder, check_new_folder
-from idbench.importing.draw import Kept, Options, Row, draw_people, face_row, make_splits
+from idbench.importing.draw import Kept, Options, Row, draw_people, make_splits
 from idbench.importing.faces import (
     Alike,
     Face,
@@ -137,20 +137,20 @@ def _write(
     (folder / "references").mkdir()
     identities: Row = {}
     published = source.layout in ("consisid", "opens2v")
-    used = {r["name"] for rows in splits.values() for row in rows for r in row["references"]}
+    files = {r["name"]: folder / r["file"]
+             for rows in splits.values() for row in rows for r in row["references"]}
     for one in kept.values():
-        if one.person.name not in used:
+        if one.person.name not in files:
             continue
-        store_picture(one.picture, folder / face_row(one.person.name)["file"], published)
+        store_picture(one.picture, files[one.person.name], published)
         identities[one.person.name] = {
             "faces": one.face.count, "probability": one.face.probability, "box": one.face.box,
             "detected_by": reader.detector, "nearest_training_cosine": one.nearest,
             "variant": one.person.variant or None,
         }
     for item in source.items:
-        if item.name in used:
-            path = folder / "references" / f"{item.kind}_{item.name}.png"
-            store_picture(item.picture, path, published)
+        if item.name in files:
+            store_picture(item.picture, files[item.name], published)
     how = f"drawn by seed {options.seed}" if not source.rows else "as the layout pairs them"
     head = {
         "name": name, "version": options.version,

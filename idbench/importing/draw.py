@@ -14,6 +14,7 @@ import numpy as np
 from idbench.files import sha256_json
 from idbench.importing.faces import Face
 from idbench.importing.sources import PEOPLE_SPLITS, Person, Prompt, Source
+from idbench.suite import reference_row
 
 SPLIT_OF_ITEM = {"garment": "tryon", "background": "background"}
 
@@ -92,10 +93,8 @@ def make_splits(
                 f"{seen[request]} has the same text and references")
             return
         seen[request] = prompt.name
-        references = [face_row(n) for n in names] + [
-            {"kind": items[i].kind, "name": i, "file": f"references/{items[i].kind}_{i}.png"}
-            for i in others
-        ]
+        references = [reference_row("face", n) for n in names]
+        references += [reference_row(items[i].kind, i) for i in others]
         rows.setdefault(split, []).append(
             {"prompt_id": name, "references": references, "truth": {}}
         )
@@ -173,7 +172,3 @@ def draw_groups(names: Sequence[str], size: int, count: int, seed: int) -> list[
         taken[frozenset(best)] = best
         used.update(best)
     return list(taken.values())
-
-
-def face_row(name: str) -> Row:
-    return {"kind": "face", "name": name, "file": f"references/{name}.png"}

@@ -135,8 +135,8 @@ class Store:
     def _refused(self, where: str, what: str, name: str) -> UserError:
         if self.number_of(name) is not None:
             return UserError(f"{where} of the {what} names {name!r} a second time; keep one.")
-        known = (row[0] for row in self._base.execute("SELECT name FROM videos LIMIT 1000"))
-        match = nearest(name, known)
+        known = self._found("SELECT name FROM videos LIMIT 1000")
+        match = nearest(name, (row[0] for row in known))
         hint = f"did you mean {match!r}? " if match else ""
         return UserError(
             f"{where} of the {what} names an unknown video {name!r}: {hint}Name videos by their "
@@ -149,45 +149,34 @@ class Store:
         """The captioned videos in order, each with its current record if there is one, without
         embeddings unless `vectors`. Read in pages: the caller may write in between."""
         last, blob = 0, "r.vectors" if vectors else "NULL"
-        while True:
-            with self._errors():
-                page = self._base.execute(
-                    f"SELECT {_COLUMNS}, {blob} {_JOINED} WHERE v.caption IS NOT NULL "
-                    f"AND v.rowid > ? ORDER BY v.rowid LIMIT {_PAGE}", (last,)
-                ).fetchall()
-            if not page:
-                return
-            for found in page:
-                yield self._row(found)
+        query = (
+            f"SELECT {_COLUMNS}, {blob} {_JOINED} WHERE v.caption IS NOT NULL "
+            f"AND v.rowid > ? ORDER BY v.rowid LIMIT {_PAGE}"
+        )
+        while page := self._found(query, last):
+            yield from map(self._row, page)
             last = page[-1][0]
 
     def get(self, number: int) -> Row:
         """The row of one video by its number, without embeddings. Raises KeyError: no such
         video."""
-        with self._errors():
-            found = self._base.execute(
-                f"SELECT {_COLUMNS}, NULL {_JOINED} WHERE v.rowid = ?", (int(number),)
-            ).fetchone()
-        if found is None:
+        found = self._found(f"SELECT {_COLUMNS}, NULL {_JOINED} WHERE v.rowid = ?", int(number))
+        if not found:
             raise KeyError(number)
-        return self._row(found)
+        return self._row(found[0])
 
     def number_of(self, name: str) -> int | None:
         """The number of the video of that name, in either Unicode form, or None."""
-        with self._errors():
-            found = self._base.execute(
-                "SELECT rowid FROM videos WHERE name = ?", (self._known(name),)
-            ).fetchone()
-        return None if found is None else int(found[0])
+        found = self._found("SELECT rowid FROM videos WHERE name = ?", self._known(name))
+        return int(found[0][0]) if found else None
 
     def _known(self, name: str) -> str:
         """The name as the folder has it: macOS decomposes letters, tables rarely do."""
         if name.isascii():
             return name
         forms = dict.fromkeys([name, *(unicodedata.normalize(f, name) for f in ("NFC", "NFD"))])
-        found = self._base.execute(
-            f"SELECT name FROM videos WHERE name IN ({', '.join('?' * len(forms))})", tuple(forms)
-        ).fetchall()
+        marks = ", ".join("?" * len(forms))
+        found = self._found(f"SELECT name FROM videos WHERE name IN ({marks})", *forms)
         stored = {row[0] for row in found}
         return next((form for form in forms if form in stored), name)
 
@@ -217,6 +206,10 @@ class Store:
                 (row.name, row.fingerprint, problem, text, blob),
             )
             self._base.commit()
+
+    def _found(self, query: str, *values: Any) -> list[Any]:
+        with self._errors():
+            return self._base.execute(query, values).fetchall()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
