@@ -51,9 +51,9 @@ def test_scenes_are_paired_as_videos_are(capsys):
     chosen = scene_pairs.choose(faces, {"one": "cross", "two": "multi2_cross"}, 0)
     said = capsys.readouterr().err
     people, identities = scene_pairs.people_of(faces)
-    fitted = calibrate(people, Identities(identities, 0), PairSettings())
-    assert all(step in said for step in fitted.steps)
-    low, high = fitted.settings.cross
+    settings, about = calibrate(people, Identities(identities, 0), PairSettings())
+    assert len(about["steps"]) == 7 and all(step in said for step in about["steps"])
+    low, high = settings.cross
     place = {s: k for k, s in enumerate(people.video.tolist()) if people.group[k] == 1}
     owner = {r: (s, i, p) for s, f in enumerate(faces)
              for p, i in enumerate(f.identities) for r in f.references[p]}
@@ -73,8 +73,7 @@ def test_the_least_similar_of_the_similar_is_the_partner_of_stage_three():
     faces = faces_of(6, 12)
     chosen = scene_pairs.choose(faces, {"one": "tradeoff"}, 0)["one"]
     people, identities = scene_pairs.people_of(faces)
-    low, high = calibrate(
-        people, Identities(identities, 0), PairSettings()).settings.tradeoff
+    low, high = calibrate(people, Identities(identities, 0), PairSettings())[0].tradeoff
     place = {s: k for k, s in enumerate(people.video.tolist())}
     single = [k for k in range(len(people)) if people.group[k] == 1]
     for scene, (references,) in chosen.items():

@@ -79,37 +79,22 @@ def _place(value: Any, where: str) -> int:
     return int(found)
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Thresholds in the scale of the network at hand: the new settings, a line to print for each
-    threshold, and the numbers of same-person and different-person pairs they come from."""
-
-    settings: PairSettings
-    steps: tuple[str, ...]
-    same: int
-    different: int
-
-    def as_dict(self, asked: PairSettings) -> dict[str, Any]:
-        """JSON values: what was asked and what is used."""
-        return {
-            "same_person_pairs": self.same, "different_person_pairs": self.different,
-            "asked": {k: list(getattr(asked, k)) for k in RANGES},
-            "used": {k: list(getattr(self.settings, k)) for k in RANGES},
-            "steps": list(self.steps),
-        }
-
-
 RANGES = ("cross", "tradeoff", "multi")
 
 
-def calibrate(people: People, known: Identities, settings: PairSettings) -> Calibration:
+def calibrate(
+    people: People, known: Identities, settings: PairSettings
+) -> tuple[PairSettings, dict[str, Any]]:
     """Map the three ranges of cosines to the scale of the network that embedded `people`.
 
     A threshold represents the share of same-person pairs below it, which `calibration_anchors`
     state in the paper's scale (linear in between); the new threshold is that quantile of the known
     pairs. Lower ends are raised until at most `calibration_false_matches` of the different-person
-    pairs reach them. `identity_cosine` stays: it compares neighbouring frames. Raises UserError:
-    too few known pairs, or a network that does not tell people apart."""
+    pairs reach them. `identity_cosine` stays: it compares neighbouring frames.
+
+    Returns the new settings, and JSON values: what was asked, what is used, the numbers of pairs
+    they come from, and `steps`, lines to print. Raises UserError: too few known pairs, or a network
+    that does not tell people apart."""
     same, different = known_cosines(people, known.of_person, settings.seed)
     if len(same) < FEWEST_PAIRS or not len(different):
         raise UserError(
@@ -139,9 +124,11 @@ def calibrate(people: People, known: Identities, settings: PairSettings) -> Cali
                 "not tell the known people apart well enough, or too few of them are named."
             )
         ranges[name] = (ends[0], ends[1])
-    return Calibration(
-        replace(settings, **ranges), tuple(steps), len(same), len(different)  # type: ignore[arg-type]
-    )
+    return replace(settings, **ranges), {  # type: ignore[arg-type]
+        "same_person_pairs": len(same), "different_person_pairs": len(different),
+        "asked": {k: list(getattr(settings, k)) for k in RANGES},
+        "used": {k: list(found) for k, found in ranges.items()}, "steps": steps,
+    }
 
 
 def known_cosines(people: People, identity: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

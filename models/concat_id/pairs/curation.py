@@ -117,14 +117,13 @@ def _select(
     request: BuildRequest, base: store.Store, uncaptioned: int, reader: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Everything after reading; it is done anew each time, so thresholds can be changed."""
-    asked = settings = request.reader.pairs
+    settings = request.reader.pairs
     everyone, dropped = people.collect(base, settings)
     partners.check_size(len(everyone), settings.exact_limit)
     calibrated = None
     if request.calibrate:
         named = calibration.read_identities(request.calibrate, base, everyone)
-        fitted = calibration.calibrate(everyone, named, settings)
-        settings, calibrated = fitted.settings, fitted.as_dict(asked)
+        settings, calibrated = calibration.calibrate(everyone, named, settings)
     known = calibration.read_identities(request.truth, base, everyone) if request.truth else None
     outputs, similarity = choose_outputs(
         everyone, settings, known.of_person if known else None, request.reader.subjects != "none"

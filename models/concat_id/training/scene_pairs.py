@@ -55,10 +55,10 @@ def choose(
     """
     people, identities = people_of(faces)
     known = Identities(identities, 0)
-    fitted = calibrate(people, known, PairSettings(seed=seed))
-    for step in fitted.steps:
+    settings, about = calibrate(people, known, PairSettings(seed=seed))
+    for step in about["steps"]:
         note(step)
-    outputs = {made.name: made for made in choose_outputs(people, fitted.settings)[0]}
+    outputs = {made.name: made for made in choose_outputs(people, settings)[0]}
     chosen: dict[str, Partners] = {}
     for kind, name in wanted.items():
         made = outputs[one_of("output of pairs", name, outputs)]
