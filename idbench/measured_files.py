@@ -13,7 +13,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 
 from idbench import __version__, bundles
 from idbench.errors import UserError
-from idbench.measurements import ABOUT, Measurement, metric_names, of_run
+from idbench.measurements import Measurement, metric_names, of_run
+from idbench.names import ABOUT
 from idbench.records import Identity, ModelName, ScoringKey, SuiteName
 from idbench.runs import Run, now
 from idbench.stored import Stored

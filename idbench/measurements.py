@@ -12,6 +12,7 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from idbench.errors import UserError
+from idbench.names import ABOUT, ADDED
 from idbench.prompts import suite_names
 from idbench.records import Identity, SampleFile, ScoringKey
 from idbench.registry import METRICS
@@ -23,10 +24,6 @@ from idbench.suite import load_suite
 if TYPE_CHECKING:
     import pandas as pd
 
-ABOUT = ("sample", "identities", "category", "prompt_id", "status")
-"""Columns of `sample_values` that are no metric."""
-ADDED = ("cluster", "not_asked")
-"""Columns that `reports.video_values` adds to them."""
 Key = tuple[tuple[str, ...], str]
 """What a sample is of: its identities and its prompt's id, whatever its seed."""
 

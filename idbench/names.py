@@ -13,6 +13,10 @@ from typing import Any
 from idbench.errors import UserError
 
 DEFAULT_PROTOCOL = "strict-v3"
+ABOUT = ("sample", "identities", "category", "prompt_id", "status")
+"""Columns of `measurements.sample_values` that are no metric."""
+ADDED = ("cluster", "not_asked")
+"""Columns that `reports.video_values` adds to them."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from idbench.errors import encodable
+from idbench.names import ABOUT, ADDED
 from idbench.types import Score
 
 NETWORKS = ("arcface", "curricularface", "clip", "viclip")
@@ -33,6 +34,8 @@ def check_metric(metric: Any) -> None:
         value = getattr(metric, field)
         if not isinstance(value, kind) or (field == "range" and not _is_range(value)):
             raise TypeError(f"its {field} is {str(value)[:40]!r}")
+    if metric.name in ABOUT + ADDED:
+        raise ValueError("its name is that of a column of the tables of samples")
     for field, choices in _CHOICES.items():
         if getattr(metric, field) not in choices:
             raise ValueError(f"its {field} is none of {', '.join(choices)}")

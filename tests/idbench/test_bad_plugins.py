@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from toy import World
+
+from idbench.registry import METRICS
 
 HEAD = """
 import sys
@@ -134,6 +137,12 @@ def test_what_is_no_metric_is_named_and_left_out(
     assert asked.stderr.count("\n") == 1 and "Traceback" not in asked.stderr
     listed = world.run("list", "metrics")
     assert listed.returncode == 0 and "arcsim" in listed.stdout and "Left out" in listed.stderr
+
+
+@pytest.mark.parametrize("name", ["cluster", "status"])
+def test_a_metric_has_not_the_name_of_a_column(name: str) -> None:
+    with pytest.raises(ValueError, match="a column of the tables"):
+        replace(METRICS.load("arcsim"), name=name)
 
 
 @pytest.mark.parametrize("code", NO_VALUE.values(), ids=NO_VALUE)
