@@ -117,3 +117,18 @@ def unpack(rows: torch.Tensor, shape: torch.Size) -> Condition:
     )
     states = hidden.unflatten(-1, (SCALES, known.tokens, known.width))
     return Condition(latents.unflatten(-1, shape), pooled, list(states.unbind(2)))
+
+
+def copy_tower() -> None:
+    """Write the tower's weights: the image tower of the present embedded CLIP. The shipped tower is
+    that of the CLIP of data version avatars-2, which had no convolutional stem yet."""
+    found = embedded.entry("clip")
+    state = {
+        name.removeprefix("visual."): value
+        for name, value in embedded.load_state("clip").items() if name.startswith("visual.")
+    }
+    embedded.save_entry(
+        ENTRY, state, recipe=found["recipe"], seed=found["seed"], steps=found["steps"],
+        config={k: found["config"][k] for k in ("embed_dim", "vision", "text")}, measured={},
+        data_version=found["data_version"],
+    )
