@@ -70,12 +70,10 @@ def attempt(model: Model, batch: Sequence[Sample]) -> Iterator[Outcome]:
     surplus: Video | Path | None = None
     try:
         videos = iter(model.generate(deepcopy(list(batch))))  # it must not change what is asked
-        for sample in batch:
-            video = next(videos, None)
+        for sample, video in zip(batch, videos, strict=False):
             if video is None:
                 break
-            elapsed, clock = time.perf_counter() - clock, time.perf_counter()
-            yield Outcome(sample, video, None, elapsed)
+            yield Outcome(sample, video, None, time.perf_counter() - clock)
             clock = time.perf_counter()
             done += 1
         surplus = next(videos, None) if done == len(batch) else None
