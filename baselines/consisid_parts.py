@@ -183,7 +183,8 @@ class FaceEncoder:
         if vector is None:
             vector = self._vector(crop)
         crop, seen = self._masked(crop, problems)
-        pooled, hidden = self._eva(self._prepared(seen))
+        small = resize(seen.to(self.device), [self._eva.size] * 2, InterpolationMode.BICUBIC)
+        pooled, hidden = self._eva(normalize(small, *MEAN_STD["clip"]).to(self.dtype))
         pooled = pooled / pooled.norm(dim=1, keepdim=True)
         face = torch.from_numpy(vector).reshape(1, -1).to(self.device, self.dtype)
         return FaceCondition(
@@ -224,8 +225,3 @@ class FaceEncoder:
         grey = (as_tensor(crop) / 255 * weights).sum(1, keepdim=True).repeat(1, 3, 1, 1)
         seen = torch.where(torch.from_numpy(mask), grey, torch.ones_like(grey))
         return np.where(mask[..., None], crop, np.uint8(255)), seen
-
-    def _prepared(self, picture: torch.Tensor) -> torch.Tensor:
-        size = [self._eva.size, self._eva.size]
-        small = resize(picture.to(self.device), size, InterpolationMode.BICUBIC)
-        return normalize(small, *MEAN_STD["clip"]).to(self.dtype)

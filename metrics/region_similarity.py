@@ -25,7 +25,7 @@ import numpy as np
 
 from idbench.metrics.base import Embeddings, Metric, cosine, make_score, summarise
 from idbench.pictures import UnreadablePicture, read_rgb
-from idbench.types import Reference, Sample, Score
+from idbench.types import Sample, Score
 
 GREY = 128
 LEAST_BACKGROUND = 0.1
@@ -95,9 +95,12 @@ def _similarity(
     of_frame: Callable[[np.ndarray, int, np.ndarray], float | str],
 ) -> list[Score]:
     sample = embeddings.sample
-    picture = _open(next(r for r in sample.references if r.kind == kind))
-    if isinstance(picture, str):
-        return [make_score(sample, metric, None, None, picture)]
+    path = next(r.image for r in sample.references if r.kind == kind)
+    try:
+        picture = read_rgb(path)
+    except UnreadablePicture as error:
+        reason = f"the reference {path.name} cannot be read ({error.kind})"
+        return [make_score(sample, metric, None, None, reason)]
     rows = [
         make_score(sample, metric, None, index, of_frame(embeddings.pixels[index], k, picture))
         for k, index in enumerate(embeddings.frames)
@@ -113,13 +116,6 @@ def _alike(embeddings: Embeddings, seen: np.ndarray, wanted: np.ndarray) -> floa
         for picture in (seen, wanted)
     )
     return float(cosine(first[None], second)[0])
-
-
-def _open(reference: Reference) -> np.ndarray | str:
-    try:
-        return read_rgb(reference.image)
-    except UnreadablePicture as error:
-        return f"the reference {reference.image.name} cannot be read ({error.kind})"
 
 
 def _with_reference(kind: str) -> Callable[[Sample], bool]:
