@@ -12,6 +12,7 @@ from __future__ import annotations
 import tempfile
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -116,10 +117,8 @@ def _with_shape(record: SampleFile) -> SampleFile:
     """With the shape of its video, and without the user's path; unreadable: it stays unscored."""
     shape = record.shape
     if record.video is not None and shape is None:
-        try:
+        with suppress(UnreadableVideo):
             shape = read_video(record.video).frames.shape
-        except UnreadableVideo:
-            pass
     return record.model_copy(update={"shape": shape, "source": None})
 
 

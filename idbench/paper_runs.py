@@ -7,13 +7,14 @@ Beyond the paper: ablations that need no training, of how references enter at sa
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from idbench.embedded import entries
 from idbench.errors import UserError
@@ -274,15 +275,6 @@ def train(folder: Path, say: Callable[[str], None]) -> None:
             load_trainer(name, content)(recipe, state, resume, False)
 
 
-@contextmanager
-def weights_in(folder: Path) -> Iterator[None]:
+def weights_in(folder: Path) -> AbstractContextManager[Any]:
     """The embedded weights are those in `folder`."""
-    before = os.environ.get("IDBENCH_WEIGHTS")
-    os.environ["IDBENCH_WEIGHTS"] = str(folder.resolve())
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop("IDBENCH_WEIGHTS")
-        else:
-            os.environ["IDBENCH_WEIGHTS"] = before
+    return mock.patch.dict(os.environ, IDBENCH_WEIGHTS=str(folder.resolve()))
