@@ -13,7 +13,7 @@ from PIL import Image
 
 from idbench.importing.faces import open_picture
 from idbench.models.concat_id.model import ConcatID
-from idbench.models.concat_id.pairs import subjects
+from idbench.models.concat_id.pairs import frames
 from idbench.models.concat_id.training import cache
 from idbench.pictures import UnreadablePicture, is_plain, open_rgb, read_rgb
 from idbench.reports.media import reference_uri
@@ -119,7 +119,7 @@ def test_what_is_no_picture_says_so_in_one_sentence(tmp_path, picture):
 def test_every_reader_of_references_sees_the_upright_picture(tmp_path, picture):
     path = save_turned(tmp_path / "turned.png", picture, 6)
     np.testing.assert_array_equal(np.asarray(open_picture(path)), picture)
-    np.testing.assert_array_equal(subjects._image(path, "RGB"), picture)
+    np.testing.assert_array_equal(frames._image(path, "RGB"), picture)
     np.testing.assert_array_equal(cache._read(path), picture)
     model = ConcatID("tryon", height=40, width=24)
     np.testing.assert_array_equal(model.pictures.prepare(Reference("garment", "g", path)), picture)

@@ -23,13 +23,14 @@ from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks import weight_sources
 from idbench.metrics.protocols import Detection
 from idbench.models.concat_id.about import alignment_of
-from idbench.models.concat_id.pairs import subjects, tracking
+from idbench.models.concat_id.pairs import tracking
 from idbench.models.concat_id.pairs.frames import (
     SampledFrame,
     crop_file,
     encode,
     face_crop,
     key,
+    prepare_subjects,
     sample,
 )
 from idbench.models.concat_id.pairs.people import has_human_term
@@ -58,7 +59,7 @@ class ReaderSettings:
         weights: as of `--weights`, such as `arcface=insightface:FOLDER`, whose detector is then
             used as well; empty: the embedded MTCNN and ArcFace.
         subjects: where garments and backgrounds come from, `files`, `parser` or `none`; see
-            `subjects.prepare`.
+            `frames.prepare_subjects`.
         aesthetic: `module:function`, see `load_scorer`; None: no scorer.
         alignment: of the face crops, `upright` or `arcface` (see `face_tools`); None: what
             Concat-ID's references get with these networks.
@@ -143,7 +144,7 @@ class FaceReader:
             found, size, limits.people, limits.faces_kept
         )
         stem = key(name)
-        made = subjects.prepare(self.settings.subjects, path, single, stem, out)
+        made = prepare_subjects(self.settings.subjects, path, single, stem, out)
         for crop, data in crops.items():
             write_bytes(out / crop_file(stem, crop), data)
         people = tuple(

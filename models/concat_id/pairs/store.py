@@ -20,7 +20,7 @@ import numpy as np
 
 from idbench.errors import UserError
 from idbench.files import DiskFull, real, sha256_json
-from idbench.models.concat_id.pairs.subjects import BESIDE, beside
+from idbench.models.concat_id.pairs.frames import BESIDE, beside
 from idbench.models.concat_id.pairs.tracking import RECORD, VideoRecord
 from idbench.names import finite, nearest
 from idbench.table_files import read_rows

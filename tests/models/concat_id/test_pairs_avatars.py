@@ -14,7 +14,7 @@ from PIL import Image
 from tiny_pack import make_pack
 
 from idbench.errors import UserError
-from idbench.models.concat_id.pairs import frames, reader, subjects
+from idbench.models.concat_id.pairs import frames, reader
 from idbench.models.concat_id.pairs.curation import BuildRequest, Built, build
 from idbench.models.concat_id.pairs.settings import PairSettings
 from idbench.prompts.avatars.render import Clip, render_clip
@@ -126,10 +126,10 @@ def test_two_people_stand_from_left_to_right(folder: Path, built: Built) -> None
 def test_the_parser_finds_garment_and_people() -> None:
     scene = Scene((Person(TRAINING_IDENTITIES[3], garment=Garment("red")),), "park", seed=4)
     clip = render_clip(scene, 2)
-    garment, person = subjects.parse(clip.frames[0], clip.boxes[0, 0])
+    garment, person = frames.subject_masks(clip.frames[0], clip.boxes[0, 0])
     for found, true in ((garment, clip.garment_mask[0] > 0), (person, clip.person_mask[0] > 0)):
         assert (found & true).sum() / (found | true).sum() > 0.75
-    background = subjects.remove_people(clip.frames[0], person)
+    background = frames.remove_people(clip.frames[0], person)
     assert background is not None
     rest = ~person & (clip.person_mask[0] == 0)
     assert np.abs(background.astype(int) - clip.frames[0])[rest].mean() < 8
@@ -220,24 +220,24 @@ def test_files_beside_the_video_are_its_subjects(tmp_path: Path) -> None:
     mask = np.zeros((64, 96), bool)
     mask[40:60, 30:70] = True
     video, box = tmp_path / "clip.mp4", np.array([40, 10, 56, 30])
-    assert subjects.prepare("files", video, (image, box), "ab12", tmp_path) == {
+    assert frames.prepare_subjects("files", video, (image, box), "ab12", tmp_path) == {
         "garment": None, "background": None}
     for name in ("garment-mask", "person-mask"):
         Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / f"clip.{name}.png")
-    made = subjects.prepare("files", video, (image, box), "ab12", tmp_path)
+    made = frames.prepare_subjects("files", video, (image, box), "ab12", tmp_path)
     garment = np.asarray(Image.open(tmp_path / str(made["garment"])))
     assert garment.shape == (20, 40, 3) and (garment == (200, 0, 0)).all()
     background = np.asarray(Image.open(tmp_path / str(made["background"])))
     assert np.abs(background.astype(int) - (0, 90, 200)).max() < 30
     Image.fromarray(image[:10]).save(tmp_path / "clip.garment.png")
-    made = subjects.prepare("files", video, (image, box), "ab12", tmp_path)
+    made = frames.prepare_subjects("files", video, (image, box), "ab12", tmp_path)
     assert np.asarray(Image.open(tmp_path / str(made["garment"]))).shape == (10, 96, 3)
     Image.fromarray(mask[:9].astype(np.uint8)).save(tmp_path / "clip.person-mask.png")
     with pytest.raises(UserError, match="resize it to the video's size"):
-        subjects.prepare("files", video, (image, box), "ab12", tmp_path)
+        frames.prepare_subjects("files", video, (image, box), "ab12", tmp_path)
     (tmp_path / "clip.garment.png").write_text("no picture")
     with pytest.raises(UserError, match="not a readable image"):
-        subjects.prepare("files", video, (image, box), "ab12", tmp_path)
+        frames.prepare_subjects("files", video, (image, box), "ab12", tmp_path)
 
 
 def test_wrong_weights_are_said(tmp_path: Path) -> None:
