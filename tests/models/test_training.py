@@ -14,7 +14,7 @@ from shown_commands import write_longer_recipe
 from idbench import embedded
 from idbench.errors import UserError
 from idbench.models.concat_id import scenes
-from idbench.models.concat_id.training import loop
+from idbench.models.concat_id.training import loop, setup
 from idbench.models.concat_id.training.recipe import read_stage
 from idbench.recipes import load_recipe
 from idbench.training.resumable_loop import Interrupted
@@ -133,7 +133,7 @@ def test_a_phase_that_restarts_needs_only_the_stored_weights(home):
 def test_the_embedded_stage_one_can_be_trained_on_as_the_docs_say(tmp_path):
     write_longer_recipe(tmp_path / "my_single.yaml")
     _, longer = load_recipe(str(tmp_path / "my_single.yaml"))
-    step = loop.restart_of_embedded(read_stage(longer), tmp_path)
+    step = setup.restart_of_embedded(read_stage(longer), tmp_path)
     assert step == load_recipe("single")[1]["steps"]
 
 
