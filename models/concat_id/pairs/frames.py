@@ -111,11 +111,6 @@ def key(name: str) -> str:
     return hashlib.blake2b(name.encode("utf-8"), digest_size=8).hexdigest()
 
 
-def crop_file(stem: str, crop: str) -> str:
-    """The crop's file, relative to the output folder; 256 folders keep each one small."""
-    return f"faces/{stem[:2]}/{stem}_{crop}.jpg"
-
-
 def face_crop(
     image: np.ndarray, landmarks: np.ndarray, largest: int, alignment: str = "upright"
 ) -> np.ndarray:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,7 +26,6 @@ from idbench.models.concat_id.about import alignment_of
 from idbench.models.concat_id.pairs import tracking
 from idbench.models.concat_id.pairs.frames import (
     SampledFrame,
-    crop_file,
     encode,
     face_crop,
     key,
@@ -47,7 +46,7 @@ EMBEDDED = Detection(thresholds=(0.6, 0.7, 0.9))
 PACK = Detection(detector="pack", size=320, height=0, thresholds=(0.5, 0.5, 0.5))
 """SCRFD of the insightface pack that `weights` names, as its authors run it."""
 
-_reader: Reader | None = None
+_reader: FaceReader | None = None
 """Of a worker process."""
 
 
@@ -71,18 +70,6 @@ class ReaderSettings:
     aesthetic: str | None = None
     device: str = "cpu"
     alignment: str | None = None
-
-
-class Reader(Protocol):
-    """Reads videos. `identity` names everything that changes what is read."""
-
-    def identity(self) -> Mapping[str, Any]: ...
-
-    def read(self, path: Path, name: str, out: Path) -> tuple[tracking.VideoRecord, np.ndarray]: ...
-
-
-Make = Callable[[ReaderSettings], Reader]
-Result = tuple[str | None, tracking.VideoRecord | None, np.ndarray | None]
 
 
 class FaceReader:
@@ -140,17 +127,13 @@ class FaceReader:
                 found.append(of_frame)
                 if single is None and len(of_frame) == 1:
                     single = frame.image, of_frame.found.boxes[0]
-        people, vectors, conflicts, crops = tracking.people_of(
-            found, size, limits.people, limits.faces_kept
-        )
         stem = key(name)
-        made = prepare_subjects(self.settings.subjects, path, single, stem, out)
-        for crop, data in crops.items():
-            write_bytes(out / crop_file(stem, crop), data)
-        people = tuple(
-            replace(p, faces=tuple(replace(f, image=crop_file(stem, f.image)) for f in p.faces))
-            for p in people
+        people, vectors, conflicts, crops = tracking.people_of(
+            found, size, limits.people, limits.faces_kept, stem
         )
+        made = prepare_subjects(self.settings.subjects, path, single, stem, out)
+        for file, data in crops.items():
+            write_bytes(out / file, data)
         record = tracking.VideoRecord(
             frames=count, fps=fps, height=size[0], width=size[1],
             counts=tuple(len(f) for f in found),
@@ -183,6 +166,10 @@ class FaceReader:
         ]
 
 
+Make = Callable[[ReaderSettings], FaceReader]
+Result = tuple[str | None, tracking.VideoRecord | None, np.ndarray | None]
+
+
 def mean_of(values: Iterable[float | None]) -> float | None:
     """The mean of the values that are not None, or None where there is none."""
     known = [float(value) for value in values if value is not None]
@@ -207,7 +194,7 @@ def load_scorer(address: str) -> Callable[[np.ndarray], float]:
 
 
 def read_videos(
-    store: Store, folder: Path, out: Path, reader: Reader, make: Make, settings: ReaderSettings,
+    store: Store, folder: Path, out: Path, reader: FaceReader, make: Make, settings: ReaderSettings,
     workers: int, quiet: bool = False,
 ) -> int:
     """Read what is not yet in the store; returns the number of videos read. The result for a video
@@ -243,7 +230,7 @@ def _unread(store: Store, terms: str) -> Iterator[Row]:
             yield row
 
 
-def _read(reader: Reader, folder: Path, name: str, out: Path) -> Result:
+def _read(reader: FaceReader, folder: Path, name: str, out: Path) -> Result:
     try:
         return (None, *reader.read(folder / name, name, out))
     except UnreadableVideo as error:

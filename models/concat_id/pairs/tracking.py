@@ -160,12 +160,12 @@ def spread(count: int, kept: int) -> list[int]:
 
 
 def people_of(
-    frames: Sequence[FrameFaces], size: tuple[int, int], limit: int, kept: int
+    frames: Sequence[FrameFaces], size: tuple[int, int], limit: int, kept: int, stem: str
 ) -> tuple[tuple[PersonFaces, ...], np.ndarray, int, dict[str, bytes]]:
     """The people of a video, of frames of `size` (height, width), from left to right, their
-    embeddings (P, d), the number of frames in another order, and the crops by name
-    (`PERSON_NUMBER`), as `Face.image` names them. Faces come only from frames in the usual order,
-    since others would contradict the order of the references."""
+    embeddings (P, d), the number of frames in another order, and the crops by file, as `Face.image`
+    names it; file names begin with `stem`. Faces come only from frames in the usual order, since
+    others would contradict the order of the references."""
     usual = usual_count([len(f) for f in frames])
     followed = follow(frames, usual) if usual <= limit else None
     nobody = np.zeros((0, 0), np.float32)
@@ -188,12 +188,13 @@ def people_of(
         for number, row in enumerate(good[spread(len(good), kept)]):
             frame, face = frames[used[row]], int(faces_of[row, person])
             box = frame.found.boxes[face].astype(float)
-            name = f"{person}_{number}"
-            crops[name] = frame.crops[face]
+            # 256 folders keep each one small.
+            file = f"faces/{stem[:2]}/{stem}_{person}_{number}.jpg"
+            crops[file] = frame.crops[face]
             faces.append(Face(
                 frame.index, tuple(box.round(2).tolist()),
                 tuple(map(tuple, frame.found.landmarks[face].astype(float).round(2).tolist())),
-                _share(box, height, width), round(float(frame.found.scores[face]), 4), name,
+                _share(box, height, width), round(float(frame.found.scores[face]), 4), file,
             ))
         share = float(np.mean([f.share for f in faces]))
         people.append(PersonFaces(

@@ -131,7 +131,7 @@ def frame(index: int, people: list[tuple[int, float]]) -> tracking.FrameFaces:
 
 def test_people_are_followed_whatever_order_the_detector_lists_them_in() -> None:
     frames = [frame(k, [(0, 20), (1, 70)] if k % 2 else [(1, 70), (0, 20)]) for k in range(6)]
-    people, vectors, conflicts, crops = tracking.people_of(frames, (64, 96), 3, 5)
+    people, vectors, conflicts, crops = tracking.people_of(frames, (64, 96), 3, 5, "ab")
     assert [round(p.x * 96) for p in people] == [20, 70] and conflicts == 0
     assert vectors.argmax(1).tolist() == [0, 1]
     assert {crops[f.image].split(b":")[1] for f in people[0].faces} == {b"0"}
@@ -144,7 +144,7 @@ def test_people_are_followed_whatever_order_the_detector_lists_them_in() -> None
 def test_faces_of_frames_in_another_order_are_dropped() -> None:
     usual, swapped = [(0, 20), (1, 70)], [(0, 80), (1, 30)]
     frames = [frame(k, swapped if k in (2, 3) else usual) for k in range(8)]
-    people, _, conflicts, _ = tracking.people_of(frames, (64, 96), 3, 5)
+    people, _, conflicts, _ = tracking.people_of(frames, (64, 96), 3, 5, "ab")
     assert conflicts == 2
     assert not {2, 3} & {f.frame for p in people for f in p.faces}
 
@@ -163,7 +163,7 @@ def test_one_of_two_people_replaced_is_seen() -> None:
 
 def test_too_many_people_give_none() -> None:
     frames = [frame(k, [(i, 10 + 20 * i) for i in range(4)]) for k in range(3)]
-    assert tracking.people_of(frames, (64, 96), 3, 5)[0] == ()
+    assert tracking.people_of(frames, (64, 96), 3, 5, "ab")[0] == ()
 
 
 @pytest.mark.parametrize("count, kept, positions", [
@@ -177,6 +177,6 @@ def test_a_record_survives_json() -> None:
     import json
 
     frames = [frame(k, [(0, 20)]) for k in range(3)]
-    people = tracking.people_of(frames, (64, 96), 3, 5)[0]
+    people = tracking.people_of(frames, (64, 96), 3, 5, "ab")[0]
     record = tracking.VideoRecord(9, 8.0, 64, 96, (1, 1, 0), (0.9, None), people, flow=0.1)
     assert tracking.RECORD.validate_python(json.loads(json.dumps(asdict(record)))) == record
