@@ -128,6 +128,8 @@ def square(image: np.ndarray, box: np.ndarray | None) -> tuple[np.ndarray, str |
     (512, 512, 3), padded with white, and what could not be done."""
     import cv2
 
+    from idbench.models.concat_id.references import pad
+
     height, width = image.shape[:2]
     problem = None if box is not None else "no face found: whole image used"
     if box is not None:
@@ -143,7 +145,5 @@ def square(image: np.ndarray, box: np.ndarray | None) -> tuple[np.ndarray, str |
     if not rows or not columns:
         raise UserError("the face lies outside of the picture")
     side = max(rows, columns)
-    canvas = np.full((side, side, 3), 255, np.uint8)
-    y, x = (side - rows) // 2, (side - columns) // 2
-    canvas[y : y + rows, x : x + columns] = image
+    canvas = pad(image, side, side, grey=255)
     return cv2.resize(canvas, (SIDE, SIDE), interpolation=cv2.INTER_AREA), problem

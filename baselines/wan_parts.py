@@ -15,7 +15,7 @@ from PIL import Image
 from idbench.models.concat_id.autoencoder import to_frames
 from idbench.models.concat_id.face_tools import FaceTools
 from idbench.models.concat_id.families import Wan
-from idbench.models.concat_id.references import crop_face
+from idbench.models.concat_id.references import crop_face, pad
 from idbench.pictures import read_reference
 from idbench.types import Reference
 
@@ -79,6 +79,4 @@ def on_white(image: np.ndarray, height: int, width: int) -> np.ndarray:
     wider = ratio > width / height
     size = (width, max(1, int(width / ratio))) if wider else (max(1, int(height * ratio)), height)
     small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
-    canvas = Image.new("RGB", (width, height), (255, 255, 255))
-    canvas.paste(small, ((width - size[0]) // 2, (height - size[1]) // 2))
-    return np.asarray(canvas)
+    return pad(np.asarray(small), height, width, grey=255)

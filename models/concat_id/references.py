@@ -107,14 +107,14 @@ def fit_and_pad(image: np.ndarray, height: int, width: int, fill: float = 1.0) -
     new = (max(1, round(image.shape[0] * zoom)), max(1, round(image.shape[1] * zoom)))
     if new != image.shape[:2]:
         image = np.asarray(Image.fromarray(image).resize(new[::-1], Image.Resampling.LANCZOS))
-    return _pad(image, height, width)
+    return pad(image, height, width)
 
 
-def _pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The image in the middle of a black one of (height, width)."""
+def pad(image: np.ndarray, height: int, width: int, grey: int = 0) -> np.ndarray:
+    """The image in the middle of a black one of (height, width), or one of another `grey`."""
     rows, columns = image.shape[:2]
     top, left = (height - rows) // 2, (width - columns) // 2
-    canvas = np.zeros((height, width, 3), np.uint8)
+    canvas = np.full((height, width, 3), grey, np.uint8)
     canvas[top : top + rows, left : left + columns] = image
     return canvas
 
@@ -191,4 +191,4 @@ def _fit_and_pad_released(
         whole = (fitted * 255).int() & 255
     else:
         whole = (fitted.clamp(0, 1) * 255).round()
-    return _pad(whole.byte().permute(1, 2, 0).numpy(), height, width)
+    return pad(whole.byte().permute(1, 2, 0).numpy(), height, width)
