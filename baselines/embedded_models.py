@@ -59,17 +59,12 @@ class FaceFamily(CogVideoX):
 
     @classmethod
     def build(cls, config: Mapping[str, Any]) -> Any:
-        """The transformer of random weights: the arguments of the base's, and of its own."""
-        made = cls.TRANSFORMER(**{
+        """The transformer of random weights: the arguments of the base's, and of its own. The new
+        weights are set so that it computes what its base does."""
+        return cls.TRANSFORMER(**{
             "use_rotary_positional_embeddings": True, "max_text_seq_length": TEXT_TOKENS,
             **config,
         })
-        cls.start_as_base(made)
-        return made
-
-    @classmethod
-    def start_as_base(cls, transformer: Any) -> None:
-        """Set new weights so that the network computes what its base does."""
 
     @classmethod
     def load_base(cls, transformer: Any, state: Mapping[str, torch.Tensor]) -> None:
@@ -122,14 +117,11 @@ class ConsisIDFamily(FaceFamily):
             "LFE_num_scale": face_tower.SCALES, **config,
             "in_channels": 2 * config["out_channels"],  # the face's picture beside the video
         })
+        nn.init.zeros_(made.patch_embed.proj.weight[:, config["out_channels"] :])
+        for attention in made.perceiver_cross_attention:
+            nn.init.zeros_(attention.to_out.weight)
         use_matrix_attention(made)
         return made
-
-    @classmethod
-    def start_as_base(cls, transformer: Any) -> None:
-        nn.init.zeros_(transformer.patch_embed.proj.weight[:, transformer.config.out_channels :])
-        for attention in transformer.perceiver_cross_attention:
-            nn.init.zeros_(attention.to_out.weight)
 
     @staticmethod
     def read(
@@ -285,9 +277,7 @@ class EmbeddedBaseline(ConcatID):
     def _pipeline(self) -> VideoPipeline:
         vae, text, scheduler = self.generator.parts
         made = embedded.built(self.name, family_named(self.name).build)
-        pipeline = FacePipeline(text.tokenizer, text.network, vae, made.eval(), scheduler)
-        pipeline.set_progress_bar_config(disable=True)  # the harness shows one of samples
-        return pipeline
+        return FacePipeline(text.tokenizer, text.network, vae, made.eval(), scheduler)
 
 
 class EmbeddedConsisID(EmbeddedBaseline):

@@ -99,13 +99,11 @@ class IDAnimator(ReleasedModel):
         return self.FILES if self.base == "none" else (*self.FILES, self.base)
 
     def weight_hashes(self) -> Mapping[str, str]:
-        from idbench.metrics.networks.pack import pack_file, pack_hash
+        from idbench.metrics.faces.detect import detector_hashes
+        from idbench.metrics.protocols import Detection
 
-        detector = pack_file(self.pack, "detection").name
-        return {
-            **super().weight_hashes(),
-            f"detector/{detector}": pack_hash(self.pack, "detection"),
-        }
+        detector = detector_hashes(Detection(detector="pack"), self.pack)
+        return {**super().weight_hashes(), **detector}
 
     def _load(self, place: str) -> Any:
         from idbench.baselines.id_animator_parts import ImageTokens, build_pipeline

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from idbench.checkpoints import listed
 from idbench.devices import check_device
 from idbench.errors import UserError, explained
 from idbench.files import sha256_once
-from idbench.metrics.faces.detect import detector_hashes, make_detector
+from idbench.metrics.faces.detect import Faces, detector_hashes, make_detector
 from idbench.metrics.faces.search import find_faces
 from idbench.metrics.protocols import Detection
 from idbench.models.concat_id.about import alignment_of, check_preparation
@@ -37,9 +37,6 @@ from idbench.models.concat_id.references import (
     prepare_released,
 )
 from idbench.released_files import local, released_folder
-
-if TYPE_CHECKING:
-    from idbench.metrics.faces.detect import Faces
 
 CLASSES = 19
 PARSER_FILES = ("config.json", "preprocessor_config.json", "*.safetensors")

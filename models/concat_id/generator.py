@@ -34,12 +34,10 @@ class Generator:
     def folder_pipeline(self) -> VideoPipeline:
         model = self.model
         assert model.folder is not None
-        pipeline = open_folder(
+        return open_folder(
             model.folder, device=model.device, bfloat16=model.bfloat16, tiling=model.tiling,
             offload=model.offload, sampling=model.sampling,
         )
-        pipeline.set_progress_bar_config(disable=True)  # the harness shows one of samples
-        return pipeline
 
     @cached_property
     def parts(self) -> tuple[Any, Any, Any]:
@@ -66,12 +64,10 @@ class Generator:
         vae, text, scheduler = self.parts
         if variant not in self._transformers:
             self._transformers[variant] = networks.load_transformer(f"transformer_{variant}")
-        pipeline = ConcatIDPipeline(
+        return ConcatIDPipeline(
             text.tokenizer, text.network, vae, self._transformers[variant], scheduler,
             sampling=self.model.sampling,
         )
-        pipeline.set_progress_bar_config(disable=True)  # the harness shows one of samples
-        return pipeline
 
     def generate(self, samples: Sequence[Sample]) -> Iterator[Video]:
         """One video per sample, in order. On a CPU each of several samples has a core to itself,
@@ -118,6 +114,7 @@ class Generator:
             if model.references == "noisy":
                 images = with_noise(images, sample.seed)
         pipeline = model.pipeline(variant)
+        pipeline.set_progress_bar_config(disable=True)  # the harness shows one of samples
         chosen: dict[str, Any] = {
             "zeroed": model.zeroed, "shared": model.references == "shared_index",
             "reference_guidance": {"one_branch": model.guidance, "both_branches": 1.0}.get(

@@ -160,15 +160,12 @@ class ConcatID:
         """sha256 of the weight files of this model, by file name; of a folder's by their place in
         it."""
         known = embedded.entries()
-        if self.folder is not None:
-            names = ["face_parser"]
-        else:
+        names = ["face_parser"] if self.pictures.parser == "embedded" else []
+        if self.folder is None:
             variants = self._choices() if self.variant is None else [self.variant]
-            names = ["vae", "text_encoder", "text_encoder_tokenizer", "face_parser"]
-            names += [f"transformer_{v}" for v in variants]
+            texts = ("text_encoder", "text_encoder_tokenizer")
+            names = ["vae", *texts, *names, *(f"transformer_{v}" for v in variants)]
         hashes = {known[n]["file"]: known[n]["sha256"] for n in names if n in known}
-        if self.pictures.parser != "embedded":
-            hashes.pop(known.get("face_parser", {}).get("file", ""), None)
         if self.folder is not None:
             from idbench.models.concat_id.model_folder import files_of
 
@@ -189,12 +186,9 @@ class ConcatID:
     def use_device(self, device: str) -> None:
         """Put a folder's networks on `device`, unless a setting names another. The embedded
         networks are small, and stay on the CPU."""
-        if self.folder is not None and self.device is None and not self._is_open:
+        opened = "generator" in vars(self) and "folder_pipeline" in vars(self.generator)
+        if self.folder is not None and self.device is None and not opened:
             self.device = device
-
-    @property
-    def _is_open(self) -> bool:
-        return "generator" in self.__dict__ and "folder_pipeline" in self.generator.__dict__
 
     def load(self) -> None:
         """Load the networks that every variant needs (the transformer follows with its sample).
