@@ -31,8 +31,6 @@ COMPUTED = {
     "flip_sin_to_cos": True, "freq_shift": 0,
 }
 """Settings that the released code computes with."""
-# Of the tables of positions in CogVideoX-5B: 49 frames of 480x720.
-_SAMPLE = {"sample_height": 60, "sample_width": 90, "sample_frames": 49}
 
 _WHOLE = {
     "time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2",
@@ -169,5 +167,6 @@ def config_of(network: State, what: str = "the checkpoint") -> dict[str, Any]:
         "time_embed_dim": time_width, "text_embed_dim": text_width,
         "num_layers": layer_count(network, "transformer.layers."),
         "max_text_seq_length": CogVideoX.text_tokens, "use_rotary_positional_embeddings": True,
-        **_SAMPLE,
+        # Of the tables of positions in CogVideoX-5B: 49 frames of 480x720.
+        "sample_height": 60, "sample_width": 90, "sample_frames": 49,
     }

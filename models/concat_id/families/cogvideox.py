@@ -88,8 +88,10 @@ class CogVideoX(Family):
         return 10 * torch.log10(alphas / (1 - alphas))
 
     def sampling_times(self, steps: int) -> np.ndarray:
-        """Training times of the sampling steps, falling: `times_of`."""
-        return times_of(steps, self.scheduler.config.num_train_timesteps)
+        """Training times of the sampling steps, falling, spread evenly from the last to 0. Source:
+        `generate_roughly_equally_spaced_steps` of github.com/THUDM/CogVideo (sat)."""
+        count = self.scheduler.config.num_train_timesteps
+        return np.linspace(count - 1, 0, steps, endpoint=False).astype(np.int64)
 
     def start(self, scheduler: Any, steps: int, device: torch.device) -> None:
         """Set the times of `sampling_times`.
@@ -114,12 +116,6 @@ class CogVideoX(Family):
             velocity, before, place, place + 1 if number else None, latents,
             generator=generators, return_dict=False,
         )
-
-
-def times_of(steps: int, count: int) -> np.ndarray:
-    """The release's times, falling: spread evenly from the last of `count` training times to 0.
-    Source: `generate_roughly_equally_spaced_steps` of github.com/THUDM/CogVideo (sat)."""
-    return np.linspace(count - 1, 0, steps, endpoint=False).astype(np.int64)
 
 
 FINAL_EPSILON = 1e-6
@@ -165,11 +161,10 @@ class ReleasedCogVideoX(CogVideoX):
 
     def start(self, scheduler: Any, steps: int, device: torch.device) -> None:
         super().start(scheduler, steps, device)
-        config = scheduler.config
         plain = torch.cumprod(scheduler.alphas.double(), dim=0)
-        shift = config.snr_shift_scale
+        shift = scheduler.config.snr_shift_scale
         plain = plain / (shift + (1 - shift) * plain)
-        chosen = times_of(steps, config.num_train_timesteps)[::-1].copy()
+        chosen = self.sampling_times(steps)[::-1].copy()
         scheduler.trained = rescale(plain.float())
         scheduler.levels = rescale(plain[chosen].float())
         scheduler.alphas_cumprod = scheduler.levels**2
