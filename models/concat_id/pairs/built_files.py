@@ -65,7 +65,6 @@ RANGES = {
 TEMPLATE = Path(__file__).parent / "templates" / "pairs.html"
 
 
-
 def write_rows(path: Path, schema: pa.Schema, made: Iterable[dict[str, Any]]) -> None:
     """Write rows to a parquet file, atomically, some at a time."""
     waiting = iter(made)
@@ -128,7 +127,6 @@ def _subject(target: Row, kind: str, seed: int) -> dict[str, Any]:
         "chosen": 0, "flip": bool(kind == "garment" and rng.random() < 0.5),
         "candidates": [{"image": getattr(target.record, kind)}],
     }
-
 
 
 def write_page(

@@ -31,7 +31,6 @@ BIN = 0.01
 SAMPLED_PAIRS = 200_000
 
 
-
 @dataclass(frozen=True)
 class Similar:
     """Pairs of people, k of them: `rows` asks, `columns` is alike. Each pair comes both ways."""
@@ -253,7 +252,8 @@ def find_partners(
             use = request.rows[pairs.rows] & request.columns[pairs.columns]
             low, high = request.interval
             asked = use & copied & (pairs.cosines >= low) & (pairs.cosines < high)
-            seen.copies |= _places(pairs, asked)
+            both = zip(pairs.rows[asked].tolist(), pairs.columns[asked].tolist(), strict=True)
+            seen.copies |= {(min(pair), max(pair)) for pair in both}
             use &= ~copied
             if use.any():
                 part = Similar(pairs.rows[use], pairs.columns[use], pairs.cosines[use])
@@ -267,11 +267,6 @@ def find_partners(
     seen.pairs = int((total * total - (sizes * sizes).sum()) // 2)
     seen.sampled += _sampled(people, settings.seed)
     return best, seen
-
-
-def _places(pairs: Similar, chosen: np.ndarray) -> set[tuple[int, int]]:
-    first, second = pairs.rows[chosen].tolist(), pairs.columns[chosen].tolist()
-    return {(min(a, b), max(a, b)) for a, b in zip(first, second, strict=True)}
 
 
 def _histogram(cosines: np.ndarray) -> np.ndarray:
