@@ -8,6 +8,9 @@ cos(v(8 frames), t(part)). Parts are sentences; one that does not fit into the t
 halved between words until it does. So all of the prompt is read, but each part for itself. Not in
 the paper; the values are not those of `viclip`.
 
+`share_read` is the share of the prompt's tokens that the text tower reads. A low ViCLIP with a low
+share says little of the video.
+
 Source: Wang et al., InternVid (arXiv 2307.06942); used as in VBench (arXiv 2311.17982).
 """
 
@@ -72,6 +75,14 @@ def sentence_scores(embeddings: Embeddings) -> list[Score]:
     return [make_score(embeddings.sample, "viclip_sentences", None, None, value)]
 
 
+def share_read_scores(embeddings: Embeddings) -> list[Score]:
+    """One row, of the video."""
+    sample = embeddings.sample
+    share = embeddings.share_read.get(NETWORK, "no text tower read the prompt")
+    value = share if sample.prompt.strip() else "no prompt was given"
+    return [make_score(sample, "share_read", None, None, value)]
+
+
 METRIC = Metric(
     name="viclip", title="ViCLIP", higher_is_better=True, range=(-1.0, 1.0),
     formula="cos(v(8 frames), t(prompt))",
@@ -83,4 +94,10 @@ SENTENCES = Metric(
     formula="mean over the prompt's sentences of cos(v(8 frames), t(sentence))",
     source="idbench; ViCLIP of Wang et al., InternVid (arXiv 2307.06942)", scores=sentence_scores,
     networks=(NETWORK,), runs=(NETWORK,), computed="named",
+)
+SHARE_READ = Metric(
+    name="share_read", title="Prompt read", higher_is_better=True, range=(0.0, 1.0),
+    formula="tokens of the prompt that ViCLIP's text tower reads / all its tokens",
+    source="idbench; ViCLIP's context has 32 tokens", scores=share_read_scores,
+    networks=(NETWORK,), computed="named",
 )

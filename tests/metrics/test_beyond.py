@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from idbench.metrics import attributes, head_motion, motion, region_similarity, temporal
+from idbench.metrics import attributes, head_motion, motion, region_similarity, temporal, viclip
 from idbench.metrics.base import Embeddings
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.match import FrameMatch
@@ -64,10 +64,10 @@ def test_consistency_is_the_mean_cosine_of_neighbours():
 
 
 def test_share_read_is_passed_on_and_an_empty_prompt_is_unscored():
-    (row,) = temporal.share_read_scores(embeddings(share_read={"viclip": 0.4}))
+    (row,) = viclip.share_read_scores(embeddings(share_read={"viclip": 0.4}))
     assert row.value == 0.4
     sample = Sample("s" * 16, "single", "p", " ", "c", (), 0)
-    (row,) = temporal.share_read_scores(embeddings(sample=sample, share_read={"viclip": 1.0}))
+    (row,) = viclip.share_read_scores(embeddings(sample=sample, share_read={"viclip": 1.0}))
     assert row.reason == "no prompt was given"
 
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from idbench.errors import UserError
-from idbench.metrics import copy_paste, first_frame, human_identity, pose_bins
+from idbench.metrics import copy_paste, human_identity, pose_bins, temporal
 from idbench.metrics.base import Embeddings
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.match import FrameMatch
@@ -61,17 +61,17 @@ def embeddings(of: Sample, vectors: list[np.ndarray], places=None, **more) -> Em
 
 def test_consistency_is_to_the_first_frame_and_needs_no_reference():
     vectors = [np.stack([A]), np.stack([0.6 * A + 0.8 * B]), np.zeros((0, 3)), np.stack([A])]
-    rows = first_frame.scores(embeddings(sample(), vectors))
+    rows = temporal.face_scores(embeddings(sample(), vectors))
     assert [row.value for row in rows] == pytest.approx([0.6, None, 1.0, 0.8])
     assert rows[-1].identity is None and rows[1].reason == "no face"
-    (row,) = first_frame.scores(embeddings(sample(), [np.zeros((0, 3)), np.stack([A])]))
+    (row,) = temporal.face_scores(embeddings(sample(), [np.zeros((0, 3)), np.stack([A])]))
     assert row.reason == "no face in the first frame"
 
 
 def test_consistency_of_two_people_follows_their_matches():
     vectors = [np.stack([A, B]), np.stack([B, A]), np.stack([A, C])]
     of = embeddings(sample("x", "y"), vectors, [(0, 1), (1, 0), (0, 1)])
-    by_name = {row.identity: row.value for row in first_frame.scores(of) if row.frame is None}
+    by_name = {row.identity: row.value for row in temporal.face_scores(of) if row.frame is None}
     assert by_name == pytest.approx({"x": 1.0, "y": 0.5, None: 0.75})
 
 
