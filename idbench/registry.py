@@ -164,8 +164,8 @@ METRICS = Registry(
     "metric",
     "idbench.metrics",
     {
-        "arcsim": "idbench.metrics.arcsim:METRIC",
-        "cursim": "idbench.metrics.cursim:METRIC",
+        "arcsim": "idbench.metrics.identity_similarity:ARCSIM",
+        "cursim": "idbench.metrics.identity_similarity:CURSIM",
         "viclip": "idbench.metrics.viclip:METRIC",
         "clipdist": "idbench.metrics.clipdist:METRIC",
         "dlibsim": "idbench.metrics.dlibsim:METRIC",

@@ -3,6 +3,9 @@
 Formula: cos(f(face), f(reference)), with f the embedding of an aligned 112 x 112 RGB crop.
 The value of an identity is the mean over the frames in which the person was found; that of the
 video is the mean over its identities. ArcSim and CurSim are such metrics of two recognisers.
+
+Source: Deng et al., ArcFace (arXiv 1801.07698); Huang et al., CurricularFace (arXiv 2004.00288);
+evaluation as in ConsisID (arXiv 2411.17440).
 """
 
 from __future__ import annotations
@@ -31,17 +34,6 @@ def similarity(faces: np.ndarray, reference: np.ndarray, clamp: bool = False) ->
     values to 0, as ConsisID's evaluation does."""
     value = cosine(faces, reference)
     return np.maximum(value, 0.0) if clamp else value
-
-
-def identity_metric(name: str, title: str, network: str, source: str) -> Metric:
-    """The metric of faces read by `network`, compared with the references."""
-    return Metric(
-        name=name, title=title, higher_is_better=True, range=(-1.0, 1.0),
-        formula="mean over frames of cos(f(face), f(reference))",
-        source=f"{source}; evaluation as in ConsisID (arXiv 2411.17440)",
-        scores=partial(identity_scores, name, network),
-        networks=tuple(dict.fromkeys(("arcface", network))), shown="headline", about="identity",
-    )
 
 
 def identity_scores(metric: str, network: str, embeddings: Embeddings) -> list[Score]:
@@ -108,3 +100,19 @@ def _maximum_scores(metric: str, network: str, embeddings: Embeddings) -> list[S
         found = "no face in the frame" if value is None else value
         rows.append(make_score(sample, metric, None, frame, found))
     return [*rows, _summary(metric, None, rows, embeddings, None)]
+
+
+def _metric(name: str, title: str, network: str, source: str) -> Metric:
+    """The metric of faces read by `network`, compared with the references."""
+    return Metric(
+        name=name, title=title, higher_is_better=True, range=(-1.0, 1.0),
+        formula="mean over frames of cos(f(face), f(reference))",
+        source=f"{source}; evaluation as in ConsisID (arXiv 2411.17440)",
+        scores=partial(identity_scores, name, network),
+        networks=tuple(dict.fromkeys(("arcface", network))), shown="headline", about="identity",
+    )
+
+
+ARCSIM = _metric("arcsim", "ArcSim", "arcface", "Deng et al., ArcFace (arXiv 1801.07698)")
+CURSIM = _metric(
+    "cursim", "CurSim", "curricularface", "Huang et al., CurricularFace (arXiv 2004.00288)")

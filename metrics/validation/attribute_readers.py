@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from idbench.metrics import arcsim, clipdist, region_similarity
+from idbench.metrics import clipdist, region_similarity
 from idbench.metrics.attributes import ATTRIBUTES, read_attributes
 from idbench.metrics.base import Embeddings
+from idbench.metrics.identity_similarity import ARCSIM
 from idbench.metrics.scorer import Scorer
 from idbench.metrics.validation.experiments import described
 from idbench.names import DEFAULT_PROTOCOL
@@ -39,7 +40,7 @@ from idbench.types import Reference
 def measure_readers(clips: int, seed: int = 0, people: int = 1) -> dict[str, Estimate]:
     """Share of people whose attribute is read as it was rendered, with its interval over clips."""
     rng = np.random.default_rng([33391, seed])
-    scorer = Scorer(DEFAULT_PROTOCOL, None, (arcsim.METRIC, clipdist.METRIC))
+    scorer = Scorer(DEFAULT_PROTOCOL, None, (ARCSIM, clipdist.METRIC))
     right: dict[str, list[float]] = defaultdict(list)
     clusters: dict[str, list[int]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as temporary:
@@ -67,7 +68,7 @@ def measure_subjects(clips: int, seed: int = 0) -> dict[str, float | None]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         # A clip is embedded twice, with its own references and with another's.
-        scorer = Scorer(DEFAULT_PROTOCOL, folder / "cache", (arcsim.METRIC, clipdist.METRIC))
+        scorer = Scorer(DEFAULT_PROTOCOL, folder / "cache", (ARCSIM, clipdist.METRIC))
         scenes = [random_scene(rng, 1, VALIDATION_IDENTITIES) for _ in range(clips)]
         for index, scene in enumerate(scenes):
             Image.fromarray(render_garment(scene.people[0].garment, size=48)).save(

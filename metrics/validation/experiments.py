@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from idbench.metrics import arcsim, clipdist, cursim, viclip
+from idbench.metrics import clipdist, viclip
+from idbench.metrics.identity_similarity import ARCSIM, CURSIM
 from idbench.metrics.protocols import get_protocol
 from idbench.metrics.scorer import Scorer
 from idbench.progress import Step
@@ -92,7 +93,7 @@ class Preference:
 def read_faces(sizes: Sizes, folder: Path, protocol: str, step: Step) -> list[Reading]:
     """ArcSim, CurSim and CLIPDist along every axis, through the scorer, `folder` for references:
     the head at share 0, in other clothes and before another background than the frames."""
-    scorer = Scorer(protocol, None, (arcsim.METRIC, cursim.METRIC, clipdist.METRIC))
+    scorer = Scorer(protocol, None, (ARCSIM, CURSIM, clipdist.METRIC))
     rng = np.random.default_rng([52361, sizes.seed])
     seeds = rng.choice(np.asarray(VALIDATION_IDENTITIES), 2 * sizes.people, replace=False)
     readings: list[Reading] = []

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
-from idbench.metrics import arcsim, clipdist, cursim, viclip
+from idbench.metrics import clipdist, viclip
+from idbench.metrics.identity_similarity import ARCSIM, CURSIM
 from idbench.metrics.validation.experiments import AXES, FACE_METRICS, Preference, Reading
 from idbench.metrics.validation.readers import Agreement, Control
 from idbench.prompts.sampling import EDITS
 from idbench.statistics import Estimate, area_under_curve, estimate
 
-TITLES = {m.name: m.title for m in (arcsim.METRIC, cursim.METRIC, clipdist.METRIC, viclip.METRIC)}
+TITLES = {m.name: m.title for m in (ARCSIM, CURSIM, clipdist.METRIC, viclip.METRIC)}
 RECOGNISERS = ("arcsim", "cursim")
 STABLE = ("yaw", "pitch", "expression")
 Table = dict[str, np.ndarray]

@@ -10,7 +10,7 @@ from typing import Any
 
 from idbench import __version__, embedded
 from idbench.files import check_output, write_json, write_text
-from idbench.metrics import arcsim
+from idbench.metrics.identity_similarity import ARCSIM
 from idbench.metrics.networks.weight_sources import NETWORKS
 from idbench.metrics.protocols import get_protocol
 from idbench.metrics.validation.experiments import (
@@ -52,7 +52,7 @@ def validate(
     for path in (html, data):  # refuse before the long part
         check_output(path, "validation")
     defined = get_protocol(protocol)
-    if not defined.defines(arcsim.METRIC):
+    if not defined.defines(ARCSIM):
         controls = 0
     opened = [Run.open(folder) for folder in runs]
     with progress("videos", sum(len(run.sample_ids) for run in opened), quiet) as step:

@@ -9,7 +9,7 @@ import pytest
 
 from idbench.baselines.avatars_truth import AvatarsTruth
 from idbench.errors import UserError
-from idbench.metrics import arcsim
+from idbench.metrics.identity_similarity import ARCSIM
 from idbench.metrics.scorer import Scorer
 from idbench.prompts.avatars.render import render_clip
 from idbench.prompts.avatars.scene import (
@@ -29,7 +29,7 @@ def samples(split: str, count: int) -> list[Sample]:
 
 def arcsim_of(sample: Sample, model: AvatarsTruth) -> float:
     (video,) = model.generate([sample])
-    rows = Scorer("strict-v3", None, (arcsim.METRIC,)).score(sample, video, "0" * 64)
+    rows = Scorer("strict-v3", None, (ARCSIM,)).score(sample, video, "0" * 64)
     value = next(r.value for r in rows if r.identity is None and r.frame is None)
     assert value is not None
     return value

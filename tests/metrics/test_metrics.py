@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from idbench.metrics import arcsim, clipdist, cursim, several_people, viclip
+from idbench.metrics import clipdist, several_people, viclip
 from idbench.metrics.base import Embeddings, cosine
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.match import match_faces
-from idbench.metrics.identity_similarity import similarity
+from idbench.metrics.identity_similarity import ARCSIM, CURSIM, similarity
 from idbench.metrics.protocols import (
     PROTOCOLS,
     STRICT,
@@ -95,7 +95,7 @@ def test_clipdist_is_one_minus_cosine_and_viclip_a_cosine():
 
 def test_a_frame_without_the_person_stays_unscored_and_leaves_the_mean():
     near = np.array([0.8, 0.0, 0.6])
-    rows = arcsim.METRIC.scores(_embeddings([[(10, ANN), (50, BOB)], [(12, near)]], [ANN, BOB]))
+    rows = ARCSIM.scores(_embeddings([[(10, ANN), (50, BOB)], [(12, near)]], [ANN, BOB]))
     assert _value(rows, "ann", 0).value == pytest.approx(1.0)
     assert _value(rows, "ann", 1).value == pytest.approx(0.8)
     assert _value(rows, "ann").value == pytest.approx(0.9)
@@ -106,7 +106,7 @@ def test_a_frame_without_the_person_stays_unscored_and_leaves_the_mean():
 
 
 def test_a_video_that_never_shows_one_person_is_not_scored_by_the_other_alone():
-    rows = arcsim.METRIC.scores(_embeddings([[(10, ANN)], [(11, ANN)]], [ANN, BOB]))
+    rows = ARCSIM.scores(_embeddings([[(10, ANN)], [(11, ANN)]], [ANN, BOB]))
     assert _value(rows, "ann").value == pytest.approx(1.0)
     video = _value(rows)
     assert video.status == "unscored" and video.reason.startswith("bob: ")
@@ -115,7 +115,7 @@ def test_a_video_that_never_shows_one_person_is_not_scored_by_the_other_alone():
 def test_a_reference_without_a_face_is_named():
     reason = "no face was found in the reference bob.png"
     faces = [[(10, ANN), (50, BOB)]]
-    rows = cursim.METRIC.scores(_embeddings(faces, [ANN, None], reasons=(None, reason)))
+    rows = CURSIM.scores(_embeddings(faces, [ANN, None], reasons=(None, reason)))
     assert _value(rows, "bob", 0).reason == reason and _value(rows, "bob").reason == reason
     assert "bob.png" in _value(rows).reason
     coverage = several_people.face_coverage(_embeddings(faces, [ANN, None], reasons=(None, reason)))
@@ -123,7 +123,7 @@ def test_a_reference_without_a_face_is_named():
 
 
 def test_not_finite_embeddings_are_unscored():
-    rows = arcsim.METRIC.scores(_embeddings([[(10, np.full(3, np.nan))]], [ANN], _sample(("ann",))))
+    rows = ARCSIM.scores(_embeddings([[(10, np.full(3, np.nan))]], [ANN], _sample(("ann",))))
     assert {row.status for row in rows} == {"unscored"}
     assert _value(rows).reason == "ann: the embedding is not finite"
 
@@ -133,7 +133,7 @@ def test_clamp_is_the_protocols():
     faces = [[(1, -ANN)]]
     one = _sample(("ann",))
     for protocol, value in ((STRICT, -1.0), (clamped, 0.0)):
-        rows = arcsim.METRIC.scores(_embeddings(faces, [ANN], one, protocol))
+        rows = ARCSIM.scores(_embeddings(faces, [ANN], one, protocol))
         assert _value(rows, "ann", 0).value == value
 
 
