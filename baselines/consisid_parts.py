@@ -27,7 +27,7 @@ from idbench.baselines.face_crop import Cropper, as_tensor, crop_face, limit_sid
 from idbench.checkpoints import check_fit, read_checkpoint
 from idbench.embedded import WeightError
 from idbench.errors import UserError
-from idbench.metrics.faces.align import align_crops
+from idbench.metrics.faces.crops import align_crops
 from idbench.metrics.faces.detect import Faces, Scrfd
 from idbench.metrics.networks.clip import MEAN_STD
 from idbench.metrics.networks.pack import open_model

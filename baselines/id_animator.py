@@ -120,7 +120,7 @@ class IDAnimator(ReleasedModel):
 
     def _prepare(self, reference: Reference) -> tuple[Any, None]:
         """The tokens (1, 16, D) of the face, aligned on ArcFace's template."""
-        from idbench.metrics.faces.align import align_crops
+        from idbench.metrics.faces.crops import align_crops
 
         image = read_reference(reference.image)
         faces = self._detector.detect(image[None])[0]

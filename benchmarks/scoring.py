@@ -44,9 +44,8 @@ from idbench import holding, runs, steps  # noqa: E402
 from idbench import manifest as manifests  # noqa: E402
 from idbench.baselines.folder import FinishedVideos  # noqa: E402
 from idbench.engines import LocalEngine  # noqa: E402
-from idbench.metrics.faces.align import align_crops  # noqa: E402
+from idbench.metrics.faces.crops import align_crops, find_faces  # noqa: E402
 from idbench.metrics.faces.detect import make_detector  # noqa: E402
-from idbench.metrics.faces.search import find_faces  # noqa: E402
 from idbench.metrics.networks.clip import prepare_pictures  # noqa: E402
 from idbench.metrics.networks.recogniser import crops_to_input  # noqa: E402
 from idbench.metrics.protocols import sample_frames, sample_video_frames  # noqa: E402

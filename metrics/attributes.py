@@ -25,7 +25,7 @@ import numpy as np
 
 from idbench import embedded
 from idbench.metrics.base import Embeddings, Metric, make_score, over_identities
-from idbench.metrics.faces.align import align_crops
+from idbench.metrics.faces.crops import align_crops
 from idbench.metrics.head_motion import read_motion
 from idbench.prompts import phrases
 from idbench.prompts.avatars.scene import BACKGROUNDS, EXPRESSIONS, GARMENT_COLOURS

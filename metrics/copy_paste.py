@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from idbench.metrics.base import NEVER_FOUND, Embeddings, Metric, each_identity
-from idbench.metrics.faces.align import align_crops
+from idbench.metrics.faces.crops import align_crops
 from idbench.metrics.identity_similarity import similarity
 from idbench.metrics.pose_bins import of_avatars
 from idbench.prompts.avatars.scene import Garment, Person, Scene

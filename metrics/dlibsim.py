@@ -21,9 +21,9 @@ import numpy as np
 
 from idbench.files import sha256_once
 from idbench.metrics.base import Embeddings, Metric, each_frame
+from idbench.metrics.faces.crops import find_faces
 from idbench.metrics.faces.detect import Detector
 from idbench.metrics.faces.match import match_frames
-from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks import dlib_resnet
 from idbench.metrics.networks.dlib_resnet import DlibRecogniser
 from idbench.metrics.networks.weight_sources import Network

@@ -19,9 +19,8 @@ import numpy as np
 from idbench.files import sha256_file, sha256_json
 from idbench.metrics.base import WHOLE
 from idbench.metrics.embedding_cache import Arrays, EmbeddingCache, pack_faces, unpack_faces
-from idbench.metrics.faces.align import crops_of_frames
+from idbench.metrics.faces.crops import crops_of_frames, find_faces
 from idbench.metrics.faces.detect import Faces
-from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks.loader import STEPS, NetworkLoader
 from idbench.metrics.networks.weight_sources import Source
 from idbench.metrics.protocol_types import Detection, Protocol

@@ -23,7 +23,7 @@ from idbench.importing.faces import (
     store_picture,
 )
 from idbench.importing.sources import Person, Source
-from idbench.metrics.faces.face_embedder import EMBEDDED
+from idbench.metrics.faces.crops import EMBEDDED
 from idbench.suite import write_checksums, write_rows
 
 NAMED = 5

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from idbench.errors import UserError, explained
 from idbench.files import atomic_path
 from idbench.metrics.base import cosine
-from idbench.metrics.faces.face_embedder import FaceEmbedder
+from idbench.metrics.faces.crops import FaceEmbedder
 from idbench.picture_hash import NEAR, difference_hash, differing_bits
 from idbench.pictures import is_transparent, open_rgb
 

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from idbench.metrics.faces.align import align_crops
+from idbench.metrics.faces.crops import align_crops
 from idbench.prompts.avatars.identity import (
     BEARDS,
     GLASSES,

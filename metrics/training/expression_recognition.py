@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from idbench.metrics.faces.align import align_crops
+from idbench.metrics.faces.crops import align_crops
 from idbench.metrics.networks.expression_reader import (
     ExpressionNet,
     ExpressionReader,

@@ -15,9 +15,8 @@ from torch.nn import functional as F
 
 from idbench import embedded
 from idbench.files import sha256_json
-from idbench.metrics.faces.align import align_crops
+from idbench.metrics.faces.crops import align_crops, find_faces
 from idbench.metrics.faces.detect import make_detector
-from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks.recogniser import Recogniser, build_recogniser, crops_to_input
 from idbench.metrics.protocols import Detection
 from idbench.metrics.training.augment import extent, training_crop

@@ -17,9 +17,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from idbench.errors import UserError
-from idbench.metrics.faces.align import align_crops
+from idbench.metrics.faces.crops import align_crops, find_faces
 from idbench.metrics.faces.detect import Detector, make_detector
-from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks import dlib_resnet
 from idbench.metrics.networks.recogniser import Recogniser
 from idbench.metrics.protocols import get_protocol

@@ -26,8 +26,8 @@ from idbench.checkpoints import listed
 from idbench.devices import check_device
 from idbench.errors import UserError, explained
 from idbench.files import sha256_once
+from idbench.metrics.faces.crops import find_faces
 from idbench.metrics.faces.detect import Faces, detector_hashes, make_detector
-from idbench.metrics.faces.search import find_faces
 from idbench.metrics.protocols import Detection
 from idbench.models.concat_id.about import alignment_of, check_preparation
 from idbench.models.concat_id.references import (

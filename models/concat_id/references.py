@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from idbench.metrics.faces.align import align_crops
+from idbench.metrics.faces.crops import align_crops
 
 CROP_SCALE = 3.3
 """Side of the crop, in sizes of the face: the root mean square of the distance between the

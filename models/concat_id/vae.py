@@ -18,7 +18,7 @@ from PIL import Image
 
 from idbench import embedded
 from idbench.errors import UserError
-from idbench.metrics.faces.face_embedder import FaceEmbedder
+from idbench.metrics.faces.crops import FaceEmbedder
 from idbench.models.concat_id import scenes
 from idbench.models.concat_id.autoencoder import (
     build_vae,

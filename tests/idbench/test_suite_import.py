@@ -21,7 +21,7 @@ from idbench.importing.draw import draw_groups, draw_prompts
 from idbench.importing.faces import Face, find_alike, store_picture
 from idbench.importing.layouts import read_source
 from idbench.importing.sources import Prompt
-from idbench.metrics.faces.align import align_crops
+from idbench.metrics.faces.crops import align_crops
 from idbench.metrics.networks.pack import PackRecogniser
 from idbench.picture_hash import difference_hash
 from idbench.pictures import read_converted, read_rgb

@@ -22,7 +22,7 @@ from idbench import scoring, video_scorer
 from idbench.embedded import WeightError
 from idbench.files import write_json
 from idbench.metrics.embedder import Embedder
-from idbench.metrics.faces.align import TEMPLATE
+from idbench.metrics.faces.crops import TEMPLATE
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.scorer import Scorer
 from idbench.runs import Run

@@ -11,8 +11,8 @@ import torch
 from idbench import devices
 from idbench.engines import LocalEngine, make_engine
 from idbench.errors import UserError, is_out_of_memory
+from idbench.metrics.faces.crops import find_faces
 from idbench.metrics.faces.detect import Mtcnn
-from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks.batches import Batches
 from idbench.metrics.networks.clip import ClipEmbedder, ViclipEmbedder
 from idbench.metrics.networks.pack import CPU, CUDA, wanted_providers

@@ -12,11 +12,10 @@ from PIL import Image
 from skimage.transform import SimilarityTransform
 
 from idbench.errors import UserError
-from idbench.metrics.faces import search
-from idbench.metrics.faces.align import TEMPLATE, align_crops, similarity_transforms
+from idbench.metrics.faces import crops
+from idbench.metrics.faces.crops import TEMPLATE, align_crops, find_faces, similarity_transforms
 from idbench.metrics.faces.detect import Faces, Mtcnn, make_detector
 from idbench.metrics.faces.match import left_to_right, match_faces, order_agrees, swap_rate
-from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks.recogniser import Recogniser
 from idbench.metrics.protocols import STRICT, Detection, sample_frames
 from idbench.video import read_video
@@ -246,7 +245,7 @@ def test_a_retried_search_answers_in_pixels_of_the_frame():
 
 
 def test_the_largest_face_of_each_picture_is_embedded(group_photo):
-    from idbench.metrics.faces.face_embedder import FaceEmbedder
+    from idbench.metrics.faces.crops import FaceEmbedder
 
     embedder = FaceEmbedder()
     pictures = np.stack([group_photo, np.zeros_like(group_photo), group_photo[:, ::-1]])
@@ -264,7 +263,7 @@ def test_only_boxes_near_the_border_are_measured_again():
     inside = np.array([10.0, 12.0, 60.0, 112.0])  # 100 high
     shifts = [(0, 0), (-1, 0), (0, -3), (130, 0), (131, 0), (0, 78), (0, 79)]
     boxes = np.array([inside + (x, y, x, y) for x, y in shifts])
-    near = search._near_border(boxes, (200, 200), 0.1)
+    near = crops._near_border(boxes, (200, 200), 0.1)
     assert near.tolist() == [False, True, True, False, True, False, True]
 
 
@@ -272,15 +271,15 @@ def test_faces_of_two_searches_are_one_where_they_overlap():
     a = np.array([[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 10.0]])
     b = np.array([[5.0, 0.0, 15.0, 10.0], [20.0, 0.0, 30.0, 10.0], [50.0, 50.0, 60.0, 60.0]])
     expected = [[1 / 3, 0, 0], [0, 1, 0]]
-    np.testing.assert_allclose(search._overlaps(a, b), expected, atol=1e-9)
+    np.testing.assert_allclose(crops._overlaps(a, b), expected, atol=1e-9)
     marks = np.zeros((2, 5, 2))
     first = Faces(a, marks, np.array([0.9, 0.8]))
     again = Faces(b[1:] + 0.5, np.ones((2, 5, 2)), np.array([0.7, 0.6]))
-    found = search._replace_faces(first, again, np.array([True, True]))
+    found = crops._replace_faces(first, again, np.array([True, True]))
     # A third of overlap is another face; the second is measured again.
     assert sorted(found.scores.tolist()) == pytest.approx([0.7, 0.9])
     assert found.landmarks.sum() == 10
-    kept = search._replace_faces(first, again, np.array([True, False]))
+    kept = crops._replace_faces(first, again, np.array([True, False]))
     assert kept.landmarks.sum() == 0
 
 
@@ -288,7 +287,7 @@ def test_faces_of_two_searches_are_one_where_they_overlap():
 def test_padding_is_rounded_or_cut_as_the_protocol_says(crop, x, y):
     settings = Detection(retry_padding=0.25, retry_crop=crop)
     frames = np.zeros((1, 35, 54, 3), np.uint8)
-    padded, shift = search.pad_frames(frames, settings)
+    padded, shift = crops.pad_frames(frames, settings)
     assert shift.tolist() == [x, y]
     assert padded.shape == (1, 35 + 2 * y, 54 + 2 * x, 3)
     assert (padded[0, :y] == settings.retry_grey).all() and (padded[0, y:-y, x:-x] == 0).all()

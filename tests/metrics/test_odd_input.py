@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from idbench.metrics import embedder
+from idbench.metrics.faces.crops import find_faces
 from idbench.metrics.faces.detect import Faces
-from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks.recogniser import Recogniser
 from idbench.metrics.protocols import STRICT
 from idbench.metrics.scorer import Scorer

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from idbench.metrics.faces.align import TEMPLATE, align_crops
+from idbench.metrics.faces.crops import TEMPLATE, align_crops, find_faces
 from idbench.metrics.faces.detect import Mtcnn
-from idbench.metrics.faces.search import find_faces
 from idbench.metrics.protocols import STRICT
 from idbench.video import read_video
 

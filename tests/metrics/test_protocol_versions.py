@@ -11,9 +11,8 @@ from torchvision import transforms
 
 from idbench.metrics.embedder import Embedder, Pictures
 from idbench.metrics.embedding_cache import EmbeddingCache
-from idbench.metrics.faces.align import TEMPLATE, align_crops, crops_of_frames
+from idbench.metrics.faces.crops import TEMPLATE, align_crops, crops_of_frames, find_faces
 from idbench.metrics.faces.detect import Faces, make_detector
-from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks.clip import MEAN_STD, prepare_pictures
 from idbench.metrics.protocol_types import Detection
 from idbench.metrics.protocols import PROTOCOLS, STRICT, STRICT_2, with_embedded_networks

@@ -16,10 +16,9 @@ from PIL import Image
 from idbench.errors import UserError
 from idbench.files import sha256_json
 from idbench.metrics import clipdist
-from idbench.metrics.faces.align import TEMPLATE, align_crops, crops_of_frames
+from idbench.metrics.faces.crops import TEMPLATE, align_crops, crops_of_frames, find_faces
 from idbench.metrics.faces.detect import Faces
 from idbench.metrics.faces.match import MATCHINGS, by_place
-from idbench.metrics.faces.search import find_faces
 from idbench.metrics.protocol_types import Picture, plain
 from idbench.metrics.protocols import (
     PROTOCOLS,

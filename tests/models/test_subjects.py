@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from idbench.errors import UserError
-from idbench.metrics.faces.face_embedder import FaceEmbedder
+from idbench.metrics.faces.crops import FaceEmbedder
 from idbench.models.concat_id import scenes
 from idbench.models.concat_id.pairs.calibration import Identities, calibrate
 from idbench.models.concat_id.pairs.settings import PairSettings

@@ -27,7 +27,7 @@ from PIL import Image
 from idbench import video
 from idbench.errors import UserError
 from idbench.files import atomic_path
-from idbench.metrics.faces.align import align_crops, similarity_transforms
+from idbench.metrics.faces.crops import align_crops, similarity_transforms
 from idbench.models.concat_id.references import ARCFACE_SIZE, CROP_SCALE, crop_face
 from idbench.pictures import UnreadablePicture, open_rgb
 

@@ -17,9 +17,8 @@ from idbench import progress
 from idbench.devices import check_device
 from idbench.errors import UserError
 from idbench.files import write_bytes
-from idbench.metrics.faces.align import crops_of_frames
+from idbench.metrics.faces.crops import crops_of_frames, find_faces
 from idbench.metrics.faces.detect import Faces, detector_hashes, make_detector
-from idbench.metrics.faces.search import find_faces
 from idbench.metrics.networks import weight_sources
 from idbench.metrics.protocols import Detection
 from idbench.models.concat_id.about import alignment_of

@@ -25,7 +25,7 @@ import torch
 
 from idbench.errors import UserError
 from idbench.files import atomic_path
-from idbench.metrics.faces.face_embedder import FaceEmbedder
+from idbench.metrics.faces.crops import FaceEmbedder
 from idbench.models.concat_id import networks, scenes
 from idbench.models.concat_id.about import NOISE_MEAN, NOISE_SCALE
 from idbench.models.concat_id.autoencoder import encode, to_tensor

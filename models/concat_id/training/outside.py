@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from idbench.metrics.faces.crops import FaceEmbedder
 from idbench.metrics.faces.detect import Faces
-from idbench.metrics.faces.face_embedder import FaceEmbedder
 from idbench.pictures import read_rgb
 from idbench.prompts.avatars.judge import dlib_embedding
 from idbench.runs import Run

@@ -182,7 +182,7 @@ def test_a_face_crop_is_the_same_from_a_window_as_from_the_whole_frame() -> None
 
 
 def test_a_crop_onto_arcfaces_template_is_what_a_reference_of_the_release_gets() -> None:
-    from idbench.metrics.faces.align import similarity_transforms
+    from idbench.metrics.faces.crops import similarity_transforms
     from idbench.models.concat_id.references import prepare
 
     clip = clip_of(2, count=1)
