@@ -1,19 +1,20 @@
-"""Trains modules on one device: optimiser, averaged weights and one checkpoint file."""
+"""Trains modules on one device: optimiser, averaged weights (EMA) and one checkpoint file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
-from idbench.errors import UserError
+from idbench.errors import UserError, explained
 from idbench.files import sha256_json
 from idbench.output import note
 from idbench.training import save
-from idbench.training.average import Average
 from idbench.training.resumable_loop import Interrupted, Log, Pace, Progress, Values, run
 
 CHECKPOINT = "checkpoint.pt"
@@ -22,6 +23,65 @@ FREE = (
     "log_every", "evaluate_every", "checkpoint_minutes",
 )
 """Settings of a recipe that may change between the sessions of one training."""
+
+
+def averaging_weight(decay: float, step: int) -> float:
+    """Share of the weights after `step` steps in the average: 1 - min(decay, (1 + s) / (10 + s)).
+    The warm-up keeps the initial weights from dominating the average of a short training."""
+    return 1.0 - min(decay, (1 + step) / (10 + step))
+
+
+def own_part(parameter: torch.Tensor) -> torch.Tensor:
+    """The part of a parameter that this process holds, sharing the parameter's memory."""
+    data = parameter.detach()
+    return data.to_local() if isinstance(data, DTensor) else data
+
+
+class Average:
+    """Exponential moving average of parameters in float32; with FSDP, of this process's part.
+
+    `decay` is 0 (no averaging) to below 1, reached after a warm-up (`averaging_weight`); `device`:
+    where the average, `values`, is kept (None: next to the parameters)."""
+
+    def __init__(
+        self, parameters: Iterable[torch.Tensor], decay: float, device: str | None = None
+    ) -> None:
+        self.decay, self.live = decay, list(parameters)
+        self.values = [
+            torch.empty_like(p, dtype=torch.float32, device=device or p.device).copy_(p)
+            for p in map(own_part, self.live)
+        ]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Include the parameters as they are after `step` steps."""
+        weight = averaging_weight(self.decay, step)
+        for value, parameter in zip(self.values, self.live, strict=True):
+            value.lerp_(own_part(parameter).to(value.device, torch.float32), weight)
+
+    def restart(self) -> None:
+        """Continue training from the averaged weights."""
+        self._write(self.values)
+
+    def load(self, values: Iterable[torch.Tensor]) -> None:
+        """Take over stored `values`."""
+        for value, stored in zip(self.values, values, strict=True):
+            value.copy_(stored)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within this context, the parameters hold the averaged weights."""
+        held = [own_part(p).to("cpu", copy=True) for p in self.live]
+        self._write(self.values)
+        try:
+            yield
+        finally:
+            self._write(held)
+
+    @torch.no_grad()
+    def _write(self, values: Iterable[torch.Tensor]) -> None:
+        for value, parameter in zip(values, self.live, strict=True):
+            own_part(parameter).copy_(value)
 
 
 def pace_of(recipe: Mapping[str, Any], **changes: Any) -> Pace:
@@ -46,7 +106,7 @@ def fit(
         loss_of: the loss of a step and further values to log. It must depend on the step, the
             modules and torch's random generator only.
         rate: the learning rate of a step.
-        after: see `loop.run`.
+        after: see `resumable_loop.run`.
         pace: instead of the recipe's own.
 
     Raises Interrupted: at a signal or the time limit, with a checkpoint; UserError: a damaged
@@ -115,11 +175,6 @@ def fit(
 def load_modules(stored: Mapping[str, Any], modules: Mapping[str, nn.Module]) -> None:
     """Load the weights of a checkpoint into `modules`. Raises UserError: the checkpoint is of other
     modules."""
-    try:
+    with explained("The checkpoint does not fit this recipe", "train without --resume"):
         for name, module in modules.items():
             module.load_state_dict(stored["modules"][name])
-    except (KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"The checkpoint does not fit this recipe ({reason}); train without --resume."
-        ) from error

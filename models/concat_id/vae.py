@@ -31,8 +31,7 @@ from idbench.models.concat_id.autoencoder import (
 from idbench.output import note
 from idbench.statistics import area_under_curve
 from idbench.training import save
-from idbench.training.average import Average
-from idbench.training.fit import CHECKPOINT, fit, pace_of
+from idbench.training.fit import CHECKPOINT, Average, fit, pace_of
 from idbench.training.resumable_loop import Values
 from idbench.training.schedule import cosine, warmup
 

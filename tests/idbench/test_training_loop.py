@@ -15,8 +15,7 @@ from safetensors import SafetensorError
 from idbench.errors import UserError
 from idbench.files import DiskError
 from idbench.training import save, schedule
-from idbench.training.average import Average, averaging_weight
-from idbench.training.fit import fit, pace_of
+from idbench.training.fit import Average, averaging_weight, fit, pace_of
 from idbench.training.resumable_loop import Interrupted, Log, Pace, Progress, StopSignal, run
 
 

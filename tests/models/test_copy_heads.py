@@ -8,7 +8,7 @@ from accelerate import Accelerator
 
 from idbench.models.concat_id.conditioning import rotary_embedding
 from idbench.models.concat_id.networks import _rotate, build_transformer
-from idbench.models.concat_id.training.copy_heads import start_copying
+from idbench.models.concat_id.training.network import start_copying
 from idbench.models.concat_id.training.recipe import read_stage
 from idbench.models.concat_id.training.setup import make_optimisers
 

@@ -18,13 +18,12 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from idbench.errors import UserError
+from idbench.errors import UserError, explained
 from idbench.files import read_json, write_json
 from idbench.models.concat_id.training.recipe import StageRecipe
-from idbench.training.average import Average
+from idbench.training.fit import Average
 from idbench.training.resumable_loop import Progress
 from idbench.training.save import saying_full, sync
 
@@ -129,15 +128,10 @@ def check(folder: Path, fixed: Mapping[str, Any]) -> Progress:
 def restore(folder: Path, accelerator: Accelerator, average: Average | None) -> None:
     """Load what `save` wrote into the prepared network, its optimisers and its average. Raises
     UserError: the files do not fit or cannot be read."""
-    try:
+    what = f"The checkpoint {folder} cannot be loaded"
+    with explained(what, "remove that folder to use the one before it"):
         accelerator.load_state(str(folder))
         if average is not None:
             rank = accelerator.process_index if is_sharded(accelerator) else 0
             stored = load_file(folder / f"average.{rank}.safetensors")
             average.load(stored[str(i)] for i in range(len(average.values)))
-    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"The checkpoint {folder} cannot be loaded ({reason}); remove that folder to use the "
-            "one before it."
-        ) from error

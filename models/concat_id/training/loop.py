@@ -29,7 +29,6 @@ from idbench.errors import UserError
 from idbench.models.concat_id.families import CogVideoX
 from idbench.models.concat_id.networks import CLIP_LATENT_FRAMES, use_matrix_attention
 from idbench.models.concat_id.training import adapters, checkpoint, network, setup
-from idbench.models.concat_id.training.copy_heads import start_copying
 from idbench.models.concat_id.training.evaluation import evaluate_recipe
 from idbench.models.concat_id.training.objective import Batch, LevelSampler, Threads, loss
 from idbench.models.concat_id.training.plan import make_plan
@@ -41,7 +40,7 @@ from idbench.models.concat_id.training.recipe import (
 )
 from idbench.models.concat_id.training.trained_weights import write_weights
 from idbench.models.concat_id.training.validation import validate
-from idbench.training.average import Average
+from idbench.training.fit import Average
 from idbench.training.resumable_loop import Interrupted, Pace, Progress, run
 
 
@@ -100,7 +99,7 @@ class Session:
         transformer: Any = network.load(start)
         samples.check_network(transformer.config)
         if isinstance(recipe, SceneRecipe) and recipe.copy_heads and not step:
-            start_copying(transformer)
+            network.start_copying(transformer)
         if recipe.lora_rank:
             adapters.add(transformer, recipe)
         if recipe.gradient_checkpointing:

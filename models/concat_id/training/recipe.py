@@ -266,7 +266,7 @@ class SceneRecipe(StageRecipe):
         background_tokens: share of the video's tokens outside of heads that a step computes, and
             without the margins of face references; 1 computes all. See `subset`.
         subject: `garment` or `background`: one more reference, after the faces.
-        copy_heads: start with some heads that copy, see `copy_heads`; for data with `aligned`.
+        copy_heads: start with some heads that copy, see `network`; for data with `aligned`.
         evaluation: of `--evaluate`.
     """
 
