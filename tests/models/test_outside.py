@@ -55,7 +55,7 @@ def test_finished_runs_are_read(monkeypatch, capsys):
     records = [
         SimpleNamespace(
             video=Path(f"{name}.mp4"), identities=(name,), sample=SimpleNamespace(
-                references=[Reference("face", name, Path(f"{name}.png"))]))
+                people=[Reference("face", name, Path(f"{name}.png"))]))
         for name in "ab"
     ]
     run = SimpleNamespace(records=lambda: records)

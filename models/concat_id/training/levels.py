@@ -249,8 +249,7 @@ def plot(measured: Mapping[str, Sequence[Level]], path: Path) -> None:
             axes[-1].axhline(row.psnr, color="grey", linewidth=0.8)
     for axis, name in zip(axes, [f"{name}: AUC" for name in names] + ["PSNR of heads (dB)"],
                           strict=True):
-        axis.set_title(name)
-        axis.set_xlabel("noisy latents (dB)")
+        axis.set(title=name, xlabel="noisy latents (dB)")
     axes[0].legend(fontsize=6)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150, metadata={"Software": "idbench levels"})

@@ -7,7 +7,7 @@ them adds, every further one adds: a network of forty blocks is not run whole.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
@@ -81,8 +81,20 @@ def measure(
     )
 
     def with_blocks(count: int) -> Measured:
-        setattr(transformer, name, every[:count])
-        return _measure(transformer, every[:count], inputs)
+        blocks = every[:count]
+        setattr(transformer, name, blocks)
+        network, kept = Denoiser(transformer), _Kept(transformer, list(blocks))
+        attention = mock.patch.object(F, "scaled_dot_product_attention", _attention)
+        with attention, FlopCounterMode(display=False) as counter, kept.watching(counter):
+            output = network(*inputs)
+            forward = counter.get_total_flops()
+            again = kept.operations
+            output.square().mean().backward()
+            total = counter.get_total_flops()
+        return Measured(
+            forward, total - forward, again, kept.outside, sum(kept.of_block), sum(kept.inputs),
+            max(kept.of_block),
+        )
 
     try:
         further = len(every) - COUNTED_BLOCKS
@@ -91,25 +103,6 @@ def measure(
         return with_blocks(COUNTED_BLOCKS).with_more(further, with_blocks(COUNTED_BLOCKS - 1))
     finally:
         setattr(transformer, name, every)
-
-
-def _measure(
-    transformer: Any, blocks: nn.ModuleList, inputs: tuple[torch.Tensor, ...]
-) -> Measured:
-    """`measure`, of all `blocks` that the transformer has now."""
-    network = Denoiser(transformer)
-    kept = _Kept(transformer, list(blocks))
-    attention = mock.patch.object(F, "scaled_dot_product_attention", _attention)
-    with attention, FlopCounterMode(display=False) as counter, kept.watching(counter):
-        output = network(*inputs)
-        forward = counter.get_total_flops()
-        again = kept.operations
-        output.square().mean().backward()
-        total = counter.get_total_flops()
-    return Measured(
-        forward, total - forward, again, kept.outside, sum(kept.of_block), sum(kept.inputs),
-        max(kept.of_block),
-    )
 
 
 class _Kept:
@@ -161,14 +154,12 @@ class _Kept:
             self._now = None
             self.operations += counter.get_total_flops() - self._before
 
-        handles = [b.register_forward_pre_hook(enter, with_kwargs=True) for b in self.blocks]
-        handles += [b.register_forward_hook(leave) for b in self.blocks]
-        try:
-            with torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor):
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        saved = torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor)
+        with ExitStack() as hooks, saved:
+            for block in self.blocks:
+                hooks.enter_context(block.register_forward_pre_hook(enter, with_kwargs=True))
+                hooks.enter_context(block.register_forward_hook(leave))
+            yield
 
 
 class _Fused(torch.autograd.Function):

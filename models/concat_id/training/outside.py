@@ -30,9 +30,7 @@ FRAME_STRIDE = 2
 
 def embed_references(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
     """dlib's embedding (128,) of the largest face of each person's reference, by name."""
-    images: dict[str, Path] = {
-        r.name: r.image for s in samples for r in s.references if r.kind == "face"
-    }
+    images = {r.name: r.image for s in samples for r in s.people}
     finder = FaceEmbedder()
     known = {}
     for name, path in images.items():

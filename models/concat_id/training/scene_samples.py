@@ -254,11 +254,11 @@ class SceneSamples:
 
     def _finished(self, described: scenes.RenderSet) -> list[tuple[Path, Path]]:
         """The shards of a set that are rendered, and encoded as well."""
-        shards = [(described.path(self.rendered, k), described.path(self.encoded, k))
-                  for k in range(described.shards)]
+        shards = [(path, self.encoded / path.relative_to(self.rendered))
+                  for path in described.finished(self.rendered)]
         return [
-            (rendered, encoded) for rendered, encoded in shards if rendered.exists()
-            and all((encoded / f"{name}.npy").exists() for name in ("references", "text"))
+            (rendered, encoded) for rendered, encoded in shards
+            if all((encoded / f"{name}.npy").exists() for name in ("references", "text"))
         ]
 
     def _read(self, described: scenes.RenderSet, rendered: Path, encoded: Path) -> None:

@@ -24,7 +24,7 @@ from huggingface_hub import save_torch_state_dict
 
 from idbench import embedded
 from idbench.errors import UserError
-from idbench.files import DiskFull, write_json
+from idbench.files import DiskFull, atomic_folder, write_json
 from idbench.models.concat_id import networks
 from idbench.models.concat_id.base_parts import add_base
 from idbench.models.concat_id.training import adapters, network
@@ -63,12 +63,10 @@ def write_weights(session: Session, measured: Mapping[str, Any]) -> None:
 def _write(session: Session, state: dict[str, Any]) -> None:
     """Write the weights into `export` of the state's folder, in place of earlier ones."""
     recipe, folder = session.recipe, session.state_dir
-    target, temporary, old = folder / "export", folder / ".export.part", folder / ".export.old"
+    target, old = folder / "export", folder / ".export.old"
     transformer: Any = session.accelerator.unwrap_model(session.network).transformer
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with saying_full(temporary):
-            temporary.mkdir(parents=True)
+        with saying_full(target), atomic_folder(target) as temporary:
             if recipe.lora_rank:
                 adapters.write(transformer, state, temporary)
                 state = adapters.frozen(state)
@@ -85,10 +83,8 @@ def _write(session: Session, state: dict[str, Any]) -> None:
             shutil.rmtree(old, ignore_errors=True)
             if target.exists():
                 os.replace(target, old)
-            os.replace(temporary, target)
     finally:
-        for rest in (temporary, old):
-            shutil.rmtree(rest, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def complete(
