@@ -7,15 +7,15 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from os.path import commonprefix
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rich.console import Console
+
+from idbench.output import echo
 from idbench.pages import TEMPLATES, template
 from idbench.reports import columns, table_output, terminal
 from idbench.reports.paper import NOT_MEASURED, PaperTable, Step
 from idbench.reports.terminal import Rows, unmarked
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 ORDERS = (
     "Published orders, tested here: paired difference over the samples that both rows have, mean "
@@ -30,6 +30,14 @@ def render(tables: Sequence[PaperTable], form: str) -> str:
     if form == "csv":
         return table_output.csv(_long(tables))
     return table_output.render_parts([p for table in tables for p in parts(table)], form)
+
+
+def print_tables(tables: Sequence[PaperTable], form: str) -> None:
+    """Print them as `terminal`, or as `render` does."""
+    if form == "terminal":
+        show(tables, Console(highlight=False))
+    else:
+        echo(render(tables, form))
 
 
 def show(tables: Sequence[PaperTable], console: Console) -> None:

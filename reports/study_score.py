@@ -13,7 +13,7 @@ import numpy as np
 
 from idbench import statistics
 from idbench.errors import UserError
-from idbench.reports import figures, table_output, terminal, voter_agreement
+from idbench.reports import figures, voter_agreement
 from idbench.reports.columns import percent
 from idbench.reports.study_files import TITLES, Study, Votes
 from idbench.reports.terminal import Rows, unmarked
@@ -22,7 +22,6 @@ from idbench.statistics import Estimate
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -179,21 +178,11 @@ def _strengths(study: Study, question: str, mine: pd.DataFrame) -> list[Strength
 # -- printing
 
 
-def to_markdown(result: Result) -> str:
-    """Tables for reading."""
-    return table_output.render_parts(_parts(result), "md")
-
-
-def show(result: Result, console: Console) -> None:
-    """The same on a terminal of any width."""
-    terminal.show_parts(_parts(result), console)
-
-
-def _parts(result: Result) -> list[str | Rows]:
+def parts(result: Result) -> list[str | Rows]:
     """Sentences and tables in the order of reading."""
     total = sum(result.voters.values())
     people = ", ".join(f"{name} {count}" for name, count in result.voters.items())
-    parts: list[str | Rows] = [
+    found: list[str | Rows] = [
         f"{total} votes of {len(result.voters)} voter{'' if len(result.voters) == 1 else 's'} "
         f"({people}; {result.expected} asked of each). "
         f"The left video was preferred in {percent(result.left)} of the votes.",
@@ -216,13 +205,13 @@ def _parts(result: Result) -> list[str | Rows]:
     if len(result.systems) > 2:
         questions = [a.question for a in result.agreements]
         ranked = sorted(result.strengths, key=lambda s: (questions.index(s.question), s.rank))
-        parts.append(unmarked({
+        found.append(unmarked({
             "question": TITLES.get(s.question, s.question), "rank": str(s.rank),
             "system": s.system, "won of all [95% interval]": _estimate(s.share),
             "Bradley-Terry log strength [95% interval]": f"{s.strength:.2f}" + (
                 "" if s.low is None else f" [{s.low:.2f}, {s.high:.2f}]"),
         } for s in ranked))
-    return parts
+    return found
 
 
 def _plain(value: float | None) -> str:

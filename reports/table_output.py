@@ -8,13 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from idbench.output import escape_markdown
-from idbench.reports import columns, terminal
+from idbench.reports import columns
 from idbench.reports.published import PublishedTable
 from idbench.reports.terminal import Rows, unmarked
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from idbench.reports import tables as t
 
 DIFFERENCES = (
@@ -29,38 +27,32 @@ def render(tables: t.Tables, form: str) -> str:
         return json.dumps(as_json(tables), indent=2, ensure_ascii=False)
     if form == "csv":
         return csv(_long(tables))
-    return render_parts(_parts(tables), form)
+    return render_parts(parts(tables), form)
 
 
 def render_parts(parts: Sequence[str | Rows], form: str) -> str:
     """Captions and tables as `md`, `latex` or `html`."""
-    write, caption = {
-        "md": (_markdown, escape_markdown),
-        "html": (_html_table, lambda text: f"<p>{html.escape(text)}</p>"),
-        "latex": (_latex_table, lambda text: f"% {_one_line(text)}"),
+    caption: Callable[[str], str] = {
+        "md": escape_markdown, "html": lambda text: f"<p>{html.escape(text)}</p>",
+        "latex": lambda text: f"% {_one_line(text)}",
     }[form]
     texts = ["% needs \\usepackage{booktabs}"] if form == "latex" else []
-    texts += [caption(item) if isinstance(item, str) else write(item) for item in parts]
+    texts += [caption(item) if isinstance(item, str) else _table(item, form) for item in parts]
     return "\n\n".join(text.strip() for text in texts)
 
 
-def show(tables: t.Tables, console: Console) -> None:
-    """Print `tables` on a terminal."""
-    terminal.show_parts(_parts(tables), console)
-
-
-def _parts(tables: t.Tables) -> list[str | Rows]:
+def parts(tables: t.Tables) -> list[str | Rows]:
     """Captions and tables in the order of reading."""
-    parts: list[str | Rows] = []
+    found: list[str | Rows] = []
     rows = _wide(tables.rows)
     if rows:
-        parts += [tables.caption, rows]
+        found += [tables.caption, rows]
     if tables.differences:
-        parts += [DIFFERENCES, _wide_differences(tables.differences)]
-    parts += [f"Note: {note}" for note in tables.notes]
+        found += [DIFFERENCES, _wide_differences(tables.differences)]
+    found += [f"Note: {note}" for note in tables.notes]
     for table in tables.published:
-        parts += [table.caption, published_rows(table)]
-    return parts
+        found += [table.caption, published_rows(table)]
+    return found
 
 
 # -- rows for reading
@@ -116,30 +108,26 @@ def _number(value: float | None, name: str) -> str:
 # -- forms
 
 
-def _frame(rows: Rows, marks: Mapping[str, str], escape: Callable[[str], str]) -> Any:
-    """A data frame of escaped text; `marks` has a format for each mark."""
+def _table(rows: Rows, form: str) -> str:
     import pandas as pd
 
-    return pd.DataFrame([
-        {escape(name): marks.get(mark, "{}").replace("{}", escape(text))
+    forms: dict[str, tuple[Callable[[str], str], str, str]] = {
+        "md": (escape_markdown, "**{}**", "<u>{}</u>"),
+        "html": (html.escape, "<strong>{}</strong>", "<u>{}</u>"),
+        "latex": (latex, r"\textbf{{}}", r"\underline{{}}"),
+    }
+    escape, best, second = forms[form]
+    marks = {"best": best, "second": second, "": "{}"}
+    frame = pd.DataFrame([
+        {escape(name): marks[mark].replace("{}", escape(text))
          for name, (text, mark) in row.items()}
         for row in rows
     ])
-
-
-def _markdown(rows: Rows) -> str:
-    frame = _frame(rows, {"best": "**{}**", "second": "<u>{}</u>"}, escape_markdown)
-    return str(frame.to_markdown(index=False, disable_numparse=True))
-
-
-def _html_table(rows: Rows) -> str:
-    marks = {"best": "<strong>{}</strong>", "second": "<u>{}</u>"}
-    return str(_frame(rows, marks, html.escape).to_html(index=False, border=0, escape=False))
-
-
-def _latex_table(rows: Rows) -> str:
-    marks = {"best": r"\textbf{{}}", "second": r"\underline{{}}"}
-    return str(_frame(rows, marks, latex).to_latex(index=False, escape=False))
+    if form == "md":
+        return str(frame.to_markdown(index=False, disable_numparse=True))
+    if form == "html":
+        return str(frame.to_html(index=False, border=0, escape=False))
+    return str(frame.to_latex(index=False, escape=False))
 
 
 _LATEX = str.maketrans({

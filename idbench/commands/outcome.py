@@ -9,7 +9,7 @@ from rich.console import Console
 
 from idbench import output
 from idbench.errors import UserError
-from idbench.reports import table_output
+from idbench.reports import table_output, terminal
 from idbench.reports.tables import Tables
 from idbench.results import Results
 from idbench.runs import Run
@@ -24,7 +24,7 @@ def print_tables(made: Sequence[Tables], form: str) -> None:
     """Print tables as `terminal` or in one of `tables.FORMATS`; several as JSON are one list."""
     if form == "terminal":
         for one in made:
-            table_output.show(one, Console(highlight=False))
+            terminal.show_parts(table_output.parts(one), Console(highlight=False))
         return
     texts = [table_output.render(one, form) for one in made]
     several = form == "json" and len(texts) > 1

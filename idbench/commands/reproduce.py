@@ -7,11 +7,9 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from idbench.commands import options as opt
 from idbench.errors import UserError
-from idbench.output import echo
 from idbench.progress import Progress
 
 
@@ -63,10 +61,7 @@ def reproduce(
         if plan:
             return
         found = paper_runs.reproduce(out, limit, seeds, progress=progress, command=command)
-    if form == "terminal":
-        paper_output.show(found.tables, Console(highlight=False))
-    else:
-        echo(paper_output.render(found.tables, form))
+    paper_output.print_tables(found.tables, form)
     for problem in found.problems:
         progress.say(f"Not run: {problem}")
     progress.say(f"Page: {found.page}")

@@ -14,7 +14,7 @@ from idbench.errors import UserError
 from idbench.files import disk_errors, real
 from idbench.lock import exclusive
 from idbench.output import console, echo, echo_json
-from idbench.reports import figures, study_page, study_score, tables
+from idbench.reports import figures, study_page, study_score, table_output, tables, terminal
 from idbench.reports.study_build import build as build_study
 from idbench.reports.study_files import Study, check_name
 from idbench.reports.study_page import StudyServer
@@ -101,9 +101,9 @@ def score(votes: tuple[Path, ...], folder: Path | None, output: Path | None, as_
     if as_json:
         echo_json(asdict(result))
     elif sys.stdout.isatty():
-        study_score.show(result, console())
+        terminal.show_parts(study_score.parts(result), console())
     else:
-        echo(study_score.to_markdown(result))
+        echo(table_output.render_parts(study_score.parts(result), "md"))
     if output:
         for path in figures.save_as(study_score.bars(result), output):
             echo(f"Figure: {path}", err=as_json)

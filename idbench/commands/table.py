@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from idbench.commands import options as opt
 from idbench.commands.outcome import print_tables, usual_form
 from idbench.errors import UserError
 from idbench.names import unknown
-from idbench.output import echo, note
+from idbench.output import note
 from idbench.reports import paper as papers
 from idbench.reports import paper_output, published, tables
 from idbench.runs import Run
@@ -75,11 +74,7 @@ def _show_paper(paper: int, groups: list[list[Run]], compare: str | None, form: 
         raise UserError("--paper compares as the paper does; leave out --compare, or --paper.")
     if not groups:
         note("No scored run under runs/: published rows only.")
-    built = papers.build(paper, groups)
-    if form == "terminal":
-        paper_output.show(built, Console(highlight=False))
-    else:
-        echo(paper_output.render(built, form))
+    paper_output.print_tables(papers.build(paper, groups), form)
 
 
 def _published(groups: list[list[Run]], compare: str | None) -> list[published.PublishedTable]:

@@ -16,7 +16,7 @@ from rich.console import Console
 from idbench.commands.study import study as command
 from idbench.errors import UserError
 from idbench.files import write_json
-from idbench.reports import study_score
+from idbench.reports import study_score, table_output, terminal
 from idbench.reports.study_files import Study
 from idbench.reports.study_score import bars
 from idbench.runs import Run
@@ -76,10 +76,10 @@ def test_three_systems_are_ranked(runs: list[Run], tmp_path: Path) -> None:
     result = study_score.score(study, [answer(study, n, prefers) for n in ("anna", "ben")])
     ranks = {s.system: s.rank for s in result.strengths if s.question == "identity"}
     assert ranks == {SYSTEMS[2]: 1, SYSTEMS[1]: 2, SYSTEMS[0]: 3}
-    text = study_score.to_markdown(result)
+    text = table_output.render_parts(study_score.parts(result), "md")
     assert "Bradley-Terry" in text and "Fleiss' kappa" in text
     console = Console(width=80, file=io.StringIO(), highlight=False)
-    study_score.show(result, console)
+    terminal.show_parts(study_score.parts(result), console)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     numbers = re.findall(r"\b[01]\.\d+\b", shown)
     assert numbers and set(numbers) <= set(re.findall(r"\b[01]\.\d+\b", text)), "the same digits"

@@ -20,7 +20,7 @@ from toy import World
 from idbench.commands.table import table
 from idbench.errors import UserError
 from idbench.output import escape_markdown
-from idbench.reports import columns, table_output, tables
+from idbench.reports import columns, table_output, tables, terminal
 from idbench.reports.published import comparison, published_tables
 from idbench.reports.video_values import video_values
 from idbench.runs import Run
@@ -176,8 +176,8 @@ def test_a_terminal_shows_bold_and_underline_and_reads_no_markup(tmp_path: Path)
     low, high, _ = three(tmp_path)
     low.file.identity.model.name = "[red]low|x"
     stream = io.StringIO()
-    table_output.show(tables.measured([low, high]),
-                      Console(file=stream, force_terminal=True, width=200, color_system="standard"))
+    console = Console(file=stream, force_terminal=True, width=200, color_system="standard")
+    terminal.show_parts(table_output.parts(tables.measured([low, high])), console)
     text = stream.getvalue()
     assert "\x1b[1m0.4" in text and "\x1b[4m0.3" in text and "[red]low|x" in text
 
@@ -199,7 +199,8 @@ def test_hostile_names_stay_text_in_every_format(tmp_path: Path) -> None:
     made = tables.measured([low, high])
     assert ",'=cmd|' /C calc'!A0," in table_output.render(made, "csv")
     stream = io.StringIO()
-    table_output.show(made, Console(file=stream, force_terminal=True, width=200))
+    terminal.show_parts(
+        table_output.parts(made), Console(file=stream, force_terminal=True, width=200))
     assert "\\u001b[31mred" in stream.getvalue() and "\x1b[31m" not in stream.getvalue()
     assert table_output.latex("_^~") == r"\_\textasciicircum{}\textasciitilde{}"
 
@@ -296,7 +297,7 @@ def test_a_narrow_terminal_cuts_no_cell(tmp_path: Path, width: int) -> None:
     run = made_run(tmp_path / "one", "one", values, [("a",), ("b",), ("c",)])
     made = tables.measured([run])
     console = Console(width=width, record=True, file=io.StringIO())
-    table_output.show(made, console)
+    terminal.show_parts(table_output.parts(made), console)
     text = console.export_text()
     for estimate in made.rows[0].estimates.values():
         assert columns.cell(estimate) in text

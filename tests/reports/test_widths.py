@@ -55,7 +55,7 @@ def check(text: str, width: int) -> None:
 def test_no_value_of_a_table_is_broken(runs: list[Run], width: int, count: int) -> None:
     made = tables.measured(runs[-count:])
     console = Console(width=width, file=io.StringIO())
-    table_output.show(made, console)
+    terminal.show_parts(table_output.parts(made), console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     check(text, width)
     for row in (*made.rows, *made.differences):
