@@ -29,7 +29,7 @@ from idbench.metrics.scorer import Scorer
 from idbench.records import Identity, SampleFile, ScoringRecord
 from idbench.registry import METRICS
 from idbench.runs import Run
-from idbench.stored import Stored
+from idbench.stored import Stored, validate
 from idbench.video import Clip, UnreadableVideo, read_video
 
 CONTENT = "bundle.json"
@@ -98,7 +98,7 @@ def read(path: Path) -> Measurement:
             raise UserError(
                 f"{path} contains no embeddings ({type(error).__name__}); {FIX}."
             ) from error
-        bundle = Bundle.parse(data, f"{path}: {CONTENT}")
+        bundle = validate(Bundle, data, f"{path}: {CONTENT}", FIX)
         with explained(f"{path} contains embeddings that cannot be scored", FIX):
             values, _ = _score(bundle, folder)
     wide = pd.DataFrame.from_dict(values, orient="index", dtype="float64")

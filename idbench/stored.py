@@ -86,12 +86,7 @@ class Stored(Part):
             data = Path(path).read_bytes()
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror}); check the path.") from error
-        return cls.parse(data, path)
-
-    @classmethod
-    def parse(cls, data: bytes, where: object) -> Self:
-        """The model in the JSON text `data`; `where` names it in errors, as in `read`."""
-        return validate(cls, data, where, cls.FIX)
+        return validate(cls, data, path, cls.FIX)
 
     def json_text(self) -> str:
         """The JSON text, as `write` writes it."""

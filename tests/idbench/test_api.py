@@ -22,6 +22,7 @@ from idbench.errors import UserError
 from idbench.files import read_json
 from idbench.records import FacesFile, RunFile, SampleFile, ScoresFile
 from idbench.runs import Run
+from idbench.stored import validate
 
 ROOT = Path(__file__).parents[2]
 OLD = sorted((ROOT / "tests/data/old_runs").iterdir())
@@ -104,7 +105,7 @@ def test_files_are_as_their_schemas_say(folder: Path, runs: Path, tmp_path: Path
     data = read_json(run / "run.json")
     for broken in ({**data, "status": "done"}, {**data, "identity": {}}, {**data, "schema": 0}):
         with pytest.raises(UserError):
-            RunFile.parse(json.dumps(broken).encode(), "run.json")
+            validate(RunFile, json.dumps(broken).encode(), "run.json")
 
 
 def test_exported_schemas_are_those_of_the_models(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from idbench.records import FacesFile, RunFile, SampleFile, ScoresFile
 from idbench.reports.study_files import Study, Votes
 from idbench.schemas import MODELS
 from idbench.score_table import COLUMNS
-from idbench.stored import Stored
+from idbench.stored import Stored, validate
 from idbench.submissions import Submission
 
 FAST = ("table one", "check one --against two", "check two --against one", "diff one two",
@@ -113,7 +113,7 @@ def run(world: World, line: str) -> Done:
 def refusal(kind: Kind, data: bytes, where: object = "") -> str:
     """Why the model refuses `data`; empty: it does not."""
     try:
-        kind.model.parse(data, where)
+        validate(kind.model, data, where, kind.model.FIX)
     except UserError as error:
         return str(error)
     return ""
