@@ -20,7 +20,7 @@ from idbench.errors import UserError
 from idbench.measurements import Measurement
 from idbench.names import one_of
 from idbench.reports.columns import shown
-from idbench.statistics import RESAMPLES, difference, identity_clusters
+from idbench.statistics import RESAMPLES, estimate, identity_clusters
 
 TOLERANCE = 0.01
 """Largest drop of a metric's mean that always holds, in the metric's own units."""
@@ -114,7 +114,7 @@ def check(
         one_of("metric of the reference", name, reference.metrics)
     checks = _settings(run, reference, allow)
     shared = [s for s in reference.values.index if s in run.values.index]
-    checks.append(_samples(run, reference, len(shared), allow))
+    checks.append(_samples(reference, len(shared), allow))
     if not any(c.outcome == "incomparable" for c in checks):
         for name in metrics or judged(reference):
             limit = (tolerances or {}).get(name, tolerance)
@@ -150,9 +150,7 @@ def _settings(run: Measurement, reference: Measurement, allow: Collection[str]) 
     return found
 
 
-def _samples(
-    run: Measurement, reference: Measurement, shared: int, allow: Collection[str]
-) -> Check:
+def _samples(reference: Measurement, shared: int, allow: Collection[str]) -> Check:
     planned = len(reference.planned)
     if reference.missing:
         outcome, message = "incomparable", (
@@ -192,7 +190,7 @@ def _metric(
     better = reference.better.get(name)
     better = run.better.get(name) if better is None else better
     clusters = identity_clusters(list(reference.values.loc[shared, "identities"]))
-    found = difference(after, before, clusters, resamples=resamples)
+    found = estimate(after - before, clusters, resamples=resamples)
     assert found.mean is not None
     drop = -found.mean if better else found.mean
     low, high = found.interval or (0.0, 0.0)

@@ -105,7 +105,6 @@ def kept(run: Run) -> Iterator[None]:
 def locked(folder: Path, shard: Shard | None = None) -> Iterator[None]:
     """Hold `folder` for this process, or a shard of it; clears what killed processes left.
     Raises UserError: another process holds it, it is no run folder, or it may not be written."""
-    folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; choose a folder with --out.")
     if folder.is_dir() and not (folder / "run.json").exists():

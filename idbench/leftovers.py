@@ -78,12 +78,10 @@ def _machine() -> str:
 
 def _start(pid: int) -> int:
     """When a process started, in ticks: process numbers are used again. -1: it has ended."""
-    try:
+    with suppress(OSError, IndexError, ValueError):
         with open(f"/proc/{pid}/stat", "rb") as stream:
             fields = stream.read().rpartition(b")")[2].split()
         return -1 if fields[0] in (b"Z", b"X") else int(fields[19])
-    except (OSError, IndexError, ValueError):
-        pass
     if os.path.isdir("/proc/self"):
         return -1
     try:  # a system without /proc

@@ -58,10 +58,6 @@ class Progress:
         if not self.quiet:
             output.note(text)
 
-    def bar(self, title: str, total: int) -> AbstractContextManager[Step]:
-        """A bar of `total` units; see `steps`."""
-        return steps(title, total, self.quiet)
-
 
 def steps(title: str, total: int, quiet: bool = False) -> AbstractContextManager[Step]:
     """A bar of `total` units on standard error; `quiet`, or --quiet, shows nothing."""

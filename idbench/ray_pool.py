@@ -173,7 +173,8 @@ class Pool:
                         if deaths[item] < DEATHS:
                             queue.append(item)
                         else:
-                            yield item, _died(said), slot.who
+                            last = f" ({line})" if (line := last_line(said)) else ""
+                            yield item, f"its worker died {DEATHS} times{last}", slot.who
                     if not isinstance(error, ray.exceptions.ActorUnavailableError):
                         self._hire(slot)
                     if queue:
@@ -229,8 +230,3 @@ class Pool:
             return ""
         slot.read += len(data)
         return data.decode("utf-8", "replace").strip()
-
-
-def _died(said: str) -> str:
-    last = last_line(said)
-    return f"its worker died {DEATHS} times{f' ({last})' if last else ''}"

@@ -36,10 +36,6 @@ class Target:
     def __str__(self) -> str:
         return f"{self.distribution} {self.version}".strip()
 
-    def load(self) -> Any:
-        with _directory_kept():
-            return resolve_name(self.address)
-
 
 @contextmanager
 def _directory_kept() -> Iterator[None]:
@@ -109,7 +105,8 @@ class Registry:
         target = self.target(name)
         what = f"The {self.kind} {name!r} ({target.address} of {target})"
         with explained(f"{what} cannot be loaded", f"reinstall {target.distribution}"):
-            found = target.load()
+            with _directory_kept():
+                found = resolve_name(target.address)
             problem = self._problem(name, found)
         if problem:
             raise UserError(

@@ -94,8 +94,8 @@ def _read(run: Run) -> pyarrow.Table:
         table = pyarrow.parquet.read_table(path)
         wanted = {"frame": pyarrow.int64(), "value": pyarrow.float64()}
         table = table.select(list(COLUMNS)).cast(pyarrow.schema([
-            table.schema.field(name).with_type(wanted[name]) if name in wanted
-            else table.schema.field(name).with_type(pyarrow.string()) for name in COLUMNS
+            table.schema.field(name).with_type(wanted.get(name, pyarrow.string()))
+            for name in COLUMNS
         ])).replace_schema_metadata(table.schema.metadata)
         if pc.any(pc.is_inf(table["value"])).as_py():
             raise ValueError("a value is infinite")

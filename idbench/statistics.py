@@ -70,14 +70,6 @@ def estimate(
     return Estimate(mean, low, high, len(array), int(sizes.sum()), len(sums))
 
 
-def difference(
-    first: Values, second: Values, clusters: Sequence[Hashable], *, resamples: int = RESAMPLES
-) -> Estimate:
-    """Mean of first - second over the samples that both have scored, paired, with interval."""
-    paired = np.asarray(first, np.float64) - np.asarray(second, np.float64)
-    return estimate(paired, clusters, resamples=resamples)
-
-
 def resampled_means(
     values: Values, clusters: Sequence[Hashable], *, resamples: int = RESAMPLES,
     seed: int = SEED,

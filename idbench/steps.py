@@ -21,6 +21,7 @@ from idbench.engines import Engine
 from idbench.errors import UserError, explained
 from idbench.generating import keep
 from idbench.progress import Progress
+from idbench.progress import steps as bar
 from idbench.records import FacesFile, ModelName, SampleFile, ScoresFile, ScoringRecord
 from idbench.runs import Run, Shard, sample_id
 from idbench.score_table import collect
@@ -108,10 +109,10 @@ def kind_of(model: Model) -> Literal["generate", "videos"]:
 
 def unfinished(run: Run, samples: Sequence[Sample], retry_failed: bool = False) -> list[Sample]:
     """The samples that have no video yet; failed ones only with `retry_failed`."""
-    def is_open(record: SampleFile | None) -> bool:
-        return record is None or (retry_failed and record.status == "failed")
-
-    return [sample for sample in samples if is_open(run.record(sample.id))]
+    return [
+        sample for sample in samples
+        if (record := run.record(sample.id)) is None or (retry_failed and record.status == "failed")
+    ]
 
 
 def generate(
@@ -122,7 +123,8 @@ def generate(
     if samples and run.generates:
         progress.say("loading the model")
     outcomes = engine.generate(run, model, [run.adopt(sample) for sample in samples])
-    with progress.bar("generate" if run.generates else "copy", len(samples)) as advance:
+    title = "generate" if run.generates else "copy"
+    with bar(title, len(samples), progress.quiet) as advance:
         for outcome in outcomes:
             if run.generates:
                 run.timings.add("generate", outcome.seconds)
@@ -153,7 +155,7 @@ def score(
         )
     if records:
         progress.say("loading the networks that score")
-        with progress.bar("score", len(records)) as advance:
+        with bar("score", len(records), progress.quiet) as advance:
             engine.score(run, records, scoring, partial(_describe_scoring, run), advance)
     if run.shard is None or all(run.path(s, "scores.json").is_file() for s in run.sample_ids):
         collect(run)

@@ -50,8 +50,10 @@ def folder_videos(folder: Path) -> tuple[list[Path], list[str]]:
     taken = [p for p in files if is_video(p)] or [p for p in inside if is_frame_folder(p)]
     for path in taken:
         existing(path)
-    left = [p for p in inside if p not in taken and (p.is_file() or _holds_videos(p))]
-    return taken, [p.name for p in left]
+    return taken, [
+        p.name for p in inside if p not in taken and (
+            p.is_file() or is_frame_folder(p) or any(map(is_video, p.iterdir())))
+    ]
 
 
 def videos_by_name(folder: Path) -> dict[str, Path]:
@@ -82,10 +84,6 @@ def is_video(path: Path) -> bool:
 def is_frame_folder(path: Path) -> bool:
     """Whether a folder holds numbered pictures and nothing else: it is a video."""
     return path.is_dir() and not path.name.startswith(".") and bool(frame_files(path))
-
-
-def _holds_videos(folder: Path) -> bool:
-    return is_frame_folder(folder) or any(map(is_video, folder.iterdir()))
 
 
 def existing(path: Path) -> Path:

@@ -37,7 +37,6 @@ def build(
 
     Raises UserError: fewer than two runs, no shared sample, too few pairs, or a folder in use.
     """
-    folder = Path(folder)
     if len(runs) < 2:
         raise UserError("A study compares systems; pass at least two runs.")
     check_new_folder(folder)

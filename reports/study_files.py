@@ -148,10 +148,6 @@ class Study(Stored):
             last = self.by_id[order[-1].pair].sample
         return order
 
-    def media_path(self, code: str) -> Path | None:
-        """The file of a code; None for anything else."""
-        return self._folder / "media" / code if code in self.media else None
-
 
 class Refused(ValueError):
     """An answer that fits no question of the study."""

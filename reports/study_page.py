@@ -111,12 +111,12 @@ class _Handler(BaseHTTPRequestHandler):
             voter = parse_qs(url.query).get("voter", [""])[0]
             self._answer(lambda: self.server.state(voter))
         else:
-            code = url.path.removeprefix("/media/")
-            path = self.server.study.media_path(code) if code != url.path else None
-            if path is None or not path.is_file():
+            study, code = self.server.study, url.path.removeprefix("/media/")
+            path = study.folder / "media" / code
+            if code == url.path or code not in study.media or not path.is_file():
                 self._json(404, {"problem": "unknown"})
             else:
-                self._send(200, self.server.study.media[code], path.read_bytes())
+                self._send(200, study.media[code], path.read_bytes())
 
     def do_POST(self) -> None:
         if not self._ours():

@@ -60,10 +60,26 @@ Only publish videos of people who agreed to it.
 def export(run: Run, folder: Path) -> dict[str, int]:
     """Write `run` to the new folder `folder`, complete or not at all; returns the number of rows of
     each part. Raises UserError: the folder is not empty, or the run has no scores yet."""
-    folder = Path(folder)
     check_new_folder(folder)
     with atomic_folder(folder) as made:
-        return _write(run, made)
+        records = run.records()
+        references = {
+            image.name: replace(r, image=image, more=())
+            for record in records for r in record.sample.references for image in r.images
+        }
+        tables = {"videos": _videos(run), "references": _references(references.values()),
+                  "scores": long_scores(run).astype(COLUMNS)}
+        for part, table in tables.items():
+            (made / part).mkdir(parents=True)
+            file = "scores" if part == "scores" else "metadata"
+            table.to_parquet(made / part / f"{file}.parquet", index=False)
+        for record in records:
+            if record.video and (name := _video_name(record)):
+                shutil.copyfile(record.video, made / "videos" / name)
+        for name, reference in references.items():
+            shutil.copyfile(reference.image, made / "references" / name)
+        (made / "README.md").write_text(_card(run), encoding="utf-8")
+    return {part: len(table) for part, table in tables.items()}
 
 
 def check(folder: Path) -> dict[str, int]:
@@ -79,27 +95,6 @@ def check(folder: Path) -> dict[str, int]:
         loaded = {part: datasets.load_dataset(str(place), cache_dir=cache)
                   for part, place in places.items()}
         return {part: sum(map(len, splits.values())) for part, splits in loaded.items()}
-
-
-def _write(run: Run, folder: Path) -> dict[str, int]:
-    records = run.records()
-    references = {
-        image.name: replace(r, image=image, more=())
-        for record in records for r in record.sample.references for image in r.images
-    }
-    tables = {"videos": _videos(run), "references": _references(references.values()),
-              "scores": long_scores(run).astype(COLUMNS)}
-    for part, table in tables.items():
-        (folder / part).mkdir(parents=True)
-        file = "scores" if part == "scores" else "metadata"
-        table.to_parquet(folder / part / f"{file}.parquet", index=False)
-    for record in records:
-        if record.video and (name := _video_name(record)):
-            shutil.copyfile(record.video, folder / "videos" / name)
-    for name, reference in references.items():
-        shutil.copyfile(reference.image, folder / "references" / name)
-    (folder / "README.md").write_text(_card(run), encoding="utf-8")
-    return {part: len(table) for part, table in tables.items()}
 
 
 def _videos(run: Run) -> pd.DataFrame:

@@ -44,7 +44,6 @@ def export(run: Run, folder: Path, step: int = 0, frames: int = 0) -> Path:
         from torch.utils.tensorboard import SummaryWriter
 
     table = tables.measured([run])
-    folder = Path(folder)
     suffix = f".step{step}{SUFFIX}"
     with disk_errors(folder), tempfile.TemporaryDirectory() as place:
         with SummaryWriter(place, filename_suffix=suffix) as writer:
