@@ -99,8 +99,7 @@ class Results:
         """Write the HTML report of the runs to `path`."""
         from idbench.reports.report_page import build_report
 
-        build_report(self.folders, Path(path))
-        return Path(path)
+        return build_report(self.folders, Path(path))
 
     def __repr__(self) -> str:
         runs = ", ".join(
