@@ -4,7 +4,6 @@ alone, which keeps the votes."""
 from __future__ import annotations
 
 import json
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from idbench import pages
 from idbench.errors import UserError
 from idbench.files import check_output, write_text
+from idbench.output import echo
 from idbench.reports.study_files import BadName, Refused, Study, Votes, check_name
 
 HOST = "127.0.0.1"
@@ -152,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(400, {"problem": str(error)})
         except (UserError, OSError) as error:
             # The details name folders: they are for whoever runs the study, not for the voter.
-            print(f"Error: {error}", file=sys.stderr)
+            echo(f"Error: {error}", err=True)
             self._json(500, {
                 "problem": "it could not be saved; contact the person running the study"})
 

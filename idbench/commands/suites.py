@@ -153,9 +153,9 @@ def check(suite: str, no_faces: bool, pack: Path | None, as_json: bool) -> int:
         echo_json(found)
     else:
         for warning in warnings[:5]:
-            click.echo(f"warning: {warning}")
+            echo(f"warning: {warning}")
         if len(warnings) > 5:
-            click.echo(f"warning: {len(warnings) - 5} more pairs of names like these")
+            echo(f"warning: {len(warnings) - 5} more pairs of names like these")
         for fault in faults:
             echo(f"fault: {fault}")
         state = f"{len(faults)} faults" if faults else "intact"

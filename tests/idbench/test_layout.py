@@ -85,6 +85,16 @@ def test_an_import_inside_a_function_defers_something() -> None:
     assert found == []
 
 
+def test_text_is_printed_by_idbench_output() -> None:
+    """It makes control characters of other people's names visible; click and print do not."""
+    printing = {"click.echo", "click.secho", "print"}
+    for name, path in modules().items():
+        calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text()))
+                 if isinstance(node, ast.Call)}
+        main = "__main__" in path.read_text()  # a script of its own, not a command
+        assert main or name == "idbench.output" or not calls & printing, name
+
+
 def test_no_file_name_stands_in_two_folders() -> None:
     places: dict[str, list[str]] = defaultdict(list)
     for name, path in modules().items():
