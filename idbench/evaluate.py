@@ -21,7 +21,7 @@ from idbench.progress import Progress
 from idbench.records import Identity, ModelName
 from idbench.registry import make_model
 from idbench.results import Results
-from idbench.runs import Run, Shard
+from idbench.runs import Shard
 from idbench.scoring import Scoring, with_second_opinion
 from idbench.suite import Suite, load_suite
 from idbench.timings import Timings
@@ -128,9 +128,9 @@ def score(
     if len(paths) == 1 and (paths[0] / "run.json").is_file() and not (people or table or suite):
         if prompts:
             raise UserError(PROMPTS)
-        return _score_run(
+        return Results([steps.score_run(
             paths[0], metrics, protocol, weights, make_engine(engine, None, device),
-            Shard.parse(shard), progress, force)
+            Shard.parse(shard), progress, force)])
     found = listed(paths, references=people, prompts=prompts, manifest=table, suite=suite,
                    split=split, limit=limit, seed=seed, say=progress.say)
     say_rate(found.videos.values(), fps, progress.say)
@@ -141,22 +141,3 @@ def score(
         out or Path("runs") / folder_name(f"score-{label}"), split=found.split, seed=found.seed,
         weights=weights, rescore=force, engine=engine, device=device, shard=shard,
         progress=progress, command=command)
-
-
-def _score_run(
-    given: Path, metrics: Sequence[str], protocol: str, weights: Sequence[str], worker: Engine,
-    part: Shard | None, progress: Progress, force: bool,
-) -> Results:
-    """Score the videos of a run folder that have no scores yet, or all with `force`."""
-    before = Run.open(given)
-    if not before.generates:
-        samples = [record.sample for record in before.records()]
-        metrics = with_second_opinion(metrics, samples, protocol, weights, progress.say)
-    scoring = Scoring.of(protocol, metrics, weights)
-    with (steps.absolute(Path.cwd(), given) as folder, holding.reopen(folder, part) as run,
-          worker.open()):
-        mine = part.of(run.sample_ids) if part else run.sample_ids
-        steps.score(run, mine, scoring, worker, progress, force)
-        run.close(worker.about())
-    run.folder = given
-    return Results([run])

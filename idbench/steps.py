@@ -17,6 +17,7 @@ from typing import Literal, cast
 
 from pydantic import ConfigDict, TypeAdapter
 
+from idbench import holding
 from idbench.engines import Engine
 from idbench.errors import UserError, explained
 from idbench.generating import keep
@@ -25,7 +26,7 @@ from idbench.progress import steps as bar
 from idbench.records import FacesFile, ModelName, SampleFile, ScoresFile, ScoringRecord
 from idbench.runs import Run, Shard, sample_id
 from idbench.score_table import collect
-from idbench.scoring import Scoring
+from idbench.scoring import Scoring, with_second_opinion
 from idbench.stored import PlainName
 from idbench.types import Abilities, Model, Sample
 
@@ -216,3 +217,22 @@ def _describe_scoring(run: Run, measured: ScoringRecord) -> None:
                 # If this ends half-way, the old table must not pass for the new scores.
                 (run.folder / "scores.parquet").unlink(missing_ok=True)
             run.save(scoring=described)
+
+
+def score_run(
+    given: Path, metrics: Sequence[str], protocol: str, weights: Sequence[str], worker: Engine,
+    part: Shard | None, progress: Progress, force: bool,
+) -> Run:
+    """Score the videos of a run folder that have no scores yet, or all with `force`."""
+    before = Run.open(given)
+    if not before.generates:
+        samples = [record.sample for record in before.records()]
+        metrics = with_second_opinion(metrics, samples, protocol, weights, progress.say)
+    scoring = Scoring.of(protocol, metrics, weights)
+    with (absolute(Path.cwd(), given) as folder, holding.reopen(folder, part) as run,
+          worker.open()):
+        mine = part.of(run.sample_ids) if part else run.sample_ids
+        score(run, mine, scoring, worker, progress, force)
+        run.close(worker.about())
+    run.folder = given
+    return run

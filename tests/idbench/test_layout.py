@@ -85,6 +85,10 @@ def test_an_import_inside_a_function_defers_something() -> None:
     assert found == []
 
 
+def test_the_way_from_a_suite_to_a_table_stays_short() -> None:
+    assert len((ROOT / "idbench" / "evaluate.py").read_text().splitlines()) < 150
+
+
 def test_text_is_printed_by_idbench_output() -> None:
     """It makes control characters of other people's names visible; click and print do not."""
     printing = {"click.echo", "click.secho", "print"}
