@@ -1,6 +1,6 @@
-"""What the systems on Wan2.1 share: the base folder, references on white, sampling settings.
+"""What the pipelines of the systems on Wan2.1 share: solver, text, latents and cut-out references.
 
-The base is a folder in diffusers' layout (such as Wan-AI/Wan2.1-T2V-14B-Diffusers).
+`wan_model` has what needs no network.
 """
 
 from __future__ import annotations

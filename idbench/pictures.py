@@ -45,6 +45,12 @@ class UnreadablePicture(UserError):
         self.kind = kind
 
 
+def why_unread(image: Path, error: OSError | UnreadablePicture) -> str:
+    """The reason why what a reference shows has no value."""
+    kind = error.kind if isinstance(error, UnreadablePicture) else type(error).__name__
+    return f"the reference {image.name} cannot be read ({kind})"
+
+
 def encoded(picture: Image.Image, form: str, **options: int) -> bytes:
     """A picture as the bytes of a file of Pillow's `form`, such as "WEBP", with its `options`."""
     stream = BytesIO()

@@ -28,7 +28,7 @@ from idbench.metrics.networks import dlib_resnet
 from idbench.metrics.networks.dlib_resnet import DlibRecogniser
 from idbench.metrics.networks.weight_sources import Network
 from idbench.metrics.protocol_types import Detection
-from idbench.pictures import UnreadablePicture, read_rgb
+from idbench.pictures import UnreadablePicture, read_rgb, why_unread
 from idbench.types import Score
 
 SAME_PERSON = 0.4
@@ -46,9 +46,7 @@ def scores(embeddings: Embeddings) -> list[Score]:
     """Rows a frame and identity, an identity, and one of the video."""
     network = embeddings.network("dlib")
     references = [
-        _person([
-            _photograph(image, embeddings) for image in person.images
-        ])
+        _person([_photograph(image, embeddings) for image in person.images])
         for person in embeddings.sample.people
     ]
     faces = [of.largest(MOST_FACES) for of in embeddings.faces]
@@ -84,8 +82,7 @@ def _photograph(image: Path, embeddings: Embeddings) -> np.ndarray | str:
         return _descriptor(
             image, sha256_once(image), network, detector, embeddings.protocol.detection)
     except (OSError, UnreadablePicture) as error:
-        kind = error.kind if isinstance(error, UnreadablePicture) else type(error).__name__
-        return f"the reference {image.name} cannot be read ({kind})"
+        return why_unread(image, error)
 
 
 @lru_cache(maxsize=4096)

@@ -24,7 +24,7 @@ from idbench.metrics.faces.detect import Faces
 from idbench.metrics.networks.loader import STEPS, NetworkLoader
 from idbench.metrics.networks.weight_sources import Source
 from idbench.metrics.protocol_types import Detection, Protocol
-from idbench.pictures import UnreadablePicture, is_plain, read_converted, read_rgb
+from idbench.pictures import UnreadablePicture, is_plain, read_converted, read_rgb, why_unread
 
 
 @dataclass
@@ -227,8 +227,7 @@ class Embedder(NetworkLoader):
             read = read_rgb if self.protocol.reference_picture == "upright" else read_converted
             return Pictures(source, keys, read(image)[None])
         except (OSError, UnreadablePicture) as error:
-            kind = error.kind if isinstance(error, UnreadablePicture) else type(error).__name__
-            reason = f"the reference {image.name} cannot be read ({kind})"
+            reason = why_unread(image, error)
             return ReferenceVectors(
                 dict.fromkeys(self.recognisers), {"clip": None} if self.reads_clip else {},
                 reason, reason, "cannot be read",

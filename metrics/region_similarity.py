@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from idbench.metrics.base import Embeddings, Metric, cosine, make_score, summarise
-from idbench.pictures import UnreadablePicture, read_rgb
+from idbench.pictures import UnreadablePicture, read_rgb, why_unread
 from idbench.types import Sample, Score
 
 GREY = 128
@@ -99,7 +99,7 @@ def _similarity(
     try:
         picture = read_rgb(path)
     except UnreadablePicture as error:
-        reason = f"the reference {path.name} cannot be read ({error.kind})"
+        reason = why_unread(path, error)
         return [make_score(sample, metric, None, None, reason)]
     rows = [
         make_score(sample, metric, None, index, of_frame(embeddings.pixels[index], k, picture))
